@@ -1,0 +1,124 @@
+//! What can go wrong, for callers who want to know. Annotated functions never see it.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// A failure of the cache itself.
+///
+/// Its text is one clause about our own operation; the cause, where there is one, is [`source`](StdError::source) and is
+/// never repeated in the text. No password, token or value is ever in it.
+pub struct Error {
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    kind: ErrorKind,
+    text: Cow<'static, str>,
+    source: Option<Source>,
+}
+
+/// What kind of failure an [`Error`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The configuration is wrong; the text lists every problem by its name.
+    Config,
+    /// A key, a pattern or a time to live that cannot be used.
+    Input,
+    /// Redis is known to be away: nothing was sent.
+    Unavailable,
+    /// A connection was refused or lost. Whether the command ran is not known.
+    Connection,
+    /// No answer in time. Whether the command ran is not known.
+    Timeout,
+    /// No answer to anybody for half of that time, so this operation gave up early. Whether the command ran is not known.
+    Stalled,
+    /// Redis answered with an error.
+    Command,
+    /// Another program keeps something at this key that is not an entry of ours, such as a list.
+    Foreign,
+    /// The value could not be turned into bytes.
+    Encode,
+    /// The value may not be stored: too large, or it contains a card number.
+    Refused,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Self {
+        let text = text.into();
+        Self {
+            inner: Box::new(Inner {
+                kind,
+                text,
+                source: None,
+            }),
+        }
+    }
+
+    pub(crate) fn away() -> Self {
+        Self::new(ErrorKind::Unavailable, "Redis is away; nothing was sent")
+    }
+
+    pub(crate) fn timeout(bound: Duration) -> Self {
+        Self::new(
+            ErrorKind::Timeout,
+            format!("Redis did not answer within {bound:?}"),
+        )
+    }
+
+    pub(crate) fn because(mut self, source: impl Into<Source>) -> Self {
+        self.inner.source = Some(source.into());
+        self
+    }
+
+    /// The text with those of its causes, for a log line.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// Whether the same operation may succeed later without a change.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Unavailable
+                | ErrorKind::Connection
+                | ErrorKind::Timeout
+                | ErrorKind::Stalled
+        )
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.text)
+    }
+}
+
+/// As a `main` that returns one prints it: the text as it is meant to be read, and what caused it.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.with_causes())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,398 @@
+//! Names of entries: what a template and its arguments become in Redis.
+//!
+//! A name is the prefix, then the template's text as it is, with each value in its place, escaped. In a value `%` begins a
+//! token, and a value brings no bare `%`: two hexadecimal digits stand for a byte, and one small letter for what no text
+//! can say (`%n` a `None`, `%s` the `Some` around an `Option`, `%c` the seam of two values, `%h` a hash, `%r` a word that
+//! would read as a reserved root, `%e` the end of a value before a `%` of the template, `%x` a value that could not be
+//! printed). Read from the left a name has one meaning only, so different arguments never share one.
+
+mod part;
+mod pattern;
+
+use std::fmt::{self, Write as _};
+use std::hash::{Hash, Hasher};
+
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::{Error, ErrorKind};
+
+pub use part::KeyPart;
+pub use pattern::{Pattern, PatternWriter};
+
+/// The roots that hold records of our own, which are no entries.
+const RESERVED: [&str; 4] = ["session:", "sessions:", "ratelimit:", "cache:"];
+
+/// A value with more text than this is hashed: it is no longer read by people, and Redis compares names byte by byte.
+const VALUE_CAP: usize = 128;
+
+/// The longest name. Many values of `VALUE_CAP` may stand in one key.
+const NAME_CAP: usize = 1024;
+
+/// The longest key that is taken by hand.
+const TEXT_CAP: usize = 512;
+
+/// The name of one entry in Redis, prefix included.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    hash: u64,
+    name: String,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Key {
+    /// The key that is called `text`, all of whose characters are taken as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Input`] for a text that is empty, longer than 512 bytes, contains white space or a control character, or
+    /// begins with one of the reserved roots `session:`, `sessions:`, `ratelimit:` and `cache:`.
+    pub(crate) fn parse(prefix: &str, text: &str) -> Result<Self, Error> {
+        if text.len() > TEXT_CAP {
+            let length = text.len();
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!(
+                    "a key of {length} bytes is over the limit of {TEXT_CAP}; put a hash of its longest part into it"
+                ),
+            ));
+        }
+        check_text("key", text)?;
+        if let Some(root) = reserved_root(text) {
+            return Err(reserved("key", text, root));
+        }
+        Ok(Self::named([prefix, text].concat()))
+    }
+
+    pub(crate) fn render(prefix: &str, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
+        let mut name = String::with_capacity(prefix.len() + 40);
+        name.push_str(prefix);
+        write(&mut KeyWriter::new(&mut name));
+        keep_off_roots(&mut name, prefix.len());
+        if name.len() > NAME_CAP {
+            shorten(&mut name, prefix.len());
+        }
+        Self::named(name)
+    }
+
+    fn named(name: String) -> Self {
+        Self {
+            hash: xxh3_64(name.as_bytes()),
+            name,
+        }
+    }
+
+    /// The whole name, prefix included.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// The same for the same name on every machine; entries carry it to prove whose they are.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// For logs: the name, or when `mask`ed its hash, by which lines about one key can still be brought together.
+    pub(crate) fn shown(&self, mask: bool) -> impl fmt::Display + '_ {
+        Shown { key: self, mask }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.name, f)
+    }
+}
+
+struct Shown<'a> {
+    key: &'a Key,
+    mask: bool,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Key { hash, name } = self.key;
+        if self.mask {
+            write!(f, "#{hash:016x}")
+        } else {
+            f.write_str(name)
+        }
+    }
+}
+
+/// Whether `name` is one of our own records under `prefix`, which no operation on entries may touch.
+pub(crate) fn is_reserved(prefix: &str, name: &str) -> bool {
+    name.strip_prefix(prefix)
+        .is_some_and(|text| reserved_root(text).is_some())
+}
+
+fn reserved_root(text: &str) -> Option<&'static str> {
+    RESERVED.into_iter().find(|root| text.starts_with(root))
+}
+
+fn reserved(what: &str, text: &str, root: &str) -> Error {
+    let text = text.escape_debug();
+    Error::new(
+        ErrorKind::Input,
+        format!(
+            "{what} `{text}` begins with `{root}`, which is reserved for the cache's own records; use another first word"
+        ),
+    )
+}
+
+fn check_text(what: &str, text: &str) -> Result<(), Error> {
+    if text.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Input,
+            format!("an empty {what} names nothing; give it at least one character"),
+        ));
+    }
+    if let Some(found) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        let text = text.escape_debug();
+        return Err(Error::new(
+            ErrorKind::Input,
+            format!(
+                "{what} `{text}` contains {found:?}; remove white space and control characters, or percent-encode them"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// A template that begins with a placeholder can spell a reserved root; that must be an entry like any other.
+fn keep_off_roots(name: &mut String, prefix: usize) {
+    if let Some(root) = reserved_root(&name[prefix..]) {
+        name.insert_str(prefix + root.len() - 1, "%r");
+    }
+}
+
+/// Keeps the beginning, for people and patterns, and lets a hash speak for the whole.
+fn shorten(name: &mut String, prefix: usize) {
+    const TOKEN: usize = 2 + 32;
+    // No text contains this byte, so nobody can give as a value the text that hashes to the same token.
+    let hash = Sha256::new()
+        .chain_update([0xff])
+        .chain_update(name.as_bytes());
+    let mut keep = (NAME_CAP - TOKEN).max(prefix);
+    while !name.is_char_boundary(keep) {
+        keep -= 1;
+    }
+    name.truncate(keep);
+    push_hash(name, hash);
+}
+
+fn push_hash(name: &mut String, hash: Sha256) {
+    name.push_str("%h");
+    for byte in &hash.finalize()[..16] {
+        push_hex(name, *byte, b"0123456789abcdef");
+    }
+}
+
+fn push_hex(name: &mut String, byte: u8, digits: &[u8; 16]) {
+    name.push(digits[usize::from(byte >> 4)].into());
+    name.push(digits[usize::from(byte & 15)].into());
+}
+
+/// Collects the parts of a key.
+#[derive(Debug)]
+pub struct KeyWriter<'a> {
+    name: &'a mut String,
+    /// Also escaped in the value that is being written.
+    separator: Option<char>,
+    /// Whether a value is being written; what comes then is part of it, whoever writes it.
+    inside: bool,
+    /// Whether a value was the last to be written here; another one needs a seam.
+    joined: bool,
+}
+
+impl<'a> KeyWriter<'a> {
+    fn new(name: &'a mut String) -> Self {
+        Self {
+            name,
+            separator: None,
+            inside: false,
+            joined: false,
+        }
+    }
+
+    /// Text of the template, as it is. Inside a [`KeyPart`] it is escaped like everything else that belongs to the value.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        if self.inside {
+            self.escaped(text);
+        } else {
+            self.name.push_str(text);
+            self.joined = false;
+        }
+        self
+    }
+
+    /// A value, escaped.
+    pub fn value<T: KeyPart + ?Sized>(&mut self, value: &T) -> &mut Self {
+        self.seam();
+        let inside = std::mem::replace(&mut self.inside, true);
+        self.joined = false;
+        value.write_key(self);
+        self.inside = inside;
+        self.joined = true;
+        self
+    }
+
+    /// A value that is followed by `separator` and not by `:`: that character is escaped in it too.
+    pub fn value_before<T: KeyPart + ?Sized>(&mut self, value: &T, separator: char) -> &mut Self {
+        if self.inside {
+            return self.value(value);
+        }
+        self.separator = Some(separator);
+        self.value(value);
+        self.separator = None;
+        if separator == '%' {
+            self.name.push_str("%e");
+        }
+        self
+    }
+
+    /// Anything printable, escaped: for the [`KeyPart`] of a type of your own.
+    ///
+    /// What is printed must tell any two values apart that are not the same. A type of several fields can call this, or
+    /// [`value`](Self::value), once for each of them.
+    pub fn display(&mut self, value: &dyn fmt::Display) {
+        self.seam();
+        let mut printed = Printed {
+            start: self.name.len(),
+            name: self.name,
+            long: None,
+        };
+        let outcome = write!(printed, "{value}");
+        let (start, long) = (printed.start, printed.long);
+        if outcome.is_err() {
+            // Half a text could be that of another value; a name that nobody else has is never found again.
+            self.name.truncate(start);
+            let nonce = getrandom::u64().unwrap_or_default();
+            let _ = write!(self.name, "%x{nonce:016x}");
+        } else if let Some(hash) = long {
+            push_hash(self.name, hash);
+        } else if !self.name[start..].bytes().all(|byte| self.is_plain(byte)) {
+            let text = self.name.split_off(start);
+            self.push_capped(&text);
+        }
+    }
+
+    /// A text, escaped.
+    fn escaped(&mut self, text: &str) {
+        self.seam();
+        if text.len() > VALUE_CAP {
+            push_hash(self.name, Sha256::new().chain_update(text));
+        } else if text.bytes().all(|byte| self.is_plain(byte)) {
+            self.name.push_str(text);
+        } else {
+            self.push_capped(text);
+        }
+    }
+
+    /// A text that may be long only once it is escaped: a few of those would fill a name, and a pattern finds nothing behind
+    /// the place where a name is cut.
+    fn push_capped(&mut self, text: &str) {
+        let start = self.name.len();
+        self.push_escaped(text);
+        if self.name.len() - start > VALUE_CAP {
+            self.name.truncate(start);
+            push_hash(self.name, Sha256::new().chain_update(text));
+        }
+    }
+
+    /// An `Option`, in which every depth is told apart.
+    fn option<T: KeyPart>(&mut self, value: Option<&T>) {
+        self.seam();
+        let start = self.name.len();
+        match value {
+            None => self.name.push_str("%n"),
+            Some(value) => {
+                self.joined = false;
+                value.write_key(self);
+                if self.name[start..].starts_with("%n") || self.name[start..].starts_with("%s") {
+                    self.name.insert_str(start, "%s");
+                }
+            }
+        }
+        self.joined = true;
+    }
+
+    /// Digits and a sign, which need no escape but for an unusual separator.
+    fn number(&mut self, value: fmt::Arguments<'_>) {
+        if self
+            .separator
+            .is_some_and(|separator| separator == '-' || separator.is_ascii_digit())
+        {
+            self.display(&value);
+        } else {
+            self.seam();
+            let _ = self.name.write_fmt(value);
+        }
+    }
+
+    fn seam(&mut self) {
+        if std::mem::replace(&mut self.joined, true) {
+            self.name.push_str("%c");
+        }
+    }
+
+    /// Whether a byte can be taken over without a look at its neighbours.
+    fn is_plain(&self, byte: u8) -> bool {
+        byte.is_ascii_graphic()
+            && !matches!(
+                byte,
+                b':' | b'*' | b'?' | b'[' | b']' | b'{' | b'}' | b'<' | b'>' | b'%' | b'\\'
+            )
+            && self.separator != Some(byte.into())
+    }
+
+    fn push_escaped(&mut self, text: &str) {
+        for c in text.chars() {
+            let keep = match u8::try_from(c) {
+                Ok(byte) if byte.is_ascii() => self.is_plain(byte),
+                _ => !c.is_whitespace() && !c.is_control() && self.separator != Some(c),
+            };
+            if keep {
+                self.name.push(c);
+                continue;
+            }
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                self.name.push('%');
+                push_hex(self.name, byte, b"0123456789ABCDEF");
+            }
+        }
+    }
+}
+
+/// Takes what is printed straight into the name, until it is so long that only its hash counts.
+struct Printed<'a> {
+    name: &'a mut String,
+    start: usize,
+    long: Option<Sha256>,
+}
+
+impl fmt::Write for Printed<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if let Some(hash) = &mut self.long {
+            hash.update(text);
+        } else if self.name.len() - self.start + text.len() > VALUE_CAP {
+            self.long = Some(
+                Sha256::new()
+                    .chain_update(&self.name[self.start..])
+                    .chain_update(text),
+            );
+            self.name.truncate(self.start);
+        } else {
+            self.name.push_str(text);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

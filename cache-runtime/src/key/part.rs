@@ -1,0 +1,112 @@
+//! Which types may stand in a placeholder.
+
+use std::borrow::Cow;
+use std::num::NonZero;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::KeyWriter;
+
+/// What may stand in a placeholder of a key.
+///
+/// Integers, `bool`, `char`, strings, `uuid::Uuid` with the feature `uuid`, and references to these and `Option`s of them. For
+/// another crate's type write what a method of it returns, such as `<date.to_string()>`.
+///
+/// Two values that differ must write something different. A type of your own comes in through what it prints:
+///
+/// ```
+/// use cache_runtime::{KeyPart, KeyWriter};
+///
+/// struct Slug(String);
+///
+/// impl KeyPart for Slug {
+///     fn write_key(&self, key: &mut KeyWriter<'_>) {
+///         key.display(&self.0);
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be part of a cache key",
+    label = "not a key part",
+    note = "key parts are integers, `bool`, `char`, strings, references to them and `Option`s of them; a float has no exact text: \
+            round it to an integer first",
+    note = "for a newtype of your own: `impl KeyPart for Id {{ fn write_key(&self, key: &mut KeyWriter<'_>) {{ key.display(&self.0) }} }}`; \
+            for others write `<value.to_string()>`"
+)]
+pub trait KeyPart {
+    /// Writes this value into a key.
+    fn write_key(&self, key: &mut KeyWriter<'_>);
+}
+
+macro_rules! numbers {
+    ($($number:ty)*) => {$(
+        impl KeyPart for $number {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                key.number(format_args!("{self}"));
+            }
+        }
+
+        impl KeyPart for NonZero<$number> {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                self.get().write_key(key);
+            }
+        }
+    )*};
+}
+
+numbers! { i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize }
+
+impl KeyPart for bool {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.escaped(if *self { "true" } else { "false" });
+    }
+}
+
+impl KeyPart for char {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.escaped(self.encode_utf8(&mut [0; 4]));
+    }
+}
+
+impl KeyPart for str {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.escaped(self);
+    }
+}
+
+impl KeyPart for String {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.escaped(self);
+    }
+}
+
+#[cfg(feature = "uuid")]
+impl KeyPart for uuid::Uuid {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.escaped(self.hyphenated().encode_lower(&mut Self::encode_buffer()));
+    }
+}
+
+impl<T: KeyPart> KeyPart for Option<T> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.option(self.as_ref());
+    }
+}
+
+impl<T: KeyPart + ToOwned + ?Sized> KeyPart for Cow<'_, T> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        (**self).write_key(key);
+    }
+}
+
+macro_rules! pointers {
+    ($($pointer:ty)*) => {$(
+        impl<T: KeyPart + ?Sized> KeyPart for $pointer {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                (**self).write_key(key);
+            }
+        }
+    )*};
+}
+
+pointers! { &T &mut T Box<T> Rc<T> Arc<T> }

@@ -1,0 +1,255 @@
+//! Sets of names: what an eviction by pattern means.
+
+use std::fmt;
+
+use super::{KeyPart, KeyWriter, check_text, is_reserved, keep_off_roots, reserved, reserved_root};
+use crate::error::Error;
+
+/// Which keys an operation means: `*` is any run of characters, `?` is one, all else is literal.
+///
+/// It never means a key outside its prefix, nor one of the cache's own records.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Pattern {
+    prefix: usize,
+    /// The prefix, and the text before the first wildcard.
+    head: String,
+    /// From the first wildcard on.
+    tail: Vec<Token>,
+    glob: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Token {
+    Literal(char),
+    One,
+    Any,
+}
+
+impl Pattern {
+    /// The pattern `text`, in which `*` and `?` are wildcards.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) for a text that is empty, contains white space or a control character,
+    /// or can match nothing but the cache's own records.
+    pub(crate) fn parse(prefix: &str, text: &str) -> Result<Self, Error> {
+        check_text("pattern", text)?;
+        let head = text.split(['*', '?']).next().unwrap_or_default();
+        if let Some(root) = reserved_root(head) {
+            return Err(reserved("pattern", text, root));
+        }
+        let mut writer = PatternWriter::new(prefix);
+        for c in text.chars() {
+            match c {
+                '*' => writer.any(),
+                '?' => writer.one(),
+                c => writer.literal(c),
+            };
+        }
+        Ok(writer.finish())
+    }
+
+    /// Every key under `prefix`.
+    pub(crate) fn all(prefix: &str) -> Self {
+        Self::render(prefix, |pattern| {
+            pattern.any();
+        })
+    }
+
+    pub(crate) fn render(prefix: &str, write: impl FnOnce(&mut PatternWriter<'_>)) -> Self {
+        let mut writer = PatternWriter::new(prefix);
+        write(&mut writer);
+        writer.finish()
+    }
+
+    /// Whether `name`, prefix included, is meant. Takes at most the length of the name times that of the pattern.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        name.strip_prefix(self.head.as_str())
+            .is_some_and(|rest| tail_matches(&self.tail, rest))
+            && !is_reserved(&self.head[..self.prefix], name)
+    }
+
+    /// The pattern for Redis, prefix included. It lets through all that [`matches`](Self::matches), and more: Redis's `?` is one
+    /// byte where ours is one character, and it does not know our own records. What it finds must still match.
+    pub(crate) fn as_glob(&self) -> &str {
+        &self.glob
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        f.write_str(&self.head)?;
+        self.tail.iter().try_for_each(|token| match token {
+            Token::Literal(c) => f.write_char(*c),
+            Token::One => f.write_char('?'),
+            Token::Any => f.write_char('*'),
+        })
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_string(), f)
+    }
+}
+
+/// When the last `*` has taken too little it takes one character more; those before it never have to, because what stands
+/// between two of them is found at the first place where it fits.
+fn tail_matches(mut tokens: &[Token], mut text: &str) -> bool {
+    let mut retry: Option<(&[Token], &str)> = None;
+    loop {
+        let mut rest = text.chars();
+        match (tokens.split_first(), rest.next()) {
+            (None, None) => return true,
+            (Some((Token::Any, after)), _) => {
+                tokens = after;
+                retry = Some((after, text));
+                continue;
+            }
+            (Some((Token::One, after)), Some(_)) => {
+                tokens = after;
+                text = rest.as_str();
+                continue;
+            }
+            (Some((Token::Literal(wanted), after)), Some(found)) if *wanted == found => {
+                tokens = after;
+                text = rest.as_str();
+                continue;
+            }
+            _ => {}
+        }
+        let Some((after, from)) = &mut retry else {
+            return false;
+        };
+        let mut longer = from.chars();
+        if longer.next().is_none() {
+            return false;
+        }
+        *from = longer.as_str();
+        (tokens, text) = (after, from);
+    }
+}
+
+/// Collects the parts of a pattern.
+#[derive(Debug)]
+pub struct PatternWriter<'a> {
+    prefix: &'a str,
+    head: String,
+    tail: Vec<Token>,
+    joined: bool,
+}
+
+impl<'a> PatternWriter<'a> {
+    fn new(prefix: &'a str) -> Self {
+        let mut head = String::with_capacity(prefix.len() + 40);
+        head.push_str(prefix);
+        Self {
+            prefix,
+            head,
+            tail: Vec::new(),
+            joined: false,
+        }
+    }
+
+    /// Literal text of the template.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        text.chars().for_each(|c| {
+            self.literal(c);
+        });
+        self
+    }
+
+    /// A value, escaped as in a key; none of its characters is a wildcard.
+    pub fn value<T: KeyPart + ?Sized>(&mut self, value: &T) -> &mut Self {
+        self.part(|key| {
+            key.value(value);
+        })
+    }
+
+    /// A value that is followed by `separator` and not by `:`.
+    pub fn value_before<T: KeyPart + ?Sized>(&mut self, value: &T, separator: char) -> &mut Self {
+        self.part(|key| {
+            key.value_before(value, separator);
+        })
+    }
+
+    /// `*`: any run of characters.
+    pub fn any(&mut self) -> &mut Self {
+        self.wildcard(Token::Any)
+    }
+
+    /// `?`: one character.
+    pub fn one(&mut self) -> &mut Self {
+        self.wildcard(Token::One)
+    }
+
+    fn wildcard(&mut self, token: Token) -> &mut Self {
+        self.joined = false;
+        // One spelling for one meaning: `*` once, and behind the `?`s that stand beside it.
+        let any_before = self.tail.last() == Some(&Token::Any);
+        match token {
+            Token::Any if any_before => {}
+            Token::One if any_before => self.tail.insert(self.tail.len() - 1, token),
+            _ => self.tail.push(token),
+        }
+        self
+    }
+
+    fn literal(&mut self, c: char) -> &mut Self {
+        self.joined = false;
+        if self.tail.is_empty() {
+            self.head.push(c);
+        } else {
+            self.tail.push(Token::Literal(c));
+        }
+        self
+    }
+
+    /// Lets a key write, and takes over what it wrote.
+    fn part(&mut self, write: impl FnOnce(&mut KeyWriter<'_>)) -> &mut Self {
+        let mut text = String::new();
+        let mut key = KeyWriter::new(&mut text);
+        key.joined = self.joined;
+        write(&mut key);
+        self.text(&text);
+        self.joined = true;
+        self
+    }
+
+    fn finish(self) -> Pattern {
+        let Self {
+            prefix,
+            mut head,
+            tail,
+            joined: _,
+        } = self;
+        keep_off_roots(&mut head, prefix.len());
+        let mut glob = String::with_capacity(head.len() + tail.len() + 8);
+        head.chars().for_each(|c| push_literal(&mut glob, c));
+        for (at, token) in tail.iter().enumerate() {
+            match token {
+                Token::Literal(c) => push_literal(&mut glob, *c),
+                Token::Any => glob.push('*'),
+                // A character may be several bytes: after the last `?` of a run the rest of them.
+                Token::One if matches!(tail.get(at + 1), Some(Token::One | Token::Any)) => {
+                    glob.push('?');
+                }
+                Token::One => glob.push_str("?*"),
+            }
+        }
+        Pattern {
+            prefix: prefix.len(),
+            head,
+            tail,
+            glob,
+        }
+    }
+}
+
+fn push_literal(glob: &mut String, c: char) {
+    if matches!(c, '[' | ']' | '\\' | '*' | '?') {
+        glob.push('\\');
+    }
+    glob.push(c);
+}

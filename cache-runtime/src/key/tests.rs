@@ -1,0 +1,402 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn name(write: impl FnOnce(&mut KeyWriter<'_>)) -> String {
+    Key::render("dev_", write).as_str().to_owned()
+}
+
+fn of<T: KeyPart>(value: T) -> String {
+    name(|key| {
+        key.value(&value);
+    })
+}
+
+#[test]
+fn a_key_is_the_prefix_the_text_and_the_values() {
+    let key = Key::render("dev_", |key| {
+        key.text("user:")
+            .value(&7_u8)
+            .text(":events:page:")
+            .value("two");
+    });
+
+    assert_eq!(key.as_str(), "dev_user:7:events:page:two");
+    assert_eq!(key.hash(), xxh3_64(b"dev_user:7:events:page:two"));
+    assert_eq!(key.shown(false).to_string(), "dev_user:7:events:page:two");
+    assert_eq!(key.shown(true).to_string(), format!("#{:016x}", key.hash()));
+}
+
+#[test]
+fn every_kind_of_part_has_its_text() {
+    let table = [
+        (of(i64::MIN), "dev_-9223372036854775808"),
+        (of(u128::MAX), "dev_340282366920938463463374607431768211455"),
+        (of(std::num::NonZero::new(5_u16)), "dev_5"),
+        (of(true), "dev_true"),
+        (of('ß'), "dev_ß"),
+        (of(':'), "dev_%3A"),
+        (
+            of("a:b*c?[d]{e}<f>%\\ \n\u{a0}"),
+            "dev_a%3Ab%2Ac%3F%5Bd%5D%7Be%7D%3Cf%3E%25%5C%20%0A%C2%A0",
+        ),
+        (of(std::borrow::Cow::Borrowed("x y")), "dev_x%20y"),
+        (of(std::sync::Arc::<str>::from("x")), "dev_x"),
+        (of(Box::new(&mut 3)), "dev_3"),
+        (of(None::<i32>), "dev_%n"),
+        (of(Some("%n")), "dev_%25n"),
+        (of(Some(None::<i32>)), "dev_%s%n"),
+        (of(Some(Some(Some(None::<i32>)))), "dev_%s%s%s%n"),
+        (of(""), "dev_"),
+    ];
+
+    for (found, wanted) in table {
+        assert_eq!(found, wanted);
+    }
+}
+
+#[test]
+fn a_separator_is_escaped_in_the_value_before_it_only() {
+    let dashes = name(|key| {
+        key.value_before("a-b", '-')
+            .text("-")
+            .value_before(&-5, '-')
+            .text("-")
+            .value("c-d");
+    });
+    let percent = name(|key| {
+        key.value_before(":", '%').text("%").value("25");
+    });
+
+    assert_eq!(dashes, "dev_a%2Db-%2D5-c-d");
+    assert_eq!(percent, "dev_%3A%e%25");
+}
+
+#[test]
+fn a_long_value_becomes_a_hash() {
+    let (long, longer) = ("a".repeat(VALUE_CAP), "a".repeat(VALUE_CAP + 1));
+
+    assert_eq!(of(long.as_str()), format!("dev_{long}"));
+    assert_eq!(
+        of(longer.as_str()),
+        "dev_%hc12cb024a2e5551cca0e08fce8f1c5e3"
+    );
+    assert_eq!(of(Shout(longer.clone())), of(longer));
+}
+
+#[test]
+fn a_long_name_keeps_its_beginning_and_ends_in_a_hash() {
+    let words = |last: &str| {
+        name(|key| {
+            (0..9).for_each(|_| {
+                key.text("ä")
+                    .value("b".repeat(VALUE_CAP).as_str())
+                    .text(":");
+            });
+            key.value(last);
+        })
+    };
+
+    let (one, two) = (words("1"), words("2"));
+
+    assert!(
+        one.len() <= NAME_CAP && one.len() > NAME_CAP - 2,
+        "{}",
+        one.len()
+    );
+    assert!(one.starts_with("dev_äbbb"));
+    assert_ne!(one, two);
+    assert_eq!(one[..900], two[..900]);
+}
+
+#[test]
+fn the_text_of_a_long_name_given_as_a_value_is_another_key() {
+    let fill = |key: &mut KeyWriter<'_>| {
+        (0..7).for_each(|_| {
+            key.value("b".repeat(VALUE_CAP).as_str()).text(":");
+        });
+        key.value(&"c".repeat(NAME_CAP - 34 - 4 - 7 * (VALUE_CAP + 1) - 1))
+            .text(":");
+    };
+    let whole = format!(
+        "dev_{}{}:{}",
+        format!("{}:", "b".repeat(128)).repeat(7),
+        "c".repeat(82),
+        "%3A".repeat(20)
+    );
+
+    let long = name(|key| {
+        fill(key);
+        key.value(&":".repeat(20));
+    });
+    let crafted = name(|key| {
+        fill(key);
+        key.value(&whole);
+    });
+
+    assert_eq!((long.len(), crafted.len()), (NAME_CAP, NAME_CAP));
+    assert_eq!(long[..NAME_CAP - 32], crafted[..NAME_CAP - 32]);
+    assert_ne!(long, crafted);
+}
+
+#[test]
+fn a_value_cannot_make_a_reserved_root() {
+    let key = name(|key| {
+        key.value("session").text(":").value(&1);
+    });
+    let pattern = Pattern::render("dev_", |pattern| {
+        pattern.value("session").text(":").any();
+    });
+
+    assert_eq!(key, "dev_session%r:1");
+    assert!(pattern.matches(&key));
+    assert!(!is_reserved("dev_", &key));
+    assert!(is_reserved("dev_", "dev_session:1"));
+    assert!(!is_reserved("dev_", "test_session:1"));
+}
+
+#[test]
+fn a_part_of_several_fields_cannot_be_confused() {
+    struct Pair(&'static str, &'static str);
+    impl KeyPart for Pair {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.value(self.0).value(self.1);
+        }
+    }
+
+    assert_ne!(of(Pair("ab", "c")), of(Pair("a", "bc")));
+    assert!(!of(Pair("ab", "c"))[4..].contains(':'));
+}
+
+#[test]
+fn a_value_that_cannot_be_printed_meets_no_other() {
+    struct Broken;
+    impl fmt::Display for Broken {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("half")?;
+            Err(fmt::Error)
+        }
+    }
+    impl KeyPart for Broken {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.display(self);
+        }
+    }
+
+    assert_ne!(of(Broken), of(Broken));
+}
+
+#[test]
+fn a_key_by_hand_is_taken_as_it_is_or_refused_with_advice() {
+    assert_eq!(
+        Key::parse("dev_", "event:<4*2>%")
+            .expect("a good key")
+            .as_str(),
+        "dev_event:<4*2>%"
+    );
+
+    let long = "a".repeat(TEXT_CAP + 1);
+    for (text, advice) in [
+        (
+            "",
+            "an empty key names nothing; give it at least one character",
+        ),
+        (
+            "a b",
+            "key `a b` contains ' '; remove white space and control characters, or percent-encode them",
+        ),
+        (
+            "a\nb",
+            "key `a\\nb` contains '\\n'; remove white space and control characters, or percent-encode them",
+        ),
+        (
+            "cache:x",
+            "key `cache:x` begins with `cache:`, which is reserved for the cache's own records; use another first word",
+        ),
+        (
+            &long,
+            "a key of 513 bytes is over the limit of 512; put a hash of its longest part into it",
+        ),
+    ] {
+        let error = Key::parse("dev_", text).expect_err(text);
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (ErrorKind::Input, advice)
+        );
+    }
+    for root in RESERVED {
+        assert!(Key::parse("dev_", root).is_err(), "{root}");
+        assert!(
+            Pattern::parse("dev_", &format!("{root}*")).is_err(),
+            "{root}"
+        );
+    }
+}
+
+#[test]
+fn a_pattern_by_hand_is_refused_when_it_can_match_nothing() {
+    for text in ["", "a b*", "sessions:user:*", "cache:?"] {
+        let error = Pattern::parse("dev_", text).expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::Input);
+    }
+    for text in ["*", "session*", "?ession:1", "sess"] {
+        Pattern::parse("dev_", text).expect(text);
+    }
+}
+
+#[test]
+fn a_pattern_matches_what_it_says() {
+    for (text, name, matches) in [
+        ("event:*", "dev_event:42", true),
+        ("event:*", "dev_event:", true),
+        ("event:*", "dev_events:1", false),
+        ("event:*", "test_event:1", false),
+        ("*", "dev_session:1", false),
+        ("s*", "dev_sessions:user:1", false),
+        ("s*", "dev_session_1", true),
+        ("e?ent", "dev_eßent", true),
+        ("e?ent", "dev_eent", false),
+        ("*?*?", "dev_ab", true),
+        ("*?*?", "dev_a", false),
+        ("[a-z]\\*", "dev_[a-z]\\x", true),
+        ("[a-z]", "dev_b", false),
+    ] {
+        let pattern = Pattern::parse("dev_", text).expect(text);
+        assert_eq!(pattern.matches(name), matches, "{text} on {name}");
+    }
+    assert!(Pattern::all("dev_").matches("dev_anything"));
+}
+
+#[test]
+fn a_glob_escapes_all_that_redis_would_read_in_it() {
+    let pattern = Pattern::parse("d*[1]_", "a[b]\\c?d**?e*").expect("a good pattern");
+
+    assert_eq!(pattern.as_glob(), "d\\*\\[1\\]_a\\[b\\]\\\\c?*d?*e*");
+    assert_eq!(pattern.to_string(), "d*[1]_a[b]\\c?d?*e*");
+    assert_eq!(
+        Pattern::parse("", "?").expect("a good pattern").as_glob(),
+        "?*"
+    );
+}
+
+#[test]
+fn a_hostile_pattern_is_still_fast() {
+    let pattern = Pattern::parse("", &format!("{}b", "a*".repeat(100))).expect("a good pattern");
+
+    assert!(!pattern.matches(&"a".repeat(2_000)));
+    assert!(pattern.matches(&format!("{}b", "a".repeat(2_000))));
+}
+
+struct Shout(String);
+
+impl KeyPart for Shout {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.display(&self.0);
+    }
+}
+
+/// Reads one value back from the left; what follows it begins with `separator`.
+fn unescape<'a>(mut name: &'a str, separator: &str) -> (Option<String>, &'a str) {
+    let mut bytes = Vec::new();
+    if let Some(rest) = name.strip_prefix("%n") {
+        return (None, rest);
+    }
+    while !name.is_empty() && !name.starts_with(separator) {
+        if let Some(rest) = name.strip_prefix('%') {
+            bytes.push(u8::from_str_radix(&rest[..2], 16).expect("two digits"));
+            name = &rest[2..];
+        } else {
+            bytes.push(name.as_bytes()[0]);
+            let mut rest = name.chars();
+            let c = rest.next().expect("not empty");
+            bytes.pop();
+            bytes.extend(c.encode_utf8(&mut [0; 4]).bytes());
+            name = rest.as_str();
+        }
+    }
+    (
+        Some(String::from_utf8(bytes).expect("text as it was")),
+        name,
+    )
+}
+
+fn slow_match(pattern: &[char], name: &[char]) -> bool {
+    match pattern.split_first() {
+        None => name.is_empty(),
+        Some(('*', rest)) => (0..=name.len()).any(|taken| slow_match(rest, &name[taken..])),
+        Some(('?', rest)) => !name.is_empty() && slow_match(rest, &name[1..]),
+        Some((c, rest)) => name.first() == Some(c) && slow_match(rest, &name[1..]),
+    }
+}
+
+proptest! {
+    #[test]
+    fn values_can_be_read_back_from_a_key(
+        first in prop::option::of("[a:%n3Ahsce \u{e9}\u{2003}*-]{0,6}|\\PC{0,20}"),
+        second in prop::option::of("[a:%n3Ahsce \u{e9}\u{2003}*-]{0,6}|\\PC{0,20}"),
+        separator in "[-.~n3Aha#\u{e9}]",
+    ) {
+        let name = name(|key| {
+            key.value_before(&first, separator.chars().next().expect("one")).text(&separator).value(&second);
+        });
+
+        let (read, rest) = unescape(&name[4..], &separator);
+        prop_assert_eq!(read, first);
+        let (read, rest) = unescape(rest.strip_prefix(separator.as_str()).expect("the separator"), "\0");
+        prop_assert_eq!((read, rest), (second, ""));
+    }
+
+    #[test]
+    fn different_arguments_never_share_a_key(
+        one in ("[%:nsch3A]{0,3}", prop::option::of(0..3_i8), prop::option::of("[%:nsch3A]{0,3}")),
+        two in ("[%:nsch3A]{0,3}", prop::option::of(0..3_i8), prop::option::of("[%:nsch3A]{0,3}")),
+        separator in prop::sample::select(vec!["", "%", ":", "n", "h", "-", "3"]),
+    ) {
+        let name = |(a, b, c): &(String, Option<i8>, Option<String>)| name(|key| match separator.chars().next() {
+            Some(sign) if sign != ':' => {
+                key.value_before(a, sign).text(separator).value_before(b, sign).text(separator).value(c);
+            }
+            Some(_) => {
+                key.value(a).text(separator).value(b).text(separator).value(c);
+            }
+            None => {
+                key.value(a).value(b).value(c);
+            }
+        });
+
+        prop_assert_eq!(name(&one) == name(&two), one == two);
+    }
+
+    #[test]
+    fn a_value_adds_no_segment_and_nothing_that_redis_or_a_shell_reads(value in "\\PC{0,60}|[\\x00-\\x7f]{0,200}") {
+        let name = of(value.as_str());
+
+        let bad = |c: char| ":*?[]{}<>\\ ".contains(c) || c.is_whitespace() || c.is_control();
+        prop_assert!(!name.contains(bad), "{}", name);
+    }
+
+    #[test]
+    fn a_pattern_agrees_with_a_slow_matcher(pattern in "[ab:\u{e9}*?]{1,8}", name in "[ab:\u{e9}]{0,8}") {
+        let letters = |text: &str| text.chars().collect::<Vec<_>>();
+        let expected = slow_match(&letters(&pattern), &letters(&name));
+
+        let pattern = Pattern::parse("p_", &pattern).expect("a good pattern");
+
+        prop_assert_eq!(pattern.matches(&format!("p_{name}")), expected);
+        let elsewhere = format!("q_{name}");
+        prop_assert!(!pattern.matches(&elsewhere));
+    }
+
+    #[test]
+    fn a_value_in_a_pattern_matches_itself_only(value in "\\PC{0,12}", other in "\\PC{0,12}") {
+        let pattern = Pattern::render("dev_", |pattern| {
+            pattern.text("event:").value(&value).text(":").any();
+        });
+        let key = |value: &str| name(|key| {
+            key.text("event:").value(value).text(":page:").value(&1);
+        });
+
+        prop_assert!(pattern.matches(&key(&value)));
+        prop_assert_eq!(pattern.matches(&key(&other)), value == other);
+    }
+}
