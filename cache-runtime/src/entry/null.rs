@@ -1,0 +1,253 @@
+//! What JSON says by `null` does not always come back: a `Some` around it becomes a `None`, a float that is not finite
+//! becomes nothing that a float takes. Such a value must not be stored, or a hit would answer what no body returned.
+
+use std::fmt::{self, Display};
+
+use serde::ser::{self, Serialize, Serializer};
+
+/// Whether a value that was written with a `null` in it comes back as it was.
+pub(super) fn comes_back<T: Serialize + ?Sized>(value: &T) -> bool {
+    value.serialize(Walk).is_ok()
+}
+
+/// Visits a value and writes nothing.
+struct Walk;
+
+/// What a value is in JSON, as far as it matters here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Null,
+    Other,
+}
+
+#[derive(Debug)]
+struct Lost;
+
+impl Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the value does not come back")
+    }
+}
+
+impl std::error::Error for Lost {}
+
+impl ser::Error for Lost {
+    fn custom<T: Display>(_: T) -> Self {
+        Self
+    }
+}
+
+macro_rules! leaves {
+    ($($name:ident $leaf:ty)*) => {$(
+        fn $name(self, _: $leaf) -> Result<Written, Lost> {
+            Ok(Written::Other)
+        }
+    )*};
+}
+
+impl Serializer for Walk {
+    type Ok = Written;
+    type Error = Lost;
+    type SerializeSeq = Self;
+    type SerializeTuple = Self;
+    type SerializeTupleStruct = Self;
+    type SerializeTupleVariant = Self;
+    type SerializeMap = Self;
+    type SerializeStruct = Self;
+    type SerializeStructVariant = Self;
+
+    leaves! {
+        serialize_bool bool
+        serialize_i8 i8
+        serialize_i16 i16
+        serialize_i32 i32
+        serialize_i64 i64
+        serialize_i128 i128
+        serialize_u8 u8
+        serialize_u16 u16
+        serialize_u32 u32
+        serialize_u64 u64
+        serialize_u128 u128
+        serialize_char char
+        serialize_str &str
+        serialize_bytes &[u8]
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, _: &T) -> Result<Written, Lost> {
+        Ok(Written::Other)
+    }
+
+    fn serialize_f32(self, float: f32) -> Result<Written, Lost> {
+        self.serialize_f64(float.into())
+    }
+
+    fn serialize_f64(self, float: f64) -> Result<Written, Lost> {
+        float.is_finite().then_some(Written::Other).ok_or(Lost)
+    }
+
+    fn serialize_none(self) -> Result<Written, Lost> {
+        Ok(Written::Null)
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Written, Lost> {
+        match value.serialize(self)? {
+            Written::Null => Err(Lost),
+            Written::Other => Ok(Written::Other),
+        }
+    }
+
+    fn serialize_unit(self) -> Result<Written, Lost> {
+        Ok(Written::Null)
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<Written, Lost> {
+        Ok(Written::Null)
+    }
+
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+    ) -> Result<Written, Lost> {
+        Ok(Written::Other)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<Written, Lost> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        value: &T,
+    ) -> Result<Written, Lost> {
+        value.serialize(self)?;
+        Ok(Written::Other)
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Self, Lost> {
+        Ok(self)
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Self, Lost> {
+        Ok(self)
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, Lost> {
+        Ok(self)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self, Lost> {
+        Ok(self)
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Self, Lost> {
+        Ok(self)
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, Lost> {
+        Ok(self)
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self, Lost> {
+        Ok(self)
+    }
+}
+
+macro_rules! parts {
+    ($($part:ident $name:ident ($($key:ty)?))*) => {$(
+        impl ser::$part for Walk {
+            type Ok = Written;
+            type Error = Lost;
+
+            fn $name<T: Serialize + ?Sized>(&mut self, $(_: $key,)? value: &T) -> Result<(), Lost> {
+                value.serialize(Self).map(drop)
+            }
+
+            fn end(self) -> Result<Written, Lost> {
+                Ok(Written::Other)
+            }
+        }
+    )*};
+}
+
+parts! {
+    SerializeSeq serialize_element ()
+    SerializeTuple serialize_element ()
+    SerializeTupleStruct serialize_field ()
+    SerializeTupleVariant serialize_field ()
+    SerializeStruct serialize_field (&'static str)
+    SerializeStructVariant serialize_field (&'static str)
+}
+
+impl ser::SerializeMap for Walk {
+    type Ok = Written;
+    type Error = Lost;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, _: &T) -> Result<(), Lost> {
+        // JSON has no key that is null.
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Lost> {
+        value.serialize(Self).map(drop)
+    }
+
+    fn end(self) -> Result<Written, Lost> {
+        Ok(Written::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Serialize;
+    use serde_json::{Value, json};
+
+    use super::comes_back;
+
+    #[derive(Serialize)]
+    struct Row<T> {
+        value: T,
+    }
+
+    #[test]
+    fn a_none_comes_back_and_what_is_around_one_does_not() {
+        assert!(comes_back(&Row { value: None::<u8> }));
+        assert!(comes_back(&[None, Some(1)]));
+        assert!(comes_back(&()));
+        assert!(comes_back(&json!({"a": null})));
+        assert!(!comes_back(&Row {
+            value: Some(None::<u8>)
+        }));
+        assert!(!comes_back(&[Some(())]));
+        assert!(!comes_back(&BTreeMap::from([(1, Some(Value::Null))])));
+    }
+
+    #[test]
+    fn a_float_that_is_not_finite_does_not_come_back() {
+        assert!(comes_back(&(0.1, f32::MIN, -0.0)));
+        assert!(!comes_back(&Some(Row { value: f64::NAN })));
+        assert!(!comes_back(&vec![Ok::<f32, u8>(f32::INFINITY)]));
+    }
+}

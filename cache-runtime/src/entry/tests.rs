@@ -1,0 +1,389 @@
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    max_value: 1 << 20,
+    compress_above: 1 << 10,
+    card_guard: false,
+};
+const SHAPE: u64 = 7;
+const NOW: u64 = 1_000_000;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Event {
+    id: i64,
+    title: String,
+    price: f64,
+}
+
+fn event(title: &str) -> Event {
+    Event {
+        id: 42,
+        title: title.to_owned(),
+        price: 0.1 + 0.2,
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::render("dev_", |key| {
+        key.text(name);
+    })
+}
+
+fn draft(key: &Key) -> Draft<'_> {
+    Draft {
+        key,
+        shape: SHAPE,
+        epoch: 3,
+        now: NOW,
+        fresh: Duration::from_secs(60),
+        cost: Duration::from_millis(12),
+    }
+}
+
+#[test]
+fn a_value_comes_back_with_what_the_header_says() {
+    let key = key("event:42");
+    let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
+
+    let read = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW + 59_999);
+
+    let meta = Meta {
+        stamp: entry.stamp(),
+        epoch: 3,
+        stored_at: NOW,
+        fresh_until: NOW + 60_000,
+        cost: Duration::from_millis(12),
+    };
+    assert_eq!(read, Read::Value(event("x"), meta));
+    assert_eq!(stamp_of(entry.as_bytes()), entry.stamp());
+}
+
+#[test]
+fn the_bytes_stand_where_every_reader_expects_them() {
+    let key = key("event:42");
+    let entry = value(&draft(&key), "x", &LIMITS).expect("stored");
+    let fence = fence(&key, NOW);
+
+    let bytes = entry.as_bytes();
+
+    assert_eq!(bytes[..8], [0xca, 0xce, 0x45, 1, 1, 0, 0, 0]);
+    assert_eq!(bytes[16..24], key.hash().to_le_bytes());
+    assert_eq!(bytes[24..32], 7_u64.to_le_bytes());
+    assert_eq!(bytes[32..40], 3_u64.to_le_bytes());
+    assert_eq!(bytes[40..48], 1_000_000_u64.to_le_bytes());
+    assert_eq!(bytes[48..56], 1_060_000_u64.to_le_bytes());
+    assert_eq!(bytes[56..64], [0; 8]);
+    assert_eq!(bytes[64..68], 12_000_u32.to_le_bytes());
+    assert_eq!(&bytes[72..], br#""x""#);
+    assert_eq!(fence.as_bytes()[FENCE_COUNT_AT..], [1, 0, 0, 0]);
+}
+
+#[test]
+fn a_value_is_stale_when_its_fresh_life_is_over() {
+    let key = key("event:42");
+    let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
+
+    let read = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW + 60_000);
+
+    assert!(matches!(read, Read::Stale(meta) if meta.stamp == entry.stamp()));
+}
+
+#[test]
+fn the_other_kinds_are_told_apart() {
+    let key = key("event:42");
+    let (none, lease, mut fence) = (
+        none(&draft(&key)),
+        lease(&key, NOW),
+        fence(&key, NOW).into_bytes(),
+    );
+    fence[FENCE_COUNT_AT] += 1;
+
+    assert!(matches!(
+        read::<Event>(none.as_bytes(), &key, SHAPE, NOW),
+        Read::None(_)
+    ));
+    assert_eq!(read::<Event>(lease.as_bytes(), &key, 1, NOW), Read::Lease);
+    assert_eq!(read::<Event>(&fence, &key, 1, NOW), Read::Fence);
+    assert_eq!(
+        read::<Event>(none.as_bytes(), &key, 1, NOW),
+        Read::Unreadable(Unreadable::OtherShape)
+    );
+    let kinds = [none.as_bytes(), lease.as_bytes(), &fence, b"x"]
+        .map(|bytes| check_header(bytes, &key).ok());
+    assert_eq!(
+        kinds,
+        [Some(Kind::None), Some(Kind::Lease), Some(Kind::Fence), None]
+    );
+}
+
+#[test]
+fn a_large_value_is_compressed_when_that_helps() {
+    let key = key("event:42");
+    let long = event(&"tickets ".repeat(500));
+    let noise: String = (0..2_000_u32)
+        .map(|n| char::from(b'0' + xxh3_64(&n.to_le_bytes()) as u8 % 75))
+        .filter(|c| *c != '\\')
+        .collect();
+
+    let packed = value(&draft(&key), &long, &LIMITS).expect("stored");
+    let plain = value(&draft(&key), &noise, &LIMITS).expect("stored");
+
+    assert!(packed.as_bytes().len() < 300, "{}", packed.as_bytes().len());
+    assert_eq!(packed.as_bytes()[FLAGS_AT], COMPRESSED);
+    assert_eq!(plain.as_bytes()[FLAGS_AT], 0);
+    assert!(
+        matches!(read::<Event>(packed.as_bytes(), &key, SHAPE, NOW), Read::Value(read, _) if read == long)
+    );
+    assert!(
+        matches!(read::<String>(plain.as_bytes(), &key, SHAPE, NOW), Read::Value(read, _) if read == noise)
+    );
+}
+
+#[test]
+fn a_value_over_the_limit_is_refused_before_it_is_written_out() {
+    struct Endless;
+    impl Serialize for Endless {
+        fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            to.collect_seq(std::iter::repeat("x"))
+        }
+    }
+    let (key, limits) = (
+        key("event:42"),
+        Limits {
+            max_value: 100,
+            ..LIMITS
+        },
+    );
+
+    let refused = value(&draft(&key), &Endless, &limits);
+    let fitting = value(&draft(&key), &"x".repeat(98), &limits);
+
+    assert!(
+        matches!(refused, Err(Refusal::TooLarge { bytes: 101 })),
+        "{refused:?}"
+    );
+    assert!(fitting.is_ok());
+}
+
+#[test]
+fn a_value_that_has_no_json_is_refused() {
+    let key = key("event:42");
+    let map = std::collections::HashMap::from([((1, 2), 3)]);
+
+    assert!(matches!(
+        value(&draft(&key), &map, &LIMITS),
+        Err(Refusal::Encode(_))
+    ));
+}
+
+#[test]
+fn a_card_number_is_refused_where_the_guard_is_on() {
+    let (key, guard) = (
+        key("event:42"),
+        Limits {
+            card_guard: true,
+            ..LIMITS
+        },
+    );
+    let event = event("paid with 4111 1111 1111 1111");
+
+    assert!(matches!(
+        value(&draft(&key), &event, &guard),
+        Err(Refusal::Card)
+    ));
+    assert!(value(&draft(&key), &event, &LIMITS).is_ok());
+}
+
+#[test]
+fn what_cannot_be_read_says_why() {
+    let (key, other) = (key("event:42"), key("event:43"));
+    let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
+    let bytes = entry.as_bytes();
+    let changed = |at: usize, by: u8| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= by;
+        bytes
+    };
+    let why = |bytes: &[u8], key: &Key, shape: u64| match read::<Event>(bytes, key, shape, NOW) {
+        Read::Unreadable(why) => why,
+        read => panic!("{read:?}"),
+    };
+
+    assert_eq!(why(b"", &key, SHAPE), Unreadable::Foreign);
+    assert_eq!(why(b"42", &key, SHAPE), Unreadable::Foreign);
+    assert_eq!(why(&changed(0, 1), &key, SHAPE), Unreadable::Foreign);
+    assert_eq!(why(&changed(3, 3), &key, SHAPE), Unreadable::Format);
+    assert_eq!(why(&bytes[..40], &key, SHAPE), Unreadable::Corrupted);
+    assert_eq!(
+        why(&bytes[..bytes.len() - 1], &key, SHAPE),
+        Unreadable::Corrupted
+    );
+    assert_eq!(
+        why(&changed(HEADER + 3, 1), &key, SHAPE),
+        Unreadable::Corrupted
+    );
+    assert_eq!(
+        why(&changed(KIND_AT, 9), &key, SHAPE),
+        Unreadable::Corrupted
+    );
+    assert_eq!(why(bytes, &other, SHAPE), Unreadable::OtherKey);
+    assert_eq!(
+        why(lease(&other, NOW).as_bytes(), &key, SHAPE),
+        Unreadable::OtherKey
+    );
+    assert_eq!(why(bytes, &key, 8), Unreadable::OtherShape);
+    let text = value(&draft(&key), "text", &LIMITS).expect("stored");
+    assert_eq!(why(text.as_bytes(), &key, SHAPE), Unreadable::Corrupted);
+}
+
+#[test]
+fn a_section_behind_the_header_is_skipped() {
+    let key = key("event:42");
+    let mut bytes = value(&draft(&key), "x", &LIMITS)
+        .expect("stored")
+        .into_bytes();
+    bytes.splice(HEADER..HEADER, *b"tags");
+    bytes[SECTION_AT] = 4;
+
+    let read = read::<String>(seal(bytes).as_bytes(), &key, SHAPE, NOW);
+
+    assert!(matches!(read, Read::Value(text, _) if text == "x"));
+}
+
+#[test]
+fn a_claimed_length_is_not_believed() {
+    let key = key("event:42");
+    let mut bytes = header(Kind::Value, &draft(&key)).to_vec();
+    bytes[FLAGS_AT] = COMPRESSED;
+    bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+    bytes.extend_from_slice(b"0123456789");
+
+    let read = read::<String>(seal(bytes).as_bytes(), &key, SHAPE, NOW);
+
+    assert_eq!(read, Read::Unreadable(Unreadable::Corrupted));
+}
+
+#[test]
+fn a_fresh_life_without_end_is_no_overflow() {
+    let key = key("event:42");
+    let draft = Draft {
+        fresh: Duration::MAX,
+        cost: Duration::MAX,
+        ..draft(&key)
+    };
+
+    let read = read::<String>(none(&draft).as_bytes(), &key, SHAPE, NOW);
+
+    let Read::None(meta) = read else {
+        panic!("{read:?}")
+    };
+    assert_eq!(
+        (meta.fresh_until, meta.cost),
+        (u64::MAX, Duration::from_micros(u32::MAX.into()))
+    );
+}
+
+#[test]
+fn no_two_stamps_are_alike() {
+    let stamps: std::collections::HashSet<Stamp> = (0..1_000).map(|_| new_stamp()).collect();
+
+    assert_eq!(stamps.len(), 1_000);
+}
+
+/// Entries of every kind, and compressed ones.
+fn any_entry() -> impl Strategy<Value = Vec<u8>> {
+    ("\\PC{0,40}", 0..60_usize, 0..5_u8).prop_map(|(title, times, kind)| {
+        let key = key("event:42");
+        let entry = match kind {
+            0 => none(&draft(&key)),
+            1 => lease(&key, NOW),
+            2 => fence(&key, NOW),
+            _ => value(&draft(&key), &event(&title.repeat(times)), &LIMITS).expect("stored"),
+        };
+        entry.into_bytes()
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_comes_back(id: i64, title in "\\PC{0,2000}", price in any::<f64>().prop_filter("JSON knows no others", |price| price.is_finite())) {
+        let (key, event) = (key("event:42"), Event { id, title, price });
+        let entry = value(&draft(&key), &event, &LIMITS).expect("stored");
+
+        let read = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW);
+
+        prop_assert!(matches!(read, Read::Value(read, _) if read == event));
+    }
+
+    #[test]
+    fn no_bytes_at_all_are_a_value(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        start in 0..6_usize,
+        kind in 0..6_u8,
+    ) {
+        // Without a good beginning nearly all of them would be foreign.
+        let mut bytes = bytes;
+        let head = [0xca, 0xce, b'E', FORMAT, kind];
+        let taken = start.min(bytes.len()).min(head.len());
+        bytes[..taken].copy_from_slice(&head[..taken]);
+
+        let read = read::<Event>(&bytes, &key("event:42"), SHAPE, NOW);
+
+        prop_assert!(matches!(read, Read::Unreadable(_)), "{:?}", read);
+    }
+
+    #[test]
+    fn a_damaged_entry_is_never_a_value(
+        entry in any_entry(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8_u8), 1..4),
+        cut in any::<prop::sample::Index>(),
+        cuts: bool,
+    ) {
+        let mut bytes = entry.clone();
+        for (at, bit) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+        }
+        if cuts {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        prop_assume!(bytes != entry);
+
+        let read = read::<Event>(&bytes, &key("event:42"), SHAPE, NOW);
+
+        prop_assert!(!matches!(read, Read::Value(..) | Read::None(_) | Read::Stale(_)), "{:?}", read);
+    }
+
+    #[test]
+    fn an_entry_is_read_by_its_own_key_and_shape_only(entry in any_entry(), name in "[a-z]{1,8}", shape: u64) {
+        prop_assume!(shape != SHAPE);
+
+        let foreign = read::<Event>(&entry, &key(&name), SHAPE, NOW);
+        let changed = read::<Event>(&entry, &key("event:42"), shape, NOW);
+
+        prop_assert_eq!(foreign, Read::Unreadable(Unreadable::OtherKey));
+        prop_assert!(!matches!(changed, Read::Value(..) | Read::None(_) | Read::Stale(_)));
+    }
+
+    #[test]
+    fn a_damaged_payload_with_a_good_checksum_is_no_panic(
+        payload in prop::collection::vec(any::<u8>(), 0..200),
+        length in 0..400_u32,
+        compressed: bool,
+    ) {
+        let key = key("event:42");
+        let mut bytes = header(Kind::Value, &draft(&key)).to_vec();
+        bytes[FLAGS_AT] = compressed.into();
+        if compressed {
+            bytes.extend_from_slice(&length.to_le_bytes());
+        }
+        bytes.extend_from_slice(&payload);
+
+        let read = read::<Event>(seal(bytes).as_bytes(), &key, SHAPE, NOW);
+
+        prop_assert!(matches!(read, Read::Unreadable(Unreadable::Corrupted)), "{:?}", read);
+    }
+}
