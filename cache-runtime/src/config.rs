@@ -1,0 +1,349 @@
+//! Every option of the cache, with its default and the reason for it.
+
+mod env;
+mod options;
+mod problem;
+mod read;
+mod redis;
+mod text;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use self::options::SETTINGS;
+use self::problem::{Problem, problems, report};
+use self::redis::RedisUrl;
+pub use self::redis::{Address, Secret, Tls, Topology};
+use crate::clock::Clock;
+use crate::error::Error;
+
+/// How a cache is set up: in code, from a file through serde, or from the environment by [`from_env`](Self::from_env).
+///
+/// ```
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// use std::time::Duration;
+/// use cache_runtime::{Config, Policy};
+///
+/// let config = Config::default()
+///     .redis_url("redis://:secret@localhost/2")?
+///     .pool_max(10)
+///     .policy("events", Policy::default().ttl(Duration::from_secs(1800)));
+/// assert_eq!(config.database, 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// In a file, a duration is a text such as `"1h 30m"` or a number of seconds, a size is a number of bytes or a text
+/// such as `"64MiB"`, `redis` is an address as in `REDIS_URL`, and `tls` is a switch or the path of a certificate
+/// authority. What is left out has its default. Limits are checked when the cache is made.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Put before every key.
+    pub prefix: String,
+    /// Which Redis; `None` keeps everything in this process.
+    pub redis: Option<Topology>,
+    /// The user to authenticate as.
+    pub username: Option<String>,
+    /// The password to authenticate with.
+    pub password: Option<Secret>,
+    /// The index of the database to select.
+    pub database: i64,
+    /// Whether connections are encrypted.
+    pub tls: Tls,
+    /// What connections call themselves in `CLIENT LIST`.
+    pub client_name: String,
+    /// Fresh life of a value whose site does not say.
+    pub default_ttl: Duration,
+    /// Named policies, for `policy = "events"`.
+    pub policies: BTreeMap<String, Policy>,
+    /// Patterns that are switched off from the start.
+    pub disabled: Vec<String>,
+    /// Connections that stay open.
+    pub pool_min: usize,
+    /// Connections that may be open.
+    pub pool_max: usize,
+    /// How long a connection above the minimum may have nothing to do.
+    pub pool_idle: Duration,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+    /// How long a caller may wait for one operation.
+    pub command_timeout: Duration,
+    /// How often a healthy connection is asked for a sign of life.
+    pub health_interval: Duration,
+    /// The longest pause between two attempts to reach Redis.
+    pub reconnect_max_delay: Duration,
+    /// How many attempts; `None` never stops.
+    pub reconnect_max_attempts: Option<u32>,
+    /// Life of a load's claim on its key, renewed while the body runs.
+    pub lease: Duration,
+    /// How long to wait for another process that loads the same key.
+    pub lease_wait: Duration,
+    /// How long a load may keep its claim.
+    pub load_deadline: Duration,
+    /// Life of the fence that a put stands behind.
+    pub fence_ttl: Duration,
+    /// The largest value that is stored, in bytes of JSON.
+    pub max_value: usize,
+    /// From which size on a value is compressed, in bytes of JSON.
+    pub compress_above: usize,
+    /// What the memory store may hold, in bytes.
+    pub memory_capacity: usize,
+    /// How many evictions are remembered during an outage.
+    pub journal_capacity: usize,
+    /// From which duration on an operation is logged as slow.
+    pub slow_threshold: Duration,
+    /// Whether logs show a hash in place of a key.
+    pub mask_keys: bool,
+    /// Whether values that contain a payment card number are refused.
+    pub card_guard: bool,
+    /// The clock that ages entries.
+    pub clock: Clock,
+}
+
+/// A named policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Policy {
+    /// Fresh life.
+    #[serde(deserialize_with = "read::optional_duration")]
+    pub ttl: Option<Duration>,
+    /// How long a `None` is remembered.
+    #[serde(deserialize_with = "read::optional_duration")]
+    pub none_ttl: Option<Duration>,
+}
+
+impl Policy {
+    /// Sets the fresh life.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Sets how long a `None` is remembered.
+    #[must_use]
+    pub fn none_ttl(mut self, none_ttl: Duration) -> Self {
+        self.none_ttl = Some(none_ttl);
+        self
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // Whoever says nothing is developing; production must be named to be touched.
+            prefix: "dev_".to_owned(),
+            // A service must run on a machine that has no Redis.
+            redis: None,
+            username: None,
+            password: None,
+            // Where every client is that says nothing.
+            database: 0,
+            tls: Tls::Off,
+            // Tells our connections from others in `CLIENT LIST`.
+            client_name: "cache-runtime".to_owned(),
+            // Long enough to be worth a cache, short enough that a forgotten eviction heals within a working day.
+            default_ttl: Duration::from_secs(3600),
+            policies: BTreeMap::new(),
+            disabled: Vec::new(),
+            // Connections are shared and filled first: a few serve thousands of callers, and five survive the loss of
+            // some.
+            pool_min: 5,
+            // With 1,024 commands on each, 51,200 in flight; a Redis takes 10,000 connections from all its clients
+            // together.
+            pool_max: 50,
+            // Longer than a lull between two bursts, shorter than the idle limits of usual firewalls and servers.
+            pool_idle: Duration::from_secs(300),
+            // No caller waits for it; it must only outlast a slow TLS handshake over a bad network.
+            connect_timeout: Duration::from_secs(10),
+            // Two hundred times what Redis takes in one data centre; beyond it, the database is the faster answer.
+            command_timeout: Duration::from_millis(100),
+            // Half of the minute after which load balancers begin to drop silent connections.
+            health_interval: Duration::from_secs(30),
+            // So that caching is back within five seconds of Redis, at a third of an attempt a second.
+            reconnect_max_delay: Duration::from_secs(3),
+            // A cache that gave up would need a restart of the service.
+            reconnect_max_attempts: None,
+            // What a crashed loader may cost; three renewals fit in, so that one lost packet does not end it.
+            lease: Duration::from_secs(3),
+            // Most bodies are done by then, and a second is what a user hardly forgives.
+            lease_wait: Duration::from_secs(1),
+            // The usual limit of a request: whoever asked is gone by then.
+            load_deadline: Duration::from_secs(30),
+            // Longer than the body of a write usually runs; what a crash in between costs in uncached reads.
+            fence_ttl: Duration::from_secs(5),
+            // Ten milliseconds on a gigabit network: larger values hold up whatever shares their connection.
+            max_value: 1 << 20,
+            // Below it the header of LZ4 and the time cost more than the bytes that it saves.
+            compress_above: 1 << 10,
+            // Some 100,000 small entries; a service that runs without Redis has that much to spare.
+            memory_capacity: 64 << 20,
+            // Some ten megabytes; more than that is cheaper to forget all at once.
+            journal_capacity: 100_000,
+            // What a user begins to notice.
+            slow_threshold: Duration::from_millis(100),
+            // Keys rarely hold secrets, and without them a log explains little.
+            mask_keys: false,
+            // It reads every byte that is stored, which only those should pay for who handle cards.
+            card_guard: false,
+            clock: Clock::default(),
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($field:ident: $given:ty => $value:expr,)*) => {
+        /// Setters, each named after its field.
+        impl Config {
+            $(
+                #[doc = concat!("Sets the field [`", stringify!($field), "`](#structfield.", stringify!($field), ").")]
+                #[must_use]
+                pub fn $field(mut self, $field: $given) -> Self {
+                    self.$field = $value;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+setters! {
+    prefix: impl Into<String> => prefix.into(),
+    redis: impl Into<Option<Topology>> => redis.into(),
+    username: impl Into<String> => Some(username.into()),
+    password: impl Into<Secret> => Some(password.into()),
+    database: i64 => database,
+    tls: Tls => tls,
+    client_name: impl Into<String> => client_name.into(),
+    default_ttl: Duration => default_ttl,
+    policies: BTreeMap<String, Policy> => policies,
+    disabled: impl IntoIterator<Item = impl Into<String>> => disabled.into_iter().map(Into::into).collect(),
+    pool_min: usize => pool_min,
+    pool_max: usize => pool_max,
+    pool_idle: Duration => pool_idle,
+    connect_timeout: Duration => connect_timeout,
+    command_timeout: Duration => command_timeout,
+    health_interval: Duration => health_interval,
+    reconnect_max_delay: Duration => reconnect_max_delay,
+    reconnect_max_attempts: impl Into<Option<u32>> => reconnect_max_attempts.into(),
+    lease: Duration => lease,
+    lease_wait: Duration => lease_wait,
+    load_deadline: Duration => load_deadline,
+    fence_ttl: Duration => fence_ttl,
+    max_value: usize => max_value,
+    compress_above: usize => compress_above,
+    memory_capacity: usize => memory_capacity,
+    journal_capacity: usize => journal_capacity,
+    slow_threshold: Duration => slow_threshold,
+    mask_keys: bool => mask_keys,
+    card_guard: bool => card_guard,
+    clock: Clock => clock,
+}
+
+impl Config {
+    /// Sets where Redis is, and with it the user, the password, the database and the encryption that the address names.
+    /// The address is of any form that `REDIS_URL` may have.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an address that cannot be read; its password is not shown.
+    pub fn redis_url(mut self, url: &str) -> Result<Self, Error> {
+        match RedisUrl::parse(url) {
+            Ok(url) => self.apply(url),
+            Err(allowed) => report(&[Problem::wrong("redis_url", url, allowed)])?,
+        }
+        Ok(self)
+    }
+
+    /// Adds a named policy.
+    #[must_use]
+    pub fn policy(mut self, name: impl Into<String>, policy: Policy) -> Self {
+        self.policies.insert(name.into(), policy);
+        self
+    }
+
+    /// Every option with the value in effect, secrets masked. [`Display`](fmt::Display) prints the same, one in a line.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        let given = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
+        let address = self
+            .redis
+            .as_ref()
+            .map_or_else(|| "none, memory mode".to_owned(), Topology::to_string);
+        let connection = [
+            ("redis", address),
+            ("username", given(self.username.clone())),
+            (
+                "password",
+                given(self.password.as_ref().map(|_| "***".to_owned())),
+            ),
+            ("database", self.database.to_string()),
+            ("tls", self.tls.show()),
+        ];
+        let mut copy = self.clone();
+        let settings = SETTINGS
+            .iter()
+            .map(|setting| (setting.name.to_owned(), setting.show(&mut copy)));
+        let lives = self
+            .policies
+            .iter()
+            .flat_map(|(name, Policy { ttl, none_ttl })| {
+                [("ttl", ttl), ("none_ttl", none_ttl)]
+                    .map(|(field, life)| (format!("policies.{name}.{field}"), *life))
+            });
+        let policies = lives.filter_map(|(name, life)| Some((name, text::show_duration(life?))));
+        connection
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .chain(settings)
+            .chain(policies)
+            .collect()
+    }
+
+    /// Whether all options are within their limits and agree with each other.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        report(&problems(self, &str::to_owned))
+    }
+
+    fn apply(&mut self, url: RedisUrl) {
+        let RedisUrl {
+            topology,
+            username,
+            password,
+            database,
+            encrypted,
+        } = url;
+        self.redis = Some(topology);
+        self.username = username.or(self.username.take());
+        self.password = password.or(self.password.take());
+        self.database = database.unwrap_or(self.database);
+        if encrypted && self.tls == Tls::Off {
+            self.tls = Tls::WebRoots;
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, value)) in self.describe().into_iter().enumerate() {
+            let line_break = if index == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{name} = {value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The name that `wrong` was most likely meant to be.
+fn nearest(wrong: &str, known: impl Iterator<Item = String>) -> String {
+    let likeness = |name: &String| strsim::normalized_damerau_levenshtein(wrong, name);
+    known
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,387 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(vars: &[(&str, &str)]) -> Config {
+    Config::from_vars(vars.iter().copied()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn problem(vars: &[(&str, &str)]) -> String {
+    Config::from_vars(vars.iter().copied())
+        .map(|config| config.to_string())
+        .expect_err("wrong")
+        .to_string()
+}
+
+fn address(config: &Config) -> String {
+    config
+        .redis
+        .as_ref()
+        .map_or_else(String::new, Topology::to_string)
+}
+
+#[test]
+fn nothing_set_is_memory_mode_with_all_defaults() {
+    let config = read(&[
+        ("HOME", "/root"),
+        ("CACHE_POOL_MIN", ""),
+        ("REDIS_URL", "  "),
+        ("CACHE_UNKNOWN", ""),
+    ]);
+
+    assert_eq!(config.to_string(), Config::default().to_string());
+    assert!(config.redis.is_none());
+}
+
+#[test]
+fn each_environment_has_its_prefix_and_its_variables() {
+    for (name, host) in [("dev", "a"), ("test", "b"), ("prod", "c")] {
+        let config = read(&[
+            ("CACHE_ENV", name),
+            ("DEV_REDIS_HOST", "a"),
+            ("TEST_REDIS_HOST", "b"),
+            ("PROD_REDIS_HOST", "c"),
+        ]);
+
+        assert_eq!(config.prefix, format!("{name}_"));
+        assert_eq!(address(&config), format!("redis://{host}:6379"));
+    }
+}
+
+#[test]
+fn what_other_environments_read_is_not_looked_at() {
+    let config = read(&[
+        ("CACHE_ENV", "test"),
+        ("DEV_REDIS_PORT", "wrong"),
+        ("PROD_REDIS_PASSWORD", "x"),
+    ]);
+
+    assert!(config.redis.is_none() && config.password.is_none());
+}
+
+#[test]
+fn parts_win_over_the_address() {
+    let config = read(&[
+        ("REDIS_URL", "redis://app:url@host:7000/1"),
+        ("DEV_REDIS_HOST", "other"),
+        ("DEV_REDIS_PORT", "7001"),
+        ("DEV_REDIS_DB", "3"),
+        ("REDIS_USERNAME", "me"),
+        ("REDIS_PASSWORD", "everywhere"),
+        ("DEV_REDIS_PASSWORD", " own "),
+    ]);
+
+    assert_eq!(address(&config), "redis://other:7001");
+    assert_eq!(
+        (config.database, config.username.as_deref()),
+        (3, Some("me"))
+    );
+    assert_eq!(
+        config.password,
+        Some(" own ".into()),
+        "a password is taken as it is, white space and all"
+    );
+}
+
+#[test]
+fn a_part_alone_replaces_only_itself() {
+    let port = read(&[
+        ("REDIS_URL", "redis://host:7000"),
+        ("DEV_REDIS_PORT", "7001"),
+    ]);
+    let host = read(&[
+        ("REDIS_URL", "unix:///run/redis.sock"),
+        ("DEV_REDIS_HOST", "[::1]"),
+    ]);
+    let database = read(&[("REDIS_URL", "redis://host/4"), ("DEV_REDIS_DB", "0")]);
+
+    assert_eq!(address(&port), "redis://host:7001");
+    assert_eq!(address(&host), "redis://[::1]:6379");
+    assert_eq!(database.database, 0);
+}
+
+#[test]
+fn encryption_comes_from_the_address_or_a_variable() {
+    let url = ("REDIS_URL", "redis://host");
+
+    assert_eq!(read(&[("REDIS_URL", "rediss://host")]).tls, Tls::WebRoots);
+    assert_eq!(read(&[url, ("REDIS_TLS", "yes")]).tls, Tls::WebRoots);
+    assert_eq!(read(&[url, ("REDIS_TLS", "0")]).tls, Tls::Off);
+    assert_eq!(
+        read(&[url, ("REDIS_TLS_CA", "/etc/ca.pem")]).tls,
+        Tls::Ca("/etc/ca.pem".into())
+    );
+    assert!(
+        problem(&[("REDIS_URL", "rediss://host"), ("REDIS_TLS", "off")])
+            .contains("begins with `rediss`")
+    );
+    assert!(
+        problem(&[url, ("REDIS_TLS", "off"), ("REDIS_TLS_CA", "/ca")])
+            .contains("REDIS_TLS: is off")
+    );
+    assert!(
+        problem(&[url, ("REDIS_TLS", "maybe")])
+            .contains("REDIS_TLS: found `maybe`, allowed: `true` or `false`")
+    );
+}
+
+#[test]
+fn every_option_is_read_from_its_variable() {
+    let mut expected = Config::default();
+    let values = [
+        ("CACHE_PREFIX", "app:"),
+        ("CACHE_CLIENT_NAME", "tickets"),
+        ("CACHE_DEFAULT_TTL", "2h"),
+        ("CACHE_DISABLED", "event:*,user:?"),
+        ("CACHE_POOL_MIN", "2"),
+        ("CACHE_POOL_MAX", "9"),
+        ("CACHE_POOL_IDLE", "1m"),
+        ("CACHE_CONNECT_TIMEOUT", "2s"),
+        ("CACHE_COMMAND_TIMEOUT", "50ms"),
+        ("CACHE_HEALTH_INTERVAL", "10s"),
+        ("CACHE_RECONNECT_MAX_DELAY", "1s"),
+        ("CACHE_RECONNECT_MAX_ATTEMPTS", "7"),
+        ("CACHE_LEASE", "5s"),
+        ("CACHE_LEASE_WAIT", "0s"),
+        ("CACHE_LOAD_DEADLINE", "20s"),
+        ("CACHE_FENCE_TTL", "4s"),
+        ("CACHE_MAX_VALUE", "2MiB"),
+        ("CACHE_COMPRESS_ABOVE", "4KiB"),
+        ("CACHE_MEMORY_CAPACITY", "8MiB"),
+        ("CACHE_JOURNAL_CAPACITY", "10"),
+        ("CACHE_SLOW_THRESHOLD", "1s"),
+        ("CACHE_MASK_KEYS", "true"),
+        ("CACHE_CARD_GUARD", "true"),
+    ];
+    assert_eq!(
+        values.map(|(name, _)| name.to_owned()).as_slice(),
+        SETTINGS
+            .iter()
+            .map(super::super::options::Setting::variable)
+            .collect::<Vec<_>>()
+    );
+
+    let config = read(&values);
+
+    for (setting, (_, value)) in SETTINGS.iter().zip(values) {
+        assert_ne!(
+            setting.show(&mut expected),
+            value,
+            "{}: the test must not set the default",
+            setting.name
+        );
+        assert_eq!(setting.show(&mut config.clone()), value, "{}", setting.name);
+    }
+}
+
+#[test]
+fn numbers_without_a_unit_are_seconds_and_bytes() {
+    let config = read(&[
+        ("CACHE_DEFAULT_TTL", " 90 "),
+        ("CACHE_MAX_VALUE", "2048"),
+        ("CACHE_RECONNECT_MAX_ATTEMPTS", "unlimited"),
+    ]);
+
+    assert_eq!(
+        (config.default_ttl, config.max_value),
+        (Duration::from_secs(90), 2048)
+    );
+    assert_eq!(config.reconnect_max_attempts, None);
+}
+
+#[test]
+fn policies_are_named_by_their_variables() {
+    let config = read(&[
+        ("CACHE_POLICY_HOT_EVENTS_TTL", "10m"),
+        ("CACHE_POLICY_HOT_EVENTS_NONE_TTL", "5"),
+    ]);
+
+    let policy = Policy::default()
+        .ttl(Duration::from_secs(600))
+        .none_ttl(Duration::from_secs(5));
+    assert_eq!(
+        config.policies.into_iter().collect::<Vec<_>>(),
+        [("hot_events".to_owned(), policy)]
+    );
+}
+
+#[test]
+fn every_wrong_variable_has_its_line() {
+    let problem = problem(&[
+        ("CACHE_ENV", "production"),
+        ("REDIS_URL", "redis+cluster://h1:7000"),
+        ("DEV_REDIS_PORT", "0"),
+        ("DEV_REDIS_DB", "first"),
+        ("CACHE_POOL_MIN", "few"),
+        ("CACHE_POOL_MAX", "4"),
+        ("CACHE_DEFAULT_TTL", "0"),
+        ("CACHE_MASK_KEYS", "perhaps"),
+        ("CACHE_POOL_MUX", "9"),
+        ("CACHE_REDIS_URL", "redis://:hunter2@host"),
+        ("CACHE_POLICY_EVENTS_TLL", "5"),
+        ("CACHE_POLICY_EVENTS_TTL", "soon"),
+        ("CACHE_POLICY_NIGHT_NONE_TTL", "0"),
+    ]);
+
+    for line in [
+        "CACHE_ENV: found `production`, allowed: `dev`, `test` or `prod`",
+        "REDIS_URL: found `redis+cluster://h1:7000`, allowed: the address of one server, or of sentinels: Redis Cluster is not",
+        "DEV_REDIS_PORT: found `0`, allowed: a port from 1 to 65535",
+        "DEV_REDIS_DB: found `first`",
+        "CACHE_POOL_MIN: found `few`, allowed: a whole number such as `5`, from 1 to 10000",
+        "CACHE_POOL_MAX: found `4`, allowed: at least CACHE_POOL_MIN, which is 5; or lower that",
+        "CACHE_DEFAULT_TTL: found `0s`, allowed: a duration such as `1h`, or a number of seconds, at least 1ms",
+        "CACHE_MASK_KEYS: found `perhaps`, allowed: `true` or `false`",
+        "CACHE_POOL_MUX: is not known; did you mean `CACHE_POOL_MAX`?",
+        "CACHE_REDIS_URL: is not known; did you mean `REDIS_URL`?",
+        "CACHE_POLICY_EVENTS_TLL: is not known; did you mean `CACHE_POLICY_<NAME>_TTL`?",
+        "CACHE_POLICY_EVENTS_TTL: found `soon`",
+        "CACHE_POLICY_NIGHT_NONE_TTL: found `0s`",
+    ] {
+        assert!(
+            problem.contains(&format!("\n  {line}")),
+            "{line}\nis not in: {problem}"
+        );
+    }
+    assert_eq!(problem.lines().count(), 14, "{problem}");
+    assert!(!problem.contains("hunter2"), "{problem}");
+}
+
+#[test]
+fn a_variable_that_cannot_be_read_has_one_line_only() {
+    let problem = problem(&[("CACHE_POOL_MIN", "60"), ("CACHE_POOL_MAX", "many")]);
+
+    assert!(
+        problem.contains("CACHE_POOL_MAX: found `many`"),
+        "{problem}"
+    );
+    assert_eq!(problem.lines().count(), 2, "{problem}");
+}
+
+#[test]
+fn what_belongs_to_a_redis_needs_one() {
+    for name in [
+        "REDIS_USERNAME",
+        "REDIS_PASSWORD",
+        "DEV_REDIS_PASSWORD",
+        "REDIS_TLS_CA",
+    ] {
+        let problem = problem(&[(name, "hunter2")]);
+        assert!(
+            problem.contains(&format!(
+                "{name}: is set, but no Redis is named; set REDIS_URL or DEV_REDIS_HOST"
+            )),
+            "{problem}"
+        );
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
+    assert!(problem(&[("DEV_REDIS_PORT", "6379")]).contains("DEV_REDIS_PORT: needs a host"));
+    assert!(problem(&[("REDIS_TLS", "on")]).contains("REDIS_TLS: is set, but"));
+    // Said so that nobody is in doubt, these ask for nothing.
+    read(&[("REDIS_TLS", "off"), ("DEV_REDIS_DB", "0")]);
+}
+
+#[test]
+fn a_host_beside_sentinels_is_refused() {
+    let sentinels = ("REDIS_URL", "redis+sentinel://h1,h2/mymaster/0");
+
+    assert_eq!(
+        address(&read(&[sentinels])),
+        "redis+sentinel://h1:26379,h2:26379/mymaster"
+    );
+    assert!(
+        problem(&[sentinels, ("DEV_REDIS_HOST", "h")])
+            .contains("DEV_REDIS_HOST: cannot stand beside sentinels")
+    );
+    assert!(
+        problem(&[sentinels, ("DEV_REDIS_PORT", "1")])
+            .contains("DEV_REDIS_PORT: cannot stand beside sentinels")
+    );
+}
+
+#[test]
+fn a_host_is_nothing_but_a_host() {
+    let problem = problem(&[("DEV_REDIS_HOST", "redis://:hunter2@host")]);
+
+    assert!(
+        problem.contains("DEV_REDIS_HOST: found `redis://***@host`"),
+        "{problem}"
+    );
+    assert_eq!(problem.lines().count(), 2, "{problem}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_not_unicode_is_told_and_not_guessed() {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    let password = OsString::from_vec(vec![b'p', 0xff]);
+    let vars = [
+        ("REDIS_URL", OsString::from("redis://h")),
+        ("REDIS_PASSWORD", password),
+    ];
+    let error = Config::from_vars(vars).expect_err("wrong");
+
+    assert!(
+        error
+            .to_string()
+            .contains("REDIS_PASSWORD: is not Unicode text"),
+        "{error}"
+    );
+}
+
+/// The rows of the table in the documentation: variable and default.
+fn documented() -> Vec<(String, String)> {
+    let cell = |cell: &str| cell.trim().trim_matches('`').to_owned();
+    include_str!("../../../../docs/configuration.md")
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let cells: Vec<_> = line.split('|').collect();
+            (cell(cells[1]), cell(cells[2]))
+        })
+        .collect()
+}
+
+#[test]
+fn the_documentation_lists_exactly_the_known_variables_with_their_defaults() {
+    let mut names: Vec<_> = documented().into_iter().map(|(name, _)| name).collect();
+    let mut expected: Vec<_> = known().collect();
+    names.sort();
+    expected.sort();
+
+    assert_eq!(names, expected);
+    for setting in SETTINGS {
+        let default = setting.show(&mut Config::default());
+        assert!(
+            documented().contains(&(setting.variable(), default.clone())),
+            "{}: {default}",
+            setting.variable()
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_environment_panics_or_tells_a_secret(
+        values in prop::collection::vec(("[ -~é\\PC]{0,12}", 0_usize..100), 0..40),
+        numbers in prop::collection::vec(("-?[0-9]{1,22}(s|ms|MiB|GiB|y)?", 0_usize..100), 0..10),
+        secret in "[%:/@]{0,2}hunter[0-9]{8}[%:/@?#]{0,2}",
+    ) {
+        let names: Vec<_> = known().map(|name| name.replace("<NAME>", "EVENTS")).chain(["CACHE_X".to_owned()]).collect();
+        let url = ("REDIS_URL".to_owned(), format!("redis://app:{secret}@host"));
+        let password = ("DEV_REDIS_PASSWORD".to_owned(), secret.clone());
+        let vars = values.into_iter().chain(numbers).map(|(value, index)| (names[index % names.len()].clone(), value));
+        let vars: Vec<_> = vars.filter(|(name, _)| *name != url.0).chain([url.clone(), password]).collect();
+
+        let shown = match Config::from_vars(vars) {
+            Ok(config) => format!("{config} {config:?}"),
+            Err(error) => format!("{error} {error:?}"),
+        };
+
+        let digits: String = secret.chars().filter(char::is_ascii_alphanumeric).collect();
+        prop_assert!(!shown.contains(&digits), "{}", shown);
+    }
+}

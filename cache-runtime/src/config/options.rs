@@ -1,0 +1,296 @@
+//! The table of all options that are one value: its name, what it may be, how it is written.
+//!
+//! The variables of the environment, configuration files, the check of the limits and the print-out all follow this
+//! table.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Config, text};
+
+/// A plain option. Its name is that of the field, and its variable that name in capitals behind `CACHE_`.
+pub(super) struct Setting {
+    pub(super) name: &'static str,
+    field: fn(&mut Config) -> Field<'_>,
+}
+
+/// The field of an option with what may be in it.
+enum Field<'a> {
+    Text(&'a mut String, Rule),
+    Patterns(&'a mut Vec<String>),
+    Duration(&'a mut Duration, RangeInclusive<Duration>),
+    Count(&'a mut usize, RangeInclusive<usize>),
+    Bytes(&'a mut usize, RangeInclusive<usize>),
+    /// A count, or none for no limit.
+    Limit(&'a mut Option<u32>),
+    Switch(&'a mut bool),
+}
+
+/// What a text must be: a test, and the test in words.
+type Rule = (fn(&str) -> bool, &'static str);
+
+const PREFIX: Rule = (
+    |text| {
+        !text.is_empty()
+            && !text.contains(|c: char| "*?[]\\".contains(c) || c.is_whitespace() || c.is_control())
+    },
+    "a text such as `dev_`, not empty and without white space and `*`, `?`, `[`, `]`, `\\`",
+);
+
+/// `CLIENT SETNAME` takes no other.
+const CLIENT_NAME: Rule = (
+    |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()),
+    "a text such as `cache-runtime`, not empty, of ASCII characters without white space",
+);
+
+const PATTERN: Rule = (
+    |text| {
+        let reserved = ["session:", "sessions:", "ratelimit:", "cache:"];
+        !text.is_empty()
+            && text.len() <= 512
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+            && !reserved.iter().any(|root| text.starts_with(root))
+    },
+    "patterns such as `event:*,user:profile:*`, without white space inside and outside of `session:`, `sessions:`, \
+     `ratelimit:` and `cache:`",
+);
+
+/// Redis keeps times in milliseconds.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// A hundred years. A point in time that is much further away cannot be computed.
+pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+pub(super) const LIFE: RangeInclusive<Duration> = SHORTEST..=LONGEST;
+
+/// The largest string that Redis stores.
+const LARGEST_VALUE: usize = 512 << 20;
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "prefix",
+        field: |config| Field::Text(&mut config.prefix, PREFIX),
+    },
+    Setting {
+        name: "client_name",
+        field: |config| Field::Text(&mut config.client_name, CLIENT_NAME),
+    },
+    Setting {
+        name: "default_ttl",
+        field: |config| Field::Duration(&mut config.default_ttl, LIFE),
+    },
+    Setting {
+        name: "disabled",
+        field: |config| Field::Patterns(&mut config.disabled),
+    },
+    Setting {
+        name: "pool_min",
+        field: |config| Field::Count(&mut config.pool_min, 1..=10_000),
+    },
+    Setting {
+        name: "pool_max",
+        field: |config| Field::Count(&mut config.pool_max, 1..=10_000),
+    },
+    Setting {
+        name: "pool_idle",
+        field: |config| Field::Duration(&mut config.pool_idle, LIFE),
+    },
+    Setting {
+        name: "connect_timeout",
+        field: |config| Field::Duration(&mut config.connect_timeout, LIFE),
+    },
+    Setting {
+        name: "command_timeout",
+        field: |config| Field::Duration(&mut config.command_timeout, LIFE),
+    },
+    Setting {
+        name: "health_interval",
+        field: |config| Field::Duration(&mut config.health_interval, LIFE),
+    },
+    Setting {
+        name: "reconnect_max_delay",
+        field: |config| {
+            Field::Duration(
+                &mut config.reconnect_max_delay,
+                SHORTEST..=Duration::from_secs(60),
+            )
+        },
+    },
+    Setting {
+        name: "reconnect_max_attempts",
+        field: |config| Field::Limit(&mut config.reconnect_max_attempts),
+    },
+    Setting {
+        name: "lease",
+        field: |config| Field::Duration(&mut config.lease, Duration::from_millis(100)..=LONGEST),
+    },
+    // No wait at all is a choice: whoever meets another process's load then runs its own body at once.
+    Setting {
+        name: "lease_wait",
+        field: |config| Field::Duration(&mut config.lease_wait, Duration::ZERO..=LONGEST),
+    },
+    Setting {
+        name: "load_deadline",
+        field: |config| Field::Duration(&mut config.load_deadline, LIFE),
+    },
+    Setting {
+        name: "fence_ttl",
+        field: |config| Field::Duration(&mut config.fence_ttl, LIFE),
+    },
+    Setting {
+        name: "max_value",
+        field: |config| Field::Bytes(&mut config.max_value, 1..=LARGEST_VALUE),
+    },
+    Setting {
+        name: "compress_above",
+        field: |config| Field::Bytes(&mut config.compress_above, 0..=usize::MAX),
+    },
+    Setting {
+        name: "memory_capacity",
+        field: |config| Field::Bytes(&mut config.memory_capacity, 1..=usize::MAX),
+    },
+    Setting {
+        name: "journal_capacity",
+        field: |config| Field::Count(&mut config.journal_capacity, 1..=10_000_000),
+    },
+    Setting {
+        name: "slow_threshold",
+        field: |config| Field::Duration(&mut config.slow_threshold, LIFE),
+    },
+    Setting {
+        name: "mask_keys",
+        field: |config| Field::Switch(&mut config.mask_keys),
+    },
+    Setting {
+        name: "card_guard",
+        field: |config| Field::Switch(&mut config.card_guard),
+    },
+];
+
+impl Setting {
+    pub(super) fn variable(&self) -> String {
+        format!("CACHE_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// Reads `text` into the option; the error says what is allowed. Limits are checked once all is read.
+    pub(super) fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        (self.field)(config).set(text).ok_or_else(|| self.allowed())
+    }
+
+    /// The same for a list of texts, each of which may hold any character; only the option of patterns takes one.
+    pub(super) fn set_list(&self, config: &mut Config, list: Vec<String>) -> Result<(), String> {
+        match (self.field)(config) {
+            Field::Patterns(patterns) => *patterns = list,
+            _ => return Err(self.allowed()),
+        }
+        Ok(())
+    }
+
+    /// The value in effect, as it could be written.
+    pub(super) fn show(&self, config: &mut Config) -> String {
+        (self.field)(config).show()
+    }
+
+    /// What is allowed, if the value in effect is not.
+    pub(super) fn problem(&self, config: &mut Config) -> Option<String> {
+        (!(self.field)(config).is_within_limits()).then(|| self.allowed())
+    }
+
+    fn allowed(&self) -> String {
+        let mut usual = Config::default();
+        (self.field)(&mut usual).allowed()
+    }
+}
+
+impl Field<'_> {
+    fn set(self, written: &str) -> Option<()> {
+        match self {
+            Self::Text(value, _) => written.clone_into(value),
+            Self::Patterns(value) => {
+                *value = written
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|text| !text.is_empty())
+                    .map(str::to_owned)
+                    .collect();
+            }
+            Self::Duration(value, _) => *value = text::duration(written)?,
+            Self::Count(value, _) => *value = written.parse().ok()?,
+            Self::Bytes(value, _) => *value = text::bytes(written)?,
+            Self::Limit(value) if written.eq_ignore_ascii_case(UNLIMITED) => *value = None,
+            Self::Limit(value) => *value = Some(written.parse().ok()?),
+            Self::Switch(value) => *value = text::switch(written)?,
+        }
+        Some(())
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Text(value, _) => (*value).clone(),
+            Self::Patterns(value) => value.join(","),
+            Self::Duration(value, _) => text::show_duration(**value),
+            Self::Count(value, _) => value.to_string(),
+            Self::Bytes(value, _) => text::show_bytes(**value),
+            Self::Limit(value) => {
+                value.map_or_else(|| UNLIMITED.to_owned(), |limit| limit.to_string())
+            }
+            Self::Switch(value) => value.to_string(),
+        }
+    }
+
+    fn is_within_limits(&self) -> bool {
+        match self {
+            Self::Text(value, (is_allowed, _)) => is_allowed(value),
+            Self::Patterns(value) => value.iter().all(|pattern| PATTERN.0(pattern)),
+            Self::Duration(value, limits) => limits.contains(value),
+            Self::Count(value, limits) | Self::Bytes(value, limits) => limits.contains(value),
+            Self::Limit(value) => **value != Some(0),
+            Self::Switch(_) => true,
+        }
+    }
+
+    /// What may be in this field. Whatever is in it now serves as the example.
+    fn allowed(&self) -> String {
+        let example = self.show();
+        match self {
+            Self::Text(_, (_, allowed)) => (*allowed).to_owned(),
+            Self::Patterns(_) => PATTERN.1.to_owned(),
+            Self::Duration(_, limits) => {
+                let limits = between(limits, |limit| text::show_duration(*limit), LONGEST);
+                format!("a duration such as `{example}`, or a number of seconds, {limits}")
+            }
+            Self::Count(_, limits) => {
+                format!(
+                    "a whole number such as `{example}`, {}",
+                    between(limits, usize::to_string, usize::MAX)
+                )
+            }
+            Self::Bytes(_, limits) => {
+                let limits = between(limits, |limit| text::show_bytes(*limit), usize::MAX);
+                format!("a size such as `{example}`, or a number of bytes, {limits}")
+            }
+            Self::Limit(_) => format!("a whole number such as `10`, at least 1, or `{UNLIMITED}`"),
+            Self::Switch(_) => "`true` or `false`".to_owned(),
+        }
+    }
+}
+
+const UNLIMITED: &str = "unlimited";
+
+fn between<T: PartialEq>(
+    limits: &RangeInclusive<T>,
+    show: impl Fn(&T) -> String,
+    endless: T,
+) -> String {
+    if *limits.end() == endless {
+        format!("at least {}", show(limits.start()))
+    } else {
+        format!("from {} to {}", show(limits.start()), show(limits.end()))
+    }
+}
+
+/// What is allowed for the times of a policy.
+pub(super) fn life() -> String {
+    let example = &mut Duration::from_secs(1800);
+    Field::Duration(example, LIFE).allowed()
+}

@@ -1,0 +1,160 @@
+//! What is wrong with a configuration: all of it at once, each by its name.
+
+use std::fmt;
+
+use super::options::{LIFE, SETTINGS, life};
+use super::{Address, Config, Policy, Tls, Topology, text};
+use crate::error::{Error, ErrorKind};
+
+/// One wrong option or variable.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) name: String,
+    what: String,
+}
+
+impl Problem {
+    /// `found` is shown without what may be a secret in it.
+    pub(super) fn wrong(name: impl Into<String>, found: &str, allowed: impl fmt::Display) -> Self {
+        Self {
+            name: name.into(),
+            what: format!("found `{}`, allowed: {allowed}", text::shown(found)),
+        }
+    }
+
+    pub(super) fn new(name: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            what: what.into(),
+        }
+    }
+}
+
+/// All problems as one error.
+pub(super) fn report(problems: &[Problem]) -> Result<(), Error> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let lines: String = problems
+        .iter()
+        .map(|Problem { name, what }| format!("\n  {name}: {what}"))
+        .collect();
+    Err(Error::new(
+        ErrorKind::Config,
+        format!("the configuration is wrong:{lines}"),
+    ))
+}
+
+/// What is outside its limits, or contradicts another option. `called` turns an option's name into the one that whoever
+/// set it knows.
+pub(super) fn problems(config: &Config, called: &dyn Fn(&str) -> String) -> Vec<Problem> {
+    let config = &mut config.clone();
+    let mut problems = Vec::new();
+    for setting in SETTINGS {
+        if let Some(allowed) = setting.problem(config) {
+            problems.push(Problem::wrong(
+                called(setting.name),
+                &setting.show(config),
+                allowed,
+            ));
+        }
+    }
+    for (name, Policy { ttl, none_ttl }) in &config.policies {
+        for (field, value) in [("ttl", ttl), ("none_ttl", none_ttl)] {
+            if let Some(value) = value.filter(|value| !LIFE.contains(value)) {
+                let name = called(&format!("policies.{name}.{field}"));
+                problems.push(Problem::wrong(name, &text::show_duration(value), life()));
+            }
+        }
+    }
+    contradictions(config, called, &mut problems);
+    connection(config, called, &mut problems);
+    problems
+}
+
+fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut Vec<Problem>) {
+    let Config {
+        pool_min,
+        pool_max,
+        lease,
+        load_deadline,
+        ..
+    } = config;
+    if pool_min > pool_max {
+        let allowed = format!(
+            "at least {}, which is {pool_min}; or lower that",
+            called("pool_min")
+        );
+        problems.push(Problem::wrong(
+            called("pool_max"),
+            &pool_max.to_string(),
+            allowed,
+        ));
+    }
+    if load_deadline < lease {
+        let (found, lease) = (
+            text::show_duration(*load_deadline),
+            text::show_duration(*lease),
+        );
+        let allowed = format!(
+            "at least {}, which is {lease}; or lower that",
+            called("lease")
+        );
+        problems.push(Problem::wrong(called("load_deadline"), &found, allowed));
+    }
+}
+
+fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut Vec<Problem>) {
+    let Config {
+        redis,
+        username,
+        password,
+        database,
+        tls,
+        ..
+    } = config;
+    if *database < 0 {
+        problems.push(Problem::wrong(
+            called("database"),
+            &database.to_string(),
+            "the index of a database, such as `0`",
+        ));
+    }
+    if username.is_some() && password.is_none() {
+        let what = format!("is set without a password; set {} too", called("password"));
+        problems.push(Problem::new(called("username"), what));
+    }
+    let Some(topology) = redis else { return };
+    let addresses = match topology {
+        Topology::Standalone(address) => std::slice::from_ref(address),
+        Topology::Sentinel { sentinels, master } => {
+            if sentinels.is_empty() || master.is_empty() {
+                problems.push(Problem::new(
+                    called("redis"),
+                    "needs at least one sentinel, and the name of the master",
+                ));
+            }
+            sentinels
+        }
+    };
+    if addresses
+        .iter()
+        .any(|address| matches!(address, Address::Tcp(host, port) if host.is_empty() || *port == 0))
+    {
+        problems.push(Problem::wrong(
+            called("redis"),
+            &topology.to_string(),
+            "a host and a port from 1 to 65535",
+        ));
+    }
+    if *tls != Tls::Off
+        && addresses
+            .iter()
+            .any(|address| matches!(address, Address::Unix(_)))
+    {
+        problems.push(Problem::new(
+            called("tls"),
+            "cannot be on for a socket; name a host, or switch it off",
+        ));
+    }
+}

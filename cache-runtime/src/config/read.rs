@@ -1,0 +1,280 @@
+//! A configuration from a file, in any format that serde reads.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::options::SETTINGS;
+use super::problem::{Problem, report};
+use super::redis::{RedisUrl, database_index};
+use super::{Config, Tls, nearest, text};
+
+/// An option as a file holds it. Numbers and switches are kept as the texts that they would be in a variable.
+enum Written {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ConfigVisitor)
+    }
+}
+
+struct ConfigVisitor;
+
+impl<'de> Visitor<'de> for ConfigVisitor {
+    type Value = Config;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the options of a cache by their names")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Config, A::Error> {
+        let mut config = Config::default();
+        let mut written = BTreeMap::new();
+        let mut problems = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "policies" {
+                config.policies = map.next_value()?;
+            } else if options().any(|option| option == name) {
+                // Nothing written is the default.
+                if let Some(value) = map.next_value::<Option<Written>>()? {
+                    written.insert(name, value);
+                }
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                problems.push(unknown(&name));
+            }
+        }
+        // The address first, so that its parts give way to those that have options of their own.
+        if let Some(value) = written.remove("redis") {
+            problems.extend(apply(&mut config, "redis", value));
+        }
+        for (name, value) in written {
+            problems.extend(apply(&mut config, &name, value));
+        }
+        report(&problems).map_err(de::Error::custom)?;
+        Ok(config)
+    }
+}
+
+const CONNECTION: [&str; 5] = ["redis", "username", "password", "database", "tls"];
+
+fn options() -> impl Iterator<Item = &'static str> {
+    CONNECTION
+        .into_iter()
+        .chain(SETTINGS.iter().map(|setting| setting.name))
+}
+
+fn unknown(name: &str) -> Problem {
+    let nearest = nearest(name, options().chain(["policies"]).map(str::to_owned));
+    Problem::new(
+        text::shown(name),
+        format!("is not an option; did you mean `{nearest}`?"),
+    )
+}
+
+fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
+    let value = match (value, SETTINGS.iter().find(|setting| setting.name == name)) {
+        (Written::List(list), Some(setting)) => {
+            return setting
+                .set_list(config, list)
+                .err()
+                .map(|allowed| Problem::wrong(name, "a list", allowed));
+        }
+        (Written::List(_), None) => return Some(Problem::wrong(name, "a list", "one text")),
+        (Written::Text(value), Some(setting)) => {
+            return setting
+                .set(config, &value)
+                .err()
+                .map(|allowed| Problem::wrong(name, &value, allowed));
+        }
+        (Written::Text(value), None) => value,
+    };
+    let wrong = match name {
+        "redis" => match RedisUrl::parse(&value) {
+            Ok(url) => {
+                config.apply(url);
+                return None;
+            }
+            Err(allowed) => allowed,
+        },
+        "username" => {
+            config.username = Some(value);
+            return None;
+        }
+        "password" => {
+            config.password = Some(value.into());
+            return None;
+        }
+        "database" => match database_index(&value) {
+            Some(index) => {
+                config.database = index;
+                return None;
+            }
+            None => "the index of a database, such as `0`".to_owned(),
+        },
+        _ => {
+            config.tls = match text::switch(&value) {
+                Some(true) => Tls::WebRoots,
+                Some(false) => Tls::Off,
+                None => Tls::Ca(value.into()),
+            };
+            return None;
+        }
+    };
+    Some(Problem::wrong(name, &value, wrong))
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WrittenVisitor)
+    }
+}
+
+struct WrittenVisitor;
+
+impl<'de> Visitor<'de> for WrittenVisitor {
+    type Value = Written;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, a number, a switch or a list of texts")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Written, E> {
+        Ok(Written::Text(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Written, E> {
+        Ok(Written::Text(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Written, E> {
+        Ok(Written::Text(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Written, E> {
+        Ok(Written::Text(value.to_string()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Written, E> {
+        Ok(Written::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Written, A::Error> {
+        let mut list = Vec::new();
+        while let Some(text) = seq.next_element()? {
+            list.push(text);
+        }
+        Ok(Written::List(list))
+    }
+}
+
+/// One of the times of a [`Policy`].
+pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let Some(written) = Option::<Written>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let duration = match &written {
+        Written::Text(written) => text::duration(written),
+        Written::List(_) => None,
+    };
+    duration.map(Some).ok_or_else(|| {
+        de::Error::custom("a duration is a text such as `30m`, or a number of seconds")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+    use crate::config::{Policy, Topology};
+
+    #[test]
+    fn what_a_file_leaves_out_has_its_default() {
+        let config: Config =
+            from_value(json!({ "pool_max": 10, "reconnect_max_attempts": null })).expect("valid");
+
+        assert_eq!(config.pool_max, 10);
+        assert_eq!(
+            Config {
+                pool_max: Config::default().pool_max,
+                ..config
+            }
+            .describe(),
+            Config::default().describe()
+        );
+    }
+
+    #[test]
+    fn a_file_writes_durations_sizes_and_lists_as_it_likes() {
+        let config: Config = from_value(json!({
+            "default_ttl": "30m", "command_timeout": 0.25, "pool_idle": 60, "max_value": "2MiB", "mask_keys": true,
+            "disabled": ["event:*", "a,b"],
+            "policies": { "events": { "ttl": "10m", "none_ttl": 5 } },
+        }))
+        .expect("valid");
+
+        assert_eq!(config.default_ttl, Duration::from_secs(1800));
+        assert_eq!(config.command_timeout, Duration::from_millis(250));
+        assert_eq!(config.pool_idle, Duration::from_secs(60));
+        assert_eq!((config.max_value, config.mask_keys), (2 << 20, true));
+        assert_eq!(config.disabled, ["event:*", "a,b"]);
+        let policy = Policy::default()
+            .ttl(Duration::from_secs(600))
+            .none_ttl(Duration::from_secs(5));
+        assert_eq!(config.policies.get("events"), Some(&policy));
+    }
+
+    #[test]
+    fn an_option_wins_over_the_same_part_of_the_address() {
+        let config: Config = from_value(json!({
+            "database": 2, "password": "own", "redis": "rediss://app:other@host/1", "tls": "/etc/ca.pem",
+        }))
+        .expect("valid");
+
+        assert!(matches!(config.redis, Some(Topology::Standalone(_))));
+        assert_eq!(
+            (config.database, config.username.as_deref()),
+            (2, Some("app"))
+        );
+        assert_eq!(
+            (config.password, config.tls),
+            (Some("own".into()), Tls::Ca("/etc/ca.pem".into()))
+        );
+    }
+
+    #[test]
+    fn all_mistakes_of_a_file_come_at_once() {
+        let error = from_value::<Config>(json!({
+            "pool_mni": 3, "default_ttl": "soon", "redis": "redis://:hunter2@", "mask_keys": [], "database": "x",
+        }))
+        .expect_err("wrong")
+        .to_string();
+
+        for part in [
+            "did you mean `pool_min`",
+            "default_ttl: found `soon`",
+            "redis: found",
+            "mask_keys",
+            "database: found `x`",
+        ] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_policy_has_no_unknown_fields() {
+        let error = from_value::<Config>(json!({ "policies": { "events": { "tll": 5 } } }))
+            .expect_err("wrong");
+
+        assert!(error.to_string().contains("`tll`"), "{error}");
+    }
+}

@@ -1,0 +1,329 @@
+//! Where Redis is, and how to be let in.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+
+const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+
+/// Where Redis is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Topology {
+    /// One server.
+    Standalone(Address),
+    /// A master that sentinels know.
+    Sentinel {
+        /// The sentinels, asked in this order.
+        sentinels: Vec<Address>,
+        /// The master's name.
+        master: String,
+    },
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// A host and a port. An IPv6 address stands without brackets.
+    Tcp(String, u16),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+/// Whether connections are encrypted, and whom they trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tls {
+    /// Plain text.
+    #[default]
+    Off,
+    /// The bundled web roots.
+    WebRoots,
+    /// A certificate authority in a PEM file.
+    Ca(PathBuf),
+}
+
+/// Text that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl fmt::Display for Topology {
+    /// As an address without credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standalone(Address::Unix(path)) => write!(f, "unix://{}", path.display()),
+            Self::Standalone(address) => write!(f, "redis://{address}"),
+            Self::Sentinel { sentinels, master } => {
+                let sentinels: Vec<_> = sentinels.iter().map(Address::to_string).collect();
+                write!(f, "redis+sentinel://{}/{master}", sentinels.join(","))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Tls {
+    pub(super) fn show(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::WebRoots => "on".to_owned(),
+            Self::Ca(path) => format!("on, trusting {}", path.display()),
+        }
+    }
+}
+
+/// An address taken apart.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
+pub(super) struct RedisUrl {
+    pub(super) topology: Topology,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<Secret>,
+    pub(super) database: Option<i64>,
+    pub(super) encrypted: bool,
+}
+
+/// What every refused address is told to look like.
+const FORMS: &str = "an address such as `redis://localhost:6379`";
+
+impl RedisUrl {
+    /// Takes apart `redis://[user[:password]@]host[:port][/database]`, the same with `rediss`, `unix:///path`,
+    /// `redis+sentinel://host[:port],…/master[/database]`, and a bare `host[:port]`.
+    ///
+    /// The error says what is allowed; it never contains a part of `text`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Self::bare(text);
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "redis" => Self::server(rest, false),
+            "rediss" => Self::server(rest, true),
+            "unix" | "redis+unix" => Self::socket(rest),
+            "redis+sentinel" => Self::sentinels(rest, false),
+            "rediss+sentinel" => Self::sentinels(rest, true),
+            "redis+cluster" | "rediss+cluster" => Err("the address of one server, or of sentinels: Redis Cluster is not \
+                supported by this version yet, so name one with `redis://` or `redis+sentinel://`"
+                .to_owned()),
+            _ => Err("an address that begins with `redis://`, `rediss://`, `redis+unix://`, `unix://` or \
+                `redis+sentinel://`"
+                .to_owned()),
+        }
+    }
+
+    fn bare(text: &str) -> Result<Self, String> {
+        if text.contains('@') {
+            return Err(
+                "a user and a password only in the full form `redis://user:password@host:6379`"
+                    .to_owned(),
+            );
+        }
+        if text.starts_with('/') {
+            return Err(
+                "a socket only in the full form, such as `unix:///run/redis.sock`".to_owned(),
+            );
+        }
+        Self::server(text, false)
+    }
+
+    fn server(rest: &str, encrypted: bool) -> Result<Self, String> {
+        let (username, password, rest) = credentials(rest)?;
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let topology = Topology::Standalone(address(host, PORT)?);
+        Ok(Self {
+            topology,
+            username,
+            password,
+            database: database(path)?,
+            encrypted,
+        })
+    }
+
+    fn sentinels(rest: &str, encrypted: bool) -> Result<Self, String> {
+        let (username, password, rest) = credentials(rest)?;
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (master, path) = path.split_once('/').unwrap_or((path, ""));
+        let master = decoded(master)?;
+        if master.is_empty() {
+            return Err("the master's name behind the sentinels, such as \
+                `redis+sentinel://host1:26379,host2:26379/mymaster/0`"
+                .to_owned());
+        }
+        let sentinels = hosts
+            .split(',')
+            .map(|host| address(host, SENTINEL_PORT))
+            .collect::<Result<_, _>>()?;
+        let topology = Topology::Sentinel { sentinels, master };
+        Ok(Self {
+            topology,
+            username,
+            password,
+            database: database(path)?,
+            encrypted,
+        })
+    }
+
+    /// `/path`, with `?db=`, `?user=` and `?pass=`, which is how other clients write them.
+    fn socket(rest: &str) -> Result<Self, String> {
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = decoded(path)?;
+        if !path.starts_with('/') || path.ends_with('/') {
+            return Err("an absolute path, such as `unix:///run/redis.sock`".to_owned());
+        }
+        let topology = Topology::Standalone(Address::Unix(path.into()));
+        let mut url = Self {
+            topology,
+            username: None,
+            password: None,
+            database: None,
+            encrypted: false,
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("db", index)) => url.database = database(index)?,
+                Some(("user", user)) => url.username = Some(decoded(user)?),
+                Some(("pass", password)) => url.password = Some(decoded(password)?.into()),
+                _ => {
+                    return Err(
+                        "no parameters but `db`, `user` and `pass` behind the path of a socket"
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        Ok(url)
+    }
+}
+
+/// The host of `DEV_REDIS_HOST`: a name or an address, and nothing else.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let address = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    if address.parse::<Ipv6Addr>().is_ok() {
+        return Some(address.to_owned());
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    (!text.is_empty() && text.bytes().all(plain)).then(|| text.to_owned())
+}
+
+pub(super) fn port_number(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|port| *port > 0)
+}
+
+pub(super) fn database_index(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|index| *index >= 0)
+}
+
+fn credentials(rest: &str) -> Result<(Option<String>, Option<Secret>, &str), String> {
+    if rest.contains(['?', '#']) {
+        return Err(format!(
+            "{FORMS} without anything behind `?` or `#`; write these two as `%3F` and `%23` in a password"
+        ));
+    }
+    let Some((user, rest)) = rest.split_once('@') else {
+        return Ok((None, None, rest));
+    };
+    if rest.contains('@') || user.contains('/') {
+        return Err(format!(
+            "{FORMS}; write `@` as `%40` and `/` as `%2F` in a password"
+        ));
+    }
+    let (username, password) = user.split_once(':').unwrap_or((user, ""));
+    let (username, password) = (decoded(username)?, decoded(password)?);
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    Ok((given(username), given(password).map(Secret), rest))
+}
+
+fn address(text: &str, usual_port: u16) -> Result<Address, String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => rest
+            .split_once(']')
+            .ok_or_else(|| format!("{FORMS}; the bracket of an IPv6 address is open"))?,
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let host = host_name(host).ok_or_else(|| {
+        format!("{FORMS}: the host is a name, an IPv4 address, or an IPv6 address in brackets")
+    })?;
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => usual_port,
+        Some(port) => port_number(port)
+            .ok_or_else(|| format!("{FORMS}: the port is a number from 1 to 65535"))?,
+        None => {
+            return Err(format!(
+                "{FORMS}: what follows the bracket is `:` and a port"
+            ));
+        }
+    };
+    Ok(Address::Tcp(host, port))
+}
+
+fn database(path: &str) -> Result<Option<i64>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let index = database_index(path);
+    index.map(Some).ok_or_else(|| {
+        "the index of a database at the end, such as `redis://localhost:6379/0`".to_owned()
+    })
+}
+
+/// Undoes percent-encoding.
+fn decoded(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut digit = || {
+            rest.next()
+                .and_then(|byte| char::from(byte).to_digit(16))
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        bytes.push(match byte {
+            b'%' => match (digit(), digit()) {
+                (Some(high), Some(low)) => high << 4 | low,
+                _ => return Err(format!("{FORMS}; write `%` as `%25` in a password")),
+            },
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| format!("{FORMS}; what is percent-encoded must be UTF-8"))
+}
+
+#[cfg(test)]
+mod tests;

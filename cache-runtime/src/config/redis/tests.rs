@@ -1,0 +1,145 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn tcp(host: &str, port: u16) -> Address {
+    Address::Tcp(host.to_owned(), port)
+}
+
+fn parsed(text: &str) -> RedisUrl {
+    RedisUrl::parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"))
+}
+
+#[test]
+fn a_server_may_be_named_in_many_ways() {
+    for (text, address) in [
+        ("localhost", tcp("localhost", 6379)),
+        ("10.0.0.1:7000", tcp("10.0.0.1", 7000)),
+        ("redis://cache_1.internal", tcp("cache_1.internal", 6379)),
+        ("REDIS://host:1/", tcp("host", 1)),
+        ("redis://[::1]:7000", tcp("::1", 7000)),
+        ("[fe80::1]", tcp("fe80::1", 6379)),
+        (
+            "unix:///run/my%20redis.sock",
+            Address::Unix("/run/my redis.sock".into()),
+        ),
+        (
+            "redis+unix:///run/redis.sock",
+            Address::Unix("/run/redis.sock".into()),
+        ),
+    ] {
+        assert_eq!(
+            parsed(text).topology,
+            Topology::Standalone(address),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn all_parts_of_an_address_count() {
+    let url = parsed("rediss://app:p%40ss%3A%2F@host:6380/3");
+
+    assert_eq!(url.topology, Topology::Standalone(tcp("host", 6380)));
+    assert_eq!(
+        (url.username.as_deref(), url.password),
+        (Some("app"), Some("p@ss:/".into()))
+    );
+    assert_eq!((url.database, url.encrypted), (Some(3), true));
+}
+
+#[test]
+fn a_user_or_a_password_may_stand_alone() {
+    let (user, password) = (parsed("redis://app@host"), parsed("redis://:pw@host"));
+
+    assert_eq!(
+        (user.username.as_deref(), user.password),
+        (Some("app"), None)
+    );
+    assert_eq!(
+        (password.username, password.password),
+        (None, Some("pw".into()))
+    );
+}
+
+#[test]
+fn sentinels_are_a_list_with_a_master() {
+    let url = parsed("redis+sentinel://:pw@h1,h2:26380,[::1]/mymaster/2");
+
+    let sentinels = vec![tcp("h1", 26379), tcp("h2", 26380), tcp("::1", 26379)];
+    assert_eq!(
+        url.topology,
+        Topology::Sentinel {
+            sentinels,
+            master: "mymaster".to_owned()
+        }
+    );
+    assert_eq!((url.database, url.password), (Some(2), Some("pw".into())));
+}
+
+#[test]
+fn a_socket_takes_its_parts_from_parameters() {
+    let url = parsed("unix:///run/redis.sock?db=4&user=app&pass=p%26w");
+
+    assert_eq!(
+        (url.database, url.username.as_deref()),
+        (Some(4), Some("app"))
+    );
+    assert_eq!(url.password, Some("p&w".into()));
+}
+
+#[test]
+fn a_wrong_address_is_told_what_is_allowed() {
+    for (text, advice) in [
+        (
+            "redis+cluster://h1:7000,h2:7001",
+            "not supported by this version",
+        ),
+        ("http://host", "begins with `redis://`"),
+        ("redis://", "the host is a name"),
+        ("redis://host:0", "from 1 to 65535"),
+        ("redis://host:70000", "from 1 to 65535"),
+        ("redis://host/one", "the index of a database"),
+        ("redis://host/-1", "the index of a database"),
+        ("redis://host?protocol=resp3", "without anything behind"),
+        ("redis://a@b@host", "`%40`"),
+        ("redis://:%zz@host", "`%25`"),
+        ("redis://:%ff@host", "UTF-8"),
+        ("redis://[::1", "bracket"),
+        ("redis://[::1]7000", "what follows the bracket"),
+        ("redis://h1,h2", "the host is a name"),
+        ("user:pw@host", "the full form"),
+        ("/run/redis.sock", "unix:///run/redis.sock"),
+        ("unix://run/redis.sock", "an absolute path"),
+        (
+            "unix:///run/redis.sock?timeout=1",
+            "`db`, `user` and `pass`",
+        ),
+        ("redis+sentinel://h1,h2", "the master's name"),
+    ] {
+        let problem = RedisUrl::parse(text)
+            .err()
+            .unwrap_or_else(|| panic!("{text} was taken"));
+        assert!(problem.contains(advice), "{text}: {problem}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_address_panics_or_is_repeated_in_its_problem(
+        text in "(redis|rediss|unix|redis\\+sentinel)?(://)?[a-z0-9:@/?#%\\[\\],é]{0,30}",
+        secret in "hunter[0-9]{8}",
+    ) {
+        let _ = RedisUrl::parse(&text);
+        if let Err(problem) = RedisUrl::parse(&format!("redis://:{secret}{text}")) {
+            prop_assert!(!problem.contains(&secret));
+        }
+    }
+
+    #[test]
+    fn a_topology_is_printed_as_the_address_it_came_from(host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16..) {
+        for text in [format!("redis://{host}:{port}"), format!("redis+sentinel://{host}:{port},[::1]:{port}/m")] {
+            prop_assert_eq!(parsed(&text).topology.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+use super::*;
+
+fn problem_of(config: Config) -> String {
+    config.check().expect_err("wrong").to_string()
+}
+
+#[test]
+fn the_defaults_are_within_their_own_limits() {
+    Config::default().check().expect("valid");
+}
+
+#[test]
+fn every_field_can_be_set_in_each_way_and_is_printed() {
+    // A new field does not compile here before somebody has thought of the three.
+    let Config {
+        redis: _,
+        username: _,
+        password: _,
+        database: _,
+        tls: _,
+        policies: _,
+        clock: _,
+        prefix,
+        client_name,
+        default_ttl,
+        disabled,
+        pool_min,
+        pool_max,
+        pool_idle,
+        connect_timeout,
+        command_timeout,
+        health_interval,
+        reconnect_max_delay,
+        reconnect_max_attempts,
+        lease,
+        lease_wait,
+        load_deadline,
+        fence_ttl,
+        max_value,
+        compress_above,
+        memory_capacity,
+        journal_capacity,
+        slow_threshold,
+        mask_keys,
+        card_guard,
+    } = Config::default();
+    let time = |duration: Duration| text::show_duration(duration);
+    let fields = [
+        ("prefix", prefix),
+        ("client_name", client_name),
+        ("default_ttl", time(default_ttl)),
+        ("disabled", disabled.join(",")),
+        ("pool_min", pool_min.to_string()),
+        ("pool_max", pool_max.to_string()),
+        ("pool_idle", time(pool_idle)),
+        ("connect_timeout", time(connect_timeout)),
+        ("command_timeout", time(command_timeout)),
+        ("health_interval", time(health_interval)),
+        ("reconnect_max_delay", time(reconnect_max_delay)),
+        (
+            "reconnect_max_attempts",
+            reconnect_max_attempts.map_or("unlimited".to_owned(), |limit| limit.to_string()),
+        ),
+        ("lease", time(lease)),
+        ("lease_wait", time(lease_wait)),
+        ("load_deadline", time(load_deadline)),
+        ("fence_ttl", time(fence_ttl)),
+        ("max_value", text::show_bytes(max_value)),
+        ("compress_above", text::show_bytes(compress_above)),
+        ("memory_capacity", text::show_bytes(memory_capacity)),
+        ("journal_capacity", journal_capacity.to_string()),
+        ("slow_threshold", time(slow_threshold)),
+        ("mask_keys", mask_keys.to_string()),
+        ("card_guard", card_guard.to_string()),
+    ];
+
+    let printed = Config::default().describe();
+    let printed: Vec<_> = printed
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.clone()))
+        .skip(5)
+        .collect();
+    assert_eq!(printed, fields);
+}
+
+#[test]
+fn every_problem_is_told_at_once_by_its_option() {
+    let config = Config::default()
+        .prefix("my prefix*")
+        .client_name("")
+        .pool_min(0)
+        .command_timeout(Duration::ZERO)
+        .reconnect_max_delay(Duration::from_secs(61))
+        .reconnect_max_attempts(0)
+        .lease(Duration::from_millis(99))
+        .max_value(0)
+        .default_ttl(Duration::MAX)
+        .disabled(["event:*", "session:*", ""])
+        .database(-1)
+        .policy("events", Policy::default().none_ttl(Duration::ZERO));
+
+    let problem = problem_of(config);
+
+    for line in [
+        "prefix: found `my prefix*`, allowed: a text such as `dev_`",
+        "client_name: found ``",
+        "pool_min: found `0`, allowed: a whole number such as `5`, from 1 to 10000",
+        "command_timeout: found `0s`, allowed: a duration such as `100ms`, or a number of seconds, at least 1ms",
+        "reconnect_max_delay: found `1m 1s`, allowed: a duration such as `3s`, or a number of seconds, from 1ms to 1m",
+        "reconnect_max_attempts: found `0`",
+        "lease: found `99ms`, allowed: a duration such as `3s`, or a number of seconds, at least 100ms",
+        "max_value: found `0`, allowed: a size such as `1MiB`, or a number of bytes, from 1 to 512MiB",
+        "default_ttl: found",
+        "disabled: found `event:*,session:*,`",
+        "database: found `-1`",
+        "policies.events.none_ttl: found `0s`",
+    ] {
+        assert!(
+            problem.contains(&format!("\n  {line}")),
+            "{line}\nis not in: {problem}"
+        );
+    }
+    assert_eq!(problem.lines().count(), 13, "{problem}");
+}
+
+#[test]
+fn options_that_contradict_each_other_are_told() {
+    let pools = Config::default().pool_min(6).pool_max(5);
+    let loads = Config::default().lease(Duration::from_secs(40));
+    let user = Config::default().username("app");
+    let socket = Config::default()
+        .redis_url("unix:///run/redis.sock")
+        .expect("valid")
+        .tls(Tls::WebRoots);
+    let nobody = Config::default().redis(Topology::Sentinel {
+        sentinels: Vec::new(),
+        master: "m".to_owned(),
+    });
+    let nowhere = Config::default().redis(Topology::Standalone(Address::Tcp("host".to_owned(), 0)));
+
+    assert!(
+        problem_of(pools).contains("pool_max: found `5`, allowed: at least pool_min, which is 6")
+    );
+    assert!(
+        problem_of(loads)
+            .contains("load_deadline: found `30s`, allowed: at least lease, which is 40s")
+    );
+    assert!(problem_of(user).contains("username: is set without a password"));
+    assert!(problem_of(socket).contains("tls: cannot be on for a socket"));
+    assert!(problem_of(nobody).contains("redis: needs at least one sentinel"));
+    assert!(problem_of(nowhere).contains("redis: found `redis://host:0`"));
+}
+
+#[test]
+fn an_address_sets_what_it_names_and_nothing_else() {
+    let config = Config::default()
+        .username("app")
+        .password("kept")
+        .database(7);
+
+    let config = config.redis_url("rediss://host").expect("valid");
+
+    assert_eq!(
+        config.redis.map(|topology| topology.to_string()).as_deref(),
+        Some("redis://host:6379")
+    );
+    assert_eq!(
+        (config.username.as_deref(), config.password),
+        (Some("app"), Some("kept".into()))
+    );
+    assert_eq!((config.database, config.tls), (7, Tls::WebRoots));
+}
+
+#[test]
+fn no_print_out_shows_the_password() {
+    let config = Config::default()
+        .redis_url("redis://app:hunter2@host/1")
+        .expect("valid");
+
+    for printed in [
+        format!("{config:?}"),
+        format!("{config:#?}"),
+        config.to_string(),
+        format!("{:?}", config.describe()),
+    ] {
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert!(printed.contains("***"), "{printed}");
+    }
+    let error = Config::default()
+        .redis_url("redis://app:hunter2@host:x")
+        .expect_err("wrong");
+    assert!(
+        !format!("{error} {error:?}").contains("hunter2"),
+        "{error:?}"
+    );
+}

@@ -1,0 +1,197 @@
+//! How durations, sizes and switches are written, and how a wrong one is shown.
+
+use std::time::Duration;
+
+/// A duration text such as `1h 30m`, or a number of seconds.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    {
+        return Duration::try_from_secs_f64(text.parse().ok()?).ok();
+    }
+    // humantime adds with a check everywhere but in one carry, where it panics. Numbers of this length do not get
+    // there.
+    let longest_number = text
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::len)
+        .max()
+        .unwrap_or(0);
+    if text.len() > 64 || longest_number > 10 {
+        return None;
+    }
+    humantime::parse_duration(text).ok()
+}
+
+pub(super) fn show_duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+const UNITS: [(&str, u64); 7] = [
+    ("gib", 1 << 30),
+    ("mib", 1 << 20),
+    ("kib", 1 << 10),
+    ("gb", 1_000_000_000),
+    ("mb", 1_000_000),
+    ("kb", 1_000),
+    ("b", 1),
+];
+
+/// A number of bytes, or a size such as `64MiB` or `64MB`.
+pub(super) fn bytes(text: &str) -> Option<usize> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let factor = if unit.is_empty() {
+        1
+    } else {
+        UNITS.iter().find(|(name, _)| *name == unit)?.1
+    };
+    let bytes = number.parse::<u64>().ok()?.checked_mul(factor)?;
+    usize::try_from(bytes).ok()
+}
+
+pub(super) fn show_bytes(bytes: usize) -> String {
+    for (unit, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes > 0 && bytes.is_multiple_of(factor) {
+            return format!("{}{unit}", bytes / factor);
+        }
+    }
+    bytes.to_string()
+}
+
+/// `true` or `false`, in any of the usual spellings.
+pub(super) fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "on" | "yes" => Some(true),
+        "false" | "0" | "off" | "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// A value as an error may show it: without credentials, on one line, and not at any length.
+pub(super) fn shown(value: &str) -> String {
+    const LONGEST: usize = 80;
+    let masked = without_credentials(value);
+    let mut shown: String = masked
+        .chars()
+        .take(LONGEST)
+        .flat_map(char::escape_debug)
+        .collect();
+    if masked.chars().count() > LONGEST {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Leaves of an address what cannot be a secret, even if it is written wrongly.
+fn without_credentials(value: &str) -> String {
+    let (scheme, rest) = match value.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None if value.contains('@') => (String::new(), value),
+        None => return value.to_owned(),
+    };
+    // A password that was not encoded may itself contain an `@`, a `/` or a `?`: all before the last `@` may belong to
+    // it.
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    let (rest, query) = match rest.find(['?', '#']) {
+        Some(end) => (&rest[..end], "?***"),
+        None => (rest, ""),
+    };
+    let (hosts, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let hosts: Vec<_> = hosts.split(',').map(without_strange_port).collect();
+    format!("{scheme}{user}{}{path}{query}", hosts.join(","))
+}
+
+/// Where a port should be, a user may have written a password.
+fn without_strange_port(host: &str) -> String {
+    match host.split_once(':') {
+        Some((name, port)) if !host.starts_with('[') && !is_number(port) => format!("{name}:***"),
+        _ => host.to_owned(),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_texts_or_seconds() {
+        assert_eq!(duration("1h 30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("100ms"), Some(Duration::from_millis(100)));
+        assert_eq!(duration("90"), Some(Duration::from_secs(90)));
+        assert_eq!(duration("0.25"), Some(Duration::from_millis(250)));
+        for wrong in ["", "-1", "1 parsec", "soon", "1e3", ".", "5ms later"] {
+            assert_eq!(duration(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_duration_that_overflows_in_the_parser_is_refused() {
+        assert_eq!(duration("18446744073709551615s 1000ms"), None);
+        assert_eq!(duration("18446744073709551616"), None);
+        assert_eq!(duration("99999999999999999999999999999.5"), None);
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        assert_eq!(bytes("1024"), Some(1024));
+        assert_eq!(bytes("64MiB"), Some(64 << 20));
+        assert_eq!(bytes("64 MB"), Some(64_000_000));
+        assert_eq!(bytes("3kib"), Some(3 << 10));
+        for wrong in ["", "MiB", "-1", "1.5MiB", "64M", "99999999999999GiB"] {
+            assert_eq!(bytes(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_an_address_that_may_be_a_password_is_shown() {
+        for (value, expected) in [
+            (
+                "redis://user:hunter2@host:6379/0",
+                "redis://***@host:6379/0",
+            ),
+            ("redis://:hun/t@er2@host/0", "redis://***@host/0"),
+            ("redis://host:hunter2", "redis://host:***"),
+            ("redis://:hunter2", "redis://:***"),
+            ("user:hunter2@host", "***@host"),
+            (
+                "unix:///run/redis.sock?pass=hunter2",
+                "unix:///run/redis.sock?***",
+            ),
+            ("redis://[::1]:6379", "redis://[::1]:6379"),
+            ("many", "many"),
+        ] {
+            assert_eq!(shown(value), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_of_a_duration_or_a_size_is_read_back(seconds in 0_u64..100_000_000_000, size: u32) {
+            let moment = Duration::from_secs(seconds);
+
+            prop_assert_eq!(duration(&show_duration(moment)), Some(moment));
+            prop_assert_eq!(bytes(&show_bytes(size as usize)), Some(size as usize));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".*", number in "[0-9]{0,22}(s|ms|y|weeks|ns)? ?[0-9]{0,22}(s|ms|y|ns)?") {
+            let _ = (duration(&text), bytes(&text), switch(&text), shown(&text), duration(&number), bytes(&number));
+        }
+    }
+}
