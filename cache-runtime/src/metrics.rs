@@ -1,0 +1,394 @@
+//! What can happen, counted.
+//!
+//! Counting is meant for the path of a hit: it takes no lock and does not allocate. Each site keeps [`STRIPES`] sets of
+//! counters, and a thread sticks to one of them: a counter that two threads share costs three times what a private one
+//! does.
+
+mod event;
+mod histogram;
+mod recent;
+mod stats;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+pub(crate) use self::event::Event;
+use self::event::Kind;
+use self::histogram::{Distribution, Histogram};
+use self::recent::Recent;
+pub(crate) use self::stats::Surroundings;
+pub use self::stats::{
+    Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,
+};
+use crate::site::Site;
+
+/// Sites come from source text, so there are few; the cap holds whatever generates them.
+const MAX_SITES: usize = 256;
+
+/// Enough that the threads of a usual service rarely meet, at 18 KiB a site.
+const STRIPES: usize = 4;
+
+/// The largest value with which a connection of the pool still takes its full 1,024 commands.
+const UNKNOWN_BYTES: usize = 1 << 10;
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// A whole hit, from call to value.
+    Hit,
+    /// A body that runs after a miss.
+    Load,
+    /// One store operation.
+    Operation,
+}
+
+const TIMERS: usize = Timer::Operation as usize + 1;
+
+/// What a site is warned about once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Warning {
+    /// A value exceeds `max_value`.
+    TooLarge,
+    /// A value contains a payment card number.
+    Card,
+    /// A value does not turn into bytes.
+    Encode,
+    /// The configuration has no policy of that name.
+    UnknownPolicy,
+    /// Redis answers an operation with an error, such as one that it has no memory left.
+    Command,
+}
+
+/// The numbers of one cache.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// Tells caches apart in the [`SiteSlot`]s, which outlive them.
+    id: u64,
+    started: Instant,
+    registry: RwLock<Registry>,
+}
+
+#[derive(Debug)]
+struct Registry {
+    /// By the address of the [`Site`]; sites above the cap all lead to `overflow`.
+    sites: HashMap<usize, Arc<SiteMetrics>>,
+    own: usize,
+    overflow: Option<Arc<SiteMetrics>>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Relaxed),
+            started: Instant::now(),
+            registry: RwLock::new(Registry {
+                sites: HashMap::new(),
+                own: 0,
+                overflow: None,
+            }),
+        }
+    }
+
+    /// The numbers of `site` in this cache. Takes no lock, unless the site is also used with a cache that came first.
+    pub(crate) fn site(&self, site: &'static Site) -> SiteRef {
+        let (owner, metrics) = site
+            .metrics
+            .0
+            .get_or_init(|| (self.id, self.register(site)));
+        if *owner == self.id {
+            SiteRef::Slot(metrics)
+        } else {
+            SiteRef::Shared(self.register(site))
+        }
+    }
+
+    fn register(&self, site: &'static Site) -> Arc<SiteMetrics> {
+        let address = ptr::from_ref(site).addr();
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = registry.sites.get(&address) {
+            return Arc::clone(metrics);
+        }
+        drop(registry);
+        let mut registry = self
+            .registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        registry.register(address, site, self.started)
+    }
+
+    /// What was counted so far, in `surroundings` that others know.
+    pub(crate) fn stats(&self, surroundings: Surroundings) -> Stats {
+        let mut total = Snapshot::new();
+        let mut sites: Vec<_> = self
+            .listed()
+            .iter()
+            .map(|site| {
+                let snapshot = site.snapshot();
+                total.add(&snapshot);
+                SiteStats {
+                    name: site.name,
+                    template: site.template,
+                    counts: Counts::of(&snapshot),
+                }
+            })
+            .collect();
+        sites.sort_by_key(|site| (site.name, site.template));
+        let Surroundings {
+            mode,
+            fallback,
+            journal_depth,
+            pool,
+            memory,
+        } = surroundings;
+        let uptime_seconds = self.started.elapsed().as_secs_f64();
+        Stats {
+            mode,
+            uptime_seconds,
+            total: Counts::of(&total),
+            sites,
+            fallback,
+            journal_depth,
+            pool,
+            memory,
+        }
+    }
+
+    fn listed(&self) -> Vec<Arc<SiteMetrics>> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let overflow = registry.overflow.iter();
+        let is_overflow =
+            |site: &&Arc<SiteMetrics>| overflow.clone().any(|overflow| Arc::ptr_eq(site, overflow));
+        registry
+            .sites
+            .values()
+            .filter(|site| !is_overflow(site))
+            .chain(overflow.clone())
+            .map(Arc::clone)
+            .collect()
+    }
+}
+
+impl Registry {
+    fn register(&mut self, address: usize, site: &Site, started: Instant) -> Arc<SiteMetrics> {
+        if let Some(metrics) = self.sites.get(&address) {
+            return Arc::clone(metrics);
+        }
+        let metrics = if self.own < MAX_SITES {
+            self.own += 1;
+            Arc::new(SiteMetrics::new(site.name, site.template, started))
+        } else {
+            Arc::clone(self.overflow.get_or_insert_with(|| {
+                tracing::warn!(
+                    site = site.name,
+                    "more than {MAX_SITES} cached functions: this one and all that follow are counted together, as `overflow`"
+                );
+                Arc::new(SiteMetrics::new("overflow", "", started))
+            }))
+        };
+        self.sites.insert(address, Arc::clone(&metrics));
+        metrics
+    }
+}
+
+/// Where a [`Site`] remembers its numbers, for the first cache that it is used with.
+pub(crate) struct SiteSlot(OnceLock<(u64, Arc<SiteMetrics>)>);
+
+impl SiteSlot {
+    pub(crate) const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl fmt::Debug for SiteSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SiteSlot")
+    }
+}
+
+/// The numbers of a site, to be kept as long as anybody likes.
+///
+/// The usual one costs nothing to take: not even a reference count, which all threads would share, is touched.
+#[derive(Clone, Debug)]
+pub(crate) enum SiteRef {
+    Slot(&'static SiteMetrics),
+    Shared(Arc<SiteMetrics>),
+}
+
+impl Deref for SiteRef {
+    type Target = SiteMetrics;
+
+    fn deref(&self) -> &SiteMetrics {
+        match self {
+            Self::Slot(metrics) => metrics,
+            Self::Shared(metrics) => metrics,
+        }
+    }
+}
+
+/// The numbers of one site in one cache.
+#[derive(Debug)]
+pub(crate) struct SiteMetrics {
+    name: &'static str,
+    template: &'static str,
+    started: Instant,
+    stripes: [Stripe; STRIPES],
+    /// The moving average times [`WEIGHT`], so that small differences are not lost in rounding; 0 is none yet.
+    weighed_bytes: AtomicUsize,
+    warned: AtomicU8,
+}
+
+/// How many values the moving average of sizes looks back on.
+const WEIGHT: usize = 16;
+
+/// What the threads of one stripe count. Two cache lines: processors fetch them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Stripe {
+    counters: [AtomicU64; Event::ALL.len()],
+    histograms: [Histogram; TIMERS],
+    recent: Recent,
+}
+
+impl SiteMetrics {
+    fn new(name: &'static str, template: &'static str, started: Instant) -> Self {
+        let stripe = || Stripe {
+            counters: [const { AtomicU64::new(0) }; Event::ALL.len()],
+            histograms: [const { Histogram::new() }; TIMERS],
+            recent: Recent::new(),
+        };
+        Self {
+            name,
+            template,
+            started,
+            stripes: std::array::from_fn(|_| stripe()),
+            weighed_bytes: AtomicUsize::new(0),
+            warned: AtomicU8::new(0),
+        }
+    }
+
+    /// `event` happened.
+    pub(crate) fn count(&self, event: Event) {
+        self.add(event, 1);
+    }
+
+    /// `event` happened `n` times.
+    pub(crate) fn add(&self, event: Event, n: u64) {
+        self.record(event, n, Instant::now);
+    }
+
+    /// `event` happened at `now`, for callers who have read the clock already.
+    pub(crate) fn count_at(&self, event: Event, now: Instant) {
+        self.record(event, 1, || now);
+    }
+
+    fn record(&self, event: Event, n: u64, now: impl FnOnce() -> Instant) {
+        let stripe = self.stripe();
+        let index = event as usize;
+        stripe.counters[index].fetch_add(n, Relaxed);
+        if Event::ALL[index].1.is_operation() {
+            let second = now().saturating_duration_since(self.started).as_secs();
+            stripe.recent.record(second, n);
+        }
+    }
+
+    /// Something that is timed took this long.
+    pub(crate) fn time(&self, timer: Timer, took: Duration) {
+        self.stripe().histograms[timer as usize].record(took);
+    }
+
+    /// The size of entry to plan for: what this site's entries had lately, in bytes.
+    pub(crate) fn expected_bytes(&self) -> usize {
+        match self.weighed_bytes.load(Relaxed) {
+            0 => UNKNOWN_BYTES,
+            weighed => weighed / WEIGHT,
+        }
+    }
+
+    /// An entry of this size was read or written.
+    pub(crate) fn saw_bytes(&self, bytes: usize) {
+        let bytes = bytes.clamp(1, usize::MAX / WEIGHT);
+        let before = self.weighed_bytes.load(Relaxed);
+        let after = if before == 0 {
+            bytes * WEIGHT
+        } else {
+            (before - before / WEIGHT).saturating_add(bytes)
+        };
+        // Two threads at once may lose one of their sizes; an average can bear that. Equal sizes write nothing.
+        if after != before {
+            self.weighed_bytes.store(after, Relaxed);
+        }
+    }
+
+    /// Whether this is the first time that the site is warned about this.
+    pub(crate) fn warn_once(&self, warning: Warning) -> bool {
+        let bit = 1 << warning as u8;
+        self.warned.load(Relaxed) & bit == 0 && self.warned.fetch_or(bit, Relaxed) & bit == 0
+    }
+
+    /// The stripe of this thread. Threads take turns in choosing one.
+    fn stripe(&self) -> &Stripe {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static STRIPE: usize = NEXT.fetch_add(1, Relaxed) % STRIPES);
+        &self.stripes[STRIPE.with(|stripe| *stripe)]
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::new();
+        let second = self.started.elapsed().as_secs();
+        for stripe in &self.stripes {
+            for (sum, counter) in snapshot.counters.iter_mut().zip(&stripe.counters) {
+                *sum += counter.load(Relaxed);
+            }
+            for (sum, histogram) in snapshot.distributions.iter_mut().zip(&stripe.histograms) {
+                sum.read(histogram);
+            }
+            snapshot.last_minute += stripe.recent.minute_until(second);
+        }
+        snapshot
+    }
+}
+
+/// What was counted at one moment, by one site or several.
+#[derive(Debug)]
+struct Snapshot {
+    counters: [u64; Event::ALL.len()],
+    distributions: [Distribution; TIMERS],
+    last_minute: u64,
+}
+
+impl Snapshot {
+    fn new() -> Self {
+        Self {
+            counters: [0; Event::ALL.len()],
+            distributions: [const { Distribution::new() }; TIMERS],
+            last_minute: 0,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (sum, counter) in self.counters.iter_mut().zip(&other.counters) {
+            *sum += counter;
+        }
+        for (sum, distribution) in self.distributions.iter_mut().zip(&other.distributions) {
+            sum.add(distribution);
+        }
+        self.last_minute += other.last_minute;
+    }
+
+    fn count(&self, event: Event) -> u64 {
+        self.counters[event as usize]
+    }
+
+    fn times(&self, timer: Timer) -> Times {
+        self.distributions[timer as usize].times()
+    }
+}
+
+#[cfg(test)]
+mod tests;

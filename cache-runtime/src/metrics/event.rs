@@ -1,0 +1,117 @@
+//! The table of everything that is counted.
+
+/// What an event says about the call that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A read that an entry answered.
+    Hit,
+    /// A read that nothing answered, and why.
+    Miss(&'static str),
+    /// A put, an eviction, a set or a delete.
+    Write,
+    /// Something on the way.
+    Step,
+}
+
+impl Kind {
+    /// Whether the caller asked for it: those events, and no others, are the operations of the statistics.
+    pub(super) fn is_operation(&self) -> bool {
+        !matches!(self, Self::Step)
+    }
+}
+
+macro_rules! events {
+    ($($(#[doc = $doc:literal])* $event:ident => $kind:expr,)*) => {
+        /// What can happen.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Event {
+            $($(#[doc = $doc])* $event,)*
+        }
+
+        impl Event {
+            /// Every event with its kind, in the order of the counters.
+            pub(super) const ALL: &'static [(Self, Kind)] = &[$((Self::$event, $kind),)*];
+        }
+    };
+}
+
+events! {
+    /// A value was served.
+    Hit => Kind::Hit,
+    /// A remembered `None` was served.
+    HitNone => Kind::Hit,
+    /// There was no entry.
+    MissAbsent => Kind::Miss("absent"),
+    /// Another process loads, and the wait for it was given up.
+    MissLeased => Kind::Miss("leased"),
+    /// A put is under way.
+    MissFenced => Kind::Miss("fenced"),
+    /// Redis is known to be away.
+    MissFallback => Kind::Miss("fallback"),
+    /// The read itself timed out or failed.
+    MissFailed => Kind::Miss("failed"),
+    /// The key is switched off.
+    MissDisabled => Kind::Miss("disabled"),
+    /// An eviction of this key is still to be applied.
+    MissJournaled => Kind::Miss("journaled"),
+    /// The entry has outlived its time.
+    MissStale => Kind::Miss("stale"),
+    /// Another program's data is at this key.
+    MissForeign => Kind::Miss("foreign"),
+    /// The entry is of a format that this version does not read.
+    MissFormat => Kind::Miss("format"),
+    /// The entry's bytes contradict themselves.
+    MissCorrupted => Kind::Miss("corrupted"),
+    /// The entry belongs to another key.
+    MissOtherKey => Kind::Miss("other_key"),
+    /// The entry holds a value of another shape.
+    MissOtherShape => Kind::Miss("other_shape"),
+    /// A body ran after a miss.
+    Load => Kind::Step,
+    /// Another caller's load in this process was the answer.
+    LoadShared => Kind::Step,
+    /// Another process's load was the answer.
+    LoadAwaited => Kind::Step,
+    /// A load ended in `Err`, by a panic or by cancellation.
+    LoadFailed => Kind::Step,
+    /// A loaded value was stored.
+    Fill => Kind::Step,
+    /// A loaded value was not stored: its lease no longer stood.
+    FillRefused => Kind::Step,
+    /// A loaded value was not stored: the store failed.
+    FillFailed => Kind::Step,
+    /// `unless` said no.
+    SkippedUnless => Kind::Step,
+    /// A `None`, and the site has no `none_ttl`.
+    SkippedNone => Kind::Step,
+    /// The value exceeds `max_value`.
+    TooLarge => Kind::Step,
+    /// The value contains a payment card number.
+    Card => Kind::Step,
+    /// The value did not turn into bytes.
+    EncodeFailed => Kind::Step,
+    /// A lease ended before its load did.
+    LeaseLost => Kind::Step,
+    /// A put's body returned something to store.
+    Put => Kind::Write,
+    /// A put became an eviction.
+    PutDegraded => Kind::Step,
+    /// An eviction was issued.
+    Evict => Kind::Write,
+    /// Entries that an eviction removed; counted by [`SiteMetrics::add`](super::SiteMetrics::add).
+    EvictedKeys => Kind::Step,
+    /// An eviction went into the journal.
+    EvictJournaled => Kind::Step,
+    /// A value was stored through the handle.
+    Set => Kind::Write,
+    /// A key or pattern was removed through the handle.
+    Delete => Kind::Write,
+    /// A store operation failed.
+    OperationFailed => Kind::Step,
+    /// A store operation had no answer in time.
+    OperationTimedOut => Kind::Step,
+    /// A store operation was given up early, because Redis answered nobody.
+    OperationReleased => Kind::Step,
+    /// An operation took longer than `slow_threshold`.
+    SlowOperation => Kind::Step,
+}

@@ -1,0 +1,222 @@
+use std::thread;
+
+use super::*;
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        mode: Mode::Memory,
+        fallback: FallbackStats::default(),
+        journal_depth: 0,
+        pool: None,
+        memory: None,
+    }
+}
+
+fn leaked_site() -> &'static Site {
+    Box::leak(Box::new(Site::new("service::event", "event:<id>")))
+}
+
+#[test]
+fn threads_that_count_at_once_lose_nothing() {
+    let metrics = Metrics::new();
+    let site = leaked_site();
+
+    thread::scope(|scope| {
+        for _ in 0..2 * STRIPES {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    metrics.site(site).count(Event::Hit);
+                    metrics.site(site).count(Event::MissAbsent);
+                    metrics.site(site).add(Event::EvictedKeys, 3);
+                    metrics
+                        .site(site)
+                        .time(Timer::Hit, Duration::from_micros(7));
+                }
+            });
+        }
+    });
+
+    let total = metrics.stats(surroundings()).total;
+    let calls = 2_000 * STRIPES as u64;
+    assert_eq!(
+        (total.gets, total.hits, total.misses, total.evicted_keys),
+        (2 * calls, calls, calls, 3 * calls)
+    );
+    assert_eq!(
+        (total.operations, total.operations_per_minute),
+        (2 * calls, 2 * calls)
+    );
+    assert_eq!(
+        (total.hit_time.count, total.hit_time.average_micros),
+        (calls, Some(7.0))
+    );
+}
+
+#[test]
+fn a_site_that_two_caches_use_has_two_sets_of_numbers() {
+    let (first, second) = (Metrics::new(), Metrics::new());
+    let site = leaked_site();
+
+    first.site(site).count(Event::Hit);
+    second.site(site).add(Event::Hit, 5);
+    second.site(site).count(Event::MissStale);
+
+    let hits = |metrics: &Metrics| {
+        metrics
+            .stats(surroundings())
+            .sites
+            .iter()
+            .map(|site| site.counts.hits)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(hits(&first), [1]);
+    assert_eq!(hits(&second), [5]);
+    assert!(
+        matches!(first.site(site), SiteRef::Slot(_)),
+        "the first cache reads its numbers without a lock"
+    );
+}
+
+#[test]
+fn sites_above_the_cap_are_counted_together() {
+    let metrics = Metrics::new();
+
+    for _ in 0..MAX_SITES + 3 {
+        let site = leaked_site();
+        metrics.site(site).count(Event::Hit);
+        metrics.site(site).count(Event::Hit);
+    }
+
+    let stats = metrics.stats(surroundings());
+    assert_eq!(stats.sites.len(), MAX_SITES + 1);
+    assert_eq!(
+        stats
+            .sites
+            .iter()
+            .find(|site| site.name == "overflow")
+            .map(|site| site.counts.hits),
+        Some(6)
+    );
+    assert_eq!(stats.total.hits, 2 * (MAX_SITES as u64 + 3));
+}
+
+#[test]
+fn rates_are_unknown_without_a_read() {
+    let metrics = Metrics::new();
+    let site = metrics.site(leaked_site());
+
+    site.count(Event::Put);
+    let before = metrics.stats(surroundings()).total;
+    site.add(Event::Hit, 2);
+    site.count(Event::HitNone);
+    site.count(Event::MissFallback);
+    let after = metrics.stats(surroundings()).total;
+
+    assert_eq!(
+        (before.hit_rate, before.miss_rate, before.operations),
+        (None, None, 1)
+    );
+    assert_eq!(
+        (after.hit_rate, after.miss_rate, after.operations),
+        (Some(0.75), Some(0.25), 5)
+    );
+    assert_eq!((after.hits, after.hits_none), (3, 1));
+    assert_eq!(
+        after.misses_by_reason.into_iter().collect::<Vec<_>>(),
+        [("fallback", 1)]
+    );
+}
+
+#[test]
+fn every_event_shows_in_the_statistics() {
+    for (event, _) in Event::ALL {
+        let metrics = Metrics::new();
+        let nothing = metrics.stats(surroundings()).total;
+
+        metrics.site(leaked_site()).count(*event);
+
+        assert_ne!(
+            metrics.stats(surroundings()).total,
+            nothing,
+            "{event:?} is counted and never shown"
+        );
+    }
+}
+
+#[test]
+fn no_two_reasons_for_a_miss_share_a_name() {
+    let metrics = Metrics::new();
+    let site = metrics.site(leaked_site());
+    let reasons: Vec<_> = Event::ALL
+        .iter()
+        .filter(|(_, kind)| matches!(kind, Kind::Miss(_)))
+        .collect();
+
+    for (event, _) in &reasons {
+        site.count(*event);
+    }
+
+    assert_eq!(
+        metrics.stats(surroundings()).total.misses_by_reason.len(),
+        reasons.len()
+    );
+}
+
+#[test]
+fn the_expected_size_follows_what_was_seen() {
+    let metrics = Metrics::new();
+    let site = metrics.site(leaked_site());
+    assert_eq!(site.expected_bytes(), UNKNOWN_BYTES);
+
+    site.saw_bytes(1_600);
+    assert_eq!(site.expected_bytes(), 1_600);
+
+    site.saw_bytes(3_200);
+    assert_eq!(site.expected_bytes(), 1_700);
+
+    for _ in 0..1_000 {
+        site.saw_bytes(usize::MAX);
+        site.saw_bytes(0);
+    }
+    assert!(site.expected_bytes() <= usize::MAX / WEIGHT);
+}
+
+#[test]
+fn a_site_is_warned_once_about_each_thing() {
+    let metrics = Metrics::new();
+    let site = metrics.site(leaked_site());
+
+    assert!(site.warn_once(Warning::TooLarge));
+    assert!(site.warn_once(Warning::Card));
+
+    assert!(!site.warn_once(Warning::TooLarge));
+    assert!(!site.warn_once(Warning::Card));
+    assert!(site.warn_once(Warning::UnknownPolicy));
+}
+
+#[test]
+fn statistics_are_json_with_plain_names() {
+    let metrics = Metrics::new();
+    metrics.site(leaked_site()).count(Event::MissOtherShape);
+
+    let json = serde_json::to_value(metrics.stats(surroundings())).expect("plain data");
+
+    assert_eq!(json["mode"], "memory");
+    assert_eq!(json["pool"], serde_json::Value::Null);
+    assert_eq!(json["sites"][0]["template"], "event:<id>");
+    assert_eq!(json["sites"][0]["misses_by_reason"]["other_shape"], 1);
+    assert_eq!(json["total"]["hit_rate"], 0.0);
+    assert_eq!(
+        json["total"]["load_time"]["p99_micros"],
+        serde_json::Value::Null
+    );
+}
+
+#[test]
+fn a_site_stays_within_its_memory() {
+    assert!(
+        size_of::<SiteMetrics>() <= 18 << 10,
+        "{} bytes",
+        size_of::<SiteMetrics>()
+    );
+}
