@@ -1,0 +1,77 @@
+//! For testing services that cache: real Redis servers, and a network that fails when it is told to.
+//!
+//! A mock answers what its author expected of Redis; a real server answers what Redis does. Starting one takes some
+//! 20 ms, so every test can have its own:
+//!
+//! ```
+//! use cache_runtime::testing::{FaultProxy, RedisServer};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! let server = RedisServer::start()?;         // ends with the test, panic or not
+//! let network = FaultProxy::start(&server)?;
+//! let config = network.config();              // for `Cache::connect`
+//! network.stall();                            // accepts and never answers
+//! network.cut();                              // closes everything, refuses the rest
+//! network.pass();                             // as if nothing had happened
+//! # drop(config);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Nothing here needs a tokio runtime, and everything can be called from one: calls return within microseconds, but for
+//! those that start a server and wait until it answers. The proxy runs on a thread of its own and by the real clock, so it
+//! keeps working in tests that pause tokio's.
+//!
+//! `redis-server` must be in the path, or `CACHE_TEST_REDIS_SERVER` name it or a relative such as `valkey-server`.
+
+mod proxy;
+mod server;
+
+pub use proxy::FaultProxy;
+#[cfg(test)]
+pub(crate) use server::{Directory, free_port};
+pub use server::{RedisServer, RedisServerBuilder};
+
+use crate::config::{Address, Config, Secret, Topology};
+
+/// Where a server is, in the forms in which it is asked for.
+#[derive(Clone, Debug)]
+struct Endpoint {
+    address: Address,
+    password: Option<String>,
+}
+
+impl Endpoint {
+    fn url(&self) -> String {
+        let password = self.password.as_deref().map(percent_encoded);
+        match (&self.address, password) {
+            (Address::Tcp(host, port), None) => format!("redis://{host}:{port}"),
+            (Address::Tcp(host, port), Some(password)) => {
+                format!("redis://:{password}@{host}:{port}")
+            }
+            (Address::Unix(path), None) => format!("redis+unix://{}", path.display()),
+            (Address::Unix(path), Some(password)) => {
+                format!("redis+unix://{}?pass={password}", path.display())
+            }
+        }
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            prefix: "test_".into(),
+            redis: Some(Topology::Standalone(self.address.clone())),
+            password: self.password.as_deref().map(Secret::from),
+            ..Config::default()
+        }
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}

@@ -1,0 +1,393 @@
+//! A network that fails when it is told to.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Endpoint, RedisServer};
+use crate::config::{Address, Config};
+
+/// Stands before a server, on a port of 127.0.0.1, and forwards what passes, or does not.
+///
+/// Every switch is in force when its method returns, for open connections as for new ones. It begins by passing
+/// everything and ends when it is dropped.
+#[derive(Debug)]
+pub struct FaultProxy {
+    endpoint: Endpoint,
+    counts: Arc<Counts>,
+    switches: Option<mpsc::UnboundedSender<Switch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    Stall,
+    Cut,
+    Delay(Duration),
+}
+
+/// A new mode, and whom to tell that it is in force.
+type Switch = (Mode, std::sync::mpsc::Sender<()>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicU64,
+    to_server: AtomicU64,
+    to_client: AtomicU64,
+}
+
+impl FaultProxy {
+    /// Before this server; the password in [`url`](Self::url) and [`config`](Self::config) is the server's.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no port or no thread.
+    pub fn start(server: &RedisServer) -> io::Result<Self> {
+        Self::before(server.endpoint())
+    }
+
+    /// Before any server, of Redis or not. It need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no port or no thread.
+    pub fn to(server: Address) -> io::Result<Self> {
+        Self::before(&Endpoint {
+            address: server,
+            password: None,
+        })
+    }
+
+    fn before(server: &Endpoint) -> io::Result<Self> {
+        let counts = Arc::new(Counts::default());
+        let (switches, orders) = mpsc::unbounded_channel();
+        let (opened, port) = std::sync::mpsc::channel();
+        let (upstream, counted) = (server.address.clone(), Arc::clone(&counts));
+        let thread = thread::Builder::new()
+            .name("fault-proxy".into())
+            .spawn(move || run(&opened, upstream, counted, orders))?;
+        let port = port
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the proxy's thread ended early")))?;
+        Ok(Self {
+            endpoint: Endpoint {
+                address: Address::Tcp(Ipv4Addr::LOCALHOST.to_string(), port),
+                password: server.password.clone(),
+            },
+            counts,
+            switches: Some(switches),
+            thread: Some(thread),
+        })
+    }
+
+    /// `redis://…`, with the server's password.
+    pub fn url(&self) -> String {
+        self.endpoint.url()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.endpoint.address
+    }
+
+    /// The defaults with prefix `test_`, and the server behind this proxy.
+    pub fn config(&self) -> Config {
+        self.endpoint.config()
+    }
+
+    /// Forwards everything, first of all what a stall held back.
+    pub fn pass(&self) {
+        self.switch(Mode::Pass);
+    }
+
+    /// A black hole: connections are accepted and stay open, and nothing arrives on either side.
+    pub fn stall(&self) {
+        self.switch(Mode::Stall);
+    }
+
+    /// Closes every connection and refuses new ones.
+    pub fn cut(&self) {
+        self.switch(Mode::Cut);
+    }
+
+    /// Holds every answer back for this long, so that a round trip takes that much longer.
+    pub fn delay(&self, by: Duration) {
+        self.switch(Mode::Delay(by));
+    }
+
+    /// Connections accepted since the start.
+    pub fn connections(&self) -> u64 {
+        self.counts.connections.load(Ordering::Relaxed)
+    }
+
+    /// Bytes handed to the server.
+    pub fn bytes_to_server(&self) -> u64 {
+        self.counts.to_server.load(Ordering::Relaxed)
+    }
+
+    /// Bytes handed to clients.
+    pub fn bytes_to_client(&self) -> u64 {
+        self.counts.to_client.load(Ordering::Relaxed)
+    }
+
+    fn switch(&self, mode: Mode) {
+        let (done, in_force) = std::sync::mpsc::channel();
+        if let Some(switches) = &self.switches
+            && switches.send((mode, done)).is_ok()
+        {
+            // An error means that the thread has ended: then nothing passes at all.
+            let _ = in_force.recv();
+        }
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.switches = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The whole life of the proxy's thread. Its runtime begins and ends here, since a runtime can do neither inside another,
+/// and whoever holds a proxy may well be inside one.
+fn run(
+    opened: &std::sync::mpsc::Sender<io::Result<u16>>,
+    server: Address,
+    counts: Arc<Counts>,
+    orders: mpsc::UnboundedReceiver<Switch>,
+) {
+    let built = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = built.and_then(|runtime| {
+        let door = runtime.block_on(async { Door::open() })?;
+        // Whoever starts a proxy waits for this.
+        let _ = opened.send(Ok(door.address.port()));
+        runtime.block_on(forward(door, server, counts, orders));
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        let _ = opened.send(Err(error));
+    }
+}
+
+/// Accepts connections and obeys orders, until nobody can give any.
+async fn forward(
+    mut door: Door,
+    server: Address,
+    counts: Arc<Counts>,
+    mut orders: mpsc::UnboundedReceiver<Switch>,
+) {
+    let (mode, watched) = watch::channel(Mode::Pass);
+    let mut links = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            order = orders.recv() => {
+                let Some((ordered, done)) = order else { return };
+                mode.send_replace(ordered);
+                if ordered == Mode::Cut {
+                    door.close();
+                    links.shutdown().await;
+                } else {
+                    door.reopen().await;
+                }
+                // Whoever ordered may have gone away meanwhile.
+                let _ = done.send(());
+            }
+            client = door.next() => {
+                counts.connections.fetch_add(1, Ordering::Relaxed);
+                links.spawn(link(client, server.clone(), Arc::clone(&counts), watched.clone()));
+            }
+            Some(_) = links.join_next() => {}
+        }
+    }
+}
+
+/// A listener that can be closed so that connecting is refused, and opened again on the same port.
+struct Door {
+    address: SocketAddr,
+    listener: Option<TcpListener>,
+    /// Bound and never listening: keeps the port ours while the listener is closed. Linux allows it beside a listener;
+    /// where it is not allowed there is a small chance that somebody takes the port.
+    _reservation: Option<TcpSocket>,
+}
+
+impl Door {
+    fn open() -> io::Result<Self> {
+        let reservation = reusable((Ipv4Addr::LOCALHOST, 0).into())?;
+        let address = reservation.local_addr()?;
+        match reusable(address) {
+            Ok(socket) => Ok(Self {
+                address,
+                listener: Some(socket.listen(1024)?),
+                _reservation: Some(reservation),
+            }),
+            Err(_) => Ok(Self {
+                address,
+                listener: Some(reservation.listen(1024)?),
+                _reservation: None,
+            }),
+        }
+    }
+
+    async fn next(&self) -> TcpStream {
+        loop {
+            match &self.listener {
+                None => std::future::pending().await,
+                Some(listener) => match listener.accept().await {
+                    Ok((stream, _)) => return stream,
+                    // Out of file descriptors, or a client that left at once: the next may succeed.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                },
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.listener = None;
+    }
+
+    async fn reopen(&mut self) {
+        while self.listener.is_none() {
+            match reusable(self.address).and_then(|socket| socket.listen(1024)) {
+                Ok(listener) => self.listener = Some(listener),
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+}
+
+fn reusable(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// One client's connection, with one of its own to the server. A server that refuses closes the client's, too.
+async fn link(
+    client: TcpStream,
+    server: Address,
+    counts: Arc<Counts>,
+    mut mode: watch::Receiver<Mode>,
+) {
+    // A closed channel ends the proxy, and this task with it.
+    let _ = mode.wait_for(|mode| *mode != Mode::Stall).await;
+    let _ = client.set_nodelay(true);
+    // How a connection ends is not told to anybody but the two that it connects.
+    let _ = match server {
+        Address::Tcp(host, port) => match TcpStream::connect((host.as_str(), port)).await {
+            Ok(server) => {
+                let _ = server.set_nodelay(true);
+                both_ways(client, server, &counts, mode).await
+            }
+            Err(error) => Err(error),
+        },
+        Address::Unix(path) => match UnixStream::connect(path).await {
+            Ok(server) => both_ways(client, server, &counts, mode).await,
+            Err(error) => Err(error),
+        },
+    };
+}
+
+async fn both_ways(
+    client: TcpStream,
+    server: impl AsyncRead + AsyncWrite,
+    counts: &Counts,
+    mode: watch::Receiver<Mode>,
+) -> io::Result<()> {
+    let (from_client, to_client) = tokio::io::split(client);
+    let (from_server, to_server) = tokio::io::split(server);
+    let requests = pump(
+        from_client,
+        to_server,
+        &counts.to_server,
+        mode.clone(),
+        Direction::Requests,
+    );
+    let answers = pump(
+        from_server,
+        to_client,
+        &counts.to_client,
+        mode,
+        Direction::Answers,
+    );
+    tokio::try_join!(requests, answers).map(|_| ())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Requests,
+    Answers,
+}
+
+/// Moves bytes one way. Reading goes on while a chunk waits, so that a delay adds to each chunk's way and not to their sum.
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    count: &AtomicU64,
+    mut mode: watch::Receiver<Mode>,
+    direction: Direction,
+) -> io::Result<()> {
+    let (arrived, mut leaving) = mpsc::channel::<(Instant, Vec<u8>)>(256);
+    let reading = async move {
+        loop {
+            let mut chunk = Vec::with_capacity(16 << 10);
+            from.read_buf(&mut chunk).await?;
+            let end = chunk.is_empty();
+            // An empty chunk is the end, which travels like everything else.
+            if arrived.send((Instant::now(), chunk)).await.is_err() || end {
+                return Ok(());
+            }
+        }
+    };
+    let writing = async move {
+        while let Some((since, chunk)) = leaving.recv().await {
+            due(since, &mut mode, direction).await;
+            if chunk.is_empty() {
+                return to.shutdown().await;
+            }
+            // Counted first, so that whoever has seen an answer finds it counted.
+            count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            to.write_all(&chunk).await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(reading, writing).map(|_| ())
+}
+
+/// Waits until the mode lets a chunk go that arrived at `since`, whatever the mode becomes meanwhile.
+async fn due(since: Instant, mode: &mut watch::Receiver<Mode>, direction: Direction) {
+    loop {
+        let now = *mode.borrow_and_update();
+        match now {
+            Mode::Delay(by) if direction == Direction::Answers => tokio::select! {
+                () = sleep_until(since + by) => return,
+                _ = mode.changed() => {}
+            },
+            Mode::Pass | Mode::Delay(_) => return,
+            // `Cut` ends this task.
+            Mode::Stall | Mode::Cut => {
+                if mode.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
