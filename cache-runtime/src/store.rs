@@ -1,0 +1,155 @@
+//! The contract between the cache and whatever keeps its entries.
+
+pub(crate) mod backoff;
+mod connection;
+#[cfg(test)]
+mod contract;
+pub(crate) mod guard;
+mod keeper;
+pub(crate) mod memory;
+mod pool;
+pub(crate) mod redis;
+mod reply;
+#[cfg(test)]
+mod support;
+mod topology;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::key::{Key, Pattern};
+use crate::metrics::PoolStats;
+
+/// A boxed future, so that a store can stand behind a pointer.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Keeps entries: bytes under names, each with a life.
+///
+/// Every method is one atomic step for each key and, on Redis, one round trip, but for the two that walk the keyspace: those
+/// take two.
+/// An `Err` means that the outcome is not known, unless its kind is `Unavailable`: then nothing was sent. An entry's *stamp*
+/// is the eight bytes that follow its first eight (see `entry.rs`); a shorter value has as stamp what it has of them. A key that
+/// holds something that is no string answers `Foreign` to all methods but `delete`, `delete_slice` and `delete_if`.
+pub(crate) trait Store: Send + Sync + Debug {
+    /// The entry, whatever its kind. `expected` is the size of reply to plan for, in bytes.
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        expected: usize,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>>;
+
+    /// The same for many keys, in their order, as one batch. What is no string is `None` here: one such key must not cost
+    /// the others.
+    fn get_many<'a>(
+        &'a self,
+        keys: &'a [Key],
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Error>>;
+
+    /// Places `lease` where nothing is and answers `None`; otherwise changes nothing and answers what is there.
+    fn lease<'a>(
+        &'a self,
+        key: &'a Key,
+        lease: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>>;
+
+    /// Prolongs the entry if it still bears `stamp`.
+    fn renew<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Replaces the entry if it still bears `stamp`: the fill of a load, and the end of a put whose fence stands.
+    fn replace<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+        entry: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Replaces whatever is there by `fence`, and answers how many puts that fence now stands for: one, or one more than
+    /// the count of the fence that it replaced. The count is kept in the four little-endian bytes of `fence` from `FENCE_COUNT_AT`.
+    fn fence<'a>(
+        &'a self,
+        key: &'a Key,
+        fence: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<u32, Error>>;
+
+    /// For the contract's tests: stores without a condition.
+    #[cfg(test)]
+    fn set<'a>(
+        &'a self,
+        key: &'a Key,
+        entry: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Stores without a condition, as one batch. An `Err` may have stored some of them.
+    fn set_many<'a>(
+        &'a self,
+        entries: &'a [(Key, Vec<u8>)],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Removes the keys, as one batch, and answers how many there were.
+    fn delete<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64, Error>>;
+
+    /// Removes the entry if its stamp is still `stamp`, or if what is there is no string.
+    fn delete_if<'a>(&'a self, key: &'a Key, stamp: &'a [u8])
+    -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Looks at one slice of the keyspace and removes every key in it that matches, except reserved ones. Begins at cursor
+    /// 0; answers where to go on, 0 at the end, and how many keys were removed.
+    fn delete_slice<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        cursor: u64,
+    ) -> BoxFuture<'a, Result<(u64, u64), Error>>;
+
+    /// Looks at one slice in the same way and answers the names that match, without reserved ones, leases and fences. A
+    /// name may come in two slices.
+    fn key_slice<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        cursor: u64,
+    ) -> BoxFuture<'a, Result<(u64, Vec<String>), Error>>;
+
+    /// For the contract's tests: what the entry has left to live; `None` where there is no entry.
+    #[cfg(test)]
+    fn ttl<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Duration>, Error>>;
+
+    /// Makes the store reachable if it can be: opens what is needed and asks for a sign of life.
+    fn probe(&self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// What the server says about itself; `None` where there is no server.
+    fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>>;
+
+    /// The connections, where there are any.
+    fn pool(&self) -> Option<PoolStats>;
+
+    /// Closes what is open. Every later operation is `Unavailable`.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What `INFO` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct ServerInfo {
+    /// `redis_version`.
+    pub version: String,
+    /// Since when the server runs, in seconds.
+    pub uptime: u64,
+    /// Bytes in use.
+    pub memory_used: u64,
+    /// The most bytes that were ever in use.
+    pub memory_peak: u64,
+    /// `maxmemory` in bytes; `None` means no limit.
+    pub memory_max: Option<u64>,
+}

@@ -1,0 +1,266 @@
+//! One open connection, what is under way on it, and how it ends.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::reply::{self, Failure};
+use super::topology::Opened;
+
+/// A connection that all callers share.
+///
+/// Its driver belongs to it and not to the link, so that losing the connection fails everything that is under way at once:
+/// each caller holds a clone of the link, and redis-rs ends a driver only with the last of them.
+pub(super) struct Connection {
+    pub(super) id: u64,
+    pub(super) address: String,
+    link: MultiplexedConnection,
+    driver: AbortHandle,
+    load: AtomicU64,
+    answers: AtomicU64,
+    pongs: AtomicU64,
+    pinging: AtomicBool,
+    abandoned: AtomicBool,
+    lost: OnceLock<String>,
+    wake_keeper: Arc<Notify>,
+}
+
+/// Commands under way in the upper bits and the bytes they expect in the lower: one atomic step counts both.
+const COMMAND: u64 = 1 << 40;
+
+/// What is under way on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) commands: usize,
+    pub(super) bytes: usize,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("load", &self.load())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Starts the driver on the current runtime. When it ends, the connection is lost and the keeper is woken.
+    pub(super) fn start(id: u64, opened: Opened, wake_keeper: Arc<Notify>) -> Arc<Self> {
+        let Opened {
+            link,
+            driver,
+            address,
+        } = opened;
+        Arc::new_cyclic(|connection: &std::sync::Weak<Self>| {
+            let connection = connection.clone();
+            let task = tokio::spawn(async move {
+                driver.await;
+                if let Some(connection) = connection.upgrade() {
+                    connection.lose("the server closed it");
+                }
+            });
+            Self {
+                id,
+                address,
+                link,
+                driver: task.abort_handle(),
+                load: AtomicU64::new(0),
+                answers: AtomicU64::new(0),
+                pongs: AtomicU64::new(0),
+                pinging: AtomicBool::new(false),
+                abandoned: AtomicBool::new(false),
+                lost: OnceLock::new(),
+                wake_keeper,
+            }
+        })
+    }
+
+    /// Ends the connection: nobody gets it any more, and what is under way on it fails now.
+    pub(super) fn lose(&self, reason: impl Into<String>) {
+        if self.lost.set(reason.into()).is_ok() {
+            self.driver.abort();
+            self.wake_keeper.notify_one();
+        }
+    }
+
+    /// Why the connection ended, if it did.
+    pub(super) fn lost(&self) -> Option<&str> {
+        self.lost.get().map(String::as_str)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.lost.get().is_none()
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let load = self.load.load(Ordering::SeqCst);
+        // Both parts fit: the lower has 40 bits, the upper 24.
+        Load {
+            commands: (load / COMMAND) as usize,
+            bytes: (load % COMMAND) as usize,
+        }
+    }
+
+    /// Reserves room for a command that moves `bytes`.
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Ticket {
+        let weight = COMMAND + (bytes as u64).min(COMMAND / 1024);
+        self.load.fetch_add(weight, Ordering::SeqCst);
+        Ticket {
+            connection: self.clone(),
+            weight,
+            answered: false,
+        }
+    }
+
+    /// How many commands were answered; grows while the connection is of use.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Grows with every sign of life.
+    pub(super) fn progress(&self) -> u64 {
+        self.answers()
+            .wrapping_add(self.pongs.load(Ordering::Relaxed))
+    }
+
+    /// Whether the server owes an answer. One whose caller went away is owed until a later answer shows that it was given.
+    pub(super) fn is_owed(&self) -> bool {
+        self.load().commands > 0
+            || self.abandoned.load(Ordering::Relaxed)
+            || self.pinging.load(Ordering::Relaxed)
+    }
+
+    /// Whether only callers that went away are owed an answer, so that nothing but a ping can show that it was given.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.load().commands == 0
+            && self.abandoned.load(Ordering::Relaxed)
+            && !self.pinging.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a sign of life, and loses the connection if the answer is none. It counts neither as load nor as use.
+    pub(super) async fn ping(&self) {
+        self.pinging.store(true, Ordering::Relaxed);
+        let answer = self
+            .link
+            .clone()
+            .send_packed_command(&redis::cmd("PING"))
+            .await;
+        self.pinging.store(false, Ordering::Relaxed);
+        self.pongs.fetch_add(1, Ordering::Relaxed);
+        self.abandoned.store(false, Ordering::Relaxed);
+        match self.outcome(answer).and_then(reply::ok) {
+            // A user who may not ping may still be one who may read and write.
+            Err(Failure::Refused(error)) if error.kind() != Some(ServerErrorKind::NoPerm) => {
+                self.lose(reply::said(&error));
+            }
+            _ => {}
+        }
+    }
+
+    /// Loses the connection if the answer shows that it is of no use any more.
+    fn outcome<T>(&self, answer: Result<T, RedisError>) -> Result<T, Failure>
+    where
+        T: Judge,
+    {
+        match answer {
+            Ok(answer) => {
+                if let Some(error) = answer.out_of_service() {
+                    self.lose(&error);
+                    return Err(Failure::Lost(error));
+                }
+                Ok(answer)
+            }
+            Err(error) => {
+                self.lose(error.to_string());
+                // The watchdog may have been first; then its reason is the better one.
+                Err(Failure::Lost(self.lost().unwrap_or_default().to_owned()))
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Finds in an answer that the server behind a connection is not one to talk to.
+trait Judge {
+    fn out_of_service(&self) -> Option<String>;
+}
+
+impl Judge for Value {
+    fn out_of_service(&self) -> Option<String> {
+        match self {
+            Self::ServerError(error) if reply::is_out_of_service(error) => Some(reply::said(error)),
+            _ => None,
+        }
+    }
+}
+
+impl Judge for Vec<Value> {
+    fn out_of_service(&self) -> Option<String> {
+        self.iter().find_map(Judge::out_of_service)
+    }
+}
+
+/// Room on a connection for one command or one pipeline. Dropping it gives the room back, answered or not.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    connection: Arc<Connection>,
+    weight: u64,
+    answered: bool,
+}
+
+impl Ticket {
+    /// Sends a command and waits for its answer.
+    pub(super) async fn ask(mut self, command: &Cmd) -> Result<Value, Failure> {
+        let answer = self
+            .connection
+            .link
+            .clone()
+            .send_packed_command(command)
+            .await;
+        self.answered = true;
+        reply::ok(self.connection.outcome(answer)?)
+    }
+
+    /// Sends commands as one batch and waits for all answers, errors among them.
+    pub(super) async fn ask_all(mut self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
+        let answers = self
+            .connection
+            .link
+            .clone()
+            .send_packed_commands(commands, 0, commands.len())
+            .await;
+        self.answered = true;
+        self.connection.outcome(answers)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Connection {
+            load,
+            answers,
+            abandoned,
+            ..
+        } = &*self.connection;
+        load.fetch_sub(self.weight, Ordering::SeqCst);
+        if self.answered {
+            answers.fetch_add(1, Ordering::Relaxed);
+            if abandoned.load(Ordering::Relaxed) {
+                abandoned.store(false, Ordering::Relaxed);
+            }
+        } else {
+            abandoned.store(true, Ordering::Relaxed);
+        }
+    }
+}

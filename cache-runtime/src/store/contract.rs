@@ -1,0 +1,149 @@
+//! What every store must do, run on each of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Store;
+use super::memory::MemoryStore;
+use super::redis::RedisStore;
+use super::support::{self, ask, key};
+use crate::clock::Clock;
+use crate::entry::FENCE_COUNT_AT;
+use crate::key::{Key, Pattern};
+use crate::testing::RedisServer;
+
+macro_rules! on_every_store {
+    ($($test:ident)+) => {
+        mod on_memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(super::memory()).await; })+
+        }
+        mod on_redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(super::redis().await).await; })+
+        }
+    };
+}
+
+mod batches;
+mod entries;
+mod only_redis;
+
+const LIFE: Duration = Duration::from_secs(60);
+
+/// A store, and the way to let its time pass.
+struct Subject {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    server: Option<RedisServer>,
+}
+
+fn memory() -> Subject {
+    let clock = Clock::default();
+    Subject {
+        store: Arc::new(MemoryStore::new(64 << 20, clock.clone())),
+        clock,
+        server: None,
+    }
+}
+
+async fn redis() -> Subject {
+    let server = support::server();
+    let store = RedisStore::new(&support::config(&server)).unwrap();
+    store.probe().await.unwrap();
+    Subject {
+        store: Arc::new(store),
+        clock: Clock::default(),
+        server: Some(server),
+    }
+}
+
+impl Subject {
+    /// Ends the life of `key`: in memory time passes, in Redis the key is made to expire.
+    fn expire(&self, key: &Key, life: Duration) {
+        match &self.server {
+            None => self.clock.advance(life),
+            Some(server) => assert_eq!(ask::<u32>(server, &["PEXPIRE", key.as_str(), "0"]), 1),
+        }
+    }
+
+    async fn get(&self, key: &Key) -> Option<Vec<u8>> {
+        self.store.get(key, 0).await.unwrap()
+    }
+
+    async fn keys(&self, glob: &str) -> Vec<String> {
+        let (mut names, mut cursor) = (BTreeSet::new(), 0);
+        loop {
+            let slice = self.store.key_slice(&pattern(glob), cursor).await.unwrap();
+            cursor = slice.0;
+            names.extend(slice.1);
+            if cursor == 0 {
+                return names.into_iter().collect();
+            }
+        }
+    }
+
+    async fn delete_matching(&self, glob: &str) -> u64 {
+        let (mut removed, mut cursor) = (0, 0);
+        loop {
+            let slice = self
+                .store
+                .delete_slice(&pattern(glob), cursor)
+                .await
+                .unwrap();
+            cursor = slice.0;
+            removed += slice.1;
+            if cursor == 0 {
+                return removed;
+            }
+        }
+    }
+}
+
+/// Runs the step 32 times at once, each with a stamp of its own.
+async fn at_once<T, F>(subject: &Subject, step: impl Fn(Arc<dyn Store>, [u8; 8]) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let steps: Vec<_> = (0..32_u64)
+        .map(|n| tokio::spawn(step(subject.store.clone(), n.to_be_bytes())))
+        .collect();
+    let mut results = Vec::new();
+    for step in steps {
+        results.push(step.await.unwrap());
+    }
+    results
+}
+
+fn pattern(glob: &str) -> Pattern {
+    Pattern::render("dev_", |pattern| {
+        for character in glob.chars() {
+            match character {
+                '*' => pattern.any(),
+                '?' => pattern.one(),
+                other => pattern.text(other.encode_utf8(&mut [0; 4])),
+            };
+        }
+    })
+}
+
+/// How every entry begins, and what it is: see the table in `entry.rs`.
+const MAGIC: [u8; 4] = [0xCA, 0xCE, b'E', 1];
+const KIND_LEASE: u8 = 3;
+const KIND_FENCE: u8 = 4;
+
+fn entry(kind: u8, stamp: &[u8; 8]) -> Vec<u8> {
+    let mut entry = MAGIC.to_vec();
+    entry.extend([kind, 0, 0, 0]);
+    entry.extend(stamp);
+    entry.resize(96, 0xA5);
+    entry
+}
+
+fn fence(stamp: &[u8; 8]) -> Vec<u8> {
+    let mut fence = entry(KIND_FENCE, stamp);
+    fence[FENCE_COUNT_AT..FENCE_COUNT_AT + 4].copy_from_slice(&[0; 4]);
+    fence
+}

@@ -1,0 +1,169 @@
+//! Many keys at a time, by name or by pattern.
+
+use super::{KIND_LEASE, LIFE, Subject, entry, fence, key, memory, redis};
+use crate::key::Key;
+
+on_every_store! {
+    batches_keep_their_order
+    batches_may_be_large
+    a_pattern_removes_what_matches_and_counts_it
+    patterns_stay_inside_their_prefix_and_off_reserved_roots
+    keys_lists_each_name_once_without_leases_and_fences
+    scans_find_every_one_of_many_keys
+}
+
+async fn batches_keep_their_order(subject: Subject) {
+    let pairs: Vec<_> = (0..7)
+        .map(|n| (key(&format!("k{n}")), format!("value {n}").into_bytes()))
+        .collect();
+    subject.store.set_many(&pairs, LIFE).await.unwrap();
+    let asked = [key("k3"), key("absent"), key("k0"), key("k3")];
+
+    let values = subject.store.get_many(&asked).await.unwrap();
+
+    assert_eq!(
+        values,
+        [
+            Some(b"value 3".to_vec()),
+            None,
+            Some(b"value 0".to_vec()),
+            Some(b"value 3".to_vec())
+        ]
+    );
+    assert_eq!(subject.store.delete(&asked[..3]).await.unwrap(), 2);
+    assert!(
+        subject
+            .store
+            .ttl(&key("k6"))
+            .await
+            .unwrap()
+            .is_some_and(|ttl| ttl <= LIFE)
+    );
+}
+
+async fn batches_may_be_large(subject: Subject) {
+    let pairs: Vec<_> = (0..1_201)
+        .map(|n| (key(&format!("k{n}")), vec![n as u8; 3_000]))
+        .collect();
+    let keys: Vec<_> = pairs.iter().map(|(key, _)| key.clone()).collect();
+
+    subject.store.set_many(&pairs, LIFE).await.unwrap();
+
+    let values = subject.store.get_many(&keys).await.unwrap();
+    assert!(
+        values
+            .iter()
+            .zip(&pairs)
+            .all(|(value, (_, entry))| value.as_ref() == Some(entry))
+    );
+    assert_eq!(subject.store.delete(&keys).await.unwrap(), 1_201);
+    assert_eq!(
+        subject.store.get_many(&[]).await.unwrap(),
+        Vec::<Option<Vec<u8>>>::new()
+    );
+    assert_eq!(subject.store.delete(&[]).await.unwrap(), 0);
+    subject.store.set_many(&[], LIFE).await.unwrap();
+}
+
+async fn a_pattern_removes_what_matches_and_counts_it(subject: Subject) {
+    for name in ["event:1", "event:22", "event:1:page:2", "events", "user:1"] {
+        subject
+            .store
+            .set(&key(name), &entry(1, b"stamp--1"), LIFE)
+            .await
+            .unwrap();
+    }
+    subject
+        .store
+        .lease(&key("event:leased"), &entry(KIND_LEASE, b"stamp--1"), LIFE)
+        .await
+        .unwrap();
+
+    assert_eq!(subject.delete_matching("event:?").await, 1);
+    assert_eq!(subject.delete_matching("event:*").await, 3);
+    assert_eq!(subject.delete_matching("event:*").await, 0);
+
+    assert_eq!(subject.get(&key("event:leased")).await, None);
+    assert_eq!(subject.keys("*").await, ["dev_events", "dev_user:1"]);
+}
+
+async fn patterns_stay_inside_their_prefix_and_off_reserved_roots(subject: Subject) {
+    let mine = key("event:1");
+    let others: Vec<_> = [
+        ("prod_", "event:1"),
+        ("dev", ""),
+        ("dev_session:", "{a}:1"),
+        ("dev_sessions:", "user:{a}"),
+        ("dev_ratelimit:", "{ip:1}:p"),
+        ("dev_cache:", "own"),
+    ]
+    .map(|(prefix, rest)| {
+        Key::render(prefix, |key| {
+            key.text(rest);
+        })
+    })
+    .into();
+    for key in others.iter().chain([&mine]) {
+        subject.store.set(key, b"0123456789", LIFE).await.unwrap();
+    }
+
+    assert_eq!(subject.keys("*").await, ["dev_event:1"]);
+    assert_eq!(subject.delete_matching("*").await, 1);
+
+    assert!(
+        subject
+            .store
+            .get_many(&others)
+            .await
+            .unwrap()
+            .iter()
+            .all(Option::is_some)
+    );
+}
+
+async fn keys_lists_each_name_once_without_leases_and_fences(subject: Subject) {
+    subject
+        .store
+        .set(&key("value"), &entry(1, b"stamp--1"), LIFE)
+        .await
+        .unwrap();
+    subject
+        .store
+        .set(&key("none"), &entry(2, b"stamp--1"), LIFE)
+        .await
+        .unwrap();
+    subject.store.set(&key("short"), b"x", LIFE).await.unwrap();
+    subject
+        .store
+        .lease(&key("lease"), &entry(KIND_LEASE, b"stamp--1"), LIFE)
+        .await
+        .unwrap();
+    subject
+        .store
+        .fence(&key("fence"), &fence(b"stamp--1"), LIFE)
+        .await
+        .unwrap();
+
+    assert_eq!(
+        subject.keys("*").await,
+        ["dev_none", "dev_short", "dev_value"]
+    );
+    assert_eq!(subject.keys("val?e").await, ["dev_value"]);
+}
+
+async fn scans_find_every_one_of_many_keys(subject: Subject) {
+    let pairs: Vec<_> = (0..3_000)
+        .map(|n| (key(&format!("k:{n}")), entry(1, b"stamp--1")))
+        .collect();
+    subject.store.set_many(&pairs, LIFE).await.unwrap();
+    subject
+        .store
+        .set(&key("other"), b"stays", LIFE)
+        .await
+        .unwrap();
+
+    assert_eq!(subject.keys("k:*").await.len(), 3_000);
+    assert_eq!(subject.delete_matching("k:*").await, 3_000);
+
+    assert_eq!(subject.keys("*").await, ["dev_other"]);
+}

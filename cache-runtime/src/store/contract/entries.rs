@@ -1,0 +1,432 @@
+//! One key at a time.
+
+use std::time::Duration;
+
+use super::{KIND_LEASE, LIFE, Subject, at_once, entry, fence, key, memory, redis};
+use crate::entry::FENCE_COUNT_AT;
+use crate::error::ErrorKind;
+
+on_every_store! {
+    an_absent_key_answers_as_absent_everywhere
+    what_is_set_is_read_back_byte_for_byte
+    values_of_a_mebibyte_survive
+    a_lease_goes_to_the_first_and_shows_the_others_what_is_there
+    of_many_who_lease_at_once_one_wins
+    a_replacement_needs_the_stamp
+    of_many_who_replace_the_same_entry_one_wins
+    an_eviction_defeats_a_fill
+    a_renewal_needs_the_stamp_and_prolongs
+    fences_count_the_puts_they_stand_for
+    of_many_fences_at_once_each_gets_its_own_count
+    a_conditional_delete_needs_the_stamp
+    short_values_bear_the_stamp_they_have
+    an_entry_ends_with_its_life
+    a_life_shorter_than_a_millisecond_is_one
+    a_closed_store_is_unavailable
+}
+
+async fn an_absent_key_answers_as_absent_everywhere(subject: Subject) {
+    let (store, key) = (&subject.store, key("absent"));
+
+    assert_eq!(store.get(&key, 100).await.unwrap(), None);
+    assert_eq!(
+        store.get_many(std::slice::from_ref(&key)).await.unwrap(),
+        [None]
+    );
+    assert!(!store.renew(&key, *b"stamp--1", LIFE).await.unwrap());
+    assert!(
+        !store
+            .replace(&key, *b"stamp--1", b"entry", LIFE)
+            .await
+            .unwrap()
+    );
+    assert!(!store.delete_if(&key, b"stamp--1").await.unwrap());
+    assert!(!store.delete_if(&key, b"").await.unwrap());
+    assert_eq!(store.delete(std::slice::from_ref(&key)).await.unwrap(), 0);
+    assert_eq!(store.ttl(&key).await.unwrap(), None);
+    assert_eq!(subject.get(&key).await, None);
+}
+
+async fn what_is_set_is_read_back_byte_for_byte(subject: Subject) {
+    let entry: Vec<u8> = (0..=255)
+        .chain(0..=255)
+        .chain(*b"\r\n\0\r\n$5\r\n")
+        .collect();
+
+    subject.store.set(&key("a"), &entry, LIFE).await.unwrap();
+    subject.store.set(&key("empty"), b"", LIFE).await.unwrap();
+
+    assert_eq!(subject.get(&key("a")).await, Some(entry));
+    assert_eq!(subject.get(&key("empty")).await, Some(Vec::new()));
+}
+
+async fn values_of_a_mebibyte_survive(subject: Subject) {
+    let big = |seed: u8, stamp: &[u8; 8]| {
+        let mut entry: Vec<u8> = (0..1 << 20)
+            .map(|at: u32| (at.wrapping_mul(31) as u8) ^ seed)
+            .collect();
+        entry[8..16].copy_from_slice(stamp);
+        entry
+    };
+    let (old, new) = (big(1, b"stamp--1"), big(2, b"stamp--2"));
+
+    subject.store.set(&key("a"), &old, LIFE).await.unwrap();
+    assert_eq!(subject.get(&key("a")).await.as_deref(), Some(&*old));
+    assert!(
+        subject
+            .store
+            .replace(&key("a"), *b"stamp--1", &new, LIFE)
+            .await
+            .unwrap()
+    );
+
+    assert_eq!(
+        subject
+            .store
+            .get(&key("a"), 1 << 20)
+            .await
+            .unwrap()
+            .as_deref(),
+        Some(&*new)
+    );
+}
+
+async fn a_lease_goes_to_the_first_and_shows_the_others_what_is_there(subject: Subject) {
+    let (first, second) = (
+        entry(KIND_LEASE, b"stamp--1"),
+        entry(KIND_LEASE, b"stamp--2"),
+    );
+
+    assert_eq!(
+        subject.store.lease(&key("a"), &first, LIFE).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        subject.store.lease(&key("a"), &second, LIFE).await.unwrap(),
+        Some(first.clone())
+    );
+
+    assert_eq!(subject.get(&key("a")).await, Some(first));
+    assert!(
+        subject
+            .store
+            .ttl(&key("a"))
+            .await
+            .unwrap()
+            .is_some_and(|ttl| ttl <= LIFE)
+    );
+}
+
+async fn of_many_who_lease_at_once_one_wins(subject: Subject) {
+    let winners = at_once(&subject, |store, stamp| async move {
+        store
+            .lease(&key("a"), &entry(KIND_LEASE, &stamp), LIFE)
+            .await
+            .unwrap()
+            .is_none()
+    });
+
+    assert_eq!(winners.await.into_iter().filter(|won| *won).count(), 1);
+}
+
+async fn a_replacement_needs_the_stamp(subject: Subject) {
+    let value = entry(1, b"stamp--2");
+    subject
+        .store
+        .lease(
+            &key("a"),
+            &entry(KIND_LEASE, b"stamp--1"),
+            Duration::from_secs(3),
+        )
+        .await
+        .unwrap();
+
+    assert!(
+        !subject
+            .store
+            .replace(&key("a"), *b"another1", &value, LIFE)
+            .await
+            .unwrap()
+    );
+    assert!(
+        subject
+            .store
+            .replace(&key("a"), *b"stamp--1", &value, LIFE)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !subject
+            .store
+            .replace(&key("a"), *b"stamp--1", b"late", LIFE)
+            .await
+            .unwrap()
+    );
+
+    assert_eq!(subject.get(&key("a")).await, Some(value));
+    assert!(
+        subject
+            .store
+            .ttl(&key("a"))
+            .await
+            .unwrap()
+            .is_some_and(|ttl| ttl > Duration::from_secs(50))
+    );
+}
+
+async fn of_many_who_replace_the_same_entry_one_wins(subject: Subject) {
+    subject
+        .store
+        .set(&key("a"), &entry(1, b"original"), LIFE)
+        .await
+        .unwrap();
+
+    let winners = at_once(&subject, |store, stamp| async move {
+        store
+            .replace(&key("a"), *b"original", &entry(1, &stamp), LIFE)
+            .await
+            .unwrap()
+    });
+
+    assert_eq!(winners.await.into_iter().filter(|won| *won).count(), 1);
+}
+
+async fn an_eviction_defeats_a_fill(subject: Subject) {
+    subject
+        .store
+        .lease(&key("a"), &entry(KIND_LEASE, b"stamp--1"), LIFE)
+        .await
+        .unwrap();
+
+    assert_eq!(subject.store.delete(&[key("a")]).await.unwrap(), 1);
+
+    assert!(
+        !subject
+            .store
+            .replace(&key("a"), *b"stamp--1", b"stale", LIFE)
+            .await
+            .unwrap()
+    );
+    assert_eq!(subject.get(&key("a")).await, None);
+}
+
+async fn a_renewal_needs_the_stamp_and_prolongs(subject: Subject) {
+    subject
+        .store
+        .set(
+            &key("a"),
+            &entry(KIND_LEASE, b"stamp--1"),
+            Duration::from_secs(3),
+        )
+        .await
+        .unwrap();
+
+    assert!(
+        !subject
+            .store
+            .renew(&key("a"), *b"another1", LIFE)
+            .await
+            .unwrap()
+    );
+    assert!(
+        subject
+            .store
+            .ttl(&key("a"))
+            .await
+            .unwrap()
+            .is_some_and(|ttl| ttl <= Duration::from_secs(3))
+    );
+    assert!(
+        subject
+            .store
+            .renew(&key("a"), *b"stamp--1", LIFE)
+            .await
+            .unwrap()
+    );
+
+    assert!(
+        subject
+            .store
+            .ttl(&key("a"))
+            .await
+            .unwrap()
+            .is_some_and(|ttl| ttl > Duration::from_secs(50))
+    );
+}
+
+async fn fences_count_the_puts_they_stand_for(subject: Subject) {
+    subject
+        .store
+        .set(&key("a"), &entry(1, b"a-value-"), LIFE)
+        .await
+        .unwrap();
+
+    assert_eq!(
+        subject
+            .store
+            .fence(&key("a"), &fence(b"stamp--1"), LIFE)
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        subject
+            .store
+            .fence(&key("a"), &fence(b"stamp--2"), LIFE)
+            .await
+            .unwrap(),
+        2
+    );
+
+    let standing = subject.get(&key("a")).await.unwrap();
+    let mut expected = fence(b"stamp--2");
+    expected[FENCE_COUNT_AT] = 2;
+    assert_eq!(standing, expected);
+    assert_eq!(
+        subject
+            .store
+            .fence(&key("fresh"), &fence(b"stamp--1"), LIFE)
+            .await
+            .unwrap(),
+        1
+    );
+    assert!(
+        subject
+            .store
+            .ttl(&key("fresh"))
+            .await
+            .unwrap()
+            .is_some_and(|ttl| ttl <= LIFE)
+    );
+}
+
+async fn of_many_fences_at_once_each_gets_its_own_count(subject: Subject) {
+    let counts = at_once(&subject, |store, stamp| async move {
+        store.fence(&key("a"), &fence(&stamp), LIFE).await.unwrap()
+    });
+
+    let mut counts = counts.await;
+    counts.sort_unstable();
+    assert_eq!(counts, (1..=32).collect::<Vec<u32>>());
+}
+
+async fn a_conditional_delete_needs_the_stamp(subject: Subject) {
+    subject
+        .store
+        .set(&key("a"), &entry(1, b"stamp--1"), LIFE)
+        .await
+        .unwrap();
+
+    assert!(
+        !subject
+            .store
+            .delete_if(&key("a"), b"another1")
+            .await
+            .unwrap()
+    );
+    assert!(subject.get(&key("a")).await.is_some());
+    assert!(
+        subject
+            .store
+            .delete_if(&key("a"), b"stamp--1")
+            .await
+            .unwrap()
+    );
+
+    assert_eq!(subject.get(&key("a")).await, None);
+}
+
+async fn short_values_bear_the_stamp_they_have(subject: Subject) {
+    subject.store.set(&key("tiny"), b"abc", LIFE).await.unwrap();
+    subject
+        .store
+        .set(&key("short"), b"01234567xyz", LIFE)
+        .await
+        .unwrap();
+
+    assert!(!subject.store.delete_if(&key("short"), b"").await.unwrap());
+    assert!(
+        subject
+            .store
+            .delete_if(&key("short"), b"xyz")
+            .await
+            .unwrap()
+    );
+    assert!(subject.store.delete_if(&key("tiny"), b"").await.unwrap());
+}
+
+async fn an_entry_ends_with_its_life(subject: Subject) {
+    subject
+        .store
+        .set(&key("a"), &entry(1, b"stamp--1"), LIFE)
+        .await
+        .unwrap();
+    assert!(
+        subject
+            .store
+            .ttl(&key("a"))
+            .await
+            .unwrap()
+            .is_some_and(|ttl| ttl > Duration::from_secs(50) && ttl <= LIFE)
+    );
+
+    subject.expire(&key("a"), LIFE);
+
+    assert_eq!(subject.get(&key("a")).await, None);
+    assert_eq!(subject.store.ttl(&key("a")).await.unwrap(), None);
+    assert_eq!(subject.store.delete(&[key("a")]).await.unwrap(), 0);
+    assert_eq!(subject.keys("*").await, Vec::<String>::new());
+    assert_eq!(
+        subject
+            .store
+            .lease(&key("a"), &entry(KIND_LEASE, b"stamp--2"), LIFE)
+            .await
+            .unwrap(),
+        None
+    );
+}
+
+async fn a_life_shorter_than_a_millisecond_is_one(subject: Subject) {
+    subject
+        .store
+        .set(&key("a"), &entry(1, b"stamp--1"), Duration::ZERO)
+        .await
+        .unwrap();
+    subject
+        .store
+        .lease(
+            &key("b"),
+            &entry(KIND_LEASE, b"stamp--1"),
+            Duration::from_nanos(1),
+        )
+        .await
+        .unwrap();
+
+    assert!(
+        subject
+            .store
+            .ttl(&key("a"))
+            .await
+            .unwrap()
+            .is_none_or(|ttl| ttl <= Duration::from_millis(1))
+    );
+}
+
+async fn a_closed_store_is_unavailable(subject: Subject) {
+    subject.store.set(&key("a"), b"entry", LIFE).await.unwrap();
+
+    subject.store.close().await;
+
+    let kinds = [
+        subject.store.get(&key("a"), 0).await.unwrap_err().kind(),
+        subject
+            .store
+            .set(&key("a"), b"entry", LIFE)
+            .await
+            .unwrap_err()
+            .kind(),
+        subject.store.delete(&[key("a")]).await.unwrap_err().kind(),
+        subject.store.probe().await.unwrap_err().kind(),
+    ];
+    assert_eq!(kinds, [ErrorKind::Unavailable; 4]);
+}

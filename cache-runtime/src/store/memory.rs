@@ -1,0 +1,432 @@
+//! The whole backend when there is no Redis: entries in this process, bounded by weight.
+//!
+//! Sharded maps behind mutexes, and the clock algorithm to choose what has to go. A concurrent cache crate was weighed and
+//! left out: every write here is a comparison and a step in one, under the lock of its shard, and with such a lock the rest
+//! of a cache is the little that follows.
+
+mod shard;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use self::shard::{Shard, Slot};
+use super::{BoxFuture, ServerInfo, Store};
+use crate::clock::Clock;
+use crate::entry::{FENCE_COUNT_AT, HEAD, is_claim, stamp_of};
+use crate::error::{Error, ErrorKind};
+use crate::key::{Key, Pattern};
+use crate::metrics::PoolStats;
+
+/// A shard is never smaller, so that a large value fits into one.
+const SHARD_BYTES: usize = 8 << 20;
+const MOST_SHARDS: usize = 16;
+
+/// Keeps entries in this process.
+#[derive(Debug)]
+pub(crate) struct MemoryStore {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    clock: Clock,
+    closed: AtomicBool,
+}
+
+impl MemoryStore {
+    /// Holds at most `capacity` bytes of keys, entries and what they cost beside.
+    pub(crate) fn new(capacity: usize, clock: Clock) -> Self {
+        let shards = (capacity / SHARD_BYTES).clamp(1, MOST_SHARDS);
+        let each = capacity / shards;
+        Self {
+            shards: (0..shards).map(|_| Mutex::new(Shard::new(each))).collect(),
+            hasher: RandomState::new(),
+            clock,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// How many entries there are and how many bytes they weigh; those that expired and were not missed yet included.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        self.shards
+            .iter()
+            .map(lock)
+            .fold((0, 0), |(entries, bytes), shard| {
+                (entries + shard.places.len(), bytes + shard.bytes)
+            })
+    }
+
+    fn done<'a, T: Send + 'a>(
+        &'a self,
+        step: impl FnOnce() -> T + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, Error>> {
+        Box::pin(async move {
+            match self.closed.load(Ordering::Relaxed) {
+                true => Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the cache was shut down",
+                )),
+                false => Ok(step()),
+            }
+        })
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        let index = self.hasher.hash_one(key.as_str()) % self.shards.len() as u64;
+        lock(&self.shards[index as usize])
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.now_millis()
+    }
+
+    fn end_of(&self, life: Duration) -> u64 {
+        self.now()
+            .saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1))
+    }
+
+    fn read(&self, key: &Key) -> Option<Vec<u8>> {
+        let entry = self
+            .shard(key)
+            .get(key.as_str(), self.now())
+            .map(|slot| slot.entry.clone());
+        // Copied without the lock.
+        entry.map(|entry| entry.to_vec())
+    }
+
+    fn write(&self, key: &Key, entry: &[u8], life: Duration) {
+        self.shard(key)
+            .put(key.as_str(), entry.into(), self.end_of(life), self.now());
+    }
+}
+
+impl Store for MemoryStore {
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        _expected: usize,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
+        self.done(move || self.read(key))
+    }
+
+    fn get_many<'a>(
+        &'a self,
+        keys: &'a [Key],
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Error>> {
+        self.done(move || keys.iter().map(|key| self.read(key)).collect())
+    }
+
+    fn lease<'a>(
+        &'a self,
+        key: &'a Key,
+        lease: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
+        self.done(move || {
+            let mut shard = self.shard(key);
+            let now = self.now();
+            let there = shard.get(key.as_str(), now).map(|slot| slot.entry.clone());
+            if there.is_none() {
+                shard.put(key.as_str(), lease.into(), self.end_of(life), now);
+            }
+            there.map(|entry| entry.to_vec())
+        })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.done(move || {
+            let end = self.end_of(life);
+            let mut shard = self.shard(key);
+            match shard
+                .get(key.as_str(), self.now())
+                .filter(|slot| stamp_of(&slot.entry) == stamp)
+            {
+                Some(slot) => {
+                    slot.end = end;
+                    true
+                }
+                None => false,
+            }
+        })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+        entry: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.done(move || {
+            let mut shard = self.shard(key);
+            let now = self.now();
+            let is_same = shard
+                .get(key.as_str(), now)
+                .is_some_and(|slot| stamp_of(&slot.entry) == stamp);
+            if is_same {
+                shard.put(key.as_str(), entry.into(), self.end_of(life), now);
+            }
+            is_same
+        })
+    }
+
+    fn fence<'a>(
+        &'a self,
+        key: &'a Key,
+        fence: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<u32, Error>> {
+        self.done(move || {
+            let mut shard = self.shard(key);
+            let now = self.now();
+            let head = ..fence.len().min(HEAD);
+            let standing = shard
+                .get(key.as_str(), now)
+                .filter(|slot| slot.entry.starts_with(&fence[head]));
+            let count = standing
+                .and_then(|slot| fence_count(&slot.entry))
+                .map_or(1, |count| count.saturating_add(1));
+            let mut fence = fence.to_vec();
+            if let Some(place) = fence.get_mut(FENCE_COUNT_AT..FENCE_COUNT_AT + 4) {
+                place.copy_from_slice(&count.to_le_bytes());
+            }
+            shard.put(key.as_str(), fence.into(), self.end_of(life), now);
+            count
+        })
+    }
+
+    #[cfg(test)]
+    fn set<'a>(
+        &'a self,
+        key: &'a Key,
+        entry: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        self.done(move || self.write(key, entry, life))
+    }
+
+    fn set_many<'a>(
+        &'a self,
+        entries: &'a [(Key, Vec<u8>)],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        self.done(move || {
+            for (key, entry) in entries {
+                self.write(key, entry, life);
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64, Error>> {
+        self.done(move || {
+            keys.iter()
+                .map(|key| u64::from(self.shard(key).remove(key.as_str(), self.now())))
+                .sum()
+        })
+    }
+
+    fn delete_if<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: &'a [u8],
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.done(move || {
+            let mut shard = self.shard(key);
+            let now = self.now();
+            let is_same = shard
+                .get(key.as_str(), now)
+                .is_some_and(|slot| stamp_of(&slot.entry) == stamp);
+            is_same && shard.remove(key.as_str(), now)
+        })
+    }
+
+    fn delete_slice<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        _cursor: u64,
+    ) -> BoxFuture<'a, Result<(u64, u64), Error>> {
+        self.done(move || {
+            let mut removed = 0;
+            for shard in &self.shards {
+                let mut shard = lock(shard);
+                let now = self.now();
+                let names: Vec<_> = shard
+                    .places
+                    .keys()
+                    .filter(|name| pattern.matches(name))
+                    .cloned()
+                    .collect();
+                removed += names
+                    .iter()
+                    .map(|name| u64::from(shard.remove(name, now)))
+                    .sum::<u64>();
+            }
+            (0, removed)
+        })
+    }
+
+    fn key_slice<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        _cursor: u64,
+    ) -> BoxFuture<'a, Result<(u64, Vec<String>), Error>> {
+        self.done(move || {
+            let mut names = Vec::new();
+            for shard in &self.shards {
+                let shard = lock(shard);
+                let now = self.now();
+                let listed = |slot: &&Slot| {
+                    slot.end > now && !is_claim(&slot.entry) && pattern.matches(&slot.name)
+                };
+                names.extend(
+                    shard
+                        .slots
+                        .iter()
+                        .flatten()
+                        .filter(listed)
+                        .map(|slot| slot.name.to_string()),
+                );
+            }
+            (0, names)
+        })
+    }
+
+    #[cfg(test)]
+    fn ttl<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Duration>, Error>> {
+        self.done(move || {
+            let now = self.now();
+            self.shard(key)
+                .get(key.as_str(), now)
+                .map(|slot| Duration::from_millis(slot.end - now))
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.done(move || ())
+    }
+
+    fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
+        self.done(move || None)
+    }
+
+    fn pool(&self) -> Option<PoolStats> {
+        None
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.closed.store(true, Ordering::Relaxed);
+            for shard in &self.shards {
+                let mut shard = lock(shard);
+                *shard = Shard::new(shard.capacity);
+            }
+        })
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn fence_count(entry: &[u8]) -> Option<u32> {
+    let bytes = entry.get(FENCE_COUNT_AT..FENCE_COUNT_AT + 4)?;
+    bytes.try_into().ok().map(u32::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn the_store_never_weighs_more_than_its_capacity() {
+        let store = MemoryStore::new(100_000, Clock::default());
+
+        for n in 0..1_000 {
+            store.set(&key(n), &[0; 900], LIFE).await.unwrap();
+            assert!(store.usage().1 <= 100_000);
+        }
+
+        let (entries, bytes) = store.usage();
+        assert!(
+            entries > 80 && bytes > 90_000,
+            "{entries} entries of {bytes} bytes"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_in_use_outlives_what_is_not() {
+        let store = MemoryStore::new(100_000, Clock::default());
+        store.set(&key(0), &[7; 900], LIFE).await.unwrap();
+
+        for n in 1..1_000 {
+            store.set(&key(n), &[0; 900], LIFE).await.unwrap();
+            assert!(
+                store.get(&key(0), 0).await.unwrap().is_some(),
+                "gone after {n}"
+            );
+        }
+
+        assert_eq!(store.get(&key(1), 0).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_has_expired_goes_before_what_is_in_use() {
+        let clock = Clock::default();
+        let store = MemoryStore::new(100_000, clock.clone());
+        for n in 0..50 {
+            store.set(&key(n), &[0; 900], LIFE / 2).await.unwrap();
+            store.set(&key(100 + n), &[0; 700], LIFE).await.unwrap();
+        }
+
+        clock.advance(LIFE / 2);
+        for n in 0..40 {
+            store.set(&key(200 + n), &[0; 900], LIFE).await.unwrap();
+            for n in 0..50 {
+                assert!(store.get(&key(100 + n), 0).await.unwrap().is_some());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entry_larger_than_all_room_is_not_kept_and_replaces_what_was_there() {
+        let store = MemoryStore::new(10_000, Clock::default());
+        store.set(&key(0), b"small", LIFE).await.unwrap();
+        store.set(&key(1), b"small", LIFE).await.unwrap();
+
+        store.set(&key(0), &[0; 20_000], LIFE).await.unwrap();
+
+        assert_eq!(store.get(&key(0), 0).await.unwrap(), None);
+        assert!(store.get(&key(1), 0).await.unwrap().is_some());
+        assert_eq!(store.usage().0, 1);
+    }
+
+    #[tokio::test]
+    async fn weight_is_given_back() {
+        let store = MemoryStore::new(64 << 20, Clock::default());
+        for round in 0..3 {
+            for n in 0..100 {
+                store
+                    .set(&key(n), &vec![0; 100 * (round + 1)], LIFE)
+                    .await
+                    .unwrap();
+            }
+        }
+
+        let keys: Vec<_> = (0..100).map(key).collect();
+        assert_eq!(store.delete(&keys).await.unwrap(), 100);
+
+        assert_eq!(store.usage(), (0, 0));
+    }
+
+    fn key(n: u32) -> Key {
+        Key::render("dev_", |key| {
+            key.text(&n.to_string());
+        })
+    }
+}

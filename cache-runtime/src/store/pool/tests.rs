@@ -1,0 +1,419 @@
+//! The pool, against real servers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::{COMMANDS, Pool};
+use crate::config::Config;
+use crate::error::ErrorKind;
+use crate::store::Store;
+use crate::store::connection::Connection;
+use crate::store::redis::RedisStore;
+use crate::store::support::{ask, cause, config, key, server, until};
+use crate::testing::RedisServer;
+
+const LIFE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn nothing_is_opened_and_nothing_waits_before_a_probe() {
+    let server = server();
+    let store = RedisStore::new(&config(&server)).unwrap();
+
+    let asked = Instant::now();
+    let error = store.get(&key("a"), 0).await.unwrap_err();
+
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(asked.elapsed() < Duration::from_millis(100));
+    assert_eq!(clients(&server), 0);
+}
+
+#[tokio::test]
+async fn a_probe_opens_one_and_the_keeper_fills_to_the_minimum() {
+    let server = server();
+    let store = RedisStore::new(&config(&server)).unwrap();
+
+    store.probe().await.unwrap();
+    assert!(store.get(&key("a"), 0).await.is_ok());
+
+    until("five are open", || store.pool().unwrap().open == 5).await;
+    assert_eq!(clients(&server), 5);
+    assert_eq!(store.pool().unwrap().max, 50);
+}
+
+#[tokio::test]
+async fn the_pool_grows_when_it_is_crowded_and_never_beyond_its_maximum() {
+    let server = server();
+    let before = connections(&server);
+    let pool = open(Config {
+        pool_min: 1,
+        pool_max: 3,
+        ..patient(&server)
+    })
+    .await;
+
+    let first: Vec<_> = (0..COMMANDS).map(|_| pool.ticket(0).unwrap()).collect();
+    assert_eq!(pool.stats().open, 1);
+    let mut more: Vec<_> = (0..10).map(|_| pool.ticket(0).unwrap()).collect();
+    until("a second is open", || pool.stats().open == 2).await;
+    more.extend((0..4 * COMMANDS).map(|_| pool.ticket(0).unwrap()));
+    until("a third is open", || pool.stats().open == 3).await;
+    more.extend((0..4 * COMMANDS).map(|_| pool.ticket(0).unwrap()));
+    pool.probe().await.unwrap();
+
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.open, stats.opened, stats.in_flight),
+        (3, 3, first.len() + more.len())
+    );
+    assert!(stats.utilisation > 2.5, "{stats:?}");
+    // One more is the question itself.
+    assert_eq!(connections(&server), before + 3 + 1);
+    drop((first, more));
+    assert_eq!((pool.stats().in_flight, pool.stats().utilisation), (0, 0.0));
+}
+
+#[tokio::test]
+async fn large_replies_fill_a_connection_sooner() {
+    let server = server();
+    let pool = open(Config {
+        pool_min: 2,
+        ..patient(&server)
+    })
+    .await;
+    until("two are open", || pool.stats().open == 2).await;
+
+    let _tickets: Vec<_> = (0..12).map(|_| pool.ticket(100 << 10).unwrap()).collect();
+
+    let loads: Vec<_> = pool
+        .lanes()
+        .data
+        .iter()
+        .map(|connection| connection.load().commands)
+        .collect();
+    assert_eq!(loads, [10, 2]);
+}
+
+#[tokio::test]
+async fn bulk_work_gets_a_connection_of_its_own() {
+    let server = server();
+    let pool = open(Config {
+        pool_min: 1,
+        ..patient(&server)
+    })
+    .await;
+
+    let early = pool.bulk_ticket().unwrap();
+    until("a bulk connection is open", || pool.lanes().bulk.is_some()).await;
+    let late = [pool.bulk_ticket().unwrap(), pool.ticket(1 << 20).unwrap()];
+
+    let bulk = pool.lanes().bulk.clone().unwrap();
+    assert_eq!(bulk.load().commands, 2);
+    assert_eq!(data(&pool)[0].load().commands, 1);
+    drop((early, late));
+}
+
+#[tokio::test]
+async fn connections_above_the_minimum_close_when_unused() {
+    let server = server();
+    let idle = Duration::from_millis(50);
+    let pool = open(Config {
+        pool_min: 2,
+        pool_max: 5,
+        pool_idle: idle,
+        ..patient(&server)
+    })
+    .await;
+    let mut busy = Vec::new();
+    until("the pool has grown", || {
+        busy.extend((0..COMMANDS).map(|_| pool.ticket(0).unwrap()));
+        pool.stats().open == 5
+    })
+    .await;
+    drop(busy);
+
+    until("the unused are closed", || clients(&server) == 2).await;
+    assert_eq!((pool.stats().open, pool.stats().lost), (2, 0));
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closed_is_replaced() {
+    let server = server();
+    let store = RedisStore::new(&config(&server)).unwrap();
+    store.probe().await.unwrap();
+    until("five are open", || store.pool().unwrap().open == 5).await;
+
+    let list: String = ask(&server, &["CLIENT", "LIST"]);
+    let line = list
+        .lines()
+        .find(|line| line.contains("name=cache-runtime"))
+        .unwrap();
+    let id = line.split(' ').next().unwrap().trim_start_matches("id=");
+    assert_eq!(ask::<u32>(&server, &["CLIENT", "KILL", "ID", id]), 1);
+
+    until("it is replaced", || {
+        store
+            .pool()
+            .is_some_and(|pool| pool.lost == 1 && pool.open == 5)
+    })
+    .await;
+    assert!(store.get(&key("a"), 0).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_read_under_way_on_a_lost_connection_is_tried_once_more_and_a_write_is_not() {
+    let server = server();
+    let (store, pool) = store_and_pool(Config {
+        pool_min: 2,
+        pool_max: 2,
+        ..patient(&server)
+    })
+    .await;
+    until("two are open", || pool.stats().open == 2).await;
+    store.set(&key("a"), b"value", LIFE).await.unwrap();
+    server.stop().unwrap();
+
+    let read = tokio::spawn({
+        let store = store.clone();
+        async move { store.get(&key("a"), 0).await }
+    });
+    let write = tokio::spawn({
+        let store = store.clone();
+        async move { store.set(&key("b"), b"value", LIFE).await }
+    });
+    until("both are under way", || pool.stats().in_flight == 2).await;
+    data(&pool)[0].lose("the test took it away");
+
+    assert_eq!(
+        write.await.unwrap().unwrap_err().kind(),
+        ErrorKind::Connection
+    );
+    server.resume().unwrap();
+    assert_eq!(read.await.unwrap().unwrap(), Some(b"value".to_vec()));
+}
+
+#[tokio::test]
+async fn a_silent_server_loses_its_connections_and_what_is_under_way_fails() {
+    let server = server();
+    let store = RedisStore::new(&Config {
+        command_timeout: Duration::from_millis(100),
+        ..config(&server)
+    })
+    .unwrap();
+    store.probe().await.unwrap();
+    until("five are open", || store.pool().unwrap().open == 5).await;
+
+    server.stop().unwrap();
+    let answer = timeout(Duration::from_secs(5), store.delete(&[key("a")])).await;
+    server.resume().unwrap();
+
+    let error = answer.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    assert!(cause(&error).contains("no answer"), "{error:?}");
+    store.probe().await.unwrap();
+    assert!(store.get(&key("a"), 0).await.is_ok());
+}
+
+#[tokio::test]
+async fn one_probe_finds_out_that_all_connections_are_dead() {
+    let server = server();
+    let pool = open(Config {
+        command_timeout: Duration::from_millis(100),
+        ..config(&server)
+    })
+    .await;
+    until("five are open", || pool.stats().open == 5).await;
+
+    server.stop().unwrap();
+    let error = pool.probe().await.unwrap_err();
+    server.resume().unwrap();
+
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert_eq!(pool.stats().open, 0);
+    pool.probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn callers_that_go_away_do_not_cost_a_connection() {
+    let server = server();
+    let (store, pool) = store_and_pool(Config {
+        pool_min: 1,
+        command_timeout: Duration::from_millis(100),
+        ..config(&server)
+    })
+    .await;
+    let before = data(&pool)[0].progress();
+
+    drop(timeout(Duration::ZERO, store.delete(&[key("a")])).await);
+    drop(pool.ticket(0));
+    assert!(data(&pool)[0].is_owed());
+
+    until("a ping clears the doubt", || !data(&pool)[0].is_owed()).await;
+    assert!(data(&pool)[0].progress() > before);
+    assert_eq!((pool.stats().open, pool.stats().lost), (1, 0));
+}
+
+#[tokio::test]
+async fn healthy_connections_are_asked_for_a_sign_of_life() {
+    let server = server();
+    let health_interval = Duration::from_millis(20);
+    let pool = open(Config {
+        pool_min: 1,
+        health_interval,
+        ..config(&server)
+    })
+    .await;
+    let before = data(&pool)[0].progress();
+
+    until("three pings were answered", || {
+        data(&pool)[0].progress() >= before + 3
+    })
+    .await;
+
+    assert_eq!((data(&pool)[0].answers(), pool.stats().lost), (0, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_goes_and_comes_back_is_found_by_a_probe() {
+    let mut server = server();
+    let store = RedisStore::new(&config(&server)).unwrap();
+    store.probe().await.unwrap();
+    until("five are open", || store.pool().unwrap().open == 5).await;
+
+    server.kill();
+    until("none is open", || store.pool().unwrap().open == 0).await;
+    assert_eq!(
+        store.get(&key("a"), 0).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        store.probe().await.unwrap_err().kind(),
+        ErrorKind::Connection
+    );
+    server.restart().unwrap();
+    store.probe().await.unwrap();
+
+    until("five are open again", || store.pool().unwrap().open == 5).await;
+}
+
+#[tokio::test]
+async fn a_server_that_became_a_replica_counts_as_lost() {
+    let server = server();
+    let store = RedisStore::new(&config(&server)).unwrap();
+    store.probe().await.unwrap();
+    let () = ask(&server, &["REPLICAOF", "127.0.0.1", "1"]);
+
+    let error = store.set(&key("a"), b"entry", LIFE).await.unwrap_err();
+
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    assert!(cause(&error).contains("READONLY"), "{error:?}");
+}
+
+#[tokio::test]
+async fn closing_fails_what_is_under_way() {
+    let server = server();
+    let (store, pool) = store_and_pool(patient(&server)).await;
+    server.stop().unwrap();
+    let read = tokio::spawn({
+        let store = store.clone();
+        async move { store.get(&key("a"), 0).await }
+    });
+    until("it is under way", || pool.stats().in_flight == 1).await;
+
+    store.close().await;
+
+    let error = timeout(Duration::from_secs(5), read)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    server.resume().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+}
+
+#[tokio::test]
+async fn a_closed_or_dropped_store_leaves_nothing_open() {
+    let server = server();
+    let (closed, dropped) = (
+        RedisStore::new(&config(&server)).unwrap(),
+        RedisStore::new(&config(&server)).unwrap(),
+    );
+    closed.probe().await.unwrap();
+    dropped.probe().await.unwrap();
+    until("ten are open", || clients(&server) == 10).await;
+
+    closed.close().await;
+    drop(dropped);
+
+    until("none is open", || clients(&server) == 0).await;
+    assert_eq!(
+        closed.get(&key("a"), 0).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        closed.probe().await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(closed.pool().unwrap().open, 0);
+}
+
+#[test]
+fn a_store_outlives_the_runtime_that_it_began_on() {
+    let server = server();
+    let store = RedisStore::new(&config(&server)).unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    runtime().block_on(store.probe()).unwrap();
+
+    runtime().block_on(async {
+        assert!(store.get(&key("a"), 0).await.is_err());
+        store.probe().await.unwrap();
+        assert!(store.get(&key("a"), 0).await.is_ok());
+        until("five are open", || store.pool().unwrap().open == 5).await;
+    });
+}
+
+/// A watchdog that leaves tickets alone which the test holds and never answers.
+fn patient(server: &RedisServer) -> Config {
+    Config {
+        command_timeout: Duration::from_secs(60),
+        ..config(server)
+    }
+}
+
+async fn open(config: Config) -> Arc<Pool> {
+    store_and_pool(config).await.1
+}
+
+async fn store_and_pool(config: Config) -> (Arc<RedisStore>, Arc<Pool>) {
+    let store = Arc::new(RedisStore::new(&config).unwrap());
+    store.probe().await.unwrap();
+    let pool = store.connections().clone();
+    (store, pool)
+}
+
+fn data(pool: &Pool) -> Vec<Arc<Connection>> {
+    pool.lanes().data.clone()
+}
+
+fn clients(server: &RedisServer) -> usize {
+    ask::<String>(server, &["CLIENT", "LIST"])
+        .lines()
+        .filter(|line| line.contains("name=cache-runtime"))
+        .count()
+}
+
+/// How many the server has ever accepted.
+fn connections(server: &RedisServer) -> usize {
+    ask::<String>(server, &["INFO", "stats"])
+        .lines()
+        .find_map(|line| line.strip_prefix("total_connections_received:"))
+        .and_then(|number| number.parse().ok())
+        .unwrap()
+}

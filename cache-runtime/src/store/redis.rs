@@ -1,0 +1,435 @@
+//! Entries in Redis 7 or newer (`SET` with both `NX` and `GET`): commands and scripts, blind to where the server is.
+
+mod scripts;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Value};
+
+use self::scripts::{DELETE_IF, FENCE, RENEW, REPLACE};
+use super::pool::Pool;
+use super::reply::{self, Failure};
+use super::{BoxFuture, ServerInfo, Store};
+use crate::config::Config;
+use crate::entry::{FENCE_COUNT_AT, HEAD, is_claim};
+use crate::error::Error;
+use crate::key::{Key, Pattern};
+use crate::metrics::PoolStats;
+
+/// Commands in one pipeline: enough to be cheap, few enough that others are not held up.
+const SLICE: usize = 500;
+/// Bytes in one pipeline, for the same reason.
+const SLICE_BYTES: usize = 1 << 20;
+/// Keys that one step of a scan looks at. From 100 to 500 the others' slowest answers stay what they are; with 1,000 they
+/// take five times as long.
+const SCAN_COUNT: usize = 250;
+/// What to plan for where the size of an entry is not known.
+const USUAL_ENTRY: usize = 1 << 10;
+
+/// Keeps entries in one Redis.
+#[derive(Debug)]
+pub(crate) struct RedisStore {
+    pool: Arc<Pool>,
+}
+
+impl RedisStore {
+    /// Connects to nothing: the first [`probe`](Store::probe) does, on the runtime that it runs on.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            pool: Arc::new(Pool::new(config)?),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn connections(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    async fn ask(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
+        self.pool.ticket(bytes)?.ask(command).await
+    }
+
+    async fn ask_all(&self, commands: &Pipeline, bytes: usize) -> Result<Vec<Value>, Failure> {
+        self.pool.ticket(bytes)?.ask_all(commands).await
+    }
+
+    /// For a command that changes nothing: if its connection is lost under it, it is tried once on another.
+    async fn read(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
+        match self.ask(command, bytes).await {
+            Err(Failure::Lost(reason)) => match self.ask(command, bytes).await {
+                Err(Failure::Unavailable) => Err(Failure::Lost(reason)),
+                second => second,
+            },
+            first => first,
+        }
+    }
+
+    async fn fetch_slice(
+        &self,
+        keys: &[Key],
+        whole: usize,
+    ) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+        let mut command = redis::cmd("MGET");
+        for key in keys {
+            command.arg(key.as_str());
+        }
+        let values = reply::array(self.read(&command, whole).await?)?;
+        if values.len() != keys.len() {
+            return Err(Failure::Nonsense("as many values as keys"));
+        }
+        values.into_iter().map(reply::bytes).collect()
+    }
+
+    /// One step of a scan: the next cursor, and the names that are meant.
+    async fn scan(&self, pattern: &Pattern, cursor: u64) -> Result<(u64, Vec<String>), Failure> {
+        let mut command = redis::cmd("SCAN");
+        command
+            .arg(cursor)
+            .arg("MATCH")
+            .arg(pattern.as_glob())
+            .arg("COUNT")
+            .arg(SCAN_COUNT);
+        let (next, names) = reply::page(self.pool.bulk_ticket()?.ask(&command).await?)?;
+        // Redis matched the glob; this second look keeps other prefixes and reserved roots safe.
+        let is_meant = |name: &String| pattern.matches(name);
+        let names = names
+            .into_iter()
+            .filter_map(|name| String::from_utf8(name).ok());
+        Ok((next, names.filter(is_meant).collect()))
+    }
+
+    async fn unlink(&self, names: &[String]) -> Result<u64, Failure> {
+        if names.is_empty() {
+            return Ok(0);
+        }
+        let mut command = redis::cmd("UNLINK");
+        command.arg(names);
+        reply::count(self.pool.bulk_ticket()?.ask(&command).await?)
+    }
+
+    /// Those of the names that are neither leases nor fences.
+    async fn listed(&self, names: Vec<String>) -> Result<Vec<String>, Failure> {
+        if names.is_empty() {
+            return Ok(names);
+        }
+        let mut pipeline = Pipeline::with_capacity(names.len());
+        for name in &names {
+            pipeline.cmd("GETRANGE").arg(name).arg(0).arg(HEAD - 1);
+        }
+        let heads = self.pool.bulk_ticket()?.ask_all(&pipeline).await?;
+        // What is no string is another program's, and neither a lease nor a fence.
+        let is_listed = |head: &Value| !matches!(head, Value::BulkString(head) if is_claim(head));
+        let names = names
+            .into_iter()
+            .zip(heads)
+            .filter(|(_, head)| is_listed(head));
+        Ok(names.map(|(name, _)| name).collect())
+    }
+}
+
+impl Store for RedisStore {
+    fn get<'a>(
+        &'a self,
+        key: &'a Key,
+        expected: usize,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
+        Box::pin(async move {
+            let mut command = Cmd::with_capacity(2, 3 + key.as_str().len());
+            command.arg("GET").arg(key.as_str());
+            let answer = self.read(&command, expected).await.and_then(reply::bytes);
+            answer.map_err(|failure| failure.during(|| format!("get of `{}`", key.as_str())))
+        })
+    }
+
+    fn get_many<'a>(
+        &'a self,
+        keys: &'a [Key],
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Error>> {
+        Box::pin(async move {
+            let mut values = Vec::with_capacity(keys.len());
+            for slice in keys.chunks(SLICE) {
+                let found = self.fetch_slice(slice, slice.len() * USUAL_ENTRY).await;
+                values.extend(
+                    found.map_err(|failure| {
+                        failure.during(|| format!("get of {} keys", keys.len()))
+                    })?,
+                );
+            }
+            Ok(values)
+        })
+    }
+
+    fn lease<'a>(
+        &'a self,
+        key: &'a Key,
+        lease: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
+        Box::pin(async move {
+            let mut command = redis::cmd("SET");
+            command
+                .arg(key.as_str())
+                .arg(lease)
+                .arg("NX")
+                .arg("GET")
+                .arg("PX")
+                .arg(millis(life));
+            let answer = self.ask(&command, USUAL_ENTRY).await.and_then(reply::bytes);
+            answer.map_err(|failure| failure.during(|| format!("lease of `{}`", key.as_str())))
+        })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let arguments = |command: &mut Cmd| {
+                command.arg(&stamp[..]).arg(millis(life));
+            };
+            self.run(&RENEW, key, arguments, 0)
+                .await
+                .map(is_one)
+                .map_err(|failure| failure.during(|| format!("renewal of `{}`", key.as_str())))
+        })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+        entry: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let arguments = |command: &mut Cmd| {
+                command.arg(&stamp[..]).arg(entry).arg(millis(life));
+            };
+            self.run(&REPLACE, key, arguments, entry.len())
+                .await
+                .map(is_one)
+                .map_err(|failure| failure.during(|| format!("fill of `{}`", key.as_str())))
+        })
+    }
+
+    fn fence<'a>(
+        &'a self,
+        key: &'a Key,
+        fence: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<u32, Error>> {
+        Box::pin(async move {
+            let arguments = |command: &mut Cmd| {
+                command
+                    .arg(fence)
+                    .arg(millis(life))
+                    .arg(HEAD)
+                    .arg(FENCE_COUNT_AT);
+            };
+            self.run(&FENCE, key, arguments, 0)
+                .await
+                .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+                .map_err(|failure| failure.during(|| format!("fence of `{}`", key.as_str())))
+        })
+    }
+
+    #[cfg(test)]
+    fn set<'a>(
+        &'a self,
+        key: &'a Key,
+        entry: &'a [u8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let answer = self.ask(&set(key, entry, life), 2 * entry.len()).await;
+            answer
+                .map(drop)
+                .map_err(|failure| failure.during(|| format!("set of `{}`", key.as_str())))
+        })
+    }
+
+    fn set_many<'a>(
+        &'a self,
+        entries: &'a [(Key, Vec<u8>)],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let during =
+                |failure: Failure| failure.during(|| format!("set of {} keys", entries.len()));
+            let mut rest = entries;
+            while !rest.is_empty() {
+                let (slice, after) = rest.split_at(slice_len(rest));
+                let mut pipeline = Pipeline::with_capacity(slice.len());
+                let mut bytes = 0;
+                for (key, entry) in slice {
+                    pipeline.add_command(set(key, entry, life));
+                    bytes += 2 * entry.len();
+                }
+                let answers = self.ask_all(&pipeline, bytes).await.map_err(during)?;
+                answers
+                    .into_iter()
+                    .try_for_each(|answer| reply::ok(answer).map(drop))
+                    .map_err(during)?;
+                rest = after;
+            }
+            Ok(())
+        })
+    }
+
+    fn delete<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64, Error>> {
+        Box::pin(async move {
+            let mut removed = 0;
+            for slice in keys.chunks(SLICE) {
+                let mut command = redis::cmd("UNLINK");
+                for key in slice {
+                    command.arg(key.as_str());
+                }
+                let count = self
+                    .ask(&command, slice.len() * USUAL_ENTRY)
+                    .await
+                    .and_then(reply::count);
+                removed += count.map_err(|failure| {
+                    failure.during(|| match keys {
+                        [key] => format!("delete of `{}`", key.as_str()),
+                        _ => format!("delete of {} keys", keys.len()),
+                    })
+                })?;
+            }
+            Ok(removed)
+        })
+    }
+
+    fn delete_if<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: &'a [u8],
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let arguments = |command: &mut Cmd| {
+                command.arg(stamp);
+            };
+            self.run(&DELETE_IF, key, arguments, 0)
+                .await
+                .map(is_one)
+                .map_err(|failure| failure.during(|| format!("delete of `{}`", key.as_str())))
+        })
+    }
+
+    fn delete_slice<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        cursor: u64,
+    ) -> BoxFuture<'a, Result<(u64, u64), Error>> {
+        Box::pin(async move {
+            let slice = async {
+                let (next, names) = self.scan(pattern, cursor).await?;
+                Ok((next, self.unlink(&names).await?))
+            };
+            slice.await.map_err(|failure: Failure| {
+                failure.during(|| format!("delete of `{}`", pattern.as_glob()))
+            })
+        })
+    }
+
+    fn key_slice<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+        cursor: u64,
+    ) -> BoxFuture<'a, Result<(u64, Vec<String>), Error>> {
+        Box::pin(async move {
+            let slice = async {
+                let (next, names) = self.scan(pattern, cursor).await?;
+                Ok((next, self.listed(names).await?))
+            };
+            slice.await.map_err(|failure: Failure| {
+                failure.during(|| format!("list of `{}`", pattern.as_glob()))
+            })
+        })
+    }
+
+    #[cfg(test)]
+    fn ttl<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Duration>, Error>> {
+        Box::pin(async move {
+            // STRLEN is there for its complaint about what is no string: PTTL takes anything.
+            let mut pipeline = Pipeline::with_capacity(2);
+            pipeline
+                .cmd("STRLEN")
+                .arg(key.as_str())
+                .cmd("PTTL")
+                .arg(key.as_str());
+            let life = self.ask_all(&pipeline, 0).await.and_then(|answers| {
+                let mut life = -2;
+                for answer in answers {
+                    life = reply::integer(answer)?;
+                }
+                Ok(life)
+            });
+            match life.map_err(|failure| failure.during(|| format!("ttl of `{}`", key.as_str())))? {
+                -2 => Ok(None),
+                // Somebody else took its expiry away.
+                -1 => Ok(Some(Duration::MAX)),
+                millis => Ok(Some(Duration::from_millis(millis.unsigned_abs()))),
+            }
+        })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.pool.probe())
+    }
+
+    fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
+        Box::pin(async move {
+            let answer = self
+                .read(redis::cmd("INFO").arg("default"), USUAL_ENTRY)
+                .await
+                .and_then(reply::text);
+            answer
+                .map(|info| Some(reply::server_info(&info)))
+                .map_err(|failure| failure.during(|| "info of the server".to_owned()))
+        })
+    }
+
+    fn pool(&self) -> Option<PoolStats> {
+        Some(self.pool.stats())
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.pool.close() })
+    }
+}
+
+/// `GET` is there for its complaint about what is no string: a bare `SET` would replace another program's list.
+fn set(key: &Key, entry: &[u8], life: Duration) -> Cmd {
+    let mut command = redis::cmd("SET");
+    command
+        .arg(key.as_str())
+        .arg(entry)
+        .arg("GET")
+        .arg("PX")
+        .arg(millis(life));
+    command
+}
+
+/// How many of the entries make up one pipeline; at least one.
+fn slice_len(entries: &[(Key, Vec<u8>)]) -> usize {
+    let mut bytes = 0;
+    let fits = |(_, entry): &&(Key, Vec<u8>)| {
+        bytes += entry.len();
+        bytes <= SLICE_BYTES
+    };
+    entries.iter().take(SLICE).take_while(fits).count().max(1)
+}
+
+/// Redis refuses a life of nothing.
+fn millis(life: Duration) -> u64 {
+    u64::try_from(life.as_millis())
+        .unwrap_or(u64::MAX)
+        .clamp(1, 1 << 50)
+}
+
+fn is_one(number: i64) -> bool {
+    number == 1
+}

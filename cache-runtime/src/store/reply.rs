@@ -1,0 +1,207 @@
+//! What Redis answered, or why it did not, in our own words.
+
+use redis::{ServerError, ServerErrorKind, Value};
+
+use super::ServerInfo;
+use crate::error::{Error, ErrorKind};
+
+/// Why a command has no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No connection is open: nothing was sent.
+    Unavailable,
+    /// The connection was lost while the command was under way.
+    Lost(String),
+    /// The server answered with an error.
+    Refused(ServerError),
+    /// The server answered with something that the command cannot answer.
+    Nonsense(&'static str),
+}
+
+impl Failure {
+    /// In the words of the operation that failed, such as "get of `dev_event:42`".
+    pub(super) fn during(self, operation: impl FnOnce() -> String) -> Error {
+        let operation = operation();
+        match self {
+            Self::Unavailable => Error::new(
+                ErrorKind::Unavailable,
+                format!("{operation}: no connection to Redis is open"),
+            ),
+            Self::Lost(reason) => Error::new(
+                ErrorKind::Connection,
+                format!("{operation}: the connection to Redis was lost"),
+            )
+            .because(reason),
+            Self::Refused(error) if is_wrong_type(&error) => Error::new(
+                ErrorKind::Foreign,
+                format!("{operation}: another program keeps something else at this key"),
+            ),
+            Self::Refused(error) => Error::new(
+                ErrorKind::Command,
+                format!("{operation}: Redis answered with an error"),
+            )
+            .because(said(&error)),
+            Self::Nonsense(expected) => Error::new(
+                ErrorKind::Command,
+                format!("{operation}: Redis did not answer with {expected}"),
+            ),
+        }
+    }
+}
+
+/// The server's words without what it repeats of a command's arguments, which may be a value.
+pub(super) fn said(error: &ServerError) -> String {
+    let details = error.details().unwrap_or_default();
+    let details = details.split(", with args").next().unwrap_or_default();
+    format!("{} {}", error.code(), details)
+        .trim_end()
+        .to_owned()
+}
+
+/// Whether a server that answers so is not, or no longer, one to talk to: it is starting, or it is a replica.
+pub(super) fn is_out_of_service(error: &ServerError) -> bool {
+    use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
+    matches!(error.kind(), Some(BusyLoading | MasterDown | ReadOnly))
+}
+
+pub(super) fn is_no_script(error: &ServerError) -> bool {
+    error.kind() == Some(ServerErrorKind::NoScript)
+}
+
+/// Redis before 7 wraps what a command inside a script answered.
+fn is_wrong_type(error: &ServerError) -> bool {
+    error.code() == "WRONGTYPE"
+        || error
+            .details()
+            .is_some_and(|details| details.contains("WRONGTYPE"))
+}
+
+/// The value, unless it is an error inside a pipeline's answer.
+pub(super) fn ok(value: Value) -> Result<Value, Failure> {
+    match value {
+        Value::ServerError(error) => Err(Failure::Refused(error)),
+        value => Ok(value),
+    }
+}
+
+pub(super) fn bytes(value: Value) -> Result<Option<Vec<u8>>, Failure> {
+    match ok(value)? {
+        Value::BulkString(bytes) => Ok(Some(bytes)),
+        Value::Nil => Ok(None),
+        _ => Err(Failure::Nonsense("a string")),
+    }
+}
+
+pub(super) fn integer(value: Value) -> Result<i64, Failure> {
+    match ok(value)? {
+        Value::Int(number) => Ok(number),
+        _ => Err(Failure::Nonsense("a number")),
+    }
+}
+
+pub(super) fn count(value: Value) -> Result<u64, Failure> {
+    Ok(u64::try_from(integer(value)?).unwrap_or_default())
+}
+
+pub(super) fn array(value: Value) -> Result<Vec<Value>, Failure> {
+    match ok(value)? {
+        Value::Array(items) | Value::Set(items) => Ok(items),
+        _ => Err(Failure::Nonsense("a list")),
+    }
+}
+
+pub(super) fn text(value: Value) -> Result<String, Failure> {
+    match ok(value)? {
+        Value::BulkString(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Ok(text),
+        _ => Err(Failure::Nonsense("a text")),
+    }
+}
+
+/// The next cursor and the names of one step of a scan.
+pub(super) fn page(answer: Value) -> Result<(u64, Vec<Vec<u8>>), Failure> {
+    let nonsense = Failure::Nonsense("a cursor and names");
+    let mut parts = array(answer)?.into_iter();
+    let (Some(Value::BulkString(cursor)), Some(names)) = (parts.next(), parts.next()) else {
+        return Err(nonsense);
+    };
+    let Some(cursor) = std::str::from_utf8(&cursor)
+        .ok()
+        .and_then(|cursor| cursor.parse().ok())
+    else {
+        return Err(nonsense);
+    };
+    let names = array(names)?
+        .into_iter()
+        .filter_map(|name| bytes(name).ok().flatten())
+        .collect();
+    Ok((cursor, names))
+}
+
+/// What `INFO` says of the server; what it leaves out is nothing.
+pub(super) fn server_info(info: &str) -> ServerInfo {
+    let field = |name: &str| {
+        info.lines()
+            .find_map(|line| line.split_once(':').filter(|(key, _)| *key == name))
+            .map(|(_, value)| value.trim())
+    };
+    let number = |name: &str| {
+        field(name)
+            .and_then(|value| value.parse().ok())
+            .unwrap_or_default()
+    };
+    ServerInfo {
+        version: field("redis_version").unwrap_or_default().to_owned(),
+        uptime: number("uptime_in_seconds"),
+        memory_used: number("used_memory"),
+        memory_peak: number("used_memory_peak"),
+        memory_max: Some(number("maxmemory")).filter(|limit| *limit > 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_repeats_of_a_command_is_not_said() {
+        let error = answer(
+            b"-ERR unknown command 'SETT', with args beginning with: 'dev_a' 'a secret' \r\n",
+        );
+
+        assert_eq!(said(&error), "ERR unknown command 'SETT'");
+    }
+
+    #[test]
+    fn errors_name_the_operation_and_leave_the_cause_to_their_source() {
+        let error = Failure::Refused(answer(b"-OOM command not allowed\r\n"))
+            .during(|| "set of `dev_a`".to_owned());
+
+        assert_eq!(error.kind(), ErrorKind::Command);
+        assert_eq!(
+            error.to_string(),
+            "set of `dev_a`: Redis answered with an error"
+        );
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert_eq!(source.as_deref(), Some("OOM command not allowed"));
+    }
+
+    #[test]
+    fn a_wrong_type_inside_a_script_of_an_older_server_is_foreign_too() {
+        let error = answer(
+            b"-ERR Error running script: @user_script:3: WRONGTYPE Operation against a key\r\n",
+        );
+
+        assert_eq!(
+            Failure::Refused(error).during(String::new).kind(),
+            ErrorKind::Foreign
+        );
+    }
+
+    fn answer(bytes: &[u8]) -> ServerError {
+        match redis::parse_redis_value(bytes).unwrap() {
+            Value::ServerError(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the tests of the stores share.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ::redis::FromRedisValue;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::key::Key;
+use crate::testing::{Directory, RedisServer, free_port};
+
+/// A server with these arguments.
+pub(super) fn server_with(arguments: &[&str]) -> RedisServer {
+    RedisServer::builder()
+        .args(arguments.iter().copied())
+        .start()
+        .unwrap()
+}
+
+pub(super) fn server() -> RedisServer {
+    server_with(&[])
+}
+
+/// How to reach `server`. Machines that build and test at once answer late.
+pub(super) fn config(server: &RedisServer) -> Config {
+    Config {
+        command_timeout: Duration::from_secs(2),
+        ..server.config()
+    }
+}
+
+/// What the server answers to somebody who is not the store.
+pub(super) fn ask<T: FromRedisValue>(server: &RedisServer, command: &[&str]) -> T {
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    ::redis::cmd(command[0])
+        .arg(&command[1..])
+        .query(&mut connection)
+        .unwrap()
+}
+
+/// A server with a certificate for `localhost`, which is its own authority.
+pub(super) struct TlsServer {
+    pub(super) server: RedisServer,
+    pub(super) authority: PathBuf,
+    pub(super) port: u16,
+    _directory: Directory,
+}
+
+impl TlsServer {
+    pub(super) fn start() -> Self {
+        let directory = Directory::new().unwrap();
+        let [key, authority] = ["key.pem", "cert.pem"].map(|name| directory.path.join(name));
+        let made = Command::new("openssl")
+            .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split(' '))
+            .args(["-addext", "subjectAltName=DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&authority)
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.unwrap().success());
+        let port = free_port().unwrap();
+        let text = |path: &Path| path.display().to_string();
+        let server = RedisServer::builder()
+            .args(["--tls-port".into(), port.to_string()])
+            .args(["--tls-auth-clients", "no"])
+            .args(["--tls-key-file".into(), text(&key)])
+            .args(["--tls-cert-file".into(), text(&authority)])
+            .args(["--tls-ca-cert-file".into(), text(&authority)])
+            .start()
+            .unwrap();
+        Self {
+            server,
+            authority,
+            port,
+            _directory: directory,
+        }
+    }
+}
+
+/// A sentinel of a master called `main`. It ends with its value.
+pub(super) struct Sentinel {
+    process: Child,
+    _directory: Directory,
+}
+
+impl Sentinel {
+    pub(super) fn start(port: u16, master: u16) -> Self {
+        let directory = Directory::new().unwrap();
+        // It writes what it finds out into its file, and insists on having one.
+        let file = directory.path.join("sentinel.conf");
+        std::fs::write(
+            &file,
+            format!("sentinel monitor main 127.0.0.1 {master} 1\n"),
+        )
+        .unwrap();
+        let process = Command::new("redis-server")
+            .arg(&file)
+            .args(["--sentinel", "--port", &port.to_string(), "--dir"])
+            .arg(&directory.path)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sentinel = Self {
+            process,
+            _directory: directory,
+        };
+        let started = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < PATIENCE, "the sentinel does not answer");
+            std::thread::sleep(POLL);
+        }
+        sentinel
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(super) fn key(name: &str) -> Key {
+    Key::render("dev_", |key| {
+        key.text(name);
+    })
+}
+
+pub(super) fn cause(error: &Error) -> String {
+    std::error::Error::source(error)
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(5);
+
+/// For what comes about by itself and tells nobody.
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let asked = Instant::now();
+    while !holds() {
+        assert!(asked.elapsed() < PATIENCE, "not within ten seconds: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
