@@ -1,0 +1,379 @@
+//! The fallback mode: a deadline for every operation, a breaker, and one flag that is read before anything is sent.
+//!
+//! ```text
+//!            refused, lost, or 5 timeouts in a row            the probe got through
+//! connected ────────────────────────────────────► fallback ───────────────────────► recovering
+//!     ▲                                               ▲                                  │
+//!     └──────────── the journal is empty ─────────────┼──────────────────────────────────┤
+//!                                                     └──────── lost once more ──────────┘
+//! ```
+//!
+//! The guard judges and remembers. Who probes and who applies the journal is `cache/keeper.rs`.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use crate::error::{Error, ErrorKind};
+use crate::store::{BoxFuture, Store};
+
+/// So many timeouts in a row are an outage: fewer happen when a server forks or a large reply is on its way.
+const TIMEOUTS_IN_A_ROW: u32 = 5;
+
+/// So many callers wait out the whole deadline of a server that answers nobody. They are enough to open the breaker.
+const CANARIES: u32 = TIMEOUTS_IN_A_ROW;
+
+/// How exactly it is known when somebody was answered last.
+const HEARING: Duration = Duration::from_millis(4);
+
+/// Where the state machine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Connected,
+    Fallback,
+    Recovering,
+    Closed,
+}
+
+/// What came of an operation, and when.
+pub(crate) struct Answer<T> {
+    pub(crate) result: Result<T, Error>,
+    pub(crate) at: Instant,
+}
+
+/// Time spent in fallback mode.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outages {
+    /// How often the fallback mode was entered.
+    pub(crate) entered: u64,
+    /// Time spent in it, the current outage included.
+    pub(crate) total: Duration,
+    /// How long the current one lasts.
+    pub(crate) current: Option<Duration>,
+}
+
+/// A store behind a deadline and a breaker.
+pub(crate) struct Guard {
+    store: Arc<dyn Store>,
+    /// `None` where nothing can be late: a store in this process.
+    deadline: Option<Duration>,
+    state: AtomicU8,
+    timeouts: AtomicU32,
+    /// When somebody was answered last, in [`HEARING`]s since `made`. Written only when it changes: all callers read it.
+    heard: AtomicU64,
+    made: Instant,
+    canaries: AtomicU32,
+    history: Mutex<History>,
+    /// Wakes the keeper.
+    wake: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct History {
+    since: Option<Instant>,
+    entered: u64,
+    total: Duration,
+}
+
+impl Guard {
+    /// Around a store in this process, which is always there.
+    pub(crate) fn local(store: Arc<dyn Store>, wake: Arc<Notify>) -> Self {
+        Self::new(store, None, State::Connected, wake)
+    }
+
+    /// Around a store that may be away. It begins in fallback mode: nothing is known of it yet.
+    pub(crate) fn remote(store: Arc<dyn Store>, deadline: Duration, wake: Arc<Notify>) -> Self {
+        let guard = Self::new(store, Some(deadline), State::Fallback, wake);
+        guard.history().since = Some(Instant::now());
+        guard
+    }
+
+    fn new(
+        store: Arc<dyn Store>,
+        deadline: Option<Duration>,
+        state: State,
+        wake: Arc<Notify>,
+    ) -> Self {
+        Self {
+            store,
+            deadline,
+            state: AtomicU8::new(state as u8),
+            timeouts: AtomicU32::new(0),
+            heard: AtomicU64::new(0),
+            made: Instant::now(),
+            canaries: AtomicU32::new(0),
+            history: Mutex::default(),
+            wake,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Connected,
+            1 => State::Fallback,
+            2 => State::Recovering,
+            _ => State::Closed,
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.state() == State::Connected
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        self.deadline.is_none()
+    }
+
+    /// The store without its guard, for the keeper's own work and for what only reads counters.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub(crate) fn outages(&self) -> Outages {
+        let History {
+            since,
+            entered,
+            total,
+        } = &*self.history();
+        let current = since.map(|since| since.elapsed());
+        Outages {
+            entered: *entered,
+            total: *total + current.unwrap_or_default(),
+            current,
+        }
+    }
+
+    /// One operation for a caller: refused at once while the store is away, and never longer than the deadline.
+    pub(crate) async fn call<'a, T>(
+        &'a self,
+        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.call_since(Instant::now(), operation).await.result
+    }
+
+    /// The same where the clock was read already; it answers when the operation was over, too.
+    pub(crate) async fn call_since<'a, T>(
+        &'a self,
+        began: Instant,
+        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Answer<T> {
+        if !self.is_connected() || !(self.is_local() || in_runtime()) {
+            let result = Err(Error::away());
+            return Answer { result, at: began };
+        }
+        self.judged(began, operation(&*self.store)).await
+    }
+
+    /// One operation of the keeper, which also works while recovering.
+    pub(crate) async fn repair<'a, T>(
+        &'a self,
+        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.judged(Instant::now(), operation(&*self.store))
+            .await
+            .result
+    }
+
+    async fn judged<T>(
+        &self,
+        began: Instant,
+        operation: impl Future<Output = Result<T, Error>>,
+    ) -> Answer<T> {
+        let result = match self.deadline {
+            Some(deadline) => self.in_time(began, operation, deadline).await,
+            None => Some(operation.await),
+        };
+        let at = Instant::now();
+        let Some(result) = result else {
+            return Answer {
+                result: Err(self.timed_out(began)),
+                at,
+            };
+        };
+        match result.as_ref().map_err(Error::kind) {
+            Err(ErrorKind::Connection | ErrorKind::Unavailable) => {
+                self.trip("the connection is lost", result.as_ref().err());
+            }
+            Err(ErrorKind::Stalled) => {}
+            Ok(_) | Err(_) => self.hear(at),
+        }
+        Answer { result, at }
+    }
+
+    /// Waits in two halves. When the first has passed without a single answer to anybody, the server is stalled, and a few
+    /// canaries are enough to find out whether it stays so: all others leave, and who comes later does not wait at all.
+    /// Answers [`None`] where time is over.
+    async fn in_time<T>(
+        &self,
+        began: Instant,
+        operation: impl Future<Output = Result<T, Error>>,
+        deadline: Duration,
+    ) -> Option<Result<T, Error>> {
+        if self.canaries.load(Ordering::Relaxed) >= CANARIES {
+            return Some(Err(stalled()));
+        }
+        let mut operation = pin!(operation);
+        if let Ok(result) = timeout_at(began + deadline / 2, &mut operation).await {
+            return Some(result);
+        }
+        let canary = self
+            .is_silent_since(began)
+            .then(|| Canary::new(&self.canaries));
+        if canary
+            .as_ref()
+            .is_some_and(|canary| canary.index >= CANARIES)
+        {
+            return Some(Err(stalled()));
+        }
+        timeout_at(began + deadline, &mut operation).await.ok()
+    }
+
+    /// Somebody was answered.
+    fn hear(&self, at: Instant) {
+        let at = self.hearing(at);
+        if self.heard.load(Ordering::Relaxed) != at {
+            self.heard.store(at, Ordering::Relaxed);
+        }
+        if self.timeouts.load(Ordering::Relaxed) != 0 {
+            self.timeouts.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn timed_out(&self, began: Instant) -> Error {
+        let error = Error::timeout(self.deadline.unwrap_or_default());
+        // While others are answered, one that is not says something of its connection, or of a process that has too much
+        // to do, and nothing of the server.
+        if self.is_silent_since(began)
+            && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW
+        {
+            self.trip("operations time out", Some(&error));
+        }
+        error
+    }
+
+    fn is_silent_since(&self, began: Instant) -> bool {
+        self.heard.load(Ordering::Relaxed) <= self.hearing(began)
+    }
+
+    fn hearing(&self, at: Instant) -> u64 {
+        let millis = at.saturating_duration_since(self.made).as_millis() / HEARING.as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX)
+    }
+
+    /// Enters fallback mode, if it is not entered yet.
+    fn trip(&self, reason: &str, cause: Option<&Error>) {
+        let mut history = self.history();
+        match self.state() {
+            State::Connected => {
+                history.since = Some(Instant::now());
+                history.entered += 1;
+                // Not the error itself: it names the operation and its key, and neither is to blame.
+                let cause = cause.and_then(StdError::source).map(ToString::to_string);
+                warn!(
+                    reason,
+                    cause, "fallback mode entered: Redis is away, functions run uncached"
+                );
+            }
+            State::Recovering => {}
+            State::Fallback | State::Closed => return,
+        }
+        self.set(State::Fallback, &history);
+        drop(history);
+        self.wake.notify_one();
+    }
+
+    /// The first attempt failed: the service starts in fallback mode.
+    pub(crate) fn start_without(&self) {
+        self.history().entered += 1;
+    }
+
+    /// The store answered the probe: only the journal stands between it and its callers now.
+    pub(crate) fn begin_recovery(&self) {
+        let history = self.history();
+        if self.state() == State::Fallback {
+            self.set(State::Recovering, &history);
+        }
+    }
+
+    /// The journal is empty. The caller holds the journal's lock, so that nothing can be added meanwhile.
+    pub(crate) fn finish_recovery(&self) {
+        let mut history = self.history();
+        if self.state() != State::Recovering {
+            return;
+        }
+        self.timeouts.store(0, Ordering::Relaxed);
+        let lasted = history
+            .since
+            .take()
+            .map(|since| since.elapsed())
+            .unwrap_or_default();
+        history.total += lasted;
+        self.set(State::Connected, &history);
+        info!(after = ?lasted, "connected to Redis");
+    }
+
+    /// Ends the state machine.
+    pub(crate) fn close(&self) {
+        self.set(State::Closed, &self.history());
+        self.wake.notify_one();
+    }
+
+    /// One change after another: whoever changes the state holds the history.
+    fn set(&self, state: State, _held: &History) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("state", &self.state())
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One of those who wait out the second half, by order of arrival.
+struct Canary<'a> {
+    count: &'a AtomicU32,
+    index: u32,
+}
+
+impl<'a> Canary<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        let index = count.fetch_add(1, Ordering::Relaxed);
+        Self { count, index }
+    }
+}
+
+impl Drop for Canary<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether there is a timer to wait by. Outside of tokio there is none, and asking for one would panic.
+pub(crate) fn in_runtime() -> bool {
+    // The handle is counted by all threads, so a task is not asked for it.
+    tokio::task::try_id().is_some() || Handle::try_current().is_ok()
+}
+
+fn stalled() -> Error {
+    Error::new(
+        ErrorKind::Stalled,
+        "Redis answers nobody; others wait to see whether it stays so",
+    )
+}
