@@ -1,0 +1,188 @@
+//! The only door for generated code. Nothing here is for people, and nothing here is stable.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Once;
+
+use tracing::warn;
+
+pub use crate::cache::Cache;
+use crate::key::{Key, Pattern};
+pub use crate::key::{KeyWriter, PatternWriter};
+use crate::plan::Plan;
+pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, storable};
+use crate::target::Target;
+
+/// One call of an annotated function: the cache, and what is asked of it.
+///
+/// It holds no cache when none is installed or when `condition` is false; then no argument is evaluated and the body runs
+/// as if the attribute were not there.
+#[derive(Debug)]
+pub struct Call {
+    cache: Option<Used>,
+    plan: Plan,
+}
+
+/// The cache of a call. The installed one is not cloned: its count of clones would be written by all threads, for every hit.
+#[derive(Clone, Debug)]
+pub enum Used {
+    /// The process-wide one.
+    Installed(&'static Cache),
+    /// One that the attribute names. The body may move what it is kept in.
+    Named(Cache),
+}
+
+impl Deref for Used {
+    type Target = Cache;
+
+    fn deref(&self) -> &Cache {
+        match self {
+            Self::Installed(cache) => cache,
+            Self::Named(cache) => cache,
+        }
+    }
+}
+
+impl Call {
+    /// A call of the function that `site` describes.
+    pub fn new(site: &'static Site, cache: Option<Used>) -> Self {
+        Self {
+            cache,
+            plan: Plan::new(site),
+        }
+    }
+
+    /// `condition = …`
+    #[must_use]
+    pub fn when(mut self, condition: impl FnOnce() -> bool) -> Self {
+        self.cache = self.cache.filter(|_| condition());
+        self
+    }
+
+    /// `ttl = …`, where it is an expression.
+    #[must_use]
+    pub fn ttl<T: Into<Ttl>>(mut self, ttl: impl FnOnce() -> T) -> Self {
+        if self.cache.is_some() {
+            self.plan.ttl = Some(ttl().into());
+        }
+        self
+    }
+
+    /// `key = …`
+    #[must_use]
+    pub fn key(mut self, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
+        if let Some(cache) = &self.cache {
+            self.plan
+                .targets
+                .push(Target::Key(Key::render(cache.prefix(), write)));
+        }
+        self
+    }
+
+    /// `pattern = …`
+    #[must_use]
+    pub fn pattern(mut self, write: impl FnOnce(&mut PatternWriter<'_>)) -> Self {
+        if let Some(cache) = &self.cache {
+            self.plan
+                .targets
+                .push(Target::Pattern(Pattern::render(cache.prefix(), write)));
+        }
+        self
+    }
+
+    /// `all_entries`
+    #[must_use]
+    pub fn all_entries(mut self) -> Self {
+        self.plan.targets.push(Target::All);
+        self
+    }
+
+    /// `before`
+    #[must_use]
+    pub fn before(mut self) -> Self {
+        self.plan.before = true;
+        self
+    }
+
+    /// `always`
+    #[must_use]
+    pub fn always(mut self) -> Self {
+        self.plan.always = true;
+        self
+    }
+}
+
+/// The process-wide cache. Without one the body runs, and the first time a warning says so.
+pub fn installed() -> Option<Used> {
+    static WARNING: Once = Once::new();
+    let installed = Cache::installed();
+    if installed.is_none() {
+        WARNING.call_once(|| {
+            warn!(
+                "no cache is installed, so annotated functions run uncached; call `cache.install()`"
+            );
+        });
+    }
+    installed.map(Used::Installed)
+}
+
+/// `cache = …`
+pub fn using(cache: impl AsRef<Cache>) -> Option<Used> {
+    Some(Used::Named(cache.as_ref().clone()))
+}
+
+/// `#[cacheable]`: the stored value, or what the body returns.
+pub async fn cacheable<O: Outcome>(
+    call: Call,
+    _outcome: O,
+    unless: impl Fn(&O::Returned) -> bool,
+    body: Pin<&mut impl Future<Output = O::Output>>,
+) -> O::Output
+where
+    O::Value: CacheValue,
+{
+    match call.cache {
+        Some(cache) => cache.read::<O>(call.plan, unless, body).await,
+        None => body.await,
+    }
+}
+
+/// `#[cache_put]`: what the body returns, stored.
+pub async fn cache_put<O: Outcome>(
+    call: Call,
+    _outcome: O,
+    unless: impl Fn(&O::Returned) -> bool,
+    body: Pin<&mut impl Future<Output = O::Output>>,
+) -> O::Output
+where
+    O::Value: CacheValue,
+{
+    match call.cache {
+        Some(cache) => cache.write::<O>(call.plan, unless, body).await,
+        None => body.await,
+    }
+}
+
+/// `#[cache_evict]`: what the body returns; then the targets are gone. `more` adds those that `<return.…>` names.
+pub async fn cache_evict<O: Outcome>(
+    call: Call,
+    _outcome: O,
+    more: impl FnOnce(&O::Value, Call) -> Call,
+    body: Pin<&mut impl Future<Output = O::Output>>,
+) -> O::Output {
+    let Some(cache) = call.cache else {
+        return body.await;
+    };
+    let more = |value: &O::Value, plan| {
+        more(
+            value,
+            Call {
+                cache: Some(cache.clone()),
+                plan,
+            },
+        )
+        .plan
+    };
+    cache.evict::<O>(call.plan, more, body).await
+}

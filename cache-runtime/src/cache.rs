@@ -1,0 +1,336 @@
+//! The cache: what happens to a call, from the key to the value.
+//!
+//! ```text
+//!  call ─► key ─► Redis GET ──value──────────────────────────► value
+//!                   │ absent (or Redis is known to be down)
+//!                   ▼
+//!                flight        one loader per key in the process; those who wait share its encoded result
+//!                   │ leader
+//!                   ▼
+//!                lease         one loader per key among all processes (SET NX GET: one round trip)
+//!                   ▼
+//!                body ──► fill if the lease still stands ────► value
+//! ```
+
+mod flight;
+mod handle;
+mod journal;
+mod keeper;
+mod lease;
+mod loading;
+mod removal;
+mod report;
+mod stored;
+mod switches;
+mod visit;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use once_cell::sync::OnceCell;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use self::flight::{Arrival, Flights, Turn};
+use self::journal::Journal;
+use self::lease::Orphans;
+use self::removal::Eviction;
+pub use self::report::{Health, Status};
+use self::switches::Switches;
+use self::visit::{Fence, Look, Right, Visit};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::metrics::{Event, Metrics};
+use crate::plan::Plan;
+use crate::site::{CacheValue, Outcome};
+use crate::store::guard::{Guard, in_runtime};
+use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisStore;
+use crate::target::Target;
+
+/// A cache. A cheap clone: all clones are the same cache.
+///
+/// Its methods speak Redis's verbs and never fail the caller: while Redis is away, reads find nothing and writes are not
+/// stored. The methods that begin with `try_` are the same operations for callers who want to know. A key or a pattern that
+/// cannot be used is logged and names nothing; `try_` returns it as an error.
+///
+/// Keys and patterns are taken as they stand in Redis, without the prefix: nothing is escaped here. Attributes escape what
+/// stands in a placeholder, so under `user:<name>` the entry of `"a:b"` is at `user:a%3Ab`, that of `"a b"` at `user:a%20b`,
+/// and that of a `None` at `user:%n`; a text over 128 bytes becomes a hash. [`keys`](Self::keys) shows what there is. To
+/// remove the entries of any text, call a function with `#[cache_evict]` and the same key.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+/// What all clones share.
+struct Inner {
+    config: Config,
+    guard: Guard,
+    flights: Flights,
+    journal: Journal,
+    orphans: Orphans,
+    metrics: Metrics,
+    switches: Switches,
+    /// The store, where it is this process's own memory.
+    memory: Option<Arc<MemoryStore>>,
+    /// Whether there is a keeper. It ends with the runtime that it was started on; the next call that misses it starts another.
+    is_kept: AtomicBool,
+    this: Weak<Self>,
+    /// Why Redis could not be reached last.
+    why_away: Mutex<Option<String>>,
+    /// Wakes the keeper: the fallback mode was entered, an eviction was journaled, or the cache is gone.
+    wake: Arc<Notify>,
+}
+
+/// What came of an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evicted {
+    /// Nothing that it names is served any more, by any process.
+    Applied {
+        /// How many keys there were.
+        keys: u64,
+    },
+    /// Redis is away. This process serves nothing that it names; others may, until the journal is applied.
+    Journaled,
+}
+
+static INSTALLED: OnceCell<Cache> = OnceCell::new();
+
+impl Cache {
+    /// Connects to the Redis that `config` names, or to none if it names none.
+    ///
+    /// An absent Redis is no error: the cache then begins in fallback mode and connects when it can. It waits for the first
+    /// attempt, but no longer than a second.
+    ///
+    /// # Errors
+    ///
+    /// A wrong configuration, with every problem in it; or a call outside a tokio runtime, which the connections live on.
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        if config.redis.is_none() {
+            info!("caching in this process's memory; set REDIS_URL to share entries through Redis");
+            return Ok(Self::local(config));
+        }
+        Handle::try_current().map_err(|error| {
+            Error::new(
+                ErrorKind::Config,
+                "`Cache::connect` must be called inside a tokio runtime",
+            )
+            .because(error)
+        })?;
+        let store = RedisStore::new(&config)?;
+        let cache = Self::around(config, None, |config, wake| {
+            Guard::remote(Arc::new(store), config.command_timeout, wake)
+        });
+        keeper::first_attempt(&cache.inner).await;
+        keeper::ensure(&cache.inner);
+        Ok(cache)
+    }
+
+    /// A cache without any Redis, in this process's memory; also for unit tests.
+    pub fn memory() -> Self {
+        Self::local(Config::default())
+    }
+
+    fn local(config: Config) -> Self {
+        let memory = MemoryStore::new(config.memory_capacity, config.clock.clone());
+        let memory = Arc::new(memory);
+        let store = Arc::clone(&memory);
+        Self::around(config, Some(memory), |_, wake| Guard::local(store, wake))
+    }
+
+    fn around(
+        config: Config,
+        memory: Option<Arc<MemoryStore>>,
+        guard: impl FnOnce(&Config, Arc<Notify>) -> Guard,
+    ) -> Self {
+        let wake = Arc::new(Notify::new());
+        let inner = Arc::new_cyclic(|this| {
+            let cache = Weak::clone(this);
+            let release = move |key: &Key, stamp| lease::release_later(&cache, key, stamp);
+            Inner {
+                guard: guard(&config, Arc::clone(&wake)),
+                flights: Flights::new(config.load_deadline, release),
+                journal: Journal::new(config.journal_capacity, Arc::clone(&wake)),
+                orphans: Orphans::new(config.load_deadline),
+                metrics: Metrics::new(),
+                switches: Switches::new(&config),
+                memory,
+                is_kept: AtomicBool::new(false),
+                this: Weak::clone(this),
+                why_away: Mutex::default(),
+                wake,
+                config,
+            }
+        });
+        Self { inner }
+    }
+
+    /// Makes this the cache of all annotated functions that name no other. The first installed cache stays; answers whether
+    /// it is this one.
+    pub fn install(&self) -> bool {
+        let installed = INSTALLED.get_or_init(|| self.clone());
+        let this = Arc::ptr_eq(&installed.inner, &self.inner);
+        if !this {
+            warn!(
+                "a cache is installed already and stays; use `cache = …` for functions that shall use another"
+            );
+        }
+        this
+    }
+
+    /// The installed cache.
+    pub fn installed() -> Option<&'static Self> {
+        INSTALLED.get()
+    }
+
+    /// The configuration that this cache was made with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Reads through the cache: `#[cacheable]`.
+    pub(crate) async fn read<O: Outcome>(
+        &self,
+        plan: Plan,
+        unless: impl Fn(&O::Returned) -> bool,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> O::Output
+    where
+        O::Value: CacheValue,
+    {
+        let Some(visit) = Visit::new(&self.inner, &plan) else {
+            return body.await;
+        };
+        let (right, saw) = match visit.look::<O>().await {
+            Look::Found(output) => return output,
+            Look::Nothing(right, saw, _) => (right, saw),
+        };
+        if right == Right::Alone || visit.is_loading_already() || !in_runtime() {
+            return visit.load::<O>(body).await;
+        }
+        let leader = match self.inner.flights.join(visit.key, visit.sight(saw)) {
+            Turn::Lead(leader) => leader,
+            Turn::Wait(waiter) => match waiter.arrival().await {
+                Arrival::Lead(leader) => leader,
+                Arrival::Landed(entry) => match visit.landed::<O>(&entry) {
+                    Some(output) => return output,
+                    None => return visit.load::<O>(body).await,
+                },
+                Arrival::Alone => return visit.load::<O>(body).await,
+            },
+        };
+        visit.lead::<O>(leader, (right, saw), unless, body).await
+    }
+
+    /// Runs the body and stores what it returns: `#[cache_put]`.
+    pub(crate) async fn write<O: Outcome>(
+        &self,
+        plan: Plan,
+        unless: impl Fn(&O::Returned) -> bool,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> O::Output
+    where
+        O::Value: CacheValue,
+    {
+        let Some(visit) = Visit::new(&self.inner, &plan) else {
+            return body.await;
+        };
+        let fence = visit.fence().await;
+        let eviction = Eviction::begin(&self.inner, &visit.metrics, plan.targets.clone());
+        let output = body.await;
+
+        let entry = visit.fresh::<O>(&output, &unless, Duration::ZERO);
+        let stored = match (&fence, &entry) {
+            (Fence::Alone(stamp), Some(entry)) => visit.replace_fence(*stamp, entry).await,
+            (Fence::Unknown, _) => None,
+            _ => Some(false),
+        };
+        visit.count_put(entry.is_some(), stored == Some(true));
+        match stored {
+            Some(true) => self.inner.doom(&eviction.settle()),
+            Some(false) => drop(eviction.apply().await),
+            // Redis was waited for once already; the journal does the rest.
+            None => drop(eviction),
+        }
+        output
+    }
+
+    /// Runs the body and then removes: `#[cache_evict]`. `more` adds the targets that what came back names.
+    pub(crate) async fn evict<O: Outcome>(
+        &self,
+        plan: Plan,
+        more: impl FnOnce(&O::Value, Plan) -> Plan,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> O::Output {
+        let inner = &*self.inner;
+        let metrics = inner.metrics.site(plan.site);
+        let journaled =
+            plan.before && inner.remove(&metrics, &plan.targets).await == Evicted::Journaled;
+        let mut eviction = Eviction::begin(inner, &metrics, plan.targets.clone());
+        let output = body.await;
+
+        match O::returned(&output) {
+            Some(returned) => {
+                if let Some(value) = O::value(returned) {
+                    eviction.also(more(value, plan.without_targets()).targets);
+                }
+            }
+            None if plan.always => {}
+            None => {
+                eviction.settle();
+                return output;
+            }
+        }
+        metrics.count(Event::Evict);
+        if journaled && inner.journal.depth() > 0 {
+            // Redis was waited for once already, and still owes the answer.
+            drop(eviction);
+        } else {
+            eviction.apply().await;
+        }
+        output
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.inner.config.prefix
+    }
+}
+
+impl Inner {
+    /// Detaches later callers from the loads that `targets` cover.
+    fn doom(&self, targets: &[Target]) {
+        for target in targets {
+            self.flights.doom(target);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The keeper looks, finds nothing to keep, and ends.
+        self.wake.notify_one();
+    }
+}
+
+impl AsRef<Self> for Cache {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("config", &self.inner.config)
+            .field("mode", &self.inner.mode())
+            .finish()
+    }
+}

@@ -1,0 +1,178 @@
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+
+const LEASE: Stamp = [7; 8];
+
+fn flights() -> (Flights, Arc<AtomicU32>) {
+    let released = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&released);
+    let flights = Flights::new(Duration::from_secs(30), move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    (flights, released)
+}
+
+fn sight() -> Sight {
+    Sight {
+        since: Instant::now(),
+        saw: Saw::Nothing,
+    }
+}
+
+static KEY: LazyLock<Key> = LazyLock::new(|| {
+    Key::render("dev_", |key| {
+        key.text("event:1");
+    })
+});
+
+fn lead<'a>(flights: &'a Flights) -> Leader<'a> {
+    match flights.join(&KEY, sight()) {
+        Turn::Lead(leader) => leader,
+        Turn::Wait(_) => panic!("somebody leads already"),
+    }
+}
+
+fn wait<'a>(flights: &'a Flights) -> Waiter<'a> {
+    match flights.join(&KEY, sight()) {
+        Turn::Wait(waiter) => waiter,
+        Turn::Lead(_) => panic!("nobody leads"),
+    }
+}
+
+#[tokio::test]
+async fn those_who_wait_get_what_lands() {
+    let (flights, _) = flights();
+    let mut leader = lead(&flights);
+    let waiter = wait(&flights);
+
+    leader.land(Arc::from(*b"entry"));
+
+    assert!(matches!(waiter.arrival().await, Arrival::Landed(entry) if *entry == *b"entry"));
+    drop(leader);
+    assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test]
+async fn a_dropped_leader_hands_its_lease_to_the_next_and_the_others_go_on_waiting() {
+    let (flights, released) = flights();
+    let mut leader = lead(&flights);
+    leader.set_lease(Some(LEASE));
+    let (first, second) = (wait(&flights), wait(&flights));
+
+    drop(leader);
+
+    let Arrival::Lead(mut next) = first.arrival().await else {
+        panic!("the first who waits takes over")
+    };
+    assert_eq!(next.lease(), Some(LEASE));
+    next.land(Arc::from(*b"entry"));
+    assert!(matches!(second.arrival().await, Arrival::Landed(_)));
+    assert_eq!(released.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn after_a_fruitless_load_one_takes_over_and_the_others_go_alone() {
+    let (flights, _) = flights();
+    let leader = lead(&flights);
+    let (first, second) = (wait(&flights), wait(&flights));
+
+    assert_eq!(leader.give_up(), None);
+
+    let next = first.arrival().await;
+    assert!(matches!(next, Arrival::Lead(_)));
+    assert!(matches!(second.arrival().await, Arrival::Alone));
+    drop(next);
+    assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_takes_goes_back() {
+    let (flights, released) = flights();
+    let mut leader = lead(&flights);
+    leader.set_lease(Some(LEASE));
+
+    drop(leader);
+
+    assert_eq!(released.load(Ordering::Relaxed), 1);
+    assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test]
+async fn the_last_who_waits_gives_the_lease_back_when_it_leaves() {
+    let (flights, released) = flights();
+    let mut leader = lead(&flights);
+    leader.set_lease(Some(LEASE));
+    let waiter = wait(&flights);
+
+    drop(leader);
+    drop(waiter);
+
+    assert_eq!(released.load(Ordering::Relaxed), 1);
+    assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test]
+async fn who_comes_after_an_eviction_begins_anew() {
+    let (flights, _) = flights();
+    let mut doomed = lead(&flights);
+    let waiter = wait(&flights);
+
+    flights.doom(&Target::Key(KEY.clone()));
+
+    assert!(doomed.is_doomed());
+    let fresh = lead(&flights);
+    assert!(!fresh.is_doomed());
+    doomed.land(Arc::from(*b"old"));
+    assert!(matches!(waiter.arrival().await, Arrival::Landed(_)));
+    drop(doomed);
+    assert_eq!(flights.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_no_longer_sees_the_lease_of_a_load_begins_anew() {
+    let (flights, _) = flights();
+    let old = lead(&flights);
+    old.rest_on(Instant::now(), Some(LEASE));
+    let early = sight();
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let saw = |saw| Sight { saw, ..sight() };
+
+    for joins in [early, saw(Saw::Entry(LEASE)), saw(Saw::Unknown)] {
+        assert!(matches!(flights.join(&KEY, joins), Turn::Wait(_)));
+    }
+    assert!(matches!(
+        flights.join(&KEY, saw(Saw::Nothing)),
+        Turn::Lead(_)
+    ));
+    drop(old);
+    assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_before_a_caller_came_is_not_given_to_it() {
+    let (flights, _) = flights();
+    let mut leader = lead(&flights);
+    let asked = Instant::now();
+    let early = wait(&flights);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let late = wait(&flights);
+
+    leader.rest_on(asked, None);
+    leader.land(Arc::from(*b"found"));
+
+    assert!(matches!(early.arrival().await, Arrival::Landed(_)));
+    assert!(matches!(late.arrival().await, Arrival::Alone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_the_deadline_of_a_load() {
+    let (flights, _) = flights();
+    let _hung = lead(&flights);
+
+    let arrival = wait(&flights).arrival().await;
+
+    assert!(matches!(arrival, Arrival::Alone));
+    let _next = lead(&flights);
+}

@@ -1,0 +1,440 @@
+//! The cache by hand: Redis's verbs over the same entries that annotated functions use.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::removal::Eviction;
+use super::visit::{Look, Visit};
+use super::{Cache, Evicted, keeper};
+use crate::entry;
+use crate::error::{Error, ErrorKind};
+use crate::key::{Key, Pattern};
+use crate::metrics::Event;
+use crate::plan::Plan;
+use crate::site::{CacheValue, OptionOf, ResultOf, Site, Ttl};
+use crate::target::Target;
+
+/// Stands for all calls of the handle in the statistics.
+static HANDLE: Site = Site::new("Cache", "");
+
+impl Cache {
+    /// The value at `key`. Never loads. An entry that was stored from another type than `T` is not found.
+    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        self.try_get(key).await.unwrap_or_else(self.forgive("get"))
+    }
+
+    /// [`get`](Self::get), telling "there is nothing" from "Redis did not say".
+    ///
+    /// # Errors
+    ///
+    /// A key that cannot be used, or a Redis that is away or late.
+    pub async fn try_get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        let plan = self.plan(key)?;
+        let Some(visit) = Visit::new(&self.inner, &plan) else {
+            return Ok(None);
+        };
+        match visit.look::<OptionOf<T>>().await {
+            Look::Found(found) => Ok(found),
+            Look::Nothing(.., Some(error)) if error.kind() != ErrorKind::Foreign => Err(error),
+            Look::Nothing(..) => Ok(None),
+        }
+    }
+
+    /// Stores `value` for `ttl` (seconds, or a [`Duration`]). Answers whether it is stored. If Redis, a limit or a switch
+    /// kept it from being stored, what was there before is removed: the caller no longer wants it. The value's type owns
+    /// what it holds, as for [`get`](Self::get): a `String`, not a `str`.
+    pub async fn set<T: CacheValue>(&self, key: &str, value: &T, ttl: impl Into<Ttl>) -> bool {
+        self.try_set(key, value, ttl)
+            .await
+            .map(|()| true)
+            .unwrap_or_else(self.forgive("set"))
+    }
+
+    /// [`set`](Self::set), saying why a value is not stored.
+    ///
+    /// # Errors
+    ///
+    /// A key that cannot be used, a value that may not be stored, or a Redis that is away or late.
+    pub async fn try_set<T: CacheValue>(
+        &self,
+        key: &str,
+        value: &T,
+        ttl: impl Into<Ttl>,
+    ) -> Result<(), Error> {
+        self.try_set_many(&[(key, value)], ttl).await
+    }
+
+    /// Stores all `pairs` for `ttl`, in one batch. Answers how many are stored: all or none.
+    pub async fn set_many<T: CacheValue>(
+        &self,
+        pairs: &[(&str, &T)],
+        ttl: impl Into<Ttl>,
+    ) -> usize {
+        let count = pairs.len();
+        self.try_set_many(pairs, ttl)
+            .await
+            .map(|()| count)
+            .unwrap_or_else(self.forgive("set"))
+    }
+
+    /// [`set_many`](Self::set_many), saying why nothing is stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_set`](Self::try_set), for the first pair that has any.
+    pub async fn try_set_many<T: CacheValue>(
+        &self,
+        pairs: &[(&str, &T)],
+        ttl: impl Into<Ttl>,
+    ) -> Result<(), Error> {
+        let life = long_enough(ttl.into())?;
+        let plans = pairs
+            .iter()
+            .map(|(key, _)| self.plan(key))
+            .collect::<Result<Vec<_>, _>>()?;
+        let owed = plans.iter().flat_map(|plan| plan.targets.clone()).collect();
+        let metrics = self.inner.metrics.site(&HANDLE);
+        // Whatever keeps a value from being stored: what was there before is no longer what the caller wants.
+        let eviction = Eviction::begin(&self.inner, &metrics, owed);
+
+        let mut entries = Vec::with_capacity(pairs.len());
+        for (plan, (_, value)) in plans.iter().zip(pairs) {
+            let Some(visit) = Visit::new(&self.inner, plan) else {
+                continue;
+            };
+            visit.check_switched_on()?;
+            entries.push((
+                visit.key.clone(),
+                visit
+                    .encode(Some(*value), life, Duration::ZERO)?
+                    .into_bytes(),
+            ));
+        }
+        let Some((first, _)) = entries.first() else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let stored = self
+            .inner
+            .guard
+            .call_since(began, |store| store.set_many(&entries, life));
+        self.inner
+            .observed(&metrics, "set", &HANDLE, first, began, stored)
+            .await?;
+        metrics.add(Event::Set, entries.len() as u64);
+        self.inner.doom(&eviction.settle());
+        Ok(())
+    }
+
+    /// The values at `keys`, in their order, in one batch.
+    pub async fn get_many<T: DeserializeOwned>(&self, keys: &[&str]) -> Vec<Option<T>> {
+        let found = self.try_get_many(keys).await;
+        found.unwrap_or_else(|error| {
+            let () = self.forgive("get")(error);
+            keys.iter().map(|_| None).collect()
+        })
+    }
+
+    /// [`get_many`](Self::get_many), telling "there is nothing" from "Redis did not say".
+    ///
+    /// # Errors
+    ///
+    /// As [`try_get`](Self::try_get).
+    pub async fn try_get_many<T: DeserializeOwned>(
+        &self,
+        keys: &[&str],
+    ) -> Result<Vec<Option<T>>, Error> {
+        let plans = keys
+            .iter()
+            .map(|key| self.plan(key))
+            .collect::<Result<Vec<_>, _>>()?;
+        let keys: Vec<_> = plans.iter().filter_map(Plan::key).cloned().collect();
+        let Some(first) = keys.first() else {
+            return Ok(Vec::new());
+        };
+        let metrics = self.inner.metrics.site(&HANDLE);
+        let began = Instant::now();
+        let found = self
+            .inner
+            .guard
+            .call_since(began, |store| store.get_many(&keys));
+        let found = self
+            .inner
+            .observed(&metrics, "get", &HANDLE, first, began, found)
+            .await?;
+        let seen = plans.iter().zip(found).map(|(plan, bytes)| {
+            let visit = Visit::new(&self.inner, plan)?;
+            match visit
+                .closed()
+                .unwrap_or_else(|| visit.judge::<OptionOf<T>>(Ok(bytes)))
+            {
+                Look::Found(found) => found,
+                Look::Nothing(..) => None,
+            }
+        });
+        Ok(seen.collect())
+    }
+
+    /// Removes the entry at `key`.
+    pub async fn delete(&self, key: &str) -> Evicted {
+        self.delete_many(&[key]).await
+    }
+
+    /// [`delete`](Self::delete), refusing a key that cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// A key that cannot be used. A Redis that is away is no error: the eviction is then [`Evicted::Journaled`].
+    pub async fn try_delete(&self, key: &str) -> Result<Evicted, Error> {
+        self.try_delete_many(&[key]).await
+    }
+
+    /// Removes the entries at `keys`, in one batch.
+    pub async fn delete_many(&self, keys: &[&str]) -> Evicted {
+        self.try_delete_many(keys).await.unwrap_or_else(|error| {
+            let () = self.forgive("delete")(error);
+            Evicted::Applied { keys: 0 }
+        })
+    }
+
+    /// [`delete_many`](Self::delete_many), refusing keys that cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_delete`](Self::try_delete); then nothing is removed.
+    pub async fn try_delete_many(&self, keys: &[&str]) -> Result<Evicted, Error> {
+        let keys: Result<Vec<_>, _> = keys
+            .iter()
+            .map(|key| Key::parse(self.prefix(), key).map(Target::Key))
+            .collect();
+        Ok(self.remove(&keys?).await)
+    }
+
+    /// Removes every entry that matches: `*` is any run of characters, `?` is one.
+    pub async fn delete_matching(&self, pattern: &str) -> Evicted {
+        self.try_delete_matching(pattern)
+            .await
+            .unwrap_or_else(|error| {
+                let () = self.forgive("delete")(error);
+                Evicted::Applied { keys: 0 }
+            })
+    }
+
+    /// [`delete_matching`](Self::delete_matching), refusing a pattern that cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that cannot be used; then nothing is removed.
+    pub async fn try_delete_matching(&self, pattern: &str) -> Result<Evicted, Error> {
+        let pattern = Pattern::parse(self.prefix(), pattern)?;
+        Ok(self.remove(&[Target::Pattern(pattern)]).await)
+    }
+
+    /// Removes all entries under this cache's prefix. Sessions and limits are no entries and stay.
+    pub async fn clear(&self) -> Evicted {
+        self.remove(&[Target::All]).await
+    }
+
+    /// The keys that match, without the prefix and in no order. Walks the whole keyspace.
+    pub async fn keys(&self, pattern: &str) -> Vec<String> {
+        self.try_keys(pattern)
+            .await
+            .unwrap_or_else(self.forgive("keys"))
+    }
+
+    /// [`keys`](Self::keys), telling "there are none" from "Redis did not say".
+    ///
+    /// # Errors
+    ///
+    /// A pattern that cannot be used, or a Redis that is away or late.
+    pub async fn try_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
+        let pattern = Pattern::parse(self.prefix(), pattern)?;
+        let mut names = std::collections::HashSet::new();
+        let mut cursor = 0;
+        loop {
+            let (next, slice) = self
+                .inner
+                .guard
+                .call(|store| store.key_slice(&pattern, cursor))
+                .await?;
+            names.extend(
+                slice
+                    .into_iter()
+                    .filter_map(|name| name.strip_prefix(self.prefix()).map(str::to_owned)),
+            );
+            cursor = next;
+            if cursor == 0 {
+                return Ok(names.into_iter().collect());
+            }
+        }
+    }
+
+    /// Whether there is a value, or a remembered `None`, at `key`.
+    pub async fn exists(&self, key: &str) -> bool {
+        self.ttl(key).await.is_some()
+    }
+
+    /// For how long the entry at `key` stays fresh; [`None`] where there is none.
+    pub async fn ttl(&self, key: &str) -> Option<Duration> {
+        self.try_ttl(key).await.unwrap_or_else(self.forgive("ttl"))
+    }
+
+    /// [`ttl`](Self::ttl), telling "there is nothing" from "Redis did not say".
+    ///
+    /// # Errors
+    ///
+    /// As [`try_get`](Self::try_get).
+    pub async fn try_ttl(&self, key: &str) -> Result<Option<Duration>, Error> {
+        let key = Key::parse(self.prefix(), key)?;
+        let Some(bytes) = self.inner.guard.call(|store| store.get(&key, 0)).await? else {
+            return Ok(None);
+        };
+        Ok(entry::fresh_for(
+            &bytes,
+            &key,
+            self.inner.config.clock.now_millis(),
+        ))
+    }
+
+    /// Gives the entry at `key` a new time to live, from now on. Answers whether there was one.
+    pub async fn expire(&self, key: &str, ttl: impl Into<Ttl>) -> bool {
+        self.try_expire(key, ttl)
+            .await
+            .unwrap_or_else(self.forgive("expire"))
+    }
+
+    /// [`expire`](Self::expire), telling "there is nothing" from "Redis did not say".
+    ///
+    /// # Errors
+    ///
+    /// As [`try_get`](Self::try_get).
+    pub async fn try_expire(&self, key: &str, ttl: impl Into<Ttl>) -> Result<bool, Error> {
+        let key = Key::parse(self.prefix(), key)?;
+        let life = long_enough(ttl.into())?;
+        let guard = &self.inner.guard;
+        let Some(bytes) = guard.call(|store| store.get(&key, 0)).await? else {
+            return Ok(false);
+        };
+        let now = self.inner.config.clock.now_millis();
+        let Some((seen, entry)) = entry::with_life(&bytes, &key, now, life) else {
+            return Ok(false);
+        };
+        // Whoever changed the entry meanwhile has given it a time to live of its own.
+        guard
+            .call(|store| store.replace(&key, seen, entry.as_bytes(), life))
+            .await
+    }
+
+    /// The value at `key`, or what `load` returns, by the same path as `#[cacheable]`: one load among all callers, stored
+    /// under a lease. The errors are those of `load` alone.
+    pub async fn get_or_load<T: CacheValue, E>(
+        &self,
+        key: &str,
+        ttl: impl Into<Ttl>,
+        load: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let ttl = Some(ttl.into());
+        match self.plan(key) {
+            Ok(plan) => {
+                self.read::<ResultOf<T, E>>(Plan { ttl, ..plan }, |_| false, pin!(load))
+                    .await
+            }
+            Err(error) => {
+                let () = self.forgive("get_or_load")(error);
+                load.await
+            }
+        }
+    }
+
+    /// Switches keys off: functions whose key matches run uncached until [`enable`](Self::enable). Evictions go on.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that cannot be used.
+    pub fn disable(&self, pattern: &str) -> Result<(), Error> {
+        self.inner
+            .switches
+            .set_off(Pattern::parse(self.prefix(), pattern)?);
+        Ok(())
+    }
+
+    /// Takes back [`disable`](Self::disable) of the same pattern. Answers whether it was switched off.
+    ///
+    /// # Errors
+    ///
+    /// A pattern that cannot be used.
+    pub fn enable(&self, pattern: &str) -> Result<bool, Error> {
+        Ok(self
+            .inner
+            .switches
+            .set_on(&Pattern::parse(self.prefix(), pattern)?))
+    }
+
+    /// Applies the journal if Redis answers, and closes the connections. Annotated functions run uncached from then on.
+    pub async fn shutdown(&self) {
+        let inner = &self.inner;
+        if inner.guard.is_connected() {
+            let _ = keeper::apply_journal(inner).await;
+        }
+        let evictions = inner.journal.depth();
+        if evictions > 0 {
+            tracing::warn!(
+                evictions,
+                "shut down with evictions that Redis has not seen: it may serve what they name until it expires"
+            );
+        }
+        inner.guard.close();
+        inner.guard.store().close().await;
+    }
+
+    async fn remove(&self, targets: &[Target]) -> Evicted {
+        let metrics = self.inner.metrics.site(&HANDLE);
+        metrics.count(Event::Delete);
+        // A caller that goes away has written before: what it wanted removed is removed all the same.
+        Eviction::begin(&self.inner, &metrics, targets.to_vec())
+            .apply()
+            .await
+    }
+
+    fn plan(&self, key: &str) -> Result<Plan, Error> {
+        Ok(Plan {
+            targets: vec![Target::Key(Key::parse(self.prefix(), key)?)],
+            ..Plan::new(&HANDLE)
+        })
+    }
+
+    /// The cache's failure is an event: what was asked for is answered as if nothing were there.
+    fn forgive<T: Default>(&self, operation: &'static str) -> impl FnOnce(Error) -> T + '_ {
+        move |error| {
+            // Its text names the key.
+            let text = (!self.inner.config.mask_keys).then(|| error.to_string());
+            let kind = error.kind();
+            if kind == ErrorKind::Input {
+                tracing::warn!(
+                    operation,
+                    ?kind,
+                    error = text,
+                    "a cache operation was refused"
+                );
+            } else {
+                debug!(operation, ?kind, error = text, "a cache operation failed");
+            }
+            T::default()
+        }
+    }
+}
+
+/// Redis counts in milliseconds, and so does an entry.
+fn long_enough(ttl: Ttl) -> Result<Duration, Error> {
+    let life = ttl.as_duration();
+    if life < Duration::from_millis(1) {
+        let text = format!("a time to live of {life:?} is none; give it at least 1 ms");
+        return Err(Error::new(ErrorKind::Input, text));
+    }
+    Ok(life)
+}

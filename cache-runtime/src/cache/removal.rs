@@ -1,0 +1,148 @@
+//! Evictions: from the process, from the store, and, where the store cannot be reached, into the journal.
+
+use std::future::Future;
+use std::mem;
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+use super::{Evicted, Inner, keeper};
+use crate::error::Error;
+use crate::key::{Key, Pattern};
+use crate::metrics::{Event, SiteMetrics};
+use crate::store::{BoxFuture, Store};
+use crate::target::Target;
+
+/// On whose behalf the store is asked: callers are refused while it recovers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    Caller,
+    Keeper,
+}
+
+impl Inner {
+    /// Removes `targets` for a caller. What the store does not acknowledge goes into the journal.
+    pub(super) async fn remove(&self, metrics: &SiteMetrics, targets: &[Target]) -> Evicted {
+        self.doom(targets);
+        let removed = self.remove_from_store(targets, Via::Caller).await;
+        // A load that began in between may have found what was removed a moment later.
+        self.doom(targets);
+        let evicted = match removed {
+            Ok(keys) => Evicted::Applied { keys },
+            Err(_) => {
+                self.journal.add(targets);
+                Evicted::Journaled
+            }
+        };
+        match evicted {
+            Evicted::Applied { keys } => metrics.add(Event::EvictedKeys, keys),
+            Evicted::Journaled => metrics.count(Event::EvictJournaled),
+        }
+        evicted
+    }
+
+    /// Removes `targets` without anybody waiting: from now on this process neither reads nor fills them, and the keeper
+    /// takes them from the store.
+    pub(super) fn remove_later(&self, targets: &[Target]) {
+        self.doom(targets);
+        self.journal.add(targets);
+        keeper::ensure(self);
+        if self.guard.is_local() {
+            // A store in this process answers at the first poll, and there is no keeper.
+            let _ = pin!(keeper::apply_journal(self)).poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
+    /// Answers how many keys there were.
+    pub(super) async fn remove_from_store(
+        &self,
+        targets: &[Target],
+        via: Via,
+    ) -> Result<u64, Error> {
+        let mut removed = 0;
+        let mut keys: Vec<Key> = Vec::new();
+        for target in targets {
+            match target {
+                Target::Key(key) => keys.push(key.clone()),
+                Target::Pattern(pattern) => removed += self.sweep(pattern, via).await?,
+                Target::All => {
+                    removed += self.sweep(&Pattern::all(&self.config.prefix), via).await?;
+                }
+            }
+        }
+        if !keys.is_empty() {
+            removed += self.ask(via, |store| store.delete(&keys)).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Walks the keyspace slice by slice, so that each step has the deadline of one operation.
+    async fn sweep(&self, pattern: &Pattern, via: Via) -> Result<u64, Error> {
+        let (mut cursor, mut removed) = (0, 0);
+        loop {
+            let (next, keys) = self
+                .ask(via, |store| store.delete_slice(pattern, cursor))
+                .await?;
+            removed += keys;
+            cursor = next;
+            if cursor == 0 {
+                return Ok(removed);
+            }
+        }
+    }
+
+    async fn ask<'a, T>(
+        &'a self,
+        via: Via,
+        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        match via {
+            Via::Caller => self.guard.call(operation).await,
+            Via::Keeper => self.guard.repair(operation).await,
+        }
+    }
+}
+
+/// An eviction that is owed from the moment the body runs. Whatever happens to the call, it is issued.
+pub(super) struct Eviction<'a> {
+    inner: &'a Inner,
+    metrics: &'a SiteMetrics,
+    targets: Vec<Target>,
+}
+
+impl<'a> Eviction<'a> {
+    /// Owes `targets`. Made right before the body is polled: a call that never got there owes nothing.
+    pub(super) fn begin(inner: &'a Inner, metrics: &'a SiteMetrics, targets: Vec<Target>) -> Self {
+        Self {
+            inner,
+            metrics,
+            targets,
+        }
+    }
+
+    /// Owes more.
+    pub(super) fn also(&mut self, targets: Vec<Target>) {
+        self.targets.extend(targets);
+    }
+
+    /// Pays. Cancelled on the way, the keeper pays.
+    pub(super) async fn apply(mut self) -> Evicted {
+        let evicted = self.inner.remove(self.metrics, &self.targets).await;
+        self.targets.clear();
+        evicted
+    }
+
+    /// Nothing is owed any more. Answers what was.
+    pub(super) fn settle(mut self) -> Vec<Target> {
+        mem::take(&mut self.targets)
+    }
+}
+
+impl Drop for Eviction<'_> {
+    fn drop(&mut self) {
+        let targets = mem::take(&mut self.targets);
+        if !targets.is_empty() {
+            self.metrics.count(Event::EvictJournaled);
+            self.inner.remove_later(&targets);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What one call stores and what it finds stored: a value becomes an entry, and bytes become a value or the reason why not.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tracing::{debug, warn};
+
+use super::visit::Visit;
+use crate::entry::{self, Draft, Entry, Limits, Read, Refusal, Unreadable};
+use crate::error::{Error, ErrorKind};
+use crate::metrics::{Event, Warning};
+use crate::site::{CacheValue, Outcome};
+
+/// An entry to be stored, and for how long.
+pub(super) struct Fresh {
+    pub(super) entry: Entry,
+    pub(super) life: Duration,
+}
+
+/// Why an entry is no answer.
+pub(super) enum Obstacle {
+    Lease,
+    Fence,
+    Stale,
+    Unreadable(Unreadable),
+}
+
+impl Visit<'_> {
+    /// The entry for what the body returned; [`None`] if that is not worth storing, or may not be stored.
+    pub(super) fn fresh<O: Outcome>(
+        &self,
+        output: &O::Output,
+        unless: &impl Fn(&O::Returned) -> bool,
+        cost: Duration,
+    ) -> Option<Fresh>
+    where
+        O::Value: CacheValue,
+    {
+        let returned = O::returned(output)?;
+        if self.is_off {
+            return None;
+        }
+        if unless(returned) {
+            self.metrics.count(Event::SkippedUnless);
+            return None;
+        }
+        let value = O::value(returned);
+        let life = match value {
+            Some(_) => self.ttl,
+            None => self.none_ttl.or_else(|| {
+                self.metrics.count(Event::SkippedNone);
+                None
+            })?,
+        };
+        // Redis counts in milliseconds, and so does an entry: less than one is no life.
+        if life < Duration::from_millis(1) {
+            return None;
+        }
+        let entry = self.encode(value, life, cost).ok()?;
+        Some(Fresh { entry, life })
+    }
+
+    /// The entry for a value, or for a `None`.
+    pub(super) fn encode<T: CacheValue>(
+        &self,
+        value: Option<&T>,
+        fresh: Duration,
+        cost: Duration,
+    ) -> Result<Entry, Error> {
+        let shape = self.site.shape::<T>();
+        let draft = Draft {
+            key: self.key,
+            shape,
+            epoch: 0,
+            now: self.now(),
+            fresh,
+            cost,
+        };
+        let entry = match value {
+            None => entry::none(&draft),
+            Some(value) => entry::value(&draft, value, &self.limits())
+                .map_err(|refusal| self.refused(refusal))?,
+        };
+        self.metrics.saw_bytes(entry.as_bytes().len());
+        Ok(entry)
+    }
+
+    /// Refuses to store what nobody may read.
+    pub(super) fn check_switched_on(&self) -> Result<(), Error> {
+        match self.is_off {
+            true => Err(Error::new(
+                ErrorKind::Refused,
+                "the key is switched off; nothing is stored until it is enabled",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads an entry as what the function returns.
+    pub(super) fn output<O: Outcome>(&self, bytes: &[u8]) -> Result<(O::Output, Event), Obstacle>
+    where
+        O::Value: DeserializeOwned,
+    {
+        match entry::read::<O::Value>(bytes, self.key, self.site.shape::<O::Value>(), self.now()) {
+            Read::Value(value, _) => Ok((O::from_value(value), Event::Hit)),
+            // A site that returned an option once may return none today.
+            Read::None(_) => O::from_none()
+                .map(|none| (none, Event::HitNone))
+                .ok_or(Obstacle::Unreadable(Unreadable::OtherShape)),
+            Read::Lease => Err(Obstacle::Lease),
+            Read::Fence => Err(Obstacle::Fence),
+            Read::Stale(_) => Err(Obstacle::Stale),
+            Read::Unreadable(reason) => Err(Obstacle::Unreadable(reason)),
+        }
+    }
+
+    pub(super) fn unreadable(&self, reason: Unreadable) -> Event {
+        let event = match reason {
+            Unreadable::Foreign => Event::MissForeign,
+            Unreadable::Format => Event::MissFormat,
+            Unreadable::Corrupted => Event::MissCorrupted,
+            Unreadable::OtherKey => Event::MissOtherKey,
+            Unreadable::OtherShape => Event::MissOtherShape,
+        };
+        let key = self.key.shown(self.inner.config.mask_keys);
+        if reason == Unreadable::OtherKey {
+            tracing::error!(site = self.site.name, %key, "a reply belongs to another key; it is not used");
+        } else {
+            debug!(site = self.site.name, %key, ?reason, "an entry cannot be read; it is replaced");
+        }
+        event
+    }
+
+    fn refused(&self, refusal: Refusal) -> Error {
+        let (event, warning, error) = match refusal {
+            Refusal::TooLarge { bytes } => {
+                let most = self.inner.config.max_value;
+                let text = format!(
+                    "a value of at least {bytes} bytes is not stored: `max_value` is {most}"
+                );
+                (
+                    Event::TooLarge,
+                    Warning::TooLarge,
+                    Error::new(ErrorKind::Refused, text),
+                )
+            }
+            Refusal::Card => {
+                let text =
+                    "a value that contains a payment card number is not stored: `card_guard` is on";
+                (
+                    Event::Card,
+                    Warning::Card,
+                    Error::new(ErrorKind::Refused, text),
+                )
+            }
+            Refusal::Encode(cause) => {
+                let text = "a value does not turn into JSON and is not stored";
+                (
+                    Event::EncodeFailed,
+                    Warning::Encode,
+                    Error::new(ErrorKind::Encode, text).because(cause),
+                )
+            }
+        };
+        self.metrics.count(event);
+        if self.metrics.warn_once(warning) {
+            let key = self.key.shown(self.inner.config.mask_keys);
+            warn!(site = self.site.name, %key, %error, "a value is not cached; this is said once per function");
+        }
+        error
+    }
+
+    fn limits(&self) -> Limits {
+        let config = &self.inner.config;
+        Limits {
+            max_value: config.max_value,
+            compress_above: config.compress_above,
+            card_guard: config.card_guard,
+        }
+    }
+}

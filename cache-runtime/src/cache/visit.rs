@@ -1,0 +1,368 @@
+//! One call's dealings with its one key: the steps that `cache.rs` puts in order.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::flight::{Leader, Saw, Sight};
+use super::lease::Claim;
+use super::loading::{self, Loading};
+use super::stored::{Fresh, Obstacle};
+use super::{Inner, keeper};
+use crate::entry::{self, Stamp, Unreadable};
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::metrics::{Event, SiteRef, Timer, Warning};
+use crate::plan::Plan;
+use crate::site::{CacheValue, Outcome, Site};
+use crate::store::{BoxFuture, Store};
+
+/// What one call knows: where it goes, how long what it stores shall live, and when it began.
+pub(super) struct Visit<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) site: &'static Site,
+    pub(super) metrics: SiteRef,
+    pub(super) key: &'a Key,
+    pub(super) ttl: Duration,
+    pub(super) none_ttl: Option<Duration>,
+    pub(super) is_off: bool,
+    pub(super) started: Instant,
+}
+
+/// What a look into the store found.
+pub(super) enum Look<T> {
+    Found(T),
+    /// No value, what was there instead, and the error that kept the store from answering.
+    Nothing(Right, Saw, Option<Error>),
+}
+
+/// What a caller that found nothing may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// Load for everybody, and store the result under a lease.
+    Fill,
+    /// Load for those in this process who wait.
+    Load,
+    /// Run the body and nothing else: this call has waited for Redis once, or is switched off.
+    Alone,
+}
+
+/// How a put stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// Behind a fence of its own.
+    Alone(Stamp),
+    /// Behind a fence with others, or without one: it may not store.
+    Shared,
+    /// Redis did not say, or is away.
+    Unknown,
+}
+
+impl<'a> Visit<'a> {
+    /// A visit to the key of `plan`; [`None`] where it has none.
+    pub(super) fn new(inner: &'a Inner, plan: &'a Plan) -> Option<Self> {
+        let key = plan.key()?;
+        let site = plan.site;
+        let metrics = inner.metrics.site(site);
+        let policy = site.policy.and_then(|name| {
+            let policy = inner.config.policies.get(name);
+            if policy.is_none() && metrics.warn_once(Warning::UnknownPolicy) {
+                warn!(
+                    site = site.name,
+                    policy = name,
+                    "the configuration has no such policy; the defaults apply"
+                );
+            }
+            policy
+        });
+        let ttl = plan
+            .ttl
+            .map(|ttl| ttl.as_duration())
+            .or(site.ttl)
+            .or(policy.and_then(|policy| policy.ttl));
+        Some(Self {
+            ttl: ttl.unwrap_or(inner.config.default_ttl),
+            none_ttl: site.none_ttl.or(policy.and_then(|policy| policy.none_ttl)),
+            is_off: inner.switches.is_off(key),
+            started: Instant::now(),
+            inner,
+            site,
+            metrics,
+            key,
+        })
+    }
+
+    /// Asks the store for the value. Every look counts as one hit or one miss.
+    pub(super) async fn look<O: Outcome>(&self) -> Look<O::Output>
+    where
+        O::Value: DeserializeOwned,
+    {
+        if let Some(closed) = self.closed() {
+            return closed;
+        }
+        let expected = self.metrics.expected_bytes();
+        let answer = self
+            .ask_since(self.started, "get", |store| store.get(self.key, expected))
+            .await;
+        self.judge::<O>(answer)
+    }
+
+    /// Why the store is not even asked, if that is so.
+    pub(super) fn closed<T>(&self) -> Option<Look<T>> {
+        let (event, right, saw, failure) = if self.is_off {
+            (Event::MissDisabled, Right::Alone, Saw::Nothing, None)
+        } else if !self.inner.guard.is_connected() {
+            keeper::ensure(self.inner);
+            let away = Some(Error::away());
+            (Event::MissFallback, Right::Load, Saw::Unknown, away)
+        } else if self.inner.journal.blocks(self.key) {
+            (Event::MissJournaled, Right::Load, Saw::Nothing, None)
+        } else {
+            return None;
+        };
+        self.metrics.count_at(event, self.started.into_std());
+        Some(Look::Nothing(right, saw, failure))
+    }
+
+    /// What the store's answer means.
+    pub(super) fn judge<O: Outcome>(
+        &self,
+        answer: Result<Option<Vec<u8>>, Error>,
+    ) -> Look<O::Output>
+    where
+        O::Value: DeserializeOwned,
+    {
+        let mut failure = None;
+        let saw = match &answer {
+            Ok(Some(bytes)) => entry::whole_stamp_of(bytes).map_or(Saw::Nothing, Saw::Entry),
+            Ok(None) => Saw::Nothing,
+            Err(_) => Saw::Unknown,
+        };
+        let (event, right) = match answer {
+            Ok(Some(bytes)) => match self.output::<O>(&bytes) {
+                Ok((output, event)) => {
+                    self.metrics.saw_bytes(bytes.len());
+                    let now = Instant::now();
+                    self.metrics.count_at(event, now.into_std());
+                    self.metrics.time(Timer::Hit, now - self.started);
+                    return Look::Found(output);
+                }
+                Err(Obstacle::Fence) => (Event::MissFenced, Right::Load),
+                Err(Obstacle::Lease) => (Event::MissLeased, Right::Fill),
+                Err(Obstacle::Stale) => (Event::MissStale, Right::Fill),
+                Err(Obstacle::Unreadable(reason)) => (self.unreadable(reason), Right::Fill),
+            },
+            Ok(None) => (Event::MissAbsent, Right::Fill),
+            Err(error) => {
+                let kind = error.kind();
+                failure = Some(error);
+                match kind {
+                    ErrorKind::Unavailable => (Event::MissFallback, Right::Load),
+                    ErrorKind::Foreign => (self.unreadable(Unreadable::Foreign), Right::Fill),
+                    _ => (Event::MissFailed, Right::Alone),
+                }
+            }
+        };
+        self.metrics.count(event);
+        Look::Nothing(right, saw, failure)
+    }
+
+    /// When this call came, and what it saw.
+    pub(super) fn sight(&self, saw: Saw) -> Sight {
+        Sight {
+            since: self.started,
+            saw,
+        }
+    }
+
+    /// Loads for everybody who waits, under a lease if there may be one.
+    pub(super) async fn lead<O: Outcome>(
+        &self,
+        mut leader: Leader<'_>,
+        (right, saw): (Right, Saw),
+        unless: impl Fn(&O::Returned) -> bool,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> O::Output
+    where
+        O::Value: CacheValue,
+    {
+        let mut standing = match saw {
+            Saw::Entry(stamp) => Some(stamp),
+            Saw::Nothing | Saw::Unknown => None,
+        };
+        if right == Right::Fill && leader.lease().is_none() {
+            match self.claim::<O>().await {
+                Claim::Won(stamp) => leader.set_lease(Some(stamp)),
+                Claim::Found {
+                    output,
+                    entry,
+                    at,
+                    before,
+                } => {
+                    leader.rest_on(at, before);
+                    leader.land(entry.into());
+                    return output;
+                }
+                Claim::Refused(claim) => standing = claim,
+            }
+        }
+        leader.rest_on(Instant::now(), leader.lease().or(standing));
+
+        let (output, cost) = self.timed_load::<O>(leader.lease(), body).await;
+
+        let is_wanted = leader.lease().is_some() || leader.is_awaited();
+        let fresh = is_wanted
+            .then(|| self.fresh::<O>(&output, &unless, cost))
+            .flatten();
+        match fresh {
+            Some(fresh) => {
+                leader.land(fresh.entry.as_bytes().into());
+                match leader.lease() {
+                    // The store would refuse it, too, unless the lease is younger than the eviction.
+                    Some(stamp) if leader.is_doomed() => {
+                        self.metrics.count(Event::FillRefused);
+                        leader.release(stamp);
+                    }
+                    Some(stamp) => self.fill(stamp, &fresh).await,
+                    None => {}
+                }
+            }
+            None => {
+                if let Some(stamp) = leader.give_up() {
+                    let _ = self
+                        .ask("release", |store| store.delete_if(self.key, &stamp))
+                        .await;
+                }
+            }
+        }
+        output
+    }
+
+    /// Runs the body for this call alone.
+    pub(super) async fn load<O: Outcome>(
+        &self,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> O::Output {
+        self.timed_load::<O>(None, body).await.0
+    }
+
+    /// Runs the body, and keeps the lease alive meanwhile. Answers how long it took, too.
+    async fn timed_load<O: Outcome>(
+        &self,
+        lease: Option<Stamp>,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> (O::Output, Duration) {
+        let loading = Loading::begin(&self.metrics);
+        let body = loading::run(self.inner, self.key, body);
+        let output = match lease {
+            None => body.await,
+            Some(stamp) => tokio::select! {
+                biased;
+                output = body => output,
+                never = self.renew(stamp) => match never {},
+            },
+        };
+        let cost = loading.end(O::returned(&output).is_some());
+        (output, cost)
+    }
+
+    /// What another caller's load in this process returned; [`None`] if it cannot be read as what this function returns.
+    pub(super) fn landed<O: Outcome>(&self, entry: &[u8]) -> Option<O::Output>
+    where
+        O::Value: DeserializeOwned,
+    {
+        let (output, _) = self.output::<O>(entry).ok()?;
+        self.metrics.count(Event::LoadShared);
+        Some(output)
+    }
+
+    /// Puts a fence where the entry is.
+    pub(super) async fn fence(&self) -> Fence {
+        if self.is_off {
+            return Fence::Shared;
+        }
+        let fence = entry::fence(self.key, self.now());
+        let life = self.inner.config.fence_ttl;
+        match self
+            .ask("fence", |store| {
+                store.fence(self.key, fence.as_bytes(), life)
+            })
+            .await
+        {
+            Ok(1) => Fence::Alone(fence.stamp()),
+            Ok(_) => Fence::Shared,
+            Err(_) => Fence::Unknown,
+        }
+    }
+
+    /// Stores the result of a put, if its fence still stands, alone and unchanged. [`None`] where Redis did not say.
+    pub(super) async fn replace_fence(&self, fence: Stamp, fresh: &Fresh) -> Option<bool> {
+        self.replace("put", fence, fresh).await.ok()
+    }
+
+    /// A put is over.
+    pub(super) fn count_put(&self, is_worth_storing: bool, is_stored: bool) {
+        if is_worth_storing {
+            self.metrics.count(Event::Put);
+            if !is_stored {
+                self.metrics.count(Event::PutDegraded);
+            }
+        }
+    }
+
+    /// Whether this very task is in the middle of loading this key: it must not wait for itself.
+    pub(super) fn is_loading_already(&self) -> bool {
+        loading::is_under_way(self.inner, self.key)
+    }
+
+    /// Stores what was loaded, if the lease still stands.
+    async fn fill(&self, lease: Stamp, fresh: &Fresh) {
+        self.metrics
+            .count(match self.replace("fill", lease, fresh).await {
+                Ok(true) => Event::Fill,
+                Ok(false) => Event::FillRefused,
+                Err(_) => Event::FillFailed,
+            });
+    }
+
+    async fn replace(
+        &self,
+        name: &'static str,
+        stamp: Stamp,
+        fresh: &Fresh,
+    ) -> Result<bool, Error> {
+        self.ask(name, |store| {
+            store.replace(self.key, stamp, fresh.entry.as_bytes(), fresh.life)
+        })
+        .await
+    }
+
+    pub(super) async fn ask<'b, T>(
+        &'b self,
+        name: &'static str,
+        operation: impl FnOnce(&'b dyn Store) -> BoxFuture<'b, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.ask_since(Instant::now(), name, operation).await
+    }
+
+    /// The same where the clock was read just now: a hit reads it as rarely as it can.
+    async fn ask_since<'b, T>(
+        &'b self,
+        began: Instant,
+        name: &'static str,
+        operation: impl FnOnce(&'b dyn Store) -> BoxFuture<'b, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let asked = self.inner.guard.call_since(began, operation);
+        self.inner
+            .observed(&self.metrics, name, self.site, self.key, began, asked)
+            .await
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.inner.config.clock.now_millis()
+    }
+}

@@ -1,0 +1,120 @@
+//! Redis caching for Rust services by attribute: a cache that cannot break or slow the service, and evictions that are never
+//! undone. An annotated function returns what its body would have returned; the cache's own failures are counted, never yours.
+//!
+//! ```
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//!
+//! use cache_runtime::{Cache, cache_evict, cacheable};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! struct Event {
+//!     id: i64,
+//!     title: String,
+//! }
+//!
+//! #[derive(Default)]
+//! struct Events {
+//!     queries: AtomicU32,
+//! }
+//!
+//! impl Events {
+//!     #[cacheable(key = "event:<id>", ttl = "30m")]
+//!     async fn event(&self, id: i64) -> Result<Option<Event>, std::io::Error> {
+//!         self.queries.fetch_add(1, Ordering::Relaxed); // or ask a database
+//!         Ok(Some(Event { id, title: "A quartet".into() }))
+//!     }
+//!
+//!     #[cache_evict(key = "event:<id>")]
+//!     async fn rename(&self, id: i64, title: &str) -> Result<(), std::io::Error> {
+//!         println!("event {id} is now called {title}"); // or tell a database
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), std::io::Error> {
+//! // Memory mode: no Redis. A service says `Cache::connect(Config::from_env()?).await?`, which reads `REDIS_URL`.
+//! Cache::memory().install();
+//! let events = Events::default();
+//!
+//! assert_eq!(events.event(42).await?, events.event(42).await?);
+//! assert_eq!(events.queries.load(Ordering::Relaxed), 1);
+//!
+//! events.rename(42, "A quintet").await?;
+//! events.event(42).await?;
+//! assert_eq!(events.queries.load(Ordering::Relaxed), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a call does
+//!
+//! ```text
+//!  call ─► key ─► Redis GET ──value──────────────────────────► value
+//!                   │ absent (or Redis is known to be down)
+//!                   ▼
+//!                flight        one loader per key in the process; those who wait share its encoded result
+//!                   │ leader
+//!                   ▼
+//!                lease         one loader per key among all processes (SET NX GET: one round trip)
+//!                   ▼
+//!                body ──► fill if the lease still stands ────► value
+//! ```
+//!
+//! While Redis is away no call waits for it: bodies run, and evictions are kept until it is back.
+//!
+//! # Names to know
+//!
+//! | name | what for |
+//! |---|---|
+//! | [`macro@cacheable`] | reads through the cache; its page has the language of keys |
+//! | [`macro@cache_put`], [`macro@cache_evict`] | runs the body and stores what it returned; runs it and removes |
+//! | [`Cache`] | made once with [`connect`](Cache::connect), [`install`](Cache::install)ed for all annotated functions; Redis's verbs by hand |
+//! | [`Config`] | every option with its default, from code, a file or the environment |
+//! | [`Stats`], [`Health`] | what was counted, for each function; how the cache is, for health checks |
+//! | [`KeyPart`] | which types may stand in a key; implement it for your own |
+//! | [`Sensitive`] | holds what must never be cached; a type that has one does not compile as a cached value |
+//! | [`Error`], [`ErrorKind`] | what the methods that begin with `try_` tell; annotated functions never do |
+//!
+//! # Features
+//!
+//! | feature | default | adds | pulls in |
+//! |---|---|---|---|
+//! | `testing` | no | the module `testing`: real Redis servers, and a network that fails when it is told to | tokio's `io-util` |
+//! | `uuid` | no | `Uuid` in keys | `uuid` |
+//!
+//! What is promised about stale values, outages and races, and what is not, is in `docs/consistency.md` of the repository;
+//! every option with its variable is in `docs/configuration.md`.
+
+mod cache;
+mod clock;
+mod config;
+mod entry;
+mod error;
+mod key;
+mod metrics;
+mod plan;
+mod sensitive;
+mod site;
+mod store;
+mod target;
+
+#[doc(hidden)]
+pub mod __private;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use cache::{Cache, Evicted, Health, Status};
+pub use cache_macros::{cache_evict, cache_put, cacheable};
+pub use clock::Clock;
+pub use config::{Address, Config, Policy, Secret, Tls, Topology};
+pub use error::{Error, ErrorKind};
+pub use key::{Key, KeyPart, KeyWriter, Pattern};
+pub use metrics::{Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times};
+pub use sensitive::Sensitive;
+#[doc(hidden)]
+pub use site::storable;
+pub use site::{CacheValue, Ttl};
+pub use store::ServerInfo;

@@ -1,0 +1,390 @@
+//! What a macro states about a function, and which of its results are worth storing.
+
+use std::any::type_name;
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::entry::shape;
+use crate::metrics::SiteSlot;
+
+/// What an attribute says about its function, known while compiling.
+#[derive(Debug)]
+pub struct Site {
+    pub(crate) name: &'static str,
+    pub(crate) template: &'static str,
+    pub(crate) policy: Option<&'static str>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) none_ttl: Option<Duration>,
+    pub(crate) version: u64,
+    pub(crate) metrics: SiteSlot,
+    shape: OnceLock<(&'static str, u64)>,
+}
+
+impl Site {
+    /// `name` is the function with its module path, `template` the key, pattern or target as it was written.
+    pub const fn new(name: &'static str, template: &'static str) -> Self {
+        Self {
+            name,
+            template,
+            policy: None,
+            ttl: None,
+            none_ttl: None,
+            version: 0,
+            metrics: SiteSlot::new(),
+            shape: OnceLock::new(),
+        }
+    }
+
+    /// `policy = "events"`.
+    pub const fn policy(mut self, policy: &'static str) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// `ttl = 1800` and `ttl = "30m"`.
+    pub const fn ttl_millis(mut self, millis: u64) -> Self {
+        self.ttl = Some(Duration::from_millis(millis));
+        self
+    }
+
+    /// `none_ttl = 30` and `none_ttl = "30s"`.
+    pub const fn none_ttl_millis(mut self, millis: u64) -> Self {
+        self.none_ttl = Some(Duration::from_millis(millis));
+        self
+    }
+
+    /// `version = 2`.
+    pub const fn version(mut self, version: u64) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// The fingerprint of what this function stores.
+    pub(crate) fn shape<T: DeserializeOwned>(&self) -> u64 {
+        let name = type_name::<T>();
+        // A function stores one type, unless it is generic: then the first stays here, and the others cost a look-up.
+        let (first, shape) = *self
+            .shape
+            .get_or_init(|| (name, shape_of::<T>(self.version)));
+        if first == name {
+            shape
+        } else {
+            shape_of::<T>(self.version)
+        }
+    }
+}
+
+/// The fingerprint of a type, traced once in the process.
+pub(crate) fn shape_of<T: DeserializeOwned>(version: u64) -> u64 {
+    static KNOWN: LazyLock<RwLock<HashMap<(&'static str, u64), u64>>> =
+        LazyLock::new(RwLock::default);
+    let key = (type_name::<T>(), version);
+    if let Some(shape) = KNOWN
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get(&key)
+    {
+        return *shape;
+    }
+    let shape = shape::of::<T>(version);
+    KNOWN
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(key, shape);
+    shape
+}
+
+/// How long a value is fresh. Made from whole seconds, or from a [`Duration`].
+///
+/// A number in code needs its type, `60_u64` or `60_u32`, since one without is an `i32`; that in `ttl = 60` of an attribute
+/// does not. With a time of zero nothing is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ttl(Duration);
+
+impl Ttl {
+    /// As a [`Duration`].
+    pub fn as_duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl From<Duration> for Ttl {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl From<u64> for Ttl {
+    /// Seconds.
+    fn from(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+}
+
+impl From<i32> for Ttl {
+    /// Seconds: the type of a number without one. A negative number is a time to live of nothing.
+    fn from(seconds: i32) -> Self {
+        Self::from(u64::try_from(seconds).unwrap_or_default())
+    }
+}
+
+impl From<u32> for Ttl {
+    /// Seconds.
+    fn from(seconds: u32) -> Self {
+        Self(Duration::from_secs(seconds.into()))
+    }
+}
+
+/// A value that can be stored: it turns into JSON and back.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be cached",
+    label = "this type must be `Serialize` and `DeserializeOwned`",
+    note = "derive both: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "what is `Sensitive` is never cached: return a type without it"
+)]
+pub trait CacheValue: Serialize + DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> CacheValue for T {}
+
+/// Asks, where nothing else can go wrong, whether what a function returns can be stored.
+pub const fn storable<O: Outcome>(outcome: O) -> O
+where
+    O::Value: CacheValue,
+{
+    outcome
+}
+
+/// How a function's return type splits into what is stored and what is not. Chosen by [`Returns`].
+pub trait Outcome {
+    /// The return type as written.
+    type Output;
+    /// What `unless` sees: what is inside `Ok`, or the whole where there is no `Result`.
+    type Returned;
+    /// What `<return.field>` refers to and what is stored: what is inside `Ok` and `Some`.
+    type Value;
+
+    /// What came back, unless it is an `Err`.
+    fn returned(output: &Self::Output) -> Option<&Self::Returned>;
+
+    /// What is worth storing in it; `None` is a `None`.
+    fn value(returned: &Self::Returned) -> Option<&Self::Value>;
+
+    /// The stored value, as the function would have returned it.
+    fn from_value(value: Self::Value) -> Self::Output;
+
+    /// A remembered `None`, as the function would have returned it; [`None`] where the type has none.
+    fn from_none() -> Option<Self::Output>;
+}
+
+/// Asks the type of a function's result, through aliases, which [`Outcome`] it has.
+///
+/// Method look-up tries a type before what it dereferences to, and so finds the most particular `__outcome`: `Result<Option<T>,
+/// E>` here, `Result<T, E>` and `Option<T>` one step further, any other type at the end. A method of a user's trait that is
+/// implemented for all types would come before the steps; hence the name.
+#[derive(Debug)]
+pub struct Returns<R> {
+    next: ReturnsOne<R>,
+}
+
+/// The second step of [`Returns`].
+#[derive(Debug)]
+pub struct ReturnsOne<R> {
+    next: ReturnsPlain<R>,
+}
+
+/// The last step of [`Returns`].
+#[derive(Debug)]
+pub struct ReturnsPlain<R>(PhantomData<fn() -> R>);
+
+impl<R> Returns<R> {
+    /// Of the type that it is given.
+    #[expect(clippy::new_without_default, reason = "only generated code makes one")]
+    pub const fn new() -> Self {
+        Self {
+            next: ReturnsOne {
+                next: ReturnsPlain(PhantomData),
+            },
+        }
+    }
+}
+
+impl<R> Deref for Returns<R> {
+    type Target = ReturnsOne<R>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.next
+    }
+}
+
+impl<R> Deref for ReturnsOne<R> {
+    type Target = ReturnsPlain<R>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.next
+    }
+}
+
+impl<T, E> Returns<Result<Option<T>, E>> {
+    /// `Ok(Some(value))` is stored, `Ok(None)` under `none_ttl`.
+    pub fn __outcome(&self) -> ResultOfOption<T, E> {
+        ResultOfOption(PhantomData)
+    }
+}
+
+impl<T, E> ReturnsOne<Result<T, E>> {
+    /// `Ok(value)` is stored.
+    pub fn __outcome(&self) -> ResultOf<T, E> {
+        ResultOf(PhantomData)
+    }
+}
+
+impl<T> ReturnsOne<Option<T>> {
+    /// `Some(value)` is stored, `None` under `none_ttl`.
+    pub fn __outcome(&self) -> OptionOf<T> {
+        OptionOf(PhantomData)
+    }
+}
+
+impl<T> ReturnsPlain<T> {
+    /// Every value is stored.
+    pub fn __outcome(&self) -> Plain<T> {
+        Plain(PhantomData)
+    }
+}
+
+/// The [`Outcome`] of `Result<Option<T>, E>`.
+#[derive(Debug)]
+pub struct ResultOfOption<T, E>(PhantomData<fn() -> (T, E)>);
+
+/// The [`Outcome`] of `Result<T, E>`.
+#[derive(Debug)]
+pub struct ResultOf<T, E>(PhantomData<fn() -> (T, E)>);
+
+/// The [`Outcome`] of `Option<T>`.
+#[derive(Debug)]
+pub struct OptionOf<T>(PhantomData<fn() -> T>);
+
+/// The [`Outcome`] of any other type.
+#[derive(Debug)]
+pub struct Plain<T>(PhantomData<fn() -> T>);
+
+impl<T, E> Outcome for ResultOfOption<T, E> {
+    type Output = Result<Option<T>, E>;
+    type Returned = Option<T>;
+    type Value = T;
+
+    fn returned(output: &Self::Output) -> Option<&Option<T>> {
+        output.as_ref().ok()
+    }
+
+    fn value(returned: &Option<T>) -> Option<&T> {
+        returned.as_ref()
+    }
+
+    fn from_value(value: T) -> Self::Output {
+        Ok(Some(value))
+    }
+
+    fn from_none() -> Option<Self::Output> {
+        Some(Ok(None))
+    }
+}
+
+impl<T, E> Outcome for ResultOf<T, E> {
+    type Output = Result<T, E>;
+    type Returned = T;
+    type Value = T;
+
+    fn returned(output: &Self::Output) -> Option<&T> {
+        output.as_ref().ok()
+    }
+
+    fn value(returned: &T) -> Option<&T> {
+        Some(returned)
+    }
+
+    fn from_value(value: T) -> Self::Output {
+        Ok(value)
+    }
+
+    fn from_none() -> Option<Self::Output> {
+        None
+    }
+}
+
+impl<T> Outcome for OptionOf<T> {
+    type Output = Option<T>;
+    type Returned = Option<T>;
+    type Value = T;
+
+    fn returned(output: &Option<T>) -> Option<&Option<T>> {
+        Some(output)
+    }
+
+    fn value(returned: &Option<T>) -> Option<&T> {
+        returned.as_ref()
+    }
+
+    fn from_value(value: T) -> Option<T> {
+        Some(value)
+    }
+
+    fn from_none() -> Option<Option<T>> {
+        Some(None)
+    }
+}
+
+impl<T> Outcome for Plain<T> {
+    type Output = T;
+    type Returned = T;
+    type Value = T;
+
+    fn returned(output: &T) -> Option<&T> {
+        Some(output)
+    }
+
+    fn value(returned: &T) -> Option<&T> {
+        Some(returned)
+    }
+
+    fn from_value(value: T) -> T {
+        value
+    }
+
+    fn from_none() -> Option<T> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_knows_the_shape_of_each_type_that_it_stores() {
+        static SITE: Site = Site::new("app::find", "x:<id>").version(2);
+
+        let shapes = [
+            SITE.shape::<u8>(),
+            SITE.shape::<String>(),
+            SITE.shape::<u8>(),
+        ];
+
+        assert_eq!(
+            shapes,
+            [
+                shape::of::<u8>(2),
+                shape::of::<String>(2),
+                shape::of::<u8>(2)
+            ]
+        );
+        assert_ne!(shapes[0], Site::new("app::find", "x:<id>").shape::<u8>());
+    }
+}
