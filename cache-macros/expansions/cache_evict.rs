@@ -1,0 +1,38 @@
+async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
+    static __CACHE_SITE: crate::cache::__private::Site = crate::cache::__private::Site::new(
+        ::core::concat!(::core::module_path!(), "::publish"),
+        "draft:<draft.id>, event:<tenant>:<return.id>, events:*:page:?",
+    );
+    let __cache_held = (::std::borrow::ToOwned::to_owned(&tenant),);
+    let __cache_call = crate::cache::__private::Call::new(
+            &__CACHE_SITE,
+            crate::cache::__private::installed(),
+        )
+        .key(|__cache_key| {
+            __cache_key.text("draft:").value(&draft.id);
+        })
+        .pattern(|__cache_pattern| {
+            __cache_pattern.text("events:").any().text(":page:").one();
+        });
+    let __cache_body = ::core::pin::pin!(
+        async move { if let ::core::option::Option::Some(__cache_never) =
+        ::core::option::Option::None:: < Result < Event, Error > > { return
+        __cache_never; } draft.publish(tenant). await }
+    );
+    crate::cache::__private::cache_evict(
+            __cache_call,
+            crate::cache::__private::Returns::<Result<Event, Error>>::new().__outcome(),
+            |__cache_return, __cache_call| {
+                __cache_call
+                    .key(|__cache_key| {
+                        __cache_key
+                            .text("event:")
+                            .value(&__cache_held.0)
+                            .text(":")
+                            .value(&__cache_return.id);
+                    })
+            },
+            __cache_body,
+        )
+        .await
+}

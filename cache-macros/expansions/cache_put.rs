@@ -1,0 +1,42 @@
+async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error> {
+    static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
+            ::core::concat!(::core::module_path!(), "::initiate"),
+            "payment:<payment.shop>-<payment.tx()>",
+        )
+        .policy("payments")
+        .version(2);
+    let __cache_call = ::cache_runtime::__private::Call::new(
+            &__CACHE_SITE,
+            ::cache_runtime::__private::using(
+                ::core::convert::AsRef::<
+                    ::cache_runtime::__private::Cache,
+                >::as_ref(&(gateway.cache)),
+            ),
+        )
+        .when(|| { payment.cents > 0 })
+        .ttl(|| ::core::convert::Into::<
+            ::cache_runtime::__private::Ttl,
+        >::into(gateway.ttl()))
+        .key(|__cache_key| {
+            __cache_key
+                .text("payment:")
+                .value_before(&payment.shop, '-')
+                .text("-")
+                .value(&payment.tx());
+        });
+    let __cache_body = ::core::pin::pin!(
+        async move { if let ::core::option::Option::Some(__cache_never) =
+        ::core::option::Option::None:: < Result < Receipt, Error > > { return
+        __cache_never; } gateway.initiate(payment). await }
+    );
+    ::cache_runtime::__private::cache_put(
+            __cache_call,
+            ::cache_runtime::__private::storable(
+                ::cache_runtime::__private::Returns::<Result<Receipt, Error>>::new()
+                    .__outcome(),
+            ),
+            |_| false,
+            __cache_body,
+        )
+        .await
+}

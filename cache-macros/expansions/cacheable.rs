@@ -1,0 +1,33 @@
+/// Finds an event.
+pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
+    static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
+            ::core::concat!(::core::module_path!(), "::find"),
+            "event:<id>",
+        )
+        .ttl_millis(1800000)
+        .none_ttl_millis(30000);
+    let __cache_call = ::cache_runtime::__private::Call::new(
+            &__CACHE_SITE,
+            ::cache_runtime::__private::installed(),
+        )
+        .key(|__cache_key| {
+            __cache_key.text("event:").value(&id);
+        });
+    let __cache_body = ::core::pin::pin!(
+        async move { if let ::core::option::Option::Some(__cache_never) =
+        ::core::option::Option::None:: < Result < Option < Event >, Error > > { return
+        __cache_never; } let row = pool.query(id). await ?; Ok(row.map(Event::from)) }
+    );
+    ::cache_runtime::__private::cacheable(
+            __cache_call,
+            ::cache_runtime::__private::storable(
+                ::cache_runtime::__private::Returns::<
+                    Result<Option<Event>, Error>,
+                >::new()
+                    .__outcome(),
+            ),
+            |event| event.is_none(),
+            __cache_body,
+        )
+        .await
+}

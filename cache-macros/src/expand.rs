@@ -1,0 +1,414 @@
+//! What an attribute turns into. The only file that writes Rust.
+//!
+//! The signature stays as it is. The body becomes a future of the declared type, and one call into the runtime's
+//! `__private` decides what to do with it.
+
+use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote_spanned};
+use syn::spanned::Spanned;
+
+use crate::args::{self, Evicted, Eviction, Life, Plan, Storing, Work};
+use crate::function::{Boxed, Form, Function};
+use crate::report::Report;
+use crate::target::{Piece, RETURNED, Source, Template, Value};
+use crate::template::Kind;
+use crate::written::Attribute;
+
+/// Like quote's own, but names that are bound here cannot meet the user's, whatever those are called.
+macro_rules! quote {
+    ($($tokens:tt)*) => { quote_spanned!(Span::mixed_site()=> $($tokens)*) };
+}
+
+/// The annotated function, framed; or as it was written, beside everything that is wrong with the attribute.
+pub(crate) fn attribute(
+    attribute: Attribute,
+    arguments: TokenStream,
+    item: TokenStream,
+) -> TokenStream {
+    let mut report = Report::default();
+    let framed = match syn::parse2(item.clone()) {
+        Ok(function) => {
+            refuse(attribute, &function, &mut report);
+            args::check(attribute, arguments, &function, &mut report)
+                .and_then(|plan| frame(&plan, &function))
+        }
+        Err(error) => {
+            report.add(error);
+            None
+        }
+    };
+    match (report.into_tokens(), framed) {
+        (None, Some(framed)) => framed,
+        (errors, _) => quote!(#errors #item),
+    }
+}
+
+/// What no function can have that is to be framed.
+fn refuse(attribute: Attribute, function: &Function, report: &mut Report) {
+    let (written, signature) = (attribute.written(), &function.signature);
+    if let Some(constness) = &signature.constness {
+        report.at(
+            constness,
+            format!("a `const fn` cannot wait for a cache; remove `const`, or remove `{written}`"),
+        );
+    } else if matches!(function.form, Form::Blocking) {
+        report.at(
+            signature.fn_token,
+            format!(
+                "`{written}` needs an `async fn`; write `async fn {}`",
+                signature.ident
+            ),
+        );
+    }
+    let stores = attribute != Attribute::CacheEvict;
+    match function.output() {
+        Some(output) if mentions_impl(output.to_token_stream()) => {
+            let hidden = if stores {
+                "what is to be stored"
+            } else {
+                "whether the function failed"
+            };
+            report.at(
+                output,
+                format!("`impl Trait` hides {hidden}; name the type"),
+            );
+        }
+        Some(syn::Type::Reference(borrowed)) if stores => {
+            report.at(borrowed, "a stored value cannot be borrowed; return one that owns what it holds, such as `String` for `&str`");
+        }
+        Some(syn::Type::Tuple(unit)) if stores && unit.elems.is_empty() => {
+            report.at(unit, nothing_to_store(signature));
+        }
+        None if stores => report.at(&signature.ident, nothing_to_store(signature)),
+        _ => {}
+    }
+}
+
+fn nothing_to_store(signature: &syn::Signature) -> String {
+    format!(
+        "`{}` returns nothing that could be stored; give it a return type, or use `#[cache_evict]`",
+        signature.ident
+    )
+}
+
+fn mentions_impl(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(word) => word == "impl",
+        TokenTree::Group(group) => mentions_impl(group.stream()),
+        _ => false,
+    })
+}
+
+/// Input:
+///
+/// ```text
+/// #[cacheable(key = "event:<id>", ttl = 1800)]
+/// async fn find(&self, id: i64) -> Result<Event, Error> { BODY }
+/// ```
+///
+/// Output, where `p` is `::cache_runtime::__private`:
+///
+/// ```text
+/// async fn find(&self, id: i64) -> Result<Event, Error> {
+///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").ttl_millis(1_800_000);
+///     let __cache_call = p::Call::new(&__CACHE_SITE, p::installed())
+///         .key(|__cache_key| { __cache_key.text("event:").value(&id); });
+///     let __cache_body = pin!(async move {
+///         if let Some(never) = None::<Result<Event, Error>> { return never; }
+///         BODY
+///     });
+///     p::cacheable(__cache_call, p::Returns::<Result<Event, Error>>::new().__outcome(), |_| false, __cache_body).await
+/// }
+/// ```
+fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
+    let Function {
+        attributes,
+        inner_attributes,
+        visibility,
+        signature,
+        brace,
+        form,
+    } = function;
+    let Plan {
+        runtime,
+        cache,
+        condition,
+        work,
+    } = plan;
+    let p = match runtime {
+        Some(path) => quote!(#path::__private),
+        None => quote!(::cache_runtime::__private),
+    };
+    let output = function
+        .output()
+        .map_or_else(|| quote!(()), ToTokens::to_token_stream);
+
+    let site = site(&p, work, &signature.ident);
+    let held = held(work);
+    let call = call(&p, cache.as_ref(), condition.as_ref(), work);
+    let body = body(function, &output)?;
+    let answer = answer(&p, work, &output);
+    let frame = match form {
+        Form::Boxed(Boxed { pin, bindings, .. }) => {
+            // The bindings have moved `self`.
+            let renamed = |tokens: TokenStream| match function.receiver() {
+                Some(name) => rename_self(tokens, &name),
+                None => tokens,
+            };
+            let (held, call) = (renamed(held.to_token_stream()), renamed(call));
+            quote!(#pin(async move { #(#bindings)* #site #held #call #body #answer }))
+        }
+        _ => quote!(#site #held #call #body #answer),
+    };
+    let mut framed = quote!(#(#attributes)* #visibility #signature);
+    brace.surround(&mut framed, |inside| {
+        inside.extend(quote!(#(#inner_attributes)* #frame));
+    });
+    Some(framed)
+}
+
+fn rename_self(tokens: TokenStream, name: &Ident) -> TokenStream {
+    tokens
+        .into_iter()
+        .map(|token| match token {
+            TokenTree::Ident(word) if word == "self" => {
+                TokenTree::Ident(Ident::new(&name.to_string(), name.span()))
+            }
+            TokenTree::Group(group) => {
+                let mut renamed = Group::new(group.delimiter(), rename_self(group.stream(), name));
+                renamed.set_span(group.span());
+                TokenTree::Group(renamed)
+            }
+            other => other,
+        })
+        .collect()
+}
+
+/// What is known while compiling.
+fn site(p: &TokenStream, work: &Work, function: &Ident) -> TokenStream {
+    let name = format!("::{function}");
+    let (template, settings) = match work {
+        Work::Cacheable(key, storing) | Work::Put(key, storing) => {
+            (key.literal.value(), settings(storing))
+        }
+        Work::Evict(Eviction { what, .. }) => (what.to_string(), TokenStream::new()),
+    };
+    quote! {
+        static __CACHE_SITE: #p::Site =
+            #p::Site::new(::core::concat!(::core::module_path!(), #name), #template)#settings;
+    }
+}
+
+fn settings(storing: &Storing) -> TokenStream {
+    let Storing {
+        ttl,
+        none_ttl,
+        policy,
+        version,
+        unless: _,
+    } = storing;
+    let ttl = match ttl {
+        Some(Life::Millis(millis)) => {
+            let millis = Literal::u64_unsuffixed(*millis);
+            Some(quote!(.ttl_millis(#millis)))
+        }
+        _ => None,
+    };
+    let none_ttl = none_ttl
+        .map(Literal::u64_unsuffixed)
+        .map(|millis| quote!(.none_ttl_millis(#millis)));
+    let policy = policy.as_ref().map(|policy| quote!(.policy(#policy)));
+    let version = version
+        .map(Literal::u64_unsuffixed)
+        .map(|version| quote!(.version(#version)));
+    quote!(#policy #ttl #none_ttl #version)
+}
+
+/// Arguments that a target needs after the body has had them, because it names what the body returned beside them.
+fn held(work: &Work) -> Option<TokenStream> {
+    let values: Vec<TokenStream> = returned_targets(work)
+        .flat_map(Template::values)
+        .filter(|value| value.source == Source::Arguments)
+        .map(
+            |Value {
+                 expression, span, ..
+             }| quote_spanned!(*span=> ::std::borrow::ToOwned::to_owned(&#expression)),
+        )
+        .collect();
+    (!values.is_empty()).then(|| quote!(let __cache_held = (#(#values,)*);))
+}
+
+/// Everything that the call needs to know of the arguments, before the body may move them.
+fn call(
+    p: &TokenStream,
+    cache: Option<&syn::Expr>,
+    condition: Option<&syn::Expr>,
+    work: &Work,
+) -> TokenStream {
+    let cache = match cache {
+        Some(cache) => {
+            let (at, p) = (at(cache), respanned(p, at(cache)));
+            quote_spanned!(at=> #p::using(::core::convert::AsRef::<#p::Cache>::as_ref(&(#cache))))
+        }
+        None => quote!(#p::installed()),
+    };
+    let condition = condition.map(|condition| quote!(.when(|| { #condition })));
+    let rest = match work {
+        Work::Cacheable(key, storing) | Work::Put(key, storing) => {
+            let ttl = match &storing.ttl {
+                Some(Life::Asked(ttl)) => {
+                    let (at, p) = (at(ttl), respanned(p, at(ttl)));
+                    Some(quote_spanned!(at=> .ttl(|| ::core::convert::Into::<#p::Ttl>::into(#ttl))))
+                }
+                _ => None,
+            };
+            let key = target(key, &mut 0);
+            quote!(#ttl #key)
+        }
+        Work::Evict(Eviction {
+            what,
+            before,
+            always,
+        }) => {
+            let targets = match what {
+                Evicted::AllEntries => quote!(.all_entries()),
+                Evicted::Matching(templates) => templates
+                    .iter()
+                    .filter(|template| !template.names_returned())
+                    .map(|template| target(template, &mut 0))
+                    .collect(),
+            };
+            let before = before.then(|| quote!(.before()));
+            let always = always.then(|| quote!(.always()));
+            quote!(#targets #before #always)
+        }
+    };
+    quote!(let __cache_call = #p::Call::new(&__CACHE_SITE, #cache) #condition #rest;)
+}
+
+/// `.key(…)` or `.pattern(…)`.
+fn target(template: &Template, held: &mut usize) -> TokenStream {
+    let writes: TokenStream = template
+        .pieces
+        .iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => quote!(.text(#text)),
+            Piece::Any => quote!(.any()),
+            Piece::One => quote!(.one()),
+            Piece::Value(value)
+                if template.names_returned() && value.source == Source::Arguments =>
+            {
+                let index = syn::Index::from(*held);
+                *held += 1;
+                write_value(value, quote!(&__cache_held.#index))
+            }
+            Piece::Value(value) if value.is_reference => {
+                write_value(value, value.expression.clone())
+            }
+            Piece::Value(value) => {
+                let Value {
+                    expression, span, ..
+                } = value;
+                write_value(value, quote_spanned!(*span=> &#expression))
+            }
+        })
+        .collect();
+    match template.kind {
+        Kind::Key => quote!(.key(|__cache_key| { __cache_key #writes; })),
+        Kind::Pattern => quote!(.pattern(|__cache_pattern| { __cache_pattern #writes; })),
+    }
+}
+
+fn write_value(value: &Value, reference: TokenStream) -> TokenStream {
+    match value.before {
+        None => quote_spanned!(value.span=> .value(#reference)),
+        Some(separator) => quote_spanned!(value.span=> .value_before(#reference, #separator)),
+    }
+}
+
+/// The body as a future. The `return` that is never taken tells rustc the type, so that `?`, literals and a bare `None` are
+/// inferred against the signature and a mismatch is reported at the line that made it.
+fn body(function: &Function, output: &TokenStream) -> Option<TokenStream> {
+    let (Form::Async { body } | Form::Boxed(Boxed { body, .. })) = &function.form else {
+        return None;
+    };
+    let at = at(output);
+    let never = quote_spanned! {at=>
+        if let ::core::option::Option::Some(__cache_never) = ::core::option::Option::None::<#output> {
+            return __cache_never;
+        }
+    };
+    // Pinned here: handed on by value, the body's future would be held once more by every function on its way.
+    Some(quote!(let __cache_body = ::core::pin::pin!(async move { #never #body });))
+}
+
+/// The call that does everything. Errors about the stored type underline the return type.
+fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
+    let (at, p) = (at(output), respanned(p, at(output)));
+    let outcome = quote_spanned!(at=> #p::Returns::<#output>::new().__outcome());
+    let (entry, outcome, third) = match work {
+        Work::Cacheable(_, storing) => (
+            "cacheable",
+            quote_spanned!(at=> #p::storable(#outcome)),
+            unless(storing),
+        ),
+        Work::Put(_, storing) => (
+            "cache_put",
+            quote_spanned!(at=> #p::storable(#outcome)),
+            unless(storing),
+        ),
+        Work::Evict(_) => ("cache_evict", outcome, more(work)),
+    };
+    let entry = Ident::new(entry, at);
+    quote_spanned!(at=> #p::#entry(__cache_call, #outcome, #third, __cache_body).await)
+}
+
+/// Where the user wrote something, for what is generated about it: rustc underlines it, and offers no edits.
+fn at(written: &impl ToTokens) -> Span {
+    written.span().resolved_at(Span::mixed_site())
+}
+
+/// An expression is underlined as a whole only if all that is generated in it bears one span.
+fn respanned(tokens: &TokenStream, span: Span) -> TokenStream {
+    let respanned = tokens.clone().into_iter().map(|mut token| {
+        token.set_span(span.resolved_at(token.span()));
+        token
+    });
+    respanned.collect()
+}
+
+fn unless(storing: &Storing) -> TokenStream {
+    storing
+        .unless
+        .as_ref()
+        .map_or_else(|| quote!(|_| false), ToTokens::to_token_stream)
+}
+
+/// The targets that name what the body returned.
+fn more(work: &Work) -> TokenStream {
+    let mut held = 0;
+    let targets: TokenStream = returned_targets(work)
+        .map(|template| target(template, &mut held))
+        .collect();
+    if targets.is_empty() {
+        return quote!(|_, __cache_call| __cache_call);
+    }
+    let returned = Ident::new(RETURNED, Span::mixed_site());
+    quote!(|#returned, __cache_call| __cache_call #targets)
+}
+
+fn returned_targets(work: &Work) -> impl Iterator<Item = &Template> {
+    let templates = match work {
+        Work::Evict(Eviction {
+            what: Evicted::Matching(templates),
+            ..
+        }) => templates.as_slice(),
+        _ => &[],
+    };
+    templates
+        .iter()
+        .filter(|template| template.names_returned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use expect_test::expect_file;
+use syn::{Expr, ItemFn, Stmt};
+
+use super::*;
+
+fn expanded(macro_: Attribute, arguments: &str, function: &str) -> syn::File {
+    let tokens = attribute(
+        macro_,
+        arguments.parse().expect(arguments),
+        function.parse().expect(function),
+    );
+    syn::parse2(tokens).expect("the expansion is Rust")
+}
+
+/// The statements that a function has gained.
+fn generated(file: &syn::File, written: &str) -> usize {
+    let [syn::Item::Fn(framed)] = file.items.as_slice() else {
+        panic!("an attribute emits one function")
+    };
+    let body = framed
+        .block
+        .stmts
+        .iter()
+        .find_map(|statement| match statement {
+            Stmt::Local(local) => match local.init.as_ref().map(|init| &*init.expr) {
+                Some(Expr::Macro(pin)) => match pin.mac.parse_body() {
+                    Ok(Expr::Async(body)) => Some(body.block.stmts.len()),
+                    _ => None,
+                },
+                _ => None,
+            },
+            _ => None,
+        });
+    let written: ItemFn = syn::parse_str(written).expect("a function");
+    framed.block.stmts.len() + body.expect("the body is a future") - written.block.stmts.len()
+}
+
+#[test]
+fn cacheable_expands_to_one_call() {
+    let function = "/// Finds an event.
+        pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
+            let row = pool.query(id).await?;
+            Ok(row.map(Event::from))
+        }";
+    let arguments =
+        r#"key = "event:<id>", ttl = "30m", none_ttl = 30, unless = |event| event.is_none()"#;
+
+    let file = expanded(Attribute::Cacheable, arguments, function);
+
+    assert!(generated(&file, function) <= 6);
+    expect_file!["../../expansions/cacheable.rs"].assert_eq(&prettyplease::unparse(&file));
+}
+
+#[test]
+fn cache_put_expands_to_one_call() {
+    let function =
+        "async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error> {
+            gateway.initiate(payment).await
+        }";
+    let arguments = r#"key = "payment:<payment.shop>-<payment.tx()>", ttl = gateway.ttl(), version = 2,
+        policy = "payments", condition = payment.cents > 0, cache = gateway.cache"#;
+
+    let file = expanded(Attribute::CachePut, arguments, function);
+
+    assert!(generated(&file, function) <= 6);
+    expect_file!["../../expansions/cache_put.rs"].assert_eq(&prettyplease::unparse(&file));
+}
+
+#[test]
+fn cache_evict_expands_to_one_call() {
+    let function = "async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
+            draft.publish(tenant).await
+        }";
+    let arguments = r#"key = ["draft:<draft.id>", "event:<tenant>:<return.id>"], pattern = "events:*:page:?",
+        crate = crate::cache"#;
+
+    let file = expanded(Attribute::CacheEvict, arguments, function);
+
+    assert!(generated(&file, function) <= 6);
+    expect_file!["../../expansions/cache_evict.rs"].assert_eq(&prettyplease::unparse(&file));
+}
+
+#[test]
+fn with_a_mistake_the_function_stays_as_it_was_written() {
+    let function = "async fn find(id: i64) -> i64 { id }";
+
+    let file = expanded(Attribute::Cacheable, "", function);
+
+    let [syn::Item::Macro(_), syn::Item::Fn(kept)] = file.items.as_slice() else {
+        panic!("an error, then the function")
+    };
+    assert_eq!(
+        kept,
+        &syn::parse_str::<ItemFn>(function).expect("a function")
+    );
+}

@@ -1,0 +1,381 @@
+//! The annotated function: signature, attributes, and the body as raw tokens, which nobody here needs to understand.
+
+use std::collections::HashSet;
+
+use proc_macro2::{Delimiter, Group, Ident, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::token::Brace;
+use syn::{
+    Attribute, Block, Expr, FnArg, GenericArgument, Local, Pat, PathArguments, ReturnType,
+    Signature, Stmt, Token, Type, TypeParamBound, Visibility,
+};
+
+/// A function with a body.
+pub(crate) struct Function {
+    pub(crate) attributes: Vec<Attribute>,
+    /// `#![…]` inside the body.
+    pub(crate) inner_attributes: Vec<Attribute>,
+    pub(crate) visibility: Visibility,
+    pub(crate) signature: Signature,
+    /// Kept, because rustc judges by its span whether the function is the user's and worth a `dead_code` warning.
+    pub(crate) brace: Brace,
+    pub(crate) form: Form,
+}
+
+/// How a function is asynchronous.
+pub(crate) enum Form {
+    /// `async fn` with this body.
+    Async { body: TokenStream },
+    /// What `#[async_trait]` makes of one before we see it: a plain function whose body is `Box::pin(async move { … })`.
+    Boxed(Boxed),
+    /// Not at all.
+    Blocking,
+}
+
+/// The parts of `Box::pin(async move { … })`.
+pub(crate) struct Boxed {
+    /// `Box::pin`
+    pub(crate) pin: TokenStream,
+    /// The bindings with which `#[async_trait]` begins, such as `let __self = self;`.
+    pub(crate) bindings: Vec<Stmt>,
+    /// What follows them.
+    pub(crate) body: TokenStream,
+    output: Box<Type>,
+}
+
+impl Parse for Function {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let attributes = input.call(Attribute::parse_outer)?;
+        let visibility = input.parse()?;
+        // Rust has parsed the item before us, so what is no signature is another kind of item.
+        let signature: Signature = input.parse().map_err(|error| {
+            syn::Error::new(
+                error.span(),
+                "caching attributes go on functions; put it on an `async fn`",
+            )
+        })?;
+        if input.peek(Token![;]) {
+            let advice =
+                "this function has no body to cache; put the attribute on its implementations";
+            return Err(syn::Error::new_spanned(&signature.ident, advice));
+        }
+        let content;
+        let brace = syn::braced!(content in input);
+        let inner_attributes = content.call(Attribute::parse_inner)?;
+        let body: TokenStream = content.parse()?;
+        let form = if signature.asyncness.is_some() {
+            Form::Async { body }
+        } else {
+            boxed(&signature, body).map_or(Form::Blocking, Form::Boxed)
+        };
+        Ok(Self {
+            attributes,
+            inner_attributes,
+            visibility,
+            signature,
+            brace,
+            form,
+        })
+    }
+}
+
+impl Function {
+    /// The type that the body evaluates to; `None` where the function says nothing.
+    pub(crate) fn output(&self) -> Option<&Type> {
+        match (&self.form, &self.signature.output) {
+            (Form::Boxed(Boxed { output, .. }), _) | (_, ReturnType::Type(_, output)) => {
+                Some(output)
+            }
+            (_, ReturnType::Default) => None,
+        }
+    }
+
+    /// The names that a placeholder may begin with, `self` apart.
+    pub(crate) fn parameters(&self) -> Vec<Ident> {
+        let mut names = Vec::new();
+        for input in &self.signature.inputs {
+            if let FnArg::Typed(argument) = input {
+                bound_names(&argument.pat, &mut names);
+            }
+        }
+        for binding in self.bindings() {
+            bound_names(&binding.pat, &mut names);
+        }
+        // `#[async_trait]` calls a parameter that is taken apart `__arg1`, and `self` `__self`.
+        let mut seen = HashSet::new();
+        names.retain(|name| !is_async_traits(name) && seen.insert(name.clone()));
+        names
+    }
+
+    /// What `self` is called where the body begins, where there is one.
+    pub(crate) fn receiver(&self) -> Option<Ident> {
+        let renamed = self
+            .bindings()
+            .find_map(|binding| match (&binding.pat, value(binding)) {
+                (Pat::Ident(name), Some(Expr::Path(own))) if own.path.is_ident("self") => {
+                    Some(name.ident.clone())
+                }
+                _ => None,
+            });
+        let receiver = self.signature.receiver()?;
+        Some(renamed.unwrap_or_else(|| Ident::from(receiver.self_token)))
+    }
+
+    fn bindings(&self) -> impl Iterator<Item = &Local> {
+        let bindings = match &self.form {
+            Form::Boxed(boxed) => boxed.bindings.as_slice(),
+            _ => &[],
+        };
+        bindings.iter().filter_map(|statement| match statement {
+            Stmt::Local(binding) => Some(binding),
+            _ => None,
+        })
+    }
+}
+
+fn is_async_traits(name: &Ident) -> bool {
+    let name = name.to_string();
+    name == "__self"
+        || name
+            .strip_prefix("__arg")
+            .is_some_and(|rest| rest.parse::<usize>().is_ok())
+}
+
+fn value(binding: &Local) -> Option<&Expr> {
+    binding.init.as_ref().map(|init| &*init.expr)
+}
+
+fn bound_names(pattern: &Pat, names: &mut Vec<Ident>) {
+    match pattern {
+        Pat::Ident(name) => {
+            names.push(name.ident.clone());
+            if let Some((_, pattern)) = &name.subpat {
+                bound_names(pattern, names);
+            }
+        }
+        Pat::Paren(inner) => bound_names(&inner.pat, names),
+        Pat::Reference(inner) => bound_names(&inner.pat, names),
+        Pat::Type(inner) => bound_names(&inner.pat, names),
+        Pat::Slice(slice) => slice
+            .elems
+            .iter()
+            .for_each(|pattern| bound_names(pattern, names)),
+        Pat::Struct(fields) => fields
+            .fields
+            .iter()
+            .for_each(|field| bound_names(&field.pat, names)),
+        Pat::Tuple(tuple) => tuple
+            .elems
+            .iter()
+            .for_each(|pattern| bound_names(pattern, names)),
+        Pat::TupleStruct(tuple) => tuple
+            .elems
+            .iter()
+            .for_each(|pattern| bound_names(pattern, names)),
+        // Every branch binds the same names.
+        Pat::Or(branches) => branches
+            .cases
+            .iter()
+            .take(1)
+            .for_each(|pattern| bound_names(pattern, names)),
+        _ => {}
+    }
+}
+
+/// Recognises `fn(…) -> Pin<Box<dyn Future<Output = R> + …>> { Box::pin(async move { … }) }`.
+fn boxed(signature: &Signature, body: TokenStream) -> Option<Boxed> {
+    let ReturnType::Type(_, future) = &signature.output else {
+        return None;
+    };
+    let Type::TraitObject(future) = argument(argument(future, "Pin")?, "Box")? else {
+        return None;
+    };
+    let output = future.bounds.iter().find_map(|bound| match bound {
+        TypeParamBound::Trait(bound) => future_output(bound.path.segments.last()?),
+        _ => None,
+    })?;
+    let mut pin: Vec<TokenTree> = body.into_iter().collect();
+    let block = match pin.pop() {
+        Some(TokenTree::Group(arguments)) if arguments.delimiter() == Delimiter::Parenthesis => {
+            async_block(&arguments)?
+        }
+        _ => return None,
+    };
+    let path: String = pin.iter().map(ToString::to_string).collect();
+    if path != "Box::pin" && !path.ends_with("::Box::pin") {
+        return None;
+    }
+    let mut statements = Block::parse_within.parse2(block).ok()?;
+    // The first is a `return` that is never taken, as in our own frame.
+    let first = usize::from(matches!(
+        statements.first(),
+        Some(Stmt::Expr(Expr::If(_), _))
+    ));
+    let bindings = statements
+        .iter()
+        .skip(first)
+        .take_while(|statement| is_binding_again(statement))
+        .count();
+    let body = statements.split_off(if bindings == 0 { 0 } else { first + bindings });
+    Some(Boxed {
+        pin: pin.into_iter().collect(),
+        bindings: statements,
+        body: body.iter().map(ToTokens::to_token_stream).collect(),
+        output: Box::new(output.clone()),
+    })
+}
+
+/// `let x = x;`, `let __self = self;` or `let (a, b) = { let __arg1 = __arg1; __arg1 };`
+fn is_binding_again(statement: &Stmt) -> bool {
+    let Stmt::Local(binding) = statement else {
+        return false;
+    };
+    match (&binding.pat, value(binding)) {
+        (Pat::Ident(name), Some(Expr::Path(own))) => {
+            own.path.is_ident(&name.ident)
+                || (own.path.is_ident("self") && is_async_traits(&name.ident))
+        }
+        (_, Some(Expr::Block(block))) => match block.block.stmts.as_slice() {
+            [again, Stmt::Expr(Expr::Path(argument), None)] => {
+                is_binding_again(again) && argument.path.get_ident().is_some_and(is_async_traits)
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// `T` of `Wrapper<T>`.
+fn argument<'a>(ty: &'a Type, wrapper: &str) -> Option<&'a Type> {
+    let Type::Path(path) = ty else { return None };
+    let segment = path
+        .path
+        .segments
+        .last()
+        .filter(|segment| segment.ident == wrapper)?;
+    let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
+        return None;
+    };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    })
+}
+
+/// `R` of `Future<Output = R>`.
+fn future_output(segment: &syn::PathSegment) -> Option<&Type> {
+    let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
+        return None;
+    };
+    arguments.args.iter().find_map(|argument| match argument {
+        GenericArgument::AssocType(output)
+            if segment.ident == "Future" && output.ident == "Output" =>
+        {
+            Some(&output.ty)
+        }
+        _ => None,
+    })
+}
+
+/// What is between the braces of `(async move { … })`.
+fn async_block(arguments: &Group) -> Option<TokenStream> {
+    let tokens: Vec<TokenTree> = arguments.stream().into_iter().collect();
+    match tokens.as_slice() {
+        [
+            TokenTree::Ident(first),
+            TokenTree::Ident(second),
+            TokenTree::Group(block),
+        ] if first == "async" && second == "move" && block.delimiter() == Delimiter::Brace => {
+            Some(block.stream())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(text: &str) -> Function {
+        syn::parse_str(text).expect(text)
+    }
+
+    #[test]
+    fn names_bound_inside_patterns_are_in_scope() {
+        let function = function(
+            "async fn f(&self, Path(id): Path<i64>, (a, [b, ..]): T, S { c, d: e }: S, x @ _: u8) {}",
+        );
+
+        let names: Vec<String> = function
+            .parameters()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+
+        assert_eq!(names, ["id", "a", "b", "c", "e", "x"]);
+        assert!(function.receiver().is_some());
+    }
+
+    #[test]
+    fn what_async_trait_makes_of_a_method_is_recognised() {
+        let function = function(
+            "fn f<'a>(&'a self) -> ::core::pin::Pin<Box<dyn ::core::future::Future<Output = u8> + Send + 'a>> \
+             { Box::pin(async move { 1 }) }",
+        );
+
+        assert!(matches!(function.form, Form::Boxed(_)));
+        assert!(matches!(function.output(), Some(Type::Path(path)) if path.path.is_ident("u8")));
+    }
+
+    #[test]
+    fn what_async_trait_binds_again_is_in_scope() {
+        let function = function(
+            "fn f<'a>(self: Arc<Self>, id: i64, __arg2: (u8, u8)) -> Pin<Box<dyn Future<Output = u8> + Send + 'a>> {
+                Box::pin(async move {
+                    if let Some(__ret) = None::<u8> { return __ret; }
+                    let __self = self;
+                    let id = id;
+                    let (a, b) = { let __arg2 = __arg2; __arg2 };
+                    let __ret: u8 = { let c = id; c };
+                    __ret
+                })
+            }",
+        );
+
+        let names: Vec<String> = function
+            .parameters()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+
+        assert_eq!(names, ["id", "a", "b"]);
+        assert_eq!(function.receiver().expect("a receiver"), "__self");
+        let Form::Boxed(boxed) = function.form else {
+            panic!("it is boxed")
+        };
+        assert_eq!(boxed.bindings.len(), 4);
+        assert!(boxed.body.to_string().starts_with("let __ret"));
+    }
+
+    #[test]
+    fn any_other_function_is_blocking() {
+        for text in [
+            "fn f() -> u8 { 1 }",
+            "fn f() -> Pin<Box<dyn Future<Output = u8>>> { Box::pin(other()) }",
+            "fn f() -> Pin<Box<dyn Future<Output = u8>>> { let x = 1; Box::pin(async move { x }) }",
+            "fn f() -> Pin<Box<dyn Stream<Item = u8>>> { Box::pin(async move { 1 }) }",
+        ] {
+            assert!(matches!(function(text).form, Form::Blocking), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_body_need_not_make_sense() {
+        let Form::Async { body } = function("async fn f() -> u8 { let x = ; } ").form else {
+            panic!("it is async")
+        };
+
+        assert_eq!(body.to_string(), "let x = ;");
+    }
+}

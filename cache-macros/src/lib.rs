@@ -1,0 +1,192 @@
+//! The attribute macros of `cache-runtime`, which re-exports them: depend on that crate.
+//!
+//! What an attribute does is written at [`macro@cacheable`], [`macro@cache_put`] and [`macro@cache_evict`].
+//!
+//! This crate reads what stands in the parentheses, says everything that is wrong with it, and turns the function into one
+//! call of the runtime. It decides nothing about caching.
+
+mod args;
+mod expand;
+mod function;
+mod report;
+mod target;
+mod template;
+mod written;
+
+use proc_macro::TokenStream;
+use written::Attribute;
+
+/// Reads through the cache: answers with what is stored under the key, or runs the body and stores what it returns.
+///
+/// ```
+/// # #[derive(serde::Serialize, serde::Deserialize)] pub struct Event { id: i64 }
+/// # pub struct DbError;
+/// # pub struct Events;
+/// use cache_runtime::cacheable;
+///
+/// impl Events {
+///     #[cacheable(key = "event:<id>", ttl = 1800)]
+///     pub async fn event(&self, id: i64) -> Result<Option<Event>, DbError> {
+///         // Reads the database.
+/// #       Ok(Some(Event { id }))
+///     }
+/// }
+/// ```
+///
+/// A function so annotated returns what its body would have returned. That the cache is slow, full or away is never an error
+/// of yours and never a panic: the body runs. Without an installed cache the body runs always, and one warning says so.
+///
+/// Of callers that miss the same key at the same time, in all processes, one runs the body; the others wait for its value.
+///
+/// # Arguments
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `key = "event:<id>"` | the entry; see [Keys](#keys) |
+/// | `ttl = 1800` | how long the value is fresh: seconds, a text such as `"30m"` that is checked while compiling, or any expression that is `Into<Ttl>`, over the arguments. Left out: the cache's default |
+/// | `none_ttl = 30` | remembers `None` too, for that long: seconds or a text. Left out: a `None` is not stored. On a function that returns no `Option` it means nothing |
+/// | `policy = "events"` | takes `ttl` and `none_ttl` from the configuration's policy of that name, so that they can be changed without a build; an argument beside it wins |
+/// | `condition = id > 0` | over the arguments, before anything else. False: as if the attribute were not there |
+/// | `unless = \|event\| event.draft` | over a reference to what the function returned, inside `Ok` where it is a `Result`. True: not stored |
+/// | `version = 2` | says that what the value means has changed though its shape has not: entries of other versions are not found |
+/// | `cache = self.cache` | the `Cache` to use instead of the installed one |
+/// | `crate = my_crate::cache` | where `cache_runtime` lives, if it is renamed or re-exported |
+///
+/// # Keys
+///
+/// | in a key | stands for |
+/// |---|---|
+/// | `<id>` or `{id}` | the argument `id`, also where a pattern such as `Path(id): Path<i64>` binds it |
+/// | `<page.number>`, `<range.0>` | a field |
+/// | `<self.tenant>` | a field of the receiver |
+/// | `<name.len()>` | what a method without arguments returns |
+/// | `<<`, `{{` | the plain characters |
+///
+/// What stands in a placeholder must be a `KeyPart`: integers, `bool`, `char`, strings, `uuid::Uuid` with the feature `uuid`,
+/// references and `Option`s of these, and types of your own that say how they are written. Another crate's type comes in through
+/// a method, such as `<date.to_string()>`. Values are escaped: whatever they contain, two different lists of them never make the
+/// same key. So there must be something between two placeholders, and it must begin with a character that is neither a letter
+/// nor a digit.
+///
+/// A key must name every argument that the result depends on: `key = "events"` on a function of an `id` answers every `id` with
+/// the first one's value. And a key belongs to one type: functions that share a key and return different types replace each
+/// other's entries and never hit.
+///
+/// The names that begin with `session:`, `sessions:`, `ratelimit:` and `cache:` are reserved.
+///
+/// # What is stored
+///
+/// | return type | stored |
+/// |---|---|
+/// | `T`, `Arc<T>` | always |
+/// | `Option<T>` | `Some`; `None` under `none_ttl` |
+/// | `Result<T, E>` | `Ok` |
+/// | `Result<Option<T>, E>` | `Ok(Some(_))`; `Ok(None)` under `none_ttl` |
+///
+/// The type decides, not its name: an alias such as `ApiResult<T>` or `anyhow::Result<T>` means what it stands for. `T` must be
+/// `Serialize + DeserializeOwned`. Nothing is asked of `E`, and an `Err` is never stored: each caller that gets one got it from
+/// its own body.
+///
+/// # Functions
+///
+/// Any `async fn` with a body: free functions, methods with every kind of receiver, generic functions, trait methods, also under
+/// `#[async_trait]`. The signature stays as it is, and the future is `Send` if the body's is.
+///
+/// Several of these attributes may stand on one function, beside any others. As with all attributes the uppermost is applied
+/// first, so the lowest is the outermost: a `#[cache_evict]` below a `#[cacheable]` evicts on every call, above it only when the
+/// body runs.
+///
+/// # Cancellation
+///
+/// A caller that goes away, or whose body panics, stores nothing and strands nobody: one of those who wait runs its own body at
+/// once.
+#[proc_macro_attribute]
+pub fn cacheable(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand::attribute(Attribute::Cacheable, arguments.into(), item.into()).into()
+}
+
+/// Always runs the body, and stores what it returns.
+///
+/// ```
+/// # #[derive(serde::Serialize, serde::Deserialize)] pub struct Profile { id: i64 }
+/// # pub struct DbError;
+/// use cache_runtime::cache_put;
+///
+/// #[cache_put(key = "user:profile:<profile.id>", ttl = "30m")]
+/// pub async fn save(profile: Profile) -> Result<Profile, DbError> {
+///     // Writes the database.
+/// #   Ok(profile)
+/// }
+/// ```
+///
+/// Arguments, keys and what is stored are as with [`cacheable`](macro@cacheable). What is not stored, because the body returned
+/// an `Err` or a `None`, or because of `unless`, is evicted: the body may have changed what the entry was made of.
+///
+/// # Two at the same time
+///
+/// Before its body runs, a put sets a fence in place of the entry; while a fence stands, readers run their bodies and store
+/// nothing. After its body it stores the value only if its own fence still stands, alone and unchanged. So of two overlapping
+/// puts neither can leave the older value behind: both end as an eviction. A process that dies in between costs a few seconds
+/// of uncached reads, and never a stale value.
+///
+/// The fence needs the key before the body, so a key cannot name what the body returns.
+///
+/// # Cancellation
+///
+/// A body that is cancelled or panics may have written or not: the entry is evicted.
+#[proc_macro_attribute]
+pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand::attribute(Attribute::CachePut, arguments.into(), item.into()).into()
+}
+
+/// Runs the body, then removes entries.
+///
+/// ```
+/// # pub struct Event { id: i64, location: String }
+/// # pub struct Change;
+/// # pub struct DbError;
+/// use cache_runtime::cache_evict;
+///
+/// #[cache_evict(
+///     key = ["event:<id>", "analytics:<id>"],
+///     pattern = ["events:published:*", "events:location:<return.location>:*"],
+/// )]
+/// pub async fn update(id: i64, change: Change) -> Result<Event, DbError> {
+///     // Writes the database, and has committed when it returns.
+/// #   Ok(Event { id, location: String::new() })
+/// }
+/// ```
+///
+/// Once the function has returned, no value that was loaded before is served again by this process, nor by any other that
+/// reaches the same Redis. An eviction during an outage is kept and applied before caching resumes.
+///
+/// # Arguments
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `key = "event:<id>"` | an entry, or a list of them: `key = ["event:<id>", "user:<user>"]`; see [keys](macro@cacheable#keys) |
+/// | `pattern = "events:*"` | every entry that matches, or a list: `*` is any run of characters, `?` is one. A value in a placeholder is never a wildcard |
+/// | `all_entries` | everything under the cache's prefix |
+/// | `before` | removes before the body as well as after it |
+/// | `always` | removes also when the body returned an `Err` |
+/// | `condition = id > 0` | over the arguments, before anything else. False: as if the attribute were not there |
+/// | `cache = self.cache` | the `Cache` to use instead of the installed one |
+/// | `crate = my_crate::cache` | where `cache_runtime` lives, if it is renamed or re-exported |
+///
+/// `<return>`, `<return.field>` and `<return.method()>` stand for what the body returned, inside `Ok` and `Some`; after a `None`
+/// the targets that need it are left out. Arguments that stand beside `<return…>` in one template are kept for it by
+/// `ToOwned`, because the body may consume them.
+///
+/// # When it removes
+///
+/// When the body returned anything but an `Err`: a request that fails must not be able to empty the cache. With `always`, in
+/// every case.
+///
+/// # Cancellation
+///
+/// A web framework drops a handler when its client goes away, perhaps between the database's commit and the eviction. So when a
+/// body that has started is cancelled or panics, its eviction is issued all the same, in a task of its own.
+#[proc_macro_attribute]
+pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand::attribute(Attribute::CacheEvict, arguments.into(), item.into()).into()
+}

@@ -1,0 +1,83 @@
+//! Collects errors, so that a user sees all of them at once, and finds the name that was meant.
+
+use proc_macro2::{Span, TokenStream};
+use quote::ToTokens;
+
+/// Everything that is wrong with one attribute.
+#[derive(Default)]
+pub(crate) struct Report {
+    errors: Option<syn::Error>,
+}
+
+impl Report {
+    /// An error that underlines `place`.
+    pub(crate) fn at(&mut self, place: impl ToTokens, message: impl AsRef<str>) {
+        self.add(syn::Error::new_spanned(place, message.as_ref()));
+    }
+
+    /// An error that underlines the attribute itself.
+    pub(crate) fn at_attribute(&mut self, message: impl AsRef<str>) {
+        self.add(syn::Error::new(Span::call_site(), message.as_ref()));
+    }
+
+    /// An error that syn has found.
+    pub(crate) fn add(&mut self, error: syn::Error) {
+        match &mut self.errors {
+            Some(errors) => errors.combine(error),
+            None => self.errors = Some(error),
+        }
+    }
+
+    /// The errors as `compile_error!` calls; nothing if there are none.
+    pub(crate) fn into_tokens(self) -> Option<TokenStream> {
+        self.errors.map(|errors| errors.to_compile_error())
+    }
+}
+
+/// The known name that `word` most resembles, if it resembles one.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Below this likeness a suggestion puzzles more than it helps.
+    const ALIKE: f64 = 0.7;
+
+    let likeness = |name: &str| {
+        strsim::normalized_damerau_levenshtein(word, name)
+            .max(strsim::jaro_winkler(word, name) - 0.1)
+    };
+    known
+        .into_iter()
+        .map(|name| (likeness(name), name))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_its_name() {
+        let known = ["cache", "condition", "key", "none_ttl", "ttl", "unless"];
+
+        for (slip, meant) in [
+            ("tll", "ttl"),
+            ("keys", "key"),
+            ("nonettl", "none_ttl"),
+            ("conditon", "condition"),
+        ] {
+            assert_eq!(nearest(slip, known), Some(meant), "{slip}");
+        }
+        assert_eq!(nearest("refresh", known), None);
+    }
+
+    #[test]
+    fn every_error_is_kept() {
+        let mut report = Report::default();
+        report.at_attribute("one");
+        report.at_attribute("two");
+
+        let tokens = report.into_tokens().expect("errors").to_string();
+
+        assert_eq!(tokens.matches("compile_error").count(), 2);
+    }
+}

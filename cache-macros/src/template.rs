@@ -1,0 +1,386 @@
+//! The key language: what stands between the quotes of `key` and `pattern`.
+//!
+//! Plain strings in, plain strings out; whether `<id>` is a parameter is for others to say.
+
+use std::mem;
+
+/// What a template names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One entry.
+    Key,
+    /// Every entry that matches: `*` is any run of characters, `?` is one.
+    Pattern,
+}
+
+/// A piece of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// These characters.
+    Text(String),
+    /// `*`
+    Any,
+    /// `?`
+    One,
+    /// A placeholder.
+    Value(Placeholder),
+}
+
+/// `<event.organizer.id()>`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placeholder {
+    /// `event`, or `self`, or `return`.
+    pub(crate) root: String,
+    /// `.organizer.id()`
+    pub(crate) steps: String,
+    /// The character that ends this value, where it is none of those that every value escapes: then this value must
+    /// escape it too.
+    pub(crate) before: Option<char>,
+}
+
+/// Roots under which the framework keeps records that are no entries.
+const RESERVED: [&str; 4] = ["session", "sessions", "ratelimit", "cache"];
+
+/// What every value escapes and no escape contains. `%` is escaped too, but is what escapes are made of: as a separator
+/// it could be taken for one.
+const ESCAPED: &str = ":*?[]{}<>\\";
+
+/// Reads a template: its parts, and everything that is wrong with it.
+pub(crate) fn parse(text: &str, kind: Kind) -> (Vec<Part>, Vec<String>) {
+    let mut reader = Reader {
+        kind,
+        rest: text,
+        text: String::new(),
+        plain: Vec::new(),
+        parts: Vec::new(),
+        errors: Vec::new(),
+    };
+    reader.read();
+    let Reader {
+        mut parts,
+        mut errors,
+        ..
+    } = reader;
+    if text.is_empty() {
+        errors.push(match kind {
+            Kind::Key => "the key is empty; write one such as `\"event:<id>\"`".to_owned(),
+            Kind::Pattern => {
+                "the pattern is empty; write one such as `\"event:*\"`, or `all_entries`".to_owned()
+            }
+        });
+    }
+    reserved_root(&parts, &mut errors);
+    // A part that could not be read may be what separates its neighbours.
+    if errors.is_empty() {
+        separate(&mut parts, &mut errors);
+    }
+    (parts, errors)
+}
+
+struct Reader<'a> {
+    kind: Kind,
+    rest: &'a str,
+    text: String,
+    /// The closing characters that `<<` and `{{` have made plain.
+    plain: Vec<char>,
+    parts: Vec<Part>,
+    errors: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self) {
+        while let Some(c) = self.next() {
+            match c {
+                '<' => self.opened('<', '>'),
+                '{' => self.opened('{', '}'),
+                '>' | '}' => self.closed(c),
+                '*' | '?' if self.kind == Kind::Key => {
+                    self.errors.push(format!("`{c}` is a wildcard and a key names one entry; use `pattern` to evict many, or another character"));
+                }
+                '*' => self.push(Part::Any),
+                '?' => self.push(Part::One),
+                _ if c.is_whitespace() || c.is_control() => self.errors.push(format!(
+                    "white space and control characters cannot stand in a key (found `{}`); use `:`, `-` or `_`",
+                    c.escape_debug()
+                )),
+                _ => self.text.push(c),
+            }
+        }
+        self.end_text();
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let mut chars = self.rest.chars();
+        let c = chars.next()?;
+        self.rest = chars.as_str();
+        Some(c)
+    }
+
+    fn push(&mut self, part: Part) {
+        self.end_text();
+        self.parts.push(part);
+    }
+
+    fn end_text(&mut self) {
+        if !self.text.is_empty() {
+            self.parts.push(Part::Text(mem::take(&mut self.text)));
+        }
+    }
+
+    /// A placeholder, or the plain character when it is doubled.
+    fn opened(&mut self, open: char, close: char) {
+        if let Some(rest) = self.rest.strip_prefix(open) {
+            self.rest = rest;
+            self.text.push(open);
+            self.plain.push(close);
+            return;
+        }
+        let end = self
+            .rest
+            .find([close, open, ':'])
+            .unwrap_or(self.rest.len());
+        let (content, rest) = self.rest.split_at(end);
+        let Some(rest) = rest.strip_prefix(close) else {
+            self.rest = rest;
+            self.errors.push(format!(
+                "`{open}{content}` is never closed; write `{open}{content}{close}`, or `{open}{open}` for a plain `{open}`"
+            ));
+            return;
+        };
+        self.rest = rest;
+        match placeholder(content) {
+            Some(placeholder) => self.push(Part::Value(placeholder)),
+            None if content.is_empty() => self.errors.push(format!(
+                "`{open}{close}` is empty; name a parameter, such as `{open}id{close}`, or write `{open}{open}` for a plain `{open}`"
+            )),
+            None => self.errors.push(format!(
+                "`{open}{content}{close}` is not a placeholder; write `{open}name{close}`, `{open}name.field{close}` or `{open}name.method(){close}`"
+            )),
+        }
+    }
+
+    /// A closing character that closes no placeholder. Unless it belongs to a doubled one it is a slip, and a bad one:
+    /// `event:id>` would be one key for all events.
+    fn closed(&mut self, close: char) {
+        if let Some(at) = self.plain.iter().rposition(|plain| *plain == close) {
+            self.plain.truncate(at);
+            self.text.push(close);
+            return;
+        }
+        let open = if close == '>' { '<' } else { '{' };
+        self.errors.push(format!("`{close}` closes nothing; a placeholder begins with `{open}`, such as `{open}id{close}`"));
+    }
+}
+
+fn placeholder(content: &str) -> Option<Placeholder> {
+    let (root, steps) = content.split_at(content.find('.').unwrap_or(content.len()));
+    let valid = is_name(root)
+        && steps.split('.').skip(1).all(|step| {
+            let number = !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit());
+            number || is_name(step.strip_suffix("()").unwrap_or(step))
+        });
+    valid.then(|| Placeholder {
+        root: root.to_owned(),
+        steps: steps.to_owned(),
+        before: None,
+    })
+}
+
+fn is_name(word: &str) -> bool {
+    let word = word.strip_prefix("r#").unwrap_or(word);
+    word.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        && word.chars().all(|c| c.is_alphanumeric() || c == '_')
+}
+
+fn reserved_root(parts: &[Part], errors: &mut Vec<String>) {
+    if let Some(Part::Text(text)) = parts.first()
+        && let Some((root, _)) = text.split_once(':')
+        && RESERVED.contains(&root)
+    {
+        errors.push(format!(
+            "`{root}:` is reserved for the framework's own records; begin with another word"
+        ));
+    }
+}
+
+/// Sees to it that two values cannot run into each other: the text after a value begins with a character that the value
+/// cannot contain, either because all values escape it or because this one will.
+fn separate(parts: &mut [Part], errors: &mut Vec<String>) {
+    let Some(last) = parts
+        .iter()
+        .rposition(|part| matches!(part, Part::Value(_)))
+    else {
+        return;
+    };
+    for at in 0..last {
+        let first = match &parts[at + 1] {
+            Part::Text(text) => text.chars().next(),
+            Part::Any => Some('*'),
+            Part::One => Some('?'),
+            Part::Value(_) => None,
+        };
+        let next = parts[at + 1..].iter().find_map(|part| match part {
+            Part::Value(next) => Some(next.written()),
+            _ => None,
+        });
+        let (Part::Value(value), Some(next)) = (&mut parts[at], next) else {
+            continue;
+        };
+        match first {
+            Some(c) if ESCAPED.contains(c) => {}
+            Some(c) if c.is_ascii_punctuation() && c != '%' => value.before = Some(c),
+            _ => errors.push(format!(
+                "put a `:` between `{}` and `{next}`, so that different arguments cannot make the same key",
+                value.written()
+            )),
+        }
+    }
+}
+
+impl Placeholder {
+    /// As it stands in the template, in angle brackets.
+    pub(crate) fn written(&self) -> String {
+        format!("<{}{}>", self.root, self.steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Part {
+        Part::Text(text.to_owned())
+    }
+
+    fn value(root: &str, steps: &str) -> Part {
+        value_before(root, steps, None)
+    }
+
+    fn value_before(root: &str, steps: &str, before: impl Into<Option<char>>) -> Part {
+        Part::Value(Placeholder {
+            root: root.to_owned(),
+            steps: steps.to_owned(),
+            before: before.into(),
+        })
+    }
+
+    fn key(template: &str) -> Vec<Part> {
+        let (parts, errors) = parse(template, Kind::Key);
+        assert!(errors.is_empty(), "{template}: {errors:?}");
+        parts
+    }
+
+    fn error(template: &str) -> String {
+        parse(template, Kind::Key).1.join("\n")
+    }
+
+    #[test]
+    fn angle_and_curly_brackets_mean_the_same() {
+        assert_eq!(key("event:<id>"), [text("event:"), value("id", "")]);
+        assert_eq!(key("event:{id}"), key("event:<id>"));
+    }
+
+    #[test]
+    fn placeholders_reach_into_their_value() {
+        assert_eq!(key("a:<x.y.0.z()>"), [text("a:"), value("x", ".y.0.z()")]);
+        assert_eq!(
+            key("a:<self.tenant>"),
+            [text("a:"), value("self", ".tenant")]
+        );
+        assert_eq!(
+            key("a:<r#type.r#fn>"),
+            [text("a:"), value("r#type", ".r#fn")]
+        );
+    }
+
+    #[test]
+    fn doubled_brackets_are_plain_and_may_be_closed() {
+        assert_eq!(key("a<<b"), [text("a<b")]);
+        assert_eq!(key("{{user}:<id>"), [text("{user}:"), value("id", "")]);
+    }
+
+    #[test]
+    fn a_bracket_that_closes_nothing_is_refused() {
+        assert!(error("event:id>").starts_with("`>` closes nothing"));
+        assert!(error("event:<id>>").starts_with("`>` closes nothing"));
+        assert!(error("event:{{id>").starts_with("`>` closes nothing"));
+    }
+
+    #[test]
+    fn an_unclosed_placeholder_ends_at_the_next_segment() {
+        assert_eq!(
+            error("a:<id:page"),
+            "`<id` is never closed; write `<id>`, or `<<` for a plain `<`"
+        );
+        assert!(error("a:{id:<page>").starts_with("`{id` is never closed"));
+    }
+
+    #[test]
+    fn what_is_no_path_of_names_is_no_placeholder() {
+        for content in [
+            "1", "x.", ".x", "x..y", "x y", "x-1", "x()", "x.y(1)", "x.()",
+        ] {
+            assert!(
+                error(&format!("a:<{content}>")).contains("is not a placeholder"),
+                "{content}"
+            );
+        }
+    }
+
+    #[test]
+    fn wildcards_are_for_patterns() {
+        assert!(error("event:*").contains("use `pattern`"));
+        let (parts, errors) = parse("event:<id>:?*", Kind::Pattern);
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(
+            parts,
+            [
+                text("event:"),
+                value("id", ""),
+                text(":"),
+                Part::One,
+                Part::Any
+            ]
+        );
+    }
+
+    #[test]
+    fn reserved_roots_are_refused() {
+        for root in RESERVED {
+            assert!(error(&format!("{root}:x")).contains("reserved"), "{root}");
+            assert!(
+                !parse(&format!("{root}:*"), Kind::Pattern).1.is_empty(),
+                "{root}"
+            );
+        }
+        key("sessionless:<id>");
+        key("event:session:<id>");
+    }
+
+    #[test]
+    fn a_value_escapes_the_separator_that_follows_it() {
+        assert_eq!(
+            key("<a>-<b>"),
+            [value_before("a", "", '-'), text("-"), value("b", "")]
+        );
+        assert_eq!(
+            key("<a>:<b>-x"),
+            [value("a", ""), text(":"), value("b", ""), text("-x")]
+        );
+    }
+
+    #[test]
+    fn values_that_could_run_into_each_other_are_refused() {
+        for between in ["", "x", "0", "é", "%"] {
+            assert!(
+                error(&format!("<a>{between}<b>")).starts_with("put a `:` between `<a>` and `<b>`"),
+                "{between}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_reported() {
+        assert_eq!(parse("cache:<>:<1>:a b", Kind::Key).1.len(), 4);
+    }
+}

@@ -1,0 +1,324 @@
+//! The arguments of an attribute as they were written: read loosely, each with its span.
+
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::{Expr, ExprLit, Lit, LitStr, Path, Token};
+
+use crate::report::{Report, nearest};
+
+use Attribute::{CacheEvict, CachePut, Cacheable};
+
+/// Which of the three it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attribute {
+    Cacheable,
+    CachePut,
+    CacheEvict,
+}
+
+/// One argument that an attribute knows.
+struct Known {
+    name: &'static str,
+    on: &'static [Attribute],
+    /// How it is written.
+    example: &'static str,
+    /// What to know where it does not belong.
+    elsewhere: &'static str,
+}
+
+const ALL: &[Attribute] = &[Cacheable, CachePut, CacheEvict];
+const STORING: &[Attribute] = &[Cacheable, CachePut];
+const EVICTING: &[Attribute] = &[CacheEvict];
+
+const NOTHING_STORED: &str = "an eviction stores nothing";
+const ONE_KEY: &str = "a cached function needs one `key`";
+const NOTHING_REMOVED: &str = "a cached function removes nothing";
+
+#[rustfmt::skip]
+const KNOWN: [Known; 13] = [
+    Known { name: "all_entries", on: EVICTING, example: "all_entries",                          elsewhere: ONE_KEY },
+    Known { name: "always",      on: EVICTING, example: "always",                               elsewhere: NOTHING_REMOVED },
+    Known { name: "before",      on: EVICTING, example: "before",                               elsewhere: NOTHING_REMOVED },
+    Known { name: "cache",       on: ALL,      example: "cache = self.cache",                   elsewhere: "" },
+    Known { name: "condition",   on: ALL,      example: "condition = id > 0",                   elsewhere: "" },
+    Known { name: "crate",       on: ALL,      example: "crate = my_crate::cache_runtime",      elsewhere: "" },
+    Known { name: "key",         on: ALL,      example: "key = \"event:<id>\"",                 elsewhere: "" },
+    Known { name: "none_ttl",    on: STORING,  example: "none_ttl = 30",                        elsewhere: NOTHING_STORED },
+    Known { name: "pattern",     on: EVICTING, example: "pattern = \"event:*\"",                elsewhere: ONE_KEY },
+    Known { name: "policy",      on: STORING,  example: "policy = \"events\"",                  elsewhere: NOTHING_STORED },
+    Known { name: "ttl",         on: STORING,  example: "ttl = 1800",                           elsewhere: NOTHING_STORED },
+    Known { name: "unless",      on: STORING,  example: "unless = |value| value.is_empty()",    elsewhere: NOTHING_STORED },
+    Known { name: "version",     on: STORING,  example: "version = 2",                          elsewhere: NOTHING_STORED },
+];
+
+impl Attribute {
+    /// As it is written.
+    pub(crate) fn written(self) -> &'static str {
+        match self {
+            Cacheable => "#[cacheable]",
+            CachePut => "#[cache_put]",
+            CacheEvict => "#[cache_evict]",
+        }
+    }
+
+    fn arguments(self) -> impl Iterator<Item = &'static Known> {
+        KNOWN.iter().filter(move |known| known.on.contains(&self))
+    }
+}
+
+/// The arguments as they were written, each at most once and each known to the attribute.
+pub(crate) struct Written {
+    pub(crate) attribute: Attribute,
+    arguments: Vec<Argument>,
+    /// Whether some of it could not be read: then nothing is called missing.
+    torn: bool,
+}
+
+struct Argument {
+    name: Ident,
+    value: Option<Expr>,
+}
+
+impl Written {
+    /// Reads the parentheses, and reports what cannot be read, is not known or stands there twice.
+    pub(crate) fn read(attribute: Attribute, tokens: TokenStream, report: &mut Report) -> Self {
+        let mut written = Self {
+            attribute,
+            arguments: Vec::new(),
+            torn: false,
+        };
+        let parser = |input: ParseStream<'_>| {
+            while !input.is_empty() {
+                if let Err(error) = written.read_one(input, report) {
+                    report.add(error);
+                    written.torn = true;
+                    skip_to_comma(input)?;
+                }
+                if !input.is_empty() {
+                    input.parse::<Token![,]>()?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = parser.parse2(tokens) {
+            report.add(error);
+        }
+        written
+    }
+
+    fn read_one(&mut self, input: ParseStream<'_>, report: &mut Report) -> syn::Result<()> {
+        if !input.peek(syn::Ident::peek_any) {
+            return Err(input.error("expected an argument, such as `key = \"event:<id>\"`"));
+        }
+        let name = input.call(Ident::parse_any)?;
+        let known = self.known(&name, report);
+        let value = if input.peek(Token![=]) {
+            input.parse::<Token![=]>()?;
+            if input.is_empty() || input.peek(Token![,]) {
+                None
+            } else {
+                Some(input.parse()?)
+            }
+        } else {
+            None
+        };
+        if !input.is_empty() && !input.peek(Token![,]) {
+            let example = known.map_or("key = \"event:<id>\"", |known| known.example);
+            return Err(input.error(format!(
+                "expected `,`; arguments are written like `{example}`"
+            )));
+        }
+        match self.arguments.iter().find(|earlier| earlier.name == name) {
+            Some(_)
+                if known.is_some_and(|known| known.name == "key" || known.name == "pattern")
+                    && self.attribute == CacheEvict =>
+            {
+                report.at(
+                    &name,
+                    format!("`{name}` is already set; write a list, `{name} = [\"…\", \"…\"]`"),
+                );
+            }
+            Some(_) => report.at(
+                &name,
+                format!("`{name}` is already set; leave one of the two out"),
+            ),
+            None if known.is_some() => self.arguments.push(Argument { name, value }),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// What this attribute knows under `name`; otherwise an error that says where it belongs or what was meant.
+    fn known(&self, name: &Ident, report: &mut Report) -> Option<&'static Known> {
+        let word = name.to_string();
+        let Some(known) = KNOWN.iter().find(|known| known.name == word) else {
+            let names: Vec<&str> = self.attribute.arguments().map(|known| known.name).collect();
+            let suggestion = nearest(&word, names.iter().copied())
+                .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            report.at(
+                name,
+                format!(
+                    "unknown argument `{word}`{suggestion} (known: `{}`)",
+                    names.join("`, `")
+                ),
+            );
+            return None;
+        };
+        if !known.on.contains(&self.attribute) {
+            let owners: Vec<String> = known
+                .on
+                .iter()
+                .map(|owner| format!("`{}`", owner.written()))
+                .collect();
+            report.at(
+                name,
+                format!(
+                    "`{word}` belongs to {}; {}",
+                    owners.join(" and "),
+                    known.elsewhere
+                ),
+            );
+            return None;
+        }
+        Some(known)
+    }
+
+    /// Whether none of these was written.
+    pub(crate) fn lacks(&self, names: &[&str]) -> bool {
+        !self
+            .arguments
+            .iter()
+            .any(|argument| names.iter().any(|name| argument.name == name))
+    }
+
+    /// An error about something that should stand there.
+    pub(crate) fn missing(&self, message: String, report: &mut Report) {
+        if !self.torn {
+            report.at_attribute(message);
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<Argument> {
+        let at = self
+            .arguments
+            .iter()
+            .position(|argument| argument.name == name)?;
+        Some(self.arguments.swap_remove(at))
+    }
+
+    /// The value of an argument that must have one.
+    pub(crate) fn expression(&mut self, name: &str, report: &mut Report) -> Option<Expr> {
+        let argument = self.take(name)?;
+        if argument.value.is_none() {
+            report.at(
+                &argument.name,
+                format!("`{name}` needs a value, such as `{}`", example(name)),
+            );
+        }
+        argument.value.map(bare)
+    }
+
+    /// An argument that stands alone.
+    pub(crate) fn flag(&mut self, name: &str, report: &mut Report) -> Option<Ident> {
+        let argument = self.take(name)?;
+        if let Some(value) = &argument.value {
+            report.at(
+                value,
+                format!("`{name}` takes no value; write it alone, or leave it out"),
+            );
+        }
+        Some(argument.name)
+    }
+
+    /// A path as the value.
+    pub(crate) fn path(&mut self, name: &str, report: &mut Report) -> Option<Path> {
+        match self.expression(name, report)? {
+            Expr::Path(path) if path.qself.is_none() => Some(path.path),
+            other => {
+                report.at(
+                    other,
+                    format!("`{name}` needs a path, such as `{}`", example(name)),
+                );
+                None
+            }
+        }
+    }
+
+    /// A string that is not empty.
+    pub(crate) fn text(&mut self, name: &str, report: &mut Report) -> Option<LitStr> {
+        let text = literal_text(self.expression(name, report)?, name, report)?;
+        if text.value().trim().is_empty() {
+            report.at(
+                &text,
+                format!(
+                    "`{name}` is empty; write one such as `{}`, or leave it out",
+                    example(name)
+                ),
+            );
+        }
+        Some(text)
+    }
+
+    /// One text, or a list of them.
+    pub(crate) fn texts(&mut self, name: &str, report: &mut Report) -> Vec<LitStr> {
+        match self.expression(name, report) {
+            Some(Expr::Array(list)) => {
+                if list.elems.is_empty() {
+                    report.at(
+                        &list,
+                        format!("the list is empty; write one such as `{}`", example(name)),
+                    );
+                }
+                list.elems
+                    .into_iter()
+                    .filter_map(|text| literal_text(bare(text), name, report))
+                    .collect()
+            }
+            Some(text) => literal_text(text, name, report).into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+}
+
+fn example(name: &str) -> &'static str {
+    KNOWN
+        .iter()
+        .find(|known| known.name == name)
+        .map_or("", |known| known.example)
+}
+
+fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        input.parse::<TokenTree>()?;
+    }
+    Ok(())
+}
+
+/// Without the invisible group that a `macro_rules!` puts around what it was given.
+fn bare(value: Expr) -> Expr {
+    match value {
+        Expr::Group(group) => bare(*group.expr),
+        other => other,
+    }
+}
+
+/// The string literal that `name` needs.
+pub(crate) fn literal_text(value: Expr, name: &str, report: &mut Report) -> Option<LitStr> {
+    match value {
+        Expr::Lit(ExprLit {
+            lit: Lit::Str(text),
+            ..
+        }) => Some(text),
+        other => {
+            report.at(
+                other,
+                format!(
+                    "`{name}` needs a string literal, such as `{}`",
+                    example(name)
+                ),
+            );
+            None
+        }
+    }
+}
