@@ -1,0 +1,91 @@
+//! Local types with the names of the standard library's, which generated code must not take for those.
+
+#![allow(
+    dead_code,
+    non_camel_case_types,
+    reason = "the names are what is tested"
+)]
+
+use ::cache_runtime::{cache_evict, cache_put, cacheable};
+use serde::{Deserialize, Serialize};
+
+use crate::lab::Lab;
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Result<T>(T);
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Option(u8);
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct String(u8);
+
+struct Some;
+struct None;
+struct Ok;
+struct Err;
+struct Box;
+struct Vec;
+struct Future;
+struct Site;
+struct Call;
+struct cache_runtime;
+
+trait ToOwned {}
+
+mod core {}
+mod std {}
+
+#[cacheable(key = "a", cache = lab.cache)]
+async fn result(lab: &Lab) -> Result<Option> {
+    lab.run();
+    Result(Option(1))
+}
+
+#[cache_put(key = "b", cache = lab.cache)]
+async fn string(lab: &Lab) -> String {
+    lab.run();
+    String(2)
+}
+
+#[cache_evict(key = "<name>:<return.0>", cache = lab.cache)]
+async fn option(lab: &Lab, name: &str) -> Option {
+    lab.run();
+    Option(3)
+}
+
+#[tokio::test]
+async fn local_types_may_have_any_name() {
+    let lab = Lab::new();
+
+    result(&lab).await;
+    assert_eq!(result(&lab).await, Result(Option(1)));
+    string(&lab).await;
+    option(&lab, "x").await;
+
+    assert_eq!(lab.runs(), 3);
+    assert!(lab.holds("a").await);
+    assert!(lab.holds("b").await);
+}
+
+#[tokio::test]
+async fn arguments_may_have_the_names_of_generated_ones() {
+    #[cacheable(key = "<__cache_key>:<__cache_call>:<__cache_body>:<__cache_never>", cache = lab.cache)]
+    #[cache_evict(key = "x:<__cache_return>:<return>:<__cache_held>", cache = lab.cache)]
+    async fn sum(
+        lab: &Lab,
+        __cache_key: u8,
+        __cache_call: u8,
+        __cache_body: u8,
+        __cache_never: u8,
+        __cache_return: u8,
+        __cache_held: u8,
+    ) -> u8 {
+        __cache_key + __cache_call + __cache_body + __cache_never + __cache_return + __cache_held
+    }
+    let lab = Lab::new();
+
+    assert_eq!(sum(&lab, 1, 2, 3, 4, 5, 6).await, 21);
+
+    assert!(lab.holds("1:2:3:4").await);
+}

@@ -1,0 +1,8 @@
+use cache_runtime::cache_put;
+
+#[cache_put(key = "event:<return.id>")]
+async fn save(id: i64) -> Option<String> {
+    Some(id.to_string())
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use cache_runtime::cacheable;
+
+#[cacheable(key = "event:<id>")]
+async fn find(id: i64) -> impl ToString {
+    id
+}
+
+fn main() {}

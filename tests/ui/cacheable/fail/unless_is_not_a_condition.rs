@@ -1,0 +1,8 @@
+use cache_runtime::cacheable;
+
+#[cacheable(key = "event:<id>", unless = |title| title.len())]
+async fn find(id: i64) -> Vec<i64> {
+    vec![id]
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+#![deny(dead_code)]
+
+use cache_runtime::cacheable;
+
+#[cacheable(key = "event:<id>")]
+async fn find(id: i64) -> Option<String> {
+    Some(id.to_string())
+}
+
+fn main() {}
