@@ -1,0 +1,468 @@
+//! Redis away, stalled, back, or never there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cache_runtime::testing::{FaultProxy, RedisServer};
+use cache_runtime::{Cache, Evicted, Mode, Status, cache_evict, cache_put, cacheable};
+use redis::AsyncCommands;
+
+use crate::support::{Table, cache, connect, raw, row, server, soon, until};
+
+/// What a call may wait for Redis, with the default `command_timeout`.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+#[cache_evict(key = "row:<id>", cache = cache)]
+async fn update(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.write()
+}
+
+#[cache_put(key = "row:<id>", ttl = 60, cache = cache)]
+async fn put(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.write()
+}
+
+async fn is_in(cache: &Cache, mode: Mode) {
+    until(&format!("the mode is {mode:?}"), async || {
+        cache.stats().mode == mode
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_killed_redis_fails_nobody_and_is_found_again() {
+    let mut server = RedisServer::tcp().expect("redis-server starts");
+    let cache = cache(&server).await;
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+
+    server.kill();
+    for reads in 2..10 {
+        row(&cache, &table, 1).await;
+        assert_eq!(table.reads(), reads);
+    }
+    assert_eq!(cache.stats().mode, Mode::Fallback);
+    let health = cache.health().await;
+    assert_eq!(
+        (health.status, health.connected, health.mode),
+        (Status::Degraded, false, Mode::Fallback)
+    );
+    assert!(health.fallback_for.is_some());
+
+    server.restart().expect("redis-server starts again");
+    is_in(&cache, Mode::Redis).await;
+    row(&cache, &table, 1).await;
+    row(&cache, &table, 1).await;
+    assert_eq!(table.reads(), 10);
+    let stats = cache.stats();
+    assert_eq!(
+        (stats.fallback.entered, stats.fallback.current_seconds),
+        (1, None)
+    );
+    assert_eq!(cache.health().await.status, Status::Healthy);
+}
+
+#[tokio::test]
+async fn without_redis_at_the_start_functions_run_and_connect_later() {
+    let mut server = RedisServer::tcp().expect("redis-server starts");
+    server.kill();
+
+    let cache = soon("connect returns without a Redis", cache(&server)).await;
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+    assert_eq!(cache.stats().total.misses_by_reason["fallback"], 1);
+
+    server.restart().expect("redis-server starts");
+    is_in(&cache, Mode::Redis).await;
+    row(&cache, &table, 1).await;
+    row(&cache, &table, 1).await;
+    assert_eq!(table.reads(), 2);
+}
+
+#[tokio::test]
+async fn a_silent_redis_costs_a_few_callers_one_timeout_and_then_nobody() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config()).await;
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+
+    network.stall();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (cache, table) = (cache.clone(), table.clone());
+        calls.spawn(async move {
+            let began = Instant::now();
+            row(&cache, &table, 1).await;
+            began.elapsed()
+        });
+    }
+    let waits = soon("all calls answer", calls.join_all()).await;
+
+    let full = waits.iter().filter(|wait| **wait >= PATIENCE).count();
+    assert!(
+        (1..=10).contains(&full),
+        "{full} of 20 calls waited for the whole timeout"
+    );
+    assert_eq!(cache.stats().mode, Mode::Fallback);
+    assert_eq!(table.reads(), 21);
+
+    network.pass();
+    is_in(&cache, Mode::Redis).await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_is_left_and_found_again() {
+    let server = server();
+    let cache = cache(&server).await;
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+
+    server.stop().expect("the server is stopped");
+    until("the mode is fallback", async || {
+        row(&cache, &table, 1).await;
+        cache.stats().mode == Mode::Fallback
+    })
+    .await;
+    server.resume().expect("the server goes on");
+
+    is_in(&cache, Mode::Redis).await;
+    let reads = table.reads();
+    row(&cache, &table, 1).await;
+    assert_eq!(
+        table.reads(),
+        reads,
+        "the entry from before is served again"
+    );
+}
+
+#[tokio::test]
+async fn killed_connections_are_replaced() {
+    let server = server();
+    let cache = cache(&server).await;
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+    let mut raw = raw(&server).await;
+
+    for _ in 0..5 {
+        let _: i64 = redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+        row(&cache, &table, 1).await;
+        is_in(&cache, Mode::Redis).await;
+    }
+
+    let reads = table.reads();
+    row(&cache, &table, 1).await;
+    assert_eq!(table.reads(), reads);
+}
+
+#[tokio::test]
+async fn evictions_during_an_outage_are_applied_before_anything_is_read_again() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config()).await;
+    let tables: Vec<Table> = (0..1_000).map(|_| Table::default()).collect();
+    for (id, table) in tables.iter().enumerate() {
+        row(&cache, table, id as u64).await;
+    }
+
+    network.cut();
+    for (id, table) in tables.iter().enumerate() {
+        match id % 2 {
+            0 => update(&cache, table, id as u64).await,
+            _ => put(&cache, table, id as u64).await,
+        };
+        assert_eq!(
+            row(&cache, table, id as u64).await,
+            1,
+            "row {id}, in this process"
+        );
+    }
+    assert_eq!(cache.stats().mode, Mode::Fallback);
+    assert_eq!(cache.stats().journal_depth, 1_000);
+    assert_eq!(cache.delete_matching("none:*").await, Evicted::Journaled);
+    assert_eq!(cache.delete("row:1").await, Evicted::Journaled);
+
+    network.pass();
+    is_in(&cache, Mode::Redis).await;
+    let left: Vec<String> = raw(&server).await.keys("test_row:*").await.unwrap();
+    assert_eq!(left, Vec::<String>::new());
+    for (id, table) in tables.iter().enumerate() {
+        assert_eq!(
+            row(&cache, table, id as u64).await,
+            1,
+            "row {id}, after the outage"
+        );
+    }
+    assert_eq!(cache.stats().journal_depth, 0);
+}
+
+#[tokio::test]
+async fn more_evictions_than_the_journal_holds_become_all_entries() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config().journal_capacity(10)).await;
+    for id in 0..100 {
+        row(&cache, &Table::default(), id).await;
+    }
+
+    network.cut();
+    for id in 0..20 {
+        update(&cache, &Table::default(), id).await;
+    }
+    assert_eq!(cache.stats().mode, Mode::Fallback);
+    network.pass();
+    is_in(&cache, Mode::Redis).await;
+
+    assert_eq!(cache.keys("row:*").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_single_eviction_that_timed_out_is_applied_without_an_outage() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config().command_timeout(Duration::from_millis(30))).await;
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+
+    network.stall();
+    assert_eq!(update(&cache, &table, 1).await, 1);
+    assert_eq!(
+        row(&cache, &table, 1).await,
+        1,
+        "this process reads around the old entry"
+    );
+    network.pass();
+
+    until("the eviction has arrived", async || {
+        cache.stats().journal_depth == 0
+    })
+    .await;
+    assert_eq!(row(&cache, &table, 1).await, 1);
+}
+
+#[tokio::test]
+async fn a_set_that_redis_did_not_take_leaves_nothing_old_behind() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config()).await;
+    assert!(cache.set("name", &"old".to_owned(), 60_u64).await);
+
+    network.cut();
+    assert!(!cache.set("name", &"new".to_owned(), 60_u64).await);
+    assert_eq!(cache.get::<String>("name").await, None);
+    network.pass();
+    is_in(&cache, Mode::Redis).await;
+
+    assert_eq!(cache.get::<String>("name").await, None);
+}
+
+/// Runs a future with nothing around it.
+fn without_a_runtime<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let mut future = std::pin::pin!(future);
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(value) => return value,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[cacheable(key = "row:<id>", ttl = 60, cache = cache)]
+async fn row_later(cache: &Cache, table: &Table, id: u64) -> usize {
+    // Works anywhere, and is never ready at once.
+    let mut is_first = true;
+    std::future::poll_fn(|context| match std::mem::take(&mut is_first) {
+        true => {
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }
+        false => std::task::Poll::Ready(table.read()),
+    })
+    .await
+}
+
+#[test]
+fn outside_of_tokio_functions_run_uncached() {
+    let server = server();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    for cache in [Cache::memory(), runtime.block_on(cache(&server))] {
+        let table = Table::default();
+
+        assert_eq!(without_a_runtime(row_later(&cache, &table, 1)), 0);
+        assert_eq!(without_a_runtime(put(&cache, &table, 1)), 1);
+        assert_eq!(without_a_runtime(update(&cache, &table, 1)), 2);
+
+        runtime.block_on(until("the eviction is applied", async || {
+            cache.stats().journal_depth == 0
+        }));
+        assert_eq!(runtime.block_on(row(&cache, &table, 1)), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_is_not_found_again_and_again() {
+    let server = server();
+    let cache = cache(&server).await;
+    let table = Table::default();
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg(1)
+        .query_async(&mut raw(&server).await)
+        .await
+        .unwrap();
+
+    let began = Instant::now();
+    let mut id = 0;
+    while began.elapsed() < Duration::from_secs(1) {
+        id += 1;
+        row(&cache, &table, id).await;
+        tokio::task::yield_now().await;
+    }
+
+    let entered = cache.stats().fallback.entered;
+    assert!(entered < 8, "entered {entered} times in a second");
+}
+
+#[cache_put(key = "row:<id>", ttl = 60, cache = cache)]
+async fn put_meanwhile(cache: &Cache, table: &Table, id: u64, happens: impl FnOnce()) -> usize {
+    happens();
+    table.write()
+}
+
+#[cache_evict(key = "row:<id>", before, cache = cache)]
+async fn update_evicting_twice(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.write()
+}
+
+#[tokio::test]
+async fn a_silent_redis_is_waited_for_once_by_each_call() {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config().command_timeout(TIMEOUT)).await;
+    let table = Table::default();
+
+    let began = Instant::now();
+    put_meanwhile(&cache, &table, 1, || network.stall()).await;
+    assert!(began.elapsed() < TIMEOUT * 4 / 3, "{:?}", began.elapsed());
+
+    let began = Instant::now();
+    update_evicting_twice(&cache, &table, 1).await;
+    assert!(began.elapsed() < TIMEOUT * 4 / 3, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_deletion_whose_caller_is_gone_is_still_issued() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let (cache, other) = (connect(network.config()).await, cache(&server).await);
+    row(&other, &Table::default(), 1).await;
+    network.stall();
+
+    let call = tokio::time::timeout(Duration::from_millis(10), cache.delete("row:1"));
+    call.await
+        .expect_err("the caller leaves before Redis answers");
+    network.cut();
+    network.pass();
+
+    until("the entry is gone", async || !other.exists("row:1").await).await;
+}
+
+#[tokio::test]
+async fn shut_down_functions_run_uncached() {
+    let server = server();
+    let cache = cache(&server).await;
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+
+    cache.shutdown().await;
+
+    row(&cache, &table, 1).await;
+    assert_eq!(table.reads(), 2);
+    assert_eq!(cache.health().await.status, Status::Down);
+    let raw = raw(&server).await;
+    only_one_client_is_left(&raw).await;
+}
+
+async fn only_one_client_is_left(raw: &redis::aio::MultiplexedConnection) {
+    until("only the test's own connection is left", async || {
+        let clients: String = redis::cmd("CLIENT")
+            .arg("LIST")
+            .query_async(&mut raw.clone())
+            .await
+            .expect("the server answers");
+        clients.lines().count() == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cache_that_is_dropped_closes_its_connections() {
+    let server = server();
+    let cache = cache(&server).await;
+    row(&cache, &Table::default(), 1).await;
+    let raw = raw(&server).await;
+
+    drop(cache);
+
+    only_one_client_is_left(&raw).await;
+}
+
+#[test]
+fn a_cache_outlives_the_runtime_that_it_was_made_on() {
+    let server = server();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    };
+    let table = Table::default();
+    let first = runtime();
+    let cache = first.block_on(async {
+        let cache = cache(&server).await;
+        row(&cache, &table, 1).await;
+        cache
+    });
+    drop(first);
+
+    runtime().block_on(async {
+        row(&cache, &table, 1).await;
+        is_in(&cache, Mode::Redis).await;
+        let reads = table.reads();
+        row(&cache, &table, 1).await;
+        assert_eq!(table.reads(), reads);
+    });
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_named_as_the_reason() {
+    let server = RedisServer::builder()
+        .password("right")
+        .start()
+        .expect("redis-server starts");
+    let mut config = server.config();
+    config.password = Some("wrong".into());
+    let cache = connect(config).await;
+
+    let health = cache.health().await;
+
+    assert_eq!(health.status, Status::Degraded);
+    let reason = health.fallback_reason.unwrap_or_default();
+    assert!(reason.contains("credentials"), "{reason}");
+    assert!(!reason.contains("wrong"), "{reason}");
+}

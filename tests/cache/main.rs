@@ -1,0 +1,9 @@
+//! What a cache does with a real Redis: hits and misses, stampedes, outages, evictions, puts.
+
+mod by_hand;
+mod consistency;
+mod fallback;
+mod patterns;
+mod pipeline;
+mod stampede;
+mod support;

@@ -1,0 +1,84 @@
+//! What a pattern reaches in a real Redis, for names and prefixes at random.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use redis::AsyncCommands;
+
+use crate::support::{connect, raw, server};
+
+/// Few letters, so that names and patterns meet; all that Redis's globs know; and what is not one byte long.
+fn name() -> impl Strategy<Value = String> {
+    proptest::string::string_regex("[ab:é\\[\\]\\\\^*?-]{1,6}").expect("the expression is right")
+}
+
+fn prefix() -> impl Strategy<Value = String> {
+    proptest::string::string_regex("[ab^{-]{1,3}_").expect("the expression is right")
+}
+
+/// Whether a name is meant, by the shortest rule there is.
+fn is_meant(pattern: &[char], name: &[char]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        (['*', rest @ ..], _) => (0..=name.len()).any(|taken| is_meant(rest, &name[taken..])),
+        (['?', rest @ ..], [_, tail @ ..]) => is_meant(rest, tail),
+        ([letter, rest @ ..], [first, tail @ ..]) => letter == first && is_meant(rest, tail),
+        _ => false,
+    }
+}
+
+#[test]
+fn a_pattern_removes_exactly_what_it_means_and_nothing_beyond_its_prefix() {
+    let server = server();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut runner = TestRunner::new(Config {
+        cases: 200,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let strategy = (
+        prefix(),
+        prefix(),
+        name(),
+        proptest::collection::btree_set(name(), 1..12),
+    );
+
+    let result = runner.run(&strategy, |(prefix, other, pattern, names)| {
+        runtime.block_on(async {
+            let cache = connect(server.config().prefix(&prefix).pool_min(1)).await;
+            let mut raw = raw(&server).await;
+            for name in &names {
+                let () = raw.set(format!("{prefix}{name}"), 1).await.expect("SET");
+                let () = raw.set(format!("{other}{name}"), 1).await.expect("SET");
+            }
+            let letters: Vec<char> = pattern.chars().collect();
+            let meant: BTreeSet<String> = raw
+                .keys::<_, Vec<String>>("*")
+                .await
+                .expect("KEYS")
+                .into_iter()
+                .filter(|key| {
+                    key.strip_prefix(&prefix)
+                        .is_some_and(|name| is_meant(&letters, &name.chars().collect::<Vec<_>>()))
+                })
+                .collect();
+            let before: BTreeSet<String> = raw.keys("*").await.expect("KEYS");
+
+            let _ = cache.delete_matching(&pattern).await;
+
+            let after: BTreeSet<String> = raw.keys("*").await.expect("KEYS");
+            let removed: BTreeSet<String> = before.difference(&after).cloned().collect();
+            let () = redis::cmd("FLUSHALL")
+                .query_async(&mut raw)
+                .await
+                .expect("FLUSHALL");
+            prop_assert_eq!(removed, meant);
+            Ok(())
+        })
+    });
+
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+}

@@ -1,0 +1,126 @@
+//! A server, a cache on it, and functions that count how often they run.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cache_runtime::testing::RedisServer;
+use cache_runtime::{Cache, Config, cacheable};
+use redis::aio::MultiplexedConnection;
+
+/// A database of one row whose value is how often it was read or written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) reads: Arc<AtomicUsize>,
+    pub(crate) value: Arc<AtomicUsize>,
+}
+
+impl Table {
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn read(&self) -> usize {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.value.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn write(&self) -> usize {
+        self.value.fetch_add(1, Ordering::SeqCst) + 1
+    }
+}
+
+/// The value of the row, cached.
+#[cacheable(key = "row:<id>", ttl = 60, cache = cache)]
+pub(crate) async fn row(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.read()
+}
+
+/// The same, stopped by a gate between the read of the table and the return.
+#[cacheable(key = "row:<id>", ttl = 60, cache = cache)]
+pub(crate) async fn gated_row(cache: &Cache, table: &Table, id: u64, gate: &Gate) -> usize {
+    let value = table.read();
+    gate.pass().await;
+    value
+}
+
+/// Holds whoever comes until it is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    arrived: Arc<tokio::sync::Semaphore>,
+    open: Arc<tokio::sync::Semaphore>,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self {
+            arrived: Arc::new(tokio::sync::Semaphore::new(0)),
+            open: Arc::new(tokio::sync::Semaphore::new(0)),
+        }
+    }
+
+    pub(crate) async fn pass(&self) {
+        self.arrived.add_permits(1);
+        self.open
+            .acquire()
+            .await
+            .expect("gates are never closed")
+            .forget();
+    }
+
+    /// Waits until one more has arrived.
+    pub(crate) async fn arrival(&self) {
+        soon("somebody arrives at the gate", self.arrived.acquire())
+            .await
+            .expect("gates are never closed")
+            .forget();
+    }
+
+    /// Lets so many through.
+    pub(crate) fn open(&self, many: usize) {
+        self.open.add_permits(many);
+    }
+}
+
+pub(crate) fn server() -> RedisServer {
+    RedisServer::start().expect("redis-server starts")
+}
+
+pub(crate) async fn cache(server: &RedisServer) -> Cache {
+    connect(server.config()).await
+}
+
+pub(crate) async fn connect(config: Config) -> Cache {
+    Cache::connect(config)
+        .await
+        .expect("the configuration is right")
+}
+
+/// A connection that sees what is really there.
+pub(crate) async fn raw(server: &RedisServer) -> MultiplexedConnection {
+    let url = server.url().replace("redis+unix://", "unix://");
+    let client = redis::Client::open(url).expect("the server's URL is right");
+    client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("the server answers")
+}
+
+/// Waits for something that is about to happen, and not for ever.
+pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(10), happens).await {
+        Ok(value) => value,
+        Err(_) => panic!("in ten seconds it did not come true that {what}"),
+    }
+}
+
+/// Waits until a condition holds that nothing announces.
+pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    soon(what, async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
