@@ -1,0 +1,113 @@
+//! The database: SQLite in memory, or in a file.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::SqlitePool;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+/// A cheap handle to the database.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: SqlitePool,
+    slow: Duration,
+}
+
+impl Db {
+    /// Opens the database, and creates and seeds it where it is new. `slow` is added to every read.
+    pub async fn open(url: Option<&str>, slow: Duration) -> anyhow::Result<Self> {
+        let pool = match url {
+            None => in_memory()
+                .await
+                .context("cannot open a database in memory")?,
+            Some(url) => in_file(url)
+                .await
+                .with_context(|| format!("cannot open DATABASE_URL `{url}`"))?,
+        };
+        create(&pool)
+            .await
+            .context("cannot create the tables: is this another program's database?")?;
+        Ok(Self { pool, slow })
+    }
+
+    /// For reading. Waits `SLOW_DB_MS`, so that one can see what a cache is worth.
+    pub async fn read(&self) -> &SqlitePool {
+        if !self.slow.is_zero() {
+            tokio::time::sleep(self.slow).await;
+        }
+        &self.pool
+    }
+
+    /// For writing.
+    pub fn write(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    /// Waits for what is under way and closes the database.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A database in memory belongs to its connection: there is exactly one, and it must never be replaced.
+async fn in_memory() -> anyhow::Result<SqlitePool> {
+    SqlitePoolOptions::new()
+        .max_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .connect_with(
+            SqliteConnectOptions::new()
+                .filename(":memory:")
+                .foreign_keys(true),
+        )
+        .await
+        .map_err(bare)
+}
+
+/// With a write-ahead log, readers do not wait for the one who writes.
+async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
+    anyhow::ensure!(
+        url.starts_with("sqlite:"),
+        "it must begin with `sqlite:`, such as `sqlite:events.db`"
+    );
+    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+    anyhow::ensure!(
+        !in_memory,
+        "for a database in memory leave the variable out"
+    );
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(bare)?
+        .create_if_missing(true)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal);
+    SqlitePoolOptions::new()
+        .connect_with(options)
+        .await
+        .map_err(bare)
+}
+
+/// One transaction, so that two processes that start on the same new file do not both seed it.
+async fn create(pool: &SqlitePool) -> anyhow::Result<()> {
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(bare)?;
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(bare)?;
+    if version == 0 {
+        for script in [include_str!("db/schema.sql"), include_str!("db/seed.sql")] {
+            sqlx::raw_sql(script)
+                .execute(&mut *transaction)
+                .await
+                .map_err(bare)?;
+        }
+    }
+    transaction.commit().await.map_err(bare)
+}
+
+/// The texts of these errors hold their sources' texts already.
+fn bare(error: sqlx::Error) -> anyhow::Error {
+    anyhow::Error::msg(error.to_string())
+}

@@ -1,0 +1,62 @@
+//! What a request can fail with.
+
+use std::fmt::Display;
+
+use axum::http::StatusCode;
+
+/// The result of everything that a request does.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request failed.
+#[derive(Debug)]
+pub enum Error {
+    /// What the client can mend: a 4xx status and, where one thing is to blame, the field or parameter by its name.
+    Refused {
+        status: StatusCode,
+        field: Option<String>,
+        detail: String,
+    },
+    /// 500: the client learns nothing of it, the log everything.
+    Database(sqlx::Error),
+}
+
+impl Error {
+    /// 400: a parameter of the URL cannot be read.
+    pub fn malformed(field: &str, detail: impl Into<String>) -> Self {
+        Self::refused(StatusCode::BAD_REQUEST, Some(field), detail)
+    }
+
+    /// 404: `field` names something that does not exist.
+    pub fn unknown(field: &str, what: &str, id: impl Display) -> Self {
+        Self::refused(
+            StatusCode::NOT_FOUND,
+            Some(field),
+            format!("there is no {what} {id}"),
+        )
+    }
+
+    /// 409: the request is fine, but not now.
+    pub fn conflict(field: &str, detail: impl Into<String>) -> Self {
+        Self::refused(StatusCode::CONFLICT, Some(field), detail)
+    }
+
+    /// 422: the field has a value that cannot be.
+    pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
+        Self::refused(StatusCode::UNPROCESSABLE_ENTITY, Some(field), detail)
+    }
+
+    /// Any other 4xx.
+    pub fn refused(status: StatusCode, field: Option<&str>, detail: impl Into<String>) -> Self {
+        Self::Refused {
+            status,
+            field: field.map(str::to_owned),
+            detail: detail.into(),
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}

@@ -1,0 +1,258 @@
+//! Events: the lists and pages that everybody reads, and the changes that make them stale.
+
+use cache_runtime::{cache_evict, cacheable};
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::input::{Cents, Id, Text, Whole};
+use crate::page::Page;
+
+#[derive(Clone, Debug)]
+pub struct Events {
+    db: Db,
+}
+
+impl Events {
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    // Without `none_ttl`: the next event's number can be guessed, and a remembered "there is none" would hide the event
+    // that comes to bear it.
+    #[cacheable(key = "event:<id>", ttl = 1800)]
+    pub async fn find(&self, id: i64) -> Result<Option<Event>> {
+        let event = sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(id);
+        Ok(event.fetch_optional(self.db.read().await).await?)
+    }
+
+    #[cacheable(key = "events:published:page:<page>", ttl = 300)]
+    pub async fn published(&self, page: Page) -> Result<EventPage> {
+        let db = self.db.read().await;
+        let total = sqlx::query_scalar("SELECT count(*) FROM events WHERE published")
+            .fetch_one(db)
+            .await?;
+        let events = sqlx::query_as(
+            "SELECT * FROM events WHERE published ORDER BY starts_at, id LIMIT ? OFFSET ?",
+        )
+        .bind(Page::SIZE)
+        .bind(page.offset())
+        .fetch_all(db)
+        .await?;
+        Ok(EventPage::new(page, total, events))
+    }
+
+    #[cacheable(key = "events:trending:page:<page>", ttl = 600)]
+    pub async fn trending(&self, page: Page) -> Result<EventPage> {
+        let db = self.db.read().await;
+        let total = sqlx::query_scalar("SELECT count(*) FROM events WHERE published")
+            .fetch_one(db)
+            .await?;
+        let events = sqlx::query_as(
+            "SELECT * FROM events WHERE published ORDER BY sold DESC, id LIMIT ? OFFSET ?",
+        )
+        .bind(Page::SIZE)
+        .bind(page.offset())
+        .fetch_all(db)
+        .await?;
+        Ok(EventPage::new(page, total, events))
+    }
+
+    #[cacheable(key = "events:location:<location>:page:<page>", ttl = 300)]
+    pub async fn near(&self, location: &str, page: Page) -> Result<EventPage> {
+        let db = self.db.read().await;
+        let total =
+            sqlx::query_scalar("SELECT count(*) FROM events WHERE location = ? AND published")
+                .bind(location)
+                .fetch_one(db)
+                .await?;
+        let events = sqlx::query_as(
+            "SELECT * FROM events WHERE location = ? AND published ORDER BY starts_at, id LIMIT ? OFFSET ?",
+        )
+        .bind(location)
+        .bind(Page::SIZE)
+        .bind(page.offset())
+        .fetch_all(db)
+        .await?;
+        Ok(EventPage::new(page, total, events))
+    }
+
+    /// What a user organises, published or not. `None` means that there is no such user.
+    #[cacheable(key = "user:events:<user_id>:page:<page>", ttl = 600, none_ttl = 30)]
+    pub async fn organized_by(&self, user_id: i64, page: Page) -> Result<Option<EventPage>> {
+        let db = self.db.read().await;
+        let total = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM events WHERE organizer_id = users.id) FROM users WHERE id = ?",
+        )
+        .bind(user_id)
+        .fetch_optional(db)
+        .await?;
+        let Some(total) = total else { return Ok(None) };
+        let events = sqlx::query_as(
+            "SELECT * FROM events WHERE organizer_id = ? ORDER BY id LIMIT ? OFFSET ?",
+        )
+        .bind(user_id)
+        .bind(Page::SIZE)
+        .bind(page.offset())
+        .fetch_all(db)
+        .await?;
+        Ok(Some(EventPage::new(page, total, events)))
+    }
+
+    #[cacheable(key = "analytics:<event_id>", ttl = 1800)]
+    pub async fn analytics(&self, event_id: i64) -> Result<Option<Analytics>> {
+        let analytics = sqlx::query_as(
+            "SELECT events.id AS event_id, sold AS tickets_sold, count(DISTINCT user_id) AS buyers,
+                    coalesce(sum(quantity * tickets.price_cents), 0) AS revenue_cents,
+                    sold * 1.0 / capacity AS sold_share
+             FROM events LEFT JOIN tickets ON tickets.event_id = events.id
+             WHERE events.id = ?
+             GROUP BY events.id",
+        )
+        .bind(event_id);
+        Ok(analytics.fetch_optional(self.db.read().await).await?)
+    }
+
+    /// A new event is a draft.
+    #[cache_evict(pattern = ["events:*", "user:events:<organizer_id>:page:*"])]
+    pub async fn create(&self, organizer_id: i64, new: &NewEvent) -> Result<Event> {
+        let event = sqlx::query_as(
+            "INSERT INTO events (organizer_id, title, description, location, starts_at, price_cents, capacity)
+             VALUES (?, ?, ?, ?, ?, ?, ?)
+             RETURNING *",
+        )
+        .bind(organizer_id)
+        .bind(new.title.as_str())
+        .bind(new.description.as_str())
+        .bind(new.location.as_str())
+        .bind(new.starts_at.get())
+        .bind(new.price_cents.get())
+        .bind(new.capacity.get());
+        Ok(event.fetch_one(self.db.write()).await?)
+    }
+
+    #[cache_evict(
+        key = ["event:<event.id>", "analytics:<event.id>"],
+        pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
+    )]
+    pub async fn update(&self, event: &Event, change: &EventChange) -> Result<Option<Event>> {
+        let updated = sqlx::query_as(
+            "UPDATE events
+             SET title = coalesce(?, title), description = coalesce(?, description), location = coalesce(?, location),
+                 starts_at = coalesce(?, starts_at), price_cents = coalesce(?, price_cents),
+                 capacity = coalesce(?, capacity)
+             WHERE id = ?
+             RETURNING *",
+        )
+        .bind(change.title.as_ref().map(Text::as_str))
+        .bind(change.description.as_ref().map(Text::as_str))
+        .bind(change.location.as_ref().map(Text::as_str))
+        .bind(change.starts_at.map(Whole::get))
+        .bind(change.price_cents.map(Whole::get))
+        .bind(change.capacity.map(Whole::get))
+        .bind(event.id)
+        .fetch_optional(self.db.write())
+        .await;
+        updated.map_err(|error| match error.as_database_error() {
+            Some(cause) if cause.is_check_violation() => {
+                Error::conflict("capacity", "more tickets than that are sold")
+            }
+            _ => error.into(),
+        })
+    }
+
+    #[cache_evict(
+        key = ["event:<event.id>", "analytics:<event.id>"],
+        pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
+    )]
+    pub async fn publish(&self, event: &Event) -> Result<Option<Event>> {
+        let published =
+            sqlx::query_as("UPDATE events SET published = TRUE WHERE id = ? RETURNING *")
+                .bind(event.id);
+        Ok(published.fetch_optional(self.db.write()).await?)
+    }
+
+    /// Whether there was still something to delete.
+    #[cache_evict(
+        key = ["event:<event.id>", "analytics:<event.id>"],
+        pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
+    )]
+    pub async fn delete(&self, event: &Event) -> Result<bool> {
+        let deleted = sqlx::query("DELETE FROM events WHERE id = ?").bind(event.id);
+        Ok(deleted.execute(self.db.write()).await?.rows_affected() > 0)
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
+pub struct Event {
+    pub id: i64,
+    pub organizer_id: i64,
+    pub title: String,
+    pub description: String,
+    pub location: String,
+    /// In seconds since 1970.
+    pub starts_at: i64,
+    pub price_cents: i64,
+    pub capacity: i64,
+    pub tickets_left: i64,
+    pub published: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventPage {
+    pub page: u32,
+    pub pages: i64,
+    pub total: i64,
+    pub events: Vec<Event>,
+}
+
+impl EventPage {
+    fn new(page: Page, total: i64, events: Vec<Event>) -> Self {
+        let pages = (total + i64::from(Page::SIZE) - 1) / i64::from(Page::SIZE);
+        Self {
+            page: page.number(),
+            pages,
+            total,
+            events,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
+pub struct Analytics {
+    pub event_id: i64,
+    pub tickets_sold: i64,
+    pub buyers: i64,
+    pub revenue_cents: i64,
+    /// The sold part of the capacity, from 0 to 1.
+    pub sold_share: f64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewEvent {
+    pub organizer_id: Id,
+    pub title: Text<200>,
+    pub description: Text<5_000>,
+    pub location: Text<100>,
+    pub starts_at: StartsAt,
+    pub price_cents: Cents<0>,
+    pub capacity: Capacity,
+}
+
+/// What is left out stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventChange {
+    pub title: Option<Text<200>>,
+    pub description: Option<Text<5_000>>,
+    pub location: Option<Text<100>>,
+    pub starts_at: Option<StartsAt>,
+    pub price_cents: Option<Cents<0>>,
+    pub capacity: Option<Capacity>,
+}
+
+/// Up to the end of the year 9999.
+pub type StartsAt = Whole<0, 253_402_300_799>;
+pub type Capacity = Whole<1, 1_000_000>;

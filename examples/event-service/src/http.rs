@@ -1,0 +1,103 @@
+//! The routes, and what they all share.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{get, post};
+use cache_runtime::Cache;
+
+use crate::db::Db;
+use crate::error::Error;
+use crate::events::Events;
+use crate::gateway::Gateway;
+use crate::payments::Payments;
+use crate::tickets::Tickets;
+use crate::users::Users;
+
+mod events;
+mod extract;
+mod health;
+mod payments;
+mod problem;
+mod users;
+
+/// The longest body, in bytes. The largest event, every character escaped, is a little shorter.
+const MAX_BODY: usize = 64 * 1024;
+
+/// What every request can reach.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub events: Events,
+    pub tickets: Tickets,
+    pub users: Users,
+    pub payments: Payments,
+    /// For the routes that look into the cache. The others use it through the attributes.
+    pub cache: Cache,
+}
+
+impl App {
+    pub fn new(db: Db, cache: Cache) -> Self {
+        Self {
+            events: Events::new(db.clone()),
+            tickets: Tickets::new(db.clone()),
+            users: Users::new(db.clone()),
+            payments: Payments::new(db, Gateway::default()),
+            cache,
+        }
+    }
+}
+
+/// The whole service. What is cached is cached in the installed cache.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/api/events", get(events::published).post(events::create))
+        .route("/api/events/trending", get(events::trending))
+        .route("/api/events/near/{location}", get(events::near))
+        .route(
+            "/api/events/{id}",
+            get(events::find).put(events::update).delete(events::delete),
+        )
+        .route("/api/events/{id}/analytics", get(events::analytics))
+        .route("/api/events/{id}/publish", post(events::publish))
+        .route("/api/events/{id}/tickets", post(events::buy))
+        .route("/api/users/{id}", get(users::find).put(users::update))
+        .route(
+            "/api/users/{id}/verify",
+            post(users::verify).delete(users::unverify),
+        )
+        .route("/api/users/{id}/events", get(users::events))
+        .route("/api/users/{id}/tickets", get(users::tickets))
+        .route("/api/users/{id}/followers", get(users::followers))
+        .route(
+            "/api/users/{id}/followers/{follower_id}",
+            post(users::follow).delete(users::unfollow),
+        )
+        .route("/api/leaderboard/referrals", get(users::top_referrers))
+        .route("/api/payments", post(payments::initiate))
+        .route("/api/payments/{tx}", get(payments::find))
+        .route("/api/payments/{tx}/confirm", post(payments::confirm))
+        .route("/api/payments/verify/{reference}", get(payments::verify))
+        .route("/api/health", get(health::live))
+        .route("/api/health/cache", get(health::cache))
+        .route("/api/cache/stats", get(health::stats))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app)
+}
+
+async fn unknown_route(uri: Uri) -> Error {
+    Error::refused(
+        StatusCode::NOT_FOUND,
+        None,
+        format!("there is nothing at {}", uri.path()),
+    )
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Error {
+    Error::refused(
+        StatusCode::METHOD_NOT_ALLOWED,
+        None,
+        format!("{} does not take {method}", uri.path()),
+    )
+}

@@ -1,0 +1,126 @@
+//! How requests are read: as axum does, but every refusal is a problem that names the field.
+
+use axum::RequestPartsExt;
+use axum::body::Bytes;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{self, FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::page::Page;
+
+/// The parameters in a path.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let rejection = match extract::Path::from_request_parts(parts, state).await {
+            Ok(extract::Path(parameters)) => return Ok(Self(parameters)),
+            Err(rejection) => rejection,
+        };
+        let PathRejection::FailedToDeserializePathParams(failure) = rejection else {
+            return Err(Error::refused(
+                StatusCode::BAD_REQUEST,
+                None,
+                rejection.body_text(),
+            ));
+        };
+        let index = match failure.into_kind() {
+            ErrorKind::InvalidUtf8InPathParam { key } => {
+                return Err(Error::malformed(&key, "it is not UTF-8"));
+            }
+            ErrorKind::ParseErrorAtIndex { index, .. } => index,
+            _ => 0,
+        };
+        let names = parts.extract::<RawPathParams>().await.ok();
+        let name = names
+            .as_ref()
+            .and_then(|names| names.iter().nth(index))
+            .map_or("path", |(name, _)| name);
+        Err(Error::malformed(name, "it must be a whole number"))
+    }
+}
+
+/// `?page=`, 1 where there is none.
+impl<S: Send + Sync> FromRequestParts<S> for Page {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Paging {
+            page: Option<String>,
+        }
+
+        let wrong = || Error::malformed("page", "it must be one whole number from 1 to 4294967295");
+        let Query(Paging { page }) = Query::from_request_parts(parts, state)
+            .await
+            .map_err(|_| wrong())?;
+        page.map_or(Ok(Self::default()), |page| {
+            page.parse().map_err(|()| wrong())
+        })
+    }
+}
+
+/// A body of JSON. What cannot be read at all is a 400, a field that is wrong a 422.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
+        if !is_json(&request) {
+            let advice = "send JSON, with the header `content-type: application/json`";
+            return Err(Error::refused(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                None,
+                advice,
+            ));
+        }
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| Error::refused(rejection.status(), None, rejection.body_text()))?;
+        let body: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::malformed("body", format!("it is not JSON: {error}")))?;
+        if !body.is_object() {
+            return Err(Error::malformed("body", "it must be a JSON object"));
+        }
+        serde_path_to_error::deserialize(body)
+            .map(Self)
+            .map_err(|error| {
+                let path = error.path().to_string();
+                let detail = error.into_inner().to_string();
+                let field = if path == "." {
+                    missing_field(&detail).unwrap_or("body")
+                } else {
+                    &path
+                };
+                Error::invalid(field, detail.as_str())
+            })
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    content_type
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .eq_ignore_ascii_case("application/json")
+}
+
+/// A field that is not there has no path; serde names it in its sentence alone.
+fn missing_field(sentence: &str) -> Option<&str> {
+    sentence.strip_prefix("missing field `")?.strip_suffix('`')
+}

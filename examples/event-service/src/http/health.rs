@@ -1,0 +1,116 @@
+//! `/api/health` and `/api/cache`: how the service is, for probes and for people.
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use cache_runtime::{Health, Mode, Stats, Status};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::App;
+
+/// Whether the process answers at all; asks nobody else, so that an outage elsewhere does not get it restarted.
+pub(super) async fn live() -> Answer<Value> {
+    Answer(json!({ "status": "ok" }))
+}
+
+/// 503 only when the cache was shut down: without Redis the service is slower, not broken.
+pub(super) async fn cache(State(app): State<App>) -> (StatusCode, Answer<CacheHealth>) {
+    let health = CacheHealth::new(&app.cache.health().await, &app.cache.stats());
+    let code = if health.status == Status::Down {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    (code, Answer(health))
+}
+
+pub(super) async fn stats(State(app): State<App>) -> Answer<Stats> {
+    Answer(app.cache.stats())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CacheHealth {
+    status: Status,
+    redis: Redis,
+    cache: Traffic,
+    fallback_mode: bool,
+    mode: Mode,
+}
+
+/// All but `connected` is null while there is no Redis to ask.
+#[derive(Serialize)]
+struct Redis {
+    connected: bool,
+    uptime: Option<u64>,
+    memory: Memory,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    used: Option<String>,
+    peak: Option<String>,
+}
+
+/// The rates are null without traffic.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Traffic {
+    hit_rate: Option<f64>,
+    miss_rate: Option<f64>,
+    total_operations: u64,
+}
+
+impl CacheHealth {
+    fn new(health: &Health, stats: &Stats) -> Self {
+        let server = health.server.as_ref();
+        Self {
+            status: health.status,
+            redis: Redis {
+                connected: health.connected,
+                uptime: server.map(|server| server.uptime),
+                memory: Memory {
+                    used: server.map(|server| human(server.memory_used)),
+                    peak: server.map(|server| human(server.memory_peak)),
+                },
+            },
+            cache: Traffic {
+                hit_rate: stats.total.hit_rate,
+                miss_rate: stats.total.miss_rate,
+                total_operations: stats.total.operations,
+            },
+            fallback_mode: health.mode == Mode::Fallback,
+            mode: health.mode,
+        }
+    }
+}
+
+/// Bytes as Redis's own `INFO` shows them: `1.23M`.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["K", "M", "G", "T"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let mut amount = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    format!("{amount:.2}{}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    #[test]
+    fn memory_is_shown_as_redis_shows_it() {
+        assert_eq!(human(0), "0B");
+        assert_eq!(human(1_023), "1023B");
+        assert_eq!(human(1_258_291), "1.20M");
+        assert_eq!(human(3 << 40), "3.00T");
+        assert_eq!(human(u64::MAX), "16777216.00T");
+    }
+}

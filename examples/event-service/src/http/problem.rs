@@ -1,0 +1,53 @@
+//! Errors as `application/problem+json` (RFC 9457), with the field to blame.
+
+use axum::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::error::Error;
+
+#[derive(Serialize)]
+struct Problem {
+    /// `about:blank`: the status says it all.
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, field, detail) = match self {
+            Self::Refused {
+                status,
+                field,
+                detail,
+            } => (status, field, detail),
+            Self::Database(error) => {
+                tracing::error!(%error, "the database failed");
+                (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    None,
+                    "something went wrong on our side".to_owned(),
+                )
+            }
+        };
+        let title = status.canonical_reason().unwrap_or("Error");
+        let problem = Problem {
+            r#type: "about:blank",
+            title,
+            status: status.as_u16(),
+            detail,
+            field,
+        };
+        (
+            status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            Json(problem),
+        )
+            .into_response()
+    }
+}

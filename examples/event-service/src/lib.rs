@@ -1,0 +1,19 @@
+//! A ticketing service over SQLite whose reads are cached by attributes.
+//!
+//! [`events`] is the place to begin: annotated methods over plain SQL. [`http`] turns requests into calls of them.
+#![allow(
+    missing_docs,
+    reason = "the fields are the JSON that the routes answer with, and their names say what they are"
+)]
+
+pub mod db;
+pub mod error;
+pub mod events;
+pub mod gateway;
+pub mod http;
+pub mod input;
+pub mod page;
+pub mod payments;
+pub mod settings;
+pub mod tickets;
+pub mod users;

@@ -1,0 +1,56 @@
+//! Long lists come in pages of 20.
+
+use std::fmt;
+use std::str::FromStr;
+
+use cache_runtime::{KeyPart, KeyWriter};
+
+/// The number of a page, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page(u32);
+
+impl Page {
+    /// What `LIMIT` is given.
+    pub const SIZE: u32 = 20;
+
+    /// What `OFFSET` is given.
+    pub fn offset(self) -> i64 {
+        i64::from(self.0 - 1) * i64::from(Self::SIZE)
+    }
+
+    /// The number, from 1.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl FromStr for Page {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.parse()
+            .ok()
+            .filter(|&number| number > 0)
+            .map(Self)
+            .ok_or(())
+    }
+}
+
+impl fmt::Display for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `<page>` in a cache key.
+impl KeyPart for Page {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.display(self);
+    }
+}

@@ -1,0 +1,138 @@
+//! Users: profiles, followers, and who brought whom.
+
+use cache_runtime::{cache_evict, cacheable};
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::input::Text;
+
+#[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
+pub struct User {
+    pub id: i64,
+    pub name: String,
+    pub email: String,
+    pub bio: String,
+    pub authentication: Authentication,
+}
+
+/// Whether a user has proven who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
+pub enum Authentication {
+    Verified,
+    Unverified,
+}
+
+/// What is left out stays as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileChange {
+    pub name: Option<Text<100>>,
+    pub email: Option<Text<254>>,
+    pub bio: Option<Text<2_000>>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
+pub struct Referrer {
+    pub rank: i64,
+    pub user_id: i64,
+    pub referrals: i64,
+}
+
+// Users come with the database and stay: a remembered "there is none" cannot become wrong.
+#[derive(Clone, Debug)]
+pub struct Users {
+    db: Db,
+}
+
+impl Users {
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    #[cacheable(key = "user:profile:<id>", ttl = 1800, none_ttl = 30)]
+    pub async fn find(&self, id: i64) -> Result<Option<User>> {
+        let user = sqlx::query_as("SELECT * FROM users WHERE id = ?").bind(id);
+        Ok(user.fetch_optional(self.db.read().await).await?)
+    }
+
+    /// How many follow a user; `None` means that there is no such user.
+    #[cacheable(key = "user:followers:<id>", ttl = 300, none_ttl = 30)]
+    pub async fn followers(&self, id: i64) -> Result<Option<i64>> {
+        let count = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM followers WHERE user_id = users.id) FROM users WHERE id = ?",
+        )
+        .bind(id);
+        Ok(count.fetch_optional(self.db.read().await).await?)
+    }
+
+    /// The hundred users who brought the most others.
+    #[cacheable(key = "leaderboard:referral:top100", ttl = 1800)]
+    pub async fn top_referrers(&self) -> Result<Vec<Referrer>> {
+        let referrers = sqlx::query_as(
+            "SELECT rank() OVER (ORDER BY count(*) DESC) AS rank, referrer_id AS user_id, count(*) AS referrals
+             FROM referrals
+             GROUP BY referrer_id
+             ORDER BY rank, user_id
+             LIMIT 100",
+        );
+        Ok(referrers.fetch_all(self.db.read().await).await?)
+    }
+
+    #[cache_evict(key = "user:profile:<id>")]
+    pub async fn update(&self, id: i64, change: &ProfileChange) -> Result<Option<User>> {
+        let updated = sqlx::query_as(
+            "UPDATE users
+             SET name = coalesce(?, name), email = coalesce(?, email), bio = coalesce(?, bio)
+             WHERE id = ?
+             RETURNING *",
+        )
+        .bind(change.name.as_ref().map(Text::as_str))
+        .bind(change.email.as_ref().map(Text::as_str))
+        .bind(change.bio.as_ref().map(Text::as_str))
+        .bind(id)
+        .fetch_optional(self.db.write())
+        .await;
+        updated.map_err(|error| match error.as_database_error() {
+            Some(cause) if cause.is_unique_violation() => {
+                Error::conflict("email", "another user has this address")
+            }
+            _ => error.into(),
+        })
+    }
+
+    #[cache_evict(key = "user:profile:<id>")]
+    pub async fn authenticate(&self, id: i64, status: Authentication) -> Result<Option<User>> {
+        let user = sqlx::query_as("UPDATE users SET authentication = ? WHERE id = ? RETURNING *")
+            .bind(status)
+            .bind(id);
+        Ok(user.fetch_optional(self.db.write()).await?)
+    }
+
+    /// Following twice is following once.
+    #[cache_evict(key = "user:followers:<id>")]
+    pub async fn follow(&self, id: i64, follower_id: i64) -> Result<()> {
+        let follow =
+            sqlx::query("INSERT OR IGNORE INTO followers (user_id, follower_id) VALUES (?, ?)");
+        follow
+            .bind(id)
+            .bind(follower_id)
+            .execute(self.db.write())
+            .await?;
+        Ok(())
+    }
+
+    #[cache_evict(key = "user:followers:<id>")]
+    pub async fn unfollow(&self, id: i64, follower_id: i64) -> Result<()> {
+        let unfollow = sqlx::query("DELETE FROM followers WHERE user_id = ? AND follower_id = ?");
+        unfollow
+            .bind(id)
+            .bind(follower_id)
+            .execute(self.db.write())
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! What each write removes from the cache, and that it removes nothing else.
+
+use std::collections::BTreeSet;
+
+use cache_runtime::testing::RedisServer;
+
+use crate::support::Service;
+
+/// Reads that fill every kind of entry; event 1 is in Dakar and is organised by user 8.
+const READS: &[&str] = &[
+    "/api/events/1",
+    "/api/events/2",
+    "/api/events",
+    "/api/events?page=2",
+    "/api/events/trending",
+    "/api/events/near/Dakar",
+    "/api/events/near/Oslo",
+    "/api/users/1",
+    "/api/users/2",
+    "/api/users/8",
+    "/api/users/1/followers",
+    "/api/users/2/followers",
+    "/api/users/8/events",
+    "/api/users/8/events?page=2",
+    "/api/users/1/events",
+    "/api/users/1/tickets",
+    "/api/users/2/tickets",
+    "/api/events/1/analytics",
+    "/api/events/2/analytics",
+    "/api/leaderboard/referrals",
+];
+
+const LISTS: &[&str] = &[
+    "events:published:page:1",
+    "events:published:page:2",
+    "events:trending:page:1",
+    "events:location:Dakar:page:1",
+    "events:location:Oslo:page:1",
+    "user:events:8:page:1",
+    "user:events:8:page:2",
+];
+
+const ABOUT_EVENT_1: &[&str] = &["event:1", "analytics:1"];
+
+const NEW_EVENT: &str = r#"{"organizer_id": 8, "title": "Opening", "description": "All are welcome.", "location": "Rome",
+                            "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
+
+#[test]
+fn creating_an_event_evicts_the_lists() {
+    assert_evicts("POST", "/api/events", Some(NEW_EVENT), &[LISTS]);
+}
+
+#[test]
+fn updating_an_event_evicts_it_and_the_lists() {
+    assert_evicts(
+        "PUT",
+        "/api/events/1",
+        Some(r#"{"title": "New"}"#),
+        &[ABOUT_EVENT_1, LISTS],
+    );
+}
+
+#[test]
+fn publishing_an_event_evicts_it_and_the_lists() {
+    assert_evicts(
+        "POST",
+        "/api/events/1/publish",
+        None,
+        &[ABOUT_EVENT_1, LISTS],
+    );
+}
+
+#[test]
+fn deleting_an_event_evicts_it_and_the_lists() {
+    assert_evicts("DELETE", "/api/events/1", None, &[ABOUT_EVENT_1, LISTS]);
+}
+
+#[test]
+fn a_purchase_evicts_the_event_the_lists_and_the_buyers_tickets() {
+    let purchase = r#"{"user_id": 2, "quantity": 1}"#;
+    assert_evicts(
+        "POST",
+        "/api/events/1/tickets",
+        Some(purchase),
+        &[ABOUT_EVENT_1, LISTS, &["ticket:user:2"]],
+    );
+}
+
+#[test]
+fn a_purchase_that_fails_evicts_nothing() {
+    assert_evicts(
+        "POST",
+        "/api/events/1/tickets",
+        Some(r#"{"user_id": 2, "quantity": 1000}"#),
+        &[],
+    );
+}
+
+#[test]
+fn changing_a_profile_evicts_it() {
+    assert_evicts(
+        "PUT",
+        "/api/users/1",
+        Some(r#"{"name": "Zoé"}"#),
+        &[&["user:profile:1"]],
+    );
+}
+
+#[test]
+fn changing_the_authentication_status_evicts_the_profile() {
+    assert_evicts(
+        "DELETE",
+        "/api/users/1/verify",
+        None,
+        &[&["user:profile:1"]],
+    );
+    assert_evicts("POST", "/api/users/1/verify", None, &[&["user:profile:1"]]);
+}
+
+#[test]
+fn following_and_unfollowing_evict_the_count() {
+    assert_evicts(
+        "POST",
+        "/api/users/1/followers/2",
+        None,
+        &[&["user:followers:1"]],
+    );
+    assert_evicts(
+        "DELETE",
+        "/api/users/1/followers/2",
+        None,
+        &[&["user:followers:1"]],
+    );
+}
+
+#[test]
+fn settling_a_payment_evicts_it_and_its_verification() {
+    for amount_cents in [100, 1_000_001] {
+        let server = RedisServer::start().expect("redis-server starts");
+        let service = Service::on(&server);
+        let pay = |cents| {
+            let body = format!(
+                r#"{{"user_id":1,"event_id":1,"amount_cents":{cents},"card_number":"4111111111111111"}}"#
+            );
+            let payment = service.send("POST", "/api/payments", Some(&body)).body;
+            service.get(&format!(
+                "/api/payments/verify/{}",
+                payment["reference"].as_str().expect("text")
+            ));
+            payment["tx"].as_str().expect("text").to_owned()
+        };
+        let (tx, other) = (pay(amount_cents), pay(200));
+        let before = keys(&server);
+
+        service.send("POST", &format!("/api/payments/{tx}/confirm"), None);
+
+        let gone: BTreeSet<_> = before.difference(&keys(&server)).cloned().collect();
+        assert_eq!(
+            gone,
+            set(&[
+                &format!("payment:transaction:{tx}"),
+                &format!("payment:verification:ref-{tx}")
+            ])
+        );
+        assert!(before.contains(&format!("dev_payment:transaction:{other}")));
+    }
+}
+
+fn assert_evicts(method: &str, path: &str, body: Option<&str>, evicted: &[&[&str]]) {
+    let server = RedisServer::start().expect("redis-server starts");
+    let service = Service::on(&server);
+    for read in READS {
+        assert_eq!(service.get(read).status, 200, "{read}");
+    }
+    let before = keys(&server);
+    assert_eq!(before.len(), READS.len());
+
+    service.send(method, path, body);
+
+    let after = keys(&server);
+    let gone: BTreeSet<_> = before.difference(&after).cloned().collect();
+    assert_eq!(gone, set(&evicted.concat()), "{method} {path}");
+    assert!(after.is_subset(&before), "{after:?}");
+}
+
+fn set(keys: &[&str]) -> BTreeSet<String> {
+    keys.iter().map(|key| format!("dev_{key}")).collect()
+}
+
+fn keys(server: &RedisServer) -> BTreeSet<String> {
+    let mut redis = redis::Client::open(server.url())
+        .and_then(|client| client.get_connection())
+        .expect("a connection");
+    redis::cmd("KEYS").arg("*").query(&mut redis).expect("keys")
+}

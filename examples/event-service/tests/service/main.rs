@@ -1,0 +1,11 @@
+//! The service as its users meet it: its own process, driven by HTTP.
+
+mod support;
+
+mod caching;
+mod eviction;
+mod operation;
+mod payments;
+mod problems;
+mod routes;
+mod tickets;

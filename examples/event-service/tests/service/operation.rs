@@ -1,0 +1,199 @@
+//! Starting, stopping, and health in each mode.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use cache_runtime::testing::RedisServer;
+use serde_json::{Value, json};
+
+use crate::support::{Service, eventually, refused};
+
+#[test]
+fn it_answers_within_a_second_of_its_start() {
+    // The machine may be busy with other tests: the quickest of three counts.
+    let quickest = (0..3).map(|_| {
+        let began = Instant::now();
+        assert_eq!(Service::start().get("/api/events/1").status, 200);
+        began.elapsed()
+    });
+
+    let quickest = quickest.min().expect("three starts");
+
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
+}
+
+#[test]
+fn without_redis_it_is_healthy_in_memory_mode_and_says_how_to_use_redis() {
+    let mut service = Service::start();
+
+    assert_eq!(service.get("/api/health").body, json!({"status": "ok"}));
+    let health = service.get("/api/health/cache");
+    service.terminate();
+
+    assert_eq!(health.status, 200);
+    assert_eq!(
+        health.body,
+        json!({
+            "status": "healthy",
+            "redis": {"connected": false, "uptime": null, "memory": {"used": null, "peak": null}},
+            "cache": {"hitRate": null, "missRate": null, "totalOperations": 0},
+            "fallbackMode": false,
+            "mode": "memory",
+        })
+    );
+    assert!(service.wait().1.contains("REDIS_URL"));
+}
+
+#[test]
+fn with_redis_it_is_healthy_in_redis_mode() {
+    let server = RedisServer::start().expect("redis-server starts");
+    let service = Service::on(&server);
+    service.get("/api/events/1");
+    service.get("/api/events/1");
+    service.get("/api/events/1");
+    service.get("/api/events/1");
+
+    let health = service.get("/api/health/cache");
+
+    let Value::Object(redis) = &health.body["redis"] else {
+        panic!("{health:?}")
+    };
+    assert_eq!(health.status, 200);
+    assert_eq!(
+        (&health.body["status"], &health.body["mode"]),
+        (&json!("healthy"), &json!("redis"))
+    );
+    assert_eq!(health.body["fallbackMode"], false);
+    assert_eq!(
+        health.body["cache"],
+        json!({"hitRate": 0.75, "missRate": 0.25, "totalOperations": 4})
+    );
+    assert!(
+        redis["connected"] == true && redis["uptime"].is_u64(),
+        "{redis:?}"
+    );
+    assert!(
+        redis["memory"]["used"]
+            .as_str()
+            .is_some_and(|used| used.ends_with(['K', 'M'])),
+        "{redis:?}"
+    );
+    assert!(
+        redis["memory"]["peak"]
+            .as_str()
+            .is_some_and(|peak| peak.ends_with(['K', 'M'])),
+        "{redis:?}"
+    );
+}
+
+#[test]
+fn with_redis_away_it_works_degraded() {
+    let mut server = RedisServer::tcp().expect("redis-server starts");
+    server.kill();
+    let service = Service::on(&server);
+
+    let event = service.get("/api/events/1");
+    let health = service.get("/api/health/cache");
+
+    assert_eq!(event.status, 200);
+    assert_eq!(health.status, 200);
+    assert_eq!(
+        (&health.body["status"], &health.body["mode"]),
+        (&json!("degraded"), &json!("fallback"))
+    );
+    assert_eq!(
+        (
+            &health.body["fallbackMode"],
+            &health.body["redis"]["connected"]
+        ),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(service.get("/api/health").status, 200);
+}
+
+#[test]
+fn when_redis_goes_and_comes_the_service_stays() {
+    let mut server = RedisServer::tcp().expect("redis-server starts");
+    let service = Service::on(&server);
+    let mode = || service.get("/api/health/cache").body["mode"].take();
+    assert_eq!(mode(), "redis");
+
+    server.kill();
+    for _ in 0..20 {
+        assert_eq!(service.get("/api/events/1").status, 200);
+    }
+    eventually("the fallback mode", || mode() == "fallback");
+    server.restart().expect("redis-server starts");
+
+    eventually("the redis mode", || mode() == "redis");
+    assert_eq!(service.get("/api/events/1").status, 200);
+}
+
+#[test]
+fn the_stats_are_whole() {
+    let service = Service::start();
+    service.get("/api/events/1");
+
+    let stats = service.get("/api/cache/stats").body;
+
+    assert_eq!(
+        (&stats["mode"], &stats["total"]["misses"]),
+        (&json!("memory"), &json!(1))
+    );
+    let site = stats["sites"]
+        .as_array()
+        .and_then(|sites| sites.iter().find(|site| site["template"] == "event:<id>"));
+    assert!(
+        site.is_some_and(|site| site["misses"] == 1 && site["fills"] == 1),
+        "{stats}"
+    );
+}
+
+#[test]
+fn sigterm_lets_requests_end_and_nothing_new_begin() {
+    let mut service = Service::with(&[("SLOW_DB_MS", "700")]);
+    let address = service.address.clone();
+
+    let answer = std::thread::scope(|scope| {
+        let request = scope.spawn(|| service.get("/api/events/1"));
+        eventually("the request", || service.counts()["misses"] == 1);
+        service.terminate();
+        eventually("the end of listening", || {
+            TcpStream::connect(&address).is_err()
+        });
+        request.join().expect("an answer")
+    });
+    let (status, log) = service.wait();
+
+    assert_eq!((answer.status, &answer.body["id"]), (200, &json!(1)));
+    assert!(
+        status.success() && log.contains("stopped"),
+        "{status}: {log}"
+    );
+}
+
+#[test]
+fn what_is_wrong_at_the_start_is_said_in_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    let cases: &[(&str, &str)] = &[
+        ("BIND", &taken),
+        ("BIND", "nonsense"),
+        ("DATABASE_URL", "postgres://localhost/events"),
+        ("DATABASE_URL", "sqlite:/no/such/folder/events.db"),
+        ("SLOW_DB_MS", "soon"),
+        ("REDIS_URL", "http://localhost"),
+        ("CACHE_DEFAULT_TLL", "60"),
+    ];
+
+    for &(name, value) in cases {
+        let (code, said) = refused(&[("BIND", "127.0.0.1:0"), (name, value)]);
+
+        assert_eq!(code, Some(1), "{name}={value}: {said}");
+        assert!(
+            said.starts_with("event-service: ") && said.contains(name),
+            "{name}={value}: {said}"
+        );
+        assert!(!said.contains("panicked"), "{name}={value}: {said}");
+    }
+}

@@ -1,0 +1,166 @@
+//! Payments, and where a card number must not be found.
+
+use cache_runtime::testing::RedisServer;
+use serde_json::Value;
+
+use crate::support::{Answer, Service};
+use crate::tickets::DatabaseFile;
+
+const CARD: &str = "4111111111111111";
+
+#[test]
+fn a_payment_is_pending_until_it_is_confirmed() {
+    let service = Service::start();
+    let initiated = pay(&service, 2_500, CARD);
+    let (payment, verification) = paths(&initiated.body);
+    assert_eq!(
+        (initiated.status, initiated.body["status"].as_str()),
+        (201, Some("pending"))
+    );
+    assert_eq!(service.get(&payment).body, initiated.body);
+    assert_eq!(service.get(&verification).body["status"], "pending");
+
+    let confirmed = service.send("POST", &format!("{payment}/confirm"), None);
+
+    assert_eq!(
+        (confirmed.status, confirmed.body["status"].as_str()),
+        (200, Some("confirmed"))
+    );
+    assert_eq!(service.get(&payment).body["status"], "confirmed");
+    assert_eq!(service.get(&verification).body["status"], "confirmed");
+    let again = service.send("POST", &format!("{payment}/confirm"), None);
+    assert_eq!(
+        (again.status, again.body["field"].as_str()),
+        (409, Some("tx"))
+    );
+}
+
+#[test]
+fn a_payment_that_the_gateway_declines_has_failed() {
+    let service = Service::start();
+    let initiated = pay(&service, 1_000_001, CARD).body;
+    let (payment, verification) = paths(&initiated);
+    assert_eq!(service.get(&verification).body["status"], "pending");
+
+    let declined = service.send("POST", &format!("{payment}/confirm"), None);
+
+    assert_eq!(
+        (declined.status, declined.body["status"].as_str()),
+        (200, Some("failed"))
+    );
+    assert_eq!(service.get(&payment).body["status"], "failed");
+    assert_eq!(service.get(&verification).body["status"], "failed");
+}
+
+#[test]
+fn only_card_numbers_are_card_numbers() {
+    let service = Service::start();
+
+    for wrong in [
+        r#""4111111111111112""#,
+        r#""""#,
+        r#""4111-1111""#,
+        r#""42""#,
+        "4111111111111111",
+        "null",
+        "{}",
+    ] {
+        let body =
+            format!(r#"{{"user_id":1,"event_id":1,"amount_cents":100,"card_number":{wrong}}}"#);
+        let answer = service.send("POST", "/api/payments", Some(&body));
+
+        assert_eq!(
+            (answer.status, answer.body["field"].as_str()),
+            (422, Some("card_number")),
+            "{wrong}: {answer:?}"
+        );
+        assert!(!answer.body.to_string().contains("4111"), "{answer:?}");
+    }
+}
+
+#[test]
+fn who_pays_and_for_what_must_exist() {
+    let service = Service::start();
+    let pay = |user, event| {
+        let body = format!(
+            r#"{{"user_id":{user},"event_id":{event},"amount_cents":100,"card_number":"{CARD}"}}"#
+        );
+        service.send("POST", "/api/payments", Some(&body))
+    };
+
+    let (nobody, nothing) = (pay(201, 1), pay(1, 4711));
+
+    assert_eq!(
+        (nobody.status, nobody.body["field"].as_str()),
+        (404, Some("user_id"))
+    );
+    assert_eq!(
+        (nothing.status, nothing.body["field"].as_str()),
+        (404, Some("event_id"))
+    );
+}
+
+#[test]
+fn a_card_number_is_kept_nowhere() {
+    let redis = RedisServer::start().expect("redis-server starts");
+    let file = DatabaseFile::new("card");
+    let environment = [
+        ("REDIS_URL", &*redis.url()),
+        ("DATABASE_URL", &file.url()),
+        ("RUST_LOG", "trace"),
+    ];
+    let mut service = Service::with(&environment);
+
+    let initiated = pay(&service, 100, CARD).body;
+    let (payment, verification) = paths(&initiated);
+    service.get(&payment);
+    service.get(&verification);
+
+    assert!(!contains(&everything_in(&redis), CARD));
+    for part in file.parts().filter(|part| part.exists()) {
+        assert!(
+            !contains(&std::fs::read(&part).expect("a file"), CARD),
+            "{}",
+            part.display()
+        );
+    }
+    service.terminate();
+    let (_, log) = service.wait();
+    assert!(log.contains("authorizing") && !log.contains(CARD));
+}
+
+fn pay(service: &Service, amount_cents: i64, card: &str) -> Answer {
+    let body = format!(
+        r#"{{"user_id":1,"event_id":1,"amount_cents":{amount_cents},"card_number":"{card}"}}"#
+    );
+    service.send("POST", "/api/payments", Some(&body))
+}
+
+fn paths(payment: &Value) -> (String, String) {
+    let text = |field: &str| payment[field].as_str().expect("text").to_owned();
+    (
+        format!("/api/payments/{}", text("tx")),
+        format!("/api/payments/verify/{}", text("reference")),
+    )
+}
+
+fn everything_in(redis: &RedisServer) -> Vec<u8> {
+    let mut redis = redis::Client::open(redis.url())
+        .and_then(|client| client.get_connection())
+        .expect("a connection");
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("keys");
+    assert!(!keys.is_empty());
+    let values = keys.iter().flat_map(|key| {
+        redis::cmd("GET")
+            .arg(key)
+            .query::<Vec<u8>>(&mut redis)
+            .expect("a value")
+    });
+    values.chain(keys.join(" ").into_bytes()).collect()
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
+}

@@ -1,0 +1,198 @@
+//! Starts the service as a process of its own, and talks to it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cache_runtime::testing::RedisServer;
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::{Request, Response};
+
+/// A running service. It ends with the test.
+pub(crate) struct Service {
+    process: Process,
+    pub(crate) address: String,
+    agent: Agent,
+    output: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// What the service answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) body: Value,
+}
+
+impl Service {
+    /// In memory mode.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With a Redis.
+    pub(crate) fn on(redis: &RedisServer) -> Self {
+        Self::with(&[("REDIS_URL", &redis.url())])
+    }
+
+    /// With these variables and no others, on a free port.
+    pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
+        let environment = [environment, &[("BIND", "127.0.0.1:0")]].concat();
+        let mut process = Process::start(&environment);
+        let output = process.0.stdout.take().expect("it is piped");
+        let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let start = lines
+            .by_ref()
+            .inspect(|line| keep(&output, line))
+            .find(|line| line.contains("listening on http://"));
+        let start = start.expect("the service says where it listens");
+        let address = start
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next())
+            .expect("an address");
+        let reader = std::thread::spawn({
+            let output = Arc::clone(&output);
+            move || lines.for_each(|line| keep(&output, &line))
+        });
+        // One connection, one request: a server may close an idle connection just when the next request is sent on it.
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_idle_connections(0)
+            .timeout_global(Some(Duration::from_secs(30)));
+        Self {
+            process,
+            address: address.to_owned(),
+            agent: agent.build().into(),
+            output,
+            reader: Some(reader),
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, None)
+    }
+
+    /// With a body of JSON, as it stands here.
+    pub(crate) fn send(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
+        let response = match body {
+            Some(body) => {
+                let request = request
+                    .header("content-type", "application/json")
+                    .body(body.to_owned());
+                self.agent.run(request.expect("a request"))
+            }
+            None => self.agent.run(request.body(()).expect("a request")),
+        };
+        Answer::read(response.expect("an answer"))
+    }
+
+    /// The counters of all sites together.
+    pub(crate) fn counts(&self) -> Value {
+        self.get("/api/cache/stats").body["total"].take()
+    }
+
+    /// Tells the service to stop, as a service manager does.
+    pub(crate) fn terminate(&self) {
+        let killed = Command::new("kill")
+            .args(["-TERM", &self.process.0.id().to_string()])
+            .status();
+        assert!(killed.expect("there is `kill`").success());
+    }
+
+    /// Waits for the end, and returns how it ended and all that was logged.
+    pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
+        let status = self.process.0.wait().expect("it is our child");
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reading lines does not panic");
+        }
+        (
+            status,
+            self.output.lock().expect("nobody panicked").join("\n"),
+        )
+    }
+}
+
+/// A process that ends with its test.
+struct Process(Child);
+
+impl Process {
+    /// The service's binary with these variables and no others.
+    fn start(environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_event-service"));
+        command.env_clear().envs(environment.iter().copied());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self(command.spawn().expect("the service is built"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended, which is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Answer {
+    fn read(mut response: Response<ureq::Body>) -> Self {
+        let content_type = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or_default().to_owned();
+        let text = response.body_mut().read_to_string().expect("a body");
+        let body = if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).expect("JSON")
+        };
+        Self {
+            status: response.status().as_u16(),
+            content_type,
+            body,
+        }
+    }
+}
+
+/// Starts the service in an environment in which it cannot run: its exit code, and what it says on standard error.
+pub(crate) fn refused(environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut process = Process::start(environment);
+    eventually("the end of the process", || {
+        process.0.try_wait().expect("it is our child").is_some()
+    });
+    let mut said = String::new();
+    let mut errors = process.0.stderr.take().expect("it is piped");
+    errors.read_to_string(&mut said).expect("UTF-8");
+    (process.0.wait().expect("it has ended").code(), said)
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{what} did not come"
+        );
+        std::thread::yield_now();
+    }
+}
+
+fn keep(output: &Mutex<Vec<String>>, line: &str) {
+    output
+        .lock()
+        .expect("nobody panicked")
+        .push(line.to_owned());
+}

@@ -1,0 +1,127 @@
+//! Two hundred people want fifty places.
+
+use crate::support::Service;
+
+const EVENT: &str = r#"{"organizer_id": 3, "title": "Opening", "description": "All are welcome.", "location": "Oslo",
+                        "starts_at": 1900000000, "price_cents": 100, "capacity": 50}"#;
+
+#[test]
+fn a_database_in_memory_is_never_oversold() {
+    never_oversold(&Service::start());
+}
+
+#[test]
+fn a_database_in_a_file_is_never_oversold() {
+    let file = DatabaseFile::new("oversold");
+
+    never_oversold(&Service::with(&[("DATABASE_URL", &file.url())]));
+}
+
+fn never_oversold(service: &Service) {
+    let event = service.send("POST", "/api/events", Some(EVENT)).body["id"].to_string();
+    service.send("POST", &format!("/api/events/{event}/publish"), None);
+    let buy = |user| {
+        let purchase = format!(r#"{{"user_id": {user}, "quantity": 1}}"#);
+        service.send(
+            "POST",
+            &format!("/api/events/{event}/tickets"),
+            Some(&purchase),
+        )
+    };
+
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let buyers: Vec<_> = (1..=200)
+            .map(|user| scope.spawn(move || buy(user)))
+            .collect();
+        buyers
+            .into_iter()
+            .map(|buyer| buyer.join().expect("an answer"))
+            .collect()
+    });
+
+    let sold = answers.iter().filter(|answer| answer.status == 201).count();
+    let refused = answers
+        .iter()
+        .filter(|answer| answer.status == 409 && answer.body["field"] == "quantity")
+        .count();
+    assert_eq!((sold, refused), (50, 150));
+    assert_eq!(
+        service.get(&format!("/api/events/{event}")).body["tickets_left"],
+        0
+    );
+    assert_eq!(
+        service.get(&format!("/api/events/{event}/analytics")).body["tickets_sold"],
+        50
+    );
+}
+
+#[test]
+fn a_draft_is_not_on_sale() {
+    let service = Service::start();
+    let event = service.send("POST", "/api/events", Some(EVENT)).body["id"].to_string();
+
+    let answer = service.send(
+        "POST",
+        &format!("/api/events/{event}/tickets"),
+        Some(r#"{"user_id": 1, "quantity": 1}"#),
+    );
+
+    assert_eq!(
+        (answer.status, answer.body["field"].as_str()),
+        (409, Some("id"))
+    );
+}
+
+#[test]
+fn a_file_keeps_what_was_sold() {
+    let file = DatabaseFile::new("kept");
+    let environment = [("DATABASE_URL", &*file.url())];
+    let first = Service::with(&environment);
+    let ticket = first
+        .send(
+            "POST",
+            "/api/events/1/tickets",
+            Some(r#"{"user_id": 5, "quantity": 1}"#),
+        )
+        .body;
+    drop(first);
+
+    let second = Service::with(&environment);
+
+    let tickets = second.get("/api/users/5/tickets").body;
+    assert_eq!(
+        tickets.as_array().and_then(|tickets| tickets.last()),
+        Some(&ticket)
+    );
+    assert_eq!(second.get("/api/events").body["total"], 1000);
+}
+
+/// A database file that goes with its test.
+pub(crate) struct DatabaseFile(std::path::PathBuf);
+
+impl DatabaseFile {
+    pub(crate) fn new(name: &str) -> Self {
+        let file = Self(
+            std::env::temp_dir().join(format!("event-service-{}-{name}.db", std::process::id())),
+        );
+        file.parts().for_each(|part| _ = std::fs::remove_file(part));
+        file
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("sqlite:{}", self.0.display())
+    }
+
+    /// The file, and what SQLite keeps beside it.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = std::path::PathBuf> {
+        ["", "-wal", "-shm"]
+            .map(|suffix| format!("{}{suffix}", self.0.display()).into())
+            .into_iter()
+    }
+}
+
+impl Drop for DatabaseFile {
+    fn drop(&mut self) {
+        self.parts().for_each(|part| _ = std::fs::remove_file(part));
+    }
+}
