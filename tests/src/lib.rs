@@ -1,0 +1,9 @@
+//! What the tests and benchmarks share.
+
+pub mod figures;
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[derive(Debug)]
+pub struct Readme;
