@@ -4,7 +4,6 @@
 //! leader held in the store, so that nobody waits for a claim of the dead.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Place;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -132,37 +131,29 @@ impl Flights {
     /// Joins the load of `key`, or begins it.
     pub(crate) fn join<'a>(&'a self, key: &'a Key, sight: Sight) -> Turn<'a> {
         let mut shard = self.shard(key);
-        let flight = match shard.entry(key.clone()) {
-            Place::Occupied(mut place) => {
-                if place.get().started.elapsed() >= self.deadline {
-                    place.insert(Flight::begin());
-                } else {
-                    let flight = Arc::clone(place.get());
-                    let mut state = flight.state();
-                    if let Phase::Leaderless(lease) = state.phase {
-                        state.phase = Phase::Flying;
-                        drop(state);
-                        return Turn::Lead(Leader::new(self, key, flight, lease));
-                    }
-                    if state.serves(sight) {
-                        state.waiting += 1;
-                        let fruitless = state.fruitless;
-                        drop(state);
-                        return Turn::Wait(Waiter {
-                            flights: self,
-                            key,
-                            flight,
-                            fruitless,
-                            sight,
-                        });
-                    }
-                    drop(state);
-                    place.insert(Flight::begin());
-                }
-                Arc::clone(place.get())
+        let under_way = shard.get(key).map(Arc::clone);
+        if let Some(flight) = under_way.filter(|flight| flight.started.elapsed() < self.deadline) {
+            let mut state = flight.state();
+            if let Phase::Leaderless(lease) = state.phase {
+                state.phase = Phase::Flying;
+                drop(state);
+                return Turn::Lead(Leader::new(self, key, flight, lease));
             }
-            Place::Vacant(place) => Arc::clone(place.insert(Flight::begin())),
-        };
+            if state.serves(sight) {
+                state.waiting += 1;
+                let fruitless = state.fruitless;
+                drop(state);
+                return Turn::Wait(Waiter {
+                    flights: self,
+                    key,
+                    flight,
+                    fruitless,
+                    sight,
+                });
+            }
+        }
+        let flight = Flight::begin();
+        shard.insert(key.clone(), Arc::clone(&flight));
         Turn::Lead(Leader::new(self, key, flight, None))
     }
 
