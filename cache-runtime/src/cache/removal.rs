@@ -29,7 +29,7 @@ impl Inner {
         let evicted = match removed {
             Ok(keys) => Evicted::Applied { keys },
             Err(_) => {
-                self.journal.add(targets);
+                self.owe(targets);
                 Evicted::Journaled
             }
         };
@@ -44,12 +44,17 @@ impl Inner {
     /// takes them from the store.
     pub(super) fn remove_later(&self, targets: &[Target]) {
         self.doom(targets);
-        self.journal.add(targets);
-        keeper::ensure(self);
+        self.owe(targets);
         if self.guard.is_local() {
             // A store in this process answers at the first poll, and there is no keeper.
             let _ = pin!(keeper::apply_journal(self)).poll(&mut Context::from_waker(Waker::noop()));
         }
+    }
+
+    /// Leaves `targets` to the keeper.
+    fn owe(&self, targets: &[Target]) {
+        self.journal.add(targets);
+        keeper::ensure(self);
     }
 
     /// Answers how many keys there were.
