@@ -2,7 +2,7 @@
 //! callers through again.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -123,7 +123,10 @@ async fn probe(inner: &Inner) -> Result<(), Error> {
     let probed = timeout(bound, inner.guard.store().probe()).await;
     let probed = probed.unwrap_or_else(|_| Err(Error::timeout(bound)));
     match &probed {
-        Ok(()) => inner.guard.begin_recovery(),
+        Ok(()) => {
+            *inner.known_reason() = None;
+            inner.guard.begin_recovery();
+        }
         Err(error) => inner.say_why_away(error),
     }
     probed
@@ -133,7 +136,7 @@ impl Inner {
     /// Says why Redis cannot be reached, once for each reason: an attempt a second would fill the log with the same line.
     fn say_why_away(&self, error: &Error) {
         let why = error.with_causes();
-        let mut known = self.why_away.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known_reason();
         if known.as_ref() != Some(&why) {
             warn!(
                 why,
@@ -143,13 +146,13 @@ impl Inner {
         }
     }
 
-    /// Why Redis could not be reached when that was tried last; [`None`] while it answers.
+    /// Why Redis could not be reached when that was tried last; [`None`] since it answered.
     pub(super) fn why_away(&self) -> Option<String> {
-        let mut known = self.why_away.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.guard.is_connected() {
-            *known = None;
-        }
-        known.clone()
+        self.known_reason().clone()
+    }
+
+    fn known_reason(&self) -> MutexGuard<'_, Option<String>> {
+        self.why_away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,7 +161,6 @@ async fn settle(inner: &Inner) -> Option<Duration> {
     match apply_journal(inner).await {
         Ok(()) => {
             inner.journal.if_empty(|| inner.guard.finish_recovery());
-            inner.why_away();
             (inner.journal.depth() > 0).then_some(Duration::ZERO)
         }
         Err(error) => {
