@@ -58,6 +58,9 @@ pub(crate) const HEAD: usize = KIND_AT + 1;
 /// Where a fence keeps how many puts it stands for.
 pub(crate) const FENCE_COUNT_AT: usize = HEADER;
 
+/// Redis counts in milliseconds, and so does an entry: less is no life.
+pub(crate) const SHORTEST_LIFE: Duration = Duration::from_millis(1);
+
 /// By what one entry is told from any other that stood or will stand under its key.
 pub(crate) type Stamp = [u8; 8];
 

@@ -429,10 +429,10 @@ impl Cache {
     }
 }
 
-/// Redis counts in milliseconds, and so does an entry.
+/// Refuses a time to live that is none.
 fn long_enough(ttl: Ttl) -> Result<Duration, Error> {
     let life = ttl.as_duration();
-    if life < Duration::from_millis(1) {
+    if life < entry::SHORTEST_LIFE {
         let text = format!("a time to live of {life:?} is none; give it at least 1 ms");
         return Err(Error::new(ErrorKind::Input, text));
     }

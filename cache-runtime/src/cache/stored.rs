@@ -52,8 +52,7 @@ impl Visit<'_> {
                 None
             })?,
         };
-        // Redis counts in milliseconds, and so does an entry: less than one is no life.
-        if life < Duration::from_millis(1) {
+        if life < entry::SHORTEST_LIFE {
             return None;
         }
         let entry = self.encode(value, life, cost).ok()?;
