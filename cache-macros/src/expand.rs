@@ -117,7 +117,7 @@ fn mentions_impl(tokens: TokenStream) -> bool {
 ///         if let Some(never) = None::<Result<Event, Error>> { return never; }
 ///         BODY
 ///     });
-///     p::cacheable(__cache_call, p::Returns::<Result<Event, Error>>::new().__outcome(), |_| false, __cache_body).await
+///     p::cacheable(__cache_call, p::Returns::<Result<Event, Error>>::new().__outcome(), |_| false, |_| p::Unsaid, __cache_body).await
 /// }
 /// ```
 fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
@@ -346,21 +346,21 @@ fn body(function: &Function, output: &TokenStream) -> Option<TokenStream> {
 fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     let (at, p) = (at(output), respanned(p, at(output)));
     let outcome = quote_spanned!(at=> #p::Returns::<#output>::new().__outcome());
-    let (entry, outcome, third) = match work {
+    let (entry, outcome, rules) = match work {
         Work::Cacheable(_, storing) => (
             "cacheable",
             quote_spanned!(at=> #p::storable(#outcome)),
-            unless(storing),
+            rules(&p, storing),
         ),
         Work::Put(_, storing) => (
             "cache_put",
             quote_spanned!(at=> #p::storable(#outcome)),
-            unless(storing),
+            rules(&p, storing),
         ),
         Work::Evict(_) => ("cache_evict", outcome, more(work)),
     };
     let entry = Ident::new(entry, at);
-    quote_spanned!(at=> #p::#entry(__cache_call, #outcome, #third, __cache_body).await)
+    quote_spanned!(at=> #p::#entry(__cache_call, #outcome, #rules, __cache_body).await)
 }
 
 /// Where the user wrote something, for what is generated about it: rustc underlines it, and offers no edits.
@@ -377,11 +377,14 @@ fn respanned(tokens: &TokenStream, span: Span) -> TokenStream {
     respanned.collect()
 }
 
-fn unless(storing: &Storing) -> TokenStream {
-    storing
+/// What is asked about each value: whether it is not stored, and for how long it is.
+fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
+    let unless = storing
         .unless
         .as_ref()
-        .map_or_else(|| quote!(|_| false), ToTokens::to_token_stream)
+        .map_or_else(|| quote!(|_| false), ToTokens::to_token_stream);
+    let ttl = quote!(|_| #p::Unsaid);
+    quote!(#unless, #ttl)
 }
 
 /// The targets that name what the body returned.

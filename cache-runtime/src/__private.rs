@@ -11,7 +11,8 @@ pub use crate::cache::Cache;
 use crate::key::{Key, Pattern};
 pub use crate::key::{KeyWriter, PatternWriter};
 use crate::plan::Plan;
-pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, storable};
+use crate::site::Rules;
+pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, Unsaid, ValueTtl, storable};
 use crate::target::Target;
 
 /// One call of an annotated function: the cache, and what is asked of it.
@@ -105,6 +106,13 @@ impl Call {
         self
     }
 
+    /// `fence`
+    #[must_use]
+    pub fn fence(mut self) -> Self {
+        self.plan.fence = true;
+        self
+    }
+
     /// `always`
     #[must_use]
     pub fn always(mut self) -> Self {
@@ -132,34 +140,67 @@ pub fn using(cache: impl AsRef<Cache>) -> Option<Used> {
     Some(Used::Named(cache.as_ref().clone()))
 }
 
-/// `#[cacheable]`: the stored value, or what the body returns.
-pub async fn cacheable<O: Outcome>(
+/// `#[cacheable]`: the stored value, or what the body returns. `ttl` is asked about each value that is stored.
+pub async fn cacheable<O: Outcome, T: ValueTtl>(
     call: Call,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool,
+    ttl: impl Fn(&O::Value) -> T,
     body: Pin<&mut impl Future<Output = O::Output>>,
 ) -> O::Output
 where
     O::Value: CacheValue,
 {
+    let ttl = |value: &O::Value| ttl(value).ttl();
     match call.cache {
-        Some(cache) => cache.read::<O>(call.plan, unless, body).await,
+        Some(cache) => {
+            let rules = Rules { unless, ttl };
+            cache.read::<O>(call.plan, &rules, body).await
+        }
         None => body.await,
     }
 }
 
-/// `#[cache_put]`: what the body returns, stored.
-pub async fn cache_put<O: Outcome>(
+/// `#[cacheable(…, refresh = "background")]`: the same, but a stale value is served at once, and the body runs in a task of
+/// its own.
+pub async fn cacheable_background<O, T>(
+    call: Call,
+    _outcome: O,
+    unless: impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
+    ttl: impl Fn(&O::Value) -> T + Send + Sync + 'static,
+    body: impl Future<Output = O::Output> + Send + 'static,
+) -> O::Output
+where
+    O: Outcome<Output: Send, Value: CacheValue> + 'static,
+    T: ValueTtl,
+{
+    let ttl = move |value: &O::Value| ttl(value).ttl();
+    match call.cache {
+        Some(cache) => {
+            let rules = Rules { unless, ttl };
+            cache.read_behind::<O>(call.plan, rules, body).await
+        }
+        None => body.await,
+    }
+}
+
+/// `#[cache_put]`: what the body returns, stored. `ttl` is asked about each value that is stored.
+pub async fn cache_put<O: Outcome, T: ValueTtl>(
     call: Call,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool,
+    ttl: impl Fn(&O::Value) -> T,
     body: Pin<&mut impl Future<Output = O::Output>>,
 ) -> O::Output
 where
     O::Value: CacheValue,
 {
+    let ttl = |value: &O::Value| ttl(value).ttl();
     match call.cache {
-        Some(cache) => cache.write::<O>(call.plan, unless, body).await,
+        Some(cache) => {
+            let rules = Rules { unless, ttl };
+            cache.write::<O>(call.plan, &rules, body).await
+        }
         None => body.await,
     }
 }

@@ -18,6 +18,7 @@ mod journal;
 mod keeper;
 mod lease;
 mod loading;
+mod refresh;
 mod removal;
 mod report;
 mod stored;
@@ -26,7 +27,7 @@ mod visit;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -36,9 +37,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use self::flight::{Arrival, Flights, Turn};
+use self::flight::{Arrival, Flights, Saw, Turn};
 use self::journal::Journal;
 use self::lease::Orphans;
+use self::refresh::{Behind, Refreshed, Refreshes};
 use self::removal::Eviction;
 pub use self::report::{Health, Status};
 use self::switches::Switches;
@@ -48,7 +50,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::{Event, Metrics};
 use crate::plan::Plan;
-use crate::site::{CacheValue, Outcome};
+use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::store::guard::{Guard, in_runtime};
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
@@ -76,6 +78,7 @@ struct Inner {
     flights: Flights,
     journal: Journal,
     orphans: Orphans,
+    refreshes: Refreshes,
     metrics: Metrics,
     switches: Switches,
     /// The store, where it is this process's own memory.
@@ -160,6 +163,7 @@ impl Cache {
                 flights: Flights::new(config.load_deadline, release),
                 journal: Journal::new(config.journal_capacity, Arc::clone(&wake)),
                 orphans: Orphans::new(config.load_deadline),
+                refreshes: Refreshes::new(config.max_refreshes),
                 metrics: Metrics::new(),
                 switches: Switches::new(&config),
                 memory,
@@ -200,7 +204,7 @@ impl Cache {
     pub(crate) async fn read<O: Outcome>(
         &self,
         plan: Plan,
-        unless: impl Fn(&O::Returned) -> bool,
+        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> O::Output
     where
@@ -209,8 +213,62 @@ impl Cache {
         let Some(visit) = Visit::new(&self.inner, &plan) else {
             return body.await;
         };
-        let (right, saw) = match visit.look::<O>().await {
+        let look = visit.look::<O>().await;
+        self.answer::<O>(&visit, look, rules, body).await
+    }
+
+    /// The same, but a stale value is refreshed where nobody waits: `#[cacheable(…, refresh = "background")]`.
+    pub(crate) async fn read_behind<O>(
+        &self,
+        plan: Plan,
+        rules: Rules<
+            impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
+            impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
+        >,
+        body: impl Future<Output = O::Output> + Send + 'static,
+    ) -> O::Output
+    where
+        O: Outcome<Output: Send, Value: CacheValue> + 'static,
+    {
+        let Some(visit) = Visit::new(&self.inner, &plan) else {
+            return body.await;
+        };
+        let look = visit.look::<O>().await;
+        let stale = match look {
+            Look::Stale(stale) => stale,
+            look => return self.answer::<O>(&visit, look, &rules, pin!(body)).await,
+        };
+        match visit.behind(&stale) {
+            Behind::Mine(attempt, permit) => {
+                let output = visit.serve(stale);
+                refresh::spawn::<O>(attempt, permit, plan, rules, body);
+                output
+            }
+            Behind::Others => visit.serve(stale),
+            Behind::Crowded => {
+                let look = Look::Stale(stale);
+                self.answer::<O>(&visit, look, &rules, pin!(body)).await
+            }
+        }
+    }
+
+    /// What a caller gets after its look: what it found, what another's load returns, or what its own does.
+    async fn answer<O: Outcome>(
+        &self,
+        visit: &Visit<'_>,
+        look: Look<O::Output>,
+        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        mut body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> O::Output
+    where
+        O::Value: CacheValue,
+    {
+        let (right, saw) = match look {
             Look::Found(output) => return output,
+            Look::Stale(stale) => match visit.refresh::<O>(stale, rules, body.as_mut()).await {
+                Refreshed::Answer(output) => return output,
+                Refreshed::Gone => (Right::Fill, Saw::Nothing),
+            },
             Look::Nothing(right, saw, _) => (right, saw),
         };
         if right == Right::Alone || visit.is_loading_already() || !in_runtime() {
@@ -227,14 +285,17 @@ impl Cache {
                 Arrival::Alone => return visit.load::<O>(body).await,
             },
         };
-        visit.lead::<O>(leader, (right, saw), unless, body).await
+        if leader.is_relief() {
+            visit.metrics.count(Event::LoadOverdue);
+        }
+        visit.lead::<O>(leader, (right, saw), rules, body).await
     }
 
     /// Runs the body and stores what it returns: `#[cache_put]`.
     pub(crate) async fn write<O: Outcome>(
         &self,
         plan: Plan,
-        unless: impl Fn(&O::Returned) -> bool,
+        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> O::Output
     where
@@ -247,13 +308,11 @@ impl Cache {
         let eviction = Eviction::begin(&self.inner, &visit.metrics, plan.targets.clone());
         let output = body.await;
 
-        let entry = visit.fresh::<O>(&output, &unless, Duration::ZERO);
-        let stored = match (&fence, &entry) {
-            (Fence::Alone(stamp), Some(entry)) => visit.replace_fence(*stamp, entry).await,
-            (Fence::Unknown, _) => None,
-            _ => Some(false),
+        let stored = match visit.fresh::<O>(&output, rules, Duration::ZERO) {
+            Some(fresh) => visit.store_put(fence, &fresh).await,
+            None if fence == Fence::Unknown => None,
+            None => Some(false),
         };
-        visit.count_put(entry.is_some(), stored == Some(true));
         match stored {
             Some(true) => self.inner.doom(&eviction.settle()),
             Some(false) => drop(eviction.apply().await),
@@ -274,6 +333,10 @@ impl Cache {
         let metrics = inner.metrics.site(plan.site);
         let journaled =
             plan.before && inner.remove(&metrics, &plan.targets).await == Evicted::Journaled;
+        let fenced = match plan.fence {
+            true => inner.fence(&metrics, plan.site, &plan.targets).await,
+            false => Vec::new(),
+        };
         let mut eviction = Eviction::begin(inner, &metrics, plan.targets.clone());
         let output = body.await;
 
@@ -286,6 +349,10 @@ impl Cache {
             None if plan.always => {}
             None => {
                 eviction.settle();
+                if !fenced.is_empty() {
+                    // The values are gone already; now the fences only keep new ones out.
+                    inner.remove(&metrics, &fenced).await;
+                }
                 return output;
             }
         }

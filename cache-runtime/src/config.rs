@@ -58,6 +58,8 @@ pub struct Config {
     pub client_name: String,
     /// Fresh life of a value whose site does not say.
     pub default_ttl: Duration,
+    /// By how many percent at most a time to live is shortened at random.
+    pub ttl_jitter: u8,
     /// Named policies, for `policy = "events"`.
     pub policies: BTreeMap<String, Policy>,
     /// Patterns that are switched off from the start.
@@ -84,7 +86,9 @@ pub struct Config {
     pub lease_wait: Duration,
     /// How long a load may keep its claim.
     pub load_deadline: Duration,
-    /// Life of the fence that a put stands behind.
+    /// How many stale values may be refreshed in the background at a time.
+    pub max_refreshes: usize,
+    /// Life of the fence that a put, or an eviction with `fence`, stands behind.
     pub fence_ttl: Duration,
     /// The largest value that is stored, in bytes of JSON.
     pub max_value: usize,
@@ -112,6 +116,9 @@ pub struct Policy {
     /// Fresh life.
     #[serde(deserialize_with = "read::optional_duration")]
     pub ttl: Option<Duration>,
+    /// How long after it a value may still be served while it is refreshed, or when its load fails.
+    #[serde(deserialize_with = "read::optional_duration")]
+    pub grace: Option<Duration>,
     /// How long a `None` is remembered.
     #[serde(deserialize_with = "read::optional_duration")]
     pub none_ttl: Option<Duration>,
@@ -123,6 +130,33 @@ impl Policy {
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
+    }
+
+    /// Sets how long after its fresh life a value may still be served.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// The times by the names of their fields.
+    fn times(&self) -> [(&'static str, Option<Duration>); 3] {
+        let Self {
+            ttl,
+            grace,
+            none_ttl,
+        } = *self;
+        [("ttl", ttl), ("grace", grace), ("none_ttl", none_ttl)]
+    }
+
+    /// The same, to be written.
+    fn time_mut(&mut self, name: &str) -> Option<&mut Option<Duration>> {
+        match name {
+            "ttl" => Some(&mut self.ttl),
+            "grace" => Some(&mut self.grace),
+            "none_ttl" => Some(&mut self.none_ttl),
+            _ => None,
+        }
     }
 
     /// Sets how long a `None` is remembered.
@@ -149,6 +183,8 @@ impl Default for Config {
             client_name: "cache-runtime".to_owned(),
             // Long enough to be worth a cache, short enough that a forgotten eviction heals within a working day.
             default_ttl: Duration::from_secs(3600),
+            // What is stored at once may well expire at once: whoever stores many values at a time sets it.
+            ttl_jitter: 0,
             policies: BTreeMap::new(),
             disabled: Vec::new(),
             // Connections are shared and filled first: a few serve thousands of callers, and five survive the loss of
@@ -175,6 +211,8 @@ impl Default for Config {
             lease_wait: Duration::from_secs(1),
             // The usual limit of a request: whoever asked is gone by then.
             load_deadline: Duration::from_secs(30),
+            // As many queries as a usual pool of database connections can bear beside its callers'.
+            max_refreshes: 64,
             // Longer than the body of a write usually runs; what a crash in between costs in uncached reads.
             fence_ttl: Duration::from_secs(5),
             // Ten milliseconds on a gigabit network: larger values hold up whatever shares their connection.
@@ -221,6 +259,7 @@ setters! {
     tls: Tls => tls,
     client_name: impl Into<String> => client_name.into(),
     default_ttl: Duration => default_ttl,
+    ttl_jitter: u8 => ttl_jitter,
     policies: BTreeMap<String, Policy> => policies,
     disabled: impl IntoIterator<Item = impl Into<String>> => disabled.into_iter().map(Into::into).collect(),
     pool_min: usize => pool_min,
@@ -234,6 +273,7 @@ setters! {
     lease: Duration => lease,
     lease_wait: Duration => lease_wait,
     load_deadline: Duration => load_deadline,
+    max_refreshes: usize => max_refreshes,
     fence_ttl: Duration => fence_ttl,
     max_value: usize => max_value,
     compress_above: usize => compress_above,
@@ -288,13 +328,11 @@ impl Config {
         let settings = SETTINGS
             .iter()
             .map(|setting| (setting.name.to_owned(), setting.show(&mut copy)));
-        let lives = self
-            .policies
-            .iter()
-            .flat_map(|(name, Policy { ttl, none_ttl })| {
-                [("ttl", ttl), ("none_ttl", none_ttl)]
-                    .map(|(field, life)| (format!("policies.{name}.{field}"), *life))
-            });
+        let lives = self.policies.iter().flat_map(|(name, policy)| {
+            policy
+                .times()
+                .map(|(field, life)| (format!("policies.{name}.{field}"), life))
+        });
         let policies = lives.filter_map(|(name, life)| Some((name, text::show_duration(life?))));
         connection
             .map(|(name, value)| (name.to_owned(), value))

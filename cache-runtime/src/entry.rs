@@ -4,7 +4,7 @@
 //!
 //! | bytes | |
 //! |---|---|
-//! | 0 to 3 | `CA CE 45` and the format, 1 |
+//! | 0 to 3 | `CA CE 45` and the format, 2 |
 //! | 4 | kind: 1 value, 2 none, 3 lease, 4 fence |
 //! | 5 | flags: 1 means that the payload is compressed |
 //! | 6 to 7 | length of the section between header and payload, which readers skip |
@@ -14,9 +14,9 @@
 //! | 32 to 39 | epoch |
 //! | 40 to 47 | when it was stored, in milliseconds since 1970 |
 //! | 48 to 55 | until when it is fresh, the same |
-//! | 56 to 63 | until when somebody refreshes it, the same |
+//! | 56 to 63 | until when somebody refreshes it, the same by the store's clock; changed in place |
 //! | 64 to 67 | what the load cost, in microseconds |
-//! | 68 to 71 | checksum over all the rest; of a value and a none only |
+//! | 68 to 71 | checksum over all the rest but bytes 56 to 63; of a value and a none only |
 //!
 //! A value's payload is JSON; when compressed, an LZ4 block behind the length of the JSON in four bytes. A fence's is a
 //! count of four bytes, which Redis changes by a script: that is why its checksum is not used.
@@ -36,7 +36,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::key::Key;
 
 const MAGIC: &[u8] = &[0xca, 0xce, b'E'];
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const HEADER: usize = 72;
 const COMPRESSED: u8 = 1;
 
@@ -49,6 +49,8 @@ const SHAPE_AT: usize = 24;
 const EPOCH_AT: usize = 32;
 const STORED_AT: usize = 40;
 const FRESH_AT: usize = 48;
+/// Where an entry keeps until when somebody refreshes it.
+pub(crate) const REFRESH_AT: usize = 56;
 const COST_AT: usize = 64;
 const CHECKSUM_AT: usize = 68;
 
@@ -128,15 +130,22 @@ pub(crate) struct Meta {
     pub(crate) cost: Duration,
 }
 
-/// What a reader finds.
+impl Meta {
+    /// Whether its fresh life is over, and only its grace lets it be served.
+    pub(crate) fn is_stale(&self, now: u64) -> bool {
+        now >= self.fresh_until
+    }
+}
+
+/// What a reader finds. A value and a none may be [stale](Meta::is_stale), within the reader's grace.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Read<T> {
     Value(T, Meta),
     None(Meta),
     Lease,
     Fence,
-    /// A value or a none whose fresh life is over; it was not decoded.
-    Stale(Meta),
+    /// A value or a none whose fresh life is over, and its grace with it; it was not decoded.
+    Expired,
     Unreadable(Unreadable),
 }
 
@@ -274,7 +283,7 @@ pub(crate) fn with_life(
 ) -> Option<(Stamp, Entry)> {
     fresh_for(bytes, key, now)?;
     let seen = bytes_at(bytes, STAMP_AT);
-    let mut bytes = bytes.to_vec();
+    let mut bytes = with_refresh(bytes, 0);
     bytes[STAMP_AT..KEY_AT].copy_from_slice(&new_stamp());
     bytes[FRESH_AT..FRESH_AT + 8].copy_from_slice(
         &now.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))
@@ -283,12 +292,33 @@ pub(crate) fn with_life(
     Some((seen, seal(bytes)))
 }
 
-/// Reads the entry of `key`, if it is a `T` of this shape and fresh.
-pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8], key: &Key, shape: u64, now: u64) -> Read<T> {
+/// Until when somebody refreshes an entry, in milliseconds since 1970.
+pub(crate) fn refreshed_until(bytes: &[u8]) -> u64 {
+    let mark = bytes.get(REFRESH_AT..).and_then(<[u8]>::first_chunk);
+    mark.map_or(0, |mark| u64::from_le_bytes(*mark))
+}
+
+/// The same entry, refreshed until then.
+pub(crate) fn with_refresh(bytes: &[u8], until: u64) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some(mark) = bytes.get_mut(REFRESH_AT..REFRESH_AT + 8) {
+        mark.copy_from_slice(&until.to_le_bytes());
+    }
+    bytes
+}
+
+/// Reads the entry of `key`, if it is a `T` of this shape, and fresh at `served_from` or later. That is now, or as much earlier
+/// as the reader's grace is long.
+pub(crate) fn read<T: DeserializeOwned>(
+    bytes: &[u8],
+    key: &Key,
+    shape: u64,
+    served_from: u64,
+) -> Read<T> {
     match check_header(bytes, key) {
         Ok(Kind::Lease) => Read::Lease,
         Ok(Kind::Fence) => Read::Fence,
-        Ok(kind) => read_value(bytes, kind, shape, now).unwrap_or_else(Read::Unreadable),
+        Ok(kind) => read_value(bytes, kind, shape, served_from).unwrap_or_else(Read::Unreadable),
         Err(unreadable) => Read::Unreadable(unreadable),
     }
 }
@@ -323,7 +353,7 @@ fn read_value<T: DeserializeOwned>(
     bytes: &[u8],
     kind: Kind,
     shape: u64,
-    now: u64,
+    served_from: u64,
 ) -> Result<Read<T>, Unreadable> {
     if number_at(bytes, SHAPE_AT) != shape {
         return Err(Unreadable::OtherShape);
@@ -335,8 +365,8 @@ fn read_value<T: DeserializeOwned>(
         fresh_until: number_at(bytes, FRESH_AT),
         cost: Duration::from_micros(u32::from_le_bytes(bytes_at(bytes, COST_AT)).into()),
     };
-    if now >= meta.fresh_until {
-        return Ok(Read::Stale(meta));
+    if meta.is_stale(served_from) {
+        return Ok(Read::Expired);
     }
     if kind == Kind::None {
         return Ok(Read::None(meta));
@@ -408,9 +438,12 @@ fn seal(mut bytes: Vec<u8>) -> Entry {
     Entry { bytes }
 }
 
-/// The low half of one hash of everything but itself; the hash of the header seeds that of the rest.
+/// The low half of one hash of everything but itself and what is changed in place; the hash of the header seeds that of the
+/// rest.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
-    let hash = xxh3_64_with_seed(&bytes[HEADER..], xxh3_64(&bytes[..CHECKSUM_AT]));
+    let mut header: [u8; CHECKSUM_AT] = bytes_at(bytes, 0);
+    header[REFRESH_AT..COST_AT].fill(0);
+    let hash = xxh3_64_with_seed(&bytes[HEADER..], xxh3_64(&header));
     bytes_at(&hash.to_le_bytes(), 0)
 }
 

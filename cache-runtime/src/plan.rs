@@ -12,6 +12,7 @@ pub(crate) struct Plan {
     pub(crate) ttl: Option<Ttl>,
     pub(crate) before: bool,
     pub(crate) always: bool,
+    pub(crate) fence: bool,
 }
 
 impl Plan {
@@ -22,6 +23,7 @@ impl Plan {
             ttl: None,
             before: false,
             always: false,
+            fence: false,
         }
     }
 
@@ -41,6 +43,7 @@ impl Plan {
             ttl,
             before,
             always,
+            fence,
         } = *self;
         Self {
             site,
@@ -48,6 +51,7 @@ impl Plan {
             ttl,
             before,
             always,
+            fence,
         }
     }
 }

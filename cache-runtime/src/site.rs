@@ -21,6 +21,8 @@ pub struct Site {
     pub(crate) policy: Option<&'static str>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) none_ttl: Option<Duration>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) ttl_jitter: Option<u8>,
     pub(crate) version: u64,
     pub(crate) metrics: SiteSlot,
     shape: OnceLock<(&'static str, u64)>,
@@ -35,6 +37,8 @@ impl Site {
             policy: None,
             ttl: None,
             none_ttl: None,
+            grace: None,
+            ttl_jitter: None,
             version: 0,
             metrics: SiteSlot::new(),
             shape: OnceLock::new(),
@@ -56,6 +60,18 @@ impl Site {
     /// `none_ttl = 30` and `none_ttl = "30s"`.
     pub const fn none_ttl_millis(mut self, millis: u64) -> Self {
         self.none_ttl = Some(Duration::from_millis(millis));
+        self
+    }
+
+    /// `grace = 600` and `grace = "10m"`.
+    pub const fn grace_millis(mut self, millis: u64) -> Self {
+        self.grace = Some(Duration::from_millis(millis));
+        self
+    }
+
+    /// `ttl_jitter = 10`.
+    pub const fn ttl_jitter(mut self, percent: u8) -> Self {
+        self.ttl_jitter = Some(percent);
         self
     }
 
@@ -139,6 +155,42 @@ impl From<u32> for Ttl {
     fn from(seconds: u32) -> Self {
         Self(Duration::from_secs(seconds.into()))
     }
+}
+
+/// What `ttl = |value| …` may return: whatever is [`Into<Ttl>`](Ttl).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no time to live",
+    label = "return seconds as a number, or a `Duration`"
+)]
+pub trait ValueTtl {
+    /// The time to live; [`None`] where the value does not decide.
+    fn ttl(self) -> Option<Ttl>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Into<Ttl>> ValueTtl for T {
+    fn ttl(self) -> Option<Ttl> {
+        Some(self.into())
+    }
+}
+
+/// What stands there without `ttl = |value| …`.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsaid;
+
+impl ValueTtl for Unsaid {
+    fn ttl(self) -> Option<Ttl> {
+        None
+    }
+}
+
+/// What an attribute says about each value: whether it is not stored after all, and for how long it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<U, L> {
+    /// Of what was returned.
+    pub(crate) unless: U,
+    /// Of the value in it.
+    pub(crate) ttl: L,
 }
 
 /// A value that can be stored: it turns into JSON and back.

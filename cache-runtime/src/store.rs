@@ -71,16 +71,26 @@ pub(crate) trait Store: Send + Sync + Debug {
         stamp: [u8; 8],
         entry: &'a [u8],
         life: Duration,
-    ) -> BoxFuture<'a, Result<bool, Error>>;
+    ) -> BoxFuture<'a, Result<Replaced, Error>>;
 
-    /// Replaces whatever is there by `fence`, and answers how many puts that fence now stands for: one, or one more than
-    /// the count of the fence that it replaced. The count is kept in the four little-endian bytes of `fence` from `FENCE_COUNT_AT`.
-    fn fence<'a>(
+    /// Marks the entry as being refreshed for `life` from now on, by the store's own clock, if it still bears `stamp`; it
+    /// stays what it is otherwise, and so does its life. A `life` of zero takes the mark away.
+    fn refresh<'a>(
         &'a self,
         key: &'a Key,
-        fence: &'a [u8],
+        stamp: [u8; 8],
         life: Duration,
-    ) -> BoxFuture<'a, Result<u32, Error>>;
+        mark: Mark,
+    ) -> BoxFuture<'a, Result<Refreshing, Error>>;
+
+    /// Replaces whatever is under each key by its fence, as one batch, and answers how many writers that fence now stands
+    /// for: one, or one more than the count of the fence that it replaced. The count is kept in the four little-endian bytes
+    /// of a fence from `FENCE_COUNT_AT`. An `Err` may have placed some of them.
+    fn fence<'a>(
+        &'a self,
+        fences: &'a [(Key, Vec<u8>)],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<Vec<u32>, Error>>;
 
     /// For the contract's tests: stores without a condition.
     #[cfg(test)]
@@ -136,6 +146,35 @@ pub(crate) trait Store: Send + Sync + Debug {
 
     /// Closes what is open. Every later operation is `Unavailable`.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What came of replacing an entry that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    Done,
+    /// Another entry stands there.
+    Other,
+    /// There is none.
+    Gone,
+}
+
+/// Whose mark of a refresh it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A new one, where none stands.
+    Claim,
+    /// The caller's own, whatever stands.
+    Own,
+}
+
+/// What came of marking an entry as being refreshed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refreshing {
+    Marked,
+    /// Somebody else's mark stands for so long.
+    Held(Duration),
+    /// The entry that was seen is not there any more.
+    Gone,
 }
 
 /// What `INFO` says.

@@ -37,6 +37,8 @@ struct Flight {
     changed: Notify,
     /// An eviction came since the load began: what it returns is for those who wait already, and for nobody else.
     doomed: AtomicBool,
+    /// It is older than the deadline, and others may load.
+    overdue: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -131,8 +133,11 @@ impl Flights {
     /// Joins the load of `key`, or begins it.
     pub(crate) fn join<'a>(&'a self, key: &'a Key, sight: Sight) -> Turn<'a> {
         let mut shard = self.shard(key);
-        let under_way = shard.get(key).map(Arc::clone);
-        if let Some(flight) = under_way.filter(|flight| flight.started.elapsed() < self.deadline) {
+        let (under_way, overdue) = match shard.get(key).map(Arc::clone) {
+            Some(flight) if flight.started.elapsed() < self.deadline => (Some(flight), None),
+            overdue => (None, overdue),
+        };
+        if let Some(flight) = under_way {
             let mut state = flight.state();
             if let Phase::Leaderless(lease) = state.phase {
                 state.phase = Phase::Flying;
@@ -143,18 +148,22 @@ impl Flights {
                 state.waiting += 1;
                 let fruitless = state.fruitless;
                 drop(state);
+                let since = flight.started.max(sight.since);
                 return Turn::Wait(Waiter {
                     flights: self,
                     key,
                     flight,
                     fruitless,
                     sight,
+                    until: since + self.deadline,
                 });
             }
         }
         let flight = Flight::begin();
         shard.insert(key.clone(), Arc::clone(&flight));
-        Turn::Lead(Leader::new(self, key, flight, None))
+        let mut leader = Leader::new(self, key, flight, None);
+        leader.is_relief = overdue.is_some_and(|flight| flight.set_overdue());
+        Turn::Lead(leader)
     }
 
     /// Dooms the loads that `target` covers: who waits for one keeps its result, who comes later begins anew.
@@ -240,7 +249,13 @@ impl Flight {
             }),
             changed: Notify::new(),
             doomed: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
         })
+    }
+
+    /// Whether this is the first that is said of it.
+    fn set_overdue(&self) -> bool {
+        !self.overdue.swap(true, Ordering::AcqRel)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -256,6 +271,8 @@ pub(crate) struct Leader<'a> {
     flight: Arc<Flight>,
     /// The lease in the store, which is handed over with the leadership.
     lease: Option<Stamp>,
+    /// It takes the place of a load that is older than the deadline, of which nobody knew yet.
+    is_relief: bool,
     end: End,
 }
 
@@ -276,6 +293,7 @@ impl<'a> Leader<'a> {
             key,
             flight,
             lease,
+            is_relief: false,
             end: End::Dropped,
         }
     }
@@ -297,6 +315,16 @@ impl<'a> Leader<'a> {
     /// Gives a lease back without anybody waiting.
     pub(crate) fn release(&self, lease: Stamp) {
         (self.flights.release)(self.key, lease);
+    }
+
+    pub(crate) fn is_relief(&self) -> bool {
+        self.is_relief
+    }
+
+    /// The load is older than the deadline: it keeps nobody else from loading any more. Answers whether nobody knew yet.
+    pub(crate) fn abandon(&self) -> bool {
+        self.flights.forget(self.key, &self.flight);
+        self.flight.set_overdue()
     }
 
     pub(crate) fn is_doomed(&self) -> bool {
@@ -349,19 +377,31 @@ pub(crate) struct Waiter<'a> {
     flight: Arc<Flight>,
     fruitless: u32,
     sight: Sight,
+    /// No caller waits longer.
+    until: Instant,
 }
 
 impl<'a> Waiter<'a> {
-    /// Waits until the load lands, until it is this caller's turn, or until the load is too old.
-    pub(crate) async fn arrival(self) -> Arrival<'a> {
-        let overdue = self.flight.started + self.flights.deadline;
+    /// Waits until the load lands, until it is this caller's turn, or until it has waited for too long. When the load is too
+    /// old, one of those who wait begins another, and the rest wait for that.
+    pub(crate) async fn arrival(mut self) -> Arrival<'a> {
         loop {
+            let overdue = self.flight.started + self.flights.deadline;
             let changed = self.flight.changed.notified();
             if let Some(arrival) = self.look() {
                 return arrival;
             }
-            if timeout_at(overdue, changed).await.is_err() {
-                return Arrival::Alone;
+            if timeout_at(overdue.min(self.until), changed).await.is_ok() {
+                continue;
+            }
+            match self.flights.join(self.key, self.sight) {
+                Turn::Lead(leader) => return Arrival::Lead(leader),
+                Turn::Wait(_) if Instant::now() >= self.until => return Arrival::Alone,
+                Turn::Wait(next) => {
+                    let until = self.until;
+                    self = next;
+                    self.until = until;
+                }
             }
         }
     }

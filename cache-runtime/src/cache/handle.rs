@@ -16,7 +16,8 @@ use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::Event;
 use crate::plan::Plan;
-use crate::site::{CacheValue, OptionOf, ResultOf, Site, Ttl};
+use crate::site::{CacheValue, OptionOf, ResultOf, Rules, Site, Ttl};
+use crate::store::Replaced;
 use crate::target::Target;
 
 /// Stands for all calls of the handle in the statistics.
@@ -41,7 +42,7 @@ impl Cache {
         match visit.look::<OptionOf<T>>().await {
             Look::Found(found) => Ok(found),
             Look::Nothing(.., Some(error)) if error.kind() != ErrorKind::Foreign => Err(error),
-            Look::Nothing(..) => Ok(None),
+            Look::Stale(_) | Look::Nothing(..) => Ok(None),
         }
     }
 
@@ -174,7 +175,7 @@ impl Cache {
                 .unwrap_or_else(|| visit.judge::<OptionOf<T>>(Ok(bytes)))
             {
                 Look::Found(found) => found,
-                Look::Nothing(..) => None,
+                Look::Stale(_) | Look::Nothing(..) => None,
             }
         });
         Ok(seen.collect())
@@ -328,6 +329,7 @@ impl Cache {
         guard
             .call(|store| store.replace(&key, seen, entry.as_bytes(), life))
             .await
+            .map(|replaced| replaced == Replaced::Done)
     }
 
     /// The value at `key`, or what `load` returns, by the same path as `#[cacheable]`: one load among all callers, stored
@@ -341,7 +343,11 @@ impl Cache {
         let ttl = Some(ttl.into());
         match self.plan(key) {
             Ok(plan) => {
-                self.read::<ResultOf<T, E>>(Plan { ttl, ..plan }, |_| false, pin!(load))
+                let rules = Rules {
+                    unless: |_: &T| false,
+                    ttl: |_: &T| None,
+                };
+                self.read::<ResultOf<T, E>>(Plan { ttl, ..plan }, &rules, pin!(load))
                     .await
             }
             Err(error) => {

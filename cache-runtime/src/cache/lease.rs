@@ -1,27 +1,27 @@
 //! One load per key among all processes: the lease in the store, and the wait for whoever has it.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::future::pending;
 use std::mem;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
-use super::stored::Obstacle;
+use super::refresh::Stale;
+use super::stored::{Answer, Obstacle};
 use super::visit::Visit;
 use crate::entry::{self, Stamp};
 use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::metrics::Event;
 use crate::site::Outcome;
+use crate::store::{Mark, Refreshing};
 
 /// How soon to look again for what another process loads, and how rarely at most.
 const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
@@ -29,6 +29,15 @@ const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mil
 /// Unreadable entries are deleted on the way to a lease. More than so many in a row come from somebody who writes them as
 /// fast as they are deleted.
 const UNREADABLE_IN_A_ROW: u32 = 3;
+
+/// What a load keeps others in all processes from loading by.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Hold {
+    /// The entry of this stamp under the key.
+    Lease(Stamp),
+    /// The mark in the stale entry of this stamp.
+    Refresh(Stamp),
+}
 
 /// What came of asking for a lease.
 pub(super) enum Claim<T> {
@@ -83,7 +92,7 @@ impl Visit<'_> {
             };
             asking.settle();
             match self.output::<O>(&there) {
-                Ok((output, _)) => {
+                Ok(Answer::Fresh(output, _) | Answer::Stale(Stale { output, .. })) => {
                     self.metrics.count(Event::LoadAwaited);
                     return Claim::Found {
                         output,
@@ -104,7 +113,7 @@ impl Visit<'_> {
                     sleep(pause).await;
                     pause = (pause * 2).min(longest);
                 }
-                Err(Obstacle::Stale | Obstacle::Unreadable(_)) => {
+                Err(Obstacle::Expired | Obstacle::Unreadable(_)) => {
                     unreadable += 1;
                     let stamp = entry::stamp_of(&there);
                     let deleted = self
@@ -120,22 +129,55 @@ impl Visit<'_> {
         }
     }
 
-    /// Prolongs the lease while the body runs, and never ends: the body does.
-    pub(super) async fn renew(&self, lease: Stamp) -> Infallible {
+    /// Prolongs what a load holds, up to the deadline, when it gives it up.
+    pub(super) async fn keep(&self, hold: Hold) {
         let life = self.inner.config.lease;
-        let give_up = Instant::now() + self.inner.config.load_deadline;
-        while Instant::now() < give_up {
-            sleep(life / 3).await;
-            match self
-                .ask("renew", |store| store.renew(self.key, lease, life))
-                .await
-            {
-                Ok(true) => {}
-                Ok(false) | Err(_) => break,
+        let deadline = Instant::now() + self.inner.config.load_deadline;
+        loop {
+            let renewal = Instant::now() + life / 3;
+            sleep_until(renewal.min(deadline)).await;
+            if renewal >= deadline {
+                break;
+            }
+            if !self.prolong(hold, life).await {
+                self.metrics.count(Event::LeaseLost);
+                sleep_until(deadline).await;
+                return;
             }
         }
-        self.metrics.count(Event::LeaseLost);
-        pending().await
+        self.let_go(hold).await;
+    }
+
+    async fn prolong(&self, hold: Hold, life: Duration) -> bool {
+        let prolonged = match hold {
+            Hold::Lease(stamp) => {
+                self.ask("renew", |store| store.renew(self.key, stamp, life))
+                    .await
+            }
+            Hold::Refresh(stamp) => self
+                .ask("renew", |store| {
+                    store.refresh(self.key, stamp, life, Mark::Own)
+                })
+                .await
+                .map(|marked| marked == Refreshing::Marked),
+        };
+        prolonged.unwrap_or(false)
+    }
+
+    /// If it fails, the hold ends by itself.
+    async fn let_go(&self, hold: Hold) {
+        match hold {
+            Hold::Lease(stamp) => {
+                let released = self.ask("release", |store| store.delete_if(self.key, &stamp));
+                let _ = released.await;
+            }
+            Hold::Refresh(stamp) => {
+                let released = self.ask("release", |store| {
+                    store.refresh(self.key, stamp, Duration::ZERO, Mark::Own)
+                });
+                let _ = released.await;
+            }
+        }
     }
 }
 
@@ -217,15 +259,29 @@ pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
     let Some(inner) = cache.upgrade() else {
         return;
     };
-    let is_local = inner.guard.is_local();
-    let key = key.clone();
-    let release = async move {
+    let (is_local, key) = (inner.guard.is_local(), key.clone());
+    later(is_local, async move {
         // If it fails, the lease ends by itself.
         let _ = inner
             .guard
             .call(|store| store.delete_if(&key, &lease))
             .await;
-    };
+    });
+}
+
+/// Takes back the mark of a refresh that nobody runs any more, or lets it stand for so long.
+pub(super) fn mark_later(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Duration) {
+    let (inner, key) = (Arc::clone(inner), key.clone());
+    later(inner.guard.is_local(), async move {
+        let _ = inner
+            .guard
+            .call(|store| store.refresh(&key, entry, life, Mark::Own))
+            .await;
+    });
+}
+
+/// Runs a step of the store that nobody waits for.
+fn later(is_local: bool, release: impl Future<Output = ()> + Send + 'static) {
     if is_local {
         // A store in this process answers at the first poll, and needs no runtime.
         let _ = pin!(release).poll(&mut Context::from_waker(Waker::noop()));

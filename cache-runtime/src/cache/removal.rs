@@ -5,10 +5,14 @@ use std::mem;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+use tokio::time::Instant;
+
 use super::{Evicted, Inner, keeper};
+use crate::entry;
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::{Event, SiteMetrics};
+use crate::site::Site;
 use crate::store::{BoxFuture, Store};
 use crate::target::Target;
 
@@ -38,6 +42,39 @@ impl Inner {
             Evicted::Journaled => metrics.count(Event::EvictJournaled),
         }
         evicted
+    }
+
+    /// Puts a fence in place of every key among `targets`, and answers those keys. While it stands nobody stores a value, so
+    /// that a process that ends between its commit and its eviction leaves no stale one behind.
+    pub(super) async fn fence(
+        &self,
+        metrics: &SiteMetrics,
+        site: &Site,
+        targets: &[Target],
+    ) -> Vec<Target> {
+        let now = self.config.clock.now_millis();
+        let keys = targets.iter().filter_map(|target| match target {
+            Target::Key(key) => Some(key),
+            Target::Pattern(_) | Target::All => None,
+        });
+        let fences: Vec<_> = keys
+            .map(|key| (key.clone(), entry::fence(key, now).into_bytes()))
+            .collect();
+        let Some((first, _)) = fences.first() else {
+            return Vec::new();
+        };
+        let (began, life) = (Instant::now(), self.config.fence_ttl);
+        let placed = self
+            .guard
+            .call_since(began, |store| store.fence(&fences, life));
+        // Without it the eviction that follows is one like any other.
+        let _ = self
+            .observed(metrics, "fence", site, first, began, placed)
+            .await;
+        fences
+            .into_iter()
+            .map(|(key, _)| Target::Key(key))
+            .collect()
     }
 
     /// Removes `targets` without anybody waiting: from now on this process neither reads nor fills them, and the keeper

@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
+use super::refresh::Stale;
 use super::visit::Visit;
 use crate::entry::{self, Draft, Entry, Limits, Read, Refusal, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Warning};
-use crate::site::{CacheValue, Outcome};
+use crate::site::{CacheValue, Outcome, Rules, Ttl};
 
 /// An entry to be stored, and for how long.
 pub(super) struct Fresh {
@@ -17,11 +18,18 @@ pub(super) struct Fresh {
     pub(super) life: Duration,
 }
 
+/// An entry that is an answer.
+pub(super) enum Answer<T> {
+    /// A value, or a `None`.
+    Fresh(T, Event),
+    Stale(Stale<T>),
+}
+
 /// Why an entry is no answer.
 pub(super) enum Obstacle {
     Lease,
     Fence,
-    Stale,
+    Expired,
     Unreadable(Unreadable),
 }
 
@@ -30,7 +38,7 @@ impl Visit<'_> {
     pub(super) fn fresh<O: Outcome>(
         &self,
         output: &O::Output,
-        unless: &impl Fn(&O::Returned) -> bool,
+        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         cost: Duration,
     ) -> Option<Fresh>
     where
@@ -40,23 +48,39 @@ impl Visit<'_> {
         if self.is_off {
             return None;
         }
-        if unless(returned) {
+        if (rules.unless)(returned) {
             self.metrics.count(Event::SkippedUnless);
             return None;
         }
         let value = O::value(returned);
         let life = match value {
-            Some(_) => self.ttl,
+            Some(value) => (rules.ttl)(value).map_or(self.ttl, Ttl::as_duration),
             None => self.none_ttl.or_else(|| {
                 self.metrics.count(Event::SkippedNone);
                 None
             })?,
         };
-        if life < entry::SHORTEST_LIFE {
+        let fresh = self.with_jitter(life);
+        if fresh < entry::SHORTEST_LIFE {
             return None;
         }
-        let entry = self.encode(value, life, cost).ok()?;
+        let entry = self.encode(value, fresh, cost).ok()?;
+        let life = fresh.saturating_add(self.grace);
         Some(Fresh { entry, life })
+    }
+
+    /// A life that is shorter by chance, so that what is stored at once does not expire at once.
+    fn with_jitter(&self, life: Duration) -> Duration {
+        if self.ttl_jitter == 0 {
+            return life;
+        }
+        let most = u128::from(self.ttl_jitter);
+        let chance = u128::from(u64::from_le_bytes(entry::new_stamp()));
+        // Of all that may be lost, a part from nothing to the whole.
+        let lost = (life.as_nanos() * most / 100).saturating_mul(chance >> 32) >> 32;
+        life.saturating_sub(Duration::from_nanos(
+            u64::try_from(lost).unwrap_or(u64::MAX),
+        ))
     }
 
     /// The entry for a value, or for a `None`.
@@ -96,21 +120,31 @@ impl Visit<'_> {
     }
 
     /// Reads an entry as what the function returns.
-    pub(super) fn output<O: Outcome>(&self, bytes: &[u8]) -> Result<(O::Output, Event), Obstacle>
+    pub(super) fn output<O: Outcome>(&self, bytes: &[u8]) -> Result<Answer<O::Output>, Obstacle>
     where
         O::Value: DeserializeOwned,
     {
-        match entry::read::<O::Value>(bytes, self.key, self.site.shape::<O::Value>(), self.now()) {
-            Read::Value(value, _) => Ok((O::from_value(value), Event::Hit)),
-            // A site that returned an option once may return none today.
-            Read::None(_) => O::from_none()
-                .map(|none| (none, Event::HitNone))
-                .ok_or(Obstacle::Unreadable(Unreadable::OtherShape)),
-            Read::Lease => Err(Obstacle::Lease),
-            Read::Fence => Err(Obstacle::Fence),
-            Read::Stale(_) => Err(Obstacle::Stale),
-            Read::Unreadable(reason) => Err(Obstacle::Unreadable(reason)),
+        let now = self.now();
+        let grace = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+        let shape = self.site.shape::<O::Value>();
+        let (output, meta, event) =
+            match entry::read::<O::Value>(bytes, self.key, shape, now.saturating_sub(grace)) {
+                Read::Value(value, meta) => (O::from_value(value), meta, Event::Hit),
+                // A site that returned an option once may return none today.
+                Read::None(meta) => match O::from_none() {
+                    Some(none) => (none, meta, Event::HitNone),
+                    None => return Err(Obstacle::Unreadable(Unreadable::OtherShape)),
+                },
+                Read::Lease => return Err(Obstacle::Lease),
+                Read::Fence => return Err(Obstacle::Fence),
+                Read::Expired => return Err(Obstacle::Expired),
+                Read::Unreadable(reason) => return Err(Obstacle::Unreadable(reason)),
+            };
+        if meta.is_stale(now) {
+            let stamp = meta.stamp;
+            return Ok(Answer::Stale(Stale { output, stamp }));
         }
+        Ok(Answer::Fresh(output, event))
     }
 
     pub(super) fn unreadable(&self, reason: Unreadable) -> Event {

@@ -1,7 +1,7 @@
 //! One call's dealings with its one key: the steps that `cache.rs` puts in order.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -9,17 +9,18 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::flight::{Leader, Saw, Sight};
-use super::lease::Claim;
+use super::lease::{Claim, Hold};
 use super::loading::{self, Loading};
-use super::stored::{Fresh, Obstacle};
+use super::refresh::Stale;
+use super::stored::{Answer, Fresh, Obstacle};
 use super::{Inner, keeper};
 use crate::entry::{self, Stamp, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::{Event, SiteRef, Timer, Warning};
 use crate::plan::Plan;
-use crate::site::{CacheValue, Outcome, Site};
-use crate::store::{BoxFuture, Store};
+use crate::site::{CacheValue, Outcome, Rules, Site, Ttl};
+use crate::store::{BoxFuture, Replaced, Store};
 
 /// What one call knows: where it goes, how long what it stores shall live, and when it began.
 pub(super) struct Visit<'a> {
@@ -29,6 +30,8 @@ pub(super) struct Visit<'a> {
     pub(super) key: &'a Key,
     pub(super) ttl: Duration,
     pub(super) none_ttl: Option<Duration>,
+    pub(super) grace: Duration,
+    pub(super) ttl_jitter: u8,
     pub(super) is_off: bool,
     pub(super) started: Instant,
 }
@@ -36,6 +39,8 @@ pub(super) struct Visit<'a> {
 /// What a look into the store found.
 pub(super) enum Look<T> {
     Found(T),
+    /// A value within its grace. It is counted when it is served, or when a caller refreshes it.
+    Stale(Stale<T>),
     /// No value, what was there instead, and the error that kept the store from answering.
     Nothing(Right, Saw, Option<Error>),
 }
@@ -56,8 +61,10 @@ pub(super) enum Right {
 pub(super) enum Fence {
     /// Behind a fence of its own.
     Alone(Stamp),
-    /// Behind a fence with others, or without one: it may not store.
-    Shared,
+    /// Behind a fence with others: it may not store.
+    Joined,
+    /// Without one, because the key is switched off: it may not store either.
+    None,
     /// Redis did not say, or is away.
     Unknown,
 }
@@ -87,6 +94,11 @@ impl<'a> Visit<'a> {
         Some(Self {
             ttl: ttl.unwrap_or(inner.config.default_ttl),
             none_ttl: site.none_ttl.or(policy.and_then(|policy| policy.none_ttl)),
+            grace: site
+                .grace
+                .or(policy.and_then(|policy| policy.grace))
+                .unwrap_or_default(),
+            ttl_jitter: site.ttl_jitter.unwrap_or(inner.config.ttl_jitter),
             is_off: inner.switches.is_off(key),
             started: Instant::now(),
             inner,
@@ -96,7 +108,7 @@ impl<'a> Visit<'a> {
         })
     }
 
-    /// Asks the store for the value. Every look counts as one hit or one miss.
+    /// Asks the store for the value. Every look counts as one hit or one miss, a stale value's in the end.
     pub(super) async fn look<O: Outcome>(&self) -> Look<O::Output>
     where
         O::Value: DeserializeOwned,
@@ -144,7 +156,8 @@ impl<'a> Visit<'a> {
         };
         let (event, right) = match answer {
             Ok(Some(bytes)) => match self.output::<O>(&bytes) {
-                Ok((output, event)) => {
+                Ok(Answer::Stale(stale)) => return Look::Stale(stale),
+                Ok(Answer::Fresh(output, event)) => {
                     self.metrics.saw_bytes(bytes.len());
                     let now = Instant::now();
                     self.metrics.count_at(event, now.into_std());
@@ -153,7 +166,7 @@ impl<'a> Visit<'a> {
                 }
                 Err(Obstacle::Fence) => (Event::MissFenced, Right::Load),
                 Err(Obstacle::Lease) => (Event::MissLeased, Right::Fill),
-                Err(Obstacle::Stale) => (Event::MissStale, Right::Fill),
+                Err(Obstacle::Expired) => (Event::MissStale, Right::Fill),
                 Err(Obstacle::Unreadable(reason)) => (self.unreadable(reason), Right::Fill),
             },
             Ok(None) => (Event::MissAbsent, Right::Fill),
@@ -184,7 +197,7 @@ impl<'a> Visit<'a> {
         &self,
         mut leader: Leader<'_>,
         (right, saw): (Right, Saw),
-        unless: impl Fn(&O::Returned) -> bool,
+        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> O::Output
     where
@@ -212,11 +225,17 @@ impl<'a> Visit<'a> {
         }
         leader.rest_on(Instant::now(), leader.lease().or(standing));
 
-        let (output, cost) = self.timed_load::<O>(leader.lease(), body).await;
+        let overdue = || {
+            if leader.abandon() {
+                self.metrics.count(Event::LoadOverdue);
+            }
+        };
+        let hold = leader.lease().map(Hold::Lease);
+        let (output, cost) = self.timed_load::<O>(hold, overdue, body).await;
 
         let is_wanted = leader.lease().is_some() || leader.is_awaited();
         let fresh = is_wanted
-            .then(|| self.fresh::<O>(&output, &unless, cost))
+            .then(|| self.fresh::<O>(&output, rules, cost))
             .flatten();
         match fresh {
             Some(fresh) => {
@@ -247,23 +266,28 @@ impl<'a> Visit<'a> {
         &self,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> O::Output {
-        self.timed_load::<O>(None, body).await.0
+        self.timed_load::<O>(None, || {}, body).await.0
     }
 
-    /// Runs the body, and keeps the lease alive meanwhile. Answers how long it took, too.
-    async fn timed_load<O: Outcome>(
+    /// Runs the body, and keeps its hold meanwhile, up to the deadline: then it says `overdue`, and goes on. Answers how long
+    /// the body took, too.
+    pub(super) async fn timed_load<O: Outcome>(
         &self,
-        lease: Option<Stamp>,
+        hold: Option<Hold>,
+        overdue: impl FnOnce(),
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> (O::Output, Duration) {
         let loading = Loading::begin(&self.metrics);
-        let body = loading::run(self.inner, self.key, body);
-        let output = match lease {
+        let mut body = pin!(loading::run(self.inner, self.key, body));
+        let output = match hold {
             None => body.await,
-            Some(stamp) => tokio::select! {
+            Some(hold) => tokio::select! {
                 biased;
-                output = body => output,
-                never = self.renew(stamp) => match never {},
+                output = &mut body => output,
+                () = self.keep(hold) => {
+                    overdue();
+                    body.await
+                }
             },
         };
         let cost = loading.end(O::returned(&output).is_some());
@@ -275,7 +299,8 @@ impl<'a> Visit<'a> {
     where
         O::Value: DeserializeOwned,
     {
-        let (output, _) = self.output::<O>(entry).ok()?;
+        let (Answer::Fresh(output, _) | Answer::Stale(Stale { output, .. })) =
+            self.output::<O>(entry).ok()?;
         self.metrics.count(Event::LoadShared);
         Some(output)
     }
@@ -283,35 +308,44 @@ impl<'a> Visit<'a> {
     /// Puts a fence where the entry is.
     pub(super) async fn fence(&self) -> Fence {
         if self.is_off {
-            return Fence::Shared;
+            return Fence::None;
         }
         let fence = entry::fence(self.key, self.now());
+        let stamp = fence.stamp();
+        let fences = [(self.key.clone(), fence.into_bytes())];
         let life = self.inner.config.fence_ttl;
-        match self
-            .ask("fence", |store| {
-                store.fence(self.key, fence.as_bytes(), life)
-            })
-            .await
-        {
-            Ok(1) => Fence::Alone(fence.stamp()),
-            Ok(_) => Fence::Shared,
+        let began = Instant::now();
+        let placed = self
+            .inner
+            .guard
+            .call_since(began, |store| store.fence(&fences, life));
+        let placed =
+            self.inner
+                .observed(&self.metrics, "fence", self.site, self.key, began, placed);
+        match placed.await.as_deref() {
+            Ok([1]) => Fence::Alone(stamp),
+            Ok(_) => Fence::Joined,
             Err(_) => Fence::Unknown,
         }
     }
 
-    /// Stores the result of a put, if its fence still stands, alone and unchanged. [`None`] where Redis did not say.
-    pub(super) async fn replace_fence(&self, fence: Stamp, fresh: &Fresh) -> Option<bool> {
-        self.replace("put", fence, fresh).await.ok()
-    }
-
-    /// A put is over.
-    pub(super) fn count_put(&self, is_worth_storing: bool, is_stored: bool) {
-        if is_worth_storing {
-            self.metrics.count(Event::Put);
-            if !is_stored {
-                self.metrics.count(Event::PutDegraded);
-            }
-        }
+    /// Stores the result of a put, if its fence still stands, alone and unchanged. Answers whether it is stored, [`None`] where
+    /// Redis did not say.
+    pub(super) async fn store_put(&self, fence: Fence, fresh: &Fresh) -> Option<bool> {
+        self.metrics.count(Event::Put);
+        let (degraded, stored) = match fence {
+            Fence::Alone(stamp) => match self.replace("put", stamp, fresh).await {
+                Ok(Replaced::Done) => return Some(true),
+                Ok(Replaced::Other) => (Event::PutReplaced, Some(false)),
+                Ok(Replaced::Gone) => (Event::PutGone, Some(false)),
+                Err(_) => (Event::PutUnanswered, None),
+            },
+            Fence::Joined => (Event::PutJoined, Some(false)),
+            Fence::None => (Event::PutUnanswered, Some(false)),
+            Fence::Unknown => (Event::PutUnanswered, None),
+        };
+        self.metrics.count(degraded);
+        stored
     }
 
     /// Whether this very task is in the middle of loading this key: it must not wait for itself.
@@ -320,11 +354,11 @@ impl<'a> Visit<'a> {
     }
 
     /// Stores what was loaded, if the lease still stands.
-    async fn fill(&self, lease: Stamp, fresh: &Fresh) {
+    pub(super) async fn fill(&self, lease: Stamp, fresh: &Fresh) {
         self.metrics
             .count(match self.replace("fill", lease, fresh).await {
-                Ok(true) => Event::Fill,
-                Ok(false) => Event::FillRefused,
+                Ok(Replaced::Done) => Event::Fill,
+                Ok(Replaced::Other | Replaced::Gone) => Event::FillRefused,
                 Err(_) => Event::FillFailed,
             });
     }
@@ -334,7 +368,7 @@ impl<'a> Visit<'a> {
         name: &'static str,
         stamp: Stamp,
         fresh: &Fresh,
-    ) -> Result<bool, Error> {
+    ) -> Result<Replaced, Error> {
         self.ask(name, |store| {
             store.replace(self.key, stamp, fresh.entry.as_bytes(), fresh.life)
         })

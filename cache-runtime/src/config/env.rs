@@ -49,6 +49,13 @@ const TLS: &str = "REDIS_TLS";
 const TLS_CA: &str = "REDIS_TLS_CA";
 const POLICY: &str = "CACHE_POLICY_";
 
+/// How the variables of a policy end, and which of its times each is. The longer before the shorter: both end in `_TTL`.
+const POLICY_TIMES: [(&str, &str); 3] = [
+    ("_NONE_TTL", "none_ttl"),
+    ("_TTL", "ttl"),
+    ("_GRACE", "grace"),
+];
+
 impl Config {
     /// The configuration that the environment describes. With no variable set, it is that of memory mode.
     ///
@@ -220,7 +227,7 @@ fn known() -> impl Iterator<Item = String> {
     let parts = ENVIRONMENTS
         .into_iter()
         .flat_map(|env| ["HOST", "PORT", "PASSWORD", "DB"].map(|part| env.variable(part)));
-    let policies = ["TTL", "NONE_TTL"].map(|field| format!("{POLICY}<NAME>_{field}"));
+    let policies = POLICY_TIMES.map(|(suffix, _)| format!("{POLICY}<NAME>{suffix}"));
     connection
         .into_iter()
         .chain(parts)
@@ -353,13 +360,11 @@ fn policies(config: &mut Config, vars: &mut Variables) {
         .collect();
     for variable in names {
         let written = &variable[POLICY.len()..];
-        let (name, is_none) = match (
-            written.strip_suffix("_NONE_TTL"),
-            written.strip_suffix("_TTL"),
-        ) {
-            (Some(name), _) => (name, true),
-            (None, Some(name)) => (name, false),
-            (None, None) => continue,
+        let Some((name, field)) = POLICY_TIMES
+            .iter()
+            .find_map(|(suffix, field)| Some((written.strip_suffix(suffix)?, *field)))
+        else {
+            continue;
         };
         let is_plain =
             |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
@@ -371,12 +376,9 @@ fn policies(config: &mut Config, vars: &mut Variables) {
                 .policies
                 .entry(name.to_ascii_lowercase())
                 .or_default();
-            let field = if is_none {
-                &mut policy.none_ttl
-            } else {
-                &mut policy.ttl
-            };
-            *field = Some(life);
+            if let Some(field) = policy.time_mut(field) {
+                *field = Some(life);
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ enum Field<'a> {
     Duration(&'a mut Duration, RangeInclusive<Duration>),
     Count(&'a mut usize, RangeInclusive<usize>),
     Bytes(&'a mut usize, RangeInclusive<usize>),
+    Percent(&'a mut u8, RangeInclusive<u8>),
     /// A count, or none for no limit.
     Limit(&'a mut Option<u32>),
     Switch(&'a mut bool),
@@ -63,6 +64,9 @@ pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 pub(super) const LIFE: RangeInclusive<Duration> = SHORTEST..=LONGEST;
 
+/// A time to live that loses more is another one.
+const MOST_JITTER: u8 = 50;
+
 /// The largest string that Redis stores.
 const LARGEST_VALUE: usize = 512 << 20;
 
@@ -78,6 +82,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "default_ttl",
         field: |config| Field::Duration(&mut config.default_ttl, LIFE),
+    },
+    Setting {
+        name: "ttl_jitter",
+        field: |config| Field::Percent(&mut config.ttl_jitter, 0..=MOST_JITTER),
     },
     Setting {
         name: "disabled",
@@ -132,6 +140,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "load_deadline",
         field: |config| Field::Duration(&mut config.load_deadline, LIFE),
+    },
+    // None is a choice: the caller who finds a stale value then always refreshes it.
+    Setting {
+        name: "max_refreshes",
+        field: |config| Field::Count(&mut config.max_refreshes, 0..=100_000),
     },
     Setting {
         name: "fence_ttl",
@@ -217,6 +230,7 @@ impl Field<'_> {
             Self::Duration(value, _) => *value = text::duration(written)?,
             Self::Count(value, _) => *value = written.parse().ok()?,
             Self::Bytes(value, _) => *value = text::bytes(written)?,
+            Self::Percent(value, _) => *value = text::percent(written)?,
             Self::Limit(value) if written.eq_ignore_ascii_case(UNLIMITED) => *value = None,
             Self::Limit(value) => *value = Some(written.parse().ok()?),
             Self::Switch(value) => *value = text::switch(written)?,
@@ -231,6 +245,7 @@ impl Field<'_> {
             Self::Duration(value, _) => text::show_duration(**value),
             Self::Count(value, _) => value.to_string(),
             Self::Bytes(value, _) => text::show_bytes(**value),
+            Self::Percent(value, _) => format!("{value}%"),
             Self::Limit(value) => {
                 value.map_or_else(|| UNLIMITED.to_owned(), |limit| limit.to_string())
             }
@@ -244,6 +259,7 @@ impl Field<'_> {
             Self::Patterns(value) => value.iter().all(|pattern| PATTERN.0(pattern)),
             Self::Duration(value, limits) => limits.contains(value),
             Self::Count(value, limits) | Self::Bytes(value, limits) => limits.contains(value),
+            Self::Percent(value, limits) => limits.contains(value),
             Self::Limit(value) => **value != Some(0),
             Self::Switch(_) => true,
         }
@@ -268,6 +284,9 @@ impl Field<'_> {
             Self::Bytes(_, limits) => {
                 let limits = between(limits, |limit| text::show_bytes(*limit), usize::MAX);
                 format!("a size such as `{example}`, or a number of bytes, {limits}")
+            }
+            Self::Percent(_, limits) => {
+                format!("a whole percentage such as `10%`, up to {}%", limits.end())
             }
             Self::Limit(_) => format!("a whole number such as `10`, at least 1, or `{UNLIMITED}`"),
             Self::Switch(_) => "`true` or `false`".to_owned(),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::options::{LIFE, SETTINGS, life};
-use super::{Address, Config, Policy, Tls, Topology, text};
+use super::{Address, Config, Tls, Topology, text};
 use crate::error::{Error, ErrorKind};
 
 /// One wrong option or variable.
@@ -59,8 +59,8 @@ pub(super) fn problems(config: &Config, called: &dyn Fn(&str) -> String) -> Vec<
             ));
         }
     }
-    for (name, Policy { ttl, none_ttl }) in &config.policies {
-        for (field, value) in [("ttl", ttl), ("none_ttl", none_ttl)] {
+    for (name, policy) in &config.policies {
+        for (field, value) in policy.times() {
             if let Some(value) = value.filter(|value| !LIFE.contains(value)) {
                 let name = called(&format!("policies.{name}.{field}"));
                 problems.push(Problem::wrong(name, &text::show_duration(value), life()));

@@ -65,6 +65,15 @@ pub(super) fn show_bytes(bytes: usize) -> String {
     bytes.to_string()
 }
 
+/// A whole number of percent, with or without the sign.
+pub(super) fn percent(text: &str) -> Option<u8> {
+    text.strip_suffix('%')
+        .unwrap_or(text)
+        .trim_end()
+        .parse()
+        .ok()
+}
+
 /// `true` or `false`, in any of the usual spellings.
 pub(super) fn switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {

@@ -9,6 +9,8 @@ pub(super) enum Kind {
     Miss(&'static str),
     /// A put, an eviction, a set or a delete.
     Write,
+    /// A put that stored nothing, and why.
+    Degraded(&'static str),
     /// Something on the way.
     Step,
 }
@@ -16,7 +18,7 @@ pub(super) enum Kind {
 impl Kind {
     /// Whether the caller asked for it: those events, and no others, are the operations of the statistics.
     pub(super) fn is_operation(&self) -> bool {
-        !matches!(self, Self::Step)
+        matches!(self, Self::Hit | Self::Miss(_) | Self::Write)
     }
 }
 
@@ -40,6 +42,8 @@ events! {
     Hit => Kind::Hit,
     /// A remembered `None` was served.
     HitNone => Kind::Hit,
+    /// A value or a `None` was served within its grace.
+    HitStale => Kind::Hit,
     /// There was no entry.
     MissAbsent => Kind::Miss("absent"),
     /// Another process loads, and the wait for it was given up.
@@ -54,7 +58,7 @@ events! {
     MissDisabled => Kind::Miss("disabled"),
     /// An eviction of this key is still to be applied.
     MissJournaled => Kind::Miss("journaled"),
-    /// The entry has outlived its time.
+    /// The entry has outlived its time. Within its grace: this caller refreshed it.
     MissStale => Kind::Miss("stale"),
     /// Another program's data is at this key.
     MissForeign => Kind::Miss("foreign"),
@@ -90,12 +94,26 @@ events! {
     Card => Kind::Step,
     /// The value did not turn into bytes.
     EncodeFailed => Kind::Step,
-    /// A lease ended before its load did.
+    /// A lease, or the mark of a refresh, ended before its load did.
     LeaseLost => Kind::Step,
+    /// A load ran longer than `load_deadline` and no longer keeps others from theirs.
+    LoadOverdue => Kind::Step,
+    /// A stale value is being refreshed, by a caller or in the background.
+    Refresh => Kind::Step,
+    /// A refresh failed: the stale value stays for the time being.
+    RefreshFailed => Kind::Step,
+    /// So many refreshes run in the background that a caller had to do his own.
+    RefreshCrowded => Kind::Step,
     /// A put's body returned something to store.
     Put => Kind::Write,
-    /// A put became an eviction.
-    PutDegraded => Kind::Step,
+    /// A put became an eviction: its fence stood for others as well.
+    PutJoined => Kind::Degraded("joined"),
+    /// A put became an eviction: something else stood where its fence had been.
+    PutReplaced => Kind::Degraded("replaced"),
+    /// A put became an eviction: its fence had been evicted, had expired or was lost.
+    PutGone => Kind::Degraded("gone"),
+    /// A put became an eviction: Redis is away, did not answer, or keeps nothing at this key.
+    PutUnanswered => Kind::Degraded("unanswered"),
     /// An eviction was issued.
     Evict => Kind::Write,
     /// Entries that an eviction removed; counted by [`SiteMetrics::add`](super::SiteMetrics::add).

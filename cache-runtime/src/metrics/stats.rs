@@ -67,6 +67,8 @@ pub struct Counts {
     pub hits: u64,
     /// Those of the hits that a remembered `None` answered.
     pub hits_none: u64,
+    /// Those of the hits that were served a stale value within its grace.
+    pub hits_stale: u64,
     /// Reads that no entry answered, for whatever reason.
     pub misses: u64,
     /// The misses by their reason; a reason that never occurred is left out.
@@ -83,6 +85,14 @@ pub struct Counts {
     pub loads_awaited: u64,
     /// Loads that ended in `Err`, by a panic or by cancellation.
     pub loads_failed: u64,
+    /// Loads that ran longer than `load_deadline`: others may load the same key since.
+    pub loads_overdue: u64,
+    /// Refreshes of stale values that were begun, by a caller or in the background.
+    pub refreshes: u64,
+    /// Those of the refreshes that failed: the stale value is served for the time being.
+    pub refreshes_failed: u64,
+    /// Stale values that a caller refreshed himself because `max_refreshes` ran in the background.
+    pub refreshes_crowded: u64,
     /// Loaded values that were stored.
     pub fills: u64,
     /// Loaded values that were not stored because the key was evicted or written meanwhile.
@@ -99,12 +109,15 @@ pub struct Counts {
     pub refused_card: u64,
     /// Values that were not stored because they could not be turned into bytes.
     pub encode_failed: u64,
-    /// Leases that ended before their load did.
+    /// Leases, and marks of refreshes, that ended before their load did.
     pub leases_lost: u64,
     /// Calls of `#[cache_put]` whose body returned something to store, degraded ones included.
     pub puts: u64,
-    /// Those of the puts that could only evict, because another put or an eviction overlapped.
+    /// Those of the puts that could only evict.
     pub puts_degraded: u64,
+    /// The degraded puts by the reason; one that never occurred is left out. `joined`: another writer fenced the key before;
+    /// `replaced`: another fenced it meanwhile; `gone`: the fence was evicted, expired or lost; `unanswered`: Redis did not say.
+    pub puts_degraded_by_reason: BTreeMap<&'static str, u64>,
     /// Evictions that were issued, journaled ones included.
     pub evictions: u64,
     /// Entries that evictions removed, as far as the store said.
@@ -216,26 +229,33 @@ impl Counts {
         let hits = of_kind(|kind| matches!(kind, Kind::Hit));
         let misses = of_kind(|kind| matches!(kind, Kind::Miss(_)));
         let gets = hits + misses;
+        let by_reason = |reason_of: fn(&Kind) -> Option<&'static str>| {
+            let counted = Event::ALL
+                .iter()
+                .filter_map(|(event, kind)| Some((reason_of(kind)?, count(*event))));
+            counted.filter(|(_, count)| *count > 0).collect()
+        };
         let rate = |part: u64| (gets > 0).then(|| part as f64 / gets as f64);
         Self {
             gets,
             hits,
             hits_none: count(Event::HitNone),
+            hits_stale: count(Event::HitStale),
             misses,
-            misses_by_reason: Event::ALL
-                .iter()
-                .filter_map(|(event, kind)| match kind {
-                    Kind::Miss(reason) => Some((*reason, count(*event))),
-                    _ => None,
-                })
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            misses_by_reason: by_reason(|kind| match kind {
+                Kind::Miss(reason) => Some(reason),
+                _ => None,
+            }),
             hit_rate: rate(hits),
             miss_rate: rate(misses),
             loads: count(Event::Load),
             loads_shared: count(Event::LoadShared),
             loads_awaited: count(Event::LoadAwaited),
             loads_failed: count(Event::LoadFailed),
+            loads_overdue: count(Event::LoadOverdue),
+            refreshes: count(Event::Refresh),
+            refreshes_failed: count(Event::RefreshFailed),
+            refreshes_crowded: count(Event::RefreshCrowded),
             fills: count(Event::Fill),
             fills_refused: count(Event::FillRefused),
             fills_failed: count(Event::FillFailed),
@@ -246,7 +266,11 @@ impl Counts {
             encode_failed: count(Event::EncodeFailed),
             leases_lost: count(Event::LeaseLost),
             puts: count(Event::Put),
-            puts_degraded: count(Event::PutDegraded),
+            puts_degraded: of_kind(|kind| matches!(kind, Kind::Degraded(_))),
+            puts_degraded_by_reason: by_reason(|kind| match kind {
+                Kind::Degraded(reason) => Some(reason),
+                _ => None,
+            }),
             evictions: count(Event::Evict),
             evicted_keys: count(Event::EvictedKeys),
             evictions_journaled: count(Event::EvictJournaled),

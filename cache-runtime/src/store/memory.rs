@@ -12,9 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::shard::{Shard, Slot};
-use super::{BoxFuture, ServerInfo, Store};
+use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::clock::Clock;
-use crate::entry::{FENCE_COUNT_AT, HEAD, is_claim, stamp_of};
+use crate::entry::{self, FENCE_COUNT_AT, HEAD, is_claim, stamp_of};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -93,6 +93,24 @@ impl MemoryStore {
         entry.map(|entry| entry.to_vec())
     }
 
+    /// Places a fence, and answers how many writers it stands for.
+    fn place(&self, key: &Key, mut fence: Vec<u8>, life: Duration) -> u32 {
+        let mut shard = self.shard(key);
+        let now = self.now();
+        let head = ..fence.len().min(HEAD);
+        let standing = shard
+            .get(key.as_str(), now)
+            .filter(|slot| slot.entry.starts_with(&fence[head]));
+        let count = standing
+            .and_then(|slot| fence_count(&slot.entry))
+            .map_or(1, |count| count.saturating_add(1));
+        if let Some(place) = fence.get_mut(FENCE_COUNT_AT..FENCE_COUNT_AT + 4) {
+            place.copy_from_slice(&count.to_le_bytes());
+        }
+        shard.put(key.as_str(), fence.into(), self.end_of(life), now);
+        count
+    }
+
     fn write(&self, key: &Key, entry: &[u8], life: Duration) {
         self.shard(key)
             .put(key.as_str(), entry.into(), self.end_of(life), self.now());
@@ -160,42 +178,57 @@ impl Store for MemoryStore {
         stamp: [u8; 8],
         entry: &'a [u8],
         life: Duration,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
+    ) -> BoxFuture<'a, Result<Replaced, Error>> {
         self.done(move || {
             let mut shard = self.shard(key);
             let now = self.now();
-            let is_same = shard
-                .get(key.as_str(), now)
-                .is_some_and(|slot| stamp_of(&slot.entry) == stamp);
-            if is_same {
-                shard.put(key.as_str(), entry.into(), self.end_of(life), now);
+            match shard.get(key.as_str(), now) {
+                None => Replaced::Gone,
+                Some(slot) if stamp_of(&slot.entry) != stamp => Replaced::Other,
+                Some(_) => {
+                    shard.put(key.as_str(), entry.into(), self.end_of(life), now);
+                    Replaced::Done
+                }
             }
-            is_same
+        })
+    }
+
+    fn refresh<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+        life: Duration,
+        mark: Mark,
+    ) -> BoxFuture<'a, Result<Refreshing, Error>> {
+        self.done(move || {
+            let now = self.now();
+            let mut shard = self.shard(key);
+            let Some(slot) = shard
+                .get(key.as_str(), now)
+                .filter(|slot| stamp_of(&slot.entry) == stamp)
+            else {
+                return Refreshing::Gone;
+            };
+            let held = entry::refreshed_until(&slot.entry);
+            if mark == Mark::Claim && held > now {
+                return Refreshing::Held(Duration::from_millis(held - now));
+            }
+            let until = if life.is_zero() { 0 } else { self.end_of(life) };
+            slot.entry = entry::with_refresh(&slot.entry, until).into();
+            Refreshing::Marked
         })
     }
 
     fn fence<'a>(
         &'a self,
-        key: &'a Key,
-        fence: &'a [u8],
+        fences: &'a [(Key, Vec<u8>)],
         life: Duration,
-    ) -> BoxFuture<'a, Result<u32, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<u32>, Error>> {
         self.done(move || {
-            let mut shard = self.shard(key);
-            let now = self.now();
-            let head = ..fence.len().min(HEAD);
-            let standing = shard
-                .get(key.as_str(), now)
-                .filter(|slot| slot.entry.starts_with(&fence[head]));
-            let count = standing
-                .and_then(|slot| fence_count(&slot.entry))
-                .map_or(1, |count| count.saturating_add(1));
-            let mut fence = fence.to_vec();
-            if let Some(place) = fence.get_mut(FENCE_COUNT_AT..FENCE_COUNT_AT + 4) {
-                place.copy_from_slice(&count.to_le_bytes());
-            }
-            shard.put(key.as_str(), fence.into(), self.end_of(life), now);
-            count
+            fences
+                .iter()
+                .map(|(key, fence)| self.place(key, fence.clone(), life))
+                .collect()
         })
     }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 
-use self::scripts::{DELETE_IF, FENCE, RENEW, REPLACE};
+use self::scripts::{DELETE_IF, FENCE, REFRESH, RENEW, REPLACE};
 use super::pool::Pool;
 use super::reply::{self, Failure};
-use super::{BoxFuture, ServerInfo, Store};
+use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::config::Config;
-use crate::entry::{FENCE_COUNT_AT, HEAD, is_claim};
+use crate::entry::{FENCE_COUNT_AT, HEAD, REFRESH_AT, is_claim};
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -203,36 +203,78 @@ impl Store for RedisStore {
         stamp: [u8; 8],
         entry: &'a [u8],
         life: Duration,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
+    ) -> BoxFuture<'a, Result<Replaced, Error>> {
         Box::pin(async move {
             let arguments = |command: &mut Cmd| {
                 command.arg(&stamp[..]).arg(entry).arg(millis(life));
             };
             self.run(&REPLACE, key, arguments, entry.len())
                 .await
-                .map(is_one)
+                .map(|answer| match answer {
+                    1 => Replaced::Done,
+                    0 => Replaced::Gone,
+                    _ => Replaced::Other,
+                })
                 .map_err(|failure| failure.during(|| format!("fill of `{}`", key.as_str())))
+        })
+    }
+
+    fn refresh<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+        life: Duration,
+        mark: Mark,
+    ) -> BoxFuture<'a, Result<Refreshing, Error>> {
+        Box::pin(async move {
+            let life = if life.is_zero() { 0 } else { millis(life) };
+            let arguments = |command: &mut Cmd| {
+                command
+                    .arg(&stamp[..])
+                    .arg(life)
+                    .arg(REFRESH_AT)
+                    .arg(u8::from(mark == Mark::Claim));
+            };
+            self.run(&REFRESH, key, arguments, 0)
+                .await
+                .map(|answer| match u64::try_from(answer) {
+                    Ok(0) => Refreshing::Marked,
+                    Ok(millis) => Refreshing::Held(Duration::from_millis(millis)),
+                    Err(_) => Refreshing::Gone,
+                })
+                .map_err(|failure| failure.during(|| format!("refresh of `{}`", key.as_str())))
         })
     }
 
     fn fence<'a>(
         &'a self,
-        key: &'a Key,
-        fence: &'a [u8],
+        fences: &'a [(Key, Vec<u8>)],
         life: Duration,
-    ) -> BoxFuture<'a, Result<u32, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<u32>, Error>> {
         Box::pin(async move {
-            let arguments = |command: &mut Cmd| {
+            let arguments = |fence: &Vec<u8>, command: &mut Cmd| {
                 command
                     .arg(fence)
                     .arg(millis(life))
                     .arg(HEAD)
                     .arg(FENCE_COUNT_AT);
             };
-            self.run(&FENCE, key, arguments, 0)
-                .await
-                .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
-                .map_err(|failure| failure.during(|| format!("fence of `{}`", key.as_str())))
+            let mut counts = Vec::with_capacity(fences.len());
+            for slice in fences.chunks(SLICE) {
+                let placed = self.run_each(&FENCE, slice, arguments).await;
+                let placed = placed.map_err(|failure| {
+                    failure.during(|| match fences {
+                        [(key, _)] => format!("fence of `{}`", key.as_str()),
+                        _ => format!("fence of {} keys", fences.len()),
+                    })
+                })?;
+                counts.extend(
+                    placed
+                        .into_iter()
+                        .map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
+                );
+            }
+            Ok(counts)
         })
     }
 

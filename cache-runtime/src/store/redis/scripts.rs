@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::Cmd;
+use redis::{Cmd, Pipeline, Value};
 
 use super::RedisStore;
 use crate::key::Key;
@@ -12,6 +12,8 @@ pub(super) static RENEW: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/renew.lua")));
 pub(super) static REPLACE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/replace.lua")));
+pub(super) static REFRESH: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/refresh.lua")));
 pub(super) static FENCE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/fence.lua")));
 pub(super) static DELETE_IF: LazyLock<Script> =
@@ -30,6 +32,21 @@ impl Script {
             hash: redis::Script::new(text).get_hash().to_owned(),
         }
     }
+
+    fn by_hash(&self, key: &Key, arguments: impl Fn(&mut Cmd)) -> Cmd {
+        call("EVALSHA", &self.hash, key, arguments)
+    }
+
+    fn by_text(&self, key: &Key, arguments: impl Fn(&mut Cmd)) -> Cmd {
+        call("EVAL", self.text, key, arguments)
+    }
+}
+
+fn call(name: &str, script: &str, key: &Key, arguments: impl Fn(&mut Cmd)) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(script).arg(1).arg(key.as_str());
+    arguments(&mut command);
+    command
 }
 
 impl RedisStore {
@@ -41,18 +58,42 @@ impl RedisStore {
         arguments: impl Fn(&mut Cmd),
         bytes: usize,
     ) -> Result<i64, Failure> {
-        let call = |name, script: &str| {
-            let mut command = redis::cmd(name);
-            command.arg(script).arg(1).arg(key.as_str());
-            arguments(&mut command);
-            command
-        };
-        let answer = match self.ask(&call("EVALSHA", &script.hash), bytes).await {
+        let answer = match self.ask(&script.by_hash(key, &arguments), bytes).await {
             Err(Failure::Refused(error)) if reply::is_no_script(&error) => {
-                self.ask(&call("EVAL", script.text), bytes).await
+                self.ask(&script.by_text(key, &arguments), bytes).await
             }
             answer => answer,
         };
         answer.and_then(reply::integer)
+    }
+
+    /// The same for many keys at once, each with arguments of its own, as one batch.
+    pub(super) async fn run_each<T>(
+        &self,
+        script: &Script,
+        items: &[(Key, T)],
+        arguments: impl Fn(&T, &mut Cmd),
+    ) -> Result<Vec<i64>, Failure> {
+        let mut by_hash = Pipeline::with_capacity(items.len());
+        for (key, item) in items {
+            by_hash.add_command(script.by_hash(key, |command| arguments(item, command)));
+        }
+        let mut answers = self.ask_all(&by_hash, 0).await?;
+        let is_unknown = |answer: &Value| matches!(answer, Value::ServerError(error) if reply::is_no_script(error));
+        // Only those that did not run: the others must not run twice.
+        let unknown: Vec<usize> = (0..answers.len())
+            .filter(|index| is_unknown(&answers[*index]))
+            .collect();
+        if !unknown.is_empty() {
+            let mut by_text = Pipeline::with_capacity(unknown.len());
+            for (key, item) in unknown.iter().filter_map(|index| items.get(*index)) {
+                by_text.add_command(script.by_text(key, |command| arguments(item, command)));
+            }
+            let again = self.ask_all(&by_text, 0).await?;
+            for (index, answer) in unknown.into_iter().zip(again) {
+                answers[index] = answer;
+            }
+        }
+        answers.into_iter().map(reply::integer).collect()
     }
 }

@@ -1,0 +1,353 @@
+//! Stale values within their grace: one caller among all processes refreshes, all others are served what there is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::Inner;
+use super::lease::{self, Hold};
+use super::stored::Fresh;
+use super::visit::Visit;
+use crate::entry::Stamp;
+use crate::key::Key;
+use crate::metrics::{Event, Timer};
+use crate::plan::Plan;
+use crate::site::{CacheValue, Outcome, Rules, Ttl};
+use crate::store::guard::in_runtime;
+use crate::store::{Mark, Refreshing};
+
+/// A failed refresh is not tried again for this long, or a tenth of the grace where that is less.
+const LONGEST_THROTTLE: Duration = Duration::from_secs(30);
+
+/// So many stale entries are remembered at a time. Beyond it the store is asked more often than it would have to be.
+const MOST_RESTING: usize = 100_000;
+
+/// A value within its grace, as the function would have returned it, and the entry that it was in.
+pub(super) struct Stale<T> {
+    pub(super) output: T,
+    pub(super) stamp: Stamp,
+}
+
+/// What came of a refresh.
+pub(super) enum Refreshed<T> {
+    Answer(T),
+    /// The entry is not there any more: nothing keeps this caller from loading anew.
+    Gone,
+}
+
+/// The refreshes of this process.
+pub(super) struct Refreshes {
+    /// Until when nobody here asks to refresh an entry. A new entry has a new stamp, and is asked for at once.
+    resting: Mutex<HashMap<Stamp, Instant>>,
+    background: Arc<Semaphore>,
+}
+
+impl Refreshes {
+    pub(super) fn new(most_in_background: usize) -> Self {
+        Self {
+            resting: Mutex::default(),
+            background: Arc::new(Semaphore::new(most_in_background)),
+        }
+    }
+
+    /// Whether this caller may try: nobody in this process is at it, or has lately found out that it is of no use.
+    fn begin(&self, stamp: Stamp, longest: Duration) -> bool {
+        let mut resting = self.lock();
+        let now = Instant::now();
+        if resting.get(&stamp).is_some_and(|until| *until > now) {
+            return false;
+        }
+        rest(&mut resting, stamp, now + longest);
+        true
+    }
+
+    fn rest(&self, stamp: Stamp, life: Duration) {
+        rest(&mut self.lock(), stamp, Instant::now() + life);
+    }
+
+    fn wake(&self, stamp: Stamp) {
+        self.lock().remove(&stamp);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Stamp, Instant>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Refreshes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refreshes").finish_non_exhaustive()
+    }
+}
+
+fn rest(resting: &mut HashMap<Stamp, Instant>, stamp: Stamp, until: Instant) {
+    if resting.len() >= MOST_RESTING {
+        let now = Instant::now();
+        resting.retain(|_, until| *until > now);
+    }
+    if resting.len() < MOST_RESTING {
+        resting.insert(stamp, until);
+    }
+}
+
+/// The one attempt in this process to refresh an entry. Dropped before its end, somebody else may try at once.
+pub(super) struct Attempt {
+    inner: Arc<Inner>,
+    key: Key,
+    stamp: Stamp,
+    throttle: Duration,
+    /// Whether a mark may stand in the entry.
+    may_be_marked: bool,
+    is_over: bool,
+}
+
+/// Who refreshes a value in the background.
+pub(super) enum Behind {
+    /// A task of this caller's.
+    Mine(Attempt, OwnedSemaphorePermit),
+    Others,
+    /// Nobody: too many are at it, or there is no runtime for a task.
+    Crowded,
+}
+
+impl Attempt {
+    /// The entry is another one now, or gone.
+    fn end(mut self) {
+        self.is_over = true;
+        self.inner.refreshes.wake(self.stamp);
+    }
+
+    /// Nobody in this process tries for so long.
+    fn rest(mut self, life: Duration) {
+        self.is_over = true;
+        self.inner.refreshes.rest(self.stamp, life);
+    }
+
+    /// The load failed: nobody anywhere tries again before the throttle ends.
+    async fn fail(self, visit: &Visit<'_>) {
+        let (stamp, throttle) = (self.stamp, self.throttle);
+        visit.metrics.count(Event::RefreshFailed);
+        self.rest(throttle);
+        let _ = visit
+            .ask("throttle", |store| {
+                store.refresh(visit.key, stamp, throttle, Mark::Own)
+            })
+            .await;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        // What panics once will do so again; what was cancelled might have been well.
+        let pause = if std::thread::panicking() {
+            self.inner.refreshes.rest(self.stamp, self.throttle);
+            self.throttle
+        } else {
+            self.inner.refreshes.wake(self.stamp);
+            Duration::ZERO
+        };
+        if self.may_be_marked {
+            lease::mark_later(&self.inner, &self.key, self.stamp, pause);
+        }
+    }
+}
+
+impl Visit<'_> {
+    /// Whether this caller shall have the stale value refreshed in the background.
+    pub(super) fn behind<T>(&self, stale: &Stale<T>) -> Behind {
+        if !in_runtime() {
+            return Behind::Crowded;
+        }
+        let Some(attempt) = self.attempt(stale.stamp) else {
+            return Behind::Others;
+        };
+        match Arc::clone(&self.inner.refreshes.background).try_acquire_owned() {
+            Ok(permit) => Behind::Mine(attempt, permit),
+            Err(_) => {
+                self.metrics.count(Event::RefreshCrowded);
+                Behind::Crowded
+            }
+        }
+    }
+
+    /// The right to refresh, unless somebody else in this process is at it.
+    fn attempt(&self, stamp: Stamp) -> Option<Attempt> {
+        let inner = self.inner.this.upgrade()?;
+        let config = &inner.config;
+        if !inner.refreshes.begin(stamp, config.load_deadline) {
+            return None;
+        }
+        Some(Attempt {
+            key: self.key.clone(),
+            stamp,
+            throttle: LONGEST_THROTTLE.min(self.grace / 10),
+            may_be_marked: false,
+            is_over: false,
+            inner,
+        })
+    }
+
+    /// Answers with the stale value.
+    pub(super) fn serve<T>(&self, stale: Stale<T>) -> T {
+        let now = Instant::now();
+        self.metrics.count_at(Event::HitStale, now.into_std());
+        self.metrics.time(Timer::Hit, now - self.started);
+        stale.output
+    }
+
+    /// Refreshes in the caller's own time, if it is the one: it gets what its body returned, and all others the stale value. So
+    /// does it where its body failed.
+    pub(super) async fn refresh<O: Outcome>(
+        &self,
+        stale: Stale<O::Output>,
+        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> Refreshed<O::Output>
+    where
+        O::Value: CacheValue,
+    {
+        if !in_runtime() {
+            return Refreshed::Gone;
+        }
+        let Some(attempt) = self.attempt(stale.stamp) else {
+            return Refreshed::Answer(self.serve(stale));
+        };
+        let attempt = match self.mark(attempt).await {
+            Marked::Mine(attempt) => attempt,
+            Marked::Others => return Refreshed::Answer(self.serve(stale)),
+            Marked::Gone => {
+                self.metrics.count(Event::MissStale);
+                return Refreshed::Gone;
+            }
+        };
+        let hold = Hold::Refresh(attempt.stamp);
+        let (output, cost) = self
+            .timed_load::<O>(Some(hold), || self.metrics.count(Event::LoadOverdue), body)
+            .await;
+        if O::returned(&output).is_none() {
+            attempt.fail(self).await;
+            return Refreshed::Answer(self.serve(stale));
+        }
+        self.metrics.count(Event::MissStale);
+        let fresh = self.fresh::<O>(&output, rules, cost);
+        self.put_in_place(attempt, fresh).await;
+        Refreshed::Answer(output)
+    }
+
+    /// Refreshes where nobody waits. What takes longer than the deadline has failed.
+    async fn refresh_behind<O: Outcome>(
+        &self,
+        attempt: Attempt,
+        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) where
+        O::Value: CacheValue,
+    {
+        let Marked::Mine(attempt) = self.mark(attempt).await else {
+            return;
+        };
+        let hold = Hold::Refresh(attempt.stamp);
+        let loaded = self.load_in_time::<O>(hold, body).await;
+        if loaded.is_none() {
+            self.metrics.count(Event::LoadOverdue);
+        }
+        let loaded = loaded.filter(|(output, _)| O::returned(output).is_some());
+        match loaded.map(|(output, cost)| self.fresh::<O>(&output, rules, cost)) {
+            Some(fresh) => self.put_in_place(attempt, fresh).await,
+            None => attempt.fail(self).await,
+        }
+    }
+
+    /// Asks the store whether anybody in another process refreshes.
+    async fn mark(&self, mut attempt: Attempt) -> Marked {
+        let stamp = attempt.stamp;
+        attempt.may_be_marked = true;
+        let life = self.inner.config.lease;
+        let marked = self
+            .ask("refresh", |store| {
+                store.refresh(self.key, stamp, life, Mark::Claim)
+            })
+            .await;
+        match marked {
+            Ok(Refreshing::Marked) => {
+                self.metrics.count(Event::Refresh);
+                return Marked::Mine(attempt);
+            }
+            Ok(Refreshing::Gone) => {
+                attempt.end();
+                return Marked::Gone;
+            }
+            Ok(Refreshing::Held(life)) => attempt.rest(life),
+            // A store that does not answer this would not take the value either.
+            Err(_) => attempt.rest(life),
+        }
+        Marked::Others
+    }
+
+    /// Puts what was loaded in place of the stale entry, if that still stands. What may not be stored still says that the
+    /// stale value is not true any more.
+    async fn put_in_place(&self, attempt: Attempt, fresh: Option<Fresh>) {
+        match fresh {
+            Some(fresh) => self.fill(attempt.stamp, &fresh).await,
+            None => {
+                let _ = self
+                    .ask("delete stale", |store| {
+                        store.delete_if(self.key, &attempt.stamp)
+                    })
+                    .await;
+            }
+        }
+        attempt.end();
+    }
+
+    /// Like `timed_load`, but gives up at the deadline.
+    async fn load_in_time<O: Outcome>(
+        &self,
+        hold: Hold,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> Option<(O::Output, Duration)> {
+        tokio::select! {
+            biased;
+            loaded = self.timed_load::<O>(None, || {}, body) => Some(loaded),
+            () = self.keep(hold) => None,
+        }
+    }
+}
+
+/// Who has the mark of a refresh.
+enum Marked {
+    Mine(Attempt),
+    Others,
+    Gone,
+}
+
+/// Runs a refresh in a task of its own.
+pub(super) fn spawn<O>(
+    attempt: Attempt,
+    permit: OwnedSemaphorePermit,
+    plan: Plan,
+    rules: Rules<
+        impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
+        impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
+    >,
+    body: impl Future<Output = O::Output> + Send + 'static,
+) where
+    O: Outcome<Output: Send, Value: CacheValue> + 'static,
+{
+    tokio::spawn(async move {
+        let _permit = permit;
+        let inner = Arc::clone(&attempt.inner);
+        if let Some(visit) = Visit::new(&inner, &plan) {
+            visit.refresh_behind::<O>(attempt, &rules, pin!(body)).await;
+        }
+    });
+}
