@@ -52,6 +52,7 @@
 //!
 //! ```text
 //!  call ─► key ─► Redis GET ──value──────────────────────────► value
+//!                   │    └───stale, within its grace─────────► value; one caller of all refreshes it
 //!                   │ absent (or Redis is known to be down)
 //!                   ▼
 //!                flight        one loader per key in the process; those who wait share its encoded result

@@ -167,12 +167,48 @@ async fn what_was_found_before_a_caller_came_is_not_given_to_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_a_load_is_too_old_one_who_waits_begins_another_and_the_rest_wait_for_that() {
+    let (flights, _) = flights();
+    let hung = lead(&flights);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let (first, second) = (wait(&flights), wait(&flights));
+
+    let Arrival::Lead(mut relief) = first.arrival().await else {
+        panic!("the first who waits begins another")
+    };
+    relief.land(Arc::from(*b"entry"));
+
+    assert!(relief.is_relief());
+    assert!(!hung.abandon(), "that is known already");
+    assert!(matches!(second.arrival().await, Arrival::Landed(_)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_waits_longer_than_the_deadline_of_a_load() {
     let (flights, _) = flights();
     let _hung = lead(&flights);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let came = Instant::now();
+    let (first, second) = (wait(&flights), wait(&flights));
+    let Arrival::Lead(_hung_as_well) = first.arrival().await else {
+        panic!("the first who waits begins another")
+    };
 
-    let arrival = wait(&flights).arrival().await;
+    let arrival = second.arrival().await;
 
     assert!(matches!(arrival, Arrival::Alone));
-    let _next = lead(&flights);
+    assert_eq!(came.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_is_given_up_as_too_old_keeps_nobody_from_loading() {
+    let (flights, _) = flights();
+    let hung = lead(&flights);
+
+    assert!(hung.abandon());
+
+    let next = lead(&flights);
+    assert!(!next.is_relief(), "it was said already");
+    drop(hung);
+    assert_eq!(flights.len(), 1);
 }
