@@ -128,7 +128,10 @@ async fn judge() -> Result<ExitCode> {
     let mut figures = Figures::default();
     for (name, list) in [("hot", "loads"), ("hot behind", "loads behind")] {
         let runs = results(&mut connection, name).await?;
-        let (loads, calls) = (times(&mut connection, list).await?.len(), sum(&runs, |run| run.calls));
+        let (loads, calls) = (
+            times(&mut connection, list).await?.len(),
+            sum(&runs, |run| run.calls),
+        );
         let fills = sum(&runs, |run| run.fills);
         let most = 1 + RUN.as_millis() / (Duration::from_secs(1) + BODY).as_millis();
         let worst = runs.iter().map(|run| run.p99).fold(0.0, f64::max);

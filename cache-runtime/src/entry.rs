@@ -292,10 +292,10 @@ pub(crate) fn with_life(
     Some((seen, seal(bytes)))
 }
 
-/// Until when somebody refreshes an entry, in milliseconds since 1970.
-pub(crate) fn refreshed_until(bytes: &[u8]) -> u64 {
-    let mark = bytes.get(REFRESH_AT..).and_then(<[u8]>::first_chunk);
-    mark.map_or(0, |mark| u64::from_le_bytes(*mark))
+/// Until when somebody refreshes an entry, in milliseconds since 1970; [`None`] where it is too short to be one.
+pub(crate) fn refreshed_until(bytes: &[u8]) -> Option<u64> {
+    let mark = bytes.get(REFRESH_AT..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*mark))
 }
 
 /// The same entry, refreshed until then.

@@ -217,7 +217,7 @@ mod tests {
         let config: Config = from_value(json!({
             "default_ttl": "30m", "command_timeout": 0.25, "pool_idle": 60, "max_value": "2MiB", "mask_keys": true,
             "disabled": ["event:*", "a,b"],
-            "policies": { "events": { "ttl": "10m", "none_ttl": 5 } },
+            "policies": { "events": { "ttl": "10m", "grace": "1h", "none_ttl": 5 } },
         }))
         .expect("valid");
 
@@ -228,6 +228,7 @@ mod tests {
         assert_eq!(config.disabled, ["event:*", "a,b"]);
         let policy = Policy::default()
             .ttl(Duration::from_secs(600))
+            .grace(Duration::from_secs(3600))
             .none_ttl(Duration::from_secs(5));
         assert_eq!(config.policies.get("events"), Some(&policy));
     }

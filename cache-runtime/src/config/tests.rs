@@ -23,6 +23,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         prefix,
         client_name,
         default_ttl,
+        ttl_jitter,
         disabled,
         pool_min,
         pool_max,
@@ -35,6 +36,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         lease,
         lease_wait,
         load_deadline,
+        max_refreshes,
         fence_ttl,
         max_value,
         compress_above,
@@ -49,6 +51,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         ("prefix", prefix),
         ("client_name", client_name),
         ("default_ttl", time(default_ttl)),
+        ("ttl_jitter", format!("{ttl_jitter}%")),
         ("disabled", disabled.join(",")),
         ("pool_min", pool_min.to_string()),
         ("pool_max", pool_max.to_string()),
@@ -64,6 +67,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         ("lease", time(lease)),
         ("lease_wait", time(lease_wait)),
         ("load_deadline", time(load_deadline)),
+        ("max_refreshes", max_refreshes.to_string()),
         ("fence_ttl", time(fence_ttl)),
         ("max_value", text::show_bytes(max_value)),
         ("compress_above", text::show_bytes(compress_above)),
@@ -97,6 +101,7 @@ fn every_problem_is_told_at_once_by_its_option() {
         .default_ttl(Duration::MAX)
         .disabled(["event:*", "session:*", ""])
         .database(-1)
+        .ttl_jitter(51)
         .policy("events", Policy::default().none_ttl(Duration::ZERO));
 
     let problem = problem_of(config);
@@ -114,13 +119,14 @@ fn every_problem_is_told_at_once_by_its_option() {
         "disabled: found `event:*,session:*,`",
         "database: found `-1`",
         "policies.events.none_ttl: found `0s`",
+        "ttl_jitter: found `51%`, allowed: a whole percentage such as `0%`, up to 50%",
     ] {
         assert!(
             problem.contains(&format!("\n  {line}")),
             "{line}\nis not in: {problem}"
         );
     }
-    assert_eq!(problem.lines().count(), 13, "{problem}");
+    assert_eq!(problem.lines().count(), 14, "{problem}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn the_bytes_stand_where_every_reader_expects_them() {
 
     let bytes = entry.as_bytes();
 
-    assert_eq!(bytes[..8], [0xca, 0xce, 0x45, 1, 1, 0, 0, 0]);
+    assert_eq!(bytes[..8], [0xca, 0xce, 0x45, 2, 1, 0, 0, 0]);
     assert_eq!(bytes[16..24], key.hash().to_le_bytes());
     assert_eq!(bytes[24..32], 7_u64.to_le_bytes());
     assert_eq!(bytes[32..40], 3_u64.to_le_bytes());
@@ -82,13 +82,35 @@ fn the_bytes_stand_where_every_reader_expects_them() {
 }
 
 #[test]
-fn a_value_is_stale_when_its_fresh_life_is_over() {
+fn a_value_is_stale_when_its_fresh_life_is_over_and_expired_when_its_grace_is() {
+    let key = key("event:42");
+    let (grace, end) = (10_000, NOW + 60_000);
+    let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
+    let at = |now: u64| match read::<Event>(entry.as_bytes(), &key, SHAPE, now - grace) {
+        Read::Value(_, meta) if meta.stamp == entry.stamp() => Some(meta.is_stale(now)),
+        Read::Expired => None,
+        other => panic!("{other:?}"),
+    };
+
+    assert_eq!(at(end - 1), Some(false));
+    assert_eq!(at(end), Some(true));
+    assert_eq!(at(end + grace - 1), Some(true));
+    assert_eq!(at(end + grace), None);
+}
+
+#[test]
+fn an_entry_reads_the_same_whoever_refreshes_it() {
     let key = key("event:42");
     let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
 
-    let read = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW + 60_000);
+    let marked = with_refresh(entry.as_bytes(), u64::MAX - 1);
 
-    assert!(matches!(read, Read::Stale(meta) if meta.stamp == entry.stamp()));
+    assert_eq!(refreshed_until(entry.as_bytes()), Some(0));
+    assert_eq!(refreshed_until(&marked), Some(u64::MAX - 1));
+    assert_eq!(
+        read::<Event>(&marked, &key, SHAPE, NOW),
+        read::<Event>(entry.as_bytes(), &key, SHAPE, NOW)
+    );
 }
 
 #[test]
@@ -350,11 +372,13 @@ proptest! {
         if cuts {
             bytes.truncate(cut.index(bytes.len()));
         }
-        prop_assume!(bytes != entry);
+        // Who refreshes it is not what it says.
+        let without_mark = |bytes: &[u8]| with_refresh(bytes, 0);
+        prop_assume!(without_mark(&bytes) != without_mark(&entry));
 
         let read = read::<Event>(&bytes, &key("event:42"), SHAPE, NOW);
 
-        prop_assert!(!matches!(read, Read::Value(..) | Read::None(_) | Read::Stale(_)), "{:?}", read);
+        prop_assert!(!matches!(read, Read::Value(..) | Read::None(_) | Read::Expired), "{:?}", read);
     }
 
     #[test]
@@ -365,7 +389,7 @@ proptest! {
         let changed = read::<Event>(&entry, &key("event:42"), shape, NOW);
 
         prop_assert_eq!(foreign, Read::Unreadable(Unreadable::OtherKey));
-        prop_assert!(!matches!(changed, Read::Value(..) | Read::None(_) | Read::Stale(_)));
+        prop_assert!(!matches!(changed, Read::Value(..) | Read::None(_) | Read::Expired));
     }
 
     #[test]

@@ -29,6 +29,7 @@ macro_rules! on_every_store {
 mod batches;
 mod entries;
 mod only_redis;
+mod refreshes;
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -70,6 +71,12 @@ impl Subject {
 
     async fn get(&self, key: &Key) -> Option<Vec<u8>> {
         self.store.get(key, 0).await.unwrap()
+    }
+
+    /// Puts a fence under `key` and answers how many writers it stands for.
+    async fn fence(&self, key: &Key, stamp: &[u8; 8]) -> u32 {
+        let fences = [(key.clone(), fence(stamp))];
+        self.store.fence(&fences, LIFE).await.unwrap()[0]
     }
 
     async fn keys(&self, glob: &str) -> Vec<String> {
@@ -130,7 +137,7 @@ fn pattern(glob: &str) -> Pattern {
 }
 
 /// How every entry begins, and what it is: see the table in `entry.rs`.
-const MAGIC: [u8; 4] = [0xCA, 0xCE, b'E', 1];
+const MAGIC: [u8; 4] = [0xCA, 0xCE, b'E', 2];
 const KIND_LEASE: u8 = 3;
 const KIND_FENCE: u8 = 4;
 

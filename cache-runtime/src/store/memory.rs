@@ -209,7 +209,9 @@ impl Store for MemoryStore {
             else {
                 return Refreshing::Gone;
             };
-            let held = entry::refreshed_until(&slot.entry);
+            let Some(held) = entry::refreshed_until(&slot.entry) else {
+                return Refreshing::Gone;
+            };
             if mark == Mark::Claim && held > now {
                 return Refreshing::Held(Duration::from_millis(held - now));
             }

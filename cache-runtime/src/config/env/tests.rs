@@ -134,6 +134,7 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_PREFIX", "app:"),
         ("CACHE_CLIENT_NAME", "tickets"),
         ("CACHE_DEFAULT_TTL", "2h"),
+        ("CACHE_TTL_JITTER", "10%"),
         ("CACHE_DISABLED", "event:*,user:?"),
         ("CACHE_POOL_MIN", "2"),
         ("CACHE_POOL_MAX", "9"),
@@ -146,6 +147,7 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_LEASE", "5s"),
         ("CACHE_LEASE_WAIT", "0s"),
         ("CACHE_LOAD_DEADLINE", "20s"),
+        ("CACHE_MAX_REFRESHES", "0"),
         ("CACHE_FENCE_TTL", "4s"),
         ("CACHE_MAX_VALUE", "2MiB"),
         ("CACHE_COMPRESS_ABOVE", "4KiB"),
@@ -195,11 +197,13 @@ fn numbers_without_a_unit_are_seconds_and_bytes() {
 fn policies_are_named_by_their_variables() {
     let config = read(&[
         ("CACHE_POLICY_HOT_EVENTS_TTL", "10m"),
+        ("CACHE_POLICY_HOT_EVENTS_GRACE", "1h"),
         ("CACHE_POLICY_HOT_EVENTS_NONE_TTL", "5"),
     ]);
 
     let policy = Policy::default()
         .ttl(Duration::from_secs(600))
+        .grace(Duration::from_secs(3600))
         .none_ttl(Duration::from_secs(5));
     assert_eq!(
         config.policies.into_iter().collect::<Vec<_>>(),

@@ -1,6 +1,6 @@
 //! Many keys at a time, by name or by pattern.
 
-use super::{KIND_LEASE, LIFE, Subject, entry, fence, key, memory, redis};
+use super::{KIND_LEASE, LIFE, Subject, entry, key, memory, redis};
 use crate::key::Key;
 
 on_every_store! {
@@ -138,11 +138,7 @@ async fn keys_lists_each_name_once_without_leases_and_fences(subject: Subject) {
         .lease(&key("lease"), &entry(KIND_LEASE, b"stamp--1"), LIFE)
         .await
         .unwrap();
-    subject
-        .store
-        .fence(&key("fence"), &fence(b"stamp--1"), LIFE)
-        .await
-        .unwrap();
+    subject.fence(&key("fence"), b"stamp--1").await;
 
     assert_eq!(
         subject.keys("*").await,

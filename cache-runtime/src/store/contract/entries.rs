@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{KIND_LEASE, LIFE, Subject, at_once, entry, fence, key, memory, redis};
 use crate::entry::FENCE_COUNT_AT;
 use crate::error::ErrorKind;
+use crate::store::Replaced;
 
 on_every_store! {
     an_absent_key_answers_as_absent_everywhere
@@ -34,11 +35,12 @@ async fn an_absent_key_answers_as_absent_everywhere(subject: Subject) {
         [None]
     );
     assert!(!store.renew(&key, *b"stamp--1", LIFE).await.unwrap());
-    assert!(
-        !store
+    assert_ne!(
+        store
             .replace(&key, *b"stamp--1", b"entry", LIFE)
             .await
-            .unwrap()
+            .unwrap(),
+        Replaced::Done
     );
     assert!(!store.delete_if(&key, b"stamp--1").await.unwrap());
     assert!(!store.delete_if(&key, b"").await.unwrap());
@@ -72,12 +74,13 @@ async fn values_of_a_mebibyte_survive(subject: Subject) {
 
     subject.store.set(&key("a"), &old, LIFE).await.unwrap();
     assert_eq!(subject.get(&key("a")).await.as_deref(), Some(&*old));
-    assert!(
+    assert_eq!(
         subject
             .store
             .replace(&key("a"), *b"stamp--1", &new, LIFE)
             .await
-            .unwrap()
+            .unwrap(),
+        Replaced::Done
     );
 
     assert_eq!(
@@ -141,26 +144,29 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
         .await
         .unwrap();
 
-    assert!(
-        !subject
+    assert_ne!(
+        subject
             .store
             .replace(&key("a"), *b"another1", &value, LIFE)
             .await
-            .unwrap()
+            .unwrap(),
+        Replaced::Done
     );
-    assert!(
+    assert_eq!(
         subject
             .store
             .replace(&key("a"), *b"stamp--1", &value, LIFE)
             .await
-            .unwrap()
+            .unwrap(),
+        Replaced::Done
     );
-    assert!(
-        !subject
+    assert_ne!(
+        subject
             .store
             .replace(&key("a"), *b"stamp--1", b"late", LIFE)
             .await
-            .unwrap()
+            .unwrap(),
+        Replaced::Done
     );
 
     assert_eq!(subject.get(&key("a")).await, Some(value));
@@ -188,7 +194,8 @@ async fn of_many_who_replace_the_same_entry_one_wins(subject: Subject) {
             .unwrap()
     });
 
-    assert_eq!(winners.await.into_iter().filter(|won| *won).count(), 1);
+    let winners = winners.await.into_iter();
+    assert_eq!(winners.filter(|won| *won == Replaced::Done).count(), 1);
 }
 
 async fn an_eviction_defeats_a_fill(subject: Subject) {
@@ -200,12 +207,13 @@ async fn an_eviction_defeats_a_fill(subject: Subject) {
 
     assert_eq!(subject.store.delete(&[key("a")]).await.unwrap(), 1);
 
-    assert!(
-        !subject
+    assert_ne!(
+        subject
             .store
             .replace(&key("a"), *b"stamp--1", b"stale", LIFE)
             .await
-            .unwrap()
+            .unwrap(),
+        Replaced::Done
     );
     assert_eq!(subject.get(&key("a")).await, None);
 }
@@ -261,35 +269,14 @@ async fn fences_count_the_puts_they_stand_for(subject: Subject) {
         .await
         .unwrap();
 
-    assert_eq!(
-        subject
-            .store
-            .fence(&key("a"), &fence(b"stamp--1"), LIFE)
-            .await
-            .unwrap(),
-        1
-    );
-    assert_eq!(
-        subject
-            .store
-            .fence(&key("a"), &fence(b"stamp--2"), LIFE)
-            .await
-            .unwrap(),
-        2
-    );
+    assert_eq!(subject.fence(&key("a"), b"stamp--1").await, 1);
+    assert_eq!(subject.fence(&key("a"), b"stamp--2").await, 2);
 
     let standing = subject.get(&key("a")).await.unwrap();
     let mut expected = fence(b"stamp--2");
     expected[FENCE_COUNT_AT] = 2;
     assert_eq!(standing, expected);
-    assert_eq!(
-        subject
-            .store
-            .fence(&key("fresh"), &fence(b"stamp--1"), LIFE)
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(subject.fence(&key("fresh"), b"stamp--1").await, 1);
     assert!(
         subject
             .store
@@ -302,7 +289,10 @@ async fn fences_count_the_puts_they_stand_for(subject: Subject) {
 
 async fn of_many_fences_at_once_each_gets_its_own_count(subject: Subject) {
     let counts = at_once(&subject, |store, stamp| async move {
-        store.fence(&key("a"), &fence(&stamp), LIFE).await.unwrap()
+        store
+            .fence(&[(key("a"), fence(&stamp))], LIFE)
+            .await
+            .unwrap()[0]
     });
 
     let mut counts = counts.await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{LIFE, ask, fence, key, redis};
 use crate::error::ErrorKind;
+use crate::store::Mark;
 
 #[tokio::test]
 async fn what_is_no_string_is_foreign_and_can_be_deleted() {
@@ -26,7 +27,12 @@ async fn what_is_no_string_is_foreign_and_can_be_deleted() {
             .unwrap_err()
             .kind(),
         store
-            .fence(&key, &fence(b"stamp--1"), LIFE)
+            .refresh(&key, *b"stamp--1", LIFE, Mark::Claim)
+            .await
+            .unwrap_err()
+            .kind(),
+        store
+            .fence(&[(key.clone(), fence(b"stamp--1"))], LIFE)
             .await
             .unwrap_err()
             .kind(),
@@ -39,7 +45,7 @@ async fn what_is_no_string_is_foreign_and_can_be_deleted() {
         store.ttl(&key).await.unwrap_err().kind(),
     ];
 
-    assert_eq!(kinds, [ErrorKind::Foreign; 8]);
+    assert_eq!(kinds, [ErrorKind::Foreign; 9]);
     assert_eq!(
         ask::<Vec<String>>(server, &["LRANGE", "dev_list", "0", "-1"]),
         ["mine"]
@@ -54,27 +60,30 @@ async fn what_is_no_string_is_foreign_and_can_be_deleted() {
 }
 
 #[tokio::test]
+async fn of_many_fences_each_is_placed_once_also_by_a_server_that_forgot_the_script() {
+    let subject = redis().await;
+    let server = subject.server.as_ref().unwrap();
+    let fences: Vec<_> = (0..1_200)
+        .map(|n| (key(&format!("k{n}")), fence(b"stamp--1")))
+        .collect();
+    subject.fence(&key("k7"), b"stamp--0").await;
+    let () = ask(server, &["SCRIPT", "FLUSH"]);
+
+    let counts = subject.store.fence(&fences, LIFE).await.unwrap();
+
+    let expected: Vec<_> = (0..1_200).map(|n| if n == 7 { 2 } else { 1 }).collect();
+    assert_eq!(counts, expected);
+    assert_eq!(ask::<u32>(server, &["DBSIZE"]), 1_200);
+}
+
+#[tokio::test]
 async fn scripts_come_back_when_the_server_forgot_them() {
     let subject = redis().await;
-    assert_eq!(
-        subject
-            .store
-            .fence(&key("a"), &fence(b"stamp--1"), LIFE)
-            .await
-            .unwrap(),
-        1
-    );
+    assert_eq!(subject.fence(&key("a"), b"stamp--1").await, 1);
 
     let () = ask(subject.server.as_ref().unwrap(), &["SCRIPT", "FLUSH"]);
 
-    assert_eq!(
-        subject
-            .store
-            .fence(&key("a"), &fence(b"stamp--2"), LIFE)
-            .await
-            .unwrap(),
-        2
-    );
+    assert_eq!(subject.fence(&key("a"), b"stamp--2").await, 2);
 }
 
 #[tokio::test]
