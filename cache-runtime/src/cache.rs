@@ -22,6 +22,8 @@ mod loading;
 mod refresh;
 mod removal;
 mod report;
+#[cfg(test)]
+mod schedules;
 mod stored;
 mod switches;
 mod visit;

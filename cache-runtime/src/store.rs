@@ -4,6 +4,8 @@ pub(crate) mod backoff;
 mod connection;
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub(crate) mod gate;
 pub(crate) mod guard;
 mod keeper;
 pub(crate) mod memory;
@@ -11,7 +13,7 @@ mod pool;
 pub(crate) mod redis;
 mod reply;
 #[cfg(test)]
-mod support;
+pub(crate) mod support;
 mod topology;
 
 use std::fmt::Debug;

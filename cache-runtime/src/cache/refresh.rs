@@ -46,6 +46,8 @@ pub(super) struct Refreshes {
     /// Until when nobody here asks to refresh an entry. A new entry has a new stamp, and is asked for at once.
     resting: Mutex<HashMap<Stamp, Instant>>,
     background: Arc<Semaphore>,
+    #[cfg(test)]
+    most_in_background: usize,
 }
 
 impl Refreshes {
@@ -53,7 +55,15 @@ impl Refreshes {
         Self {
             resting: Mutex::default(),
             background: Arc::new(Semaphore::new(most_in_background)),
+            #[cfg(test)]
+            most_in_background,
         }
+    }
+
+    /// How many refreshes run in the background.
+    #[cfg(test)]
+    pub(super) fn in_background(&self) -> usize {
+        self.most_in_background - self.background.available_permits()
     }
 
     /// Whether this caller may try: nobody in this process is at it, or has lately found out that it is of no use.

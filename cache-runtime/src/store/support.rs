@@ -19,12 +19,12 @@ pub(super) fn server_with(arguments: &[&str]) -> RedisServer {
         .unwrap()
 }
 
-pub(super) fn server() -> RedisServer {
+pub(crate) fn server() -> RedisServer {
     server_with(&[])
 }
 
 /// How to reach `server`. Machines that build and test at once answer late.
-pub(super) fn config(server: &RedisServer) -> Config {
+pub(crate) fn config(server: &RedisServer) -> Config {
     Config {
         command_timeout: Duration::from_secs(2),
         ..server.config()

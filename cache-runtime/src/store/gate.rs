@@ -1,0 +1,162 @@
+//! A store that stops where a test wants it to: before an operation is sent, or between what it did and its answer.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+
+use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
+use crate::error::Error;
+use crate::key::{Key, Pattern};
+use crate::metrics::PoolStats;
+
+/// Counts the points that whoever runs comes by, and stops one at the point that the test has named.
+#[derive(Clone, Default)]
+pub(crate) struct Gate {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// How many points are still to be passed; [`None`] where nobody is stopped.
+    left: Mutex<Option<usize>>,
+    reached: Notify,
+    open: Semaphore,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            left: Mutex::default(),
+            reached: Notify::new(),
+            open: Semaphore::new(0),
+        }
+    }
+}
+
+impl Gate {
+    /// Stops the next one who comes by after `points` others.
+    pub(crate) fn stop_after(&self, points: usize) {
+        *self.left() = Some(points);
+    }
+
+    /// Stops nobody any more.
+    pub(crate) fn disarm(&self) {
+        *self.left() = None;
+    }
+
+    /// Waits until somebody stands here.
+    pub(crate) async fn reached(&self) {
+        self.shared.reached.notified().await;
+    }
+
+    /// Lets him go on.
+    pub(crate) fn open(&self) {
+        self.shared.open.add_permits(1);
+    }
+
+    /// A point at which one may be stopped.
+    pub(crate) async fn point(&self) {
+        if self.is_here() {
+            self.shared.reached.notify_one();
+            if let Ok(permit) = self.shared.open.acquire().await {
+                permit.forget();
+            }
+        }
+    }
+
+    fn is_here(&self) -> bool {
+        let mut left = self.left();
+        match *left {
+            None => false,
+            Some(0) => {
+                *left = None;
+                true
+            }
+            Some(more) => {
+                *left = Some(more - 1);
+                false
+            }
+        }
+    }
+
+    fn left(&self) -> std::sync::MutexGuard<'_, Option<usize>> {
+        self.shared
+            .left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Any store, with a point before and a point behind each of its operations.
+pub(crate) struct Gated {
+    store: Arc<dyn Store>,
+    gate: Gate,
+}
+
+impl Gated {
+    pub(crate) fn new(store: Arc<dyn Store>, gate: Gate) -> Self {
+        Self { store, gate }
+    }
+
+    fn between<'a, T: Send + 'a>(
+        &'a self,
+        operation: BoxFuture<'a, Result<T, Error>>,
+    ) -> BoxFuture<'a, Result<T, Error>> {
+        Box::pin(async move {
+            self.gate.point().await;
+            let answer = operation.await;
+            self.gate.point().await;
+            answer
+        })
+    }
+}
+
+impl fmt::Debug for Gated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gated").field(&self.store).finish()
+    }
+}
+
+macro_rules! gated {
+    ($($name:ident($($argument:ident: $given:ty),*) -> $answer:ty;)*) => {
+        $(fn $name<'a>(&'a self, $($argument: $given),*) -> BoxFuture<'a, Result<$answer, Error>> {
+            self.between(self.store.$name($($argument),*))
+        })*
+    };
+}
+
+impl Store for Gated {
+    gated! {
+        get(key: &'a Key, expected: usize) -> Option<Vec<u8>>;
+        get_many(keys: &'a [Key]) -> Vec<Option<Vec<u8>>>;
+        lease(key: &'a Key, lease: &'a [u8], life: Duration) -> Option<Vec<u8>>;
+        renew(key: &'a Key, stamp: [u8; 8], life: Duration) -> bool;
+        replace(key: &'a Key, stamp: [u8; 8], entry: &'a [u8], life: Duration) -> Replaced;
+        refresh(key: &'a Key, stamp: [u8; 8], life: Duration, mark: Mark) -> Refreshing;
+        fence(fences: &'a [(Key, Vec<u8>)], life: Duration) -> Vec<u32>;
+        set(key: &'a Key, entry: &'a [u8], life: Duration) -> ();
+        set_many(entries: &'a [(Key, Vec<u8>)], life: Duration) -> ();
+        delete(keys: &'a [Key]) -> u64;
+        delete_if(key: &'a Key, stamp: &'a [u8]) -> bool;
+        delete_slice(pattern: &'a Pattern, cursor: u64) -> (u64, u64);
+        key_slice(pattern: &'a Pattern, cursor: u64) -> (u64, Vec<String>);
+        ttl(key: &'a Key) -> Option<Duration>;
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.store.probe()
+    }
+
+    fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
+        self.store.server()
+    }
+
+    fn pool(&self) -> Option<PoolStats> {
+        self.store.pool()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.store.close()
+    }
+}
