@@ -1,0 +1,279 @@
+//! Visits every state that a model can reach, by every interleaving of its actors' steps, and keeps the shortest way to the
+//! first that is wrong.
+//!
+//! Breadth first: all states that one step leads to, then all that two lead to, until there is none that is new.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{self, Debug, Display};
+use std::hash::Hash;
+
+/// Actors and what they share. A step of an actor is what nobody can come between: one command to Redis, one script, one
+/// read of the database, one commit.
+pub(crate) trait Model {
+    type State: Clone + Debug + Eq + Hash;
+
+    fn start(&self) -> Self::State;
+
+    /// Every step that anybody can take next.
+    fn steps(&self, state: &Self::State, steps: &mut Steps<Self::State>);
+
+    /// What must not be, at any moment.
+    fn wrong(&self, state: &Self::State) -> Option<Wrong>;
+
+    /// What must not be where nobody has anything left to do.
+    fn wrong_at_rest(&self, state: &Self::State) -> Option<Wrong>;
+}
+
+/// What a model can do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// Redis holds a value that is older than an eviction which was acknowledged.
+    StaleEntry,
+    /// A call returned a value that is older than an eviction which had been acknowledged before the call began.
+    StaleAnswer,
+    /// Everybody is through, and Redis holds another value than the database.
+    StaleAtRest,
+    /// An actor waits for what will never come.
+    Stuck,
+}
+
+/// Who takes a step. Those of the clock and of the network may come at any time, or never: a state in which only they could
+/// go on is at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    Reader(u8),
+    Writer(u8),
+    Keeper,
+    Clock,
+    Network,
+}
+
+/// The steps that lead out of one state.
+#[derive(Debug)]
+pub(crate) struct Steps<S>(Vec<(Step, S)>);
+
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    who: Who,
+    what: &'static str,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Explored {
+    states: usize,
+    /// How many steps of each name there were.
+    steps: BTreeMap<&'static str, usize>,
+    violation: Option<Violation>,
+}
+
+#[derive(Debug)]
+struct Violation {
+    wrong: Wrong,
+    trace: Vec<Step>,
+    state: String,
+}
+
+impl<S> Steps<S> {
+    pub(crate) fn add(&mut self, who: Who, what: &'static str, next: S) {
+        self.0.push((Step { who, what }, next));
+    }
+}
+
+pub(crate) fn explore<M: Model>(model: &M) -> Explored {
+    let mut seen: HashMap<M::State, usize> = HashMap::new();
+    // The states in the order in which they were found, each with the step that led there and the state it came from.
+    let mut found: Vec<(M::State, Option<(usize, Step)>)> = Vec::new();
+    let mut explored = Explored {
+        states: 0,
+        steps: BTreeMap::new(),
+        violation: None,
+    };
+
+    seen.insert(model.start(), 0);
+    found.push((model.start(), None));
+    let mut next = 0;
+    while next < found.len() {
+        let state = found[next].0.clone();
+        let mut steps = Steps(Vec::new());
+        model.steps(&state, &mut steps);
+
+        let is_at_rest = steps.0.iter().all(|(step, _)| step.who.is_outside());
+        let wrong = model
+            .wrong(&state)
+            .or_else(|| is_at_rest.then(|| model.wrong_at_rest(&state)).flatten());
+        if let Some(wrong) = wrong {
+            explored.violation = Some(Violation {
+                wrong,
+                trace: trace(&found, next),
+                state: format!("{state:?}"),
+            });
+            break;
+        }
+
+        for (step, state) in steps.0 {
+            *explored.steps.entry(step.what).or_default() += 1;
+            if !seen.contains_key(&state) {
+                seen.insert(state.clone(), found.len());
+                found.push((state, Some((next, step))));
+            }
+        }
+        next += 1;
+    }
+    explored.states = found.len();
+    explored
+}
+
+/// The way from the start to a state.
+fn trace<S>(found: &[(S, Option<(usize, Step)>)], to: usize) -> Vec<Step> {
+    let mut trace = Vec::new();
+    let mut at = to;
+    while let Some((before, step)) = found[at].1 {
+        trace.push(step);
+        at = before;
+    }
+    trace.reverse();
+    trace
+}
+
+impl Explored {
+    /// Nothing is wrong anywhere; there were at least so many states, and every step of `reached` was taken. A model in which
+    /// nothing happens proves nothing.
+    #[track_caller]
+    pub(crate) fn assert_holds(&self, at_least: usize, reached: &[&str]) {
+        println!("holds\n{self}");
+        if let Some(violation) = &self.violation {
+            panic!("{violation}");
+        }
+        assert!(self.states >= at_least, "only {} states", self.states);
+        for step in reached {
+            assert!(
+                self.steps.contains_key(step),
+                "never reached: {step}\n{self}"
+            );
+        }
+    }
+
+    /// The first thing wrong, by the fewest steps, is this.
+    #[track_caller]
+    pub(crate) fn assert_breaks(&self, wrong: Wrong) {
+        println!("{self}");
+        let Some(violation) = &self.violation else {
+            panic!("nothing was found wrong\n{self}");
+        };
+        println!("{violation}");
+        assert_eq!(violation.wrong, wrong, "{violation}");
+    }
+}
+
+impl Who {
+    fn is_outside(self) -> bool {
+        matches!(self, Self::Clock | Self::Network)
+    }
+}
+
+impl Display for Explored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} states", self.states)?;
+        for (step, times) in &self.steps {
+            writeln!(f, "{times:>10} × {step}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:?} after {} steps:", self.wrong, self.trace.len())?;
+        for Step { who, what } in &self.trace {
+            match who {
+                Who::Reader(index) => writeln!(f, "    reader {index}: {what}")?,
+                Who::Writer(index) => writeln!(f, "    writer {index}: {what}")?,
+                Who::Keeper => writeln!(f, "    keeper: {what}")?,
+                Who::Clock => writeln!(f, "    (clock) {what}")?,
+                Who::Network => writeln!(f, "    (network) {what}")?,
+            }
+        }
+        write!(f, "    => {}", self.state)
+    }
+}
+
+/// The explorer itself: it must find what hides in a single interleaving, and by the shortest way.
+mod tests {
+    use super::*;
+
+    /// Two that add one to what they read, without a lock.
+    struct Counter {
+        is_atomic: bool,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    struct State {
+        sum: u8,
+        /// What each has read; then that it is through.
+        read: [Option<u8>; 2],
+        done: [bool; 2],
+    }
+
+    impl Model for Counter {
+        type State = State;
+
+        fn start(&self) -> State {
+            State {
+                sum: 0,
+                read: [None; 2],
+                done: [false; 2],
+            }
+        }
+
+        fn steps(&self, state: &State, steps: &mut Steps<State>) {
+            for index in 0..2 {
+                let mut next = state.clone();
+                let who = Who::Writer(u8::try_from(index).unwrap());
+                match state.read[index] {
+                    _ if state.done[index] => {}
+                    _ if self.is_atomic => {
+                        next.sum += 1;
+                        next.done[index] = true;
+                        steps.add(who, "adds", next);
+                    }
+                    None => {
+                        next.read[index] = Some(state.sum);
+                        steps.add(who, "reads", next);
+                    }
+                    Some(read) => {
+                        next.sum = read + 1;
+                        next.done[index] = true;
+                        steps.add(who, "writes", next);
+                    }
+                }
+            }
+        }
+
+        fn wrong(&self, _: &State) -> Option<Wrong> {
+            None
+        }
+
+        fn wrong_at_rest(&self, state: &State) -> Option<Wrong> {
+            (state.sum != 2).then_some(Wrong::StaleAtRest)
+        }
+    }
+
+    #[test]
+    fn a_lost_update_is_found_by_the_shortest_way() {
+        let explored = explore(&Counter { is_atomic: false });
+
+        explored.assert_breaks(Wrong::StaleAtRest);
+        let violation = explored.violation.unwrap();
+        let steps: Vec<_> = violation.trace.iter().map(|step| step.what).collect();
+        assert_eq!(steps, ["reads", "reads", "writes", "writes"]);
+    }
+
+    #[test]
+    fn every_state_is_visited_once() {
+        let explored = explore(&Counter { is_atomic: true });
+
+        explored.assert_holds(4, &["adds"]);
+        assert_eq!(explored.states, 4);
+    }
+}
