@@ -1,0 +1,537 @@
+//! An eviction that Redis did not acknowledge is kept in the journal of its process, which neither reads nor fills what is in
+//! it, and which applies it before it uses Redis again.
+//!
+//! One process whose connection comes and goes, with readers and with writers that evict; another process that stays
+//! connected, with a reader of its own. A command that was not answered may have been carried out, may be carried out much
+//! later, or never: it is *late*, and the network carries it out or loses it whenever it likes.
+
+use crate::explorer::{Model, Steps, Who, Wrong, explore};
+use crate::reader::{Reader, Rules};
+use crate::row::{Age, Call, Clock, Entry, Row, Stamp, Version};
+
+const READERS: usize = 2;
+const WRITERS: usize = 2;
+
+/// The reader in the other process.
+const OTHER: Call = 2;
+
+#[derive(Clone, Copy, Debug)]
+struct Journaling {
+    readers: usize,
+    writers: usize,
+    /// A command may go unanswered while the connection stands.
+    times_out: bool,
+    opens: Opens,
+    blocks: Blocks,
+    forgets: Forgets,
+}
+
+/// When the process uses Redis again: as built, or as a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opens {
+    AfterTheJournal,
+    /// Twin: lets callers through and applies the journal behind them.
+    BeforeTheJournal,
+    /// Twin: begins anew, with an empty journal.
+    WithoutTheJournal,
+}
+
+/// Whether the journal keeps this process from Redis while that can be reached: as built, or as a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocks {
+    Always,
+    /// Twin.
+    OnlyWhileRedisIsAway,
+}
+
+/// What is struck out of the journal when a batch was applied: as built, or as a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forgets {
+    WhatWasNotAddedAgain,
+    /// Twin.
+    Everything,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    row: Row,
+    link: Link,
+    /// The eviction that is owed.
+    journal: Option<Owed>,
+    keeper: Keeper,
+    /// Nobody sees this: evictions up to this version have returned in this process.
+    promised_here: Version,
+    readers: [Here; READERS],
+    writers: [Evicting; WRITERS],
+    other: Reader,
+    /// What each reader sent last and was not answered.
+    late: [Option<Command>; READERS],
+    /// Whether an unanswered `DEL` is under way.
+    late_delete: bool,
+    /// Leases of this process that may stand and that nobody holds.
+    orphans: [bool; READERS],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Link {
+    Connected,
+    Fallback,
+    Recovering,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Owed {
+    /// Counts additions.
+    number: u8,
+    /// Nobody sees this: the latest version that it is owed for.
+    version: Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Keeper {
+    Idle,
+    Applying(Owed),
+    Applied(Owed),
+}
+
+/// A reader in the process with the journal. `since` is what had been promised when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Here {
+    Start,
+    /// Neither Redis was away nor the key in the journal.
+    Asking {
+        since: Version,
+    },
+    Missed {
+        since: Version,
+    },
+    Loading(Stamp),
+    LoadingAlone,
+    Loaded(Stamp, Version),
+    Done,
+    /// Returned what is older than what had been promised.
+    Deceived,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Evicting {
+    Start,
+    Written(Version),
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Command {
+    Lease(Call),
+    Fill(Call, Stamp, Version),
+}
+
+impl Model for Journaling {
+    type State = State;
+
+    fn start(&self) -> State {
+        let mut state = State {
+            row: Row::CACHED,
+            link: Link::Connected,
+            journal: None,
+            keeper: Keeper::Idle,
+            promised_here: 0,
+            readers: [Here::Done; READERS],
+            writers: [Evicting::Done; WRITERS],
+            other: Reader::Start,
+            late: [None; READERS],
+            late_delete: false,
+            orphans: [false; READERS],
+        };
+        state.readers[..self.readers].fill(Here::Start);
+        state.writers[..self.writers].fill(Evicting::Start);
+        state
+    }
+
+    fn steps(&self, state: &State, steps: &mut Steps<State>) {
+        for me in 0..READERS {
+            let who = Who::Reader(Call::try_from(me).unwrap());
+            self.read(state, me, |what, next| steps.add(who, what, next));
+        }
+        for me in 0..WRITERS {
+            let who = Who::Writer(Call::try_from(me).unwrap());
+            self.evict(state, me, |what, next| steps.add(who, what, next));
+        }
+        self.keep(state, |what, next| steps.add(Who::Keeper, what, next));
+        Self::network(state, |what, next| steps.add(Who::Network, what, next));
+        state
+            .other
+            .steps(OTHER, &state.row, Rules::AS_BUILT, |what, other, row| {
+                steps.add(
+                    Who::Reader(OTHER),
+                    what,
+                    State {
+                        row,
+                        other,
+                        ..state.clone()
+                    },
+                );
+            });
+        let clock = Clock {
+            ends_leases: true,
+            ends_values: true,
+            ends_fences: false,
+            has_grace: false,
+        };
+        clock.steps(&state.row, |what, row| {
+            steps.add(
+                Who::Clock,
+                what,
+                State {
+                    row,
+                    ..state.clone()
+                },
+            );
+        });
+    }
+
+    fn wrong(&self, state: &State) -> Option<Wrong> {
+        if state.readers.contains(&Here::Deceived) {
+            return Some(Wrong::StaleAnswer);
+        }
+        state.row.breaks_its_promise().then_some(Wrong::StaleEntry)
+    }
+
+    fn wrong_at_rest(&self, state: &State) -> Option<Wrong> {
+        let are_done = state.readers == [Here::Done; READERS]
+            && state.writers == [Evicting::Done; WRITERS]
+            && state.other == Reader::Done
+            && state.link == Link::Connected
+            && state.journal.is_none();
+        if !are_done {
+            return Some(Wrong::Stuck);
+        }
+        state.row.is_outdated().then_some(Wrong::StaleAtRest)
+    }
+}
+
+impl Journaling {
+    /// The steps of a call of a `#[cacheable]` function. Each command is answered, or not.
+    fn read(&self, state: &State, me: usize, mut step: impl FnMut(&'static str, State)) {
+        let call = Call::try_from(me).unwrap();
+        let is_away = state.link != Link::Connected;
+        let is_blocked = state.journal.is_some() && self.blocks == Blocks::Always;
+        let mut go = |what, here, change: &dyn Fn(&mut State)| {
+            let mut next = state.clone();
+            next.readers[me] = here;
+            change(&mut next);
+            step(what, next);
+        };
+        let answer = |since, version| {
+            if version < since {
+                Here::Deceived
+            } else {
+                Here::Done
+            }
+        };
+
+        match state.readers[me] {
+            Here::Done | Here::Deceived => {}
+            Here::Start if is_away => go("knows Redis away", Here::LoadingAlone, &|_| {}),
+            Here::Start if is_blocked => {
+                go("finds the key in the journal", Here::LoadingAlone, &|_| {});
+            }
+            Here::Start => {
+                let since = state.promised_here;
+                go("asks", Here::Asking { since }, &|_| {});
+            }
+
+            Here::Asking { .. } | Here::Missed { .. } if is_away => {
+                go("finds Redis away", Here::LoadingAlone, &|_| {});
+            }
+            Here::Asking { since } => {
+                match state.row.entry {
+                    Some(Entry::Value { version, .. }) => {
+                        go("hits", answer(since, version), &|_| {});
+                    }
+                    _ => go("finds no value", Here::Missed { since }, &|_| {}),
+                }
+                go("is not answered", Here::LoadingAlone, &|_| {});
+            }
+            Here::Missed { since } => {
+                match state.row.entry {
+                    None => go(
+                        "gets the lease",
+                        Here::Loading(Stamp::Lease(call)),
+                        &|next| {
+                            next.row.lease(call);
+                        },
+                    ),
+                    Some(Entry::Value { version, .. }) => {
+                        go(
+                            "finds what was filled meanwhile",
+                            answer(since, version),
+                            &|_| {},
+                        );
+                    }
+                    Some(Entry::Lease { by }) if state.is_orphan(by) => {
+                        go(
+                            "takes over an orphan",
+                            Here::Loading(Stamp::Lease(by)),
+                            &|next| {
+                                next.orphans[usize::from(by)] = false;
+                            },
+                        );
+                    }
+                    Some(Entry::Lease { .. } | Entry::Fence { .. }) => {
+                        go("waits no longer for a lease", Here::LoadingAlone, &|_| {});
+                    }
+                }
+                go(
+                    "is not answered for the lease",
+                    Here::LoadingAlone,
+                    &|next| {
+                        next.late[me] = Some(Command::Lease(call));
+                        next.orphans[me] = true;
+                    },
+                );
+            }
+
+            Here::LoadingAlone => go("loads for itself", Here::Done, &|_| {}),
+            Here::Loading(stamp) => {
+                let version = state.row.committed;
+                go("loads", Here::Loaded(stamp, version), &|_| {});
+            }
+            Here::Loaded(..) if is_away => go("may not fill", Here::Done, &|_| {}),
+            Here::Loaded(stamp, version) => {
+                let fill = Command::Fill(call, stamp, version);
+                let what = match state.row.entry {
+                    Some(entry) if entry.stamp() == stamp => "fills",
+                    _ => "is refused the fill",
+                };
+                go(what, Here::Done, &|next| next.row.carry_out(fill));
+                go("is not answered for the fill", Here::Done, &|next| {
+                    next.late[me] = Some(fill);
+                });
+            }
+        }
+    }
+
+    /// The steps of a call of a `#[cache_evict]` function.
+    fn evict(&self, state: &State, me: usize, mut step: impl FnMut(&'static str, State)) {
+        let mut next = state.clone();
+        match state.writers[me] {
+            Evicting::Start => {
+                next.writers[me] = Evicting::Written(next.row.commit());
+                step("commits", next);
+            }
+            Evicting::Written(version) => {
+                next.writers[me] = Evicting::Done;
+                next.promised_here = next.promised_here.max(version);
+
+                let mut journaled = next.clone();
+                journaled.owe(version);
+                if state.link == Link::Connected {
+                    next.row.delete();
+                    next.row.promise(version);
+                    step("evicts", next);
+
+                    if self.times_out {
+                        journaled.late_delete = true;
+                        step("is not answered and journals", journaled);
+                    }
+                } else {
+                    step("journals", journaled);
+                }
+            }
+            Evicting::Done => {}
+        }
+    }
+
+    /// The steps of the keeper.
+    fn keep(&self, state: &State, mut step: impl FnMut(&'static str, State)) {
+        let mut next = state.clone();
+        match (state.keeper, state.journal, state.link) {
+            (Keeper::Idle, _, Link::Fallback) => {
+                next.link = match self.opens {
+                    Opens::AfterTheJournal => Link::Recovering,
+                    Opens::BeforeTheJournal => Link::Connected,
+                    Opens::WithoutTheJournal => {
+                        next.journal = None;
+                        Link::Connected
+                    }
+                };
+                step("finds Redis again", next);
+            }
+            (Keeper::Idle, Some(owed), _) => {
+                next.keeper = Keeper::Applying(owed);
+                step("takes what is in the journal", next);
+            }
+            (Keeper::Idle, None, Link::Recovering) => {
+                next.link = Link::Connected;
+                step("opens the cache", next);
+            }
+            (Keeper::Idle, None, Link::Connected) => {}
+            (Keeper::Applying(owed), ..) => {
+                next.row.delete();
+                next.keeper = Keeper::Applied(owed);
+                step("evicts what was owed", next);
+
+                let mut next = state.clone();
+                next.late_delete = true;
+                next.keeper = Keeper::Idle;
+                step("is not answered and keeps the journal", next);
+            }
+            (Keeper::Applied(owed), journal, _) => {
+                next.keeper = Keeper::Idle;
+                next.row.promise(owed.version);
+                if journal == Some(owed) || self.forgets == Forgets::Everything {
+                    next.journal = None;
+                    step("strikes it out", next);
+                } else {
+                    step("leaves what was added again", next);
+                }
+            }
+        }
+    }
+
+    /// The connection is lost, and what was sent arrives late or never.
+    fn network(state: &State, mut step: impl FnMut(&'static str, State)) {
+        if state.link != Link::Fallback {
+            let link = Link::Fallback;
+            step(
+                "Redis is lost",
+                State {
+                    link,
+                    ..state.clone()
+                },
+            );
+        }
+        for (me, command) in state.late.iter().enumerate() {
+            let Some(command) = *command else { continue };
+            let mut lost = state.clone();
+            lost.late[me] = None;
+            let mut done = lost.clone();
+            done.row.carry_out(command);
+            step("a late command is lost", lost);
+            step("a late command is carried out", done);
+        }
+        if state.late_delete {
+            let mut lost = state.clone();
+            lost.late_delete = false;
+            let mut done = lost.clone();
+            done.row.delete();
+            step("a late DEL is lost", lost);
+            step("a late DEL is carried out", done);
+        }
+    }
+}
+
+impl State {
+    fn owe(&mut self, version: Version) {
+        let (number, before) = self
+            .journal
+            .map_or((0, 0), |owed| (owed.number, owed.version));
+        self.journal = Some(Owed {
+            number: number + 1,
+            version: version.max(before),
+        });
+    }
+
+    fn is_orphan(&self, by: Call) -> bool {
+        self.orphans.get(usize::from(by)).is_some_and(|is| *is)
+    }
+}
+
+impl Row {
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Lease(by) => drop(self.lease(by)),
+            Command::Fill(by, stamp, version) => {
+                let age = Age::Fresh;
+                self.replace(stamp, Entry::Value { by, version, age });
+            }
+        }
+    }
+}
+
+fn as_built() -> Journaling {
+    Journaling {
+        readers: 1,
+        writers: 2,
+        times_out: true,
+        opens: Opens::AfterTheJournal,
+        blocks: Blocks::Always,
+        forgets: Forgets::WhatWasNotAddedAgain,
+    }
+}
+
+const REACHED: [&str; 10] = [
+    "hits",
+    "fills",
+    "is refused the fill",
+    "finds the key in the journal",
+    "is not answered for the lease",
+    "is not answered and journals",
+    "is not answered and keeps the journal",
+    "a late command is carried out",
+    "a late DEL is carried out",
+    "opens the cache",
+];
+
+#[test]
+fn an_eviction_that_redis_did_not_acknowledge_is_made_good_before_redis_is_used_again() {
+    let explored = explore(&as_built());
+
+    explored.assert_holds(50_000, &REACHED);
+    explored.assert_holds(50_000, &["leaves what was added again"]);
+}
+
+#[test]
+fn a_lease_that_nobody_was_told_of_stores_nothing_older_than_what_was_evicted() {
+    let explored = explore(&Journaling {
+        readers: 2,
+        writers: 1,
+        ..as_built()
+    });
+
+    explored.assert_holds(50_000, &REACHED);
+    explored.assert_holds(50_000, &["takes over an orphan"]);
+}
+
+#[test]
+fn a_journal_that_is_dropped_when_redis_comes_back_is_caught() {
+    let explored = explore(&Journaling {
+        opens: Opens::WithoutTheJournal,
+        ..as_built()
+    });
+
+    explored.assert_breaks(Wrong::StaleAnswer);
+}
+
+#[test]
+fn a_journal_that_is_applied_after_readers_are_let_in_is_caught() {
+    let explored = explore(&Journaling {
+        times_out: false,
+        opens: Opens::BeforeTheJournal,
+        blocks: Blocks::OnlyWhileRedisIsAway,
+        ..as_built()
+    });
+
+    explored.assert_breaks(Wrong::StaleAnswer);
+}
+
+#[test]
+fn a_journal_that_lets_readers_at_a_redis_that_was_only_late_is_caught() {
+    let explored = explore(&Journaling {
+        blocks: Blocks::OnlyWhileRedisIsAway,
+        ..as_built()
+    });
+
+    explored.assert_breaks(Wrong::StaleAnswer);
+}
+
+#[test]
+fn a_journal_that_forgets_what_was_added_while_it_was_applied_is_caught() {
+    let explored = explore(&Journaling {
+        forgets: Forgets::Everything,
+        ..as_built()
+    });
+
+    explored.assert_breaks(Wrong::StaleAtRest);
+}
