@@ -3,14 +3,14 @@
 //!
 //! Breadth first: all states that one step leads to, then all that two lead to, until there is none that is new.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Debug, Display};
 use std::hash::Hash;
 
 /// Actors and what they share. A step of an actor is what nobody can come between: one command to Redis, one script, one
 /// read of the database, one commit.
 pub(crate) trait Model {
-    type State: Clone + Debug + Eq + Hash;
+    type State: Copy + Debug + Eq + Hash;
 
     fn start(&self) -> Self::State;
 
@@ -81,20 +81,18 @@ impl<S> Steps<S> {
 }
 
 pub(crate) fn explore<M: Model>(model: &M) -> Explored {
-    let mut seen: HashMap<M::State, usize> = HashMap::new();
+    let mut seen = HashSet::from([model.start()]);
     // The states in the order in which they were found, each with the step that led there and the state it came from.
-    let mut found: Vec<(M::State, Option<(usize, Step)>)> = Vec::new();
+    let mut found = vec![(model.start(), None)];
     let mut explored = Explored {
         states: 0,
         steps: BTreeMap::new(),
         violation: None,
     };
 
-    seen.insert(model.start(), 0);
-    found.push((model.start(), None));
     let mut next = 0;
     while next < found.len() {
-        let state = found[next].0.clone();
+        let (state, _) = found[next];
         let mut steps = Steps(Vec::new());
         model.steps(&state, &mut steps);
 
@@ -113,8 +111,7 @@ pub(crate) fn explore<M: Model>(model: &M) -> Explored {
 
         for (step, state) in steps.0 {
             *explored.steps.entry(step.what).or_default() += 1;
-            if !seen.contains_key(&state) {
-                seen.insert(state.clone(), found.len());
+            if seen.insert(state) {
                 found.push((state, Some((next, step))));
             }
         }
@@ -140,6 +137,10 @@ impl Explored {
     /// Nothing is wrong anywhere; there were at least so many states, and every step of `reached` was taken. A model in which
     /// nothing happens proves nothing.
     #[track_caller]
+    #[expect(
+        clippy::print_stdout,
+        reason = "cargo shows it on request, or when the test fails"
+    )]
     pub(crate) fn assert_holds(&self, at_least: usize, reached: &[&str]) {
         println!("holds\n{self}");
         if let Some(violation) = &self.violation {
@@ -156,6 +157,10 @@ impl Explored {
 
     /// The first thing wrong, by the fewest steps, is this.
     #[track_caller]
+    #[expect(
+        clippy::print_stdout,
+        reason = "cargo shows it on request, or when the test fails"
+    )]
     pub(crate) fn assert_breaks(&self, wrong: Wrong) {
         println!("{self}");
         let Some(violation) = &self.violation else {
@@ -207,7 +212,7 @@ mod tests {
         is_atomic: bool,
     }
 
-    #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct State {
         sum: u8,
         /// What each has read; then that it is through.
@@ -227,9 +232,9 @@ mod tests {
         }
 
         fn steps(&self, state: &State, steps: &mut Steps<State>) {
-            for index in 0..2 {
-                let mut next = state.clone();
-                let who = Who::Writer(u8::try_from(index).unwrap());
+            for (me, index) in (0..).zip(0..2) {
+                let mut next = *state;
+                let who = Who::Writer(me);
                 match state.read[index] {
                     _ if state.done[index] => {}
                     _ if self.is_atomic => {

@@ -26,14 +26,14 @@ struct Journaling {
     forgets: Forgets,
 }
 
-/// When the process uses Redis again: as built, or as a twin.
+/// How the journal stands when the process uses Redis again: as built, or as a twin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opens {
-    AfterTheJournal,
-    /// Twin: lets callers through and applies the journal behind them.
-    BeforeTheJournal,
-    /// Twin: begins anew, with an empty journal.
-    WithoutTheJournal,
+    WhenEmpty,
+    /// Twin: as it is. It is applied behind the callers' backs.
+    AsItIs,
+    /// Twin: nothing is remembered.
+    Emptied,
 }
 
 /// Whether the journal keeps this process from Redis while that can be reached: as built, or as a twin.
@@ -52,7 +52,7 @@ enum Forgets {
     Everything,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct State {
     row: Row,
     link: Link,
@@ -149,12 +149,12 @@ impl Model for Journaling {
     }
 
     fn steps(&self, state: &State, steps: &mut Steps<State>) {
-        for me in 0..READERS {
-            let who = Who::Reader(Call::try_from(me).unwrap());
+        for me in (0..).take(READERS) {
+            let who = Who::Reader(me);
             self.read(state, me, |what, next| steps.add(who, what, next));
         }
-        for me in 0..WRITERS {
-            let who = Who::Writer(Call::try_from(me).unwrap());
+        for me in (0..).take(WRITERS) {
+            let who = Who::Writer(me);
             self.evict(state, me, |what, next| steps.add(who, what, next));
         }
         self.keep(state, |what, next| steps.add(Who::Keeper, what, next));
@@ -168,7 +168,7 @@ impl Model for Journaling {
                     State {
                         row,
                         other,
-                        ..state.clone()
+                        ..*state
                     },
                 );
             });
@@ -179,14 +179,7 @@ impl Model for Journaling {
             has_grace: false,
         };
         clock.steps(&state.row, |what, row| {
-            steps.add(
-                Who::Clock,
-                what,
-                State {
-                    row,
-                    ..state.clone()
-                },
-            );
+            steps.add(Who::Clock, what, State { row, ..*state });
         });
     }
 
@@ -212,13 +205,13 @@ impl Model for Journaling {
 
 impl Journaling {
     /// The steps of a call of a `#[cacheable]` function. Each command is answered, or not.
-    fn read(&self, state: &State, me: usize, mut step: impl FnMut(&'static str, State)) {
-        let call = Call::try_from(me).unwrap();
+    fn read(&self, state: &State, me: Call, mut step: impl FnMut(&'static str, State)) {
+        let index = usize::from(me);
         let is_away = state.link != Link::Connected;
         let is_blocked = state.journal.is_some() && self.blocks == Blocks::Always;
         let mut go = |what, here, change: &dyn Fn(&mut State)| {
-            let mut next = state.clone();
-            next.readers[me] = here;
+            let mut next = *state;
+            next.readers[index] = here;
             change(&mut next);
             step(what, next);
         };
@@ -230,7 +223,7 @@ impl Journaling {
             }
         };
 
-        match state.readers[me] {
+        match state.readers[index] {
             Here::Done | Here::Deceived => {}
             Here::Start if is_away => go("knows Redis away", Here::LoadingAlone, &|_| {}),
             Here::Start if is_blocked => {
@@ -255,13 +248,9 @@ impl Journaling {
             }
             Here::Missed { since } => {
                 match state.row.entry {
-                    None => go(
-                        "gets the lease",
-                        Here::Loading(Stamp::Lease(call)),
-                        &|next| {
-                            next.row.lease(call);
-                        },
-                    ),
+                    None => go("gets the lease", Here::Loading(Stamp::Lease(me)), &|next| {
+                        next.row.lease(me);
+                    }),
                     Some(Entry::Value { version, .. }) => {
                         go(
                             "finds what was filled meanwhile",
@@ -286,8 +275,8 @@ impl Journaling {
                     "is not answered for the lease",
                     Here::LoadingAlone,
                     &|next| {
-                        next.late[me] = Some(Command::Lease(call));
-                        next.orphans[me] = true;
+                        next.late[index] = Some(Command::Lease(me));
+                        next.orphans[index] = true;
                     },
                 );
             }
@@ -299,32 +288,33 @@ impl Journaling {
             }
             Here::Loaded(..) if is_away => go("may not fill", Here::Done, &|_| {}),
             Here::Loaded(stamp, version) => {
-                let fill = Command::Fill(call, stamp, version);
+                let fill = Command::Fill(me, stamp, version);
                 let what = match state.row.entry {
                     Some(entry) if entry.stamp() == stamp => "fills",
                     _ => "is refused the fill",
                 };
                 go(what, Here::Done, &|next| next.row.carry_out(fill));
                 go("is not answered for the fill", Here::Done, &|next| {
-                    next.late[me] = Some(fill);
+                    next.late[index] = Some(fill);
                 });
             }
         }
     }
 
     /// The steps of a call of a `#[cache_evict]` function.
-    fn evict(&self, state: &State, me: usize, mut step: impl FnMut(&'static str, State)) {
-        let mut next = state.clone();
-        match state.writers[me] {
+    fn evict(&self, state: &State, me: Call, mut step: impl FnMut(&'static str, State)) {
+        let index = usize::from(me);
+        let mut next = *state;
+        match state.writers[index] {
             Evicting::Start => {
-                next.writers[me] = Evicting::Written(next.row.commit());
+                next.writers[index] = Evicting::Written(next.row.commit());
                 step("commits", next);
             }
             Evicting::Written(version) => {
-                next.writers[me] = Evicting::Done;
+                next.writers[index] = Evicting::Done;
                 next.promised_here = next.promised_here.max(version);
 
-                let mut journaled = next.clone();
+                let mut journaled = next;
                 journaled.owe(version);
                 if state.link == Link::Connected {
                     next.row.delete();
@@ -345,13 +335,13 @@ impl Journaling {
 
     /// The steps of the keeper.
     fn keep(&self, state: &State, mut step: impl FnMut(&'static str, State)) {
-        let mut next = state.clone();
+        let mut next = *state;
         match (state.keeper, state.journal, state.link) {
             (Keeper::Idle, _, Link::Fallback) => {
                 next.link = match self.opens {
-                    Opens::AfterTheJournal => Link::Recovering,
-                    Opens::BeforeTheJournal => Link::Connected,
-                    Opens::WithoutTheJournal => {
+                    Opens::WhenEmpty => Link::Recovering,
+                    Opens::AsItIs => Link::Connected,
+                    Opens::Emptied => {
                         next.journal = None;
                         Link::Connected
                     }
@@ -372,7 +362,7 @@ impl Journaling {
                 next.keeper = Keeper::Applied(owed);
                 step("evicts what was owed", next);
 
-                let mut next = state.clone();
+                let mut next = *state;
                 next.late_delete = true;
                 next.keeper = Keeper::Idle;
                 step("is not answered and keeps the journal", next);
@@ -394,27 +384,21 @@ impl Journaling {
     fn network(state: &State, mut step: impl FnMut(&'static str, State)) {
         if state.link != Link::Fallback {
             let link = Link::Fallback;
-            step(
-                "Redis is lost",
-                State {
-                    link,
-                    ..state.clone()
-                },
-            );
+            step("Redis is lost", State { link, ..*state });
         }
         for (me, command) in state.late.iter().enumerate() {
             let Some(command) = *command else { continue };
-            let mut lost = state.clone();
+            let mut lost = *state;
             lost.late[me] = None;
-            let mut done = lost.clone();
+            let mut done = lost;
             done.row.carry_out(command);
             step("a late command is lost", lost);
             step("a late command is carried out", done);
         }
         if state.late_delete {
-            let mut lost = state.clone();
+            let mut lost = *state;
             lost.late_delete = false;
-            let mut done = lost.clone();
+            let mut done = lost;
             done.row.delete();
             step("a late DEL is lost", lost);
             step("a late DEL is carried out", done);
@@ -455,7 +439,7 @@ fn as_built() -> Journaling {
         readers: 1,
         writers: 2,
         times_out: true,
-        opens: Opens::AfterTheJournal,
+        opens: Opens::WhenEmpty,
         blocks: Blocks::Always,
         forgets: Forgets::WhatWasNotAddedAgain,
     }
@@ -497,7 +481,7 @@ fn a_lease_that_nobody_was_told_of_stores_nothing_older_than_what_was_evicted() 
 #[test]
 fn a_journal_that_is_dropped_when_redis_comes_back_is_caught() {
     let explored = explore(&Journaling {
-        opens: Opens::WithoutTheJournal,
+        opens: Opens::Emptied,
         ..as_built()
     });
 
@@ -508,7 +492,7 @@ fn a_journal_that_is_dropped_when_redis_comes_back_is_caught() {
 fn a_journal_that_is_applied_after_readers_are_let_in_is_caught() {
     let explored = explore(&Journaling {
         times_out: false,
-        opens: Opens::BeforeTheJournal,
+        opens: Opens::AsItIs,
         blocks: Blocks::OnlyWhileRedisIsAway,
         ..as_built()
     });

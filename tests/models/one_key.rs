@@ -6,7 +6,7 @@ use crate::row::{Call, Clock, Row};
 use crate::writer::{Task, Writer};
 
 /// At most so many of each.
-const CALLS: usize = 3;
+const CALLS: Call = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) struct OneKey {
@@ -21,11 +21,11 @@ pub(crate) struct OneKey {
     pub(crate) fences_outlive_bodies: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     row: Row,
-    readers: [Reader; CALLS],
-    writers: [Writer; CALLS],
+    readers: [Reader; CALLS as usize],
+    writers: [Writer; CALLS as usize],
 }
 
 impl Model for OneKey {
@@ -34,8 +34,8 @@ impl Model for OneKey {
     fn start(&self) -> State {
         let mut state = State {
             row: self.start,
-            readers: [Reader::Done; CALLS],
-            writers: [Writer::Done; CALLS],
+            readers: [Reader::Done; CALLS as usize],
+            writers: [Writer::Done; CALLS as usize],
         };
         state.readers[..self.readers].fill(Reader::Start);
         state.writers[..self.writers.len()].fill(Writer::Start);
@@ -45,10 +45,7 @@ impl Model for OneKey {
     fn steps(&self, state: &State, steps: &mut Steps<State>) {
         for (me, reader) in (0..).zip(state.readers) {
             reader.steps(me, &state.row, self.rules, |what, reader, row| {
-                let mut next = State {
-                    row,
-                    ..state.clone()
-                };
+                let mut next = State { row, ..*state };
                 next.readers[usize::from(me)] = reader;
                 steps.add(Who::Reader(me), what, next);
             });
@@ -59,12 +56,9 @@ impl Model for OneKey {
                 continue;
             }
             // Readers and writers store under different stamps.
-            let me = index + Call::try_from(CALLS).unwrap();
+            let me = index + CALLS;
             writer.steps(me, *task, &state.row, |what, writer, row| {
-                let mut next = State {
-                    row,
-                    ..state.clone()
-                };
+                let mut next = State { row, ..*state };
                 next.writers[usize::from(index)] = writer;
                 steps.add(Who::Writer(index), what, next);
             });
@@ -75,14 +69,7 @@ impl Model for OneKey {
             ..self.clock
         };
         clock.steps(&state.row, |what, row| {
-            steps.add(
-                Who::Clock,
-                what,
-                State {
-                    row,
-                    ..state.clone()
-                },
-            );
+            steps.add(Who::Clock, what, State { row, ..*state });
         });
     }
 
@@ -92,7 +79,7 @@ impl Model for OneKey {
 
     fn wrong_at_rest(&self, state: &State) -> Option<Wrong> {
         let are_readers_done = state.readers.iter().all(|reader| *reader == Reader::Done);
-        if !are_readers_done || !state.are_through(Call::try_from(CALLS).unwrap()) {
+        if !are_readers_done || !state.are_through(CALLS) {
             return Some(Wrong::Stuck);
         }
         state.row.is_outdated().then_some(Wrong::StaleAtRest)

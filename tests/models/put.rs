@@ -53,6 +53,12 @@ fn puts_and_evictions_that_overlap_leave_no_older_value() {
     explore(&model).assert_holds(10_000, &REACHED);
 }
 
+/// Whoever is overtaken evicts, so that the stamp alone would do. What the count is for is in `crash.rs`.
+#[test]
+fn where_nobody_dies_a_fence_that_does_not_count_would_do() {
+    explore(&puts(Put::Unchanged)).assert_holds(10_000, &REACHED);
+}
+
 #[test]
 fn a_put_without_a_fence_is_caught() {
     let explored = explore(&puts(Put::Blind));

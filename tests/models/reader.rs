@@ -154,10 +154,9 @@ impl Row {
             (Lease::InTheEntry, fill) => {
                 let stands = self.entry.is_some_and(|entry| entry.stamp() == stamp);
                 match fill {
-                    Fill::WhereItsStampStands => stands,
                     Fill::Always => true,
                     Fill::WhereAnyLeaseStands => matches!(self.entry, Some(Entry::Lease { .. })),
-                    Fill::RefreshAlways => is_refresh || stands,
+                    Fill::RefreshAlways if is_refresh => true,
                     Fill::RefreshWhereAnyStands if is_refresh => matches!(
                         self.entry,
                         Some(Entry::Value {
@@ -165,7 +164,9 @@ impl Row {
                             ..
                         })
                     ),
-                    Fill::RefreshWhereAnyStands => stands,
+                    Fill::WhereItsStampStands
+                    | Fill::RefreshAlways
+                    | Fill::RefreshWhereAnyStands => stands,
                 }
             }
         };

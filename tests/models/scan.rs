@@ -45,7 +45,7 @@ enum Walks {
     BeforeTheCommit,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct State {
     rows: [Row; KEYS],
     readers: [Reader; READS.len()],
@@ -93,7 +93,7 @@ impl Model for Scan {
         for (me, key) in (0..).zip(READS) {
             let reader = state.readers[usize::from(me)];
             reader.steps(me, &state.rows[key], self.rules, |what, reader, row| {
-                let mut next = state.clone();
+                let mut next = *state;
                 next.readers[usize::from(me)] = reader;
                 next.rows[key] = row;
                 steps.add(Who::Reader(me), what, next);
@@ -103,10 +103,7 @@ impl Model for Scan {
         state
             .put
             .steps(3, put, &state.rows[PUTS], |what, put, row| {
-                let mut next = State {
-                    put,
-                    ..state.clone()
-                };
+                let mut next = State { put, ..*state };
                 next.rows[PUTS] = row;
                 steps.add(Who::Writer(0), what, next);
             });
@@ -119,7 +116,7 @@ impl Model for Scan {
         };
         for key in 0..KEYS {
             clock.steps(&state.rows[key], |what, row| {
-                let mut next = state.clone();
+                let mut next = *state;
                 next.rows[key] = row;
                 steps.add(Who::Clock, what, next);
             });
@@ -152,7 +149,7 @@ impl Scan {
                     "begins to walk",
                     State {
                         eviction: WALK,
-                        ..state.clone()
+                        ..*state
                     },
                 );
             }
@@ -161,7 +158,7 @@ impl Scan {
                 found: Some((key, seen)),
                 visited,
             } => {
-                let mut next = state.clone();
+                let mut next = *state;
                 next.eviction = Eviction::Walking {
                     visited,
                     found: None,
@@ -180,7 +177,7 @@ impl Scan {
                     "has walked",
                     State {
                         eviction: Eviction::Walked,
-                        ..state.clone()
+                        ..*state
                     },
                 );
             }
@@ -200,18 +197,12 @@ impl Scan {
                         None => "SCANs and finds nothing",
                     };
                     let eviction = Eviction::Walking { visited, found };
-                    step(
-                        what,
-                        State {
-                            eviction,
-                            ..state.clone()
-                        },
-                    );
+                    step(what, State { eviction, ..*state });
                 }
             }
             Eviction::Walked => {
                 let mut next = match self.walks {
-                    Walks::AfterTheCommit => state.clone(),
+                    Walks::AfterTheCommit => *state,
                     Walks::BeforeTheCommit => state.committed(Eviction::Done),
                 };
                 for (row, version) in next.rows.iter_mut().zip(next.versions) {
@@ -228,10 +219,7 @@ impl Scan {
 impl State {
     /// One transaction writes all rows.
     fn committed(&self, eviction: Eviction) -> Self {
-        let mut next = Self {
-            eviction,
-            ..self.clone()
-        };
+        let mut next = Self { eviction, ..*self };
         next.versions = next.rows.each_mut().map(Row::commit);
         next
     }
