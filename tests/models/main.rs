@@ -16,7 +16,7 @@
 //! | `refresh.rs` | refreshes of a stale value against evictions and puts |
 //! | `scan.rs` | an eviction by pattern against fills and puts under its feet |
 //! | `journal.rs` | evictions that Redis did not acknowledge, and commands that it carries out late |
-//! | `flights.rs` | callers in one process that share a load |
+//! | `flights.rs`, `flights/caller.rs` | callers in one process that share a load |
 //!
 //! **Twins.** Beside each model stand some that differ from it in one rule, such as a fill that does not compare stamps. The
 //! tests demand that the explorer finds what is wrong with each, so that a model that proves nothing does not pass; nor does

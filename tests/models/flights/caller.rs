@@ -1,0 +1,329 @@
+//! A call of a `#[cacheable]` function that shares its load with the others in its process, step by step.
+//!
+//! ```text
+//! start ──GET──► nothing, or a lease ──► no load under way, or none that serves this call ─► leads: lease, body, lands, fills
+//!                                   └──► one that serves it ─► waits ─► shares what landed, takes over, or finds it too old
+//! ```
+
+use super::{Claims, Flight, Joins, Sharing, State};
+use crate::row::{Call, Entry, Stamp, Version};
+
+/// `since` is what had been promised when the call began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Caller {
+    Start,
+    /// The key was not in the journal.
+    Asking {
+        since: Version,
+    },
+    Looked {
+        since: Version,
+        saw: Saw,
+    },
+    Waiting {
+        flight: Call,
+        since: Version,
+        saw: Saw,
+    },
+    /// Asks for the lease; `before` is another's that was in the way.
+    Claiming {
+        flight: Call,
+        since: Version,
+        before: Option<Stamp>,
+    },
+    /// Has the lease, or may not store.
+    Leading {
+        flight: Call,
+        lease: Option<Stamp>,
+        standing: Option<Stamp>,
+    },
+    Loading {
+        flight: Call,
+        lease: Option<Stamp>,
+    },
+    Loaded {
+        flight: Call,
+        lease: Option<Stamp>,
+        version: Version,
+    },
+    /// Has given the result to those who wait.
+    Landed {
+        flight: Call,
+        lease: Option<Stamp>,
+        version: Version,
+    },
+    LoadingAlone,
+    Done,
+    Deceived,
+}
+
+/// What a caller found in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Saw {
+    /// Redis is away.
+    Unknown,
+    /// It did not look: the key is in the journal.
+    Journal,
+    Nothing,
+    Claim(Stamp),
+}
+
+impl Sharing {
+    /// The steps of a call of a `#[cacheable]` function.
+    pub(super) fn call(&self, state: &State, me: Call, mut step: impl FnMut(&'static str, State)) {
+        let index = usize::from(me);
+        let mut go = |what, caller, change: &dyn Fn(&mut State)| {
+            let mut next = *state;
+            next.callers[index] = caller;
+            change(&mut next);
+            step(what, next);
+        };
+        match state.callers[index] {
+            Caller::Done | Caller::Deceived => {}
+            Caller::Start if index > 0 && state.callers[index - 1] == Caller::Start => {}
+            Caller::Start => {
+                let since = if self.loses_redis {
+                    state.promised_here
+                } else {
+                    state.promised_here.max(state.row.promised)
+                };
+                if state.is_away {
+                    let saw = Saw::Unknown;
+                    go("knows Redis away", Caller::Looked { since, saw }, &|_| {});
+                } else if state.is_journaled {
+                    let saw = Saw::Journal;
+                    go(
+                        "finds the key in the journal",
+                        Caller::Looked { since, saw },
+                        &|_| {},
+                    );
+                } else {
+                    go("asks", Caller::Asking { since }, &|_| {});
+                }
+            }
+            Caller::Asking { since } if state.is_away => {
+                let saw = Saw::Unknown;
+                go("is not answered", Caller::Looked { since, saw }, &|_| {});
+            }
+            Caller::Asking { since } => match state.row.entry {
+                Some(Entry::Value { version, .. }) => go("hits", answer(since, version), &|_| {}),
+                Some(claim) => {
+                    let saw = Saw::Claim(claim.stamp());
+                    go("finds a lease", Caller::Looked { since, saw }, &|_| {});
+                }
+                None => {
+                    let saw = Saw::Nothing;
+                    go("finds nothing", Caller::Looked { since, saw }, &|_| {});
+                }
+            },
+            Caller::Looked { since, saw } => match state.under_way {
+                Some(flight) if state.flight(flight).left.is_some() => {
+                    let lease = state.flight(flight).left.flatten();
+                    go("takes over", lead(flight, since, saw, lease), &|next| {
+                        next.flights[usize::from(flight)].left = None;
+                    });
+                }
+                Some(flight) if self.serves(state, flight, me, saw) => {
+                    go("joins", Caller::Waiting { flight, since, saw }, &|_| {});
+                }
+                Some(_) | None => go("begins a load", lead(me, since, saw, None), &|next| {
+                    next.under_way = Some(me);
+                }),
+            },
+
+            Caller::Waiting { flight, since, saw } => {
+                let Flight { left, landed, .. } = *state.flight(flight);
+                if let Some(lease) = left {
+                    go("takes over", lead(flight, since, saw, lease), &|next| {
+                        next.flights[usize::from(flight)].left = None;
+                    });
+                }
+                match landed {
+                    Some(version) if self.serves(state, flight, me, saw) => {
+                        go("shares what landed", answer(since, version), &|_| {});
+                    }
+                    Some(_) => go("finds it too old", Caller::LoadingAlone, &|_| {}),
+                    None => {}
+                }
+            }
+            Caller::LoadingAlone => go("loads for itself", Caller::Done, &|_| {}),
+
+            Caller::Claiming { .. }
+                if state.is_away || self.heeds(state) && state.row.entry.is_some() =>
+            {
+                self.give_up_claim(state, me, &mut step);
+            }
+            Caller::Claiming {
+                flight,
+                since,
+                before,
+            } => match state.row.entry {
+                None => {
+                    let lease = Some(Stamp::Lease(me));
+                    let leading = Caller::Leading {
+                        flight,
+                        lease,
+                        standing: lease,
+                    };
+                    go("gets the lease", leading, &|next| {
+                        next.row.lease(me);
+                    });
+                }
+                Some(Entry::Value { version, .. }) => {
+                    let found = match answer(since, version) {
+                        Caller::Deceived => Caller::Deceived,
+                        _ => Caller::Landed {
+                            flight,
+                            lease: None,
+                            version,
+                        },
+                    };
+                    go("finds what another process filled", found, &|next| {
+                        next.rest_on(flight, before);
+                        next.flights[usize::from(flight)].landed = Some(version);
+                    });
+                }
+                Some(claim) => {
+                    let before = Some(claim.stamp());
+                    let claiming = Caller::Claiming {
+                        flight,
+                        since,
+                        before,
+                    };
+                    go("waits for a lease", claiming, &|_| {});
+                    self.give_up_claim(state, me, &mut step);
+                }
+            },
+            Caller::Leading {
+                flight,
+                lease,
+                standing,
+            } => {
+                go(
+                    "begins the body",
+                    Caller::Loading { flight, lease },
+                    &|next| {
+                        next.rest_on(flight, standing);
+                    },
+                );
+            }
+            Caller::Loading { flight, lease } => {
+                let version = state.row.committed;
+                go(
+                    "loads",
+                    Caller::Loaded {
+                        flight,
+                        lease,
+                        version,
+                    },
+                    &|_| {},
+                );
+                go("is dropped", Caller::Done, &|next| {
+                    next.hand_over(flight, lease);
+                });
+            }
+            Caller::Loaded {
+                flight,
+                lease,
+                version,
+            } => {
+                go(
+                    "lands",
+                    Caller::Landed {
+                        flight,
+                        lease,
+                        version,
+                    },
+                    &|next| {
+                        next.flights[usize::from(flight)].landed = Some(version);
+                    },
+                );
+            }
+            Caller::Landed {
+                flight,
+                lease,
+                version,
+            } => {
+                let what = match lease {
+                    None => "stores nothing",
+                    Some(_) if state.is_away => "may not fill",
+                    Some(_) if state.flight(flight).is_doomed => "gives back the lease",
+                    Some(stamp) if state.row.entry.is_some_and(|is| is.stamp() == stamp) => "fills",
+                    Some(_) => "is refused the fill",
+                };
+                go(what, Caller::Done, &|next| {
+                    match lease.filter(|_| !next.is_away) {
+                        Some(stamp) if next.flight(flight).is_doomed => {
+                            next.row.delete_if(stamp);
+                        }
+                        Some(stamp) => drop(next.row.replace(stamp, Entry::value(me, version))),
+                        None => {}
+                    }
+                    next.forget(flight);
+                });
+            }
+        }
+    }
+
+    /// Loads without storing; what stands in the way is what the load rests on.
+    fn give_up_claim(&self, state: &State, me: Call, step: &mut impl FnMut(&'static str, State)) {
+        let mut next = *state;
+        let caller = &mut next.callers[usize::from(me)];
+        if let Caller::Claiming { flight, .. } = *caller {
+            let is_answered = !state.is_away && !self.heeds(state);
+            let standing = state.row.entry.filter(|_| is_answered).map(Entry::stamp);
+            *caller = Caller::Leading {
+                flight,
+                lease: None,
+                standing,
+            };
+            step("may not store", next);
+        }
+    }
+
+    /// Whether what Redis answers is not taken.
+    fn heeds(&self, state: &State) -> bool {
+        state.is_journaled && self.claims == Claims::HeedTheJournal
+    }
+
+    /// Whether another's load is recent enough for a caller.
+    fn serves(&self, state: &State, flight: Call, me: Call, saw: Saw) -> bool {
+        match state.flight(flight).basis {
+            None => true,
+            Some(_) if self.joins == Joins::Any || saw == Saw::Unknown => true,
+            Some(basis) => {
+                basis.after[usize::from(me)]
+                    || matches!(saw, Saw::Claim(stamp) if basis.claim == Some(stamp))
+            }
+        }
+    }
+}
+
+/// What a caller does that is to load for all.
+fn lead(flight: Call, since: Version, saw: Saw, lease: Option<Stamp>) -> Caller {
+    match (saw, lease) {
+        (_, Some(_)) => Caller::Leading {
+            flight,
+            lease,
+            standing: lease,
+        },
+        (Saw::Journal | Saw::Unknown, None) => Caller::Leading {
+            flight,
+            lease,
+            standing: None,
+        },
+        (Saw::Nothing | Saw::Claim(_), None) => Caller::Claiming {
+            flight,
+            since,
+            before: None,
+        },
+    }
+}
+
+fn answer(since: Version, version: Version) -> Caller {
+    if version < since {
+        Caller::Deceived
+    } else {
+        Caller::Done
+    }
+}
