@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Debug, Display};
-use std::hash::Hash;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// Actors and what they share. A step of an actor is what nobody can come between: one command to Redis, one script, one
 /// read of the database, one commit.
@@ -81,7 +81,8 @@ impl<S> Steps<S> {
 }
 
 pub(crate) fn explore<M: Model>(model: &M) -> Explored {
-    let mut seen = HashSet::from([model.start()]);
+    let mut seen: HashSet<M::State, BuildHasherDefault<Fold>> = HashSet::default();
+    seen.insert(model.start());
     // The states in the order in which they were found, each with the step that led there and the state it came from.
     let mut found = vec![(model.start(), None)];
     let mut explored = Explored {
@@ -119,6 +120,34 @@ pub(crate) fn explore<M: Model>(model: &M) -> Explored {
     }
     explored.states = found.len();
     explored
+}
+
+/// Multiplies and rotates, as rustc's own hasher does: states are small, many, and nobody's attack.
+#[derive(Default)]
+struct Fold(u64);
+
+impl Hasher for Fold {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u8(*byte);
+        }
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(byte.into());
+    }
+
+    fn write_isize(&mut self, discriminant: isize) {
+        self.write_u64(discriminant.cast_unsigned() as u64);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
+    }
 }
 
 /// The way from the start to a state.

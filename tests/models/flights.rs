@@ -3,8 +3,8 @@
 //! Redis that the load rests on, which a later caller sees.
 //!
 //! One process with two callers and a writer that evicts, which Redis may leave without an answer; another process with a
-//! load under way and with a writer. The callers are alike, so they begin in order. While Redis is away nobody can know of another process's
-//! evictions, and loads are shared all the more: what is promised then is what this process evicted itself.
+//! load under way and with a writer. The callers are alike, so they begin in order. While Redis is away nobody can know of
+//! another process's evictions, and loads are shared all the more: what is promised then is what this process evicted itself.
 //!
 //! What a leader found in Redis rests here on the moment of the answer, in the code on that of the question: the code shares
 //! a little less.
