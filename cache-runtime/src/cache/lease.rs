@@ -91,6 +91,10 @@ impl Visit<'_> {
                 }
             };
             asking.settle();
+            if self.inner.journal.blocks(self.key) {
+                // What another process loads may be what is still to be evicted.
+                return Claim::Refused(None);
+            }
             match self.output::<O>(&there) {
                 Ok(Answer::Fresh(output, _) | Answer::Stale(Stale { output, .. })) => {
                     self.metrics.count(Event::LoadAwaited);

@@ -28,8 +28,6 @@ impl Inner {
     pub(super) async fn remove(&self, metrics: &SiteMetrics, targets: &[Target]) -> Evicted {
         self.doom(targets);
         let removed = self.remove_from_store(targets, Via::Caller).await;
-        // A load that began in between may have found what was removed a moment later.
-        self.doom(targets);
         let evicted = match removed {
             Ok(keys) => Evicted::Applied { keys },
             Err(_) => {
@@ -37,6 +35,8 @@ impl Inner {
                 Evicted::Journaled
             }
         };
+        // A load that began in between may have found what was removed a moment later, or is owed.
+        self.doom(targets);
         match evicted {
             Evicted::Applied { keys } => metrics.add(Event::EvictedKeys, keys),
             Evicted::Journaled => metrics.count(Event::EvictJournaled),
@@ -80,8 +80,8 @@ impl Inner {
     /// Removes `targets` without anybody waiting: from now on this process neither reads nor fills them, and the keeper
     /// takes them from the store.
     pub(super) fn remove_later(&self, targets: &[Target]) {
-        self.doom(targets);
         self.owe(targets);
+        self.doom(targets);
         if self.guard.is_local() {
             // A store in this process answers at the first poll, and there is no keeper.
             let _ = pin!(keeper::apply_journal(self)).poll(&mut Context::from_waker(Waker::noop()));
