@@ -428,3 +428,33 @@ async fn the_same_holds_between_two_processes_on_redis() {
 
     assert!(count > 500, "{count} schedules");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_process_takes_nothing_from_it_that_is_still_to_be_evicted() {
+    let world = Arc::new(World::on_memory());
+    world.gate.stop_after(5);
+    let other = world.start(Read, 1);
+    world.gate.reached().await;
+    let early = world.start(Read, 0);
+    others_run().await;
+    world.gate.refuse_removals(true);
+
+    world.run(EvictKey, 0).await;
+    let late = world.start(Read, 0);
+    others_run().await;
+    world.gate.open();
+    assert_eq!(other.await.unwrap(), Some(1));
+
+    assert_eq!(late.await.unwrap(), Some(2));
+    assert_eq!(early.await.unwrap(), Some(2));
+    world.gate.refuse_removals(false);
+    world.idle().await;
+    assert_eq!(world.run(Read, 1).await, Some(2));
+}
+
+/// Lets all other tasks come as far as they can without time passing.
+async fn others_run() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,13 +1,14 @@
 //! A store that stops where a test wants it to: before an operation is sent, or between what it did and its answer.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
 use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
 
@@ -22,6 +23,7 @@ struct Shared {
     left: Mutex<Option<usize>>,
     reached: Notify,
     open: Semaphore,
+    refuses: AtomicBool,
 }
 
 impl Default for Shared {
@@ -30,6 +32,7 @@ impl Default for Shared {
             left: Mutex::default(),
             reached: Notify::new(),
             open: Semaphore::new(0),
+            refuses: AtomicBool::new(false),
         }
     }
 }
@@ -53,6 +56,11 @@ impl Gate {
     /// Lets him go on.
     pub(crate) fn open(&self) {
         self.shared.open.add_permits(1);
+    }
+
+    /// From now on removals are not carried out and end in an error, or are again.
+    pub(crate) fn refuse_removals(&self, refuses: bool) {
+        self.shared.refuses.store(refuses, Ordering::SeqCst);
     }
 
     /// A point at which one may be stopped.
@@ -137,11 +145,17 @@ impl Store for Gated {
         fence(fences: &'a [(Key, Vec<u8>)], life: Duration) -> Vec<u32>;
         set(key: &'a Key, entry: &'a [u8], life: Duration) -> ();
         set_many(entries: &'a [(Key, Vec<u8>)], life: Duration) -> ();
-        delete(keys: &'a [Key]) -> u64;
         delete_if(key: &'a Key, stamp: &'a [u8]) -> bool;
         delete_slice(pattern: &'a Pattern, cursor: u64) -> (u64, u64);
         key_slice(pattern: &'a Pattern, cursor: u64) -> (u64, Vec<String>);
         ttl(key: &'a Key) -> Option<Duration>;
+    }
+
+    fn delete<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64, Error>> {
+        if self.gate.shared.refuses.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(Error::new(ErrorKind::Command, "refused by the test")) });
+        }
+        self.between(self.store.delete(keys))
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), Error>> {
