@@ -28,6 +28,9 @@ const LONGEST_THROTTLE: Duration = Duration::from_secs(30);
 /// So many stale entries are remembered at a time. Beyond it the store is asked more often than it would have to be.
 const MOST_RESTING: usize = 100_000;
 
+/// How often room is made among them at most.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// A value within its grace, as the function would have returned it, and the entry that it was in.
 pub(super) struct Stale<T> {
     pub(super) output: T,
@@ -43,17 +46,26 @@ pub(super) enum Refreshed<T> {
 
 /// The refreshes of this process.
 pub(super) struct Refreshes {
-    /// Until when nobody here asks to refresh an entry. A new entry has a new stamp, and is asked for at once.
-    resting: Mutex<HashMap<Stamp, Instant>>,
+    resting: Mutex<Resting>,
     background: Arc<Semaphore>,
     #[cfg(test)]
     most_in_background: usize,
 }
 
+/// Until when nobody here asks to refresh an entry. A new entry has a new stamp, and is asked for at once.
+struct Resting {
+    until: HashMap<Stamp, Instant>,
+    /// When those whose time is over were last forgotten.
+    swept: Instant,
+}
+
 impl Refreshes {
     pub(super) fn new(most_in_background: usize) -> Self {
         Self {
-            resting: Mutex::default(),
+            resting: Mutex::new(Resting {
+                until: HashMap::new(),
+                swept: Instant::now(),
+            }),
             background: Arc::new(Semaphore::new(most_in_background)),
             #[cfg(test)]
             most_in_background,
@@ -70,22 +82,22 @@ impl Refreshes {
     fn begin(&self, stamp: Stamp, longest: Duration) -> bool {
         let mut resting = self.lock();
         let now = Instant::now();
-        if resting.get(&stamp).is_some_and(|until| *until > now) {
+        if resting.until.get(&stamp).is_some_and(|until| *until > now) {
             return false;
         }
-        rest(&mut resting, stamp, now + longest);
+        resting.add(stamp, now + longest);
         true
     }
 
     fn rest(&self, stamp: Stamp, life: Duration) {
-        rest(&mut self.lock(), stamp, Instant::now() + life);
+        self.lock().add(stamp, Instant::now() + life);
     }
 
     fn wake(&self, stamp: Stamp) {
-        self.lock().remove(&stamp);
+        self.lock().until.remove(&stamp);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Stamp, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, Resting> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,13 +108,17 @@ impl fmt::Debug for Refreshes {
     }
 }
 
-fn rest(resting: &mut HashMap<Stamp, Instant>, stamp: Stamp, until: Instant) {
-    if resting.len() >= MOST_RESTING {
-        let now = Instant::now();
-        resting.retain(|_, until| *until > now);
-    }
-    if resting.len() < MOST_RESTING {
-        resting.insert(stamp, until);
+impl Resting {
+    fn add(&mut self, stamp: Stamp, until: Instant) {
+        // Not each time that it is full: looking through all of them takes a while.
+        if self.until.len() >= MOST_RESTING && self.swept.elapsed() >= SWEEP {
+            let now = Instant::now();
+            self.until.retain(|_, until| *until > now);
+            self.swept = now;
+        }
+        if self.until.len() < MOST_RESTING {
+            self.until.insert(stamp, until);
+        }
     }
 }
 
@@ -361,3 +377,6 @@ pub(super) fn spawn<O>(
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,390 @@
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{advance, sleep};
+
+use super::*;
+use crate::cache::{Cache, Guard};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::metrics::Counts;
+use crate::site::{ResultOfOption, Site};
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
+use crate::target::Target;
+
+const TTL: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(100);
+const THROTTLE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(30);
+
+static SITE: Site = Site::new("refresh::tests", "row:<id>")
+    .ttl_millis(60_000)
+    .grace_millis(100_000);
+
+type Row = ResultOfOption<u32, &'static str>;
+type Returned = Result<Option<u32>, &'static str>;
+
+/// Two processes with one store, and a body that counts how often it runs.
+struct Lab {
+    caches: [Cache; 2],
+    clock: Clock,
+    loads: AtomicU32,
+    /// Bodies wait for a permit each.
+    gate: Semaphore,
+    answer: Mutex<Returned>,
+    panics: AtomicBool,
+}
+
+impl Lab {
+    fn new() -> Arc<Self> {
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Arc<Self> {
+        let clock = Clock::default();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, clock.clone()));
+        let cache = || {
+            let config = config.clone().clock(clock.clone()).load_deadline(DEADLINE);
+            Cache::around(config, None, |_, wake| {
+                Guard::local(Arc::clone(&store), wake)
+            })
+        };
+        Arc::new(Self {
+            caches: [cache(), cache()],
+            clock: clock.clone(),
+            loads: AtomicU32::new(0),
+            gate: Semaphore::new(0),
+            answer: Mutex::new(Ok(Some(1))),
+            panics: AtomicBool::new(false),
+        })
+    }
+
+    /// With a stale 1 under `key`.
+    async fn with_stale(config: Config, keys: &[u32]) -> Arc<Self> {
+        let lab = Self::with(config);
+        for &key in keys {
+            lab.gate.add_permits(1);
+            assert_eq!(lab.read(0, key).await.unwrap(), Ok(Some(1)));
+        }
+        lab.pass(TTL).await;
+        lab.loads.store(0, Ordering::SeqCst);
+        lab
+    }
+
+    async fn stale() -> Arc<Self> {
+        Self::with_stale(Config::default(), &[1]).await
+    }
+
+    async fn pass(&self, time: Duration) {
+        self.clock.advance(time);
+        advance(time).await;
+        settle().await;
+    }
+
+    fn will(&self, answer: Returned) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    fn loads(&self) -> u32 {
+        self.loads.load(Ordering::SeqCst)
+    }
+
+    fn counts(&self) -> Counts {
+        self.caches[0].stats().total
+    }
+
+    async fn body(&self) -> Returned {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.gate.acquire().await.unwrap().forget();
+        assert!(!self.panics.load(Ordering::SeqCst), "the body panics");
+        *self.answer.lock().unwrap()
+    }
+
+    fn plan(&self, process: usize, key: u32) -> Plan {
+        let key = Key::render(self.caches[process].prefix(), |name| {
+            name.text("row:").value(&key);
+        });
+        Plan {
+            targets: vec![Target::Key(key)],
+            ..Plan::new(&SITE)
+        }
+    }
+
+    fn read(self: &Arc<Self>, process: usize, key: u32) -> JoinHandle<Returned> {
+        let lab = Arc::clone(self);
+        tokio::spawn(async move {
+            let (cache, plan) = (&lab.caches[process], lab.plan(process, key));
+            cache.read::<Row>(plan, &rules(), pin!(lab.body())).await
+        })
+    }
+
+    fn read_behind(self: &Arc<Self>, process: usize, key: u32) -> JoinHandle<Returned> {
+        let lab = Arc::clone(self);
+        tokio::spawn(async move {
+            let (cache, plan) = (lab.caches[process].clone(), lab.plan(process, key));
+            let body = async move { lab.body().await };
+            cache.read_behind::<Row>(plan, rules(), body).await
+        })
+    }
+
+    async fn evict(&self, process: usize) {
+        let plan = self.plan(process, 1);
+        let mut body = pin!(async { Ok::<_, &str>(Some(1)) });
+        let evicted = self.caches[process].evict::<Row>(plan, |_, plan| plan, body.as_mut());
+        evicted.await.unwrap();
+    }
+}
+
+fn rules() -> Rules<impl Fn(&Option<u32>) -> bool, impl Fn(&u32) -> Option<Ttl>> {
+    Rules {
+        unless: |_: &Option<u32>| false,
+        ttl: |_: &u32| None,
+    }
+}
+
+/// Lets all tasks come as far as they can without time passing.
+async fn settle() {
+    for _ in 0..100 {
+        yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_caller_of_all_processes_refreshes_and_all_others_get_the_stale_value() {
+    let lab = Lab::stale().await;
+    lab.will(Ok(Some(2)));
+
+    let callers: Vec<_> = (0..20).map(|n| lab.read(n % 2, 1)).collect();
+    settle().await;
+    let (waiting, served): (Vec<_>, Vec<_>) = callers
+        .into_iter()
+        .partition(|caller| !caller.is_finished());
+    lab.gate.add_permits(1);
+
+    for caller in served {
+        assert_eq!(caller.await.unwrap(), Ok(Some(1)));
+    }
+    assert_eq!(waiting.len(), 1);
+    for caller in waiting {
+        assert_eq!(caller.await.unwrap(), Ok(Some(2)));
+    }
+    assert_eq!(lab.loads(), 1);
+    assert_eq!(lab.read(1, 1).await.unwrap(), Ok(Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_takes_longer_than_its_mark_renews_it() {
+    let lab = Lab::stale().await;
+    let refresher = lab.read(0, 1);
+    settle().await;
+
+    for _ in 0..20 {
+        lab.pass(Duration::from_secs(1)).await;
+        assert_eq!(lab.read(1, 1).await.unwrap(), Ok(Some(1)));
+    }
+
+    lab.gate.add_permits(1);
+    refresher.await.unwrap().unwrap();
+    assert_eq!(lab.loads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_refresh_serves_the_stale_value_and_is_not_tried_again_anywhere_for_a_while() {
+    let lab = Lab::stale().await;
+    lab.gate.add_permits(100);
+    lab.will(Err("down"));
+
+    assert_eq!(lab.read(0, 1).await.unwrap(), Ok(Some(1)));
+    for _ in 0..10 {
+        for process in [0, 1] {
+            assert_eq!(lab.read(process, 1).await.unwrap(), Ok(Some(1)));
+        }
+        assert_eq!(lab.loads(), 1);
+        lab.pass(THROTTLE / 10).await;
+    }
+
+    assert_eq!(lab.read(1, 1).await.unwrap(), Ok(Some(1)));
+    assert_eq!(lab.loads(), 2);
+    assert_eq!(lab.counts().refreshes_failed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_load_is_the_callers_own_when_the_grace_is_over() {
+    let lab = Lab::stale().await;
+    lab.gate.add_permits(1);
+    lab.will(Err("down"));
+
+    lab.pass(GRACE).await;
+
+    assert_eq!(lab.read(0, 1).await.unwrap(), Err("down"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_refresher_is_dropped_the_next_caller_refreshes_at_once() {
+    let lab = Lab::stale().await;
+    let refresher = lab.read(0, 1);
+    settle().await;
+
+    refresher.abort();
+    settle().await;
+    let next = lab.read(1, 1);
+    lab.gate.add_permits(1);
+    lab.will(Ok(Some(2)));
+
+    assert_eq!(next.await.unwrap(), Ok(Some(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_panics_is_not_tried_again_for_a_while_either() {
+    let lab = Lab::stale().await;
+    lab.gate.add_permits(100);
+    lab.panics.store(true, Ordering::SeqCst);
+
+    assert!(lab.read(0, 1).await.unwrap_err().is_panic());
+
+    for process in [0, 1] {
+        assert_eq!(lab.read(process, 1).await.unwrap(), Ok(Some(1)));
+    }
+    assert_eq!(lab.loads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_finds_nothing_worth_storing_removes_the_stale_value() {
+    let lab = Lab::stale().await;
+    lab.gate.add_permits(2);
+    lab.will(Ok(None));
+
+    assert_eq!(lab.read(0, 1).await.unwrap(), Ok(None));
+
+    assert_eq!(lab.read(1, 1).await.unwrap(), Ok(None));
+    assert_eq!(lab.loads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_evicted_during_its_refresh_stays_evicted() {
+    let lab = Lab::stale().await;
+    let refresher = lab.read(0, 1);
+    settle().await;
+
+    lab.evict(1).await;
+    lab.gate.add_permits(2);
+    assert_eq!(refresher.await.unwrap(), Ok(Some(1)));
+    lab.will(Ok(Some(2)));
+
+    assert_eq!(lab.read(1, 1).await.unwrap(), Ok(Some(2)));
+    assert_eq!(lab.counts().fills_refused, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_refresh_keeps_nobody_from_another_and_goes_on() {
+    let lab = Lab::stale().await;
+    let hung = lab.read(0, 1);
+    settle().await;
+
+    lab.pass(DEADLINE - Duration::from_millis(1)).await;
+    assert_eq!(lab.read(1, 1).await.unwrap(), Ok(Some(1)));
+    lab.pass(Duration::from_millis(1)).await;
+    let next = lab.read(0, 1);
+    settle().await;
+    assert_eq!(lab.loads(), 2);
+    lab.gate.add_permits(2);
+
+    assert!(next.await.unwrap().is_ok());
+    assert!(hung.await.unwrap().is_ok());
+    assert_eq!(lab.counts().loads_overdue, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_background_all_get_the_stale_value_and_one_task_refreshes() {
+    let lab = Lab::stale().await;
+    lab.will(Ok(Some(2)));
+
+    for n in 0..20 {
+        assert_eq!(lab.read_behind(n % 2, 1).await.unwrap(), Ok(Some(1)));
+    }
+    settle().await;
+    assert_eq!(lab.loads(), 1);
+    lab.gate.add_permits(1);
+    settle().await;
+
+    assert_eq!(lab.read_behind(0, 1).await.unwrap(), Ok(Some(2)));
+    assert_eq!(lab.loads(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_refresh_in_the_background_is_cancelled_and_tried_again_after_the_throttle() {
+    let lab = Lab::stale().await;
+    lab.read_behind(0, 1).await.unwrap().unwrap();
+    settle().await;
+
+    lab.pass(DEADLINE).await;
+    assert_eq!(lab.caches[0].inner.refreshes.in_background(), 0);
+    lab.read_behind(1, 1).await.unwrap().unwrap();
+    settle().await;
+    assert_eq!(lab.loads(), 1);
+    lab.pass(THROTTLE).await;
+    lab.read_behind(1, 1).await.unwrap().unwrap();
+    settle().await;
+
+    assert_eq!(lab.loads(), 2);
+    assert_eq!(lab.counts().loads_overdue, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_the_most_refreshes_in_the_background_callers_do_their_own() {
+    let lab = Lab::with_stale(Config::default().max_refreshes(1), &[1, 2]).await;
+    lab.will(Ok(Some(2)));
+
+    let first = lab.read_behind(0, 1).await.unwrap();
+    let second = lab.read_behind(0, 2);
+    settle().await;
+    let is_waiting = !second.is_finished();
+    let third = lab.read_behind(0, 2).await.unwrap();
+    lab.gate.add_permits(2);
+
+    assert_eq!(first, Ok(Some(1)));
+    assert!(is_waiting);
+    assert_eq!(second.await.unwrap(), Ok(Some(2)));
+    assert_eq!(third, Ok(Some(1)));
+    assert_eq!(lab.counts().refreshes_crowded, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_load_keeps_nobody_from_loading_in_any_process() {
+    let lab = Lab::new();
+    let hung = lab.read(0, 1);
+    settle().await;
+    let waiting = lab.read(0, 1);
+    settle().await;
+    assert_eq!(lab.loads(), 1);
+
+    lab.pass(DEADLINE).await;
+    let other = lab.read(1, 1);
+    settle().await;
+    lab.gate.add_permits(3);
+    sleep(Duration::from_secs(2)).await;
+
+    for caller in [hung, waiting, other] {
+        assert!(caller.is_finished());
+        assert_eq!(caller.await.unwrap(), Ok(Some(1)));
+    }
+    assert_eq!(lab.counts().loads_overdue, 1);
+    lab.read(1, 1).await.unwrap().unwrap();
+    assert!(lab.loads() <= 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_rest_are_forgotten_in_time() {
+    let refreshes = Refreshes::new(1);
+    for _ in 0..2 * MOST_RESTING {
+        refreshes.rest(crate::entry::new_stamp(), THROTTLE);
+    }
+    assert_eq!(refreshes.lock().until.len(), MOST_RESTING);
+
+    advance(THROTTLE).await;
+    refreshes.rest(crate::entry::new_stamp(), THROTTLE);
+
+    assert_eq!(refreshes.lock().until.len(), 1);
+}
