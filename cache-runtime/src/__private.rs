@@ -5,14 +5,19 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Once;
 
+pub use inventory;
 use tracing::warn;
 
+pub use crate::__register as register;
 pub use crate::cache::Cache;
 use crate::key::{Key, Pattern};
 pub use crate::key::{KeyWriter, PatternWriter};
 use crate::plan::Plan;
+pub use crate::registry::Registered;
 use crate::site::Rules;
-pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, Unsaid, ValueTtl, storable};
+pub use crate::site::{
+    CacheValue, Outcome, Returns, Site, Ttl, Unsaid, ValueTtl, background, storable,
+};
 use crate::target::Target;
 
 /// One call of an annotated function: the cache, and what is asked of it.

@@ -19,6 +19,7 @@ mod journal;
 mod keeper;
 mod lease;
 mod loading;
+mod policies;
 mod refresh;
 mod removal;
 mod report;
@@ -53,6 +54,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::{Event, Metrics};
 use crate::plan::Plan;
+use crate::registry;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::store::guard::{Guard, in_runtime};
 use crate::store::memory::MemoryStore;
@@ -181,9 +183,12 @@ impl Cache {
     }
 
     /// Makes this the cache of all annotated functions that name no other. The first installed cache stays; answers whether
-    /// it is this one.
+    /// it is this one. Warns about policies that functions name and the configuration lacks, and about the other way round.
     pub fn install(&self) -> bool {
-        let installed = INSTALLED.get_or_init(|| self.clone());
+        let installed = INSTALLED.get_or_init(|| {
+            policies::report(&self.inner.config, registry::sites());
+            self.clone()
+        });
         let this = Arc::ptr_eq(&installed.inner, &self.inner);
         if !this {
             warn!(

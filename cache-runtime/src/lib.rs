@@ -96,6 +96,7 @@ mod error;
 mod key;
 mod metrics;
 mod plan;
+mod registry;
 mod sensitive;
 mod site;
 mod store;
@@ -115,7 +116,7 @@ pub use error::{Error, ErrorKind};
 pub use key::{Key, KeyPart, KeyWriter, Pattern};
 pub use metrics::{Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times};
 pub use sensitive::Sensitive;
-#[doc(hidden)]
-pub use site::storable;
 pub use site::{CacheValue, Ttl};
+#[doc(hidden)]
+pub use site::{background, storable};
 pub use store::ServerInfo;

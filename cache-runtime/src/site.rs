@@ -24,6 +24,8 @@ pub struct Site {
     pub(crate) grace: Option<Duration>,
     pub(crate) ttl_jitter: Option<u8>,
     pub(crate) version: u64,
+    /// Whether it uses a cache that is not the installed one.
+    pub(crate) has_own_cache: bool,
     pub(crate) metrics: SiteSlot,
     shape: OnceLock<(&'static str, u64)>,
 }
@@ -40,6 +42,7 @@ impl Site {
             grace: None,
             ttl_jitter: None,
             version: 0,
+            has_own_cache: false,
             metrics: SiteSlot::new(),
             shape: OnceLock::new(),
         }
@@ -78,6 +81,12 @@ impl Site {
     /// `version = 2`.
     pub const fn version(mut self, version: u64) -> Self {
         self.version = version;
+        self
+    }
+
+    /// `cache = …`.
+    pub const fn own_cache(mut self) -> Self {
+        self.has_own_cache = true;
         self
     }
 
@@ -211,6 +220,14 @@ where
     O::Value: CacheValue,
 {
     outcome
+}
+
+/// Asks, where nothing else can go wrong, whether a body can run in a task of its own.
+pub const fn background<F>(body: F) -> F
+where
+    F: Future + Send + 'static,
+{
+    body
 }
 
 /// How a function's return type splits into what is stored and what is not. Chosen by [`Returns`].
