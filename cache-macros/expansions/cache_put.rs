@@ -4,7 +4,9 @@ async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error>
             "payment:<payment.shop>-<payment.tx()>",
         )
         .policy("payments")
-        .version(2);
+        .version(2)
+        .own_cache();
+    ::cache_runtime::__private::register!(__CACHE_SITE);
     let __cache_call = ::cache_runtime::__private::Call::new(
             &__CACHE_SITE,
             ::cache_runtime::__private::using(
@@ -36,6 +38,7 @@ async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error>
                     .__outcome(),
             ),
             |_| false,
+            |_| ::cache_runtime::__private::Unsaid,
             __cache_body,
         )
         .await

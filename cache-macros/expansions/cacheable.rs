@@ -6,6 +6,7 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
         )
         .ttl_millis(1800000)
         .none_ttl_millis(30000);
+    ::cache_runtime::__private::register!(__CACHE_SITE);
     let __cache_call = ::cache_runtime::__private::Call::new(
             &__CACHE_SITE,
             ::cache_runtime::__private::installed(),
@@ -27,6 +28,7 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
                     .__outcome(),
             ),
             |event| event.is_none(),
+            |_| ::cache_runtime::__private::Unsaid,
             __cache_body,
         )
         .await

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proc_macro2::TokenStream;
 use syn::{BinOp, Expr, ExprLit, ExprUnary, Lit, LitStr, Path, UnOp};
 
+use crate::borrowed;
 use crate::function::Function;
 use crate::report::Report;
 use crate::target::{Resolver, Template};
@@ -32,10 +33,25 @@ pub(crate) enum Work {
 /// How a value is stored.
 pub(crate) struct Storing {
     pub(crate) ttl: Option<Life>,
+    /// In milliseconds.
     pub(crate) none_ttl: Option<u64>,
+    /// In milliseconds.
+    pub(crate) grace: Option<u64>,
+    /// In percent.
+    pub(crate) ttl_jitter: Option<u8>,
     pub(crate) policy: Option<LitStr>,
     pub(crate) version: Option<u64>,
     pub(crate) unless: Option<Expr>,
+    pub(crate) refresh: Refresh,
+}
+
+/// Where a stale value is refreshed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refresh {
+    /// In one caller's own time.
+    Caller,
+    /// In a task of its own.
+    Background,
 }
 
 /// How long something lives.
@@ -44,6 +60,8 @@ pub(crate) enum Life {
     Millis(u64),
     /// Asked for at each call.
     Asked(Expr),
+    /// A closure that is asked about each value.
+    OfValue(Expr),
 }
 
 /// What is removed, and when.
@@ -51,6 +69,7 @@ pub(crate) struct Eviction {
     pub(crate) what: Evicted,
     pub(crate) before: bool,
     pub(crate) always: bool,
+    pub(crate) fence: bool,
 }
 
 /// What is removed.
@@ -78,6 +97,9 @@ impl fmt::Display for Evicted {
 /// The longest life that can be written. Redis adds it to the time of day in milliseconds and must not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
+/// The largest part of its life that a value may lose by chance, in percent.
+const MOST_JITTER: u8 = 50;
+
 /// Reads and checks the arguments of `attribute` on `function`. What it returns is of use only if the report stays empty.
 pub(crate) fn check(
     attribute: Attribute,
@@ -92,7 +114,8 @@ pub(crate) fn check(
     let work = if attribute == CacheEvict {
         Work::Evict(written.eviction(function, report))
     } else {
-        let (key, storing) = (written.one_key(function, report), written.storing(report));
+        let key = written.one_key(function, report);
+        let storing = written.storing(function, report);
         if attribute == Cacheable {
             Work::Cacheable(key?, storing)
         } else {
@@ -145,26 +168,100 @@ impl Written {
         )
     }
 
-    fn storing(&mut self, report: &mut Report) -> Storing {
+    fn storing(&mut self, function: &Function, report: &mut Report) -> Storing {
+        // What is written is what counts here: a `grace` that is wrong has its own error.
+        let may_be_stale = !self.lacks(&["grace", "policy"]);
         Storing {
-            ttl: self
-                .expression("ttl", report)
-                .and_then(|value| life(value, "ttl", report)),
-            none_ttl: self.none_ttl(report),
+            ttl: self.ttl(report),
+            none_ttl: self.millis("none_ttl", report),
+            grace: self.millis("grace", report),
+            ttl_jitter: self.ttl_jitter(report),
             policy: self.text("policy", report),
             version: self.version(report),
-            unless: self.expression("unless", report),
+            unless: self
+                .expression("unless", report)
+                .and_then(|unless| about_one_value(unless, "unless", report)),
+            refresh: self.refresh(may_be_stale, function, report),
         }
     }
 
-    fn none_ttl(&mut self, report: &mut Report) -> Option<u64> {
-        match life(self.expression("none_ttl", report)?, "none_ttl", report)? {
+    fn ttl(&mut self, report: &mut Report) -> Option<Life> {
+        match self.expression("ttl", report)? {
+            closure @ Expr::Closure(_) => {
+                about_one_value(closure, "ttl", report).map(Life::OfValue)
+            }
+            value => life(value, "ttl", report),
+        }
+    }
+
+    /// A time that is known while compiling.
+    fn millis(&mut self, name: &str, report: &mut Report) -> Option<u64> {
+        match life(self.expression(name, report)?, name, report)? {
             Life::Millis(millis) => Some(millis),
-            Life::Asked(other) => {
-                report.at(other, "`none_ttl` needs seconds or a duration, such as `none_ttl = 30` or `none_ttl = \"500ms\"`");
+            Life::Asked(other) | Life::OfValue(other) => {
+                report.at(
+                    other,
+                    format!(
+                        "`{name}` needs seconds or a duration, such as `{name} = 30` or `{name} = \"500ms\"`"
+                    ),
+                );
                 None
             }
         }
+    }
+
+    fn ttl_jitter(&mut self, report: &mut Report) -> Option<u8> {
+        let value = self.expression("ttl_jitter", report)?;
+        let percent = match &value {
+            Expr::Lit(ExprLit {
+                lit: Lit::Int(number),
+                ..
+            }) => number.base10_parse().ok(),
+            Expr::Lit(ExprLit {
+                lit: Lit::Str(text),
+                ..
+            }) => text
+                .value()
+                .strip_suffix('%')
+                .and_then(|number| number.trim_end().parse().ok()),
+            _ => None,
+        };
+        let percent = percent.filter(|percent| *percent <= MOST_JITTER);
+        if percent.is_none() {
+            report.at(
+                value,
+                format!(
+                    "`ttl_jitter` needs whole percent from 0 to {MOST_JITTER}, such as `ttl_jitter = 10`"
+                ),
+            );
+        }
+        percent
+    }
+
+    fn refresh(&mut self, may_be_stale: bool, function: &Function, report: &mut Report) -> Refresh {
+        let Some(text) = self
+            .expression("refresh", report)
+            .and_then(|value| literal_text(value, "refresh", report))
+        else {
+            return Refresh::Caller;
+        };
+        if text.value() != "background" {
+            report.at(
+                &text,
+                "`refresh` knows one text, `refresh = \"background\"`; left out, one caller refreshes and waits",
+            );
+            return Refresh::Caller;
+        }
+        if !may_be_stale {
+            report.at(
+                &text,
+                "without `grace` no value is ever stale, so there is nothing to refresh; add `grace = \"10m\"` or a `policy`",
+            );
+        }
+        if let Some(problem) = borrowed::problem(function) {
+            report.at(&text, problem);
+        }
+        Refresh::Background
     }
 
     fn version(&mut self, report: &mut Report) -> Option<u64> {
@@ -188,6 +285,7 @@ impl Written {
     fn eviction(&mut self, function: &Function, report: &mut Report) -> Eviction {
         let before = self.flag("before", report);
         let always = self.flag("always", report);
+        let fence = self.flag("fence", report);
         let all_entries = self.flag("all_entries", report);
         let targeted = !self.lacks(&["key", "pattern"]);
         match (&all_entries, targeted) {
@@ -204,21 +302,30 @@ impl Written {
             ),
             _ => {}
         }
-        let refusal = match (&before, &always) {
-            (Some(_), _) => {
+        if let Some(name) = fence.as_ref().filter(|_| self.lacks(&["key"])) {
+            report.at(
+                name,
+                "`fence` needs a `key`: which keys a pattern matches is not known before the body; name the keys, or leave `fence` out",
+            );
+        }
+        let refusal = |kind| match (&before, &always, &fence) {
+            (Some(_), _, _) => {
                 Some("is not known `before` the body runs; use parameters, or leave `before` out")
             }
-            (None, Some(_)) => Some(
+            (None, _, Some(_)) if kind == Kind::Key => Some(
+                "is not known when `fence` holds the key, before the body; use parameters, or leave `fence` out",
+            ),
+            (None, Some(_), _) => Some(
                 "does not exist when the body fails, and `always` evicts then too; use parameters, or leave `always` out",
             ),
-            (None, None) => None,
+            _ => None,
         };
         let mut templates = Vec::new();
         for (name, kind) in [("key", Kind::Key), ("pattern", Kind::Pattern)] {
             for text in self.texts(name, report) {
                 let mut resolver = Resolver {
                     function,
-                    refusal,
+                    refusal: refusal(kind),
                     report: &mut *report,
                 };
                 templates.push(resolver.resolve(text, kind));
@@ -233,7 +340,26 @@ impl Written {
             what,
             before: before.is_some(),
             always: always.is_some(),
+            fence: fence.is_some(),
         }
+    }
+}
+
+/// A closure over the value takes just that. What is no closure may be a function, which rustc checks.
+fn about_one_value(value: Expr, name: &str, report: &mut Report) -> Option<Expr> {
+    match &value {
+        Expr::Closure(closure) if closure.inputs.len() != 1 => {
+            let found = match closure.inputs.len() {
+                0 => "none".to_owned(),
+                more => more.to_string(),
+            };
+            report.at(
+                value,
+                format!("the closure of `{name}` takes one parameter, not {found}; write `{name} = |value| …`"),
+            );
+            None
+        }
+        _ => Some(value),
     }
 }
 
@@ -278,10 +404,10 @@ fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life> {
         Ok(_) => "must be at most 100 years".to_owned(),
         Err(problem) => problem,
     };
-    let otherwise = if name == "ttl" {
-        "leave it out to use the cache's default"
-    } else {
-        "leave it out to store no `None`"
+    let otherwise = match name {
+        "ttl" => "leave it out to use the cache's default",
+        "grace" => "leave it out to serve nothing stale",
+        _ => "leave it out to store no `None`",
     };
     report.at(value, format!("`{name}` {problem}; {otherwise}"));
     None
@@ -387,14 +513,7 @@ mod tests {
 
     #[test]
     fn arguments_of_later_versions_are_unknown() {
-        for argument in [
-            "tag = \"x\"",
-            "grace = \"1m\"",
-            "refresh = \"background\"",
-            "local = \"5s\"",
-            "fence",
-            "ttl_jitter = 5",
-        ] {
+        for argument in ["tag = \"x\"", "local = \"5s\""] {
             for attribute in [Cacheable, CachePut, CacheEvict] {
                 let error = checked(attribute, &format!("key = \"a\", {argument}"))
                     .err()

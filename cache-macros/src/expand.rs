@@ -6,8 +6,9 @@
 use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
+use syn::{Expr, Token};
 
-use crate::args::{self, Evicted, Eviction, Life, Plan, Storing, Work};
+use crate::args::{self, Evicted, Eviction, Life, Plan, Refresh, Storing, Work};
 use crate::function::{Boxed, Form, Function};
 use crate::report::Report;
 use crate::target::{Piece, RETURNED, Source, Template, Value};
@@ -111,6 +112,7 @@ fn mentions_impl(tokens: TokenStream) -> bool {
 /// ```text
 /// async fn find(&self, id: i64) -> Result<Event, Error> {
 ///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").ttl_millis(1_800_000);
+///     p::register!(__CACHE_SITE);
 ///     let __cache_call = p::Call::new(&__CACHE_SITE, p::installed())
 ///         .key(|__cache_key| { __cache_key.text("event:").value(&id); });
 ///     let __cache_body = pin!(async move {
@@ -143,10 +145,10 @@ fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
         .output()
         .map_or_else(|| quote!(()), ToTokens::to_token_stream);
 
-    let site = site(&p, work, &signature.ident);
+    let site = site(&p, cache.is_some(), work, &signature.ident);
     let held = held(work);
     let call = call(&p, cache.as_ref(), condition.as_ref(), work);
-    let body = body(function, &output)?;
+    let body = body(&p, function, &output, work)?;
     let answer = answer(&p, work, &output);
     let frame = match form {
         Form::Boxed(Boxed { pin, bindings, .. }) => {
@@ -185,8 +187,9 @@ fn rename_self(tokens: TokenStream, name: &Ident) -> TokenStream {
 }
 
 /// What is known while compiling.
-fn site(p: &TokenStream, work: &Work, function: &Ident) -> TokenStream {
+fn site(p: &TokenStream, has_own_cache: bool, work: &Work, function: &Ident) -> TokenStream {
     let name = format!("::{function}");
+    let own_cache = has_own_cache.then(|| quote!(.own_cache()));
     let (template, settings) = match work {
         Work::Cacheable(key, storing) | Work::Put(key, storing) => {
             (key.literal.value(), settings(storing))
@@ -195,7 +198,8 @@ fn site(p: &TokenStream, work: &Work, function: &Ident) -> TokenStream {
     };
     quote! {
         static __CACHE_SITE: #p::Site =
-            #p::Site::new(::core::concat!(::core::module_path!(), #name), #template)#settings;
+            #p::Site::new(::core::concat!(::core::module_path!(), #name), #template)#settings #own_cache;
+        #p::register!(__CACHE_SITE);
     }
 }
 
@@ -203,9 +207,12 @@ fn settings(storing: &Storing) -> TokenStream {
     let Storing {
         ttl,
         none_ttl,
+        grace,
+        ttl_jitter,
         policy,
         version,
         unless: _,
+        refresh: _,
     } = storing;
     let ttl = match ttl {
         Some(Life::Millis(millis)) => {
@@ -217,11 +224,17 @@ fn settings(storing: &Storing) -> TokenStream {
     let none_ttl = none_ttl
         .map(Literal::u64_unsuffixed)
         .map(|millis| quote!(.none_ttl_millis(#millis)));
+    let grace = grace
+        .map(Literal::u64_unsuffixed)
+        .map(|millis| quote!(.grace_millis(#millis)));
+    let ttl_jitter = ttl_jitter
+        .map(Literal::u8_unsuffixed)
+        .map(|percent| quote!(.ttl_jitter(#percent)));
     let policy = policy.as_ref().map(|policy| quote!(.policy(#policy)));
     let version = version
         .map(Literal::u64_unsuffixed)
         .map(|version| quote!(.version(#version)));
-    quote!(#policy #ttl #none_ttl #version)
+    quote!(#policy #ttl #none_ttl #grace #ttl_jitter #version)
 }
 
 /// Arguments that a target needs after the body has had them, because it names what the body returned beside them.
@@ -241,8 +254,8 @@ fn held(work: &Work) -> Option<TokenStream> {
 /// Everything that the call needs to know of the arguments, before the body may move them.
 fn call(
     p: &TokenStream,
-    cache: Option<&syn::Expr>,
-    condition: Option<&syn::Expr>,
+    cache: Option<&Expr>,
+    condition: Option<&Expr>,
     work: &Work,
 ) -> TokenStream {
     let cache = match cache {
@@ -269,6 +282,7 @@ fn call(
             what,
             before,
             always,
+            fence,
         }) => {
             let targets = match what {
                 Evicted::AllEntries => quote!(.all_entries()),
@@ -280,7 +294,8 @@ fn call(
             };
             let before = before.then(|| quote!(.before()));
             let always = always.then(|| quote!(.always()));
-            quote!(#targets #before #always)
+            let fence = fence.then(|| quote!(.fence()));
+            quote!(#targets #before #always #fence)
         }
     };
     quote!(let __cache_call = #p::Call::new(&__CACHE_SITE, #cache) #condition #rest;)
@@ -328,7 +343,12 @@ fn write_value(value: &Value, reference: TokenStream) -> TokenStream {
 
 /// The body as a future. The `return` that is never taken tells rustc the type, so that `?`, literals and a bare `None` are
 /// inferred against the signature and a mismatch is reported at the line that made it.
-fn body(function: &Function, output: &TokenStream) -> Option<TokenStream> {
+fn body(
+    p: &TokenStream,
+    function: &Function,
+    output: &TokenStream,
+    work: &Work,
+) -> Option<TokenStream> {
     let (Form::Async { body } | Form::Boxed(Boxed { body, .. })) = &function.form else {
         return None;
     };
@@ -338,8 +358,12 @@ fn body(function: &Function, output: &TokenStream) -> Option<TokenStream> {
             return __cache_never;
         }
     };
-    // Pinned here: handed on by value, the body's future would be held once more by every function on its way.
-    Some(quote!(let __cache_body = ::core::pin::pin!(async move { #never #body });))
+    let body = quote!(async move { #never #body });
+    Some(match refresh(work) {
+        // Pinned here: handed on by value, the body's future would be held once more by every function on its way.
+        Refresh::Caller => quote!(let __cache_body = ::core::pin::pin!(#body);),
+        Refresh::Background => quote!(let __cache_body = #p::background(#body);),
+    })
 }
 
 /// The call that does everything. Errors about the stored type underline the return type.
@@ -348,7 +372,10 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     let outcome = quote_spanned!(at=> #p::Returns::<#output>::new().__outcome());
     let (entry, outcome, rules) = match work {
         Work::Cacheable(_, storing) => (
-            "cacheable",
+            match storing.refresh {
+                Refresh::Caller => "cacheable",
+                Refresh::Background => "cacheable_background",
+            },
             quote_spanned!(at=> #p::storable(#outcome)),
             rules(&p, storing),
         ),
@@ -377,14 +404,38 @@ fn respanned(tokens: &TokenStream, span: Span) -> TokenStream {
     respanned.collect()
 }
 
+/// Where a stale value is refreshed.
+fn refresh(work: &Work) -> Refresh {
+    match work {
+        Work::Cacheable(_, storing) => storing.refresh,
+        Work::Put(..) | Work::Evict(_) => Refresh::Caller,
+    }
+}
+
 /// What is asked about each value: whether it is not stored, and for how long it is.
 fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
-    let unless = storing
-        .unless
-        .as_ref()
-        .map_or_else(|| quote!(|_| false), ToTokens::to_token_stream);
-    let ttl = quote!(|_| #p::Unsaid);
+    let unless = match &storing.unless {
+        Some(unless) => rule(unless, storing.refresh),
+        None => quote!(|_| false),
+    };
+    let ttl = match &storing.ttl {
+        Some(Life::OfValue(ttl)) => rule(ttl, storing.refresh),
+        _ => quote!(|_| #p::Unsaid),
+    };
     quote!(#unless, #ttl)
+}
+
+/// What a task of its own asks must own what it names.
+fn rule(rule: &Expr, refresh: Refresh) -> TokenStream {
+    match rule {
+        Expr::Closure(closure) if refresh == Refresh::Background => {
+            let mut owning = closure.clone();
+            let at = closure.inputs_begin.span;
+            owning.capture = owning.capture.or(Some(Token![move](at)));
+            owning.to_token_stream()
+        }
+        _ => rule.to_token_stream(),
+    }
 }
 
 /// The targets that name what the body returned.

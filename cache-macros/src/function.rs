@@ -146,7 +146,8 @@ fn value(binding: &Local) -> Option<&Expr> {
     binding.init.as_ref().map(|init| &*init.expr)
 }
 
-fn bound_names(pattern: &Pat, names: &mut Vec<Ident>) {
+/// Collects the names that a pattern binds.
+pub(crate) fn bound_names(pattern: &Pat, names: &mut Vec<Ident>) {
     match pattern {
         Pat::Ident(name) => {
             names.push(name.ident.clone());

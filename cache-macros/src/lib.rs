@@ -6,6 +6,7 @@
 //! call of the runtime. It decides nothing about caching.
 
 mod args;
+mod borrowed;
 mod expand;
 mod function;
 mod report;

@@ -28,26 +28,33 @@ struct Known {
 }
 
 const ALL: &[Attribute] = &[Cacheable, CachePut, CacheEvict];
+const READING: &[Attribute] = &[Cacheable];
 const STORING: &[Attribute] = &[Cacheable, CachePut];
 const EVICTING: &[Attribute] = &[CacheEvict];
 
 const NOTHING_STORED: &str = "an eviction stores nothing";
 const ONE_KEY: &str = "a cached function needs one `key`";
 const NOTHING_REMOVED: &str = "a cached function removes nothing";
+const PUT_FENCES: &str = "a put stands behind a fence always, and a read needs none";
+const NOTHING_READ: &str = "only what reads the cache finds stale values to refresh";
 
 #[rustfmt::skip]
-const KNOWN: [Known; 13] = [
+const KNOWN: [Known; 17] = [
     Known { name: "all_entries", on: EVICTING, example: "all_entries",                          elsewhere: ONE_KEY },
     Known { name: "always",      on: EVICTING, example: "always",                               elsewhere: NOTHING_REMOVED },
     Known { name: "before",      on: EVICTING, example: "before",                               elsewhere: NOTHING_REMOVED },
     Known { name: "cache",       on: ALL,      example: "cache = self.cache",                   elsewhere: "" },
     Known { name: "condition",   on: ALL,      example: "condition = id > 0",                   elsewhere: "" },
     Known { name: "crate",       on: ALL,      example: "crate = my_crate::cache_runtime",      elsewhere: "" },
+    Known { name: "fence",       on: EVICTING, example: "fence",                                elsewhere: PUT_FENCES },
+    Known { name: "grace",       on: STORING,  example: "grace = \"10m\"",                      elsewhere: NOTHING_STORED },
     Known { name: "key",         on: ALL,      example: "key = \"event:<id>\"",                 elsewhere: "" },
     Known { name: "none_ttl",    on: STORING,  example: "none_ttl = 30",                        elsewhere: NOTHING_STORED },
     Known { name: "pattern",     on: EVICTING, example: "pattern = \"event:*\"",                elsewhere: ONE_KEY },
     Known { name: "policy",      on: STORING,  example: "policy = \"events\"",                  elsewhere: NOTHING_STORED },
+    Known { name: "refresh",     on: READING,  example: "refresh = \"background\"",             elsewhere: NOTHING_READ },
     Known { name: "ttl",         on: STORING,  example: "ttl = 1800",                           elsewhere: NOTHING_STORED },
+    Known { name: "ttl_jitter",  on: STORING,  example: "ttl_jitter = 10",                      elsewhere: NOTHING_STORED },
     Known { name: "unless",      on: STORING,  example: "unless = |value| value.is_empty()",    elsewhere: NOTHING_STORED },
     Known { name: "version",     on: STORING,  example: "version = 2",                          elsewhere: NOTHING_STORED },
 ];

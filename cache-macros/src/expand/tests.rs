@@ -27,6 +27,10 @@ fn generated(file: &syn::File, written: &str) -> usize {
                     Ok(Expr::Async(body)) => Some(body.block.stmts.len()),
                     _ => None,
                 },
+                Some(Expr::Call(owned)) => match owned.args.first() {
+                    Some(Expr::Async(body)) => Some(body.block.stmts.len()),
+                    _ => None,
+                },
                 _ => None,
             },
             _ => None,
@@ -47,8 +51,21 @@ fn cacheable_expands_to_one_call() {
 
     let file = expanded(Attribute::Cacheable, arguments, function);
 
-    assert!(generated(&file, function) <= 6);
+    assert!(generated(&file, function) <= 7);
     expect_file!["../../expansions/cacheable.rs"].assert_eq(&prettyplease::unparse(&file));
+}
+
+#[test]
+fn a_refresh_in_the_background_owns_all_that_it_has() {
+    let function = "async fn find(self: Arc<Self>, id: i64) -> Event { self.query(id).await }";
+    let arguments = r#"key = "event:<id>", ttl = |event| event.ttl, grace = "10m", ttl_jitter = "10%",
+        refresh = "background", unless = |event| event.draft, cache = self.cache"#;
+
+    let file = expanded(Attribute::Cacheable, arguments, function);
+
+    assert!(generated(&file, function) <= 7);
+    expect_file!["../../expansions/cacheable_background.rs"]
+        .assert_eq(&prettyplease::unparse(&file));
 }
 
 #[test]
@@ -62,7 +79,7 @@ fn cache_put_expands_to_one_call() {
 
     let file = expanded(Attribute::CachePut, arguments, function);
 
-    assert!(generated(&file, function) <= 6);
+    assert!(generated(&file, function) <= 7);
     expect_file!["../../expansions/cache_put.rs"].assert_eq(&prettyplease::unparse(&file));
 }
 
@@ -76,7 +93,7 @@ fn cache_evict_expands_to_one_call() {
 
     let file = expanded(Attribute::CacheEvict, arguments, function);
 
-    assert!(generated(&file, function) <= 6);
+    assert!(generated(&file, function) <= 7);
     expect_file!["../../expansions/cache_evict.rs"].assert_eq(&prettyplease::unparse(&file));
 }
 

@@ -1,0 +1,39 @@
+async fn find(self: Arc<Self>, id: i64) -> Event {
+    static __CACHE_SITE: ::cache_runtime::__private::Site = ::cache_runtime::__private::Site::new(
+            ::core::concat!(::core::module_path!(), "::find"),
+            "event:<id>",
+        )
+        .grace_millis(600000)
+        .ttl_jitter(10)
+        .own_cache();
+    ::cache_runtime::__private::register!(__CACHE_SITE);
+    let __cache_call = ::cache_runtime::__private::Call::new(
+            &__CACHE_SITE,
+            ::cache_runtime::__private::using(
+                ::core::convert::AsRef::<
+                    ::cache_runtime::__private::Cache,
+                >::as_ref(&(self.cache)),
+            ),
+        )
+        .key(|__cache_key| {
+            __cache_key.text("event:").value(&id);
+        });
+    let __cache_body = ::cache_runtime::__private::background(async move {
+        if let ::core::option::Option::Some(__cache_never) = ::core::option::Option::None::<
+            Event,
+        > {
+            return __cache_never;
+        }
+        self.query(id).await
+    });
+    ::cache_runtime::__private::cacheable_background(
+            __cache_call,
+            ::cache_runtime::__private::storable(
+                ::cache_runtime::__private::Returns::<Event>::new().__outcome(),
+            ),
+            move |event| event.draft,
+            move |event| event.ttl,
+            __cache_body,
+        )
+        .await
+}

@@ -1,0 +1,207 @@
+//! Which arguments of a function are borrowed, as far as its signature shows: a task of its own cannot have them.
+
+use syn::{
+    FnArg, GenericArgument, Lifetime, Path, PathArguments, Receiver, ReceiverKind, Type,
+    TypeParamBound, TypePath,
+};
+
+use crate::function::{Function, bound_names};
+
+/// An argument that is borrowed.
+struct Borrowed {
+    /// As it is written.
+    name: String,
+    /// What to write.
+    instead: String,
+}
+
+/// What is wrong with a function whose body shall run in a task of its own, if anything is.
+pub(crate) fn problem(function: &Function) -> Option<String> {
+    let borrowed: Vec<Borrowed> = function
+        .signature
+        .inputs
+        .iter()
+        .filter_map(|input| match input {
+            FnArg::Receiver(receiver) => own_receiver(receiver),
+            FnArg::Typed(argument) => {
+                let mut names = Vec::new();
+                bound_names(&argument.pat, &mut names);
+                let name = names.first().map_or("_".to_owned(), ToString::to_string);
+                own(&name, &argument.ty)
+            }
+        })
+        .collect();
+    let names: Vec<String> = borrowed.iter().map(|one| one.name.clone()).collect();
+    let (last, before) = names.split_last()?;
+    let (names, are) = match before {
+        [] => (last.clone(), "is"),
+        before => (format!("{} and {last}", before.join(", ")), "are"),
+    };
+    let instead: Vec<String> = borrowed.into_iter().map(|one| one.instead).collect();
+    Some(format!(
+        "`refresh = \"background\"` runs the body in a task of its own, which needs owned arguments: {names} {are} borrowed; \
+         take {}, or leave `refresh` out",
+        instead.join(", ")
+    ))
+}
+
+fn own_receiver(receiver: &Receiver) -> Option<Borrowed> {
+    let name = match &receiver.kind {
+        ReceiverKind::Reference(_, lifetime, _) if lifetime.as_ref().is_some_and(is_static) => {
+            return None;
+        }
+        ReceiverKind::Reference(_, _, None) => "`&self`",
+        ReceiverKind::Reference(_, _, Some(_)) => "`&mut self`",
+        ReceiverKind::Typed(_, ty) if borrows(ty) => "`self`",
+        _ => return None,
+    };
+    Some(Borrowed {
+        name: name.to_owned(),
+        instead: "`self: Arc<Self>` (or `self` by value)".to_owned(),
+    })
+}
+
+fn own(name: &str, ty: &Type) -> Option<Borrowed> {
+    borrows(ty).then(|| Borrowed {
+        name: format!("`{name}`"),
+        instead: match owned(ty) {
+            Some(ty) => format!("`{name}: {ty}`"),
+            None => format!("an owned `{name}`"),
+        },
+    })
+}
+
+/// The type that owns what a reference borrows, where it can be said in a word.
+fn owned(ty: &Type) -> Option<String> {
+    let Type::Reference(reference) = ty else {
+        return None;
+    };
+    match &*reference.elem {
+        Type::Slice(slice) => word(&slice.elem).map(|element| format!("Vec<{element}>")),
+        ty => word(ty).map(|word| match word.as_str() {
+            "str" => "String".to_owned(),
+            _ => word,
+        }),
+    }
+}
+
+/// A type that is one word.
+fn word(ty: &Type) -> Option<String> {
+    match ty {
+        Type::Path(TypePath {
+            qself: None, path, ..
+        }) => path.get_ident().map(ToString::to_string),
+        _ => None,
+    }
+}
+
+/// Whether a value of this type borrows something. A type may hide its lifetimes: those are rustc's to find.
+fn borrows(ty: &Type) -> bool {
+    match ty {
+        Type::Reference(reference) => {
+            !reference.lifetime.as_ref().is_some_and(is_static) || borrows(&reference.elem)
+        }
+        Type::Path(TypePath { qself, path, .. }) => {
+            qself.as_ref().is_some_and(|qself| borrows(&qself.ty)) || path_borrows(path)
+        }
+        Type::TraitObject(object) => object.bounds.iter().any(bound_borrows),
+        Type::ImplTrait(hidden) => hidden.bounds.iter().any(bound_borrows),
+        Type::Tuple(tuple) => tuple.elems.iter().any(borrows),
+        Type::Array(array) => borrows(&array.elem),
+        Type::Slice(slice) => borrows(&slice.elem),
+        Type::Paren(inner) => borrows(&inner.elem),
+        Type::Group(inner) => borrows(&inner.elem),
+        // What a function pointer takes and returns is not in it.
+        _ => false,
+    }
+}
+
+fn path_borrows(path: &Path) -> bool {
+    path.segments
+        .iter()
+        .any(|segment| match &segment.arguments {
+            PathArguments::AngleBracketed(arguments) => {
+                arguments.args.iter().any(|argument| match argument {
+                    GenericArgument::Lifetime(lifetime) => !is_static(lifetime),
+                    GenericArgument::Type(ty) => borrows(ty),
+                    GenericArgument::AssocType(argument) => borrows(&argument.ty),
+                    _ => false,
+                })
+            }
+            // `Fn(&str) -> bool`: as with function pointers.
+            _ => false,
+        })
+}
+
+fn bound_borrows(bound: &TypeParamBound) -> bool {
+    match bound {
+        TypeParamBound::Lifetime(lifetime) => !is_static(lifetime),
+        // With a `for<'a>` of its own, the lifetimes in it are those.
+        TypeParamBound::Trait(bound) => bound.lifetimes.is_none() && path_borrows(&bound.path),
+        _ => false,
+    }
+}
+
+fn is_static(lifetime: &Lifetime) -> bool {
+    lifetime.ident == "static"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem_of(function: &str) -> Option<String> {
+        problem(&syn::parse_str(function).expect(function))
+    }
+
+    #[test]
+    fn all_borrowed_arguments_are_named_with_what_to_write() {
+        let problem = problem_of(
+            "async fn find(&self, id: i64, name: &str, ids: &'a [i64], pool: &Pool, filter: Filter<'_>) {}",
+        );
+
+        let expected = "`refresh = \"background\"` runs the body in a task of its own, which needs owned arguments: \
+            `&self`, `name`, `ids`, `pool` and `filter` are borrowed; take `self: Arc<Self>` (or `self` by value), \
+            `name: String`, `ids: Vec<i64>`, `pool: Pool`, an owned `filter`, or leave `refresh` out";
+        assert_eq!(problem.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn what_borrows_is_found_wherever_it_stands() {
+        for argument in [
+            "&mut self",
+            "self: &Self",
+            "self: &Arc<Self>",
+            "self: Pin<&mut Self>",
+            "a: Option<&str>",
+            "a: Vec<Cow<'a, str>>",
+            "a: (u8, [&u8; 2])",
+            "a: Box<dyn Read + 'a>",
+            "a: impl Iterator<Item = &'a str>",
+            "a: &'static [&'a str]",
+        ] {
+            let function = format!("async fn find({argument}) {{}}");
+            assert!(problem_of(&function).is_some(), "{argument}");
+        }
+    }
+
+    #[test]
+    fn what_is_owned_is_not() {
+        for argument in [
+            "self",
+            "mut self",
+            "self: Arc<Self>",
+            "&'static self",
+            "a: &'static str",
+            "a: Cow<'static, str>",
+            "a: fn(&str) -> &str",
+            "a: Box<dyn Fn(&str) -> bool + Send>",
+            "a: impl for<'a> Visitor<&'a str>",
+            "a: Vec<(u8, String)>",
+            "Path(a): Path<T>",
+        ] {
+            let function = format!("async fn find({argument}) {{}}");
+            assert_eq!(problem_of(&function), None, "{argument}");
+        }
+    }
+}

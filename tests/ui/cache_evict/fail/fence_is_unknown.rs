@@ -1,8 +1,0 @@
-use cache_runtime::cache_evict;
-
-#[cache_evict(key = "event:<id>", fence)]
-async fn change(id: i64) -> Option<i64> {
-    Some(id)
-}
-
-fn main() {}
