@@ -40,14 +40,8 @@ struct Service {
     connection: MultiplexedConnection,
 }
 
-impl AsRef<Cache> for Service {
-    fn as_ref(&self) -> &Cache {
-        &self.cache
-    }
-}
-
 impl Service {
-    #[cacheable(key = "grace:hot", ttl = "1s", grace = "10s", cache = self)]
+    #[cacheable(key = "grace:hot", ttl = "1s", grace = "10s", cache = self.cache)]
     async fn hot(&self, is_mine: &AtomicBool) -> Event {
         is_mine.store(true, Ordering::Relaxed);
         self.push("loads").await;
@@ -55,7 +49,7 @@ impl Service {
         Event::sample(1)
     }
 
-    #[cacheable(key = "grace:hot:behind", ttl = "1s", grace = "10s", refresh = "background", cache = self)]
+    #[cacheable(key = "grace:hot:behind", ttl = "1s", grace = "10s", refresh = "background", cache = self.cache)]
     async fn hot_behind(self: Arc<Self>) -> Event {
         self.push("loads behind").await;
         sleep(BODY).await;
@@ -63,7 +57,7 @@ impl Service {
     }
 
     /// Succeeds once, in one process; then never again.
-    #[cacheable(key = "grace:failing", ttl = "500ms", grace = "20s", cache = self)]
+    #[cacheable(key = "grace:failing", ttl = "500ms", grace = "20s", cache = self.cache)]
     async fn failing(&self) -> io::Result<Event> {
         match self.push("attempts").await {
             1 => Ok(Event::sample(1)),
