@@ -25,6 +25,7 @@ mod removal;
 mod report;
 #[cfg(test)]
 mod schedules;
+mod scope;
 mod stored;
 mod switches;
 mod visit;
@@ -47,6 +48,7 @@ use self::lease::Orphans;
 use self::refresh::{Behind, Refreshed, Refreshes};
 use self::removal::Eviction;
 pub use self::report::{Health, Status};
+pub use self::scope::CacheScope;
 use self::switches::Switches;
 use self::visit::{Fence, Look, Right, Visit};
 use crate::config::Config;
@@ -107,6 +109,8 @@ pub enum Evicted {
     },
     /// Redis is away. This process serves nothing that it names; others may, until the journal is applied.
     Journaled,
+    /// Nothing yet: it has joined a [`CacheScope`], and waits for its commit.
+    Deferred,
 }
 
 static INSTALLED: OnceCell<Cache> = OnceCell::new();
@@ -356,8 +360,10 @@ impl Cache {
             }
             None if plan.always => {}
             None => {
+                // In a scope another step may rely on the same fences: they expire.
+                let is_scoped = eviction.is_scoped();
                 eviction.settle();
-                if !fenced.is_empty() {
+                if !fenced.is_empty() && !is_scoped {
                     // The values are gone already; now the fences only keep new ones out.
                     inner.remove(&metrics, &fenced).await;
                 }

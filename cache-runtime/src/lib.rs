@@ -72,6 +72,7 @@
 //! | [`macro@cacheable`] | reads through the cache; its page has the language of keys |
 //! | [`macro@cache_put`], [`macro@cache_evict`] | runs the body and stores what it returned; runs it and removes |
 //! | [`Cache`] | made once with [`connect`](Cache::connect), [`install`](Cache::install)ed for all annotated functions; Redis's verbs by hand |
+//! | [`CacheScope`] | evictions that wait for the commit of a transaction |
 //! | [`Config`] | every option with its default, from code, a file or the environment |
 //! | [`Stats`], [`Health`] | what was counted, for each function; how the cache is, for health checks |
 //! | [`KeyPart`] | which types may stand in a key; implement it for your own |
@@ -108,7 +109,7 @@ pub mod __private;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use cache::{Cache, Evicted, Health, Status};
+pub use cache::{Cache, CacheScope, Evicted, Health, Status};
 pub use cache_macros::{cache_evict, cache_put, cacheable};
 pub use clock::Clock;
 pub use config::{Address, Config, Policy, Secret, Tls, Topology};

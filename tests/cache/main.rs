@@ -5,5 +5,6 @@ mod consistency;
 mod fallback;
 mod patterns;
 mod pipeline;
+mod scopes;
 mod stampede;
 mod support;

@@ -109,6 +109,7 @@ impl Cache {
                 continue;
             };
             visit.check_switched_on()?;
+            visit.check_unscoped()?;
             entries.push((
                 visit.key.clone(),
                 visit

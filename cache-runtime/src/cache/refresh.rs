@@ -205,8 +205,11 @@ impl Visit<'_> {
         }
     }
 
-    /// The right to refresh, unless somebody else in this process is at it.
+    /// The right to refresh, unless somebody else in this process is at it, or this call is inside a scope.
     fn attempt(&self, stamp: Stamp) -> Option<Attempt> {
+        if self.is_scoped() {
+            return None;
+        }
         let inner = self.inner.this.upgrade()?;
         let config = &inner.config;
         if !inner.refreshes.begin(stamp, config.load_deadline) {

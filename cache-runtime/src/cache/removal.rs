@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::mem;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
+use super::scope::{self, Collected};
 use super::{Evicted, Inner, keeper};
 use crate::entry;
 use crate::error::Error;
@@ -29,18 +31,18 @@ impl Inner {
         self.doom(targets);
         let removed = self.remove_from_store(targets, Via::Caller).await;
         let evicted = match removed {
-            Ok(keys) => Evicted::Applied { keys },
+            Ok(keys) => {
+                metrics.add(Event::EvictedKeys, keys);
+                Evicted::Applied { keys }
+            }
             Err(_) => {
+                metrics.count(Event::EvictJournaled);
                 self.owe(targets);
                 Evicted::Journaled
             }
         };
         // A load that began in between may have found what was removed a moment later, or is owed.
         self.doom(targets);
-        match evicted {
-            Evicted::Applied { keys } => metrics.add(Event::EvictedKeys, keys),
-            Evicted::Journaled => metrics.count(Event::EvictJournaled),
-        }
         evicted
     }
 
@@ -144,8 +146,11 @@ impl Inner {
     }
 }
 
-/// An eviction that is owed from the moment the body runs. Whatever happens to the call, it is issued.
+/// An eviction that is owed from the moment the body runs. Whatever happens to the call, it is issued, or collected by the
+/// scope that it belongs to.
 pub(super) struct Eviction<'a> {
+    /// Remembered, because a call may be dropped elsewhere.
+    scope: Option<Arc<Collected>>,
     inner: &'a Inner,
     metrics: &'a SiteMetrics,
     targets: Vec<Target>,
@@ -154,7 +159,18 @@ pub(super) struct Eviction<'a> {
 impl<'a> Eviction<'a> {
     /// Owes `targets`. Made right before the body is polled: a call that never got there owes nothing.
     pub(super) fn begin(inner: &'a Inner, metrics: &'a SiteMetrics, targets: Vec<Target>) -> Self {
+        Self::begin_in(scope::current(), inner, metrics, targets)
+    }
+
+    /// The same in a given scope, or in none.
+    pub(super) fn begin_in(
+        scope: Option<Arc<Collected>>,
+        inner: &'a Inner,
+        metrics: &'a SiteMetrics,
+        targets: Vec<Target>,
+    ) -> Self {
         Self {
+            scope,
             inner,
             metrics,
             targets,
@@ -168,9 +184,24 @@ impl<'a> Eviction<'a> {
 
     /// Pays. Cancelled on the way, the keeper pays.
     pub(super) async fn apply(mut self) -> Evicted {
-        let evicted = self.inner.remove(self.metrics, &self.targets).await;
+        let evicted = match self.is_deferred() {
+            true => Evicted::Deferred,
+            false => self.inner.remove(self.metrics, &self.targets).await,
+        };
         self.targets.clear();
         evicted
+    }
+
+    /// Whether it is made inside a scope.
+    pub(super) fn is_scoped(&self) -> bool {
+        self.scope.is_some()
+    }
+
+    /// Leaves it to its scope. Answers whether there is one that has not ended.
+    fn is_deferred(&self) -> bool {
+        self.scope
+            .as_ref()
+            .is_some_and(|scope| scope.collect(self.inner, &self.targets))
     }
 
     /// Nothing is owed any more. Answers what was.
@@ -181,10 +212,9 @@ impl<'a> Eviction<'a> {
 
 impl Drop for Eviction<'_> {
     fn drop(&mut self) {
-        let targets = mem::take(&mut self.targets);
-        if !targets.is_empty() {
+        if !self.targets.is_empty() && !self.is_deferred() {
             self.metrics.count(Event::EvictJournaled);
-            self.inner.remove_later(&targets);
+            self.inner.remove_later(&self.targets);
         }
     }
 }

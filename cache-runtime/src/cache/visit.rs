@@ -12,6 +12,7 @@ use super::flight::{Leader, Saw, Sight};
 use super::lease::{Claim, Hold};
 use super::loading::{self, Loading};
 use super::refresh::Stale;
+use super::scope::{self, Standing};
 use super::stored::{Answer, Fresh, Obstacle};
 use super::{Inner, keeper};
 use crate::entry::{self, Stamp, Unreadable};
@@ -33,6 +34,7 @@ pub(super) struct Visit<'a> {
     pub(super) grace: Duration,
     pub(super) ttl_jitter: u8,
     pub(super) is_off: bool,
+    pub(super) standing: Standing,
     pub(super) started: Instant,
 }
 
@@ -52,7 +54,7 @@ pub(super) enum Right {
     Fill,
     /// Load for those in this process who wait.
     Load,
-    /// Run the body and nothing else: this call has waited for Redis once, or is switched off.
+    /// Run the body and nothing else: this call has waited for Redis once, is switched off, or is inside a scope.
     Alone,
 }
 
@@ -100,6 +102,7 @@ impl<'a> Visit<'a> {
                 .unwrap_or_default(),
             ttl_jitter: site.ttl_jitter.unwrap_or(inner.config.ttl_jitter),
             is_off: inner.switches.is_off(key),
+            standing: scope::standing(inner, key),
             started: Instant::now(),
             inner,
             site,
@@ -127,6 +130,8 @@ impl<'a> Visit<'a> {
     pub(super) fn closed<T>(&self) -> Option<Look<T>> {
         let (event, right, saw, failure) = if self.is_off {
             (Event::MissDisabled, Right::Alone, Saw::Nothing, None)
+        } else if self.standing == Standing::Evicted {
+            (Event::MissScoped, Right::Alone, Saw::Nothing, None)
         } else if !self.inner.guard.is_connected() {
             keeper::ensure(self.inner);
             let away = Some(Error::away());
@@ -137,7 +142,7 @@ impl<'a> Visit<'a> {
             return None;
         };
         self.metrics.count_at(event, self.started.into_std());
-        Some(Look::Nothing(right, saw, failure))
+        Some(self.nothing(right, saw, failure))
     }
 
     /// What the store's answer means.
@@ -181,6 +186,16 @@ impl<'a> Visit<'a> {
             }
         };
         self.metrics.count(event);
+        self.nothing(right, saw, failure)
+    }
+
+    /// Inside a scope a load may see what is not committed: it is for this caller alone.
+    fn nothing<T>(&self, right: Right, saw: Saw, failure: Option<Error>) -> Look<T> {
+        let right = if self.is_scoped() {
+            Right::Alone
+        } else {
+            right
+        };
         Look::Nothing(right, saw, failure)
     }
 
@@ -334,6 +349,7 @@ impl<'a> Visit<'a> {
     pub(super) async fn store_put(&self, fence: Fence, fresh: &Fresh) -> Option<bool> {
         self.metrics.count(Event::Put);
         let (degraded, stored) = match fence {
+            _ if self.is_scoped() => (Event::PutScoped, Some(false)),
             Fence::Alone(stamp) => match self.replace("put", stamp, fresh).await {
                 Ok(Replaced::Done) => return Some(true),
                 Ok(Replaced::Other) => (Event::PutReplaced, Some(false)),
@@ -346,6 +362,22 @@ impl<'a> Visit<'a> {
         };
         self.metrics.count(degraded);
         stored
+    }
+
+    /// Whether this call is made inside a scope: then nothing is stored that may never be committed.
+    pub(super) fn is_scoped(&self) -> bool {
+        self.standing != Standing::Outside
+    }
+
+    /// Refuses to store what may never be committed.
+    pub(super) fn check_unscoped(&self) -> Result<(), Error> {
+        match self.is_scoped() {
+            true => Err(Error::new(
+                ErrorKind::Refused,
+                "inside a `CacheScope` nothing is stored; set it after the commit",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Whether this very task is in the middle of loading this key: it must not wait for itself.

@@ -58,6 +58,8 @@ events! {
     MissDisabled => Kind::Miss("disabled"),
     /// An eviction of this key is still to be applied.
     MissJournaled => Kind::Miss("journaled"),
+    /// The key is evicted when the scope that this read is in is committed.
+    MissScoped => Kind::Miss("scoped"),
     /// The entry has outlived its time. Within its grace: this caller refreshed it.
     MissStale => Kind::Miss("stale"),
     /// Another program's data is at this key.
@@ -114,6 +116,8 @@ events! {
     PutGone => Kind::Degraded("gone"),
     /// A put became an eviction: Redis is away, did not answer, or keeps nothing at this key.
     PutUnanswered => Kind::Degraded("unanswered"),
+    /// A put became an eviction: it is inside a scope, and what it would store is not committed.
+    PutScoped => Kind::Degraded("scoped"),
     /// An eviction was issued.
     Evict => Kind::Write,
     /// Entries that an eviction removed; counted by [`SiteMetrics::add`](super::SiteMetrics::add).

@@ -116,9 +116,10 @@ pub struct Counts {
     /// Those of the puts that could only evict.
     pub puts_degraded: u64,
     /// The degraded puts by the reason; one that never occurred is left out. `joined`: another writer fenced the key before;
-    /// `replaced`: another fenced it meanwhile; `gone`: the fence was evicted, expired or lost; `unanswered`: Redis did not say.
+    /// `replaced`: another fenced it meanwhile; `gone`: the fence was evicted, expired or lost; `unanswered`: Redis did not say;
+    /// `scoped`: it was made inside a [`CacheScope`](crate::CacheScope).
     pub puts_degraded_by_reason: BTreeMap<&'static str, u64>,
-    /// Evictions that were issued, journaled ones included.
+    /// Evictions that were issued, journaled ones and those that joined a [`CacheScope`](crate::CacheScope) included.
     pub evictions: u64,
     /// Entries that evictions removed, as far as the store said.
     pub evicted_keys: u64,

@@ -1,0 +1,382 @@
+//! Evictions that wait for a transaction.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::warn;
+
+use super::removal::Eviction;
+use super::{Evicted, Inner};
+use crate::key::{Key, Pattern};
+use crate::metrics::SiteRef;
+use crate::site::Site;
+use crate::target::Target;
+
+/// Stands in the statistics for what scopes evict when they are committed.
+static SCOPE: Site = Site::new("CacheScope", "");
+
+tokio::task_local! {
+    /// The scopes that this task is in.
+    static CURRENT: Arc<Link>;
+}
+
+/// Evictions that wait for a transaction.
+///
+/// An eviction follows the body of its function. Where that body is one step of a transaction, the eviction would come before
+/// the commit: a reader could load the old row after it, and store it. Inside [`run`](Self::run) evictions are collected
+/// instead, and [`commit`](Self::commit) applies them when the database has committed:
+///
+/// ```
+/// use cache_runtime::{Cache, CacheScope, Evicted, cache_evict, cacheable};
+/// # use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+/// # #[derive(Default)]
+/// # struct Db { balance: AtomicI64 }
+/// # struct Transaction<'a> { db: &'a Db, balance: AtomicI64 }
+/// # impl Db {
+/// #     async fn begin(&self) -> Result<Transaction<'_>, std::io::Error> {
+/// #         Ok(Transaction { db: self, balance: self.balance.load(Relaxed).into() })
+/// #     }
+/// # }
+/// # impl Transaction<'_> {
+/// #     async fn commit(self) -> Result<(), std::io::Error> {
+/// #         self.db.balance.store(self.balance.into_inner(), Relaxed);
+/// #         Ok(())
+/// #     }
+/// #     async fn rollback(self) -> Result<(), std::io::Error> { Ok(()) }
+/// # }
+///
+/// #[cacheable(key = "balance:<account>", ttl = 60)]
+/// async fn balance(db: &Db, account: u64) -> Result<i64, std::io::Error> {
+///     Ok(db.balance.load(Relaxed)) // or ask a database
+/// }
+///
+/// #[cache_evict(key = "balance:<account>")]
+/// async fn deposit(tx: &mut Transaction<'_>, account: u64, cents: i64) -> Result<(), std::io::Error> {
+///     tx.balance.fetch_add(cents, Relaxed); // or tell a database, in its transaction
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), std::io::Error> {
+/// # Cache::memory().install();
+/// # let db = Db::default();
+/// # balance(&db, 1).await?;
+/// let scope = CacheScope::new();
+/// let mut tx = db.begin().await?;
+/// match scope.run(deposit(&mut tx, 1, 500)).await {
+///     Ok(()) => {
+///         tx.commit().await?; // whether an error here means that nothing was committed, nobody knows
+///         assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
+///     }
+///     Err(_) => {
+///         tx.rollback().await?;
+///         scope.rollback();
+///     }
+/// }
+/// assert_eq!(balance(&db, 1).await?, 500);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Inside
+///
+/// | what | does inside a scope |
+/// |---|---|
+/// | `#[cache_evict]`, [`Cache::delete`](crate::Cache::delete) and its relatives, [`Cache::clear`](crate::Cache::clear) | join it; the handle answers [`Evicted::Deferred`]. With `before` what is named is removed at once as well |
+/// | `#[cacheable]` of a key that the scope evicts | runs its body: the transaction sees its own writes |
+/// | `#[cacheable]` of any other key | reads as ever. A miss runs its body for this call alone and stores nothing, since what it loads may never be committed |
+/// | `#[cache_put]`, [`Cache::set`](crate::Cache::set) | store nothing: they evict their key |
+///
+/// A scope belongs to the task that [`run`](Self::run)s it. What that task spawns is outside of it.
+///
+/// With `fence` a key is uncached from before the body on. So even a process that ends between the database's commit and that of
+/// the scope leaves nothing stale behind, if the database commits within `fence_ttl` of the body.
+///
+/// # Endings
+///
+/// A scope that is dropped without [`commit`](Self::commit) or [`rollback`](Self::rollback), by an early return, a panic or a
+/// handler that is cancelled, does not know what became of the transaction. It evicts in the background: at worst something is
+/// loaded once too often. [`rollback`](Self::rollback) is for who knows that nothing was committed.
+///
+/// A scope that is made, or ends, inside the `run` of another is a savepoint in it: its commit hands what it collected to the
+/// other, and its rollback drops only that.
+pub struct CacheScope {
+    collected: Arc<Collected>,
+    /// Whose savepoint it is, also where it ends somewhere else.
+    outer: Option<Arc<Collected>>,
+}
+
+impl CacheScope {
+    /// A scope that has collected nothing.
+    pub fn new() -> Self {
+        Self {
+            collected: Arc::new(Collected {
+                shares: Mutex::new(Some(Vec::new())),
+            }),
+            outer: current(),
+        }
+    }
+
+    /// Does `work` inside of the scope. May be called again, for each part of a transaction.
+    pub fn run<F: Future>(&self, work: F) -> impl Future<Output = F::Output> {
+        // Moved into the future as it is, it would be in there twice.
+        let work = Box::pin(work);
+        async move {
+            let link = Link {
+                scope: Arc::clone(&self.collected),
+                outer: CURRENT.try_with(Arc::clone).ok(),
+            };
+            CURRENT.scope(Arc::new(link), work).await
+        }
+    }
+
+    /// Applies what was collected: the transaction was committed. Cancelled on the way, the rest is applied in the background.
+    ///
+    /// Keys are removed in one round trip for each cache, whatever number of functions evicted them. Inside another scope the
+    /// answer is [`Evicted::Deferred`].
+    pub async fn commit(self) -> Evicted {
+        let mut shares = self.collected.close();
+        let outer = self.outer();
+        let evictions: Vec<_> = shares
+            .iter_mut()
+            .map(|share| share.eviction(outer.clone()))
+            .collect();
+        let mut evicted = Evicted::Applied { keys: 0 };
+        for eviction in evictions {
+            evicted = evicted.and(eviction.apply().await);
+        }
+        evicted
+    }
+
+    /// Drops what was collected: it is known that nothing was committed. Fences that were placed expire after `fence_ttl`.
+    pub fn rollback(self) {
+        self.collected.close();
+    }
+
+    /// The scope that this one ends in.
+    fn outer(&self) -> Option<Arc<Collected>> {
+        current().or_else(|| self.outer.clone())
+    }
+}
+
+impl Default for CacheScope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for CacheScope {
+    fn drop(&mut self) {
+        for mut share in self.collected.close() {
+            drop(share.eviction(self.outer()));
+        }
+    }
+}
+
+impl fmt::Debug for CacheScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shares = self.collected.lock();
+        let evictions: usize = shares
+            .iter()
+            .flatten()
+            .map(|share| share.targets.len())
+            .sum();
+        f.debug_struct("CacheScope")
+            .field("evictions", &evictions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Evicted {
+    /// What came of two evictions together: the one that is farthest from done.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Applied { keys }, Self::Applied { keys: more }) => {
+                Self::Applied { keys: keys + more }
+            }
+            (Self::Journaled, _) | (_, Self::Journaled) => Self::Journaled,
+            (Self::Deferred, _) | (_, Self::Deferred) => Self::Deferred,
+        }
+    }
+}
+
+/// A scope that a task is in, and those around it.
+struct Link {
+    scope: Arc<Collected>,
+    outer: Option<Arc<Self>>,
+}
+
+/// How a call stands to the scopes that it is made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Outside,
+    Inside,
+    /// Inside of one that evicts the very key.
+    Evicted,
+}
+
+/// How a call about `key` stands.
+pub(super) fn standing(inner: &Inner, key: &Key) -> Standing {
+    CURRENT
+        .try_with(|link| match link.covers(inner, key) {
+            true => Standing::Evicted,
+            false => Standing::Inside,
+        })
+        .unwrap_or(Standing::Outside)
+}
+
+/// The innermost scope that this task is in.
+pub(super) fn current() -> Option<Arc<Collected>> {
+    CURRENT.try_with(|link| Arc::clone(&link.scope)).ok()
+}
+
+impl Link {
+    fn covers(&self, inner: &Inner, key: &Key) -> bool {
+        let mut link = Some(self);
+        while let Some(Self { scope, outer }) = link {
+            if scope.covers(inner, key) {
+                return true;
+            }
+            link = outer.as_deref();
+        }
+        false
+    }
+}
+
+/// What a scope has collected; nothing any more when it has ended.
+pub(super) struct Collected {
+    shares: Mutex<Option<Vec<Share>>>,
+}
+
+impl Collected {
+    /// Takes `targets` over. Answers whether it did: a scope that has ended takes nothing.
+    pub(super) fn collect(&self, inner: &Inner, targets: &[Target]) -> bool {
+        let (mut shares, Some(cache)) = (self.lock(), inner.this.upgrade()) else {
+            return false;
+        };
+        let Some(shares) = shares.as_mut() else {
+            return false;
+        };
+        let capacity = cache.config.journal_capacity;
+        let index = shares
+            .iter()
+            .position(|share| Arc::ptr_eq(&share.cache, &cache))
+            .unwrap_or_else(|| {
+                shares.push(Share::new(cache));
+                shares.len() - 1
+            });
+        if let Some(share) = shares.get_mut(index) {
+            share.targets.add(targets, capacity);
+        }
+        true
+    }
+
+    fn covers(&self, inner: &Inner, key: &Key) -> bool {
+        self.lock()
+            .iter()
+            .flatten()
+            .any(|share| std::ptr::eq(&*share.cache, inner) && share.targets.cover(key))
+    }
+
+    /// Ends the scope.
+    fn close(&self) -> Vec<Share> {
+        self.lock().take().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Share>>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a scope has collected for one cache.
+struct Share {
+    cache: Arc<Inner>,
+    metrics: SiteRef,
+    targets: Targets,
+}
+
+impl Share {
+    fn new(cache: Arc<Inner>) -> Self {
+        Self {
+            metrics: cache.metrics.site(&SCOPE),
+            targets: Targets::default(),
+            cache,
+        }
+    }
+
+    /// Owes what was collected, to `outer` if there is one.
+    fn eviction(&mut self, outer: Option<Arc<Collected>>) -> Eviction<'_> {
+        let targets = mem::take(&mut self.targets).into_vec();
+        Eviction::begin_in(outer, &self.cache, &self.metrics, targets)
+    }
+}
+
+/// Targets, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Targets {
+    keys: HashSet<Key>,
+    patterns: HashSet<Pattern>,
+    all: bool,
+}
+
+impl Targets {
+    /// More than `capacity` become "all entries": too much may be evicted, never too little.
+    fn add(&mut self, targets: &[Target], capacity: usize) {
+        for target in targets {
+            if self.all {
+                return;
+            }
+            match target {
+                Target::Key(key) => drop(self.keys.insert(key.clone())),
+                Target::Pattern(pattern) => drop(self.patterns.insert(pattern.clone())),
+                Target::All => self.become_all(),
+            }
+            if self.len() > capacity {
+                warn!(
+                    capacity,
+                    "a scope has collected more evictions than a journal holds; all entries will be evicted instead"
+                );
+                self.become_all();
+            }
+        }
+    }
+
+    fn become_all(&mut self) {
+        *self = Self {
+            all: true,
+            ..Self::default()
+        };
+    }
+
+    fn cover(&self, key: &Key) -> bool {
+        self.all
+            || self.keys.contains(key)
+            || self
+                .patterns
+                .iter()
+                .any(|pattern| pattern.matches(key.as_str()))
+    }
+
+    fn len(&self) -> usize {
+        self.keys.len() + self.patterns.len() + usize::from(self.all)
+    }
+
+    fn into_vec(self) -> Vec<Target> {
+        let Self {
+            keys,
+            patterns,
+            all,
+        } = self;
+        all.then_some(Target::All)
+            .into_iter()
+            .chain(patterns.into_iter().map(Target::Pattern))
+            .chain(keys.into_iter().map(Target::Key))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

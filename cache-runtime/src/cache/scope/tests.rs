@@ -1,0 +1,168 @@
+//! What scopes collect, and what is the same with grace, with fences and without a runtime.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::*;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::plan::Plan;
+use crate::site::{Plain, ResultOf, Rules, Ttl};
+
+static READ: Site = Site::new("row", "row:<id>")
+    .ttl_millis(1_000)
+    .grace_millis(60_000);
+static WRITE: Site = Site::new("update", "row:<id>");
+
+fn key(id: u64) -> Key {
+    Key::render("dev_", |key| {
+        key.text("row:").value(&id);
+    })
+}
+
+fn target(id: u64) -> Target {
+    Target::Key(key(id))
+}
+
+/// Reads row 1, which is `value` by now.
+async fn read(cache: &Cache, value: u32) -> u32 {
+    let plan = Plan {
+        targets: vec![target(1)],
+        ..Plan::new(&READ)
+    };
+    let rules = Rules {
+        unless: |_: &u32| false,
+        ttl: |_: &u32| None::<Ttl>,
+    };
+    cache
+        .read::<Plain<u32>>(plan, &rules, pin!(async { value }))
+        .await
+}
+
+/// Writes row 1 behind a fence.
+async fn write(cache: &Cache, outcome: Result<(), ()>) {
+    let plan = Plan {
+        targets: vec![target(1)],
+        fence: true,
+        ..Plan::new(&WRITE)
+    };
+    let body = pin!(async { outcome });
+    let _ = cache
+        .evict::<ResultOf<(), ()>>(plan, |(), plan| plan, body)
+        .await;
+}
+
+fn misses(cache: &Cache, reason: &str) -> u64 {
+    let reasons = cache.stats().total.misses_by_reason;
+    reasons.get(reason).copied().unwrap_or(0)
+}
+
+#[test]
+fn a_target_is_kept_once() {
+    let mut targets = Targets::default();
+
+    for _ in 0..10_000 {
+        let pattern = Pattern::parse("dev_", "row:*").expect("a pattern");
+        targets.add(&[target(1), Target::Pattern(pattern)], 10);
+    }
+
+    assert_eq!(targets.len(), 2);
+    assert!(targets.cover(&key(7)));
+    assert_eq!(targets.into_vec().len(), 2);
+}
+
+#[test]
+fn more_than_a_journal_holds_become_all_entries() {
+    let mut targets = Targets::default();
+
+    targets.add(&(0..10).map(target).collect::<Vec<_>>(), 10);
+    assert!(!targets.cover(&key(99)));
+    targets.add(&(0..11).map(target).collect::<Vec<_>>(), 10);
+
+    assert!(targets.cover(&key(99)));
+    assert_eq!(targets.into_vec(), [Target::All]);
+}
+
+#[tokio::test]
+async fn a_stale_value_is_served_and_not_refreshed() {
+    let config = Config::default();
+    let clock = config.clock.clone();
+    let (cache, scope) = (Cache::local(config), CacheScope::new());
+    read(&cache, 1).await;
+    clock.advance(Duration::from_secs(2));
+
+    assert_eq!(scope.run(read(&cache, 2)).await, 1);
+
+    assert_eq!(cache.stats().total.refreshes, 0);
+    assert_eq!(read(&cache, 3).await, 3, "outside it is refreshed");
+    scope.rollback();
+}
+
+#[tokio::test]
+async fn a_process_that_ends_between_the_two_commits_leaves_nothing_stale() {
+    let config = Config::default();
+    let (clock, fence_ttl) = (config.clock.clone(), config.fence_ttl);
+    let cache = Cache::local(config);
+    read(&cache, 1).await;
+
+    let scope = CacheScope::new();
+    scope.run(write(&cache, Ok(()))).await;
+    assert_eq!(read(&cache, 1).await, 1, "a reader before the commit");
+    std::mem::forget(scope);
+    clock.advance(fence_ttl + Duration::from_millis(1));
+
+    assert_eq!(misses(&cache, "fenced"), 1);
+    assert_eq!(read(&cache, 2).await, 2);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_leaves_the_fence_that_another_relies_on() {
+    let (cache, scope) = (Cache::memory(), CacheScope::new());
+
+    scope.run(write(&cache, Ok(()))).await;
+    scope.run(write(&cache, Err(()))).await;
+    read(&cache, 1).await;
+
+    assert_eq!(misses(&cache, "fenced"), 1);
+    assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
+}
+
+#[test]
+fn a_scope_needs_no_runtime_where_the_cache_needs_none() {
+    let cache = Cache::memory();
+
+    let evicted = at_once(async {
+        let scope = CacheScope::new();
+        read(&cache, 1).await;
+        scope.run(write(&cache, Ok(()))).await;
+        drop(scope);
+        assert_eq!(read(&cache, 2).await, 2);
+
+        let scope = CacheScope::default();
+        scope.run(write(&cache, Ok(()))).await;
+        scope.commit().await
+    });
+
+    assert_eq!(evicted, Evicted::Applied { keys: 1 });
+}
+
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits for something"),
+    }
+}
+
+#[test]
+fn a_scope_goes_where_its_task_goes() {
+    fn goes<T: Send>(what: T) -> T {
+        what
+    }
+    fn is_shared<T: Sync>(_: &T) {}
+    let (cache, scope) = (Cache::memory(), CacheScope::new());
+
+    is_shared(&scope);
+    drop(goes(scope.run(cache.clear())));
+    drop(goes(goes(scope).commit()));
+}

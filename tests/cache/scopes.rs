@@ -1,0 +1,583 @@
+//! Evictions wait for the transaction that they belong to.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache_runtime::testing::{FaultProxy, RedisServer};
+use cache_runtime::{Cache, CacheScope, Evicted, Mode, cache_evict, cache_put, cacheable};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{SqliteConnection, SqlitePool};
+
+use crate::support::{Gate, Table, cache, connect, gated_row, raw, row, server, soon, until};
+
+#[cache_evict(key = "row:<id>", cache = cache)]
+async fn update(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.write()
+}
+
+#[cache_evict(key = "row:<id>", cache = cache)]
+async fn gated_update(cache: &Cache, table: &Table, id: u64, gate: &Gate) -> usize {
+    let value = table.write();
+    gate.pass().await;
+    value
+}
+
+#[cache_evict(key = "row:<id>", cache = cache)]
+async fn failing_update(cache: &Cache, id: u64) -> Result<(), &'static str> {
+    Err("the row is locked")
+}
+
+#[cache_evict(key = "row:<id>", always, cache = cache)]
+async fn failing_update_always(cache: &Cache, id: u64) -> Result<(), &'static str> {
+    Err("the row is locked")
+}
+
+#[cache_evict(key = "row:<id>", before, cache = cache)]
+async fn update_before(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.write()
+}
+
+#[cache_put(key = "row:<id>", ttl = 60, cache = cache)]
+async fn put(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.write()
+}
+
+/// Two caches over the same entries: of two processes with a Redis, and of one without.
+struct Pair {
+    name: &'static str,
+    writer: Cache,
+    reader: Cache,
+    table: Table,
+}
+
+/// Pairs whose row 1 is cached before it is written.
+async fn pairs(server: &RedisServer) -> [Pair; 2] {
+    let memory = Cache::memory();
+    let pairs = [
+        ("Redis", cache(server).await, cache(server).await),
+        ("memory", memory.clone(), memory),
+    ];
+    let pairs = pairs.map(|(name, writer, reader)| Pair {
+        name,
+        writer,
+        reader,
+        table: Table::default(),
+    });
+    for pair in &pairs {
+        assert_eq!(pair.read().await, 0);
+    }
+    pairs
+}
+
+impl Pair {
+    /// What another process reads.
+    async fn read(&self) -> usize {
+        row(&self.reader, &self.table, 1).await
+    }
+
+    async fn update(&self) -> usize {
+        update(&self.writer, &self.table, 1).await
+    }
+}
+
+#[tokio::test]
+async fn evictions_wait_for_the_commit() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let scope = CacheScope::new();
+
+        scope.run(pair.update()).await;
+        assert_eq!(pair.read().await, 0, "{}: not committed", pair.name);
+        let evicted = scope.commit().await;
+
+        assert_eq!(evicted, Evicted::Applied { keys: 1 }, "{}", pair.name);
+        assert_eq!(pair.read().await, 1, "{}: committed", pair.name);
+        assert_eq!(pair.writer.stats().total.evictions, 1, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn what_is_removed_by_hand_waits_as_well() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let (scope, cache) = (CacheScope::new(), &pair.writer);
+        assert!(cache.set("name", &"a".to_owned(), 60_u64).await);
+
+        let answers = scope
+            .run(async {
+                [
+                    cache.delete("row:1").await,
+                    cache.delete_matching("none:*").await,
+                    cache.clear().await,
+                ]
+            })
+            .await;
+        assert_eq!(answers, [Evicted::Deferred; 3], "{}", pair.name);
+        assert!(cache.exists("row:1").await && cache.exists("name").await);
+        let evicted = scope.commit().await;
+
+        assert_eq!(evicted, Evicted::Applied { keys: 2 }, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_keeps_what_is_cached() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let scope = CacheScope::new();
+
+        scope.run(pair.update()).await;
+        scope.rollback();
+
+        assert_eq!(pair.read().await, 0, "{}", pair.name);
+        assert_eq!(pair.table.reads(), 1, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_scope_that_nobody_ended_evicts_in_the_background() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let scope = CacheScope::new();
+
+        scope.run(pair.update()).await;
+        drop(scope);
+
+        let own = row(&pair.writer, &pair.table, 1).await;
+        assert_eq!(own, 1, "{}: in this process from now on", pair.name);
+        until("the others read the new row", async || {
+            pair.read().await == 1
+        })
+        .await;
+        assert_eq!(pair.writer.stats().journal_depth, 0, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_was_cancelled_may_have_written() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let (scope, gate) = (CacheScope::new(), Gate::new());
+
+        let work = scope.run(gated_update(&pair.writer, &pair.table, 1, &gate));
+        tokio::select! {
+            _ = work => panic!("the gate is closed"),
+            () = gate.arrival() => {}
+        }
+        assert_eq!(pair.read().await, 0, "{}: not committed", pair.name);
+        let evicted = scope.commit().await;
+
+        assert_eq!(evicted, Evicted::Applied { keys: 1 }, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_failed_joins_only_with_always_and_before_removes_at_once() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let (scope, cache) = (CacheScope::new(), &pair.writer);
+
+        assert!(scope.run(failing_update(cache, 1)).await.is_err());
+        assert_eq!(scope.commit().await, Evicted::Applied { keys: 0 });
+        let scope = CacheScope::new();
+        assert!(scope.run(failing_update_always(cache, 1)).await.is_err());
+        assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
+
+        row(cache, &pair.table, 1).await;
+        let scope = CacheScope::new();
+        scope.run(update_before(cache, &pair.table, 1)).await;
+        assert_eq!(pair.read().await, 1, "{}: removed at once", pair.name);
+        assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
+    }
+}
+
+#[tokio::test]
+async fn all_keys_of_a_transaction_go_in_one_round_trip() {
+    let server = server();
+    let (cache, table) = (cache(&server).await, Table::default());
+    let scope = CacheScope::new();
+    for id in 0..100 {
+        row(&cache, &table, id).await;
+        scope.run(update(&cache, &table, id)).await;
+        scope.run(update(&cache, &table, id)).await;
+    }
+
+    let evicted = scope.commit().await;
+
+    assert_eq!(evicted, Evicted::Applied { keys: 100 });
+    let statistics: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query_async(&mut raw(&server).await)
+        .await
+        .unwrap();
+    assert!(
+        statistics.contains("cmdstat_unlink:calls=1,"),
+        "{statistics}"
+    );
+}
+
+#[tokio::test]
+async fn a_scope_holds_evictions_of_several_caches() {
+    let server = server();
+    let one = cache(&server).await;
+    let two = connect(server.config().prefix("other_")).await;
+    let table = Table::default();
+    row(&one, &table, 1).await;
+    row(&two, &table, 2).await;
+    row(&two, &table, 1).await;
+    let scope = CacheScope::new();
+
+    scope
+        .run(async {
+            update(&one, &table, 1).await;
+            update(&two, &table, 2).await;
+        })
+        .await;
+    let evicted = scope.commit().await;
+
+    assert_eq!(evicted, Evicted::Applied { keys: 2 });
+    assert!(!one.exists("row:1").await && !two.exists("row:2").await);
+    assert!(two.exists("row:1").await, "only the other cache evicts it");
+}
+
+#[tokio::test]
+async fn a_put_stores_nothing_before_the_commit() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let scope = CacheScope::new();
+
+        assert_eq!(scope.run(put(&pair.writer, &pair.table, 1)).await, 1);
+        let stored = scope.run(pair.writer.set("row:2", &7_usize, 60_u64)).await;
+        assert!(!stored, "{}", pair.name);
+        assert_eq!(pair.reader.keys("*").await, Vec::<String>::new());
+        let total = pair.writer.stats().total;
+        assert_eq!((total.puts, total.puts_degraded), (1, 1), "{}", pair.name);
+        assert_eq!(total.puts_degraded_by_reason["scoped"], 1, "{}", pair.name);
+
+        pair.read().await;
+        assert!(!pair.reader.exists("row:1").await, "{}: fenced", pair.name);
+        let _ = scope.commit().await;
+        pair.read().await;
+        assert!(pair.reader.exists("row:1").await, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_reads_its_own_writes() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let scope = CacheScope::new();
+        let read = || scope.run(row(&pair.writer, &pair.table, 1));
+
+        assert_eq!(read().await, 0, "{}: cached", pair.name);
+        scope.run(pair.update()).await;
+
+        assert_eq!(read().await, 1, "{}: from its own write", pair.name);
+        assert_eq!(pair.writer.get::<usize>("row:1").await, Some(0));
+        let by_hand = scope.run(pair.writer.get::<usize>("row:1")).await;
+        assert_eq!(by_hand, None, "{}", pair.name);
+        assert_eq!(pair.read().await, 0, "{}: nobody else does", pair.name);
+        let reasons = pair.writer.stats().total.misses_by_reason;
+        assert_eq!(reasons["scoped"], 2, "{}", pair.name);
+        scope.rollback();
+    }
+}
+
+#[tokio::test]
+async fn a_load_in_a_transaction_is_stored_and_shared_by_nobody() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let (scope, gate) = (CacheScope::new(), Gate::new());
+        let (reader, table) = (pair.reader.clone(), pair.table.clone());
+        let load = {
+            let gate = gate.clone();
+            tokio::spawn(async move { gated_row(&reader, &table, 2, &gate).await })
+        };
+        gate.arrival().await;
+        pair.table.write();
+
+        let inside = scope.run(row(&pair.reader, &pair.table, 2));
+        assert_eq!(soon("it waits for nobody", inside).await, 1);
+        scope.run(row(&pair.reader, &pair.table, 3)).await;
+
+        assert!(!pair.reader.exists("row:3").await, "{}", pair.name);
+        gate.open(1);
+        assert_eq!(soon("the load ends", load).await.unwrap(), 0);
+        let total = pair.reader.stats().total;
+        assert_eq!((total.fills, total.loads_shared), (2, 0), "{}", pair.name);
+        scope.rollback();
+    }
+}
+
+#[tokio::test]
+async fn what_a_transaction_spawns_is_outside_of_it() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let pair = Arc::new(pair);
+        let (scope, spawned) = (CacheScope::new(), Arc::clone(&pair));
+
+        scope
+            .run(async { tokio::spawn(async move { spawned.update().await }).await })
+            .await
+            .unwrap();
+
+        assert_eq!(pair.read().await, 1, "{}", pair.name);
+        assert_eq!(scope.commit().await, Evicted::Applied { keys: 0 });
+    }
+}
+
+#[tokio::test]
+async fn a_savepoint_waits_for_its_transaction() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let outer = CacheScope::new();
+
+        let released = outer
+            .run(async {
+                let inner = CacheScope::new();
+                inner.run(pair.update()).await;
+                inner.commit().await
+            })
+            .await;
+        assert_eq!(released, Evicted::Deferred, "{}", pair.name);
+        assert_eq!(pair.read().await, 0, "{}", pair.name);
+
+        assert_eq!(outer.commit().await, Evicted::Applied { keys: 1 });
+        assert_eq!(pair.read().await, 1, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_savepoint_that_is_rolled_back_takes_only_its_own_with_it() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let (cache, table, outer) = (&pair.writer, &pair.table, CacheScope::new());
+        row(cache, table, 2).await;
+
+        outer
+            .run(async {
+                update(cache, table, 1).await;
+                let inner = CacheScope::new();
+                inner.run(update(cache, table, 2)).await;
+                let seen = inner.run(row(cache, table, 1)).await;
+                assert_eq!(seen, 2, "{}: it sees what was written around it", pair.name);
+                inner.rollback();
+            })
+            .await;
+
+        assert_eq!(outer.commit().await, Evicted::Applied { keys: 1 });
+        assert!(cache.exists("row:2").await, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_savepoint_that_nobody_ended_waits_for_its_transaction() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let outer = CacheScope::new();
+
+        let moved_out = outer
+            .run(async {
+                let (inner, moved_out) = (CacheScope::new(), CacheScope::new());
+                inner.run(pair.update()).await;
+                moved_out.run(pair.writer.delete("row:2")).await;
+                moved_out
+            })
+            .await;
+        drop(moved_out);
+        assert_eq!(pair.read().await, 0, "{}", pair.name);
+        assert_eq!(format!("{outer:?}"), "CacheScope { evictions: 2, .. }");
+
+        assert_eq!(outer.commit().await, Evicted::Applied { keys: 1 });
+        assert_eq!(pair.read().await, 1, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_ends_after_its_scope_evicts_by_itself() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let (scope, gate) = (CacheScope::new(), Gate::new());
+        let mut call = Box::pin(gated_update(&pair.writer, &pair.table, 1, &gate));
+        let begun = scope.run(async {
+            tokio::select! {
+                _ = &mut call => panic!("the gate is closed"),
+                () = gate.arrival() => {}
+            }
+        });
+        begun.await;
+        scope.rollback();
+
+        gate.open(1);
+        call.await;
+
+        assert_eq!(pair.read().await, 1, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_is_cancelled_goes_on_in_the_background() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let patient = || network.config().command_timeout(Duration::from_secs(5));
+    let one = connect(patient()).await;
+    let two = connect(patient().prefix("other_")).await;
+    let table = Table::default();
+    let scope = CacheScope::new();
+    for cache in [&one, &two] {
+        row(cache, &table, 1).await;
+        scope.run(update(cache, &table, 1)).await;
+    }
+
+    network.stall();
+    let commit = tokio::time::timeout(Duration::from_millis(20), scope.commit()).await;
+    assert!(commit.is_err(), "Redis does not answer");
+    for cache in [&one, &two] {
+        assert_eq!(cache.stats().journal_depth, 1);
+    }
+    network.pass();
+
+    let (other_one, other_two) = (
+        cache(&server).await,
+        connect(server.config().prefix("other_")).await,
+    );
+    until("both are evicted", async || {
+        !other_one.exists("row:1").await && !other_two.exists("row:1").await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_while_redis_is_away_is_kept_in_the_journal() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let (writer, reader) = (connect(network.config()).await, cache(&server).await);
+    let table = Table::default();
+    row(&writer, &table, 1).await;
+    let scope = CacheScope::new();
+    scope.run(update(&writer, &table, 1)).await;
+
+    network.cut();
+    assert_eq!(scope.commit().await, Evicted::Journaled);
+    assert_eq!(row(&writer, &table, 1).await, 1, "in this process");
+    network.pass();
+
+    until("Redis is found again", async || {
+        writer.stats().mode == Mode::Redis
+    })
+    .await;
+    assert_eq!(row(&reader, &table, 1).await, 1, "in another");
+}
+
+#[tokio::test]
+async fn nothing_is_owed_by_a_scope_that_collected_nothing() {
+    let server = server();
+    let cache = cache(&server).await;
+
+    let scope = CacheScope::new();
+    scope.run(async {}).await;
+    drop(scope);
+
+    assert_eq!(
+        CacheScope::new().commit().await,
+        Evicted::Applied { keys: 0 }
+    );
+    assert_eq!(cache.stats().total.evictions_journaled, 0);
+}
+
+/// A cached balance, read from a real database.
+#[cacheable(key = "balance:<account>", ttl = 60, cache = cache)]
+async fn balance(cache: &Cache, db: &SqlitePool, account: i64) -> Result<i64, sqlx::Error> {
+    stored_balance(&mut *db.acquire().await?, account).await
+}
+
+#[cache_evict(key = "balance:<account>", cache = cache)]
+async fn add(
+    cache: &Cache,
+    transaction: &mut SqliteConnection,
+    account: i64,
+    amount: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE accounts SET balance = balance + ? WHERE id = ?")
+        .bind(amount)
+        .bind(account)
+        .execute(transaction)
+        .await?;
+    Ok(())
+}
+
+async fn stored_balance(db: &mut SqliteConnection, account: i64) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT balance FROM accounts WHERE id = ?")
+        .bind(account)
+        .fetch_one(db)
+        .await
+}
+
+/// Moves money in one transaction; `before_commit` happens when both accounts are written.
+async fn transfer(
+    cache: &Cache,
+    db: &SqlitePool,
+    amount: i64,
+    before_commit: impl Future<Output = ()>,
+) -> Result<Evicted, sqlx::Error> {
+    let scope = CacheScope::new();
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+    let written = scope
+        .run(async {
+            add(cache, &mut transaction, 1, -amount).await?;
+            add(cache, &mut transaction, 2, amount).await
+        })
+        .await;
+    if let Err(error) = written {
+        transaction.rollback().await?;
+        scope.rollback();
+        return Err(error);
+    }
+    before_commit.await;
+    transaction.commit().await?;
+    Ok(scope.commit().await)
+}
+
+#[tokio::test]
+async fn readers_of_a_database_see_a_transaction_whole_or_not_at_all() {
+    let server = server();
+    let directory = std::env::temp_dir().join(format!("cache-scopes-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let options = SqliteConnectOptions::new()
+        .filename(directory.join("bank.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal);
+    let db = SqlitePool::connect_with(options).await.unwrap();
+    sqlx::raw_sql(
+        "DROP TABLE IF EXISTS accounts;
+         CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL CHECK (balance >= 0));
+         INSERT INTO accounts VALUES (1, 100), (2, 0);",
+    )
+    .execute(&db)
+    .await
+    .unwrap();
+    let (writer, reader) = (cache(&server).await, cache(&server).await);
+    let balances = async || {
+        let one = balance(&reader, &db, 1).await.unwrap();
+        (one, balance(&reader, &db, 2).await.unwrap())
+    };
+
+    // A reader comes between the writes and the commit, and stores what it finds.
+    let evicted = transfer(&writer, &db, 60, async {
+        assert_eq!(balances().await, (100, 0));
+    })
+    .await
+    .unwrap();
+    assert_eq!(evicted, Evicted::Applied { keys: 2 });
+    assert_eq!(balances().await, (40, 60));
+
+    let refused = transfer(&writer, &db, 60, async {}).await;
+    assert!(refused.is_err(), "there is not so much money");
+    let loads = reader.stats().total.loads;
+    assert_eq!(balances().await, (40, 60));
+    assert_eq!(reader.stats().total.loads, loads, "it is cached still");
+
+    db.close().await;
+    std::fs::remove_dir_all(&directory).unwrap();
+}
