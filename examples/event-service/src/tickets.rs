@@ -1,8 +1,8 @@
 //! Tickets: sold until there are none, and never more.
 
-use cache_runtime::{cache_evict, cacheable};
+use cache_runtime::{CacheScope, cache_evict, cacheable};
 use serde::{Deserialize, Serialize};
-use sqlx::FromRow;
+use sqlx::{FromRow, SqliteConnection};
 
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -52,38 +52,82 @@ impl Tickets {
         Ok(Some(tickets.fetch_all(db).await?))
     }
 
-    /// The update takes places only where they are left, so the database decides between two who want the last one.
-    #[cache_evict(
-        key = ["event:<event.id>", "analytics:<event.id>", "ticket:user:<user_id>"],
-        pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
-    )]
+    /// Each step evicts what it changes, but not before the transaction is committed: until then a reader would only store again
+    /// what the database had before.
     pub async fn buy(&self, event: &Event, user_id: i64, quantity: i64) -> Result<Ticket> {
+        let scope = CacheScope::new();
         let mut transaction = self.db.write().begin_with("BEGIN IMMEDIATE").await?;
-        let price: Option<i64> = sqlx::query_scalar(
-            "UPDATE events SET sold = sold + ?2
-             WHERE id = ?1 AND published AND tickets_left >= ?2
-             RETURNING price_cents",
-        )
-        .bind(event.id)
-        .bind(quantity)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some(price) = price else {
-            let event = sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(event.id);
-            return Err(not_sold(event.fetch_optional(&mut *transaction).await?));
-        };
-        let ticket = sqlx::query_as(
-            "INSERT INTO tickets (event_id, user_id, quantity, price_cents) VALUES (?, ?, ?, ?) RETURNING *",
-        )
-        .bind(event.id)
-        .bind(user_id)
-        .bind(quantity)
-        .bind(price)
-        .fetch_one(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(ticket)
+        let sale = scope.run(async {
+            let price_cents = take_places(&mut transaction, event, quantity).await?;
+            let sale = Sale {
+                event_id: event.id,
+                user_id,
+                quantity,
+                price_cents,
+            };
+            issue(&mut transaction, sale).await
+        });
+        match sale.await {
+            Ok(ticket) => {
+                transaction.commit().await?;
+                scope.commit().await;
+                Ok(ticket)
+            }
+            Err(refused) => {
+                transaction.rollback().await?;
+                scope.rollback();
+                Err(refused)
+            }
+        }
     }
+}
+
+/// A ticket that is not written yet.
+struct Sale {
+    event_id: i64,
+    user_id: i64,
+    quantity: i64,
+    price_cents: i64,
+}
+
+/// Takes places only where they are left, so the database decides between two who want the last one. Answers what one costs.
+#[cache_evict(
+    key = ["event:<event.id>", "analytics:<event.id>"],
+    pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
+)]
+async fn take_places(
+    transaction: &mut SqliteConnection,
+    event: &Event,
+    quantity: i64,
+) -> Result<i64> {
+    let price: Option<i64> = sqlx::query_scalar(
+        "UPDATE events SET sold = sold + ?2
+         WHERE id = ?1 AND published AND tickets_left >= ?2
+         RETURNING price_cents",
+    )
+    .bind(event.id)
+    .bind(quantity)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    match price {
+        Some(price) => Ok(price),
+        None => {
+            let event = sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(event.id);
+            Err(not_sold(event.fetch_optional(transaction).await?))
+        }
+    }
+}
+
+#[cache_evict(key = "ticket:user:<sale.user_id>")]
+async fn issue(transaction: &mut SqliteConnection, sale: Sale) -> Result<Ticket> {
+    let ticket = sqlx::query_as(
+        "INSERT INTO tickets (event_id, user_id, quantity, price_cents) VALUES (?, ?, ?, ?) RETURNING *",
+    )
+    .bind(sale.event_id)
+    .bind(sale.user_id)
+    .bind(sale.quantity)
+    .bind(sale.price_cents);
+    Ok(ticket.fetch_one(transaction).await?)
 }
 
 fn not_sold(event: Option<Event>) -> Error {

@@ -1,5 +1,7 @@
 //! Two hundred people want fifty places.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::support::Service;
 
 const EVENT: &str = r#"{"organizer_id": 3, "title": "Opening", "description": "All are welcome.", "location": "Oslo",
@@ -53,6 +55,38 @@ fn never_oversold(service: &Service) {
         service.get(&format!("/api/events/{event}/analytics")).body["tickets_sold"],
         50
     );
+}
+
+#[test]
+fn whoever_reads_during_a_purchase_does_not_keep_what_was_before_it() {
+    let file = DatabaseFile::new("read");
+    let service = Service::with(&[("DATABASE_URL", &file.url())]);
+    let event = service.send("POST", "/api/events", Some(EVENT)).body["id"].to_string();
+    service.send("POST", &format!("/api/events/{event}/publish"), None);
+    let is_over = AtomicBool::new(false);
+    let left = || service.get(&format!("/api/events/{event}")).body["tickets_left"].clone();
+
+    let seen: Vec<_> = std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    left();
+                }
+            });
+        }
+        let seen = (1..=50).map(|user| {
+            let purchase = format!(r#"{{"user_id": {user}, "quantity": 1}}"#);
+            let path = format!("/api/events/{event}/tickets");
+            assert_eq!(service.send("POST", &path, Some(&purchase)).status, 201);
+            left()
+        });
+        let seen = seen.collect();
+        is_over.store(true, Ordering::Relaxed);
+        seen
+    });
+
+    let expected: Vec<_> = (0..50).rev().collect();
+    assert_eq!(seen, expected);
 }
 
 #[test]
