@@ -221,7 +221,7 @@ async fn all_keys_of_a_transaction_go_in_one_round_trip() {
 async fn a_scope_holds_evictions_of_several_caches() {
     let server = server();
     let one = cache(&server).await;
-    let two = connect(server.config().prefix("other_")).await;
+    let two = Cache::memory();
     let table = Table::default();
     row(&one, &table, 1).await;
     row(&two, &table, 2).await;
