@@ -43,6 +43,11 @@ async fn put(cache: &Cache, table: &Table, id: u64) -> usize {
     table.write()
 }
 
+#[cache_evict(key = "row:<id>", fence, cache = cache)]
+async fn fenced_update(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.write()
+}
+
 /// Two caches over the same entries: of two processes with a Redis, and of one without.
 struct Pair {
     name: &'static str,
@@ -258,6 +263,24 @@ async fn a_put_stores_nothing_before_the_commit() {
         pair.read().await;
         assert!(!pair.reader.exists("row:1").await, "{}: fenced", pair.name);
         let _ = scope.commit().await;
+        pair.read().await;
+        assert!(pair.reader.exists("row:1").await, "{}", pair.name);
+    }
+}
+
+#[tokio::test]
+async fn a_fence_stands_from_before_the_step_to_the_commit() {
+    let server = server();
+    for pair in pairs(&server).await {
+        let scope = CacheScope::new();
+
+        scope.run(fenced_update(&pair.writer, &pair.table, 1)).await;
+        pair.read().await;
+        assert!(!pair.reader.exists("row:1").await, "{}", pair.name);
+        let fenced = pair.reader.stats().total.misses_by_reason["fenced"];
+        assert_eq!(fenced, 1, "{}", pair.name);
+
+        assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
         pair.read().await;
         assert!(pair.reader.exists("row:1").await, "{}", pair.name);
     }

@@ -53,7 +53,7 @@ tokio::task_local! {
 ///     Ok(db.balance.load(Relaxed)) // or ask a database
 /// }
 ///
-/// #[cache_evict(key = "balance:<account>")]
+/// #[cache_evict(key = "balance:<account>", fence)]
 /// async fn deposit(tx: &mut Transaction<'_>, account: u64, cents: i64) -> Result<(), std::io::Error> {
 ///     tx.balance.fetch_add(cents, Relaxed); // or tell a database, in its transaction
 ///     Ok(())
