@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::{Cache, Guard};
+use super::{Cache, CacheScope, Guard};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::entry;
@@ -45,15 +45,20 @@ enum Actor {
     EvictFenced,
     EvictPattern,
     Clear,
+    /// A key, in a scope that is committed.
+    EvictScoped,
     /// Whatever is under the key comes to the end of its life.
     Expire,
     /// The lease, or the mark of a refresh, comes to the end of its life.
     LoseLease,
 }
 
-use Actor::{Clear, EvictFenced, EvictKey, EvictPattern, Expire, LoseLease, Put, Read, ReadBehind};
+use Actor::{
+    Clear, EvictFenced, EvictKey, EvictPattern, EvictScoped, Expire, LoseLease, Put, Read,
+    ReadBehind,
+};
 
-const ACTORS: [Actor; 9] = [
+const ACTORS: [Actor; 10] = [
     Read,
     ReadBehind,
     Put,
@@ -61,13 +66,17 @@ const ACTORS: [Actor; 9] = [
     EvictFenced,
     EvictPattern,
     Clear,
+    EvictScoped,
     Expire,
     LoseLease,
 ];
 
 impl Actor {
     fn writes(self) -> bool {
-        matches!(self, Put | EvictKey | EvictFenced | EvictPattern | Clear)
+        matches!(
+            self,
+            Put | EvictKey | EvictFenced | EvictPattern | EvictScoped | Clear
+        )
     }
 }
 
@@ -210,6 +219,11 @@ impl World {
             Clear => {
                 let targets = vec![Target::All];
                 evict(Plan { targets, ..plan }, write).await;
+            }
+            EvictScoped => {
+                let scope = CacheScope::new();
+                scope.run(evict(plan, write)).await;
+                scope.commit().await;
             }
             Expire => drop(self.store.delete(&[self.key()]).await),
             LoseLease => self.lose_lease().await,
