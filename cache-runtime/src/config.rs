@@ -139,6 +139,13 @@ impl Policy {
         self
     }
 
+    /// Sets how long a `None` is remembered.
+    #[must_use]
+    pub fn none_ttl(mut self, none_ttl: Duration) -> Self {
+        self.none_ttl = Some(none_ttl);
+        self
+    }
+
     /// The times by the names of their fields.
     fn times(&self) -> [(&'static str, Option<Duration>); 3] {
         let Self {
@@ -147,23 +154,6 @@ impl Policy {
             none_ttl,
         } = *self;
         [("ttl", ttl), ("grace", grace), ("none_ttl", none_ttl)]
-    }
-
-    /// The same, to be written.
-    fn time_mut(&mut self, name: &str) -> Option<&mut Option<Duration>> {
-        match name {
-            "ttl" => Some(&mut self.ttl),
-            "grace" => Some(&mut self.grace),
-            "none_ttl" => Some(&mut self.none_ttl),
-            _ => None,
-        }
-    }
-
-    /// Sets how long a `None` is remembered.
-    #[must_use]
-    pub fn none_ttl(mut self, none_ttl: Duration) -> Self {
-        self.none_ttl = Some(none_ttl);
-        self
     }
 }
 

@@ -54,6 +54,9 @@ pub(crate) const REFRESH_AT: usize = 56;
 const COST_AT: usize = 64;
 const CHECKSUM_AT: usize = 68;
 
+/// How every entry of this format begins.
+pub(crate) const START: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], FORMAT];
+
 /// How many bytes tell what an entry is.
 pub(crate) const HEAD: usize = KIND_AT + 1;
 
@@ -283,7 +286,8 @@ pub(crate) fn with_life(
 ) -> Option<(Stamp, Entry)> {
     fresh_for(bytes, key, now)?;
     let seen = bytes_at(bytes, STAMP_AT);
-    let mut bytes = with_refresh(bytes, 0);
+    let mut bytes = bytes.to_vec();
+    set_refreshed_until(&mut bytes, 0);
     bytes[STAMP_AT..KEY_AT].copy_from_slice(&new_stamp());
     bytes[FRESH_AT..FRESH_AT + 8].copy_from_slice(
         &now.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))
@@ -292,19 +296,19 @@ pub(crate) fn with_life(
     Some((seen, seal(bytes)))
 }
 
-/// Until when somebody refreshes an entry, in milliseconds since 1970; [`None`] where it is too short to be one.
+/// Until when somebody refreshes an entry, in milliseconds since 1970; [`None`] where no entry of this format can say so.
 pub(crate) fn refreshed_until(bytes: &[u8]) -> Option<u64> {
-    let mark = bytes.get(REFRESH_AT..)?.first_chunk()?;
-    Some(u64::from_le_bytes(*mark))
+    let mark = bytes
+        .starts_with(&START)
+        .then(|| bytes.get(REFRESH_AT..)?.first_chunk());
+    mark.flatten().copied().map(u64::from_le_bytes)
 }
 
-/// The same entry, refreshed until then.
-pub(crate) fn with_refresh(bytes: &[u8], until: u64) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    if let Some(mark) = bytes.get_mut(REFRESH_AT..REFRESH_AT + 8) {
+/// Changes that in place.
+pub(crate) fn set_refreshed_until(bytes: &mut [u8], until: u64) {
+    if let Some(mark) = bytes.get_mut(REFRESH_AT..COST_AT) {
         mark.copy_from_slice(&until.to_le_bytes());
     }
-    bytes
 }
 
 /// Reads the entry of `key`, if it is a `T` of this shape, and fresh at `served_from` or later. That is now, or as much earlier

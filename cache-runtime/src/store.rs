@@ -76,7 +76,8 @@ pub(crate) trait Store: Send + Sync + Debug {
     ) -> BoxFuture<'a, Result<Replaced, Error>>;
 
     /// Marks the entry as being refreshed for `life` from now on, by the store's own clock, if it still bears `stamp`; it
-    /// stays what it is otherwise, and so does its life. A `life` of zero takes the mark away.
+    /// stays what it is otherwise, and so does its life. A `life` of zero takes the mark away. What is no entry of this
+    /// format is another one, whatever its stamp.
     fn refresh<'a>(
         &'a self,
         key: &'a Key,
@@ -87,7 +88,7 @@ pub(crate) trait Store: Send + Sync + Debug {
 
     /// Replaces whatever is under each key by its fence, as one batch, and answers how many writers that fence now stands
     /// for: one, or one more than the count of the fence that it replaced. The count is kept in the four little-endian bytes
-    /// of a fence from `FENCE_COUNT_AT`. An `Err` may have placed some of them.
+    /// of a fence from `FENCE_COUNT_AT`. An `Err` may have placed some of them; if it is `Foreign`, all that could be.
     fn fence<'a>(
         &'a self,
         fences: &'a [(Key, Vec<u8>)],

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::time::Duration;
 
 use super::options::{SETTINGS, life};
 use super::problem::{Problem, problems, report};
@@ -49,12 +50,14 @@ const TLS: &str = "REDIS_TLS";
 const TLS_CA: &str = "REDIS_TLS_CA";
 const POLICY: &str = "CACHE_POLICY_";
 
-/// How the variables of a policy end, and which of its times each is. The longer before the shorter: both end in `_TTL`.
-const POLICY_TIMES: [(&str, &str); 3] = [
-    ("_NONE_TTL", "none_ttl"),
-    ("_TTL", "ttl"),
-    ("_GRACE", "grace"),
+/// How the variables of a policy end, and what they set. The longer before the shorter: both end in `_TTL`.
+const POLICY_TIMES: [(&str, PolicyTime); 3] = [
+    ("_NONE_TTL", |policy| &mut policy.none_ttl),
+    ("_TTL", |policy| &mut policy.ttl),
+    ("_GRACE", |policy| &mut policy.grace),
 ];
+
+type PolicyTime = fn(&mut Policy) -> &mut Option<Duration>;
 
 impl Config {
     /// The configuration that the environment describes. With no variable set, it is that of memory mode.
@@ -376,9 +379,7 @@ fn policies(config: &mut Config, vars: &mut Variables) {
                 .policies
                 .entry(name.to_ascii_lowercase())
                 .or_default();
-            if let Some(field) = policy.time_mut(field) {
-                *field = Some(life);
-            }
+            *field(policy) = Some(life);
         }
     }
 }

@@ -286,10 +286,7 @@ impl Field<'_> {
                 format!("a size such as `{example}`, or a number of bytes, {limits}")
             }
             Self::Percent(_, limits) => {
-                format!(
-                    "a whole percentage such as `{example}`, up to {}%",
-                    limits.end()
-                )
+                format!("a whole percentage such as `10%`, up to {}%", limits.end())
             }
             Self::Limit(_) => format!("a whole number such as `10`, at least 1, or `{UNLIMITED}`"),
             Self::Switch(_) => "`true` or `false`".to_owned(),

@@ -217,6 +217,7 @@ mod tests {
         let config: Config = from_value(json!({
             "default_ttl": "30m", "command_timeout": 0.25, "pool_idle": 60, "max_value": "2MiB", "mask_keys": true,
             "disabled": ["event:*", "a,b"],
+            "ttl_jitter": "10%", "max_refreshes": 8,
             "policies": { "events": { "ttl": "10m", "grace": "1h", "none_ttl": 5 } },
         }))
         .expect("valid");
@@ -231,6 +232,9 @@ mod tests {
             .grace(Duration::from_secs(3600))
             .none_ttl(Duration::from_secs(5));
         assert_eq!(config.policies.get("events"), Some(&policy));
+        assert_eq!((config.ttl_jitter, config.max_refreshes), (10, 8));
+        let number: Config = from_value(json!({ "ttl_jitter": 10 })).expect("valid");
+        assert_eq!(number.ttl_jitter, 10);
     }
 
     #[test]
@@ -255,6 +259,7 @@ mod tests {
     fn all_mistakes_of_a_file_come_at_once() {
         let error = from_value::<Config>(json!({
             "pool_mni": 3, "default_ttl": "soon", "redis": "redis://:hunter2@", "mask_keys": [], "database": "x",
+            "ttl_jitter": 12.5, "max_refreshes": "some",
         }))
         .expect_err("wrong")
         .to_string();
@@ -265,10 +270,26 @@ mod tests {
             "redis: found",
             "mask_keys",
             "database: found `x`",
+            "ttl_jitter: found `12.5`, allowed: a whole percentage such as `10%`, up to 50%",
+            "max_refreshes: found `some`, allowed: a whole number such as `64`, from 0 to 100000",
         ] {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_time_of_a_policy_that_is_no_time_says_what_is_one() {
+        let error =
+            from_value::<Config>(json!({ "policies": { "events": { "grace": "a while" } } }))
+                .expect_err("wrong");
+
+        assert!(
+            error
+                .to_string()
+                .contains("a duration is a text such as `30m`, or a number of seconds"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -102,7 +102,9 @@ fn every_problem_is_told_at_once_by_its_option() {
         .disabled(["event:*", "session:*", ""])
         .database(-1)
         .ttl_jitter(51)
-        .policy("events", Policy::default().none_ttl(Duration::ZERO));
+        .max_refreshes(100_001)
+        .policy("events", Policy::default().none_ttl(Duration::ZERO))
+        .policy("nights", Policy::default().grace(Duration::MAX));
 
     let problem = problem_of(config);
 
@@ -118,15 +120,57 @@ fn every_problem_is_told_at_once_by_its_option() {
         "default_ttl: found",
         "disabled: found `event:*,session:*,`",
         "database: found `-1`",
-        "policies.events.none_ttl: found `0s`",
-        "ttl_jitter: found `51%`, allowed: a whole percentage such as `0%`, up to 50%",
+        "ttl_jitter: found `51%`, allowed: a whole percentage such as `10%`, up to 50%",
+        "max_refreshes: found `100001`, allowed: a whole number such as `64`, from 0 to 100000",
+        "policies.events.none_ttl: found `0s`, allowed: a duration such as `30m`, or a number of seconds, at least 1ms",
+        "policies.nights.grace: found `",
     ] {
         assert!(
             problem.contains(&format!("\n  {line}")),
             "{line}\nis not in: {problem}"
         );
     }
-    assert_eq!(problem.lines().count(), 14, "{problem}");
+    assert_eq!(problem.lines().count(), 16, "{problem}");
+}
+
+#[test]
+fn what_is_on_a_limit_is_allowed() {
+    for (jitter, refreshes) in [(0, 0), (50, 100_000)] {
+        let config = Config::default()
+            .ttl_jitter(jitter)
+            .max_refreshes(refreshes)
+            .policy("events", Policy::default().grace(Duration::from_millis(1)));
+
+        config.check().expect("allowed");
+    }
+}
+
+#[test]
+fn the_times_of_a_policy_are_printed() {
+    let policy = Policy::default()
+        .ttl(Duration::from_secs(600))
+        .grace(Duration::from_secs(3600))
+        .none_ttl(Duration::from_secs(5));
+
+    let printed = Config::default()
+        .policy("events", policy)
+        .policy("nights", Policy::default().grace(Duration::from_secs(1)))
+        .describe();
+
+    let printed: Vec<_> = printed
+        .iter()
+        .filter(|(name, _)| name.starts_with("policies."))
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(
+        printed,
+        [
+            ("policies.events.ttl", "10m"),
+            ("policies.events.grace", "1h"),
+            ("policies.events.none_ttl", "5s"),
+            ("policies.nights.grace", "1s"),
+        ]
+    );
 }
 
 #[test]

@@ -168,6 +168,16 @@ mod tests {
     }
 
     #[test]
+    fn percentages_are_whole_numbers() {
+        assert_eq!(percent("10%"), Some(10));
+        assert_eq!(percent("10"), Some(10));
+        assert_eq!(percent("10 %"), Some(10));
+        for wrong in ["", "%", "10%%", "%10", "-1", "1.5%", "256", "ten"] {
+            assert_eq!(percent(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn no_part_of_an_address_that_may_be_a_password_is_shown() {
         for (value, expected) in [
             (
@@ -200,7 +210,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(text in ".*", number in "[0-9]{0,22}(s|ms|y|weeks|ns)? ?[0-9]{0,22}(s|ms|y|ns)?") {
-            let _ = (duration(&text), bytes(&text), switch(&text), shown(&text), duration(&number), bytes(&number));
+            let _ = (duration(&text), bytes(&text), percent(&text), switch(&text), shown(&text), duration(&number), bytes(&number));
         }
     }
 }

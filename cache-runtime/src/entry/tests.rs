@@ -82,35 +82,86 @@ fn the_bytes_stand_where_every_reader_expects_them() {
 }
 
 #[test]
-fn a_value_is_stale_when_its_fresh_life_is_over_and_expired_when_its_grace_is() {
+fn what_is_past_its_fresh_life_is_stale_for_as_long_as_the_grace_and_then_expired() {
     let key = key("event:42");
-    let (grace, end) = (10_000, NOW + 60_000);
-    let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
-    let at = |now: u64| match read::<Event>(entry.as_bytes(), &key, SHAPE, now - grace) {
-        Read::Value(_, meta) if meta.stamp == entry.stamp() => Some(meta.is_stale(now)),
-        Read::Expired => None,
-        other => panic!("{other:?}"),
-    };
+    let value = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
+    let grace = 10_000;
 
-    assert_eq!(at(end - 1), Some(false));
-    assert_eq!(at(end), Some(true));
-    assert_eq!(at(end + grace - 1), Some(true));
-    assert_eq!(at(end + grace), None);
+    for entry in [value, none(&draft(&key))] {
+        let stale = |now: u64| match read::<Event>(entry.as_bytes(), &key, SHAPE, now - grace) {
+            Read::Value(_, meta) | Read::None(meta) => Some(meta.is_stale(now)),
+            Read::Expired => None,
+            read => panic!("{read:?}"),
+        };
+
+        assert_eq!(stale(NOW + 59_999), Some(false));
+        assert_eq!(stale(NOW + 60_000), Some(true));
+        assert_eq!(stale(NOW + 69_999), Some(true));
+        assert_eq!(stale(NOW + 70_000), None);
+        let without_grace = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW + 60_000);
+        assert_eq!(without_grace, Read::Expired);
+    }
 }
 
 #[test]
-fn an_entry_reads_the_same_whoever_refreshes_it() {
+fn no_bit_can_turn_in_a_value_that_is_served_but_those_of_its_mark() {
     let key = key("event:42");
-    let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
+    let value = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
 
-    let marked = with_refresh(entry.as_bytes(), u64::MAX - 1);
+    for entry in [value, none(&draft(&key))] {
+        let whole = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW);
+        for bit in 0..8 * entry.as_bytes().len() {
+            let mut bytes = entry.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
 
-    assert_eq!(refreshed_until(entry.as_bytes()), Some(0));
-    assert_eq!(refreshed_until(&marked), Some(u64::MAX - 1));
-    assert_eq!(
-        read::<Event>(&marked, &key, SHAPE, NOW),
-        read::<Event>(entry.as_bytes(), &key, SHAPE, NOW)
-    );
+            let read = read::<Event>(&bytes, &key, SHAPE, NOW);
+
+            match bit / 8 {
+                REFRESH_AT..COST_AT => assert_eq!(read, whole, "bit {bit}"),
+                // What a claim is has no checksum: at worst others wait for it.
+                _ => assert!(
+                    matches!(read, Read::Unreadable(_) | Read::Lease),
+                    "bit {bit}: {read:?}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn the_mark_of_a_refresh_is_kept_where_the_table_says() {
+    let key = key("event:42");
+    let mut bytes = none(&draft(&key)).into_bytes();
+    assert_eq!(refreshed_until(&bytes), Some(0));
+
+    set_refreshed_until(&mut bytes, NOW);
+
+    assert_eq!(bytes[56..64], NOW.to_le_bytes());
+    assert_eq!(refreshed_until(&bytes), Some(NOW));
+    for other in [&b""[..], b"42", &bytes[..63], &bytes[1..]] {
+        let mut same = other.to_vec();
+        assert_eq!(refreshed_until(other), None);
+        set_refreshed_until(&mut same[..other.len().min(63)], 1);
+        assert_eq!(same, other);
+    }
+}
+
+#[test]
+fn an_entry_with_another_life_is_nobodys_to_refresh() {
+    let key = key("event:42");
+    let mut marked = value(&draft(&key), &event("x"), &LIMITS)
+        .expect("stored")
+        .into_bytes();
+    set_refreshed_until(&mut marked, NOW + 3_000);
+
+    let (seen, longer) =
+        with_life(&marked, &key, NOW, Duration::from_secs(90)).expect("it is fresh");
+
+    assert_eq!(seen, stamp_of(&marked));
+    assert_ne!(longer.stamp(), seen);
+    assert_eq!(refreshed_until(longer.as_bytes()), Some(0));
+    let read = read::<Event>(longer.as_bytes(), &key, SHAPE, NOW + 89_999);
+    assert!(matches!(read, Read::Value(..)), "{read:?}");
 }
 
 #[test]
@@ -363,22 +414,35 @@ proptest! {
         flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8_u8), 1..4),
         cut in any::<prop::sample::Index>(),
         cuts: bool,
+        mark: u64,
     ) {
+        let mut entry = entry;
+        set_refreshed_until(&mut entry, mark);
         let mut bytes = entry.clone();
         for (at, bit) in flips {
-            let at = at.index(bytes.len());
+            // All but the eight bytes that say until when it is refreshed.
+            let at = at.index(bytes.len() - 8);
+            let at = if at < REFRESH_AT { at } else { at + 8 };
             bytes[at] ^= 1 << bit;
         }
         if cuts {
             bytes.truncate(cut.index(bytes.len()));
         }
-        // Who refreshes it is not what it says.
-        let without_mark = |bytes: &[u8]| with_refresh(bytes, 0);
-        prop_assume!(without_mark(&bytes) != without_mark(&entry));
+        prop_assume!(bytes != entry);
 
         let read = read::<Event>(&bytes, &key("event:42"), SHAPE, NOW);
 
         prop_assert!(!matches!(read, Read::Value(..) | Read::None(_) | Read::Expired), "{:?}", read);
+    }
+
+    #[test]
+    fn any_mark_leaves_an_entry_what_it_is(entry in any_entry(), mark: u64) {
+        let mut marked = entry.clone();
+        set_refreshed_until(&mut marked, mark);
+
+        let read_as = |bytes: &[u8]| read::<Event>(bytes, &key("event:42"), SHAPE, NOW);
+        prop_assert_eq!(read_as(&marked), read_as(&entry));
+        prop_assert_eq!(refreshed_until(&marked), Some(mark));
     }
 
     #[test]

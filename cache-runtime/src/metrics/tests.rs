@@ -144,21 +144,115 @@ fn every_event_shows_in_the_statistics() {
 }
 
 #[test]
-fn no_two_reasons_for_a_miss_share_a_name() {
+fn every_look_is_one_hit_or_one_miss_and_nothing_else_is_a_look() {
+    for (event, kind) in Event::ALL {
+        let metrics = Metrics::new();
+
+        metrics.site(leaked_site()).count(*event);
+
+        let total = metrics.stats(surroundings()).total;
+        let expected = match kind {
+            Kind::Hit => (1, 1, 0, 1),
+            Kind::Miss(_) => (1, 0, 1, 1),
+            Kind::Write => (0, 0, 0, 1),
+            Kind::Degraded(_) | Kind::Step => (0, 0, 0, 0),
+        };
+        assert_eq!(
+            (total.gets, total.hits, total.misses, total.operations),
+            expected,
+            "{event:?}"
+        );
+        assert_eq!(total.operations, total.operations_per_minute, "{event:?}");
+        assert_eq!(
+            total.misses,
+            total.misses_by_reason.values().sum::<u64>(),
+            "{event:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_stale_is_a_hit_where_it_is_served_and_a_miss_where_it_is_refreshed() {
     let metrics = Metrics::new();
     let site = metrics.site(leaked_site());
-    let reasons: Vec<_> = Event::ALL
-        .iter()
-        .filter(|(_, kind)| matches!(kind, Kind::Miss(_)))
-        .collect();
 
-    for (event, _) in &reasons {
+    site.add(Event::HitStale, 3);
+    site.count(Event::MissStale);
+    site.add(Event::Refresh, 2);
+    site.count(Event::RefreshFailed);
+    site.count(Event::RefreshCrowded);
+    site.count(Event::LoadOverdue);
+
+    let total = metrics.stats(surroundings()).total;
+    assert_eq!(
+        (total.gets, total.hits, total.hits_stale, total.misses),
+        (4, 3, 3, 1)
+    );
+    assert_eq!(
+        (
+            total.refreshes,
+            total.refreshes_failed,
+            total.refreshes_crowded,
+            total.loads_overdue
+        ),
+        (2, 1, 1, 1)
+    );
+}
+
+#[test]
+fn degraded_puts_are_told_by_their_reason_and_counted_once() {
+    let metrics = Metrics::new();
+    let site = metrics.site(leaked_site());
+    site.add(Event::Put, 20);
+
+    for (event, times) in [
+        (Event::PutJoined, 1),
+        (Event::PutReplaced, 2),
+        (Event::PutGone, 3),
+        (Event::PutUnanswered, 4),
+    ] {
+        site.add(event, times);
+    }
+
+    let total = metrics.stats(surroundings()).total;
+    assert_eq!(
+        (total.puts, total.puts_degraded, total.operations),
+        (20, 10, 20)
+    );
+    assert_eq!(
+        total
+            .puts_degraded_by_reason
+            .into_iter()
+            .collect::<Vec<_>>(),
+        [
+            ("gone", 3),
+            ("joined", 1),
+            ("replaced", 2),
+            ("unanswered", 4)
+        ]
+    );
+    assert!(total.misses_by_reason.is_empty());
+}
+
+#[test]
+fn no_two_reasons_share_a_name() {
+    let metrics = Metrics::new();
+    let site = metrics.site(leaked_site());
+
+    for (event, _) in Event::ALL {
         site.count(*event);
     }
 
+    let total = metrics.stats(surroundings()).total;
+    let reasons =
+        |is_one: fn(&Kind) -> bool| Event::ALL.iter().filter(|(_, kind)| is_one(kind)).count();
     assert_eq!(
-        metrics.stats(surroundings()).total.misses_by_reason.len(),
-        reasons.len()
+        total.misses_by_reason.len(),
+        reasons(|kind| matches!(kind, Kind::Miss(_)))
+    );
+    assert_eq!(
+        total.puts_degraded_by_reason.len(),
+        reasons(|kind| matches!(kind, Kind::Degraded(_)))
     );
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Store;
 use super::memory::MemoryStore;
 use super::redis::RedisStore;
 use super::support::{self, ask, key};
+use super::{Mark, Refreshing, Store};
 use crate::clock::Clock;
-use crate::entry::FENCE_COUNT_AT;
+use crate::entry::{FENCE_COUNT_AT, REFRESH_AT};
 use crate::key::{Key, Pattern};
 use crate::testing::RedisServer;
 
@@ -69,14 +69,29 @@ impl Subject {
         }
     }
 
-    async fn get(&self, key: &Key) -> Option<Vec<u8>> {
-        self.store.get(key, 0).await.unwrap()
+    /// Ends the mark of whoever refreshes `key`, to the millisecond: in memory time passes, in Redis the mark is moved to the
+    /// server's present.
+    fn end_mark(&self, key: &Key, life: Duration) {
+        const NOW: &str = "local time = redis.call('TIME')
+            local now = time[1] * 1000 + math.floor(time[2] / 1000)
+            return redis.call('SETRANGE', KEYS[1], 56, struct.pack('<I8', now))";
+        match &self.server {
+            None => self.clock.advance(life),
+            Some(server) => assert_eq!(ask::<u32>(server, &["EVAL", NOW, "1", key.as_str()]), 96),
+        }
     }
 
-    /// Puts a fence under `key` and answers how many writers it stands for.
-    async fn fence(&self, key: &Key, stamp: &[u8; 8]) -> u32 {
-        let fences = [(key.clone(), fence(stamp))];
-        self.store.fence(&fences, LIFE).await.unwrap()[0]
+    async fn set(&self, name: &str, entry: &[u8]) {
+        self.store.set(&key(name), entry, LIFE).await.unwrap();
+    }
+
+    async fn refresh(&self, stamp: &[u8; 8], life: Duration, mark: Mark) -> Refreshing {
+        let answer = self.store.refresh(&key("a"), *stamp, life, mark).await;
+        answer.unwrap()
+    }
+
+    async fn get(&self, key: &Key) -> Option<Vec<u8>> {
+        self.store.get(key, 0).await.unwrap()
     }
 
     async fn keys(&self, glob: &str) -> Vec<String> {
@@ -146,6 +161,7 @@ fn entry(kind: u8, stamp: &[u8; 8]) -> Vec<u8> {
     entry.extend([kind, 0, 0, 0]);
     entry.extend(stamp);
     entry.resize(96, 0xA5);
+    entry[REFRESH_AT..REFRESH_AT + 8].fill(0);
     entry
 }
 

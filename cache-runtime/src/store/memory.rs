@@ -8,7 +8,7 @@ mod shard;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::shard::{Shard, Slot};
@@ -201,22 +201,21 @@ impl Store for MemoryStore {
         mark: Mark,
     ) -> BoxFuture<'a, Result<Refreshing, Error>> {
         self.done(move || {
-            let now = self.now();
             let mut shard = self.shard(key);
-            let Some(slot) = shard
+            let now = self.now();
+            let slot = shard
                 .get(key.as_str(), now)
-                .filter(|slot| stamp_of(&slot.entry) == stamp)
+                .filter(|slot| stamp_of(&slot.entry) == stamp);
+            let Some((slot, held)) =
+                slot.and_then(|slot| entry::refreshed_until(&slot.entry).map(|held| (slot, held)))
             else {
-                return Refreshing::Gone;
-            };
-            let Some(held) = entry::refreshed_until(&slot.entry) else {
                 return Refreshing::Gone;
             };
             if mark == Mark::Claim && held > now {
                 return Refreshing::Held(Duration::from_millis(held - now));
             }
             let until = if life.is_zero() { 0 } else { self.end_of(life) };
-            slot.entry = entry::with_refresh(&slot.entry, until).into();
+            entry::set_refreshed_until(Arc::make_mut(&mut slot.entry), until);
             Refreshing::Marked
         })
     }

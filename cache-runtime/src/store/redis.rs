@@ -12,7 +12,7 @@ use super::pool::Pool;
 use super::reply::{self, Failure};
 use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::config::Config;
-use crate::entry::{FENCE_COUNT_AT, HEAD, REFRESH_AT, is_claim};
+use crate::entry::{FENCE_COUNT_AT, HEAD, REFRESH_AT, START, is_claim};
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -232,6 +232,7 @@ impl Store for RedisStore {
                 command
                     .arg(&stamp[..])
                     .arg(life)
+                    .arg(&START[..])
                     .arg(REFRESH_AT)
                     .arg(u8::from(mark == Mark::Claim));
             };
@@ -259,20 +260,26 @@ impl Store for RedisStore {
                     .arg(HEAD)
                     .arg(FENCE_COUNT_AT);
             };
+            let during = |failure: Failure| {
+                failure.during(|| match fences {
+                    [(key, _)] => format!("fence of `{}`", key.as_str()),
+                    _ => format!("fence of {} keys", fences.len()),
+                })
+            };
             let mut counts = Vec::with_capacity(fences.len());
+            let mut refused = None;
             for slice in fences.chunks(SLICE) {
-                let placed = self.run_each(&FENCE, slice, arguments).await;
-                let placed = placed.map_err(|failure| {
-                    failure.during(|| match fences {
-                        [(key, _)] => format!("fence of `{}`", key.as_str()),
-                        _ => format!("fence of {} keys", fences.len()),
-                    })
-                })?;
-                counts.extend(
-                    placed
-                        .into_iter()
-                        .map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
-                );
+                let answers = self.run_each(&FENCE, slice, arguments).await;
+                for answer in answers.map_err(during)? {
+                    match reply::integer(answer) {
+                        Ok(count) => counts.push(u32::try_from(count).unwrap_or(u32::MAX)),
+                        // The others have their fences, and those that follow are to have theirs.
+                        Err(failure) => refused = refused.or(Some(failure)),
+                    }
+                }
+            }
+            if let Some(failure) = refused {
+                return Err(during(failure));
             }
             Ok(counts)
         })

@@ -147,7 +147,7 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_LEASE", "5s"),
         ("CACHE_LEASE_WAIT", "0s"),
         ("CACHE_LOAD_DEADLINE", "20s"),
-        ("CACHE_MAX_REFRESHES", "0"),
+        ("CACHE_MAX_REFRESHES", "8"),
         ("CACHE_FENCE_TTL", "4s"),
         ("CACHE_MAX_VALUE", "2MiB"),
         ("CACHE_COMPRESS_ABOVE", "4KiB"),
@@ -194,6 +194,42 @@ fn numbers_without_a_unit_are_seconds_and_bytes() {
 }
 
 #[test]
+fn a_percentage_may_have_its_sign_and_has_limits() {
+    let jitter = |written| read(&[("CACHE_TTL_JITTER", written)]).ttl_jitter;
+
+    assert_eq!(
+        ["0", "0%", "7", "10%", " 25 % ", "50%"].map(jitter),
+        [0, 0, 7, 10, 25, 50]
+    );
+    for wrong in ["%", "10%%", "-1%", "1.5%", "256", "300%", "ten", "51"] {
+        let problem = problem(&[("CACHE_TTL_JITTER", wrong)]);
+        assert!(
+            problem.contains("\n  CACHE_TTL_JITTER: found `"),
+            "{problem}"
+        );
+        assert!(
+            problem.ends_with("`, allowed: a whole percentage such as `10%`, up to 50%"),
+            "{problem}"
+        );
+        assert_eq!(problem.lines().count(), 2, "{problem}");
+    }
+}
+
+#[test]
+fn the_number_of_refreshes_has_limits_and_may_be_none() {
+    let refreshes = |written| read(&[("CACHE_MAX_REFRESHES", written)]).max_refreshes;
+
+    assert_eq!(["0", "1", "100000"].map(refreshes), [0, 1, 100_000]);
+    for wrong in ["100001", "-1", "10%", "unlimited"] {
+        let problem = problem(&[("CACHE_MAX_REFRESHES", wrong)]);
+        let line = format!(
+            "CACHE_MAX_REFRESHES: found `{wrong}`, allowed: a whole number such as `64`, from 0 to 100000"
+        );
+        assert!(problem.ends_with(&line), "{problem}");
+    }
+}
+
+#[test]
 fn policies_are_named_by_their_variables() {
     let config = read(&[
         ("CACHE_POLICY_HOT_EVENTS_TTL", "10m"),
@@ -227,6 +263,12 @@ fn every_wrong_variable_has_its_line() {
         ("CACHE_POLICY_EVENTS_TLL", "5"),
         ("CACHE_POLICY_EVENTS_TTL", "soon"),
         ("CACHE_POLICY_NIGHT_NONE_TTL", "0"),
+        ("CACHE_POLICY_EVENTS_GRACES", "5"),
+        ("CACHE_POLICY_EVENTS_GRACE", "a while"),
+        ("CACHE_POLICY_NIGHT_GRACE", "0"),
+        ("CACHE_TTL_JITTER", "51%"),
+        ("CACHE_TTL_JITER", "5%"),
+        ("CACHE_MAX_REFRESHES", "100001"),
     ]);
 
     for line in [
@@ -243,13 +285,19 @@ fn every_wrong_variable_has_its_line() {
         "CACHE_POLICY_EVENTS_TLL: is not known; did you mean `CACHE_POLICY_<NAME>_TTL`?",
         "CACHE_POLICY_EVENTS_TTL: found `soon`",
         "CACHE_POLICY_NIGHT_NONE_TTL: found `0s`",
+        "CACHE_POLICY_EVENTS_GRACES: is not known; did you mean `CACHE_POLICY_<NAME>_GRACE`?",
+        "CACHE_POLICY_EVENTS_GRACE: found `a while`, allowed: a duration such as `30m`, or a number of seconds, at least 1ms",
+        "CACHE_POLICY_NIGHT_GRACE: found `0s`, allowed: a duration such as `30m`, or a number of seconds, at least 1ms",
+        "CACHE_TTL_JITTER: found `51%`, allowed: a whole percentage such as `10%`, up to 50%",
+        "CACHE_TTL_JITER: is not known; did you mean `CACHE_TTL_JITTER`?",
+        "CACHE_MAX_REFRESHES: found `100001`, allowed: a whole number such as `64`, from 0 to 100000",
     ] {
         assert!(
             problem.contains(&format!("\n  {line}")),
             "{line}\nis not in: {problem}"
         );
     }
-    assert_eq!(problem.lines().count(), 14, "{problem}");
+    assert_eq!(problem.lines().count(), 20, "{problem}");
     assert!(!problem.contains("hunter2"), "{problem}");
 }
 

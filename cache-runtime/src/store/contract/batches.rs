@@ -1,6 +1,7 @@
 //! Many keys at a time, by name or by pattern.
 
-use super::{KIND_LEASE, LIFE, Subject, entry, key, memory, redis};
+use super::{KIND_LEASE, LIFE, Subject, entry, fence, key, memory, redis};
+use crate::entry::FENCE_COUNT_AT;
 use crate::key::Key;
 
 on_every_store! {
@@ -10,6 +11,7 @@ on_every_store! {
     patterns_stay_inside_their_prefix_and_off_reserved_roots
     keys_lists_each_name_once_without_leases_and_fences
     scans_find_every_one_of_many_keys
+    many_fences_at_once_each_have_their_own_count
 }
 
 async fn batches_keep_their_order(subject: Subject) {
@@ -138,7 +140,11 @@ async fn keys_lists_each_name_once_without_leases_and_fences(subject: Subject) {
         .lease(&key("lease"), &entry(KIND_LEASE, b"stamp--1"), LIFE)
         .await
         .unwrap();
-    subject.fence(&key("fence"), b"stamp--1").await;
+    subject
+        .store
+        .fence(&[(key("fence"), fence(b"stamp--1"))], LIFE)
+        .await
+        .unwrap();
 
     assert_eq!(
         subject.keys("*").await,
@@ -162,4 +168,32 @@ async fn scans_find_every_one_of_many_keys(subject: Subject) {
     assert_eq!(subject.delete_matching("k:*").await, 3_000);
 
     assert_eq!(subject.keys("*").await, ["dev_other"]);
+}
+
+async fn many_fences_at_once_each_have_their_own_count(subject: Subject) {
+    let fences = |stamp| -> Vec<_> {
+        (0..1_201)
+            .map(|n| (key(&format!("k{n}")), fence(stamp)))
+            .collect()
+    };
+    subject.set("k0", &entry(1, b"a-value-")).await;
+    let (first, last) = (fences(b"stamp--1"), fences(b"stamp--2"));
+
+    let alone = subject.store.fence(&first[600..], LIFE).await.unwrap();
+    let mixed = subject.store.fence(&last, LIFE).await.unwrap();
+    let twice = [("x", b"stamp--3"), ("y", b"stamp--4"), ("x", b"stamp--5")]
+        .map(|(name, stamp)| (key(name), fence(stamp)));
+    let twice = subject.store.fence(&twice, LIFE).await.unwrap();
+
+    assert_eq!(alone, vec![1; 601]);
+    assert_eq!(mixed, [vec![1; 600], vec![2; 601]].concat());
+    assert_eq!(twice, [1, 1, 2]);
+    for (name, count) in [("k0", 1), ("k599", 1), ("k600", 2), ("k1200", 2)] {
+        let mut expected = fence(b"stamp--2");
+        expected[FENCE_COUNT_AT] = count;
+        assert_eq!(subject.get(&key(name)).await, Some(expected), "{name}");
+    }
+    let left = subject.store.ttl(&key("k1200")).await.unwrap();
+    assert!(left.is_some_and(|left| left <= LIFE));
+    assert_eq!(subject.store.fence(&[], LIFE).await.unwrap(), [0; 0]);
 }

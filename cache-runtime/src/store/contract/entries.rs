@@ -14,6 +14,7 @@ on_every_store! {
     a_lease_goes_to_the_first_and_shows_the_others_what_is_there
     of_many_who_lease_at_once_one_wins
     a_replacement_needs_the_stamp
+    a_refused_replacement_tells_another_entry_from_none
     of_many_who_replace_the_same_entry_one_wins
     an_eviction_defeats_a_fill
     a_renewal_needs_the_stamp_and_prolongs
@@ -35,12 +36,12 @@ async fn an_absent_key_answers_as_absent_everywhere(subject: Subject) {
         [None]
     );
     assert!(!store.renew(&key, *b"stamp--1", LIFE).await.unwrap());
-    assert_ne!(
+    assert_eq!(
         store
             .replace(&key, *b"stamp--1", b"entry", LIFE)
             .await
             .unwrap(),
-        Replaced::Done
+        Replaced::Gone
     );
     assert!(!store.delete_if(&key, b"stamp--1").await.unwrap());
     assert!(!store.delete_if(&key, b"").await.unwrap());
@@ -144,13 +145,13 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
         .await
         .unwrap();
 
-    assert_ne!(
+    assert_eq!(
         subject
             .store
             .replace(&key("a"), *b"another1", &value, LIFE)
             .await
             .unwrap(),
-        Replaced::Done
+        Replaced::Other
     );
     assert_eq!(
         subject
@@ -160,13 +161,13 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
             .unwrap(),
         Replaced::Done
     );
-    assert_ne!(
+    assert_eq!(
         subject
             .store
             .replace(&key("a"), *b"stamp--1", b"late", LIFE)
             .await
             .unwrap(),
-        Replaced::Done
+        Replaced::Other
     );
 
     assert_eq!(subject.get(&key("a")).await, Some(value));
@@ -178,6 +179,25 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
             .unwrap()
             .is_some_and(|ttl| ttl > Duration::from_secs(50))
     );
+}
+
+async fn a_refused_replacement_tells_another_entry_from_none(subject: Subject) {
+    let name = key("a");
+    let replace = || subject.store.replace(&name, *b"stamp--1", b"late", LIFE);
+
+    let absent = replace().await.unwrap();
+    subject.set("a", &entry(1, b"stamp--2")).await;
+    let other = replace().await.unwrap();
+    subject.set("a", b"short").await;
+    let short = replace().await.unwrap();
+    subject.set("a", b"").await;
+    let empty = replace().await.unwrap();
+    subject.expire(&key("a"), LIFE);
+    let expired = replace().await.unwrap();
+
+    assert_eq!((absent, expired), (Replaced::Gone, Replaced::Gone));
+    assert_eq!([other, short, empty], [Replaced::Other; 3]);
+    assert_eq!(subject.get(&key("a")).await, None);
 }
 
 async fn of_many_who_replace_the_same_entry_one_wins(subject: Subject) {
@@ -194,8 +214,14 @@ async fn of_many_who_replace_the_same_entry_one_wins(subject: Subject) {
             .unwrap()
     });
 
-    let winners = winners.await.into_iter();
-    assert_eq!(winners.filter(|won| *won == Replaced::Done).count(), 1);
+    assert_eq!(
+        winners
+            .await
+            .into_iter()
+            .filter(|won| *won == Replaced::Done)
+            .count(),
+        1
+    );
 }
 
 async fn an_eviction_defeats_a_fill(subject: Subject) {
@@ -207,13 +233,13 @@ async fn an_eviction_defeats_a_fill(subject: Subject) {
 
     assert_eq!(subject.store.delete(&[key("a")]).await.unwrap(), 1);
 
-    assert_ne!(
+    assert_eq!(
         subject
             .store
             .replace(&key("a"), *b"stamp--1", b"stale", LIFE)
             .await
             .unwrap(),
-        Replaced::Done
+        Replaced::Gone
     );
     assert_eq!(subject.get(&key("a")).await, None);
 }
@@ -269,14 +295,35 @@ async fn fences_count_the_puts_they_stand_for(subject: Subject) {
         .await
         .unwrap();
 
-    assert_eq!(subject.fence(&key("a"), b"stamp--1").await, 1);
-    assert_eq!(subject.fence(&key("a"), b"stamp--2").await, 2);
+    assert_eq!(
+        subject
+            .store
+            .fence(&[(key("a"), fence(b"stamp--1"))], LIFE)
+            .await
+            .unwrap(),
+        [1]
+    );
+    assert_eq!(
+        subject
+            .store
+            .fence(&[(key("a"), fence(b"stamp--2"))], LIFE)
+            .await
+            .unwrap(),
+        [2]
+    );
 
     let standing = subject.get(&key("a")).await.unwrap();
     let mut expected = fence(b"stamp--2");
     expected[FENCE_COUNT_AT] = 2;
     assert_eq!(standing, expected);
-    assert_eq!(subject.fence(&key("fresh"), b"stamp--1").await, 1);
+    assert_eq!(
+        subject
+            .store
+            .fence(&[(key("fresh"), fence(b"stamp--1"))], LIFE)
+            .await
+            .unwrap(),
+        [1]
+    );
     assert!(
         subject
             .store
@@ -292,10 +339,10 @@ async fn of_many_fences_at_once_each_gets_its_own_count(subject: Subject) {
         store
             .fence(&[(key("a"), fence(&stamp))], LIFE)
             .await
-            .unwrap()[0]
+            .unwrap()
     });
 
-    let mut counts = counts.await;
+    let mut counts = counts.await.concat();
     counts.sort_unstable();
     assert_eq!(counts, (1..=32).collect::<Vec<u32>>());
 }

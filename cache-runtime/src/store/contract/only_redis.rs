@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{LIFE, ask, fence, key, redis};
+use super::{LIFE, Mark, ask, fence, key, redis};
+use crate::entry::FENCE_COUNT_AT;
 use crate::error::ErrorKind;
-use crate::store::Mark;
 
 #[tokio::test]
 async fn what_is_no_string_is_foreign_and_can_be_deleted() {
@@ -60,30 +60,73 @@ async fn what_is_no_string_is_foreign_and_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn of_many_fences_each_is_placed_once_also_by_a_server_that_forgot_the_script() {
-    let subject = redis().await;
-    let server = subject.server.as_ref().unwrap();
-    let fences: Vec<_> = (0..1_200)
-        .map(|n| (key(&format!("k{n}")), fence(b"stamp--1")))
-        .collect();
-    subject.fence(&key("k7"), b"stamp--0").await;
-    let () = ask(server, &["SCRIPT", "FLUSH"]);
-
-    let counts = subject.store.fence(&fences, LIFE).await.unwrap();
-
-    let expected: Vec<_> = (0..1_200).map(|n| if n == 7 { 2 } else { 1 }).collect();
-    assert_eq!(counts, expected);
-    assert_eq!(ask::<u32>(server, &["DBSIZE"]), 1_200);
-}
-
-#[tokio::test]
 async fn scripts_come_back_when_the_server_forgot_them() {
     let subject = redis().await;
-    assert_eq!(subject.fence(&key("a"), b"stamp--1").await, 1);
+    assert_eq!(
+        subject
+            .store
+            .fence(&[(key("a"), fence(b"stamp--1"))], LIFE)
+            .await
+            .unwrap(),
+        [1]
+    );
 
     let () = ask(subject.server.as_ref().unwrap(), &["SCRIPT", "FLUSH"]);
 
-    assert_eq!(subject.fence(&key("a"), b"stamp--2").await, 2);
+    assert_eq!(
+        subject
+            .store
+            .fence(&[(key("a"), fence(b"stamp--2"))], LIFE)
+            .await
+            .unwrap(),
+        [2]
+    );
+}
+
+#[tokio::test]
+async fn many_fences_are_placed_once_each_when_the_server_forgot_the_script() {
+    let subject = redis().await;
+    let server = subject.server.as_ref().unwrap();
+    let fences: Vec<_> = (0..1_201)
+        .map(|n| (key(&format!("k{n}")), fence(b"stamp--1")))
+        .collect();
+    let () = ask(server, &["SCRIPT", "FLUSH"]);
+
+    let first = subject.store.fence(&fences, LIFE).await.unwrap();
+    let () = ask(server, &["SCRIPT", "FLUSH"]);
+    let second = subject.store.fence(&fences, LIFE).await.unwrap();
+
+    assert_eq!((first, second), (vec![1; 1_201], vec![2; 1_201]));
+    // Each text costs the server and the line: one is enough for all.
+    let commands: String = ask(server, &["INFO", "commandstats"]);
+    assert!(commands.contains("cmdstat_eval:calls=2,"), "{commands}");
+}
+
+#[tokio::test]
+async fn a_key_that_takes_no_fence_does_not_keep_the_others_from_theirs() {
+    let subject = redis().await;
+    let server = subject.server.as_ref().unwrap();
+    let () = ask(server, &["RPUSH", "dev_k3", "mine"]);
+    let fences: Vec<_> = (0..1_201)
+        .map(|n| (key(&format!("k{n}")), fence(b"stamp--1")))
+        .collect();
+
+    let error = subject.store.fence(&fences, LIFE).await.unwrap_err();
+
+    assert_eq!(error.kind(), ErrorKind::Foreign);
+    assert!(
+        error.to_string().starts_with("fence of 1201 keys: "),
+        "{error}"
+    );
+    for (key, _) in fences.iter().filter(|(key, _)| key.as_str() != "dev_k3") {
+        let mut expected = fence(b"stamp--1");
+        expected[FENCE_COUNT_AT] = 1;
+        assert_eq!(subject.get(key).await, Some(expected), "{key:?}");
+    }
+    assert_eq!(
+        ask::<Vec<String>>(server, &["LRANGE", "dev_k3", "0", "-1"]),
+        ["mine"]
+    );
 }
 
 #[tokio::test]

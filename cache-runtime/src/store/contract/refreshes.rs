@@ -1,153 +1,192 @@
-//! Marks of a refresh inside stale entries.
+//! The mark of whoever refreshes a stale entry.
 
 use std::time::Duration;
 
-use super::{LIFE, Subject, at_once, entry, key, memory, redis};
-use crate::entry::REFRESH_AT;
-use crate::store::{Mark, Refreshing, Replaced};
+use super::{LIFE, Mark, Refreshing, Subject, at_once, entry, key, memory, redis};
+use crate::entry::{self, Draft, Limits, Read};
 
 on_every_store! {
-    of_many_who_claim_a_stale_entry_one_may_refresh_it
-    a_mark_ends_by_the_stores_clock
-    whoever_has_a_mark_prolongs_it_and_takes_it_back
-    what_was_not_seen_is_not_marked
-    a_mark_changes_nothing_else
-    what_is_too_short_for_a_mark_stays_as_it_is
-    replacing_tells_another_entry_from_none
+    of_many_who_claim_a_refresh_at_once_one_wins_and_the_others_are_told_for_how_long
+    a_mark_ends_by_the_clock_of_the_store
+    the_owner_of_a_mark_prolongs_it_and_takes_it_away
+    another_stamp_and_an_absent_key_have_nothing_to_refresh
+    a_mark_leaves_the_value_the_stamp_and_the_expiry_as_they_were
+    a_marked_entry_still_reads_as_its_value
+    what_is_no_entry_is_never_marked
+    a_damaged_mark_stands_and_can_be_replaced
 }
 
-const SHORT: Duration = Duration::from_secs(3);
+/// Life of a mark.
+const WHILE: Duration = Duration::from_secs(10);
 
-async fn with_entry(subject: &Subject) -> Vec<u8> {
-    let mut entry = entry(1, b"stamp--1");
-    entry[REFRESH_AT..REFRESH_AT + 8].fill(0);
-    subject.store.set(&key("a"), &entry, LIFE).await.unwrap();
-    entry
+/// How somebody who comes later is held off.
+async fn held(subject: &Subject) -> Duration {
+    match subject.refresh(b"stamp--1", WHILE, Mark::Claim).await {
+        Refreshing::Held(life) => life,
+        other => panic!("{other:?}"),
+    }
 }
 
-async fn claim(subject: &Subject) -> Refreshing {
-    mark(subject, b"stamp--1", SHORT, Mark::Claim).await
+fn nearly(life: Duration, expected: Duration) -> bool {
+    life <= expected && life > expected - Duration::from_secs(5)
 }
 
-async fn mark(subject: &Subject, stamp: &[u8; 8], life: Duration, mark: Mark) -> Refreshing {
-    let key = key("a");
-    let marked = subject.store.refresh(&key, *stamp, life, mark);
-    marked.await.unwrap()
-}
+async fn of_many_who_claim_a_refresh_at_once_one_wins_and_the_others_are_told_for_how_long(
+    subject: Subject,
+) {
+    subject.set("a", &entry(1, b"stamp--1")).await;
 
-fn is_held(refreshing: Refreshing) -> bool {
-    matches!(refreshing, Refreshing::Held(left) if left > SHORT / 2 && left <= SHORT)
-}
-
-async fn of_many_who_claim_a_stale_entry_one_may_refresh_it(subject: Subject) {
-    with_entry(&subject).await;
-
-    let claims = at_once(&subject, |store, _| async move {
-        let key = key("a");
-        let claim = store.refresh(&key, *b"stamp--1", SHORT, Mark::Claim);
-        claim.await.unwrap()
+    let answers = at_once(&subject, |store, _| async move {
+        store
+            .refresh(&key("a"), *b"stamp--1", WHILE, Mark::Claim)
+            .await
+            .unwrap()
     });
 
-    let (won, rest): (Vec<_>, Vec<_>) = claims
+    let (marked, others): (Vec<_>, Vec<_>) = answers
         .await
         .into_iter()
-        .partition(|claim| *claim == Refreshing::Marked);
-    assert_eq!(won.len(), 1);
-    assert!(rest.into_iter().all(is_held));
+        .partition(|answer| *answer == Refreshing::Marked);
+    assert_eq!((marked.len(), others.len()), (1, 31));
+    for other in others {
+        assert!(
+            matches!(other, Refreshing::Held(life) if nearly(life, WHILE)),
+            "{other:?}"
+        );
+    }
 }
 
-async fn a_mark_ends_by_the_stores_clock(subject: Subject) {
-    with_entry(&subject).await;
-    let short = Duration::from_millis(20);
+async fn a_mark_ends_by_the_clock_of_the_store(subject: Subject) {
+    subject.set("a", &entry(1, b"stamp--1")).await;
+    let first = subject.refresh(b"stamp--1", WHILE, Mark::Claim).await;
+    assert!(nearly(held(&subject).await, WHILE));
+
+    subject.end_mark(&key("a"), WHILE);
+
+    let next = subject.refresh(b"stamp--1", WHILE, Mark::Claim).await;
+    assert_eq!((first, next), (Refreshing::Marked, Refreshing::Marked));
+    assert!(nearly(held(&subject).await, WHILE));
+}
+
+async fn the_owner_of_a_mark_prolongs_it_and_takes_it_away(subject: Subject) {
+    subject.set("a", &entry(1, b"stamp--1")).await;
+    subject.refresh(b"stamp--1", WHILE, Mark::Claim).await;
+
+    let longer = subject.refresh(b"stamp--1", 3 * WHILE, Mark::Own).await;
+    let prolonged = held(&subject).await;
+    let gone = subject
+        .refresh(b"stamp--1", Duration::ZERO, Mark::Own)
+        .await;
+    let mark = subject.get(&key("a")).await.unwrap()[56..64].to_vec();
+    let next = subject.refresh(b"stamp--1", WHILE, Mark::Claim).await;
+
+    assert_eq!([longer, gone, next], [Refreshing::Marked; 3]);
+    assert!(nearly(prolonged, 3 * WHILE), "{prolonged:?}");
+    assert_eq!(mark, [0; 8]);
+}
+
+async fn another_stamp_and_an_absent_key_have_nothing_to_refresh(subject: Subject) {
+    let absent = [
+        subject.refresh(b"stamp--1", WHILE, Mark::Claim).await,
+        subject.refresh(b"stamp--1", WHILE, Mark::Own).await,
+    ];
+    let nothing = subject.get(&key("a")).await;
+    subject.set("a", &entry(1, b"stamp--2")).await;
+
+    let other = [
+        subject.refresh(b"stamp--1", WHILE, Mark::Claim).await,
+        subject.refresh(b"stamp--1", WHILE, Mark::Own).await,
+    ];
+
     assert_eq!(
-        mark(&subject, b"stamp--1", short, Mark::Claim).await,
-        Refreshing::Marked
+        (absent, other),
+        ([Refreshing::Gone; 2], [Refreshing::Gone; 2])
     );
-
-    subject.clock.advance(short);
-    let taken = loop {
-        match claim(&subject).await {
-            Refreshing::Held(left) => assert!(left <= short),
-            other => break other,
-        }
-    };
-
-    assert_eq!(taken, Refreshing::Marked);
-    assert!(is_held(claim(&subject).await));
+    assert_eq!(nothing, None);
+    assert_eq!(subject.get(&key("a")).await, Some(entry(1, b"stamp--2")));
 }
 
-async fn whoever_has_a_mark_prolongs_it_and_takes_it_back(subject: Subject) {
-    with_entry(&subject).await;
-    mark(&subject, b"stamp--1", SHORT / 10, Mark::Claim).await;
+async fn a_mark_leaves_the_value_the_stamp_and_the_expiry_as_they_were(subject: Subject) {
+    let mut expected = entry(1, b"stamp--1");
+    let life = Duration::from_secs(20);
+    subject.store.set(&key("a"), &expected, life).await.unwrap();
 
-    let prolonged = mark(&subject, b"stamp--1", SHORT, Mark::Own).await;
-    let held = claim(&subject).await;
-    let taken_back = mark(&subject, b"stamp--1", Duration::ZERO, Mark::Own).await;
+    subject.refresh(b"stamp--1", LIFE, Mark::Claim).await;
+    subject.refresh(b"stamp--1", 2 * LIFE, Mark::Own).await;
 
-    assert_eq!(prolonged, Refreshing::Marked);
-    assert!(is_held(held), "{held:?}");
-    assert_eq!(taken_back, Refreshing::Marked);
-    assert_eq!(claim(&subject).await, Refreshing::Marked);
-}
-
-async fn what_was_not_seen_is_not_marked(subject: Subject) {
-    let before = with_entry(&subject).await;
-
-    for of in [Mark::Claim, Mark::Own] {
-        assert_eq!(
-            mark(&subject, b"another1", SHORT, of).await,
-            Refreshing::Gone
-        );
-    }
-    assert_eq!(subject.get(&key("a")).await, Some(before));
-    subject.store.delete(&[key("a")]).await.unwrap();
-    for of in [Mark::Claim, Mark::Own] {
-        assert_eq!(
-            mark(&subject, b"stamp--1", SHORT, of).await,
-            Refreshing::Gone
-        );
-    }
-    assert_eq!(subject.get(&key("a")).await, None);
-}
-
-async fn a_mark_changes_nothing_else(subject: Subject) {
-    let before = with_entry(&subject).await;
-
-    claim(&subject).await;
-
-    let mut after = subject.get(&key("a")).await.unwrap();
-    assert_ne!(after[REFRESH_AT..REFRESH_AT + 8], [0; 8]);
-    after[REFRESH_AT..REFRESH_AT + 8].fill(0);
-    assert_eq!(after, before);
+    let marked = subject.get(&key("a")).await.unwrap();
+    expected[56..64].copy_from_slice(&marked[56..64]);
+    assert_eq!(marked, expected);
     let left = subject.store.ttl(&key("a")).await.unwrap().unwrap();
-    assert!(left > LIFE / 2 && left <= LIFE, "{left:?}");
+    assert!(nearly(left, life), "{left:?}");
 }
 
-async fn what_is_too_short_for_a_mark_stays_as_it_is(subject: Subject) {
-    let short = b"another_stamp--1, and no header".to_vec();
-    let stamp: [u8; 8] = short[8..16].try_into().unwrap();
-    subject.store.set(&key("a"), &short, LIFE).await.unwrap();
-
-    let marked = mark(&subject, &stamp, SHORT, Mark::Claim).await;
-
-    assert_eq!(marked, Refreshing::Gone);
-    assert_eq!(subject.get(&key("a")).await, Some(short));
-}
-
-async fn replacing_tells_another_entry_from_none(subject: Subject) {
-    let replace = async |stamp: &[u8; 8]| {
-        let (key, new) = (key("a"), entry(1, b"stamp--2"));
-        let replaced = subject.store.replace(&key, *stamp, &new, LIFE);
-        replaced.await.unwrap()
+async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
+    let key = key("a");
+    let limits = Limits {
+        max_value: 1 << 20,
+        compress_above: 1 << 10,
+        card_guard: false,
     };
+    let draft = Draft {
+        key: &key,
+        shape: 7,
+        epoch: 0,
+        now: 1_000,
+        fresh: LIFE,
+        cost: Duration::ZERO,
+    };
+    let entry = entry::value(&draft, "value", &limits).unwrap();
+    subject.set("a", entry.as_bytes()).await;
 
-    let absent = replace(b"stamp--1").await;
-    with_entry(&subject).await;
-    let other = replace(b"another1").await;
-    let same = replace(b"stamp--1").await;
+    let answer = subject.refresh(&entry.stamp(), WHILE, Mark::Claim).await;
 
-    assert_eq!(
-        [absent, other, same],
-        [Replaced::Gone, Replaced::Other, Replaced::Done]
+    let bytes = subject.get(&key).await.unwrap();
+    assert_eq!(answer, Refreshing::Marked);
+    assert_ne!(bytes, entry.as_bytes());
+    let read = entry::read::<String>(&bytes, &key, 7, 1_000);
+    assert!(
+        matches!(&read, Read::Value(value, meta) if value == "value" && meta.stamp == entry.stamp()),
+        "{read:?}"
     );
+}
+
+async fn what_is_no_entry_is_never_marked(subject: Subject) {
+    let mut foreign = entry(1, b"stamp--1");
+    foreign[0] = b'x';
+    let mut of_another_format = entry(1, b"stamp--1");
+    of_another_format[3] = 1;
+    let cut = entry(1, b"stamp--1")[..63].to_vec();
+
+    for bytes in [
+        foreign,
+        of_another_format,
+        cut,
+        b"01234567stamp--1".to_vec(),
+    ] {
+        subject.set("a", &bytes).await;
+
+        let answers = [
+            subject.refresh(b"stamp--1", WHILE, Mark::Claim).await,
+            subject.refresh(b"stamp--1", WHILE, Mark::Own).await,
+        ];
+
+        assert_eq!(answers, [Refreshing::Gone; 2], "{bytes:?}");
+        assert_eq!(subject.get(&key("a")).await, Some(bytes));
+    }
+}
+
+async fn a_damaged_mark_stands_and_can_be_replaced(subject: Subject) {
+    for mark in [u64::MAX, 1 << 63, 1 << 62] {
+        let mut damaged = entry(1, b"stamp--1");
+        damaged[56..64].copy_from_slice(&mark.to_le_bytes());
+        subject.set("a", &damaged).await;
+
+        let standing = held(&subject).await;
+        let replaced = subject.refresh(b"stamp--1", WHILE, Mark::Own).await;
+
+        assert!(standing > 1_000_000 * LIFE, "{mark}: {standing:?}");
+        assert_eq!(replaced, Refreshing::Marked);
+        assert!(nearly(held(&subject).await, WHILE));
+    }
 }

@@ -67,33 +67,46 @@ impl RedisStore {
         answer.and_then(reply::integer)
     }
 
-    /// The same for many keys at once, each with arguments of its own, as one batch.
+    /// The same for many keys at once, each with arguments of its own, as one batch. The answers are in the order of the
+    /// items, and one of them may be an error.
     pub(super) async fn run_each<T>(
         &self,
         script: &Script,
         items: &[(Key, T)],
         arguments: impl Fn(&T, &mut Cmd),
-    ) -> Result<Vec<i64>, Failure> {
+    ) -> Result<Vec<Value>, Failure> {
         let mut by_hash = Pipeline::with_capacity(items.len());
         for (key, item) in items {
             by_hash.add_command(script.by_hash(key, |command| arguments(item, command)));
         }
         let mut answers = self.ask_all(&by_hash, 0).await?;
-        let is_unknown = |answer: &Value| matches!(answer, Value::ServerError(error) if reply::is_no_script(error));
-        // Only those that did not run: the others must not run twice.
-        let unknown: Vec<usize> = (0..answers.len())
-            .filter(|index| is_unknown(&answers[*index]))
-            .collect();
-        if !unknown.is_empty() {
-            let mut by_text = Pipeline::with_capacity(unknown.len());
-            for (key, item) in unknown.iter().filter_map(|index| items.get(*index)) {
-                by_text.add_command(script.by_text(key, |command| arguments(item, command)));
+        loop {
+            // Only those that did not run: the others must not run twice.
+            let missed: Vec<_> = answers
+                .iter_mut()
+                .zip(items)
+                .filter(|(answer, _)| is_missing_script(answer))
+                .collect();
+            if missed.is_empty() {
+                return Ok(answers);
             }
-            let again = self.ask_all(&by_text, 0).await?;
-            for (index, answer) in unknown.into_iter().zip(again) {
-                answers[index] = answer;
+            // The first brings the script, and the others find it.
+            let mut again = Pipeline::with_capacity(missed.len());
+            for (index, (_, (key, item))) in missed.iter().enumerate() {
+                let arguments = |command: &mut Cmd| arguments(item, command);
+                again.add_command(match index {
+                    0 => script.by_text(key, arguments),
+                    _ => script.by_hash(key, arguments),
+                });
+            }
+            let again = self.ask_all(&again, 0).await?;
+            for ((answer, _), new) in missed.into_iter().zip(again) {
+                *answer = new;
             }
         }
-        answers.into_iter().map(reply::integer).collect()
     }
+}
+
+fn is_missing_script(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if reply::is_no_script(error))
 }
