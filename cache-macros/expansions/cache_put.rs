@@ -38,7 +38,7 @@ async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error>
                     .__outcome(),
             ),
             |_| false,
-            |_| ::cache_runtime::__private::Unsaid,
+            |_| ::core::option::Option::None,
             __cache_body,
         )
         .await

@@ -28,7 +28,7 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
                     .__outcome(),
             ),
             |event| event.is_none(),
-            |_| ::cache_runtime::__private::Unsaid,
+            |_| ::core::option::Option::None,
             __cache_body,
         )
         .await

@@ -28,11 +28,13 @@ async fn find(self: Arc<Self>, id: i64) -> Event {
     });
     ::cache_runtime::__private::cacheable_background(
             __cache_call,
-            ::cache_runtime::__private::storable(
-                ::cache_runtime::__private::Returns::<Event>::new().__outcome(),
-            ),
+            {
+                ::cache_runtime::__private::storable(
+                    ::cache_runtime::__private::Returns::<Event>::new().__outcome(),
+                )
+            },
             move |event| event.draft,
-            move |event| event.ttl,
+            move |event| ::cache_runtime::__private::life_of((|| event.ttl)()),
             __cache_body,
         )
         .await

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use proc_macro2::TokenStream;
-use syn::{BinOp, Expr, ExprLit, ExprUnary, Lit, LitStr, Path, UnOp};
+use proc_macro2::{Span, TokenStream};
+use syn::{BinOp, Expr, ExprClosure, ExprLit, ExprUnary, Lit, LitStr, Path, UnOp};
 
 use crate::borrowed;
 use crate::function::Function;
@@ -46,12 +46,12 @@ pub(crate) struct Storing {
 }
 
 /// Where a stale value is refreshed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Refresh {
     /// In one caller's own time.
     Caller,
-    /// In a task of its own.
-    Background,
+    /// In a task of its own, which is asked for here.
+    Background(Span),
 }
 
 /// How long something lives.
@@ -61,7 +61,7 @@ pub(crate) enum Life {
     /// Asked for at each call.
     Asked(Expr),
     /// A closure that is asked about each value.
-    OfValue(Expr),
+    OfValue(ExprClosure),
 }
 
 /// What is removed, and when.
@@ -178,17 +178,24 @@ impl Written {
             ttl_jitter: self.ttl_jitter(report),
             policy: self.text("policy", report),
             version: self.version(report),
-            unless: self
-                .expression("unless", report)
-                .and_then(|unless| about_one_value(unless, "unless", report)),
+            unless: self.unless(report),
             refresh: self.refresh(may_be_stale, function, report),
+        }
+    }
+
+    fn unless(&mut self, report: &mut Report) -> Option<Expr> {
+        let unless = self.expression("unless", report)?;
+        // What is no closure may be a function.
+        match &unless {
+            Expr::Closure(closure) => takes_one_value(closure, "unless", report).then_some(unless),
+            _ => Some(unless),
         }
     }
 
     fn ttl(&mut self, report: &mut Report) -> Option<Life> {
         match self.expression("ttl", report)? {
-            closure @ Expr::Closure(_) => {
-                about_one_value(closure, "ttl", report).map(Life::OfValue)
+            Expr::Closure(closure) => {
+                takes_one_value(&closure, "ttl", report).then_some(Life::OfValue(closure))
             }
             value => life(value, "ttl", report),
         }
@@ -196,11 +203,12 @@ impl Written {
 
     /// A time that is known while compiling.
     fn millis(&mut self, name: &str, report: &mut Report) -> Option<u64> {
-        match life(self.expression(name, report)?, name, report)? {
+        let value = self.expression(name, report)?;
+        match life(value.clone(), name, report)? {
             Life::Millis(millis) => Some(millis),
-            Life::Asked(other) | Life::OfValue(other) => {
+            Life::Asked(_) | Life::OfValue(_) => {
                 report.at(
-                    other,
+                    value,
                     format!(
                         "`{name}` needs seconds or a duration, such as `{name} = 30` or `{name} = \"500ms\"`"
                     ),
@@ -261,7 +269,7 @@ impl Written {
         if let Some(problem) = borrowed::problem(function) {
             report.at(&text, problem);
         }
-        Refresh::Background
+        Refresh::Background(text.span())
     }
 
     fn version(&mut self, report: &mut Report) -> Option<u64> {
@@ -345,22 +353,20 @@ impl Written {
     }
 }
 
-/// A closure over the value takes just that. What is no closure may be a function, which rustc checks.
-fn about_one_value(value: Expr, name: &str, report: &mut Report) -> Option<Expr> {
-    match &value {
-        Expr::Closure(closure) if closure.inputs.len() != 1 => {
-            let found = match closure.inputs.len() {
-                0 => "none".to_owned(),
-                more => more.to_string(),
-            };
-            report.at(
-                value,
-                format!("the closure of `{name}` takes one parameter, not {found}; write `{name} = |value| …`"),
-            );
-            None
-        }
-        _ => Some(value),
-    }
+/// Whether a closure over the value takes just that.
+fn takes_one_value(closure: &ExprClosure, name: &str, report: &mut Report) -> bool {
+    let found = match closure.inputs.len() {
+        1 => return true,
+        0 => "none".to_owned(),
+        more => more.to_string(),
+    };
+    report.at(
+        closure,
+        format!(
+            "the closure of `{name}` takes one parameter, not {found}; write `{name} = |value| …`"
+        ),
+    );
+    false
 }
 
 /// A time to live: whole seconds, a duration text, or an expression to ask at each call.

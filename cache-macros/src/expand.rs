@@ -6,7 +6,7 @@
 use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Expr, Token};
+use syn::{Expr, ExprClosure};
 
 use crate::args::{self, Evicted, Eviction, Life, Plan, Refresh, Storing, Work};
 use crate::function::{Boxed, Form, Function};
@@ -119,7 +119,7 @@ fn mentions_impl(tokens: TokenStream) -> bool {
 ///         if let Some(never) = None::<Result<Event, Error>> { return never; }
 ///         BODY
 ///     });
-///     p::cacheable(__cache_call, p::Returns::<Result<Event, Error>>::new().__outcome(), |_| false, |_| p::Unsaid, __cache_body).await
+///     p::cacheable(__cache_call, p::Returns::<Result<Event, Error>>::new().__outcome(), |_| false, |_| None, __cache_body).await
 /// }
 /// ```
 fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
@@ -358,33 +358,41 @@ fn body(
             return __cache_never;
         }
     };
-    let body = quote!(async move { #never #body });
-    Some(match refresh(work) {
+    let body = match refresh(work) {
         // Pinned here: handed on by value, the body's future would be held once more by every function on its way.
-        Refresh::Caller => quote!(let __cache_body = ::core::pin::pin!(#body);),
-        Refresh::Background => quote!(let __cache_body = #p::background(#body);),
-    })
+        Refresh::Caller => quote!(::core::pin::pin!(async move { #never #body })),
+        Refresh::Background(word) => {
+            let (at, p) = (inside(word), respanned(p, inside(word)));
+            quote_spanned!(at=> #p::background(async move { #never #body }))
+        }
+    };
+    Some(quote!(let __cache_body = #body;))
 }
 
 /// The call that does everything. Errors about the stored type underline the return type.
 fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     let (at, p) = (at(output), respanned(p, at(output)));
     let outcome = quote_spanned!(at=> #p::Returns::<#output>::new().__outcome());
+    let storable = quote_spanned!(at=> #p::storable(#outcome));
     let (entry, outcome, rules) = match work {
         Work::Cacheable(_, storing) => (
             match storing.refresh {
                 Refresh::Caller => "cacheable",
-                Refresh::Background => "cacheable_background",
+                Refresh::Background(_) => "cacheable_background",
             },
-            quote_spanned!(at=> #p::storable(#outcome)),
+            storable,
             rules(&p, storing),
         ),
-        Work::Put(_, storing) => (
-            "cache_put",
-            quote_spanned!(at=> #p::storable(#outcome)),
-            rules(&p, storing),
-        ),
+        Work::Put(_, storing) => ("cache_put", storable, rules(&p, storing)),
         Work::Evict(_) => ("cache_evict", outcome, more(work)),
+    };
+    // What a task of its own may not hold is the fault of the word that asks for one: rustc says it there, and once.
+    let (at, p, outcome) = match refresh(work) {
+        Refresh::Caller => (at, p, outcome),
+        Refresh::Background(word) => {
+            let at = inside(word);
+            (at, respanned(&p, at), quote_spanned!(at=> { #outcome }))
+        }
     };
     let entry = Ident::new(entry, at);
     quote_spanned!(at=> #p::#entry(__cache_call, #outcome, #rules, __cache_body).await)
@@ -392,7 +400,11 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
 
 /// Where the user wrote something, for what is generated about it: rustc underlines it, and offers no edits.
 fn at(written: &impl ToTokens) -> Span {
-    written.span().resolved_at(Span::mixed_site())
+    inside(written.span())
+}
+
+fn inside(span: Span) -> Span {
+    span.resolved_at(Span::mixed_site())
 }
 
 /// An expression is underlined as a whole only if all that is generated in it bears one span.
@@ -414,28 +426,34 @@ fn refresh(work: &Work) -> Refresh {
 
 /// What is asked about each value: whether it is not stored, and for how long it is.
 fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
+    let owning = match storing.refresh {
+        Refresh::Caller => None,
+        Refresh::Background(_) => Some(quote!(move)),
+    };
     let unless = match &storing.unless {
-        Some(unless) => rule(unless, storing.refresh),
+        Some(Expr::Closure(closure)) => {
+            let owning = closure.capture.is_none().then_some(owning.as_ref());
+            quote!(#owning #closure)
+        }
+        Some(function) => function.to_token_stream(),
         None => quote!(|_| false),
     };
     let ttl = match &storing.ttl {
-        Some(Life::OfValue(ttl)) => rule(ttl, storing.refresh),
-        _ => quote!(|_| #p::Unsaid),
+        Some(Life::OfValue(ExprClosure {
+            inputs,
+            output,
+            body,
+            capture,
+            ..
+        })) => {
+            let owning = capture.as_ref().map(ToTokens::to_token_stream).or(owning);
+            let (at, p) = (at(body), respanned(p, at(body)));
+            // A `return` in it must not leave with less than a `Ttl`.
+            quote_spanned!(at=> #owning |#inputs| #p::life_of((|| #output #body)()))
+        }
+        _ => quote!(|_| ::core::option::Option::None),
     };
     quote!(#unless, #ttl)
-}
-
-/// What a task of its own asks must own what it names.
-fn rule(rule: &Expr, refresh: Refresh) -> TokenStream {
-    match rule {
-        Expr::Closure(closure) if refresh == Refresh::Background => {
-            let mut owning = closure.clone();
-            let at = closure.inputs_begin.span;
-            owning.capture = owning.capture.or(Some(Token![move](at)));
-            owning.to_token_stream()
-        }
-        _ => rule.to_token_stream(),
-    }
 }
 
 /// The targets that name what the body returned.

@@ -15,9 +15,7 @@ pub use crate::key::{KeyWriter, PatternWriter};
 use crate::plan::Plan;
 pub use crate::registry::Registered;
 use crate::site::Rules;
-pub use crate::site::{
-    CacheValue, Outcome, Returns, Site, Ttl, Unsaid, ValueTtl, background, storable,
-};
+pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, background, life_of, storable};
 use crate::target::Target;
 
 /// One call of an annotated function: the cache, and what is asked of it.
@@ -146,17 +144,16 @@ pub fn using(cache: impl AsRef<Cache>) -> Option<Used> {
 }
 
 /// `#[cacheable]`: the stored value, or what the body returns. `ttl` is asked about each value that is stored.
-pub async fn cacheable<O: Outcome, T: ValueTtl>(
+pub async fn cacheable<O: Outcome>(
     call: Call,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool,
-    ttl: impl Fn(&O::Value) -> T,
+    ttl: impl Fn(&O::Value) -> Option<Ttl>,
     body: Pin<&mut impl Future<Output = O::Output>>,
 ) -> O::Output
 where
     O::Value: CacheValue,
 {
-    let ttl = |value: &O::Value| ttl(value).ttl();
     match call.cache {
         Some(cache) => {
             let rules = Rules { unless, ttl };
@@ -168,18 +165,16 @@ where
 
 /// `#[cacheable(…, refresh = "background")]`: the same, but a stale value is served at once, and the body runs in a task of
 /// its own.
-pub async fn cacheable_background<O, T>(
+pub async fn cacheable_background<O>(
     call: Call,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
-    ttl: impl Fn(&O::Value) -> T + Send + Sync + 'static,
+    ttl: impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
     body: impl Future<Output = O::Output> + Send + 'static,
 ) -> O::Output
 where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
-    T: ValueTtl,
 {
-    let ttl = move |value: &O::Value| ttl(value).ttl();
     match call.cache {
         Some(cache) => {
             let rules = Rules { unless, ttl };
@@ -190,17 +185,16 @@ where
 }
 
 /// `#[cache_put]`: what the body returns, stored. `ttl` is asked about each value that is stored.
-pub async fn cache_put<O: Outcome, T: ValueTtl>(
+pub async fn cache_put<O: Outcome>(
     call: Call,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool,
-    ttl: impl Fn(&O::Value) -> T,
+    ttl: impl Fn(&O::Value) -> Option<Ttl>,
     body: Pin<&mut impl Future<Output = O::Output>>,
 ) -> O::Output
 where
     O::Value: CacheValue,
 {
-    let ttl = |value: &O::Value| ttl(value).ttl();
     match call.cache {
         Some(cache) => {
             let rules = Rules { unless, ttl };

@@ -118,6 +118,9 @@ pub use key::{Key, KeyPart, KeyWriter, Pattern};
 pub use metrics::{Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times};
 pub use sensitive::Sensitive;
 pub use site::{CacheValue, Ttl};
+// Here, too, so that rustc's messages do not speak of `__private`.
 #[doc(hidden)]
-pub use site::{background, storable};
+pub use __private::cacheable_background;
+#[doc(hidden)]
+pub use site::{ValueTtl, background, life_of, storable};
 pub use store::ServerInfo;

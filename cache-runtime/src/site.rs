@@ -172,24 +172,14 @@ impl From<u32> for Ttl {
     label = "return seconds as a number, or a `Duration`"
 )]
 pub trait ValueTtl {
-    /// The time to live; [`None`] where the value does not decide.
-    fn ttl(self) -> Option<Ttl>;
+    /// The time to live.
+    fn ttl(self) -> Ttl;
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Into<Ttl>> ValueTtl for T {
-    fn ttl(self) -> Option<Ttl> {
-        Some(self.into())
-    }
-}
-
-/// What stands there without `ttl = |value| …`.
-#[derive(Clone, Copy, Debug)]
-pub struct Unsaid;
-
-impl ValueTtl for Unsaid {
-    fn ttl(self) -> Option<Ttl> {
-        None
+    fn ttl(self) -> Ttl {
+        self.into()
     }
 }
 
@@ -228,6 +218,11 @@ where
     F: Future + Send + 'static,
 {
     body
+}
+
+/// What `ttl = |value| …` has returned.
+pub fn life_of(life: impl ValueTtl) -> Option<Ttl> {
+    Some(life.ttl())
 }
 
 /// How a function's return type splits into what is stored and what is not. Chosen by [`Returns`].
