@@ -3,6 +3,7 @@
 //!
 //! After a change, `TRYBUILD=overwrite cargo test -p tests --test macros` writes the outputs anew; then read them.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ fn errors_are_short_and_speak_of_the_users_code() {
     );
     for path in outputs {
         let output = fs::read_to_string(&path).expect("an output can be read");
-        let lines = output.lines().count();
+        let lines = what_is_shown(&output);
         assert!(lines <= LONGEST, "{} has {lines} lines", path.display());
         assert!(
             !output.contains("__private"),
@@ -44,6 +45,12 @@ fn errors_are_short_and_speak_of_the_users_code() {
             path.display()
         );
     }
+}
+
+/// The lines that a user sees: cargo shows a message once that rustc says twice.
+fn what_is_shown(output: &str) -> usize {
+    let messages: HashSet<&str> = output.split("\n\n").map(str::trim).collect();
+    messages.iter().map(|message| message.lines().count()).sum()
 }
 
 fn outputs(name: &str) -> Vec<PathBuf> {

@@ -1,0 +1,8 @@
+use cache_runtime::cache_evict;
+
+#[cache_evict(all_entries, fence)]
+async fn find(id: i64) -> Option<String> {
+    Some(id.to_string())
+}
+
+fn main() {}

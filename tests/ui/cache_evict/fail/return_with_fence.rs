@@ -1,0 +1,8 @@
+use cache_runtime::cache_evict;
+
+#[cache_evict(key = "event:<return>", fence)]
+async fn find(id: i64) -> Option<String> {
+    Some(id.to_string())
+}
+
+fn main() {}
