@@ -29,6 +29,7 @@ mod scope;
 mod stored;
 mod switches;
 mod visit;
+mod warming;
 
 use std::fmt;
 use std::future::Future;
@@ -51,6 +52,7 @@ pub use self::report::{Health, Status};
 pub use self::scope::CacheScope;
 use self::switches::Switches;
 use self::visit::{Fence, Look, Right, Visit};
+pub(crate) use self::warming::{Duty, Loaded, watched};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;

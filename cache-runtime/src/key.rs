@@ -80,6 +80,13 @@ impl Key {
         Self::named(name)
     }
 
+    /// The key of a record of our own. No entry has it, and no operation on entries reaches it.
+    pub(crate) fn record(prefix: &str, kind: &str, name: &str) -> Self {
+        let mut key = format!("{prefix}cache:{kind}:");
+        KeyWriter::new(&mut key).value(name);
+        Self::named(key)
+    }
+
     fn named(name: String) -> Self {
         Self {
             hash: xxh3_64(name.as_bytes()),

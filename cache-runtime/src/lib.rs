@@ -75,6 +75,7 @@
 //! | [`CacheScope`] | evictions that wait for the commit of a transaction |
 //! | [`Config`] | every option with its default, from code, a file or the environment |
 //! | [`Stats`], [`Health`] | what was counted, for each function; how the cache is, for health checks |
+//! | [`Cache::warm`], [`warm::every`] | fills the cache before anybody asks, once or on a schedule |
 //! | [`KeyPart`] | which types may stand in a key; implement it for your own |
 //! | [`Sensitive`] | holds what must never be cached; a type that has one does not compile as a cached value |
 //! | [`Error`], [`ErrorKind`] | what the methods that begin with `try_` tell; annotated functions never do |
@@ -102,6 +103,7 @@ mod sensitive;
 mod site;
 mod store;
 mod target;
+pub mod warm;
 
 #[doc(hidden)]
 pub mod __private;

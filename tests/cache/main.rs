@@ -8,3 +8,4 @@ mod pipeline;
 mod scopes;
 mod stampede;
 mod support;
+mod warming;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Inner;
+use super::{Inner, warming};
 use crate::key::Key;
 use crate::metrics::{Event, SiteMetrics, Timer};
 
@@ -83,6 +83,7 @@ impl<'a> Loading<'a> {
     pub(super) fn end(mut self, is_ok: bool) -> Duration {
         self.is_over = true;
         let took = self.began.elapsed();
+        warming::note(is_ok);
         self.metrics.count(Event::Load);
         self.metrics.time(Timer::Load, took);
         if !is_ok {
@@ -95,6 +96,7 @@ impl<'a> Loading<'a> {
 impl Drop for Loading<'_> {
     fn drop(&mut self) {
         if !self.is_over {
+            warming::note(false);
             self.metrics.count(Event::LoadFailed);
         }
     }

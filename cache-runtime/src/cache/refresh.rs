@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::Inner;
 use super::lease::{self, Hold};
 use super::stored::Fresh;
 use super::visit::Visit;
+use super::{Inner, warming};
 use crate::entry::Stamp;
 use crate::key::Key;
 use crate::metrics::{Event, Timer};
@@ -138,7 +138,7 @@ pub(super) enum Behind {
     /// A task of this caller's.
     Mine(Attempt, OwnedSemaphorePermit),
     Others,
-    /// Nobody: too many are at it, or there is no runtime for a task.
+    /// Nobody: too many are at it, there is no runtime for a task, or the caller is there to refresh it.
     Crowded,
 }
 
@@ -190,7 +190,7 @@ impl Drop for Attempt {
 impl Visit<'_> {
     /// Whether this caller shall have the stale value refreshed in the background.
     pub(super) fn behind<T>(&self, stale: &Stale<T>) -> Behind {
-        if !in_runtime() {
+        if !in_runtime() || warming::is_on() {
             return Behind::Crowded;
         }
         let Some(attempt) = self.attempt(stale.stamp) else {

@@ -28,6 +28,14 @@ fn a_key_is_the_prefix_the_text_and_the_values() {
 }
 
 #[test]
+fn a_record_is_under_a_reserved_root_with_its_name_escaped() {
+    let record = Key::record("dev_", "warm", "the lists: *");
+
+    assert_eq!(record.as_str(), "dev_cache:warm:the%20lists%3A%20%2A");
+    assert!(is_reserved("dev_", record.as_str()));
+}
+
+#[test]
 fn every_kind_of_part_has_its_text() {
     let table = [
         (of(i64::MIN), "dev_-9223372036854775808"),

@@ -1,0 +1,178 @@
+//! What warming needs of the cache: what one call did, whether it makes sense to go on, and who is on duty among all processes.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::{self, Future};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::{Cache, Inner, keeper, lease};
+use crate::entry::{self, Stamp};
+use crate::error::Error;
+use crate::key::Key;
+
+tokio::task_local! {
+    /// Stands around every call that warms.
+    static WARMING: Cell<Loaded>;
+}
+
+/// How the loads inside a call ended: the last of them, which is the one that the others ran inside of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Loaded {
+    /// No body ran.
+    #[default]
+    Nothing,
+    Done,
+    /// The call may have answered all the same, with a stale value.
+    Failed,
+}
+
+/// Runs a call that warms: stale values are refreshed before it returns.
+pub(crate) async fn watched<T>(call: impl Future<Output = T>) -> (T, Loaded) {
+    let watched = async {
+        let output = call.await;
+        (output, WARMING.try_with(Cell::get).unwrap_or_default())
+    };
+    WARMING.scope(Cell::default(), watched).await
+}
+
+/// Whether this call warms.
+pub(super) fn is_on() -> bool {
+    WARMING.try_with(|_| ()).is_ok()
+}
+
+/// A load ended.
+pub(super) fn note(is_ok: bool) {
+    let loaded = if is_ok { Loaded::Done } else { Loaded::Failed };
+    // Hardly any load is in a call that warms.
+    let _ = WARMING.try_with(|last| last.set(loaded));
+}
+
+impl Cache {
+    /// Whether what is loaded now can be stored.
+    pub(crate) fn can_store(&self) -> bool {
+        let is_connected = self.inner.guard.is_connected();
+        if !is_connected {
+            keeper::ensure(&self.inner);
+        }
+        is_connected
+    }
+}
+
+/// Has a job done by one instance at a time: by a lease, which stands as long as the job runs, and for the rest of its period.
+/// Without Redis there is one instance, and it is always on duty.
+pub(crate) struct Duty {
+    inner: Arc<Inner>,
+    key: Key,
+    held: Held,
+}
+
+/// What this instance has in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    Nothing,
+    /// The lease of a job that runs.
+    Running(Stamp),
+    /// A lease that is to keep others away, if it still stands.
+    Left(Stamp),
+}
+
+impl Duty {
+    /// For the job `name`.
+    pub(crate) fn new(cache: &Cache, name: &str) -> Self {
+        let inner = Arc::clone(&cache.inner);
+        Self {
+            key: Key::record(&inner.config.prefix, "warm", name),
+            held: Held::Nothing,
+            inner,
+        }
+    }
+
+    /// Asks for the duty of one round. What this instance left standing is not in its way.
+    pub(crate) async fn take(&mut self) -> Result<bool, Error> {
+        let Inner { guard, config, .. } = &*self.inner;
+        if guard.is_local() {
+            return Ok(true);
+        }
+        keeper::ensure(&self.inner);
+        let key = &self.key;
+        if let Held::Left(stamp) = self.held {
+            guard.call(|store| store.delete_if(key, &stamp)).await?;
+        }
+        let lease = entry::lease(key, config.clock.now_millis());
+        // It may be placed without an answer.
+        self.held = Held::Left(lease.stamp());
+        let there = guard
+            .call(|store| store.lease(key, lease.as_bytes(), config.lease))
+            .await?;
+        self.held = match there {
+            None => Held::Running(lease.stamp()),
+            Some(_) => Held::Nothing,
+        };
+        Ok(there.is_none())
+    }
+
+    /// Keeps the duty. Does not return.
+    pub(crate) async fn keep(&self) {
+        let life = self.inner.config.lease;
+        if let Held::Running(stamp) = self.held {
+            loop {
+                sleep(life / 3).await;
+                match self.prolong(stamp, life).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        debug!(key = %self.shown(), "the lease of a job is lost: another instance may run it, too");
+                        break;
+                    }
+                    Err(error) => {
+                        debug!(key = %self.shown(), %error, "the lease of a job is not renewed");
+                    }
+                }
+            }
+        }
+        future::pending::<()>().await;
+    }
+
+    /// The job is over. Nobody runs it again for `rest`.
+    pub(crate) async fn leave(&mut self, rest: Duration) {
+        let Held::Running(stamp) = self.held else {
+            return;
+        };
+        if rest.is_zero() {
+            self.release();
+            return;
+        }
+        self.held = Held::Left(stamp);
+        if let Err(error) = self.prolong(stamp, rest).await {
+            debug!(key = %self.shown(), %error, "a round is not recorded: another instance may run it again");
+        }
+    }
+
+    async fn prolong(&self, stamp: Stamp, life: Duration) -> Result<bool, Error> {
+        self.inner
+            .guard
+            .call(|store| store.renew(&self.key, stamp, life))
+            .await
+    }
+
+    fn release(&mut self) {
+        if let Held::Running(stamp) = self.held {
+            self.held = Held::Nothing;
+            lease::release_later(&self.inner.this, &self.key, stamp);
+        }
+    }
+
+    fn shown(&self) -> impl fmt::Display + '_ {
+        self.key.shown(self.inner.config.mask_keys)
+    }
+}
+
+/// The next to look need not wait for the lease to end.
+impl Drop for Duty {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

@@ -1,0 +1,325 @@
+//! Warming: loads what will be asked for before anybody asks, once or on a schedule.
+//!
+//! Each item is one call of an annotated function, which does what it always does: what is fresh is left alone, what is missing
+//! is loaded and stored, and what another process loads is waited for. A stale value is refreshed before the call returns,
+//! also where `refresh = "background"` would have served it.
+//!
+//! ```
+//! use cache_runtime::{Cache, cacheable};
+//!
+//! #[cacheable(key = "event:<id>", ttl = "30m", cache = cache)]
+//! async fn event(cache: &Cache, id: i64) -> Result<String, std::io::Error> {
+//!     Ok(format!("event {id}")) // or ask a database
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let cache = Cache::memory();
+//! event(&cache, 1).await.ok();
+//!
+//! let summary = cache
+//!     .warm(1..=100, |id| event(&cache, id))
+//!     .concurrency(4)
+//!     .on_progress(|progress| println!("{} of {:?}", progress.done, progress.total))
+//!     .run()
+//!     .await;
+//!
+//! assert_eq!((summary.loaded, summary.fresh, summary.failed), (99, 1, 0));
+//! # }
+//! ```
+//!
+//! Items of different kinds are one run, too: make them an enum, and match on it in the call. [`every`] does it all again and
+//! again, on one instance at a time.
+
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
+
+pub use self::schedule::{Schedule, every};
+use crate::cache::{Cache, Loaded, watched};
+
+/// Enough to hide the database's latency, and few enough to leave it to the service's own callers.
+const CONCURRENCY: usize = 8;
+
+/// The first errors say what is wrong; ten thousand of them say no more.
+const MOST_FAILURES: usize = 10;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+impl Cache {
+    /// Makes one call of an annotated function for each of `items`, so that what they return is in the cache: see
+    /// [`warm`](crate::warm).
+    ///
+    /// The function is to use this cache. Items are taken one by one, as there is room for them, so they can be many. What a
+    /// call fails with is anything that turns into a boxed error, a text included. While Redis is away nothing could be
+    /// stored: what is left then is not called, and counts as failed.
+    pub fn warm<I, F, C, T, E>(&self, items: I, call: F) -> Warm<I::IntoIter, F>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        Warm {
+            cache: self.clone(),
+            items: items.into_iter(),
+            call,
+            concurrency: CONCURRENCY,
+            progress: |_| {},
+        }
+    }
+}
+
+/// What is to be warmed. Made by [`Cache::warm`].
+#[must_use = "nothing is called before `run`"]
+pub struct Warm<I, F, P = fn(&Progress)> {
+    cache: Cache,
+    items: I,
+    call: F,
+    concurrency: usize,
+    progress: P,
+}
+
+impl<I, F, P> Warm<I, F, P> {
+    /// How many calls are under way at a time: 8, if this is not said, and never less than one.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.concurrency = calls.max(1);
+        self
+    }
+
+    /// Calls `progress` after each item.
+    pub fn on_progress<Q: FnMut(&Progress)>(self, progress: Q) -> Warm<I, F, Q> {
+        let Self {
+            cache,
+            items,
+            call,
+            concurrency,
+            progress: _,
+        } = self;
+        Warm {
+            cache,
+            items,
+            call,
+            concurrency,
+            progress,
+        }
+    }
+
+    /// Makes the calls. Dropped before its end, it drops those that are under way, and makes no more.
+    pub async fn run<C, T, E>(self) -> Summary
+    where
+        I: Iterator,
+        F: FnMut(I::Item) -> C,
+        C: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+        P: FnMut(&Progress),
+    {
+        let Self {
+            cache,
+            items,
+            mut call,
+            concurrency,
+            progress,
+        } = self;
+        let mut tally = Tally::begin(items.size_hint(), progress);
+        let mut items = items.enumerate().fuse();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < concurrency {
+                let Some((index, item)) = items.next() else {
+                    break;
+                };
+                if cache.can_store() {
+                    let call = watched(call(item));
+                    under_way.push(async move { (index, call.await) });
+                } else {
+                    let rest = 1 + items.by_ref().count();
+                    tally.fail(rest, index, || {
+                        "Redis is away: this item and all after it are not called, since nothing could be stored"
+                            .to_owned()
+                    });
+                }
+            }
+            let Some((index, (output, loaded))) = under_way.next().await else {
+                break;
+            };
+            match (output, loaded) {
+                (Err(error), _) => tally.fail(1, index, || with_causes(&*error.into())),
+                (Ok(_), Loaded::Nothing) => tally.fresh(),
+                (Ok(_), Loaded::Done) if cache.can_store() => tally.loaded(),
+                (Ok(_), Loaded::Done) => {
+                    tally.fail(1, index, || "Redis went away during the call".to_owned());
+                }
+                (Ok(_), Loaded::Failed) => tally.fail(1, index, || {
+                    "the call answered although its load failed; what was cached stays as it was"
+                        .to_owned()
+                }),
+            }
+            // Calls that find everything in memory never wait, and others want to run, too.
+            consume_budget().await;
+        }
+        tally.end()
+    }
+}
+
+impl<I, F, P> fmt::Debug for Warm<I, F, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Warm")
+            .field("concurrency", &self.concurrency)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The items that are over: the sum of the other three.
+    pub done: usize,
+    /// How many items there are, if their iterator knows.
+    pub total: Option<usize>,
+    /// Those whose body ran.
+    pub loaded: usize,
+    /// Those that needed no load of this run: the value was there, or another caller was loading it.
+    pub fresh: usize,
+    /// Those that failed, or were not called because Redis is away.
+    pub failed: usize,
+}
+
+/// What came of a run. Printed it is one line, without the errors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "items that failed are not in the cache"]
+#[non_exhaustive]
+pub struct Summary {
+    /// The items whose body ran.
+    pub loaded: usize,
+    /// Those that needed no load of this run: the value was there, or another caller was loading it.
+    pub fresh: usize,
+    /// Those that failed, or were not called because Redis is away.
+    pub failed: usize,
+    /// What the first ten of them failed with.
+    pub errors: Vec<Failure>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What an item failed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failure {
+    /// Which item it was, from 0.
+    pub index: usize,
+    /// The error and its causes.
+    pub error: String,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            loaded,
+            fresh,
+            failed,
+            errors: _,
+            took,
+        } = self;
+        write!(
+            f,
+            "{loaded} loaded, {fresh} fresh, {failed} failed in {took:.1?}"
+        )
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, error } = self;
+        write!(f, "item {index}: {error}")
+    }
+}
+
+/// Counts, and says so.
+struct Tally<P> {
+    progress: Progress,
+    errors: Vec<Failure>,
+    say: P,
+    began: Instant,
+}
+
+impl<P: FnMut(&Progress)> Tally<P> {
+    fn begin(size_hint: (usize, Option<usize>), say: P) -> Self {
+        let (least, most) = size_hint;
+        Self {
+            progress: Progress {
+                total: most.filter(|most| *most == least),
+                ..Progress::default()
+            },
+            errors: Vec::new(),
+            say,
+            began: Instant::now(),
+        }
+    }
+
+    fn loaded(&mut self) {
+        self.progress.loaded += 1;
+        self.done(1);
+    }
+
+    fn fresh(&mut self) {
+        self.progress.fresh += 1;
+        self.done(1);
+    }
+
+    fn fail(&mut self, many: usize, index: usize, error: impl FnOnce() -> String) {
+        if self.errors.len() < MOST_FAILURES {
+            let error = error();
+            self.errors.push(Failure { index, error });
+        }
+        self.progress.failed += many;
+        self.done(many);
+    }
+
+    fn done(&mut self, many: usize) {
+        self.progress.done += many;
+        (self.say)(&self.progress);
+    }
+
+    fn end(self) -> Summary {
+        let Progress {
+            done: _,
+            total: _,
+            loaded,
+            fresh,
+            failed,
+        } = self.progress;
+        Summary {
+            loaded,
+            fresh,
+            failed,
+            errors: self.errors,
+            took: self.began.elapsed(),
+        }
+    }
+}
+
+/// The error's text with those of its causes, but for what it says already.
+fn with_causes(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}

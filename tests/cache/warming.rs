@@ -1,0 +1,438 @@
+//! Warming: what is loaded, what is left alone, what fails, and who does it.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use cache_runtime::testing::RedisServer;
+use cache_runtime::warm::{self, Schedule};
+use cache_runtime::{Cache, Mode, cacheable};
+use redis::AsyncCommands;
+
+use crate::support::{Gate, Table, cache, connect, gated_row, raw, row, server, soon, until};
+
+async fn warmed_row(cache: &Cache, table: &Table, id: u64) -> Result<usize, Infallible> {
+    Ok(row(cache, table, id).await)
+}
+
+#[tokio::test]
+async fn what_is_missing_is_loaded_for_all_processes_and_what_is_fresh_is_left_alone() {
+    let server = server();
+    let (one, two) = (cache(&server).await, cache(&server).await);
+    let table = Table::default();
+    row(&two, &table, 3).await;
+
+    let summary = one
+        .warm(1..=5, |id| warmed_row(&one, &table, id))
+        .run()
+        .await;
+
+    assert_eq!((summary.loaded, summary.fresh, summary.failed), (4, 1, 0));
+    for id in 1..=5 {
+        row(&two, &table, id).await;
+    }
+    assert_eq!(table.reads(), 5);
+}
+
+#[cacheable(key = "odd:<id>", ttl = 60, cache = cache)]
+async fn odd(cache: &Cache, id: u64) -> anyhow::Result<u64> {
+    if id % 2 == 0 {
+        return Err(anyhow!("{id} is even")).context("the database refuses");
+    }
+    Ok(id)
+}
+
+#[tokio::test]
+async fn failed_items_are_counted_and_the_first_ten_say_why() {
+    let server = server();
+    let cache = cache(&server).await;
+
+    let summary = cache
+        .warm(0..30, |id| odd(&cache, id))
+        .concurrency(1)
+        .run()
+        .await;
+
+    assert_eq!((summary.loaded, summary.fresh, summary.failed), (15, 0, 15));
+    let errors: Vec<_> = summary.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 10);
+    assert_eq!(errors[1], "item 2: the database refuses: 2 is even");
+}
+
+#[cacheable(key = "slow:<id>", ttl = 60, grace = 600, refresh = "background", cache = cache)]
+async fn refreshed(cache: Cache, table: Table, id: u64) -> Result<usize, String> {
+    match table.read() {
+        usize::MAX => Err("the table is broken".to_owned()),
+        value => Ok(value),
+    }
+}
+
+#[tokio::test]
+async fn a_stale_value_is_refreshed_before_the_call_returns_even_where_it_would_be_served() {
+    let server = server();
+    let config = server.config();
+    let clock = config.clock.clone();
+    let cache = connect(config).await;
+    let table = Table::default();
+    refreshed(cache.clone(), table.clone(), 1).await.ok();
+    table.write();
+    clock.advance(Duration::from_secs(90));
+
+    let summary = cache
+        .warm([1], |id| refreshed(cache.clone(), table.clone(), id))
+        .run()
+        .await;
+
+    assert_eq!((summary.loaded, summary.fresh, table.reads()), (1, 0, 2));
+    assert_eq!(refreshed(cache.clone(), table.clone(), 1).await, Ok(1));
+    assert_eq!(table.reads(), 2);
+}
+
+#[tokio::test]
+async fn a_refresh_that_fails_counts_as_failed_although_the_call_answers() {
+    let server = server();
+    let config = server.config();
+    let clock = config.clock.clone();
+    let cache = connect(config).await;
+    let table = Table::default();
+    refreshed(cache.clone(), table.clone(), 1).await.ok();
+    table.value.store(usize::MAX, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(90));
+
+    let summary = cache
+        .warm([1], |id| refreshed(cache.clone(), table.clone(), id))
+        .run()
+        .await;
+
+    assert_eq!((summary.loaded, summary.fresh, summary.failed), (0, 0, 1));
+    assert!(summary.errors[0].error.contains("its load failed"));
+}
+
+#[tokio::test]
+async fn no_more_calls_are_under_way_than_allowed_and_items_are_taken_as_there_is_room() {
+    let server = server();
+    let cache = cache(&server).await;
+    let (table, gate) = (Table::default(), Gate::new());
+    let taken = Cell::new(0);
+    let items = (0_u64..).inspect(|_| taken.set(taken.get() + 1)).take(10);
+    let run = cache
+        .warm(items, async |id| {
+            Ok::<_, Infallible>(gated_row(&cache, &table, id, &gate).await)
+        })
+        .concurrency(3)
+        .run();
+
+    let watch = async {
+        for _ in 0..3 {
+            gate.arrival().await;
+        }
+        assert_eq!((taken.get(), table.reads()), (3, 3));
+        gate.open(1);
+        gate.arrival().await;
+        assert_eq!((taken.get(), table.reads()), (4, 4));
+        gate.open(9);
+    };
+    let (summary, ()) = soon("the run ends", async { tokio::join!(run, watch) }).await;
+
+    assert_eq!((summary.loaded, taken.get()), (10, 10));
+}
+
+#[tokio::test]
+async fn a_run_that_is_dropped_drops_its_calls_and_makes_no_more() {
+    let server = server();
+    let cache = cache(&server).await;
+    let (table, gate) = (Table::default(), Gate::new());
+    let run = cache
+        .warm(0..100, async |id| {
+            Ok::<_, Infallible>(gated_row(&cache, &table, id, &gate).await)
+        })
+        .concurrency(2)
+        .run();
+
+    tokio::select! {
+        _ = run => panic!("the gate is shut"),
+        () = async { gate.arrival().await; gate.arrival().await } => {}
+    }
+    gate.open(100);
+
+    until("both give their leases back", async || {
+        let mut raw = raw(&server).await;
+        let left: u64 = raw.exists(&["test_row:0", "test_row:1"]).await.unwrap();
+        left == 0
+    })
+    .await;
+    assert_eq!(table.reads(), 2);
+}
+
+#[tokio::test]
+async fn progress_is_told_after_each_item_with_the_total_where_that_is_known() {
+    let server = server();
+    let cache = cache(&server).await;
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+    let told = RefCell::new(Vec::new());
+    let tell = |progress: &warm::Progress| told.borrow_mut().push(*progress);
+
+    let known = cache
+        .warm([1, 2], |id| warmed_row(&cache, &table, id))
+        .concurrency(1)
+        .on_progress(tell)
+        .run()
+        .await;
+    let unknown = cache
+        .warm((1..9).filter(|id| id % 4 == 0), |id| {
+            warmed_row(&cache, &table, id)
+        })
+        .on_progress(tell)
+        .run()
+        .await;
+
+    let told = told.into_inner();
+    let numbers: Vec<_> = told
+        .iter()
+        .map(|told| (told.done, told.total, told.loaded, told.fresh))
+        .collect();
+    assert_eq!((known.loaded, unknown.loaded), (1, 2));
+    assert_eq!(
+        numbers,
+        [
+            (1, Some(2), 0, 1),
+            (2, Some(2), 1, 1),
+            (1, None, 1, 0),
+            (2, None, 2, 0)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn while_redis_is_away_nothing_is_called_and_one_error_says_so() {
+    let mut server = RedisServer::tcp().expect("redis-server starts");
+    server.kill();
+    let cache = cache(&server).await;
+    let table = Table::default();
+
+    let summary = cache
+        .warm(0..50, |id| warmed_row(&cache, &table, id))
+        .run()
+        .await;
+
+    assert_eq!((summary.failed, summary.errors.len()), (50, 1));
+    assert!(summary.errors[0].error.contains("Redis is away"));
+    assert_eq!(table.reads(), 0);
+}
+
+#[tokio::test]
+async fn when_redis_goes_in_the_middle_the_rest_is_not_called() {
+    let server = RedisServer::tcp().expect("redis-server starts");
+    let cache = cache(&server).await;
+    let server = RefCell::new(server);
+    let table = Table::default();
+
+    let summary = cache
+        .warm(0..50, async |id| {
+            if id == 20 {
+                server.borrow_mut().kill();
+                until("Redis is known to be away", async || {
+                    cache.exists("row:1").await;
+                    cache.stats().mode == Mode::Fallback
+                })
+                .await;
+            }
+            warmed_row(&cache, &table, id).await
+        })
+        .concurrency(1)
+        .run()
+        .await;
+
+    assert_eq!((summary.loaded, summary.fresh, summary.failed), (20, 0, 30));
+    assert_eq!(summary.errors.len(), 2, "{:?}", summary.errors);
+    assert_eq!(table.reads(), 21);
+}
+
+#[tokio::test]
+async fn a_run_can_be_moved_to_another_task_if_its_parts_can() {
+    let server = server();
+    let cache = cache(&server).await;
+    let ids = vec!["1".to_owned(), "2".to_owned()];
+
+    let run = tokio::spawn(async move {
+        let table = Table::default();
+        let call = |id: &String| {
+            let id = id.parse();
+            async {
+                warmed_row(&cache, &table, id?)
+                    .await
+                    .map_err(anyhow::Error::from)
+            }
+        };
+        cache.warm(&ids, call).run().await
+    });
+
+    assert_eq!(run.await.expect("no panic").loaded, 2);
+}
+
+/// When a job ran, and on which instance.
+#[derive(Clone, Debug, Default)]
+struct Runs(Arc<Mutex<Vec<(u8, Instant)>>>);
+
+impl Runs {
+    fn add(&self, instance: u8) {
+        self.list().push((instance, Instant::now()));
+    }
+
+    fn len(&self) -> usize {
+        self.list().len()
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<(u8, Instant)>> {
+        self.0.lock().expect("nobody panicked")
+    }
+
+    fn every<J>(
+        &self,
+        period: Duration,
+        cache: &Cache,
+        instance: u8,
+        job: impl Fn() -> J + Send + Sync + 'static,
+    ) -> Schedule
+    where
+        J: Future<Output = ()> + Send + 'static,
+    {
+        let runs = self.clone();
+        warm::every(period, cache, "the lists", move || {
+            runs.add(instance);
+            job()
+        })
+    }
+}
+
+/// The shortest period.
+const PERIOD: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn in_each_round_one_instance_runs_the_job() {
+    let server = server();
+    let runs = Runs::default();
+    let caches = [
+        cache(&server).await,
+        cache(&server).await,
+        cache(&server).await,
+    ];
+    let _schedules: Vec<_> = (0..)
+        .zip(&caches)
+        .map(|(instance, cache)| runs.every(PERIOD, cache, instance, async || {}))
+        .collect();
+
+    until("three rounds were run", async || runs.len() >= 3).await;
+
+    let list = runs.list();
+    for pair in list.windows(2) {
+        let apart = pair[1].1 - pair[0].1;
+        assert!(apart > PERIOD * 9 / 10, "{list:?}");
+    }
+}
+
+#[tokio::test]
+async fn while_the_job_runs_its_lease_is_short_and_renewed_and_then_stands_for_the_rest() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let server = server();
+    let mut config = server.config();
+    config.lease = Duration::from_millis(500);
+    let cache = connect(config).await;
+    let mut raw = raw(&server).await;
+    let (runs, gate) = (Runs::default(), Gate::new());
+    let _schedule = runs.every(HOUR, &cache, 1, {
+        let gate = gate.clone();
+        move || {
+            let gate = gate.clone();
+            async move { gate.pass().await }
+        }
+    });
+    gate.arrival().await;
+    let ran = Instant::now();
+
+    while ran.elapsed() < Duration::from_millis(700) {
+        let left: i64 = raw.pttl("test_cache:warm:the%20lists").await.unwrap();
+        assert!((0..=500).contains(&left), "{left} ms");
+    }
+    gate.open(1);
+
+    until("the lease stands for the rest", async || {
+        let mut raw = raw.clone();
+        let left: i64 = raw.pttl("test_cache:warm:the%20lists").await.unwrap();
+        (3_590_000..=3_600_000).contains(&left)
+    })
+    .await;
+    cache.clear().await;
+    let stands: bool = raw.exists("test_cache:warm:the%20lists").await.unwrap();
+    assert!(stands);
+    assert_eq!(runs.len(), 1);
+}
+
+#[tokio::test]
+async fn who_stops_in_the_middle_leaves_the_round_to_another() {
+    let server = server();
+    let (one, two) = (cache(&server).await, cache(&server).await);
+    let (runs, gate) = (Runs::default(), Gate::new());
+    let first = runs.every(PERIOD, &one, 1, {
+        let gate = gate.clone();
+        move || {
+            let gate = gate.clone();
+            async move { gate.pass().await }
+        }
+    });
+    gate.arrival().await;
+
+    first.stop();
+    let stopped = Instant::now();
+    let _second = runs.every(PERIOD, &two, 2, async || {});
+    until("the other runs", async || runs.len() == 2).await;
+
+    assert!(stopped.elapsed() < PERIOD * 3 / 2);
+    assert_eq!(runs.list()[1].0, 2);
+}
+
+#[tokio::test]
+async fn one_that_died_is_replaced_when_its_lease_ends() {
+    let server = server();
+    let cache = cache(&server).await;
+    let mut raw = raw(&server).await;
+    let () = raw
+        .pset_ex("test_cache:warm:the%20lists", "of the dead", 500)
+        .await
+        .unwrap();
+    let began = Instant::now();
+    let runs = Runs::default();
+
+    let _schedule = runs.every(PERIOD, &cache, 1, async || {});
+    until("the job runs", async || runs.len() == 1).await;
+
+    assert!(began.elapsed() > Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn rounds_are_skipped_while_redis_is_away_and_run_when_it_is_back() {
+    let mut server = RedisServer::tcp().expect("redis-server starts");
+    server.kill();
+    let cache = cache(&server).await;
+    let runs = Runs::default();
+    let is_back = Arc::new(AtomicBool::new(false));
+
+    let _schedule = runs.every(PERIOD, &cache, 1, {
+        let is_back = Arc::clone(&is_back);
+        move || {
+            assert!(is_back.load(Ordering::SeqCst), "Redis is away");
+            async {}
+        }
+    });
+    tokio::time::sleep(PERIOD / 5).await;
+    assert_eq!(runs.len(), 0);
+    is_back.store(true, Ordering::SeqCst);
+    server.restart().expect("redis-server starts");
+
+    until("the job runs", async || runs.len() == 1).await;
+}
