@@ -1,0 +1,89 @@
+//! Every entry against the table, while nobody calls.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use redis::Client;
+use sqlx::SqlitePool;
+
+use crate::service::{KEYS, PREFIX, Row, key};
+
+/// Looks into Redis itself: past the cache, and past all that it checks when it reads.
+pub(crate) struct Audit {
+    redis: Client,
+    table: SqlitePool,
+    pub(crate) rests: u64,
+    pub(crate) entries: u64,
+    pub(crate) stale: u64,
+}
+
+/// What stands under a key.
+enum Stored {
+    Value(Row),
+    /// A lease or a fence, which is no value.
+    Claim,
+}
+
+impl Audit {
+    pub(crate) fn new(redis: Client, table: SqlitePool) -> Self {
+        Self {
+            redis,
+            table,
+            rests: 0,
+            entries: 0,
+            stale: 0,
+        }
+    }
+
+    /// Compares all entries. Answers those that are stale, in words, and how many claims there are.
+    pub(crate) async fn compare(&mut self) -> Result<(Vec<String>, u64)> {
+        let rows: Vec<Row> = sqlx::query_as("SELECT id, version FROM rows")
+            .fetch_all(&self.table)
+            .await?;
+        let rows: HashMap<i64, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        let (mut stale, mut claims) = (Vec::new(), 0);
+        for (id, entry) in self.entries().await?.iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            match read(entry).with_context(|| format!("the entry of {id}"))? {
+                Stored::Claim => claims += 1,
+                Stored::Value(stored) => {
+                    self.entries += 1;
+                    let row = rows.get(&(id as i64)).context("a row is gone")?;
+                    if stored != *row {
+                        stale.push(format!(
+                            "the entry of {id} is {stored:?} and the table has {row:?}"
+                        ));
+                    }
+                }
+            }
+        }
+        self.rests += 1;
+        self.stale += stale.len() as u64;
+        Ok((stale, claims))
+    }
+
+    async fn entries(&self) -> Result<Vec<Option<Vec<u8>>>> {
+        let keys: Vec<String> = (0..KEYS).map(|id| format!("{PREFIX}{}", key(id))).collect();
+        let mut connection = self.redis.get_multiplexed_async_connection().await?;
+        Ok(redis::cmd("MGET")
+            .arg(keys)
+            .query_async(&mut connection)
+            .await?)
+    }
+}
+
+/// By the table at the head of `cache-runtime/src/entry.rs`: a header of 72 bytes with the kind and the length of the section
+/// behind it, and then JSON, which is not compressed when it is so short.
+fn read(entry: &[u8]) -> Result<Stored> {
+    const KIND_AT: usize = 4;
+    const SECTION_AT: usize = 6;
+    const HEADER: usize = 72;
+    const VALUE: u8 = 1;
+    let header = entry.get(..HEADER).context("it is too short")?;
+    if header[KIND_AT] != VALUE {
+        return Ok(Stored::Claim);
+    }
+    let section = u16::from_le_bytes([header[SECTION_AT], header[SECTION_AT + 1]]);
+    let json = &entry[HEADER + usize::from(section)..];
+    Ok(Stored::Value(serde_json::from_slice(json)?))
+}

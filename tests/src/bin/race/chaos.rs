@@ -1,0 +1,186 @@
+//! The race in several processes, while the Redis and the network between them fail.
+//!
+//! One parent starts a Redis, a proxy before it and the workers, which are this program once more and share one table. Faults
+//! come by a shuffled deck, the same for the same seed, and after each one peace. At every rest, when all have Redis again and
+//! no eviction is in a journal, every entry is compared with the table.
+//!
+//! Two things that `docs/consistency.md` does not promise are kept out. A Redis that is restarted with its data has written
+//! every command to disk before it answered, since an older snapshot would bring back what was evicted. And no worker is killed
+//! while it may have something in its journal, which is in memory and dies with it.
+
+mod faults;
+mod fleet;
+mod worker;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use cache_runtime::testing::{FaultProxy, RedisServer};
+use redis::Client;
+use tests::figures::Figures;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+use self::faults::{Deck, Fault};
+use self::fleet::Fleet;
+pub(crate) use self::worker::{Job, work};
+use crate::arguments::{Arguments, Mode};
+use crate::audit::Audit;
+use crate::dice::Dice;
+use crate::service::Database;
+use crate::verdict;
+
+const WORKERS: usize = 3;
+
+/// How long a fence or a lease of a worker that was killed may stand, and some more.
+const CLAIMS: Duration = Duration::from_secs(8);
+
+/// Everything that must end with the parent, in the order in which it should.
+struct Chaos {
+    fleet: Fleet,
+    network: FaultProxy,
+    server: RedisServer,
+    audit: Audit,
+    _database: Database,
+    dice: Dice,
+    findings: Vec<String>,
+    began: Instant,
+}
+
+/// Runs it. What it started ends with it, also when it fails or is told to end.
+pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    tokio::select! {
+        ended = judge(arguments) => ended,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn judge(arguments: &Arguments) -> Result<ExitCode> {
+    let Arguments {
+        duration,
+        mode,
+        guard,
+        seed,
+        ..
+    } = *arguments;
+    let mut figures = Figures::default();
+    figures.heading(format_args!(
+        "chaos over {WORKERS} processes, mode {mode:?}, guarded by {guard:?}, seed {seed}:"
+    ));
+    let mut chaos = Chaos::begin(arguments).await?;
+    let mut deck = Deck::new(seed, may_kill(mode));
+    while chaos.began.elapsed() < duration {
+        chaos.hammer(300, 900).await?;
+        chaos.rest("peace").await?;
+        chaos.fleet.go()?;
+        let fault = deck.draw();
+        chaos.say(&fault);
+        chaos.inflict(&fault).await?;
+        // Half of the time the way back is under load.
+        if chaos.dice.below(2) == 0 {
+            chaos.hammer(200, 600).await?;
+        }
+        chaos.rest(&fault).await?;
+        chaos.fleet.go()?;
+    }
+    chaos.hammer(300, 900).await?;
+    chaos.rest("all").await?;
+    sleep(CLAIMS).await;
+    let claims = chaos.compare(&"all, and all claims").await?;
+
+    let report = chaos.fleet.report();
+    figures.note("faults", deck.told());
+    figures.note("workers killed", chaos.fleet.killed);
+    report.print(&mut figures);
+    report.print_waits(&worker::config(&chaos.network.url())?, &mut figures);
+    report.print_complaints(&figures);
+    figures.check(
+        "leases and fences that nobody holds any more",
+        claims,
+        "must be 0",
+        claims == 0,
+    );
+    verdict(&chaos.audit, &chaos.findings, &mut figures);
+    Ok(figures.finish())
+}
+
+/// The keys of a pattern cannot be fenced: a process that dies between its commit and its eviction leaves them stale.
+fn may_kill(mode: Mode) -> bool {
+    !matches!(mode, Mode::Pattern)
+}
+
+impl Chaos {
+    async fn begin(arguments: &Arguments) -> Result<Self> {
+        let server = RedisServer::builder()
+            .args(["--appendonly", "yes", "--appendfsync", "always"])
+            // Nobody waits for a rewrite of a file that lives for a minute.
+            .args(["--auto-aof-rewrite-percentage", "0"])
+            .start()?;
+        let network = FaultProxy::start(&server)?;
+        let (database, table) = Database::create().await?;
+        let job = Job {
+            redis: network.url(),
+            table: database.path(),
+            mode: arguments.mode,
+            guard: arguments.guard,
+            may_die: may_kill(arguments.mode),
+            seed: arguments.seed,
+        };
+        Ok(Self {
+            fleet: Fleet::start(job, WORKERS)?,
+            network,
+            audit: Audit::new(Client::open(server.url())?, table),
+            server,
+            _database: database,
+            dice: Dice::new(arguments.seed),
+            findings: Vec::new(),
+            began: Instant::now(),
+        })
+    }
+
+    async fn hammer(&mut self, shortest: u64, longest: u64) -> Result<()> {
+        sleep(self.dice.between(shortest, longest)).await;
+        self.fleet.check()
+    }
+
+    /// Lets all rest and recover, and compares.
+    async fn rest(&mut self, after: impl Display) -> Result<()> {
+        self.fleet.rest().await?;
+        self.compare(&after).await?;
+        Ok(())
+    }
+
+    /// Answers how many claims stand.
+    async fn compare(&mut self, after: &impl Display) -> Result<u64> {
+        let (stale, claims) = self.audit.compare().await?;
+        for entry in stale {
+            let finding = format!("after {after}: {entry}");
+            self.say(&finding);
+            self.findings.push(finding);
+        }
+        Ok(claims)
+    }
+
+    async fn inflict(&mut self, fault: &Fault) -> Result<()> {
+        match fault {
+            Fault::KillWorker(number) => {
+                let outcome = self.fleet.kill_in_peace(*number).await?;
+                self.say(outcome);
+            }
+            fault => fault.inflict(&mut self.server, &self.network).await?,
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::print_stdout, reason = "a benchmark's progress")]
+    fn say(&self, what: impl Display) {
+        println!("  {:5.1} s  {what}", self.began.elapsed().as_secs_f64());
+    }
+}

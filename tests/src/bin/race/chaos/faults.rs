@@ -1,0 +1,275 @@
+//! What can happen to a Redis and to the way there.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use cache_runtime::testing::{FaultProxy, RedisServer};
+use redis::{Client, Connection, FromRedisValue};
+use tokio::time::sleep;
+
+use super::WORKERS;
+use crate::dice::Dice;
+
+/// One fault, with how long it lasts.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    /// Every connection is closed, and new ones are refused.
+    Cut(Duration),
+    /// Nothing passes, and connections stay open.
+    Stall(Duration),
+    /// Every answer comes so much later.
+    Delay { by: Duration, lasting: Duration },
+    /// The server itself stands still.
+    Freeze(Duration),
+    /// The server dies, and comes back with what it had.
+    Crash(Duration),
+    /// The server dies, and comes back empty.
+    Loss(Duration),
+    /// Every key is removed.
+    Flush,
+    /// Every script is forgotten.
+    ForgetScripts,
+    /// Memory is short, and Redis removes what was not used lately.
+    Squeeze(Duration),
+    /// One of the processes dies, and another takes its place.
+    KillWorker(usize),
+}
+
+/// Each kind by its name, with durations on both sides of what the cache measures with: half of the `command_timeout`
+/// (50 ms), all of it (100 ms), and the pauses of the probe.
+type Kind = (&'static str, fn(&mut Dice) -> Fault);
+
+const KINDS: &[Kind] = &[
+    ("short cut", |dice| Fault::Cut(dice.between(0, 50))),
+    ("long cut", |dice| Fault::Cut(dice.between(200, 1_500))),
+    ("stall within half of the timeout", |dice| {
+        Fault::Stall(dice.between(10, 45))
+    }),
+    ("stall within the timeout", |dice| {
+        Fault::Stall(dice.between(55, 95))
+    }),
+    ("long stall", |dice| Fault::Stall(dice.between(150, 1_500))),
+    ("delay within half of the timeout", |dice| Fault::Delay {
+        by: dice.between(5, 45),
+        lasting: dice.between(300, 1_000),
+    }),
+    ("delay within the timeout", |dice| Fault::Delay {
+        by: dice.between(55, 95),
+        lasting: dice.between(300, 1_000),
+    }),
+    ("delay above the timeout", |dice| Fault::Delay {
+        by: dice.between(105, 250),
+        lasting: dice.between(300, 1_000),
+    }),
+    ("short freeze", |dice| Fault::Freeze(dice.between(10, 95))),
+    ("long freeze", |dice| {
+        Fault::Freeze(dice.between(150, 1_500))
+    }),
+    ("crash", |dice| Fault::Crash(dice.between(0, 1_000))),
+    ("loss of all data", |dice| {
+        Fault::Loss(dice.between(0, 1_000))
+    }),
+    ("flush", |_| Fault::Flush),
+    ("script flush", |_| Fault::ForgetScripts),
+    ("memory pressure", |dice| {
+        Fault::Squeeze(dice.between(500, 1_500))
+    }),
+];
+
+const KILL: Kind = ("kill of a worker", |dice| {
+    Fault::KillWorker(dice.below(WORKERS as u64) as usize)
+});
+
+/// Deals every kind once before any of them again.
+pub(super) struct Deck {
+    dice: Dice,
+    kinds: Vec<Kind>,
+    left: Vec<Kind>,
+    dealt: BTreeMap<&'static str, u32>,
+}
+
+impl Deck {
+    pub(super) fn new(seed: u64, may_kill: bool) -> Self {
+        let mut kinds = KINDS.to_vec();
+        if may_kill {
+            // A kill hits a write at another moment each time.
+            kinds.extend([KILL; 3]);
+        }
+        Self {
+            dice: Dice::new(seed),
+            kinds,
+            left: Vec::new(),
+            dealt: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn draw(&mut self) -> Fault {
+        loop {
+            if let Some((name, make)) = self.left.pop() {
+                *self.dealt.entry(name).or_default() += 1;
+                return make(&mut self.dice);
+            }
+            self.left.clone_from(&self.kinds);
+            self.dice.shuffle(&mut self.left);
+        }
+    }
+
+    /// What was dealt, by kind.
+    pub(super) fn told(&self) -> String {
+        let kinds = self
+            .dealt
+            .iter()
+            .map(|(name, many)| format!("{many} × {name}"));
+        kinds.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Fault {
+    /// Begins it, waits, and ends it. Nothing is left of it but what the workers make of it.
+    pub(super) async fn inflict(
+        &self,
+        server: &mut RedisServer,
+        network: &FaultProxy,
+    ) -> Result<()> {
+        match *self {
+            Self::Cut(lasting) => {
+                network.cut();
+                sleep(lasting).await;
+                network.pass();
+            }
+            Self::Stall(lasting) => {
+                network.stall();
+                sleep(lasting).await;
+                network.pass();
+            }
+            Self::Delay { by, lasting } => {
+                network.delay(by);
+                sleep(lasting).await;
+                network.pass();
+            }
+            Self::Freeze(lasting) => {
+                server.stop()?;
+                sleep(lasting).await;
+                server.resume()?;
+            }
+            Self::Crash(down) => {
+                server.kill();
+                sleep(down).await;
+                server.restart()?;
+            }
+            Self::Loss(down) => {
+                server.kill();
+                sleep(down).await;
+                server.restart_empty()?;
+            }
+            Self::Flush => server.flush()?,
+            Self::ForgetScripts => ask(server, &["SCRIPT", "FLUSH"])?,
+            Self::Squeeze(lasting) => squeeze(server, lasting).await?,
+            Self::KillWorker(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut(lasting) => write!(f, "cut for {lasting:?}"),
+            Self::Stall(lasting) => write!(f, "stall for {lasting:?}"),
+            Self::Delay { by, lasting } => write!(f, "delay by {by:?} for {lasting:?}"),
+            Self::Freeze(lasting) => write!(f, "freeze for {lasting:?}"),
+            Self::Crash(down) => write!(f, "crash, down for {down:?}"),
+            Self::Loss(down) => write!(f, "loss of all data, down for {down:?}"),
+            Self::Flush => write!(f, "flush"),
+            Self::ForgetScripts => write!(f, "script flush"),
+            Self::Squeeze(lasting) => write!(f, "memory pressure for {lasting:?}"),
+            Self::KillWorker(number) => write!(f, "kill of worker {number}"),
+        }
+    }
+}
+
+/// Leaves half a megabyte, and writes several times as much.
+async fn squeeze(server: &RedisServer, lasting: Duration) -> Result<()> {
+    const ROOM: u64 = 512 << 10;
+    const FILLERS: usize = 400;
+    const FILLER: usize = 10 << 10;
+    let evicted = info(server, "evicted_keys:")?;
+    let limit = (info(server, "used_memory:")? + ROOM).to_string();
+    let () = ask(
+        server,
+        &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"],
+    )?;
+    let () = ask(server, &["CONFIG", "SET", "maxmemory", &limit])?;
+
+    let end = Instant::now() + lasting;
+    let mut connection = connect(server)?;
+    for number in 0.. {
+        if Instant::now() > end {
+            break;
+        }
+        let filler = format!("filler:{}", number % FILLERS);
+        // Redis may have no room left at all, which is no less of a fault.
+        let _ = redis::cmd("SET")
+            .arg(filler)
+            .arg(vec![0_u8; FILLER])
+            .exec(&mut connection);
+        sleep(Duration::from_millis(1)).await;
+    }
+    let () = ask(server, &["CONFIG", "SET", "maxmemory", "0"])?;
+    let fillers: Vec<String> = (0..FILLERS)
+        .map(|number| format!("filler:{number}"))
+        .collect();
+    redis::cmd("UNLINK").arg(fillers).exec(&mut connection)?;
+    ensure!(
+        info(server, "evicted_keys:")? > evicted,
+        "memory was not short enough"
+    );
+    Ok(())
+}
+
+fn info(server: &RedisServer, name: &str) -> Result<u64> {
+    let all: String = ask(server, &["INFO"])?;
+    let mut lines = all.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.parse().ok());
+    value.with_context(|| format!("Redis says no `{name}`"))
+}
+
+fn ask<T: FromRedisValue>(server: &RedisServer, command: &[&str]) -> Result<T> {
+    Ok(redis::cmd(command[0])
+        .arg(&command[1..])
+        .query(&mut connect(server)?)?)
+}
+
+fn connect(server: &RedisServer) -> Result<Connection> {
+    Ok(Client::open(server.url())?.get_connection()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_deals_the_same_faults() {
+        let dealt = |seed| {
+            let mut deck = Deck::new(seed, true);
+            let faults = (0..60).map(|_| deck.draw().to_string());
+            faults.collect::<Vec<_>>()
+        };
+
+        assert_eq!(dealt(1), dealt(1));
+        assert_ne!(dealt(1), dealt(2));
+    }
+
+    #[test]
+    fn every_kind_is_dealt_before_any_comes_again() {
+        let mut deck = Deck::new(7, false);
+
+        for _ in KINDS {
+            deck.draw();
+        }
+
+        assert_eq!(deck.dealt.len(), KINDS.len(), "{}", deck.told());
+    }
+}

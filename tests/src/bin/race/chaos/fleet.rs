@@ -1,0 +1,224 @@
+//! The processes that hammer, as their parent sees them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::time::{Instant, sleep};
+
+use super::worker::{Job, Order, Word};
+use crate::report::Report;
+
+/// Longer than any call may take, on a machine that is late with everything.
+const RESTING: Duration = Duration::from_secs(20);
+
+/// How long Redis may be there without everybody having found it.
+const RECOVERING: Duration = Duration::from_secs(20);
+
+/// How long nothing must have gone wrong before a worker is killed.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// The workers, and what those that were killed have counted.
+pub(super) struct Fleet {
+    job: Job,
+    workers: Vec<Worker>,
+    started: u64,
+    rests: u64,
+    pub(super) killed: u64,
+    past: Report,
+}
+
+/// One process. It ends with this.
+struct Worker {
+    process: Child,
+    orders: ChildStdin,
+    latest: Arc<Mutex<Latest>>,
+}
+
+/// What a worker said last.
+#[derive(Clone, Default)]
+struct Latest {
+    rest: Option<u64>,
+    report: Report,
+    has_ended: bool,
+}
+
+impl Fleet {
+    pub(super) fn start(job: Job, many: usize) -> Result<Self> {
+        let mut fleet = Self {
+            job,
+            workers: Vec::new(),
+            started: 0,
+            rests: 0,
+            killed: 0,
+            past: Report::default(),
+        };
+        for _ in 0..many {
+            let worker = fleet.next()?;
+            fleet.workers.push(worker);
+        }
+        Ok(fleet)
+    }
+
+    /// Everybody's counts, those of the dead included.
+    pub(super) fn report(&self) -> Report {
+        let mut all = self.past.clone();
+        for worker in &self.workers {
+            all.merge(&worker.latest().report);
+        }
+        all
+    }
+
+    /// An error if a worker has ended that nobody killed.
+    pub(super) fn check(&self) -> Result<()> {
+        for (number, worker) in self.workers.iter().enumerate() {
+            ensure!(
+                !worker.latest().has_ended,
+                "worker {number} ended by itself"
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn go(&mut self) -> Result<()> {
+        self.order(Order::Go)
+    }
+
+    /// Lets all calls end, and waits until every worker has Redis and an empty journal.
+    pub(super) async fn rest(&mut self) -> Result<()> {
+        self.rests += 1;
+        let rest = self.rests;
+        self.order(Order::Rest(rest))?;
+        self.until(RESTING, |latest| latest.rest == Some(rest))
+            .await
+            .context("a call hangs")?;
+        self.until(RECOVERING, |latest| latest.is_settled())
+            .await
+            .context("a worker does not find Redis again, or keeps its journal")
+    }
+
+    /// Kills a worker and starts another in its place; answers how that went. Not while Redis is away and not while anything
+    /// might be in its journal: that is in memory, and with its process an eviction is gone. So it has to have been quiet for a
+    /// while. What is left to hit is a write between its commit and its eviction.
+    pub(super) async fn kill_in_peace(&mut self, number: usize) -> Result<&'static str> {
+        let end = Instant::now() + RECOVERING;
+        let mut before = u64::MAX;
+        loop {
+            let latest = self.workers[number].latest();
+            let troubles = latest.report.troubles();
+            if latest.is_settled() && troubles == before {
+                break;
+            }
+            if Instant::now() > end {
+                return Ok("it was never quiet, so it lives");
+            }
+            before = troubles;
+            sleep(QUIET).await;
+            self.check()?;
+        }
+        let next = self.next()?;
+        let mut killed = std::mem::replace(&mut self.workers[number], next);
+        killed.kill();
+        while !killed.latest().has_ended {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let last = killed.latest().report;
+        self.past.merge(&last);
+        self.killed += 1;
+        if last.journal == 0 && last.troubles() == before {
+            Ok("killed")
+        } else {
+            Ok("killed in trouble: its journal may have held something")
+        }
+    }
+
+    fn next(&mut self) -> Result<Worker> {
+        self.started += 1;
+        Worker::start(&Job {
+            seed: self.job.seed.wrapping_add(1_000 * self.started),
+            ..self.job.clone()
+        })
+    }
+
+    fn order(&mut self, order: Order) -> Result<()> {
+        let line = serde_json::to_string(&order)?;
+        for (number, worker) in self.workers.iter_mut().enumerate() {
+            writeln!(worker.orders, "{line}")
+                .with_context(|| format!("worker {number} takes no orders"))?;
+        }
+        Ok(())
+    }
+
+    async fn until(&self, limit: Duration, holds: impl Fn(&Latest) -> bool) -> Result<()> {
+        let end = Instant::now() + limit;
+        while !self.workers.iter().all(|worker| holds(&worker.latest())) {
+            self.check()?;
+            if Instant::now() > end {
+                bail!("not within {limit:?}");
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Worker {
+    fn start(job: &Job) -> Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .env(Job::VARIABLE, serde_json::to_string(job)?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let orders = process.stdin.take().context("no way to give orders")?;
+        let words = process.stdout.take().context("no way to be told")?;
+        let latest = Arc::new(Mutex::new(Latest::default()));
+        let worker = Self {
+            process,
+            orders,
+            latest: Arc::clone(&latest),
+        };
+        thread::Builder::new().spawn(move || {
+            for line in BufReader::new(words).lines().map_while(Result::ok) {
+                // A worker that is killed may leave half a line.
+                let Ok(Word { rest, report }) = serde_json::from_str(&line) else {
+                    break;
+                };
+                let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+                (latest.rest, latest.report) = (rest, report);
+            }
+            latest
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .has_ended = true;
+        })?;
+        Ok(worker)
+    }
+
+    fn kill(&mut self) {
+        // Both fail only for a process that has ended, which is what is wanted.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    fn latest(&self) -> Latest {
+        self.latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Latest {
+    fn is_settled(&self) -> bool {
+        self.report.connected && self.report.journal == 0
+    }
+}

@@ -1,0 +1,124 @@
+//! One of the processes that hammer.
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cache_runtime::{Cache, Config};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::interval;
+
+use crate::arguments::{Guard, Mode};
+use crate::hammer::{Crew, Hammer};
+use crate::report::Report;
+use crate::service::{PREFIX, Service, open};
+
+/// What a worker is started with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// The proxy's address.
+    pub(super) redis: String,
+    pub(super) table: PathBuf,
+    pub(super) mode: Mode,
+    pub(super) guard: Guard,
+    pub(super) may_die: bool,
+    pub(super) seed: u64,
+}
+
+/// What the parent says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    Rest(u64),
+    Go,
+}
+
+/// What a worker says, all the time.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Word {
+    /// The rest that it keeps.
+    pub(super) rest: Option<u64>,
+    pub(super) report: Report,
+}
+
+/// How often.
+const REPORTING: Duration = Duration::from_millis(25);
+
+impl Job {
+    pub(super) const VARIABLE: &str = "RACE_WORKER";
+
+    /// The job of this process, if it is a worker.
+    pub(crate) fn of_this_process() -> Result<Option<Self>> {
+        let job = std::env::var(Self::VARIABLE).ok();
+        let job = job.map(|job| serde_json::from_str(&job)).transpose();
+        job.context("this process is no worker; unset RACE_WORKER")
+    }
+}
+
+/// All defaults, but that the way back from a fault takes half a second at most, so that a minute has many of them.
+pub(super) fn config(redis: &str) -> Result<Config> {
+    let config = Config::default().redis_url(redis)?.prefix(PREFIX);
+    Ok(config.reconnect_max_delay(Duration::from_millis(500)))
+}
+
+/// Hammers until the parent is gone.
+pub(crate) async fn work(job: Job) -> Result<ExitCode> {
+    let service = Service {
+        table: open(&job.table).await?,
+        cache: Cache::connect(config(&job.redis)?).await?,
+        guard: job.guard,
+    };
+    let crew = Crew {
+        readers: 4,
+        writers: 2,
+        // Readers pause, since a machine that has too much to do would measure itself; writers pause for longer, so that
+        // values stand for some time.
+        pauses: (4, 20),
+        mode: job.mode,
+        may_die: job.may_die,
+        seed: job.seed,
+    };
+    let mut hammer = Hammer::start(&service, crew);
+    let mut orders = orders()?;
+    let mut reporting = interval(REPORTING);
+    let mut rest = None;
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                None => return Ok(ExitCode::SUCCESS),
+                Some(Order::Go) => rest = None,
+                Some(Order::Rest(number)) => rest = Some((number, hammer.rest().await)),
+            },
+            error = hammer.panic() => return Err(error),
+            _ = reporting.tick() => {}
+        }
+        say(&Word {
+            rest: rest.as_ref().map(|(number, _)| *number),
+            report: Report::of(&service.cache, &hammer.tally),
+        })?;
+    }
+}
+
+fn say(word: &Word) -> Result<()> {
+    let line = serde_json::to_string(word)?;
+    Ok(writeln!(io::stdout().lock(), "{line}")?)
+}
+
+/// A parent that is gone, however it went, closes the channel.
+fn orders() -> Result<UnboundedReceiver<Order>> {
+    let (given, orders) = unbounded_channel();
+    thread::Builder::new().spawn(move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            let Ok(order) = serde_json::from_str(&line) else {
+                break;
+            };
+            if given.send(order).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(orders)
+}

@@ -1,0 +1,223 @@
+//! Readers and writers of one process, and how they come to rest.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::arguments::Mode;
+use crate::dice::Dice;
+use crate::report::SHOWN;
+use crate::service::{KEYS, Service};
+use crate::waits::{Call, Kind, Watch};
+
+/// Who hammers, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crew {
+    pub(crate) readers: u64,
+    pub(crate) writers: u64,
+    /// How long at most a reader, and a writer, pauses between two calls, in milliseconds.
+    pub(crate) pauses: (u64, u64),
+    pub(crate) mode: Mode,
+    /// Another process may be killed between its commit and its eviction: only what leaves a fence behind is safe then.
+    pub(crate) may_die: bool,
+    pub(crate) seed: u64,
+}
+
+/// Tasks that read and write until they are stopped.
+pub(crate) struct Hammer {
+    pub(crate) tally: Arc<Tally>,
+    tasks: JoinSet<()>,
+}
+
+/// What the tasks count together.
+pub(crate) struct Tally {
+    pub(crate) watch: Watch,
+    pub(crate) reads: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    /// Calls that returned an error although their own body had not.
+    pub(crate) failed: AtomicU64,
+    pub(crate) bodies_failed: AtomicU64,
+    /// Reads that returned less than what an eviction or a put had acknowledged before they began, in this process.
+    pub(crate) outdated: AtomicU64,
+    complaints: Mutex<Vec<String>>,
+    stop: AtomicBool,
+    /// Held for reading by whoever calls, for writing while they rest.
+    gate: Arc<RwLock<()>>,
+    /// For each key, the version whose write, eviction included, has returned.
+    acknowledged: Vec<AtomicU64>,
+}
+
+impl Hammer {
+    pub(crate) fn start(service: &Service, crew: Crew) -> Self {
+        let tally = Arc::new(Tally {
+            watch: Watch::new(service.cache.config().clone()),
+            reads: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            bodies_failed: AtomicU64::new(0),
+            outdated: AtomicU64::new(0),
+            complaints: Mutex::default(),
+            stop: AtomicBool::new(false),
+            gate: Arc::default(),
+            acknowledged: (0..KEYS).map(|_| AtomicU64::new(0)).collect(),
+        });
+        let mut tasks = JoinSet::new();
+        let ticking = Arc::clone(&tally);
+        tasks.spawn(async move { ticking.watch.tick().await });
+        for task in 0..crew.readers + crew.writers {
+            let dice = Dice::new(crew.seed.wrapping_mul(31).wrapping_add(task));
+            let (service, tally) = (service.clone(), Arc::clone(&tally));
+            if task < crew.readers {
+                tasks.spawn(reader(service, tally, dice, crew));
+            } else {
+                tasks.spawn(writer(service, tally, dice, crew));
+            }
+        }
+        Self { tally, tasks }
+    }
+
+    /// Waits until nobody calls, and keeps it so until the guard is dropped.
+    pub(crate) async fn rest(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.tally.gate).write_owned().await
+    }
+
+    /// Waits for a task to end, which it does only by a panic.
+    pub(crate) async fn panic(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => error.into(),
+            Some(Ok(())) | None => anyhow!("a task ended before its time"),
+        }
+    }
+
+    /// Lets every call end, and calls no more.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.tally.stop.store(true, Ordering::Relaxed);
+        drop(self.rest().await);
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Tally {
+    /// The first few that went wrong, in words.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn complain(&self, what: String) {
+        let mut complaints = self
+            .complaints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if complaints.len() < SHOWN {
+            complaints.push(what);
+        }
+    }
+
+    fn acknowledged(&self, id: u64) -> &AtomicU64 {
+        &self.acknowledged[id as usize]
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// A call is over: what it returned, if that is its doing.
+    fn over<T>(&self, call: &Call, id: u64, returned: Result<T>) -> Option<T> {
+        self.watch.over(call);
+        if call.is_body_failed() {
+            self.bodies_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        returned
+            .inspect_err(|error| {
+                if !call.is_body_failed() {
+                    self.failed.fetch_add(1, Ordering::Relaxed);
+                }
+                self.complain(format!("{:?} of {id} failed: {error:#}", call.kind));
+            })
+            .ok()
+    }
+}
+
+async fn reader(service: Service, tally: Arc<Tally>, mut dice: Dice, crew: Crew) {
+    while !tally.is_stopped() {
+        let going = tally.gate.read().await;
+        let id = dice.key();
+        let at_least = tally.acknowledged(id).load(Ordering::SeqCst);
+        let call = Arc::new(Call::begin(Kind::Read, dawdle(&mut dice)));
+        let returned = service.get(id, &call).await;
+        if let Some(row) = tally.over(&call, id, returned) {
+            tally.reads.fetch_add(1, Ordering::Relaxed);
+            let version = row.version as u64;
+            if version < at_least {
+                tally.outdated.fetch_add(1, Ordering::Relaxed);
+                tally.complain(format!(
+                    "a read of {id} returned version {version} after {at_least} had been acknowledged"
+                ));
+            }
+        }
+        drop(going);
+        idle(dice.below(crew.pauses.0 + 1)).await;
+    }
+}
+
+async fn writer(service: Service, tally: Arc<Tally>, mut dice: Dice, crew: Crew) {
+    while !tally.is_stopped() {
+        let going = tally.gate.read().await;
+        let id = dice.key();
+        let kind = kind(crew, &mut dice);
+        let call = Call::begin(kind, dawdle(&mut dice));
+        let returned = service.change(id, &call).await;
+        if let Some(row) = tally.over(&call, id, returned) {
+            tally.writes.fetch_add(1, Ordering::Relaxed);
+            tally
+                .acknowledged(id)
+                .fetch_max(row.version as u64, Ordering::SeqCst);
+        }
+        drop(going);
+        idle(dice.below(crew.pauses.1 + 1)).await;
+    }
+}
+
+fn kind(crew: Crew, dice: &mut Dice) -> Kind {
+    let kinds: &[Kind] = match (crew.mode, crew.may_die) {
+        (Mode::Key, false) => &[Kind::Evict, Kind::EvictFenced],
+        (Mode::Key, true) => &[Kind::EvictFenced],
+        (Mode::Pattern, _) => &[Kind::EvictMatching],
+        (Mode::Put, _) => &[Kind::Put],
+        (Mode::Mixed, true) => &[Kind::EvictFenced, Kind::Put],
+        (Mode::Mixed, false) => &[
+            Kind::Evict,
+            Kind::EvictFenced,
+            Kind::EvictMatching,
+            Kind::Put,
+        ],
+    };
+    kinds[dice.below(kinds.len() as u64) as usize]
+}
+
+/// Between the table and the cache a service does something: here it takes up to 3 ms.
+fn dawdle(dice: &mut Dice) -> Duration {
+    dice.millis(4)
+}
+
+async fn idle(millis: u64) {
+    if millis > 0 {
+        sleep(Duration::from_millis(millis)).await;
+    }
+}

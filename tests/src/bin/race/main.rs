@@ -1,0 +1,145 @@
+//! Readers fill the cache from a table while writers change the table and evict or put. Four times in a second all of them rest:
+//! is any entry stale then? With `--chaos` they are several processes, and the Redis and the network between them fail.
+//!
+//! ```sh
+//! cargo run --release -p tests --bin race -- --seconds 30 --mode key
+//! cargo run --release -p tests --bin race -- --seconds 30 --mode key --unsafe   # must find some
+//! cargo run --release -p tests --bin race -- --seconds 60 --chaos
+//! ```
+
+mod arguments;
+mod audit;
+mod chaos;
+mod dice;
+mod hammer;
+mod report;
+mod service;
+mod waits;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use cache_runtime::testing::RedisServer;
+use cache_runtime::{Cache, Config, Mode};
+use redis::Client;
+use tests::figures::Figures;
+use tokio::time::{sleep, timeout};
+
+use self::arguments::Arguments;
+use self::audit::Audit;
+use self::hammer::{Crew, Hammer};
+use self::report::{Report, SHOWN};
+use self::service::{Database, EVERYTHING, PREFIX, Service};
+
+/// How long tasks go on between two rests. A stale entry does not last until the end of a long run, since a later write evicts it.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// How long evictions may stay in the journal while Redis is there.
+const SETTLING: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    if let Some(job) = chaos::Job::of_this_process()? {
+        return chaos::work(job).await;
+    }
+    let arguments = Arguments::parse(std::env::args().skip(1))?;
+    if arguments.chaos {
+        chaos::run(&arguments).await
+    } else {
+        race(&arguments).await
+    }
+}
+
+/// The race in one process, with a Redis that is well.
+async fn race(arguments: &Arguments) -> Result<ExitCode> {
+    let own = match arguments.redis {
+        None => Some(RedisServer::start()?),
+        Some(_) => None,
+    };
+    let url = arguments.redis.clone();
+    let url = url
+        .or_else(|| own.as_ref().map(RedisServer::url))
+        .unwrap_or_default();
+    let (_database, table) = Database::create().await?;
+    let cache = Cache::connect(Config::default().redis_url(&url)?.prefix(PREFIX)).await?;
+    // What an earlier run left in a Redis that is not ours belongs to another table.
+    cache.try_delete_matching(EVERYTHING).await?;
+    let service = Service {
+        table: table.clone(),
+        cache: cache.clone(),
+        guard: arguments.guard,
+    };
+    let mut audit = Audit::new(Client::open(url)?, table);
+    let mut hammer = Hammer::start(
+        &service,
+        Crew {
+            readers: 6,
+            writers: 2,
+            pauses: (0, 3),
+            mode: arguments.mode,
+            may_die: false,
+            seed: arguments.seed,
+        },
+    );
+
+    let end = Instant::now() + arguments.duration;
+    let mut findings = Vec::new();
+    while Instant::now() < end {
+        if let Ok(error) = timeout(ROUND, hammer.panic()).await {
+            return Err(error);
+        }
+        let _rest = hammer.rest().await;
+        settled(&cache).await?;
+        findings.extend(audit.compare().await?.0);
+    }
+    let report = Report::of(&cache, &hammer.tally);
+    hammer.stop().await?;
+    cache.delete_matching(EVERYTHING).await;
+    cache.shutdown().await;
+
+    let Arguments {
+        mode, guard, seed, ..
+    } = arguments;
+    let mut figures = Figures::default();
+    figures.heading(format_args!(
+        "mode {mode:?}, guarded by {guard:?}, seed {seed}:"
+    ));
+    report.print(&mut figures);
+    report.print_complaints(&figures);
+    verdict(&audit, &findings, &mut figures);
+    Ok(figures.finish())
+}
+
+/// Waits until Redis has seen every eviction: until then it may rightly hold what was evicted.
+async fn settled(cache: &Cache) -> Result<()> {
+    let is_settled = || {
+        let stats = cache.stats();
+        stats.mode == Mode::Redis && stats.journal_depth == 0
+    };
+    let settling = async {
+        while !is_settled() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(SETTLING, settling)
+        .await
+        .context("evictions stay in the journal")
+}
+
+fn verdict(audit: &Audit, findings: &[String], figures: &mut Figures) {
+    for finding in findings.iter().take(SHOWN) {
+        figures.note("seen", finding);
+    }
+    let Audit {
+        rests,
+        entries,
+        stale,
+        ..
+    } = audit;
+    let compared = format!("of {entries} compared at {rests} rests; must be 0");
+    figures.check("stale entries", stale, &compared, *stale == 0);
+    if *entries == 0 {
+        figures.check("entries to compare", 0, "none says nothing", false);
+    }
+}

@@ -1,0 +1,156 @@
+//! What one process has to tell: counted at once, read by people or by the parent of several workers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cache_runtime::{Cache, Config, Mode};
+use serde::{Deserialize, Serialize};
+use tests::figures::Figures;
+
+use crate::hammer::Tally;
+use crate::waits::{Bound, Kind, Sighting, Waits};
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) connected: bool,
+    pub(crate) journal: usize,
+    pub(crate) counts: BTreeMap<String, u64>,
+    waits: BTreeMap<Kind, Waits>,
+    longest_body: Duration,
+    latest_tick: Duration,
+    complaints: Vec<String>,
+}
+
+impl Report {
+    pub(crate) fn of(cache: &Cache, tally: &Tally) -> Self {
+        let stats = cache.stats();
+        let total = &stats.total;
+        let misses = |reason| total.misses_by_reason.get(reason).copied();
+        let Sighting {
+            waits,
+            longest_body,
+            latest_tick,
+            mut complaints,
+        } = tally.watch.sighting();
+        complaints.extend(tally.complaints());
+        let counts = [
+            ("reads", tally.reads.load(Ordering::Relaxed)),
+            ("writes", tally.writes.load(Ordering::Relaxed)),
+            (FAILED, tally.failed.load(Ordering::Relaxed)),
+            (BODIES_FAILED, tally.bodies_failed.load(Ordering::Relaxed)),
+            (OUTDATED, tally.outdated.load(Ordering::Relaxed)),
+            (OTHER_KEY, misses("other_key").unwrap_or_default()),
+            ("hits", total.hits),
+            ("hits, stale", total.hits_stale),
+            ("loads", total.loads),
+            ("loads overdue", total.loads_overdue),
+            ("refreshes", total.refreshes),
+            ("refreshes failed", total.refreshes_failed),
+            ("refreshes crowded", total.refreshes_crowded),
+            ("fills", total.fills),
+            ("fills refused", total.fills_refused),
+            ("puts", total.puts),
+            ("puts degraded", total.puts_degraded),
+            ("evictions", total.evictions),
+            ("evictions journaled", total.evictions_journaled),
+            ("fallbacks entered", stats.fallback.entered),
+            ("operations timed out", total.timeouts),
+            ("operations released", total.released),
+            ("operations failed", total.errors),
+        ];
+        let counts = counts.map(|(name, count)| (name.to_owned(), count));
+        let degraded = total.puts_degraded_by_reason.iter();
+        let degraded = degraded.map(|(reason, count)| (format!("puts degraded, {reason}"), *count));
+        Self {
+            connected: stats.mode == Mode::Redis,
+            journal: stats.journal_depth,
+            counts: counts.into_iter().chain(degraded).collect(),
+            waits,
+            longest_body,
+            latest_tick,
+            complaints,
+        }
+    }
+
+    /// Adds what another process has counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (name, count) in &other.counts {
+            *self.counts.entry(name.clone()).or_default() += count;
+        }
+        for (kind, waits) in &other.waits {
+            self.waits.entry(*kind).or_default().merge(waits);
+        }
+        self.longest_body = self.longest_body.max(other.longest_body);
+        self.latest_tick = self.latest_tick.max(other.latest_tick);
+        self.complaints.extend(other.complaints.iter().cloned());
+    }
+
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or_default()
+    }
+
+    /// Store operations that went wrong, in whatever way.
+    pub(crate) fn troubles(&self) -> u64 {
+        ["timed out", "released", "failed"]
+            .iter()
+            .map(|how| self.count(&format!("operations {how}")))
+            .sum()
+    }
+
+    pub(crate) fn print(&self, figures: &mut Figures) {
+        let must_be_none = [FAILED, BODIES_FAILED, OUTDATED, OTHER_KEY];
+        for (name, count) in &self.counts {
+            if !must_be_none.contains(&name.as_str()) {
+                figures.note(name, count);
+            }
+        }
+        for name in must_be_none {
+            let count = self.count(name);
+            figures.check(name, count, "must be 0", count == 0);
+        }
+    }
+
+    /// What calls waited beside what they may.
+    pub(crate) fn print_waits(&self, config: &Config, figures: &mut Figures) {
+        let (body, tick) = (self.longest_body, self.latest_tick);
+        figures.note(
+            "longest body, for which another call may wait",
+            format_args!("{body:.1?}"),
+        );
+        figures.note(
+            "how late the machine woke a task at worst",
+            format_args!("{tick:.1?}"),
+        );
+        for (kind, waits) in &self.waits {
+            let bound = Bound::of(*kind, config).limit(body);
+            let Waits {
+                calls,
+                worst,
+                above,
+                beyond,
+            } = waits;
+            figures.check(
+                &format!("{kind:?}: longest added wait of {calls} calls"),
+                format_args!("{worst:.1?}, {above} above the bound, {beyond} of them by more than the machine was late"),
+                &format!("bound {bound:.1?}"),
+                *beyond == 0,
+            );
+        }
+    }
+
+    pub(crate) fn print_complaints(&self, figures: &Figures) {
+        for complaint in self.complaints.iter().take(SHOWN) {
+            figures.note("seen", complaint);
+        }
+    }
+}
+
+/// So many of a kind tell enough.
+pub(crate) const SHOWN: usize = 5;
+
+const FAILED: &str = "calls that failed although their body had not";
+const BODIES_FAILED: &str = "bodies that failed";
+const OUTDATED: &str =
+    "reads that returned less than what an eviction or put had acknowledged before";
+const OTHER_KEY: &str = "answers that belonged to another key";

@@ -1,0 +1,334 @@
+//! How long calls wait for the cache: the time in the call without the time in its own body, beside what
+//! `docs/consistency.md` allows, and beside how late this machine is with everything.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use cache_runtime::Config;
+use serde::{Deserialize, Serialize};
+use tokio::task::{self, Id};
+use tokio::time::sleep;
+
+use crate::report::SHOWN;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Read,
+    Evict,
+    EvictFenced,
+    EvictMatching,
+    Put,
+}
+
+/// What calls of one kind may wait, as it is stated under "How long a call waits for the cache".
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    /// Each is over within the `command_timeout`.
+    operations: u32,
+    /// Waiting for others, apart from their bodies.
+    others: Duration,
+    /// Whether another caller's body may run in place of its own.
+    joins: bool,
+    each: Duration,
+}
+
+/// One for every 250 keys or so that Redis has: ours, and those that the chaos fills it with.
+const SLICES: u32 = 4;
+
+impl Bound {
+    pub(crate) fn of(kind: Kind, config: &Config) -> Self {
+        let operations = match kind {
+            // Look, mark what is stale, ask for the lease if it has gone meanwhile, fill.
+            Kind::Read => 4,
+            Kind::Evict => 1,
+            Kind::EvictFenced => 2,
+            Kind::EvictMatching => SLICES,
+            // Fence, store, and evict where that failed.
+            Kind::Put => 3,
+        };
+        let joins = kind == Kind::Read;
+        Self {
+            operations,
+            others: if joins {
+                config.lease_wait
+            } else {
+                Duration::ZERO
+            },
+            joins,
+            each: config.command_timeout,
+        }
+    }
+
+    /// On a machine that is never late, where no body is longer than this one.
+    pub(crate) fn limit(&self, longest_body: Duration) -> Duration {
+        let joined = if self.joins {
+            longest_body
+        } else {
+            Duration::ZERO
+        };
+        self.each * self.operations + self.others + joined
+    }
+
+    /// Each operation ends by a timer, and each timer may be that late.
+    fn slack(&self, lateness: Duration) -> Duration {
+        lateness * (self.operations + u32::from(self.joins))
+    }
+}
+
+/// One call of an annotated function. Its body tells it how long it ran.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) kind: Kind,
+    dawdle: Duration,
+    began: Instant,
+    task: Option<Id>,
+    own: AtomicU64,
+    is_body_failed: AtomicBool,
+}
+
+impl Call {
+    pub(crate) fn begin(kind: Kind, dawdle: Duration) -> Self {
+        Self {
+            kind,
+            dawdle,
+            began: Instant::now(),
+            task: task::try_id(),
+            own: AtomicU64::new(0),
+            is_body_failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs the body: what it does with the table, and what a service does between the table and its return.
+    pub(crate) async fn body<T>(&self, table: impl Future<Output = Result<T>>) -> Result<T> {
+        let began = Instant::now();
+        let result = table.await;
+        if self.dawdle.is_zero() {
+            task::yield_now().await;
+        } else {
+            sleep(self.dawdle).await;
+        }
+        // What a task in the background does, the caller does not wait for.
+        if task::try_id() == self.task {
+            let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.own.fetch_add(took, Ordering::Relaxed);
+        }
+        if result.is_err() {
+            self.is_body_failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    pub(crate) fn is_body_failed(&self) -> bool {
+        self.is_body_failed.load(Ordering::Relaxed)
+    }
+}
+
+/// What calls of one kind waited.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Waits {
+    pub(crate) calls: u64,
+    pub(crate) worst: Duration,
+    /// How many waited longer than the bound.
+    pub(crate) above: u64,
+    /// How many did so by more than the machine was late with everything else at that moment.
+    pub(crate) beyond: u64,
+}
+
+impl Waits {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.worst = self.worst.max(other.worst);
+        self.above += other.above;
+        self.beyond += other.beyond;
+    }
+}
+
+/// Measures the calls of this process.
+pub(crate) struct Watch {
+    config: Config,
+    since: Instant,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    waits: BTreeMap<Kind, Waits>,
+    longest_body: Duration,
+    /// Above the bound, and not judged yet: how late the machine is just now, the next tick will tell.
+    pending: Vec<Overrun>,
+    complaints: Vec<String>,
+    /// The latest tick in each slot of [`SLOT`].
+    ticks: Vec<Duration>,
+    ticked: Option<Instant>,
+}
+
+struct Overrun {
+    kind: Kind,
+    began: Instant,
+    ended: Instant,
+    wait: Duration,
+}
+
+/// What a [`Watch`] has seen.
+pub(crate) struct Sighting {
+    pub(crate) waits: BTreeMap<Kind, Waits>,
+    pub(crate) longest_body: Duration,
+    pub(crate) latest_tick: Duration,
+    pub(crate) complaints: Vec<String>,
+}
+
+const TICK: Duration = Duration::from_millis(5);
+const SLOT: Duration = Duration::from_millis(100);
+impl Watch {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            since: Instant::now(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Measures how late tasks of this process are woken, for ever.
+    pub(crate) async fn tick(&self) {
+        loop {
+            let due = Instant::now() + TICK;
+            tokio::time::sleep_until(due.into()).await;
+            let now = Instant::now();
+            let (first, last) = (self.slot(due), self.slot(now));
+            let mut seen = self.seen();
+            seen.ticks.resize(last + 1, Duration::ZERO);
+            for late in &mut seen.ticks[first..] {
+                *late = (*late).max(now - due);
+            }
+            seen.ticked = Some(now);
+        }
+    }
+
+    /// A call is over.
+    pub(crate) fn over(&self, call: &Call) {
+        let ended = Instant::now();
+        let own = Duration::from_nanos(call.own.load(Ordering::Relaxed));
+        let wait = (ended - call.began).saturating_sub(own);
+        let mut seen = self.seen();
+        seen.longest_body = seen.longest_body.max(own);
+        let waits = seen.waits.entry(call.kind).or_default();
+        waits.calls += 1;
+        waits.worst = waits.worst.max(wait);
+        if wait > Bound::of(call.kind, &self.config).limit(Duration::ZERO) {
+            seen.pending.push(Overrun {
+                kind: call.kind,
+                began: call.began,
+                ended,
+                wait,
+            });
+        }
+    }
+
+    pub(crate) fn sighting(&self) -> Sighting {
+        let mut seen = self.seen();
+        self.judge(&mut seen);
+        Sighting {
+            waits: seen.waits.clone(),
+            longest_body: seen.longest_body,
+            latest_tick: seen.ticks.iter().max().copied().unwrap_or_default(),
+            complaints: seen.complaints.clone(),
+        }
+    }
+
+    fn judge(&self, seen: &mut Seen) {
+        let ticked = seen.ticked;
+        let is_known = |overrun: &mut Overrun| ticked.is_some_and(|ticked| overrun.ended < ticked);
+        let known: Vec<Overrun> = seen.pending.extract_if(.., is_known).collect();
+        for Overrun {
+            kind,
+            began,
+            ended,
+            wait,
+        } in known
+        {
+            let bound = Bound::of(kind, &self.config);
+            let limit = bound.limit(seen.longest_body);
+            let during = self.slot(began)..=self.slot(ended);
+            let late = seen.ticks.get(during).unwrap_or_default();
+            let late = late.iter().max().copied().unwrap_or_default();
+            let is_beyond = wait > limit + bound.slack(late);
+            let waits = seen.waits.entry(kind).or_default();
+            waits.above += u64::from(wait > limit);
+            waits.beyond += u64::from(is_beyond);
+            if is_beyond && seen.complaints.len() < SHOWN {
+                let complaint = format!(
+                    "{kind:?} waited {wait:.1?} of {limit:.1?}; ticks were {late:.1?} late"
+                );
+                seen.complaints.push(complaint);
+            }
+        }
+    }
+
+    fn slot(&self, at: Instant) -> usize {
+        ((at - self.since).as_millis() / SLOT.as_millis()) as usize
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A watch on calls that may wait 100 ms, and a call that has waited `wait`.
+    fn watched(wait: Duration) -> Watch {
+        let mut watch = Watch::new(Config::default());
+        let mut call = Call::begin(Kind::Evict, Duration::ZERO);
+        call.began = Instant::now().checked_sub(wait).expect("an uptime");
+        watch.since = call.began;
+        watch.over(&call);
+        watch
+    }
+
+    fn tick(watch: &Watch, late: Duration) {
+        let mut seen = watch.seen();
+        let slots = watch.slot(Instant::now()) + 1;
+        seen.ticks.resize(slots, late);
+        seen.ticked = Some(Instant::now());
+    }
+
+    #[test]
+    fn a_call_that_waits_longer_than_its_bound_is_noticed() {
+        let watch = watched(Duration::from_millis(180));
+
+        tick(&watch, Duration::from_millis(30));
+
+        let waits = &watch.sighting().waits[&Kind::Evict];
+        assert_eq!((waits.above, waits.beyond), (1, 1));
+    }
+
+    #[test]
+    fn a_call_is_not_blamed_for_what_the_machine_was_late_with_everything() {
+        let watch = watched(Duration::from_millis(120));
+
+        tick(&watch, Duration::from_millis(30));
+
+        let waits = &watch.sighting().waits[&Kind::Evict];
+        assert_eq!((waits.above, waits.beyond), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn the_time_of_its_own_body_is_no_wait_of_a_call() {
+        let watch = Watch::new(Config::default());
+        let call = Call::begin(Kind::Evict, Duration::from_millis(120));
+
+        call.body(async { Ok(()) })
+            .await
+            .expect("a body that is well");
+        watch.over(&call);
+
+        let seen = watch.sighting();
+        assert!(seen.longest_body >= Duration::from_millis(120));
+        assert!(seen.waits[&Kind::Evict].worst < Duration::from_millis(100));
+    }
+}
