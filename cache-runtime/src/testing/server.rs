@@ -22,7 +22,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// Between asking the system for a free port and the server's taking it, somebody else can. Twice in a row is bad luck.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// A real Redis server, empty, without persistence, for one test.
+/// A real Redis server, empty at first and without persistence unless its arguments say otherwise, for one test.
 ///
 /// It ends when this is dropped, and its directory is removed, also when the test panics.
 #[derive(Debug)]
@@ -148,13 +148,32 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again at the same address, empty, killing it first if it still runs.
+    /// Starts it again at the same address, killing it first if it still runs. It is empty, unless its arguments made it keep
+    /// its data on disk, such as `["--appendonly", "yes"]`.
     ///
     /// # Errors
     ///
     /// As [`RedisServerBuilder::start`].
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill();
+        self.launch()
+    }
+
+    /// The same, without what it kept on disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisServerBuilder::start`], or when what is on disk cannot be removed.
+    pub fn restart_empty(&mut self) -> io::Result<()> {
+        self.kill();
+        for file in fs::read_dir(&self.directory.path)? {
+            let path = file?.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)?;
+            } else if path != self.log() {
+                fs::remove_file(path)?;
+            }
+        }
         self.launch()
     }
 

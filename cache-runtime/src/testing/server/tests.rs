@@ -48,6 +48,21 @@ fn a_killed_server_refuses_connections_and_returns_empty_at_the_same_address() {
 }
 
 #[test]
+fn a_server_that_keeps_its_data_on_disk_has_it_after_a_restart_until_it_is_to_be_empty() {
+    let mut server = RedisServer::builder()
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .start()
+        .unwrap();
+    ask(&server, &["SET", "a", "1"]).unwrap();
+
+    server.restart().unwrap();
+    assert_eq!(ask(&server, &["GET", "a"]).unwrap().as_deref(), Some("1"));
+
+    server.restart_empty().unwrap();
+    assert_eq!(ask(&server, &["GET", "a"]).unwrap(), None);
+}
+
+#[test]
 fn a_frozen_server_accepts_and_answers_only_when_it_goes_on() {
     use std::io::{Read, Write};
     let server = RedisServer::start().unwrap();
