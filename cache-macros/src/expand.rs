@@ -426,34 +426,42 @@ fn refresh(work: &Work) -> Refresh {
 
 /// What is asked about each value: whether it is not stored, and for how long it is.
 fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
-    let owning = match storing.refresh {
-        Refresh::Caller => None,
-        Refresh::Background(_) => Some(quote!(move)),
-    };
     let unless = match &storing.unless {
         Some(Expr::Closure(closure)) => {
-            let owning = closure.capture.is_none().then_some(owning.as_ref());
+            let owning = owning(closure, storing.refresh).filter(|_| closure.capture.is_none());
             quote!(#owning #closure)
         }
         Some(function) => function.to_token_stream(),
         None => quote!(|_| false),
     };
     let ttl = match &storing.ttl {
-        Some(Life::OfValue(ExprClosure {
-            inputs,
-            output,
-            body,
-            capture,
-            ..
-        })) => {
-            let owning = capture.as_ref().map(ToTokens::to_token_stream).or(owning);
+        Some(Life::OfValue(closure)) => {
+            let owning = owning(closure, storing.refresh);
+            let ExprClosure {
+                inputs_begin,
+                inputs,
+                inputs_end,
+                output,
+                body,
+                ..
+            } = closure;
             let (at, p) = (at(body), respanned(p, at(body)));
             // A `return` in it must not leave with less than a `Ttl`.
-            quote_spanned!(at=> #owning |#inputs| #p::life_of((|| #output #body)()))
+            quote_spanned!(at=> #owning #inputs_begin #inputs #inputs_end #p::life_of((|| #output #body)()))
         }
         _ => quote!(|_| ::core::option::Option::None),
     };
     quote!(#unless, #ttl)
+}
+
+/// The `move` of a closure: it is written, or it goes with a task of its own.
+fn owning(closure: &ExprClosure, refresh: Refresh) -> Option<TokenStream> {
+    let at = inside(closure.inputs_begin.span);
+    match (&closure.capture, refresh) {
+        (Some(owning), _) => Some(owning.to_token_stream()),
+        (None, Refresh::Background(_)) => Some(quote_spanned!(at=> move)),
+        (None, Refresh::Caller) => None,
+    }
 }
 
 /// The targets that name what the body returned.

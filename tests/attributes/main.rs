@@ -1,8 +1,10 @@
 //! What annotated functions do, for every shape of function that the attributes accept.
 
 mod arguments;
+mod background;
 mod bodies;
 mod evictions;
+mod fence;
 mod functions;
 mod keys;
 mod lab;
@@ -10,4 +12,5 @@ mod methods;
 mod names;
 mod returns;
 mod stacked;
+mod time;
 mod traits;
