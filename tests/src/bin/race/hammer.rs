@@ -23,7 +23,7 @@ pub(crate) struct Crew {
     /// How long at most a reader, and a writer, pauses between two calls, in milliseconds.
     pub(crate) pauses: (u64, u64),
     pub(crate) mode: Mode,
-    /// Another process may be killed between its commit and its eviction: only what leaves a fence behind is safe then.
+    /// This process may be killed between a commit and its eviction: only what leaves a fence behind is safe then.
     pub(crate) may_die: bool,
     pub(crate) seed: u64,
 }

@@ -146,7 +146,7 @@ impl Report {
     }
 }
 
-/// So many of a kind tell enough.
+/// So many tell enough.
 pub(crate) const SHOWN: usize = 5;
 
 const FAILED: &str = "calls that failed although their body had not";

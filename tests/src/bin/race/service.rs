@@ -19,7 +19,7 @@ pub(crate) const KEYS: u64 = 200;
 /// Before all keys, so that a Redis that others use keeps theirs.
 pub(crate) const PREFIX: &str = "race_";
 
-/// What writers who evict by a pattern remove.
+/// All entries of all runs.
 pub(crate) const EVERYTHING: &str = "race:*";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
