@@ -7,5 +7,6 @@ mod patterns;
 mod pipeline;
 mod scopes;
 mod stampede;
+mod storm;
 mod support;
 mod warming;

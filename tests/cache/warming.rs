@@ -40,7 +40,7 @@ async fn what_is_missing_is_loaded_for_all_processes_and_what_is_fresh_is_left_a
 
 #[cacheable(key = "odd:<id>", ttl = 60, cache = cache)]
 async fn odd(cache: &Cache, id: u64) -> anyhow::Result<u64> {
-    if id % 2 == 0 {
+    if id.is_multiple_of(2) {
         return Err(anyhow!("{id} is even")).context("the database refuses");
     }
     Ok(id)
