@@ -184,7 +184,7 @@ async fn progress_is_told_after_each_item_with_the_total_where_that_is_known() {
         .run()
         .await;
     let unknown = cache
-        .warm((1..9).filter(|id| id % 4 == 0), |id| {
+        .warm((1..9).filter(|id: &u64| id.is_multiple_of(4)), |id| {
             warmed_row(&cache, &table, id)
         })
         .on_progress(tell)
