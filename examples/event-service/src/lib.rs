@@ -17,3 +17,4 @@ pub mod payments;
 pub mod settings;
 pub mod tickets;
 pub mod users;
+pub mod warm;

@@ -1,13 +1,16 @@
-//! Runs the service: `cargo run -p event-service`.
+//! Runs the service: `cargo run -p event-service`. `event-service --help` says what else it does.
 
+use std::env;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use cache_runtime::{Cache, Config, Mode};
 use event_service::db::Db;
 use event_service::http::{App, router};
 use event_service::settings::Settings;
+use event_service::warm;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -15,11 +18,46 @@ use tracing_subscriber::EnvFilter;
 /// How long requests that are under way may take to end once the process is told to.
 const GRACE: Duration = Duration::from_secs(10);
 
+const HELP: &str = "\
+Usage: event-service [warm]
+
+Without a command it serves HTTP.
+
+Commands:
+  warm    fills the cache in Redis with what most people ask for, and ends
+
+Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
+";
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).init();
-    match run().await {
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    let arguments: Vec<_> = arguments
+        .iter()
+        .map(|text| text.to_string_lossy())
+        .collect();
+    let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+    let ended = match arguments[..] {
+        [] => {
+            tracing_subscriber::fmt()
+                .with_env_filter(filter("info"))
+                .init();
+            serve().await
+        }
+        ["warm"] => {
+            // Only what is wrong: the rest would tear the progress bar.
+            let log = tracing_subscriber::fmt().with_env_filter(filter("warn"));
+            log.with_writer(io::stderr).init();
+            warm_once().await
+        }
+        ["-h" | "--help"] => say(HELP),
+        _ => {
+            let given = arguments.join(" ");
+            eprintln!("event-service: there is no command `{given}`: see `event-service --help`");
+            return ExitCode::from(2);
+        }
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("event-service: {error:#}");
@@ -28,11 +66,55 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> anyhow::Result<()> {
+fn filter(default: &str) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
+}
+
+/// On standard output, which may be a pipe that nobody reads from any more.
+fn say(text: &str) -> anyhow::Result<()> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// `event-service warm`
+async fn warm_once() -> anyhow::Result<()> {
+    let settings = Settings::from_env()?;
+    let config = Config::from_env()?;
+    ensure!(
+        config.redis.is_some(),
+        "set REDIS_URL: a cache in this process's memory ends with it"
+    );
+    ensure!(
+        settings.database_url.is_some(),
+        "set DATABASE_URL: a database in this process's memory is not the one that the service reads"
+    );
+    let cache = Cache::connect(config).await?;
+    cache.install();
+    let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
+
+    let summary = warm::run(&db, &cache, warm::shown()).await?;
+
+    cache.shutdown().await;
+    db.close().await;
+    say(&format!("{summary}\n"))?;
+    for error in &summary.errors {
+        eprintln!("{error}");
+    }
+    ensure!(
+        summary.failed == 0,
+        "{} items are not in the cache",
+        summary.failed
+    );
+    Ok(())
+}
+
+async fn serve() -> anyhow::Result<()> {
     let settings = Settings::from_env()?;
     let cache = Cache::connect(Config::from_env()?).await?;
     cache.install();
     let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
+    let schedule = settings
+        .warm_every
+        .map(|period| warm::every(period, &db, &cache));
 
     let (stop, overdue) = (told_to_stop()?, told_to_stop()?);
     let bind = &settings.bind;
@@ -52,6 +134,7 @@ async fn run() -> anyhow::Result<()> {
             tracing::warn!("requests are still under way after {GRACE:?}; leaving them");
         }
     }
+    drop(schedule);
     cache.shutdown().await;
     db.close().await;
     tracing::info!("stopped");

@@ -14,6 +14,8 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// `SLOW_DB_MS`: what every read of the database takes longer.
     pub slow_db: Duration,
+    /// `WARM_EVERY`: how often the cache is warmed while the service runs. Without it never.
+    pub warm_every: Option<Duration>,
 }
 
 impl Settings {
@@ -24,11 +26,18 @@ impl Settings {
             })?,
             None => 0,
         };
+        let warm_every = match variable("WARM_EVERY")? {
+            Some(text) => Some(period(&text).with_context(|| {
+                format!("WARM_EVERY is `{text}`: it must be at least a second, such as `300`, `90s`, `5m` or `1h`")
+            })?),
+            None => None,
+        };
         Ok(Self {
             // Only this machine, until somebody decides otherwise.
             bind: variable("BIND")?.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             database_url: variable("DATABASE_URL")?,
             slow_db: Duration::from_millis(slow_db),
+            warm_every,
         })
     }
 }
@@ -39,5 +48,45 @@ fn variable(name: &str) -> anyhow::Result<Option<String>> {
         Ok(text) if !text.is_empty() => Ok(Some(text)),
         Ok(_) | Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => bail!("{name} is not UTF-8"),
+    }
+}
+
+/// A whole number of seconds, minutes or hours.
+fn period(text: &str) -> Option<Duration> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let (number, seconds) = units
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
+        .unwrap_or((text, 1));
+    let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_seconds_or_has_a_unit() {
+        assert_eq!(period("300"), Some(Duration::from_secs(300)));
+        assert_eq!(period("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(period("5m"), Some(Duration::from_secs(300)));
+        assert_eq!(period("2h"), Some(Duration::from_secs(7200)));
+    }
+
+    #[test]
+    fn what_is_no_period_is_none() {
+        for text in [
+            "0",
+            "0m",
+            "-5",
+            "5d",
+            "soon",
+            "m",
+            "5 m",
+            "18446744073709551615h",
+        ] {
+            assert_eq!(period(text), None, "{text}");
+        }
     }
 }

@@ -9,3 +9,4 @@ mod payments;
 mod problems;
 mod routes;
 mod tickets;
+mod warming;

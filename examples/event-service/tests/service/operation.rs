@@ -182,6 +182,8 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ("DATABASE_URL", "postgres://localhost/events"),
         ("DATABASE_URL", "sqlite:/no/such/folder/events.db"),
         ("SLOW_DB_MS", "soon"),
+        ("WARM_EVERY", "soon"),
+        ("WARM_EVERY", "0"),
         ("REDIS_URL", "http://localhost"),
         ("CACHE_DEFAULT_TLL", "60"),
     ];

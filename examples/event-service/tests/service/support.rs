@@ -42,7 +42,7 @@ impl Service {
     /// With these variables and no others, on a free port.
     pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
         let environment = [environment, &[("BIND", "127.0.0.1:0")]].concat();
-        let mut process = Process::start(&environment);
+        let mut process = Process::start(&[], &environment);
         let output = process.0.stdout.take().expect("it is piped");
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
         let output = Arc::new(Mutex::new(Vec::new()));
@@ -100,6 +100,12 @@ impl Service {
         self.get("/api/cache/stats").body["total"].take()
     }
 
+    /// Whether this was logged.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        let output = self.output.lock().expect("nobody panicked");
+        output.iter().any(|line| line.contains(text))
+    }
+
     /// Tells the service to stop, as a service manager does.
     pub(crate) fn terminate(&self) {
         let killed = Command::new("kill")
@@ -125,9 +131,10 @@ impl Service {
 struct Process(Child);
 
 impl Process {
-    /// The service's binary with these variables and no others.
-    fn start(environment: &[(&str, &str)]) -> Self {
+    /// The service's binary with these arguments, and these variables and no others.
+    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_event-service"));
+        command.args(arguments);
         command.env_clear().envs(environment.iter().copied());
         command
             .stdin(Stdio::null())
@@ -168,14 +175,36 @@ impl Answer {
 
 /// Starts the service in an environment in which it cannot run: its exit code, and what it says on standard error.
 pub(crate) fn refused(environment: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut process = Process::start(environment);
+    let Ended { code, said, .. } = run(&[], environment);
+    (code, said)
+}
+
+/// What a process left behind that ended by itself.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) printed: String,
+    /// On standard error.
+    pub(crate) said: String,
+}
+
+/// Runs a command of the service to its end. What it prints fits into a pipe.
+pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let Process(child) = &mut Process::start(arguments, environment);
     eventually("the end of the process", || {
-        process.0.try_wait().expect("it is our child").is_some()
+        child.try_wait().expect("it is our child").is_some()
     });
-    let mut said = String::new();
-    let mut errors = process.0.stderr.take().expect("it is piped");
+    let (mut printed, mut said) = (String::new(), String::new());
+    let mut output = child.stdout.take().expect("it is piped");
+    output.read_to_string(&mut printed).expect("UTF-8");
+    let mut errors = child.stderr.take().expect("it is piped");
     errors.read_to_string(&mut said).expect("UTF-8");
-    (process.0.wait().expect("it has ended").code(), said)
+    let code = child.wait().expect("it has ended").code();
+    Ended {
+        code,
+        printed,
+        said,
+    }
 }
 
 /// Asks again and again until the answer is yes.

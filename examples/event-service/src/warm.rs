@@ -1,0 +1,125 @@
+//! Warming: what most people ask for is read once, so that it is cached when they come.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use cache_runtime::Cache;
+use cache_runtime::warm::{self, Progress, Schedule, Summary};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::db::Db;
+use crate::error::Error;
+use crate::events::Events;
+use crate::page::Page;
+use crate::users::Users;
+
+/// The lists of so many locations, of those with the most events.
+const LOCATIONS: u32 = 10;
+
+/// What can be warmed: one call of an annotated method.
+#[derive(Clone, Debug)]
+enum Item {
+    Event(i64),
+    Near(String),
+    Published,
+    Trending,
+    Leaderboard,
+}
+
+/// Warms every published event, the first page of each list that everybody sees, and the leaderboard.
+pub async fn run(
+    db: &Db,
+    cache: &Cache,
+    progress: impl FnMut(&Progress),
+) -> anyhow::Result<Summary> {
+    let items = items(db)
+        .await
+        .context("cannot find out what is to be warmed")?;
+    let (events, users) = (Events::new(db.clone()), Users::new(db.clone()));
+    let load = async |item| {
+        match item {
+            Item::Event(id) => events.find(id).await.map(drop),
+            Item::Near(location) => events.near(&location, Page::default()).await.map(drop),
+            Item::Published => events.published(Page::default()).await.map(drop),
+            Item::Trending => events.trending(Page::default()).await.map(drop),
+            Item::Leaderboard => users.top_referrers().await.map(drop),
+        }
+        .map_err(told)
+    };
+    Ok(cache.warm(items, load).on_progress(progress).run().await)
+}
+
+/// Does so every `period`, on one instance of the service at a time.
+pub fn every(period: Duration, db: &Db, cache: &Cache) -> Schedule {
+    let parts = (db.clone(), cache.clone());
+    warm::every(period, cache, "service", move || {
+        let (db, cache) = parts.clone();
+        async move {
+            match run(&db, &cache, |_| {}).await {
+                Ok(summary) if summary.failed == 0 => tracing::info!("warmed: {summary}"),
+                Ok(summary) => {
+                    let first = summary.errors.first().map(ToString::to_string);
+                    tracing::warn!(first, "warmed: {summary}");
+                }
+                Err(error) => tracing::warn!("not warmed: {error:#}"),
+            }
+        }
+    })
+}
+
+/// The lists first: they are what takes longest, and what most people see.
+async fn items(db: &Db) -> Result<Vec<Item>, sqlx::Error> {
+    let db = db.read().await;
+    let locations: Vec<String> = sqlx::query_scalar(
+        "SELECT location FROM events WHERE published GROUP BY location ORDER BY count(*) DESC, location LIMIT ?",
+    )
+    .bind(LOCATIONS)
+    .fetch_all(db)
+    .await?;
+    let events: Vec<i64> =
+        sqlx::query_scalar("SELECT id FROM events WHERE published ORDER BY starts_at, id")
+            .fetch_all(db)
+            .await?;
+    let mut items = vec![Item::Published, Item::Trending, Item::Leaderboard];
+    items.extend(locations.into_iter().map(Item::Near));
+    items.extend(events.into_iter().map(Item::Event));
+    Ok(items)
+}
+
+fn told(error: Error) -> String {
+    match error {
+        Error::Refused { detail, .. } => detail,
+        Error::Database(error) => error.to_string(),
+    }
+}
+
+/// Shows progress on standard error: a bar, or a line for each tenth where that is no terminal.
+pub fn shown() -> impl FnMut(&Progress) {
+    let bar = ProgressBar::no_length().with_style(style());
+    let mut tenths = 0;
+    move |progress| {
+        let total = progress.total.unwrap_or(progress.done);
+        if !bar.is_hidden() {
+            bar.set_length(total as u64);
+            bar.set_position(progress.done as u64);
+            bar.set_message(format!(
+                "{} loaded, {} fresh, {} failed",
+                progress.loaded, progress.fresh, progress.failed
+            ));
+            if progress.done == total {
+                bar.finish();
+            }
+            return;
+        }
+        let reached = progress.done * 10 / total.max(1);
+        if reached > tenths {
+            tenths = reached;
+            eprintln!("{} of {total} done", progress.done);
+        }
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
