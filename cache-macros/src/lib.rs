@@ -45,8 +45,12 @@ use written::Attribute;
 /// |---|---|
 /// | `key = "event:<id>"` | the entry; see [Keys](#keys) |
 /// | `ttl = 1800` | how long the value is fresh: seconds, a text such as `"30m"` that is checked while compiling, or any expression that is `Into<Ttl>`, over the arguments. Left out: the cache's default |
+/// | `ttl = \|event\| event.ttl()` | the same, decided by each value: the closure has a reference to what is stored, inside `Ok` and `Some` |
+/// | `ttl_jitter = 10` | shortens each time to live at random by up to so many percent, 50 at most, so that what is stored together does not expire together. Left out: the cache's |
+/// | `grace = "10m"` | how long after its ttl a value may still be served while it is refreshed, or when that fails: seconds or a text; see [Grace](#grace). Left out: not at all |
+/// | `refresh = "background"` | a stale value is refreshed in a task of its own, and nobody waits; see [Grace](#grace) |
 /// | `none_ttl = 30` | remembers `None` too, for that long: seconds or a text. Left out: a `None` is not stored. On a function that returns no `Option` it means nothing |
-/// | `policy = "events"` | takes `ttl` and `none_ttl` from the configuration's policy of that name, so that they can be changed without a build; an argument beside it wins |
+/// | `policy = "events"` | takes `ttl`, `grace` and `none_ttl` from the configuration's policy of that name, so that they can be changed without a build; an argument beside it wins. Names that the configuration lacks are reported when the cache is installed |
 /// | `condition = id > 0` | over the arguments, before anything else. False: as if the attribute were not there |
 /// | `unless = \|event\| event.draft` | over a reference to what the function returned, inside `Ok` where it is a `Result`. True: not stored |
 /// | `version = 2` | says that what the value means has changed though its shape has not: entries of other versions are not found |
@@ -88,6 +92,23 @@ use written::Attribute;
 /// `Serialize + DeserializeOwned`. Nothing is asked of `E`, and an `Err` is never stored: each caller that gets one got it from
 /// its own body.
 ///
+/// # Grace
+///
+/// Fresh values are served as they are. With `grace` an entry lives on for that long after its ttl; it is stale then, and never
+/// one that was evicted. Who calls meanwhile gets this:
+///
+/// | | while the load runs | the load succeeds | the load returns `Err` |
+/// |---|---|---|---|
+/// | default | one caller of all processes runs its body and waits; all others are served the stale value | that caller gets the new value, and it is stored | all are served the stale value; nobody tries again for a tenth of the grace, at most 30 s |
+/// | `refresh = "background"` | one task runs the body; all are served the stale value | the new value is stored | the same |
+///
+/// Where there is no entry, a caller runs its body and gets what it returns, an `Err` too.
+///
+/// A task of its own needs a body that owns all that it uses: `self: Arc<Self>` or `self`, and arguments without borrows, all
+/// `Send + 'static`. So do the closures of `unless` and `ttl`, which are made `move`: they can name arguments that are `Copy`, or
+/// that the body does not use. At most `max_refreshes` (64) of a cache's tasks run at a time; beyond that a caller refreshes as
+/// it would by default. A task that runs longer than `load_deadline` (30 s) is cancelled, and counts as failed.
+///
 /// # Functions
 ///
 /// Any `async fn` with a body: free functions, methods with every kind of receiver, generic functions, trait methods, also under
@@ -120,7 +141,8 @@ pub fn cacheable(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// Arguments, keys and what is stored are as with [`cacheable`](macro@cacheable). What is not stored, because the body returned
+/// Arguments, keys and what is stored are as with [`cacheable`](macro@cacheable), without `refresh`. `grace` is how long after its
+/// ttl the value may still be served, by functions that read the same key with `grace`. What is not stored, because the body returned
 /// an `Err` or a `None`, or because of `unless`, is evicted: the body may have changed what the entry was made of.
 ///
 /// # Two at the same time
@@ -169,6 +191,7 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `pattern = "events:*"` | every entry that matches, or a list: `*` is any run of characters, `?` is one. A value in a placeholder is never a wildcard |
 /// | `all_entries` | everything under the cache's prefix |
 /// | `before` | removes before the body as well as after it |
+/// | `fence` | holds every `key` while the body runs; see [A process that dies](#a-process-that-dies) |
 /// | `always` | removes also when the body returned an `Err` |
 /// | `condition = id > 0` | over the arguments, before anything else. False: as if the attribute were not there |
 /// | `cache = self.cache` | the `Cache` to use instead of the installed one |
@@ -182,6 +205,13 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// When the body returned anything but an `Err`: a request that fails must not be able to empty the cache. With `always`, in
 /// every case.
+///
+/// # A process that dies
+///
+/// Between the database's commit and the eviction a process can die, and its old entries live on up to their ttl. With `fence`
+/// each `key` is emptied and held before the body: meanwhile readers run their bodies and store nothing. Such a death then costs
+/// `fence_ttl` (5 s) of uncached reads. It takes one operation more, and the values are gone also when the body fails. Keys
+/// that only a pattern or `<return…>` names are not known by then, so they cannot be held.
 ///
 /// # Cancellation
 ///
