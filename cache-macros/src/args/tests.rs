@@ -1,0 +1,152 @@
+use super::*;
+
+const FIND: &str = "async fn find(&self, id: i64, name: &str) -> Result<Event, Error> {}";
+
+fn checked(attribute: Attribute, arguments: &str) -> Result<Plan, String> {
+    let function = syn::parse_str(FIND).expect("a function");
+    let mut report = Report::default();
+    let plan = check(
+        attribute,
+        arguments.parse().expect("tokens"),
+        &function,
+        &mut report,
+    );
+    match report.into_tokens() {
+        Some(errors) => Err(errors.to_string()),
+        None => Ok(plan.expect("a plan where there is no error")),
+    }
+}
+
+fn ttl(ttl: &str) -> Result<Option<Life>, String> {
+    match checked(Cacheable, &format!("key = \"a\", ttl = {ttl}"))?.work {
+        Work::Cacheable(_, storing) => Ok(storing.ttl),
+        _ => panic!("it is cacheable"),
+    }
+}
+
+#[test]
+fn a_ttl_is_seconds_a_text_or_an_expression() {
+    for (written, millis) in [
+        ("1800", 1_800_000),
+        ("\"1h 30m\"", 5_400_000),
+        ("\"5ms\"", 5),
+        ("30 * 60", 1_800_000),
+    ] {
+        assert!(
+            matches!(ttl(written), Ok(Some(Life::Millis(found))) if found == millis),
+            "{written}"
+        );
+    }
+    assert!(matches!(ttl("self.ttl()"), Ok(Some(Life::Asked(_)))));
+    assert!(matches!(ttl("HOUR * 2"), Ok(Some(Life::Asked(_)))));
+}
+
+#[test]
+fn a_ttl_that_cannot_be_meant_is_refused() {
+    for written in [
+        "0",
+        "-1",
+        "1.5",
+        "\"\"",
+        "\"soon\"",
+        "\"100us\"",
+        "\"101years\"",
+        "99999999999999999999",
+    ] {
+        assert!(ttl(written).is_err(), "{written}");
+    }
+}
+
+fn storing(arguments: &str) -> Result<Storing, String> {
+    match checked(Cacheable, &format!("key = \"a\", {arguments}"))?.work {
+        Work::Cacheable(_, storing) => Ok(storing),
+        _ => panic!("it is cacheable"),
+    }
+}
+
+#[test]
+fn jitter_is_whole_percent_up_to_a_half() {
+    for (written, percent) in [("0", 0), ("10", 10), ("\"10%\"", 10), ("50", 50)] {
+        let storing = storing(&format!("ttl_jitter = {written}")).expect(written);
+        assert_eq!(storing.ttl_jitter, Some(percent), "{written}");
+    }
+    for written in ["51", "-1", "0.1", "\"10\"", "\"51%\"", "300", "jitter()"] {
+        assert!(
+            storing(&format!("ttl_jitter = {written}")).is_err(),
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn a_closure_about_the_value_takes_one_parameter() {
+    for name in ["ttl", "unless"] {
+        for (closure, is_right) in [("|event| 5", true), ("|| 5", false), ("|a, b| 5", false)] {
+            let found = storing(&format!("{name} = {closure}"));
+            assert_eq!(found.is_ok(), is_right, "{name} = {closure}");
+        }
+    }
+}
+
+#[test]
+fn a_refresh_in_the_background_needs_what_can_be_stale() {
+    const OWNED: &str = "async fn find(id: i64) -> Event {}";
+    let function: Function = syn::parse_str(OWNED).expect("a function");
+
+    for (beside, is_right) in [
+        ("", false),
+        (", grace = \"10m\"", true),
+        (", policy = \"events\"", true),
+    ] {
+        let arguments = format!("key = \"a\", refresh = \"background\"{beside}");
+        let mut report = Report::default();
+        check(
+            Cacheable,
+            arguments.parse().expect("tokens"),
+            &function,
+            &mut report,
+        );
+        assert_eq!(report.into_tokens().is_none(), is_right, "{beside}");
+    }
+}
+
+#[test]
+fn a_fence_needs_a_key_that_is_known_before_the_body() {
+    for (arguments, is_right) in [
+        ("key = \"a:<id>\", fence", true),
+        ("key = \"a:<id>\", pattern = \"b:<return>:*\", fence", true),
+        ("key = \"a:<return>\", fence", false),
+        ("pattern = \"b:*\", fence", false),
+        ("all_entries, fence", false),
+    ] {
+        assert_eq!(
+            checked(CacheEvict, arguments).is_ok(),
+            is_right,
+            "{arguments}"
+        );
+    }
+}
+
+#[test]
+fn every_mistake_is_reported() {
+    let errors = checked(
+        Cacheable,
+        "key = \"a:<idd>\", tll = 5, pattern = \"x\", version = 0, \"y\", version = 1",
+    )
+    .err()
+    .expect("errors");
+
+    assert_eq!(errors.matches("compile_error").count(), 6, "{errors}");
+}
+
+#[test]
+fn arguments_of_later_versions_are_unknown() {
+    for argument in ["tag = \"x\"", "local = \"5s\""] {
+        for attribute in [Cacheable, CachePut, CacheEvict] {
+            let error = checked(attribute, &format!("key = \"a\", {argument}"))
+                .err()
+                .expect(argument);
+            assert!(error.contains("unknown argument"), "{error}");
+        }
+    }
+}
