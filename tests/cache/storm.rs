@@ -29,6 +29,8 @@ use self::whim::{Seed, Whim};
 use crate::support::{connect, raw, server, soon, until};
 
 const STORM: Duration = Duration::from_secs(10);
+/// At last no time passes, so that nothing that is wrong goes away by itself.
+const STILL: Duration = Duration::from_secs(3);
 const CALLERS: u64 = 200;
 const POOL_MIN: usize = 2;
 /// A body that takes this long has its lease renewed.
@@ -124,7 +126,7 @@ async fn storm(worlds: &[World; 2], clock: &Clock, seed: u64) -> Ends {
             ends
         });
     }
-    while Instant::now() < end {
+    while Instant::now() < end - STILL {
         sleep(Duration::from_millis(10)).await;
         clock.advance(Duration::from_secs(30));
     }
