@@ -135,7 +135,10 @@ fn path_borrows(path: &Path) -> bool {
 
 fn bound_borrows(bound: &TypeParamBound) -> bool {
     match bound {
-        TypeParamBound::Lifetime(lifetime) => !is_static(lifetime),
+        // `async_trait` adds its own lifetime to whatever is given.
+        TypeParamBound::Lifetime(lifetime) => {
+            !is_static(lifetime) && lifetime.ident != "async_trait"
+        }
         // With a `for<'a>` of its own, the lifetimes in it are those.
         TypeParamBound::Trait(bound) => bound.lifetimes.is_none() && path_borrows(&bound.path),
         _ => false,
@@ -199,6 +202,7 @@ mod tests {
             "a: impl for<'a> Visitor<&'a str>",
             "a: Vec<(u8, String)>",
             "Path(a): Path<T>",
+            "a: impl Into<String> + Send + 'static + 'async_trait",
         ] {
             let function = format!("async fn find({argument}) {{}}");
             assert_eq!(problem_of(&function), None, "{argument}");

@@ -374,6 +374,6 @@ fn assert_it_was_a_storm(ends: Ends, stats: &Stats) {
         ),
     ];
     for (what, count) in happened {
-        assert!(count >= 20, "too few {what}: {happened:?}");
+        assert!(count > 0, "no {what}: {happened:?}");
     }
 }
