@@ -9,13 +9,14 @@ pub use inventory;
 use tracing::warn;
 
 pub use crate::__register as register;
+pub use crate::background::{background, cacheable_background};
 pub use crate::cache::Cache;
 use crate::key::{Key, Pattern};
 pub use crate::key::{KeyWriter, PatternWriter};
 use crate::plan::Plan;
 pub use crate::registry::Registered;
 use crate::site::Rules;
-pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, background, life_of, storable};
+pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, life_of, storable};
 use crate::target::Target;
 
 /// One call of an annotated function: the cache, and what is asked of it.
@@ -24,8 +25,8 @@ use crate::target::Target;
 /// as if the attribute were not there.
 #[derive(Debug)]
 pub struct Call {
-    cache: Option<Used>,
-    plan: Plan,
+    pub(crate) cache: Option<Used>,
+    pub(crate) plan: Plan,
 }
 
 /// The cache of a call. The installed one is not cloned: its count of clones would be written by all threads, for every hit.
@@ -158,27 +159,6 @@ where
         Some(cache) => {
             let rules = Rules { unless, ttl };
             cache.read::<O>(call.plan, &rules, body).await
-        }
-        None => body.await,
-    }
-}
-
-/// `#[cacheable(…, refresh = "background")]`: the same, but a stale value is served at once, and the body runs in a task of
-/// its own.
-pub async fn cacheable_background<O>(
-    call: Call,
-    _outcome: O,
-    unless: impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
-    ttl: impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
-    body: impl Future<Output = O::Output> + Send + 'static,
-) -> O::Output
-where
-    O: Outcome<Output: Send, Value: CacheValue> + 'static,
-{
-    match call.cache {
-        Some(cache) => {
-            let rules = Rules { unless, ttl };
-            cache.read_behind::<O>(call.plan, rules, body).await
         }
         None => body.await,
     }

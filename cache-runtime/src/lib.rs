@@ -90,6 +90,7 @@
 //! What is promised about stale values, outages and races, and what is not, is in `docs/consistency.md` of the repository;
 //! every option with its variable is in `docs/configuration.md`.
 
+mod background;
 mod cache;
 mod clock;
 mod config;
@@ -122,7 +123,7 @@ pub use sensitive::Sensitive;
 pub use site::{CacheValue, Ttl};
 // Here, too, so that rustc's messages do not speak of `__private`.
 #[doc(hidden)]
-pub use __private::cacheable_background;
+pub use background::{background, cacheable_background};
 #[doc(hidden)]
-pub use site::{ValueTtl, background, life_of, storable};
+pub use site::{ValueTtl, life_of, storable};
 pub use store::ServerInfo;

@@ -212,14 +212,6 @@ where
     outcome
 }
 
-/// Asks, where nothing else can go wrong, whether a body can run in a task of its own.
-pub const fn background<F>(body: F) -> F
-where
-    F: Future + Send + 'static,
-{
-    body
-}
-
 /// What `ttl = |value| …` has returned.
 pub fn life_of(life: impl ValueTtl) -> Option<Ttl> {
     Some(life.ttl())
