@@ -50,6 +50,9 @@ use crate::cache::{Cache, Loaded, watched};
 /// Enough to hide the database's latency, and few enough to leave it to the service's own callers.
 const CONCURRENCY: usize = 8;
 
+/// A Redis that only stuttered, or was restarted, is waited for; a run is not worth more.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The first errors say what is wrong; ten thousand of them say no more.
 const MOST_FAILURES: usize = 10;
 
@@ -61,7 +64,7 @@ impl Cache {
     ///
     /// The function is to use this cache. Items are taken one by one, as there is room for them, so they can be many. What a
     /// call fails with is anything that turns into a boxed error, a text included. While Redis is away nothing could be
-    /// stored: what is left then is not called, and counts as failed.
+    /// stored, so nothing is called; if it is not back within two seconds, what is left counts as failed.
     pub fn warm<I, F, C, T, E>(&self, items: I, call: F) -> Warm<I::IntoIter, F>
     where
         I: IntoIterator,
@@ -131,25 +134,28 @@ impl<I, F, P> Warm<I, F, P> {
             progress,
         } = self;
         let mut tally = Tally::begin(items.size_hint(), progress);
-        let mut items = items.enumerate().fuse();
+        let mut items = items.enumerate().fuse().peekable();
         let mut under_way = FuturesUnordered::new();
         loop {
-            while under_way.len() < concurrency {
+            while under_way.len() < concurrency && cache.can_store() {
                 let Some((index, item)) = items.next() else {
                     break;
                 };
-                if cache.can_store() {
-                    let call = watched(call(item));
-                    under_way.push(async move { (index, call.await) });
-                } else {
-                    let rest = 1 + items.by_ref().count();
-                    tally.fail(rest, index, || {
-                        "Redis is away: this item and all after it are not called, since nothing could be stored"
-                            .to_owned()
-                    });
-                }
+                let call = watched(call(item));
+                under_way.push(async move { (index, call.await) });
             }
             let Some((index, (output, loaded))) = under_way.next().await else {
+                let Some((index, _)) = items.peek() else {
+                    break;
+                };
+                let index = *index;
+                if cache.can_store_within(PATIENCE).await {
+                    continue;
+                }
+                tally.fail(items.by_ref().count(), index, || {
+                    "Redis is away: this item and all after it are not called, since nothing could be stored"
+                        .to_owned()
+                });
                 break;
             };
             match (output, loaded) {

@@ -254,6 +254,36 @@ async fn when_redis_goes_in_the_middle_the_rest_is_not_called() {
 }
 
 #[tokio::test]
+async fn a_redis_that_is_back_soon_costs_what_was_under_way_and_no_more() {
+    let server = RedisServer::tcp().expect("redis-server starts");
+    let cache = cache(&server).await;
+    let server = RefCell::new(server);
+    let table = Table::default();
+
+    let summary = cache
+        .warm(0..50, async |id| {
+            if id == 20 {
+                server.borrow_mut().kill();
+                until("Redis is known to be away", async || {
+                    cache.exists("row:1").await;
+                    cache.stats().mode == Mode::Fallback
+                })
+                .await;
+            }
+            let warmed = warmed_row(&cache, &table, id).await;
+            if id == 20 {
+                server.borrow_mut().restart().expect("redis-server starts");
+            }
+            warmed
+        })
+        .concurrency(1)
+        .run()
+        .await;
+
+    assert_eq!((summary.loaded, summary.failed), (49, 1), "{summary:?}");
+}
+
+#[tokio::test]
 async fn a_run_can_be_moved_to_another_task_if_its_parts_can() {
     let server = server();
     let cache = cache(&server).await;

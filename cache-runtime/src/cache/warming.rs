@@ -6,13 +6,17 @@ use std::future::{self, Future};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::{Cache, Inner, keeper, lease};
 use crate::entry::{self, Stamp};
 use crate::error::Error;
 use crate::key::Key;
+use crate::store::guard::in_runtime;
+
+/// How often to look whether the store is back.
+const LOOK: Duration = Duration::from_millis(20);
 
 tokio::task_local! {
     /// Stands around every call that warms.
@@ -59,6 +63,18 @@ impl Cache {
             keeper::ensure(&self.inner);
         }
         is_connected
+    }
+
+    /// The same, but a store that is away may come back within `patience`.
+    pub(crate) async fn can_store_within(&self, patience: Duration) -> bool {
+        let given_up = Instant::now() + patience;
+        while !self.can_store() {
+            if !in_runtime() || Instant::now() >= given_up {
+                return false;
+            }
+            sleep(LOOK).await;
+        }
+        true
     }
 }
 
