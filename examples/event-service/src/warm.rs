@@ -108,6 +108,8 @@ pub fn shown() -> impl FnMut(&Progress) {
             ));
             if progress.done == total {
                 bar.finish();
+                // What is printed next begins a line of its own.
+                eprintln!();
             }
             return;
         }
