@@ -46,6 +46,7 @@ use tokio::time::Instant;
 
 pub use self::schedule::{Schedule, every};
 use crate::cache::{Cache, Loaded, watched};
+use crate::error::with_causes;
 
 /// Enough to hide the database's latency, and few enough to leave it to the service's own callers.
 const CONCURRENCY: usize = 8;
@@ -313,19 +314,4 @@ impl<P: FnMut(&Progress)> Tally<P> {
             took: self.began.elapsed(),
         }
     }
-}
-
-/// The error's text with those of its causes, but for what it says already.
-fn with_causes(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -12,7 +12,7 @@ use tracing::{debug, error, warn};
 
 use super::Inner;
 use super::removal::Via;
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::store::backoff;
 use crate::store::guard::State;
 
@@ -135,7 +135,7 @@ async fn probe(inner: &Inner) -> Result<(), Error> {
 impl Inner {
     /// Says why Redis cannot be reached, once for each reason: an attempt a second would fill the log with the same line.
     fn say_why_away(&self, error: &Error) {
-        let why = error.with_causes();
+        let why = with_causes(error);
         let mut known = self.known_reason();
         if known.as_ref() != Some(&why) {
             warn!(

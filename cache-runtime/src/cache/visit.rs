@@ -79,7 +79,8 @@ impl<'a> Visit<'a> {
         let metrics = inner.metrics.site(site);
         let policy = site.policy.and_then(|name| {
             let policy = inner.config.policies.get(name);
-            if policy.is_none() && metrics.warn_once(Warning::UnknownPolicy) {
+            // What the installed cache lacks was said when it was installed.
+            if policy.is_none() && site.has_own_cache && metrics.warn_once(Warning::UnknownPolicy) {
                 warn!(
                     site = site.name,
                     policy = name,
