@@ -13,6 +13,7 @@
 //!                body ──► fill if the lease still stands ────► value
 //! ```
 
+mod above;
 mod flight;
 mod handle;
 mod journal;
@@ -153,7 +154,7 @@ impl Cache {
         Self::local(Config::default())
     }
 
-    fn local(config: Config) -> Self {
+    pub(crate) fn local(config: Config) -> Self {
         let memory = MemoryStore::new(config.memory_capacity, config.clock.clone());
         let memory = Arc::new(memory);
         let store = Arc::clone(&memory);

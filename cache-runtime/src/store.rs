@@ -12,6 +12,7 @@ pub(crate) mod memory;
 mod pool;
 pub(crate) mod redis;
 mod reply;
+pub(crate) mod script;
 #[cfg(test)]
 pub(crate) mod support;
 mod topology;
@@ -21,6 +22,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use self::script::Scripts;
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -143,6 +145,9 @@ pub(crate) trait Store: Send + Sync + Debug {
 
     /// What the server says about itself; `None` where there is no server.
     fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>>;
+
+    /// The same store, if it is a server that runs scripts.
+    fn scripts(&self) -> Option<&dyn Scripts>;
 
     /// The connections, where there are any.
     fn pool(&self) -> Option<PoolStats>;

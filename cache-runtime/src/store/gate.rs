@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
+use super::script::Scripts;
 use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
@@ -164,6 +165,10 @@ impl Store for Gated {
 
     fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
         self.store.server()
+    }
+
+    fn scripts(&self) -> Option<&dyn Scripts> {
+        self.store.scripts()
     }
 
     fn pool(&self) -> Option<PoolStats> {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::shard::{Shard, Slot};
+use super::script::Scripts;
 use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::clock::Clock;
 use crate::entry::{self, FENCE_COUNT_AT, HEAD, is_claim, stamp_of};
@@ -345,6 +346,10 @@ impl Store for MemoryStore {
 
     fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
         self.done(move || None)
+    }
+
+    fn scripts(&self) -> Option<&dyn Scripts> {
+        None
     }
 
     fn pool(&self) -> Option<PoolStats> {

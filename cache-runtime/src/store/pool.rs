@@ -296,6 +296,11 @@ impl Pool {
         Ok(())
     }
 
+    /// Connections lost since the start.
+    pub(super) fn losses(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Takes lost connections out, and says so once for all of them.
     pub(super) fn sweep(&self) {
         if self.lanes().all().all(|connection| connection.is_open()) {
@@ -342,7 +347,7 @@ impl Pool {
                 .sum(),
             utilisation,
             opened: self.opened.load(Ordering::Relaxed),
-            lost: self.lost.load(Ordering::Relaxed),
+            lost: self.losses(),
         }
     }
 

@@ -10,6 +10,7 @@ use redis::{Cmd, Pipeline, Value};
 use self::scripts::{DELETE_IF, FENCE, REFRESH, RENEW, REPLACE};
 use super::pool::Pool;
 use super::reply::{self, Failure};
+use super::script::Scripts;
 use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::config::Config;
 use crate::entry::{FENCE_COUNT_AT, HEAD, REFRESH_AT, START, is_claim};
@@ -439,6 +440,10 @@ impl Store for RedisStore {
                 .map(|info| Some(reply::server_info(&info)))
                 .map_err(|failure| failure.during(|| "info of the server".to_owned()))
         })
+    }
+
+    fn scripts(&self) -> Option<&dyn Scripts> {
+        Some(self)
     }
 
     fn pool(&self) -> Option<PoolStats> {

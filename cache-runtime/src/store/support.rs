@@ -32,7 +32,7 @@ pub(crate) fn config(server: &RedisServer) -> Config {
 }
 
 /// What the server answers to somebody who is not the store.
-pub(super) fn ask<T: FromRedisValue>(server: &RedisServer, command: &[&str]) -> T {
+pub(crate) fn ask<T: FromRedisValue>(server: &RedisServer, command: &[&str]) -> T {
     let client = ::redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_connection().unwrap();
     ::redis::cmd(command[0])
@@ -142,7 +142,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 
 /// For what comes about by itself and tells nobody.
-pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let asked = Instant::now();
     while !holds() {
         assert!(asked.elapsed() < PATIENCE, "not within ten seconds: {what}");

@@ -5,8 +5,11 @@ use std::sync::LazyLock;
 use redis::{Cmd, Pipeline, Value};
 
 use super::RedisStore;
+use crate::error::Error;
 use crate::key::Key;
+use crate::store::BoxFuture;
 use crate::store::reply::{self, Failure};
+use crate::store::script::{Reply, Script, Scripts};
 
 pub(super) static RENEW: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/renew.lua")));
@@ -19,36 +22,6 @@ pub(super) static FENCE: LazyLock<Script> =
 pub(super) static DELETE_IF: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/delete_if.lua")));
 
-/// A script, and the hash by which a server knows it.
-pub(super) struct Script {
-    text: &'static str,
-    hash: String,
-}
-
-impl Script {
-    fn new(text: &'static str) -> Self {
-        Self {
-            text,
-            hash: redis::Script::new(text).get_hash().to_owned(),
-        }
-    }
-
-    fn by_hash(&self, key: &Key, arguments: impl Fn(&mut Cmd)) -> Cmd {
-        call("EVALSHA", &self.hash, key, arguments)
-    }
-
-    fn by_text(&self, key: &Key, arguments: impl Fn(&mut Cmd)) -> Cmd {
-        call("EVAL", self.text, key, arguments)
-    }
-}
-
-fn call(name: &str, script: &str, key: &Key, arguments: impl Fn(&mut Cmd)) -> Cmd {
-    let mut command = redis::cmd(name);
-    command.arg(script).arg(1).arg(key.as_str());
-    arguments(&mut command);
-    command
-}
-
 impl RedisStore {
     /// Runs a script on `key` by its hash; a server that does not have it yet, or has lost it, gets the text once.
     pub(super) async fn run(
@@ -58,13 +31,24 @@ impl RedisStore {
         arguments: impl Fn(&mut Cmd),
         bytes: usize,
     ) -> Result<i64, Failure> {
-        let answer = match self.ask(&script.by_hash(key, &arguments), bytes).await {
+        self.run_on(script, &[key.as_str()], arguments, bytes)
+            .await
+            .and_then(reply::integer)
+    }
+
+    async fn run_on(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        arguments: impl Fn(&mut Cmd),
+        bytes: usize,
+    ) -> Result<Value, Failure> {
+        match self.ask(&script.by_hash(keys, &arguments), bytes).await {
             Err(Failure::Refused(error)) if reply::is_no_script(&error) => {
-                self.ask(&script.by_text(key, &arguments), bytes).await
+                self.ask(&script.by_text(keys, &arguments), bytes).await
             }
             answer => answer,
-        };
-        answer.and_then(reply::integer)
+        }
     }
 
     /// The same for many keys at once, each with arguments of its own, as one batch. The answers are in the order of the
@@ -77,7 +61,8 @@ impl RedisStore {
     ) -> Result<Vec<Value>, Failure> {
         let mut by_hash = Pipeline::with_capacity(items.len());
         for (key, item) in items {
-            by_hash.add_command(script.by_hash(key, |command| arguments(item, command)));
+            by_hash
+                .add_command(script.by_hash(&[key.as_str()], |command| arguments(item, command)));
         }
         let mut answers = self.ask_all(&by_hash, 0).await?;
         loop {
@@ -95,8 +80,8 @@ impl RedisStore {
             for (index, (_, (key, item))) in missed.iter().enumerate() {
                 let arguments = |command: &mut Cmd| arguments(item, command);
                 again.add_command(match index {
-                    0 => script.by_text(key, arguments),
-                    _ => script.by_hash(key, arguments),
+                    0 => script.by_text(&[key.as_str()], arguments),
+                    _ => script.by_hash(&[key.as_str()], arguments),
                 });
             }
             let again = self.ask_all(&again, 0).await?;
@@ -104,6 +89,31 @@ impl RedisStore {
                 *answer = new;
             }
         }
+    }
+}
+
+impl Scripts for RedisStore {
+    fn run<'a>(
+        &'a self,
+        script: &'a Script,
+        during: &'static str,
+        keys: &'a [&'a str],
+        arguments: &'a [&'a [u8]],
+    ) -> BoxFuture<'a, Result<Reply, Error>> {
+        Box::pin(async move {
+            let bytes = arguments.iter().map(|argument| argument.len()).sum();
+            let arguments = |command: &mut Cmd| {
+                command.arg(arguments);
+            };
+            self.run_on(script, keys, arguments, bytes)
+                .await
+                .and_then(Reply::read)
+                .map_err(|failure| failure.during(|| during.to_owned()))
+        })
+    }
+
+    fn losses(&self) -> u64 {
+        self.pool.losses()
     }
 }
 

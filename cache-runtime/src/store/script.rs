@@ -1,0 +1,90 @@
+//! Scripts of the floors above: what a server does in one step that no command of its own does.
+
+use std::fmt;
+
+use redis::{Cmd, Value};
+
+use super::BoxFuture;
+use super::reply::{self, Failure};
+use crate::error::Error;
+
+/// A script, and the hash by which a server knows it.
+pub(crate) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    pub(crate) fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            hash: redis::Script::new(text).get_hash().to_owned(),
+        }
+    }
+
+    pub(super) fn by_hash(&self, keys: &[&str], arguments: impl Fn(&mut Cmd)) -> Cmd {
+        call("EVALSHA", &self.hash, keys, arguments)
+    }
+
+    pub(super) fn by_text(&self, keys: &[&str], arguments: impl Fn(&mut Cmd)) -> Cmd {
+        call("EVAL", self.text, keys, arguments)
+    }
+}
+
+fn call(name: &str, script: &str, keys: &[&str], arguments: impl Fn(&mut Cmd)) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(script).arg(keys.len()).arg(keys);
+    arguments(&mut command);
+    command
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script")
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that runs scripts.
+pub(crate) trait Scripts: Send + Sync {
+    /// Runs `script` on `keys`, which are in one slot. One round trip, and two where the server has to be given the text.
+    /// `during` names the operation in errors.
+    fn run<'a>(
+        &'a self,
+        script: &'a Script,
+        during: &'static str,
+        keys: &'a [&'a str],
+        arguments: &'a [&'a [u8]],
+    ) -> BoxFuture<'a, Result<Reply, Error>>;
+
+    /// How many connections were lost so far. After a loss the server may be another, or one that has forgotten.
+    fn losses(&self) -> u64;
+}
+
+/// What a script answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Nothing,
+    Number(i64),
+    Bytes(Vec<u8>),
+    List(Vec<Self>),
+}
+
+impl Reply {
+    pub(super) fn read(value: Value) -> Result<Self, Failure> {
+        match reply::ok(value)? {
+            Value::Nil => Ok(Self::Nothing),
+            Value::Int(number) => Ok(Self::Number(number)),
+            Value::BulkString(bytes) => Ok(Self::Bytes(bytes)),
+            Value::Array(items) => items
+                .into_iter()
+                .map(Self::read)
+                .collect::<Result<_, _>>()
+                .map(Self::List),
+            _ => Err(Failure::Nonsense(
+                "nothing, a number, a text or a list of them",
+            )),
+        }
+    }
+}
