@@ -17,6 +17,7 @@ use self::options::SETTINGS;
 use self::problem::{Problem, problems, report};
 use self::redis::RedisUrl;
 pub use self::redis::{Address, Secret, Tls, Topology};
+pub(crate) use self::text::duration;
 use crate::clock::Clock;
 use crate::error::Error;
 
@@ -37,7 +38,7 @@ use crate::error::Error;
 /// ```
 ///
 /// In a file, a duration is a text such as `"1h 30m"` or a number of seconds, a size is a number of bytes or a text
-/// such as `"64MiB"`, `redis` is an address as in `REDIS_URL`, and `tls` is a switch or the path of a certificate
+/// such as `"64MiB"`, a limit is a text such as `"100/60s"`, `redis` is an address as in `REDIS_URL`, and `tls` is a switch or the path of a certificate
 /// authority. What is left out has its default. Limits are checked when the cache is made.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -62,6 +63,12 @@ pub struct Config {
     pub ttl_jitter: u8,
     /// Named policies, for `policy = "events"`.
     pub policies: BTreeMap<String, Policy>,
+    /// Quotas by the name of a limiter's policy: they win over what the policy says.
+    pub limits: BTreeMap<String, Quota>,
+    /// How many processes share the Redis.
+    pub replicas: usize,
+    /// How many clients a limiter remembers in this process.
+    pub max_clients: usize,
     /// Patterns that are switched off from the start.
     pub disabled: Vec<String>,
     /// Connections that stay open.
@@ -124,6 +131,15 @@ pub struct Policy {
     pub none_ttl: Option<Duration>,
 }
 
+/// How many units a client may use in any window of some length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// How many.
+    pub limit: u32,
+    /// The length of the window.
+    pub window: Duration,
+}
+
 impl Policy {
     /// Sets the fresh life.
     #[must_use]
@@ -176,6 +192,11 @@ impl Default for Config {
             // What is stored at once may well expire at once: whoever stores many values at a time sets it.
             ttl_jitter: 0,
             policies: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            // Nobody has said so, and one is what grants all of a limit.
+            replicas: 1,
+            // Some ten megabytes while most use little of their limits; the same number as the journal's.
+            max_clients: 100_000,
             disabled: Vec::new(),
             // Connections are shared and filled first: a few serve thousands of callers, and five survive the loss of
             // some.
@@ -251,6 +272,9 @@ setters! {
     default_ttl: Duration => default_ttl,
     ttl_jitter: u8 => ttl_jitter,
     policies: BTreeMap<String, Policy> => policies,
+    limits: BTreeMap<String, Quota> => limits,
+    replicas: usize => replicas,
+    max_clients: usize => max_clients,
     disabled: impl IntoIterator<Item = impl Into<String>> => disabled.into_iter().map(Into::into).collect(),
     pool_min: usize => pool_min,
     pool_max: usize => pool_max,
@@ -297,6 +321,13 @@ impl Config {
         self
     }
 
+    /// Sets the quota of a limiter's policy.
+    #[must_use]
+    pub fn limit(mut self, name: impl Into<String>, quota: Quota) -> Self {
+        self.limits.insert(name.into(), quota);
+        self
+    }
+
     /// Every option with the value in effect, secrets masked. [`Display`](fmt::Display) prints the same, one in a line.
     pub fn describe(&self) -> Vec<(String, String)> {
         let given = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
@@ -324,11 +355,38 @@ impl Config {
                 .map(|(field, life)| (format!("policies.{name}.{field}"), life))
         });
         let policies = lives.filter_map(|(name, life)| Some((name, text::show_duration(life?))));
+        let limits = self
+            .limits
+            .iter()
+            .map(|(name, quota)| (format!("limits.{name}"), text::show_quota(*quota)));
         connection
             .map(|(name, value)| (name.to_owned(), value))
             .into_iter()
             .chain(settings)
             .chain(policies)
+            .chain(limits)
+            .collect()
+    }
+
+    /// The quota of a limiter's policy. Variables cannot say `-`, `.` and capitals: a quota of `a_b` is that of the policy `A-b`, too.
+    pub(crate) fn quota_of(&self, policy: &str) -> Option<Quota> {
+        let quota = self.limits.get(policy);
+        quota
+            .or_else(|| self.limits.get(&plain_name(policy)))
+            .copied()
+    }
+
+    /// The quotas that none of the policies has.
+    pub(crate) fn unmatched_limits<'a>(
+        &self,
+        policies: impl Iterator<Item = &'a str>,
+    ) -> Vec<&str> {
+        let known: Vec<String> = policies
+            .flat_map(|name| [name.to_owned(), plain_name(name)])
+            .collect();
+        let names = self.limits.keys().map(String::as_str);
+        names
+            .filter(|name| !known.iter().any(|known| known == name))
             .collect()
     }
 
@@ -363,6 +421,11 @@ impl fmt::Display for Config {
         }
         Ok(())
     }
+}
+
+/// A policy's name as a variable can say it.
+fn plain_name(policy: &str) -> String {
+    policy.replace(['-', '.'], "_").to_ascii_lowercase()
 }
 
 /// The name that `wrong` was most likely meant to be.

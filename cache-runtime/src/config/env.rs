@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::options::{SETTINGS, life};
-use super::problem::{Problem, problems, report};
+use super::problem::{Problem, QUOTA, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
 use super::{Address, Config, Policy, Secret, Tls, Topology, nearest, text};
 use crate::error::Error;
@@ -49,6 +49,7 @@ const PASSWORD: &str = "REDIS_PASSWORD";
 const TLS: &str = "REDIS_TLS";
 const TLS_CA: &str = "REDIS_TLS_CA";
 const POLICY: &str = "CACHE_POLICY_";
+const LIMIT: &str = "CACHE_LIMIT_";
 
 /// How the variables of a policy end, and what they set. The longer before the shorter: both end in `_TTL`.
 const POLICY_TIMES: [(&str, PolicyTime); 3] = [
@@ -111,6 +112,7 @@ impl Config {
             }
         }
         policies(&mut config, &mut vars);
+        limits(&mut config, &mut vars);
         vars.report_unknown();
 
         let Variables {
@@ -136,10 +138,14 @@ fn variable_of(option: &str, environment: Environment) -> String {
         "password" => PASSWORD.to_owned(),
         "database" => environment.variable("DB"),
         "tls" => TLS.to_owned(),
-        option => match option.strip_prefix("policies.") {
-            Some(policy) => format!("{POLICY}{}", policy.replace('.', "_").to_ascii_uppercase()),
-            None => format!("CACHE_{}", option.to_ascii_uppercase()),
-        },
+        option => {
+            let roots = [("policies.", POLICY), ("limits.", LIMIT), ("", "CACHE_")];
+            let named = roots
+                .iter()
+                .find_map(|(root, variable)| Some((variable, option.strip_prefix(root)?)));
+            let (variable, name) = named.unwrap_or((&"CACHE_", option));
+            format!("{variable}{}", name.replace('.', "_").to_ascii_uppercase())
+        }
     }
 }
 
@@ -236,6 +242,7 @@ fn known() -> impl Iterator<Item = String> {
         .chain(parts)
         .chain(SETTINGS.iter().map(super::options::Setting::variable))
         .chain(policies)
+        .chain([format!("{LIMIT}<NAME>")])
 }
 
 fn connection(config: &mut Config, vars: &mut Variables, environment: Environment) {
@@ -369,9 +376,7 @@ fn policies(config: &mut Config, vars: &mut Variables) {
         else {
             continue;
         };
-        let is_plain =
-            |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-        if name.is_empty() || !name.bytes().all(is_plain) {
+        if !is_name(name) {
             continue;
         }
         if let Some(life) = vars.take_as(&variable, text::duration, &life()) {
@@ -382,6 +387,27 @@ fn policies(config: &mut Config, vars: &mut Variables) {
             *field(policy) = Some(life);
         }
     }
+}
+
+fn limits(config: &mut Config, vars: &mut Variables) {
+    let names: Vec<_> = vars
+        .values
+        .keys()
+        .filter(|name| name.strip_prefix(LIMIT).is_some_and(is_name))
+        .cloned()
+        .collect();
+    for variable in names {
+        if let Some(quota) = vars.take_as(&variable, text::quota, QUOTA) {
+            let name = variable[LIMIT.len()..].to_ascii_lowercase();
+            config.limits.insert(name, quota);
+        }
+    }
+}
+
+/// Whether a part of a variable can be the name of a policy.
+fn is_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    !text.is_empty() && text.bytes().all(is_plain)
 }
 
 #[cfg(test)]

@@ -88,6 +88,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         field: |config| Field::Percent(&mut config.ttl_jitter, 0..=MOST_JITTER),
     },
     Setting {
+        name: "replicas",
+        field: |config| Field::Count(&mut config.replicas, 1..=10_000),
+    },
+    Setting {
+        name: "max_clients",
+        field: |config| Field::Count(&mut config.max_clients, 1..=100_000_000),
+    },
+    Setting {
         name: "disabled",
         field: |config| Field::Patterns(&mut config.disabled),
     },

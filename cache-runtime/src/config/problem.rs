@@ -1,10 +1,15 @@
 //! What is wrong with a configuration: all of it at once, each by its name.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::options::{LIFE, SETTINGS, life};
 use super::{Address, Config, Tls, Topology, text};
 use crate::error::{Error, ErrorKind};
+
+/// What is allowed for a quota.
+pub(super) const QUOTA: &str =
+    "units in a time, such as `100/60s` or `5/s`: at least 1, in 1 ms to 31 days";
 
 /// One wrong option or variable.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,6 +70,14 @@ pub(super) fn problems(config: &Config, called: &dyn Fn(&str) -> String) -> Vec<
                 let name = called(&format!("policies.{name}.{field}"));
                 problems.push(Problem::wrong(name, &text::show_duration(value), life()));
             }
+        }
+    }
+    for (name, quota) in &config.limits {
+        let longest = Duration::from_secs(31 * 86_400);
+        let is_window = (Duration::from_millis(1)..=longest).contains(&quota.window);
+        if quota.limit == 0 || !is_window {
+            let name = called(&format!("limits.{name}"));
+            problems.push(Problem::wrong(name, &text::show_quota(*quota), QUOTA));
         }
     }
     contradictions(config, called, &mut problems);

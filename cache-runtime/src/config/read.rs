@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::options::SETTINGS;
-use super::problem::{Problem, report};
+use super::problem::{Problem, QUOTA, report};
 use super::redis::{RedisUrl, database_index};
 use super::{Config, Tls, nearest, text};
 
@@ -39,6 +39,17 @@ impl<'de> Visitor<'de> for ConfigVisitor {
         while let Some(name) = map.next_key::<String>()? {
             if name == "policies" {
                 config.policies = map.next_value()?;
+            } else if name == "limits" {
+                for (policy, written) in map.next_value::<BTreeMap<String, String>>()? {
+                    match text::quota(&written) {
+                        Some(quota) => drop(config.limits.insert(policy, quota)),
+                        None => problems.push(Problem::wrong(
+                            format!("limits.{policy}"),
+                            &written,
+                            QUOTA,
+                        )),
+                    }
+                }
             } else if options().any(|option| option == name) {
                 // Nothing written is the default.
                 if let Some(value) = map.next_value::<Option<Written>>()? {
@@ -70,7 +81,10 @@ fn options() -> impl Iterator<Item = &'static str> {
 }
 
 fn unknown(name: &str) -> Problem {
-    let nearest = nearest(name, options().chain(["policies"]).map(str::to_owned));
+    let nearest = nearest(
+        name,
+        options().chain(["policies", "limits"]).map(str::to_owned),
+    );
     Problem::new(
         text::shown(name),
         format!("is not an option; did you mean `{nearest}`?"),
@@ -219,6 +233,7 @@ mod tests {
             "disabled": ["event:*", "a,b"],
             "ttl_jitter": "10%", "max_refreshes": 8,
             "policies": { "events": { "ttl": "10m", "grace": "1h", "none_ttl": 5 } },
+            "limits": { "api": "100/1m" },
         }))
         .expect("valid");
 
@@ -232,6 +247,8 @@ mod tests {
             .grace(Duration::from_secs(3600))
             .none_ttl(Duration::from_secs(5));
         assert_eq!(config.policies.get("events"), Some(&policy));
+        assert_eq!(config.limits["api"].limit, 100);
+        assert_eq!(config.limits["api"].window, Duration::from_secs(60));
         assert_eq!((config.ttl_jitter, config.max_refreshes), (10, 8));
         let number: Config = from_value(json!({ "ttl_jitter": 10 })).expect("valid");
         assert_eq!(number.ttl_jitter, 10);

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::Quota;
+
 /// A duration text such as `1h 30m`, or a number of seconds.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
@@ -24,6 +26,25 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         return None;
     }
     humantime::parse_duration(text).ok()
+}
+
+/// Units in a time: `100/60s`, `5/s`.
+pub(super) fn quota(text: &str) -> Option<Quota> {
+    let (limit, window) = text.split_once('/')?;
+    let window = window.trim();
+    let window = if window.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        duration(&format!("1{window}"))
+    } else {
+        duration(window)
+    };
+    Some(Quota {
+        limit: limit.trim().parse().ok()?,
+        window: window?,
+    })
+}
+
+pub(super) fn show_quota(quota: Quota) -> String {
+    format!("{}/{}", quota.limit, show_duration(quota.window))
 }
 
 pub(super) fn show_duration(duration: Duration) -> String {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Quota;
 
 fn read(vars: &[(&str, &str)]) -> Config {
     Config::from_vars(vars.iter().copied()).unwrap_or_else(|error| panic!("{error}"))
@@ -135,6 +136,8 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_CLIENT_NAME", "tickets"),
         ("CACHE_DEFAULT_TTL", "2h"),
         ("CACHE_TTL_JITTER", "10%"),
+        ("CACHE_REPLICAS", "4"),
+        ("CACHE_MAX_CLIENTS", "500"),
         ("CACHE_DISABLED", "event:*,user:?"),
         ("CACHE_POOL_MIN", "2"),
         ("CACHE_POOL_MAX", "9"),
@@ -245,6 +248,56 @@ fn policies_are_named_by_their_variables() {
         config.policies.into_iter().collect::<Vec<_>>(),
         [("hot_events".to_owned(), policy)]
     );
+}
+
+#[test]
+fn limits_are_named_by_their_variables() {
+    let config = read(&[
+        ("CACHE_LIMIT_API", "100/60s"),
+        ("CACHE_LIMIT_HOT_EVENTS", "5/s"),
+        ("CACHE_LIMIT_MAIL", "3 / 10"),
+    ]);
+
+    let quota = |limit, seconds| Quota {
+        limit,
+        window: Duration::from_secs(seconds),
+    };
+    assert_eq!(config.quota_of("api"), Some(quota(100, 60)));
+    assert_eq!(config.quota_of("Hot-Events"), Some(quota(5, 1)));
+    assert_eq!(config.quota_of("mail"), Some(quota(3, 10)));
+    assert_eq!(config.quota_of("other"), None);
+    assert_eq!(
+        config.unmatched_limits(["api", "hot.events"].into_iter()),
+        ["mail"]
+    );
+    let described = config.describe();
+    assert!(described.contains(&("limits.api".to_owned(), "100/1m".to_owned())));
+}
+
+#[test]
+fn a_limit_that_cannot_be_is_told_with_what_is_allowed() {
+    for text in [
+        "100",
+        "100/",
+        "/60s",
+        "0/1s",
+        "1/0s",
+        "1/32days",
+        "-1/s",
+        "4294967296/s",
+        "1/soon",
+        "1/1s/1s",
+    ] {
+        let problem = problem(&[("CACHE_LIMIT_API", text)]);
+        let expected =
+            "allowed: units in a time, such as `100/60s` or `5/s`: at least 1, in 1 ms to 31 days";
+        assert!(
+            problem.contains("CACHE_LIMIT_API: found"),
+            "{text}: {problem}"
+        );
+        assert!(problem.contains(expected), "{text}: {problem}");
+    }
+    assert!(problem(&[("CACHE_LIMITS_API", "1/s")]).contains("did you mean `CACHE_LIMIT_<NAME>`"));
 }
 
 #[test]
