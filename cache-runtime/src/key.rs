@@ -87,6 +87,11 @@ impl Key {
         Self::named(key)
     }
 
+    /// A record of our own by its whole name.
+    pub(crate) fn of_record(name: String) -> Self {
+        Self::named(name)
+    }
+
     fn named(name: String) -> Self {
         Self {
             hash: xxh3_64(name.as_bytes()),
@@ -218,7 +223,7 @@ pub struct KeyWriter<'a> {
 }
 
 impl<'a> KeyWriter<'a> {
-    fn new(name: &'a mut String) -> Self {
+    pub(crate) fn new(name: &'a mut String) -> Self {
         Self {
             name,
             separator: None,

@@ -6,6 +6,7 @@
 
 mod event;
 mod histogram;
+mod limits;
 mod recent;
 mod stats;
 
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 pub(crate) use self::event::Event;
 use self::event::Kind;
 use self::histogram::{Distribution, Histogram};
+pub use self::limits::LimitStats;
+use self::limits::Limits;
+pub(crate) use self::limits::{LimitEvent, LimitMetrics};
 use self::recent::Recent;
 pub(crate) use self::stats::Surroundings;
 pub use self::stats::{
@@ -71,6 +75,7 @@ pub(crate) struct Metrics {
     id: u64,
     started: Instant,
     registry: RwLock<Registry>,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -92,7 +97,13 @@ impl Metrics {
                 own: 0,
                 overflow: None,
             }),
+            limits: Limits::default(),
         }
+    }
+
+    /// The numbers of a limiter's policy.
+    pub(crate) fn limit(&self, policy: &str) -> Arc<LimitMetrics> {
+        self.limits.of(policy)
     }
 
     /// The numbers of `site` in this cache. Takes no lock, unless the site is also used with a cache that came first.
@@ -152,6 +163,7 @@ impl Metrics {
             uptime_seconds,
             total: Counts::of(&total),
             sites,
+            limits: self.limits.stats(),
             fallback,
             journal_depth,
             pool,

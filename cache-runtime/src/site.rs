@@ -105,6 +105,15 @@ impl Site {
     }
 }
 
+/// What `#[rate_limit]` says about its function, known while compiling.
+#[derive(Debug)]
+pub struct LimitFacts {
+    pub(crate) name: &'static str,
+    pub(crate) policies: &'static [&'static str],
+    /// Whether it asks a limiter that is not the installed one.
+    pub(crate) has_own_limiter: bool,
+}
+
 /// The fingerprint of a type, traced once in the process.
 pub(crate) fn shape_of<T: DeserializeOwned>(version: u64) -> u64 {
     static KNOWN: LazyLock<RwLock<HashMap<(&'static str, u64), u64>>> =

@@ -26,7 +26,7 @@ use super::KeyWriter;
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be part of a cache key",
+    message = "`{Self}` cannot be part of a key",
     label = "not a key part",
     note = "key parts are integers, `bool`, `char`, strings, references to them and `Option`s of them; a float has no exact text: \
             round it to an integer first",

@@ -1,0 +1,344 @@
+-- Decides one call of one client under one or several policies: all of them charge it, or none does.
+--
+-- KEYS     the client's state under each policy, all in one slot
+-- ARGV     for each key its policy, packed as `<Bdddddd`: algorithm, limit, window and cost, and of the penalties the first block,
+--          the longest one and the time that forgives a strike; a first block of 0 means no penalties
+--          then, if not a plain call: `take` or `peek`, or `block` for as long as the cost says (0 ends a block)
+--          then, for tests: the time
+-- Answers  for each key, packed as `<Bdddd`: a verdict (0 fits, 1 over the limit, 2 blocked), what is used (units; of a Gcra for
+--          how many milliseconds it is filled, and how many parts of one), when to try again, and when more is to be had;
+--          if the verdict is 16 or more, that much is to be taken from it, and the strikes follow as `<Bddd`: how many, how
+--          long ago the last one was, for how long the client is still blocked, and how long that block is as a whole
+--
+-- Atomic, because two calls at the same moment must not both get the last unit, and because the limits of one client are charged
+-- together or not at all. A rejection writes nothing but a strike. The clock is the server's, so that those who ask need not
+-- agree on the time. Times are milliseconds; all numbers are whole and below 2^53. What cannot be read counts as absent.
+--
+-- State: `<Bd` algorithm and the time at which the key expires; if 16 were added to the algorithm, then strikes, time of the last one,
+-- end of the block and its length as `<Bddd`; then by algorithm
+--   1 log      `<d` a time, and for each unit of the window how much later it was used as `<I4`, oldest first; some that have left
+--              the window may stand before them
+--   2 buckets  `<dd` width and index of the first bucket, then the units in each bucket as `<I4`; the first holds some
+--   3 Gcra     `<ddd` the time at which it is empty, parts of a millisecond, and the limit that these are parts of
+--
+-- What it costs was measured: a call of TIME as much as GET and PTTL together, so the time is told by how long the key still has;
+-- a list in the answer twice as much as a packed string; APPEND half of SET, and a new expiry as much again as the SET, so that is
+-- set for two windows and left alone for one.
+local spread = unpack
+local unpack, pack = struct.unpack, struct.pack
+local floor, max, min, sub, rep = math.floor, math.max, math.min, string.sub, string.rep
+local PARTS, MOST_STRIKES, MARK = 60, 32, 16
+local how = ARGV[#KEYS + 1] or 'take'
+local given = tonumber(ARGV[#KEYS + 2])
+local now = given
+
+-- Each `look` finds in a state: whether the call fits, what is used (two numbers), when to try again, when more is to be had, and
+-- two numbers that the `add` of the same algorithm needs. `at` is where the algorithm's part of the state begins, if there is one.
+
+local function look_log(state, at, limit, window, cost)
+  local length = #state - at - 7
+  if length < 4 or length % 4 ~= 0 then
+    return true, 0, 0, 0, 0
+  end
+  local count, origin = length / 4, unpack('<d', state, at)
+  at = at + 4
+  local newest = origin + unpack('<I4', state, at + 4 * count)
+  if newest % 1 ~= 0 or newest > now + window then
+    return true, 0, 0, 0, 0
+  end
+  -- What was used no later than the edge has left the window, in which time does not go back. Times are waited for by the clock.
+  local from = now - window - origin
+  local edge = max(from, newest - window - origin)
+  local place = count - limit + cost
+  if cost == 1 and place >= 1 then
+    local stamp = unpack('<I4', state, at + 4 * place)
+    if stamp > edge then
+      return false, limit, 0, stamp - from, stamp - from
+    end
+  end
+  local first, last = 1, count + 1
+  if unpack('<I4', state, at + 4) <= edge then
+    while first < last do
+      local middle = floor((first + last) / 2)
+      if unpack('<I4', state, at + 4 * middle) > edge then
+        last = middle
+      else
+        first = middle + 1
+      end
+    end
+  end
+  local used = count - first + 1
+  if used == 0 then
+    return true, 0, 0, 0, 0
+  end
+  local more = unpack('<I4', state, at + 4 * max(first, count - limit + 1)) - from
+  if place < first then
+    return true, used, 0, 0, more, first, newest
+  end
+  return false, min(used, limit), 0, unpack('<I4', state, at + 4 * place) - from, more
+end
+
+local function add_log(key, state, at, lasts, used, limit, cost, first, newest)
+  local stamp = max(now, newest or 0)
+  local origin = stamp
+  if used > 0 then
+    origin = unpack('<d', state, at)
+  end
+  if lasts and used > 0 and stamp - origin < 2 ^ 32 and (first - 1) * 4 < limit + 16 then
+    redis.call('APPEND', key, rep(pack('<I4', stamp - origin), cost))
+    return
+  end
+  local kept = ''
+  if used > 0 then
+    kept = sub(state, at + 4 + 4 * first)
+    if stamp - origin >= 2 ^ 32 then
+      local moved, by = {}, unpack('<I4', kept)
+      for i = 1, used do
+        moved[i] = pack('<I4', unpack('<I4', kept, 4 * i - 3) - by)
+      end
+      kept, origin = table.concat(moved), origin + by
+    end
+  end
+  return pack('<d', origin) .. kept .. rep(pack('<I4', stamp - origin), cost)
+end
+
+local function look_buckets(state, at, limit, window, cost)
+  local width = math.ceil(window / PARTS)
+  local count = (#state - at - 15) / 4
+  if count < 1 or count % 1 ~= 0 then
+    return true, 0, 0, 0, 0
+  end
+  local known, index = unpack('<dd', state, at)
+  local current = floor(now / width)
+  if known ~= width or index % 1 ~= 0 or index + count - 1 > current + PARTS then
+    return true, 0, 0, 0, 0
+  end
+  at = at + 12
+  local first, sum = 1, 0
+  for i = 1, count do
+    local units = unpack('<I4', state, at + 4 * i)
+    if index + i - 1 + PARTS < current or (sum == 0 and units == 0) then
+      first = i + 1
+    else
+      sum = sum + units
+    end
+  end
+  if sum == 0 then
+    return true, 0, 0, 0, 0
+  end
+  -- When so many are free.
+  local function leaves(free)
+    local kept = sum
+    for i = first, count do
+      kept = kept - unpack('<I4', state, at + 4 * i)
+      if kept + free <= limit then
+        return (index + i + PARTS) * width - now
+      end
+    end
+    return 0
+  end
+  local more = leaves(max(1, limit + 1 - sum))
+  if sum + cost <= limit then
+    return true, sum, 0, 0, more, first, index
+  end
+  return false, min(sum, limit), 0, leaves(cost), more
+end
+
+local function add_buckets(state, at, used, window, cost, first, index)
+  local width = math.ceil(window / PARTS)
+  local current = floor(now / width)
+  if used == 0 then
+    return pack('<dd', width, current) .. pack('<I4', cost)
+  end
+  local last = unpack('<I4', state, #state - 3)
+  local missing = current - index - (#state - at - 15) / 4 + 1
+  local kept = sub(state, at + 12 + 4 * first)
+  if missing <= 0 then
+    kept = sub(kept, 1, -5) .. pack('<I4', last + cost)
+  else
+    kept = kept .. rep(pack('<I4', 0), missing - 1) .. pack('<I4', cost)
+  end
+  return pack('<dd', width, index + first - 1) .. kept
+end
+
+-- The time at which it is empty after so many more units, and the parts of a millisecond that belong to it.
+local function filled(empty, parts, limit, window, cost)
+  parts = parts + cost * window
+  local rest = parts % limit
+  return empty + (parts - rest) / limit, rest
+end
+
+local function look_gcra(state, at, limit, window, cost)
+  local empty, parts = now, 0
+  if #state == at + 23 then
+    local found, rest, of = unpack('<ddd', state, at)
+    if found % 1 == 0 and found >= now and found <= now + 2 * window then
+      empty, parts = found, rest
+      if of ~= limit then
+        empty, parts = found + (rest > 0 and 1 or 0), 0
+      end
+    end
+  end
+  local full = now + window
+  local remaining = max(0, floor(((full - empty) * limit - parts) / window))
+  local more = 0
+  if remaining < limit then
+    local later, rest = filled(empty, parts, limit, window, remaining + 1)
+    more = later + (rest > 0 and 1 or 0) - full
+  end
+  local after, rest = filled(empty, parts, limit, window, cost)
+  if after < full or (after == full and rest == 0) then
+    return true, empty - now, parts, 0, more, after, rest
+  end
+  return false, empty - now, parts, after + (rest > 0 and 1 or 0) - full, more
+end
+
+-- A state as far as it can be read, and what the policy says of the call. Everything that `settle` needs.
+local function look(key, rule)
+  local algorithm, limit, window, cost = unpack('<Bddd', rule)
+  if how == 'block' then
+    cost = 0
+  end
+  local state = redis.pcall('GET', key)
+  local at, ends, strikes, struck, till, block, dirty = 10, 0, 0, 0, 0, 0, true
+  if type(state) == 'string' and #state >= 9 then
+    local kind
+    kind, ends = unpack('<Bd', state)
+    if kind >= MARK and #state >= 34 then
+      kind, at = kind - MARK, 35
+      strikes, struck, till, block = unpack('<Bddd', state, 10)
+    end
+    dirty = kind ~= algorithm
+    if dirty then
+      at = #state + 1
+    end
+    if kind < 1 or kind > 3 or ends % 1 ~= 0 or ends < 0 or ends > 2 ^ 53 then
+      state = ''
+    elseif not now then
+      local left = redis.call('PTTL', key)
+      if left >= 0 then
+        now = ends - left
+      end
+    end
+  else
+    state = ''
+  end
+  if state == '' then
+    at, ends, strikes, struck, till, block, dirty = 1, 0, 0, 0, 0, 0, true
+  end
+  if not now then
+    local time = redis.call('TIME')
+    now = time[1] * 1000 + floor(time[2] / 1000)
+  end
+  -- What reaches further into the future than it can was set by a clock that has gone back since.
+  if till ~= 0 and not (till > now and till - now <= block + window) then
+    till, block, dirty = 0, 0, true
+  end
+  if strikes > 0 then
+    local _, _, forgive = unpack('<ddd', rule, 26)
+    if not (struck + forgive * strikes > now and struck <= now + window) then
+      strikes, struck, dirty = 0, 0, true
+    end
+  end
+  local verdict, fits, used, parts, retry, more, a, b
+  if till > 0 then
+    verdict, used, parts, retry, more = 2, 0, 0, till - now, till - now
+  else
+    if algorithm == 1 then
+      fits, used, parts, retry, more, a, b = look_log(state, at, limit, window, cost)
+    elseif algorithm == 2 then
+      fits, used, parts, retry, more, a, b = look_buckets(state, at, limit, window, cost)
+    else
+      fits, used, parts, retry, more, a, b = look_gcra(state, at, limit, window, cost)
+    end
+    verdict = fits and 0 or 1
+  end
+  return key, rule, verdict, used, parts, retry, more, state, at, ends, strikes, struck, till, block, dirty, a, b
+end
+local FOUND = 17
+
+local function write(key, rule, body, ends, strikes, struck, till, block)
+  local algorithm, _, window = unpack('<Bddd', rule)
+  local forgive = strikes > 0 and select(3, unpack('<ddd', rule, 26)) or 0
+  ends = max(ends, now + window, till, struck + forgive * strikes)
+  local head = pack('<Bd', algorithm, ends)
+  if strikes > 0 or till > 0 then
+    head = pack('<BdBddd', algorithm + MARK, ends, strikes, struck, till, block)
+  end
+  -- A given time is nothing to expire by.
+  redis.call('SET', key, head .. body, given and 'PX' or 'PXAT', given and 3600000 or ends)
+end
+
+-- Charges a call that all policies allow, counts a strike of one that this policy rejects, and puts the answer together.
+local function settle(all, key, rule, verdict, used, parts, retry, more, state, at, ends, strikes, struck, till, block, dirty, a, b)
+  local algorithm, limit, window, cost = unpack('<Bddd', rule)
+  if how == 'block' then
+    till = cost > 0 and now + cost or 0
+    block = cost
+    if state ~= '' or cost > 0 then
+      write(key, rule, sub(state, at), ends, strikes, struck, till, block)
+    end
+  elseif how == 'take' and all and cost > 0 then
+    local body
+    -- The key outlives the window of this call; nothing about it changes but what is used.
+    local span = algorithm == 2 and (PARTS + 1) * math.ceil(window / PARTS) or window
+    local from = algorithm == 1 and max(now, b or 0) or now
+    local lasts = not dirty and ends >= from + span
+    if algorithm == 1 then
+      body = add_log(key, state, at, lasts, used, limit, cost, a, b)
+      more = used > 0 and more or window
+      used = used + cost
+    elseif algorithm == 2 then
+      body = add_buckets(state, at, used, window, cost, a, b)
+    else
+      body = pack('<ddd', a, b, limit)
+    end
+    if body and lasts then
+      redis.call('SET', key, sub(state, 1, at - 1) .. body, 'KEEPTTL')
+    elseif body then
+      write(key, rule, body, from + 2 * span, strikes, struck, till, block)
+    end
+    if algorithm == 2 then
+      local _, sum, _, _, next = look_buckets('x' .. body, 2, limit, window, 0)
+      used, more = sum, next
+    elseif algorithm == 3 then
+      used, parts = a - now, b
+      local remaining = floor(((window - used) * limit - parts) / window)
+      local later, rest = filled(a, b, limit, window, remaining + 1)
+      more = later + (rest > 0 and 1 or 0) - now - window
+    end
+  elseif how == 'take' and verdict == 1 then
+    local first, longest, forgive = unpack('<ddd', rule, 26)
+    if first > 0 and not (strikes > 0 and now < struck + window) then
+      strikes = min(max(strikes - floor(max(now - struck, 0) / forgive), 0) + 1, MOST_STRIKES)
+      struck = now
+      if strikes >= 2 then
+        block = min(first * 2 ^ (strikes - 2), longest)
+        till = now + block
+      end
+      write(key, rule, sub(state, at), ends, strikes, struck, till, block)
+      retry = max(retry, till - now)
+    end
+  end
+  if strikes > 0 or till > 0 then
+    return pack('<BddddBddd', verdict + MARK, used, parts, retry, more, strikes, strikes > 0 and max(now - struck, 0) or 0, max(till - now, 0), block)
+  end
+  return pack('<Bdddd', verdict, used, parts, retry, more)
+end
+
+if #KEYS == 1 then
+  local function decide(...)
+    return settle(select(3, ...) == 0, ...)
+  end
+  return decide(look(KEYS[1], ARGV[1]))
+end
+local found, all = {}, true
+for i = 1, #KEYS do
+  found[i] = { look(KEYS[i], ARGV[i]) }
+  all = all and found[i][3] == 0
+end
+local answers = {}
+for i = 1, #KEYS do
+  answers[i] = settle(all, spread(found[i], 1, FOUND))
+end
+return table.concat(answers)

@@ -1,0 +1,95 @@
+//! The generic cell rate algorithm (ITU-T I.371, annex A): a bucket that drains evenly. Its only memory is the time at which it
+//! is empty, the theoretical arrival time.
+
+use super::rule::{Rule, Used};
+use super::state::Look;
+
+/// When the bucket is empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gcra {
+    empty: Moment,
+}
+
+/// A millisecond, and how many parts of the next one have passed. A millisecond has as many parts as the limit says, so that
+/// each unit takes a whole number of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment {
+    millis: u64,
+    parts: u64,
+}
+
+impl Moment {
+    /// Rounded up.
+    fn whole(self) -> u64 {
+        self.millis + u64::from(self.parts > 0)
+    }
+}
+
+impl Gcra {
+    pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> Look {
+        let empty = self.begin(rule, now);
+        let after = after(empty, rule, cost);
+        let full = Moment {
+            millis: now + rule.window,
+            parts: 0,
+        };
+        let fits = after <= full;
+        let used = Used::Drained {
+            millis: empty.millis - now,
+            parts: empty.parts,
+        };
+        let remaining = rule.remaining(used);
+        Look {
+            fits,
+            used,
+            retry: if fits { 0 } else { after.whole() - full.millis },
+            more: match rule.limit - remaining {
+                0 => 0,
+                // When one more fits than does now.
+                _ => self::after(empty, rule, remaining + 1).whole() - full.millis,
+            },
+        }
+    }
+
+    pub(super) fn add(&mut self, rule: &Rule, cost: u32, now: u64) {
+        self.empty = after(self.begin(rule, now), rule, cost);
+    }
+
+    /// Takes over how full it is.
+    pub(super) fn adjust(&mut self, (millis, parts): (u64, u64), now: u64, may_shrink: bool) {
+        let empty = Moment {
+            millis: now + millis,
+            parts,
+        };
+        if may_shrink || empty > self.empty {
+            self.empty = empty;
+        }
+    }
+
+    pub(super) fn is_empty(&self, now: u64) -> bool {
+        self.empty.whole() <= now
+    }
+
+    /// When it is empty, but not before now: what has drained is gone. A time in the far future is none, as in a log.
+    fn begin(&self, rule: &Rule, now: u64) -> Moment {
+        let begin = Moment {
+            millis: now,
+            parts: 0,
+        };
+        if self.empty.millis > now + 2 * rule.window {
+            begin
+        } else {
+            self.empty.max(begin)
+        }
+    }
+}
+
+fn after(empty: Moment, rule: &Rule, cost: u32) -> Moment {
+    let limit = u64::from(rule.limit);
+    // Below 2^53, which is checked when the policy is.
+    let parts = empty.parts + u64::from(cost) * rule.window;
+    Moment {
+        millis: empty.millis + parts / limit,
+        parts: parts % limit,
+    }
+}

@@ -1,0 +1,195 @@
+//! Whose calls are counted: an address, a user, or any other name, made safe to stand in a key.
+
+use std::fmt::{self, Write as _};
+use std::net::{IpAddr, Ipv6Addr};
+
+use sha2::{Digest, Sha256};
+
+/// A longer name is hashed: nobody shall be able to fill memory with names.
+const LONGEST: usize = 64;
+
+/// How much of an IPv6 address tells clients apart: a subscriber has at least 64 bits of addresses to choose from.
+const IPV6_PREFIX: u8 = 64;
+
+/// A client, as a limiter knows it.
+///
+/// Kinds keep apart what only looks alike: the user `1.2.3.4` is not the address 1.2.3.4. Characters that mean something in a key
+/// are escaped, and a name of more than 64 bytes is replaced by a 128-bit hash.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    name: Box<str>,
+}
+
+impl Identity {
+    /// A client by its address. An IPv4 address that is written as an IPv6 one is the IPv4 address; of other IPv6 addresses
+    /// the first 64 bits count.
+    pub fn ip(address: IpAddr) -> Self {
+        Self::ip_within(address, IPV6_PREFIX)
+    }
+
+    /// The same with another part of IPv6 addresses: 56 bits if a subscriber commonly has so many, 48 for a site; what is
+    /// more than 128 is 128.
+    pub fn ip_within(address: IpAddr, ipv6_prefix: u8) -> Self {
+        let name = match address.to_canonical() {
+            IpAddr::V4(address) => format!("ip4:{address}"),
+            IpAddr::V6(address) => {
+                let prefix = ipv6_prefix.min(128);
+                let mask = u128::MAX.checked_shl(u32::from(128 - prefix)).unwrap_or(0);
+                let network = Ipv6Addr::from_bits(address.to_bits() & mask);
+                format!("ip6:{network}/{prefix}")
+            }
+        };
+        Self { name: name.into() }
+    }
+
+    /// A user. Take it from a verified session, never from what a client merely says.
+    pub fn user(id: impl fmt::Display) -> Self {
+        Self::of_kind("user", &id)
+    }
+
+    /// Anything else that has a name: an API key, a tenant, an account. This is what `#[rate_limit(key = "…")]` counts by.
+    pub fn key(name: impl fmt::Display) -> Self {
+        Self::of_kind("key", &name)
+    }
+
+    /// Everybody together.
+    pub fn global() -> Self {
+        Self::of_kind("global", &"")
+    }
+
+    /// Those of whom nothing is known, together.
+    pub fn unknown() -> Self {
+        Self::of_kind("unknown", &"")
+    }
+
+    /// As it stands in keys: `ip4:203.0.113.7`, `user:42`.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    fn of_kind(kind: &str, name: &dyn fmt::Display) -> Self {
+        let mut written = format!("{kind}:");
+        let start = written.len();
+        let mut encoded = Encoded {
+            name: &mut written,
+            start,
+            hash: Sha256::new(),
+            is_long: false,
+        };
+        let outcome = write!(encoded, "{name}");
+        let Encoded { hash, is_long, .. } = encoded;
+        if is_long || outcome.is_err() {
+            written.truncate(start);
+            // No encoded text begins with two of them.
+            written.push_str("%%");
+            for byte in &hash.finalize()[..16] {
+                let _ = write!(written, "{byte:02x}");
+            }
+        }
+        Self {
+            name: written.into(),
+        }
+    }
+}
+
+/// Shows the whole name, as a log line should that is to be of use; it is an address or a user, so mind where it goes.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.name, f)
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// Percent-encodes what is written into it, until that is so long that only its hash counts.
+struct Encoded<'a> {
+    name: &'a mut String,
+    start: usize,
+    hash: Sha256,
+    is_long: bool,
+}
+
+impl fmt::Write for Encoded<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.hash.update(text);
+        for byte in text.bytes() {
+            if self.is_long {
+                break;
+            }
+            if byte.is_ascii_alphanumeric() || b"._@-".contains(&byte) {
+                self.name.push(byte.into());
+            } else {
+                write!(self.name, "%{byte:02X}")?;
+            }
+            self.is_long = self.name.len() - self.start > LONGEST;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> String {
+        Identity::ip(text.parse().unwrap()).to_string()
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_same_however_it_is_written() {
+        assert_eq!(ip("1.2.3.4"), "ip4:1.2.3.4");
+        assert_eq!(ip("::ffff:1.2.3.4"), "ip4:1.2.3.4");
+        assert_eq!(ip("::ffff:102:304"), "ip4:1.2.3.4");
+        assert_eq!(ip("2001:db8::1.2.3.4"), "ip6:2001:db8::/64");
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_network() {
+        assert_eq!(ip("2001:db8:1:2:3:4:5:6"), ip("2001:db8:1:2:ffff::"));
+        assert_ne!(ip("2001:db8:1:2::1"), ip("2001:db8:1:3::1"));
+        let within =
+            |prefix| Identity::ip_within("2001:db8:1:2::1".parse().unwrap(), prefix).to_string();
+        assert_eq!(within(48), "ip6:2001:db8:1::/48");
+        assert_eq!(within(0), "ip6:::/0");
+        assert_eq!(within(200), "ip6:2001:db8:1:2::1/128");
+    }
+
+    #[test]
+    fn kinds_keep_apart_what_looks_alike() {
+        assert_ne!(Identity::user("1.2.3.4").to_string(), ip("1.2.3.4"));
+        assert_ne!(Identity::user("a"), Identity::key("a"));
+        assert_ne!(Identity::user(""), Identity::global());
+    }
+
+    #[test]
+    fn no_name_brings_a_character_that_means_something_in_a_key() {
+        for name in [
+            "{a}b", "a}{", "*", "a:b", "a\nb", "a\0b", "é", "%7B", "", " ",
+        ] {
+            let identity = Identity::user(name);
+            let encoded = identity.as_str().strip_prefix("user:").unwrap();
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-%".contains(&byte);
+            assert!(encoded.bytes().all(is_plain), "{identity}");
+        }
+        assert_ne!(Identity::user("%7B"), Identity::user("{"));
+    }
+
+    #[test]
+    fn a_long_name_becomes_a_short_one_of_its_own() {
+        let long = |tail: &str| Identity::user(format!("{}{tail}", "x".repeat(1 << 20)));
+
+        assert!(long("").as_str().len() < 48);
+        assert_ne!(long("a"), long("b"));
+        let hash = long("a").as_str().trim_start_matches("user:").to_owned();
+        assert_ne!(
+            Identity::user(&hash),
+            long("a"),
+            "the hash itself is another name"
+        );
+        assert_eq!(Identity::user("x".repeat(64)).as_str().len(), 69);
+    }
+}

@@ -1,0 +1,84 @@
+//! The sliding log: when each unit of the window was used. Exact, and honest to the millisecond.
+
+use std::collections::VecDeque;
+
+use super::rule::{Rule, Used};
+use super::state::Look;
+
+/// The stamps of units, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Log {
+    stamps: VecDeque<u64>,
+}
+
+impl Log {
+    pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> Look {
+        let first = self.first(rule, now);
+        let used = self.stamps.len() - first;
+        // The unit at this place in order of age must be gone before so many are free.
+        let leaves = |free: usize| {
+            let place = (first + used + free).checked_sub(rule.limit as usize + 1)?;
+            let stamp = self.stamps.get(place.max(first))?;
+            Some(stamp + rule.window - now)
+        };
+        let fits = used + cost as usize <= rule.limit as usize;
+        Look {
+            fits,
+            used: Used::Units(u32::try_from(used).unwrap_or(u32::MAX).min(rule.limit)),
+            retry: if fits {
+                0
+            } else {
+                leaves(cost as usize).unwrap_or(0)
+            },
+            more: match used {
+                0 => 0,
+                _ => leaves(1.max((rule.limit as usize + 1).saturating_sub(used))).unwrap_or(0),
+            },
+        }
+    }
+
+    pub(super) fn add(&mut self, rule: &Rule, cost: u32, now: u64) {
+        self.trim(rule, now);
+        // Sorted even if the clock stepped back a little.
+        let stamp = self.stamps.back().map_or(now, |newest| now.max(*newest));
+        self.stamps.extend((0..cost).map(|_| stamp));
+        let excess = self.stamps.len().saturating_sub(rule.limit as usize);
+        self.stamps.drain(..excess);
+    }
+
+    /// Makes it so many units: what nobody here used was used now, and what is too much was the oldest.
+    pub(super) fn adjust(&mut self, rule: &Rule, used: u32, now: u64, may_shrink: bool) {
+        self.trim(rule, now);
+        let (known, used) = (self.stamps.len(), used as usize);
+        if used > known {
+            self.add(rule, u32::try_from(used - known).unwrap_or(u32::MAX), now);
+        } else if may_shrink {
+            self.stamps.drain(..known - used);
+        }
+    }
+
+    pub(super) fn is_empty(&self, rule: &Rule, now: u64) -> bool {
+        self.first(rule, now) == self.stamps.len()
+    }
+
+    fn trim(&mut self, rule: &Rule, now: u64) {
+        let first = self.first(rule, now);
+        self.stamps.drain(..first);
+        if self.stamps.is_empty() && self.stamps.capacity() > 32 {
+            self.stamps = VecDeque::new();
+        }
+    }
+
+    /// Where those begin that are still in the window, in which time does not go back. Stamps from the far future are none: the
+    /// clock went back by more than a window, and one window of generosity is better than a client who waits for ever.
+    fn first(&self, rule: &Rule, now: u64) -> usize {
+        match self.stamps.back() {
+            Some(newest) if *newest <= now + rule.window => {
+                let now = now.max(*newest);
+                self.stamps
+                    .partition_point(|stamp| stamp + rule.window <= now)
+            }
+            _ => self.stamps.len(),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What this process knows of clients, of a bounded number of them. When all room is taken by clients that still count, those who
+//! come then share one allowance: to refuse them would let an attacker lock everybody out, and to forget others would let him
+//! clear his own record.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, PoisonError};
+
+use super::policy::Checked;
+use super::rule::{Answer, Rule};
+use super::state::State;
+
+/// So that threads rarely meet.
+const SHARDS: usize = 16;
+
+/// As many clients are meant by a shared allowance.
+const OVERFLOW: u32 = 10;
+
+/// How often a full shard is looked through for clients that no longer count, in milliseconds: that takes a while.
+const SWEEP: u64 = 1_000;
+
+/// Clients by their names.
+#[derive(Debug)]
+pub(super) struct Table {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    /// Clients in each shard.
+    room: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    clients: HashMap<Box<str>, Client>,
+    overflow: Client,
+    swept: u64,
+}
+
+/// What is known of one client.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    /// By policy, for those that were asked about it, in their order.
+    slots: Vec<Slot>,
+    /// Whether it stands for many.
+    pub(super) is_shared: bool,
+}
+
+/// What is known of one client under one policy.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) policy: usize,
+    pub(super) state: State,
+    /// What this process granted by itself, where it may grant less than the limit.
+    pub(super) own: State,
+    /// Units of calls that Redis is being asked about.
+    pub(super) pending: u32,
+    /// How many answers of Redis were taken over: whether two calls overlapped shows in it.
+    pub(super) answers: u32,
+    pub(super) denied: Option<Denied>,
+    pub(super) attempts: Attempts,
+}
+
+/// What Redis rejected, and for how long that is known to stay so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Denied {
+    pub(super) at: u64,
+    pub(super) until: u64,
+    pub(super) cost: u32,
+    pub(super) answer: Answer,
+}
+
+/// How often a client tried, allowed or not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Attempts {
+    since: u64,
+    units: u64,
+}
+
+impl Attempts {
+    /// Counts an attempt; answers whether it is the one that goes beyond `most` in this window.
+    pub(super) fn count(&mut self, cost: u32, most: u64, window: u64, now: u64) -> bool {
+        if now.saturating_sub(self.since) >= window {
+            *self = Self {
+                since: now,
+                units: 0,
+            };
+        }
+        let before = self.units;
+        self.units += u64::from(cost);
+        before <= most && self.units > most
+    }
+}
+
+impl Table {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            room: capacity.div_ceil(SHARDS),
+        }
+    }
+
+    /// Does something with what is known of a client.
+    pub(super) fn with<T>(
+        &self,
+        name: &str,
+        policies: &[Checked],
+        now: u64,
+        work: impl FnOnce(&mut Client) -> T,
+    ) -> T {
+        let shard = (self.hasher.hash_one(name) as usize) % SHARDS;
+        let mut shard = self.shards[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Shard {
+            clients,
+            overflow,
+            swept,
+        } = &mut *shard;
+        if let Some(client) = clients.get_mut(name) {
+            return work(client);
+        }
+        if clients.len() >= self.room && now.saturating_sub(*swept) >= SWEEP {
+            *swept = now;
+            clients.retain(|_, client| !client.is_idle(policies, now));
+        }
+        if clients.len() >= self.room {
+            overflow.is_shared = true;
+            return work(overflow);
+        }
+        work(clients.entry(name.into()).or_default())
+    }
+
+    /// How many clients are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        let lock = |shard: &Mutex<Shard>| {
+            shard
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clients
+                .len()
+        };
+        self.shards.iter().map(lock).sum()
+    }
+}
+
+impl Client {
+    /// What is known under each of these policies, which are in order.
+    pub(super) fn slots(&mut self, wanted: &[usize], policies: &[Checked]) -> Vec<&mut Slot> {
+        for policy in wanted {
+            if let Err(place) = self.slots.binary_search_by_key(policy, |slot| slot.policy) {
+                let algorithm = policies[*policy].rule.algorithm;
+                let slot = Slot {
+                    policy: *policy,
+                    state: State::new(algorithm),
+                    own: State::new(algorithm),
+                    pending: 0,
+                    answers: 0,
+                    denied: None,
+                    attempts: Attempts::default(),
+                };
+                self.slots.insert(place, slot);
+            }
+        }
+        self.slots
+            .iter_mut()
+            .filter(|slot| wanted.contains(&slot.policy))
+            .collect()
+    }
+
+    /// Forgets what is known under one policy, but for the calls that are on their way.
+    pub(super) fn forget(&mut self, policy: usize, policies: &[Checked]) {
+        for slot in self.slots(&[policy], policies) {
+            let algorithm = policies[policy].rule.algorithm;
+            slot.state = State::new(algorithm);
+            slot.own = State::new(algorithm);
+            slot.denied = None;
+        }
+    }
+
+    fn is_idle(&self, policies: &[Checked], now: u64) -> bool {
+        self.slots.iter().all(|slot| {
+            let rule = &policies[slot.policy].rule;
+            let is_denied = slot.denied.is_some_and(|denied| denied.until > now);
+            slot.pending == 0 && !is_denied && slot.state.is_idle(rule, now)
+        })
+    }
+}
+
+/// The rule for somebody who stands for many.
+pub(super) fn shared(rule: Rule) -> Rule {
+    Rule {
+        limit: rule.limit.saturating_mul(OVERFLOW),
+        ..rule
+    }
+}

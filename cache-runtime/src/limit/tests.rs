@@ -1,0 +1,123 @@
+//! The limiter through its public names.
+
+mod decisions;
+mod outages;
+mod queries;
+mod records;
+
+use std::time::Duration;
+
+use super::{Decision, Identity, Policy, RateLimiter};
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::metrics::{LimitStats, Mode};
+use crate::store::support::{config, until};
+use crate::testing::RedisServer;
+
+/// A limiter on a Redis, at times that the test chooses.
+struct Bench {
+    server: RedisServer,
+    cache: Cache,
+    limiter: RateLimiter,
+    clock: Clock,
+}
+
+impl Bench {
+    async fn new(policies: impl IntoIterator<Item = Policy>) -> Self {
+        let server = RedisServer::start().unwrap();
+        let clock = Clock::stopped();
+        let (cache, limiter) = another(&server, &clock, policies).await;
+        Self {
+            server,
+            cache,
+            limiter,
+            clock,
+        }
+    }
+
+    async fn kill(&mut self) {
+        self.server.kill();
+        let cache = self.cache.clone();
+        // Somebody finds out.
+        until("the outage is noticed", move || {
+            cache.losses() > 0 || cache.stats().mode == Mode::Fallback
+        })
+        .await;
+    }
+
+    async fn connected(&self) {
+        until("Redis is found again", || {
+            self.cache.stats().mode == Mode::Redis
+        })
+        .await;
+    }
+
+    fn stats(&self, policy: &str) -> LimitStats {
+        let limits = self.cache.stats().limits;
+        limits
+            .into_iter()
+            .find(|limit| limit.policy == policy)
+            .unwrap()
+    }
+
+    /// What the server has done in its life but what concerns connections.
+    fn commands(&self) -> u64 {
+        let info: String = crate::store::support::ask(&self.server, &["INFO", "commandstats"]);
+        let calls = |line: &str| {
+            let is_ours = line.starts_with("cmdstat_eval");
+            let calls = line
+                .split("calls=")
+                .nth(1)?
+                .split(',')
+                .next()?
+                .parse::<u64>()
+                .ok()?;
+            is_ours.then_some(calls)
+        };
+        info.lines().filter_map(calls).sum()
+    }
+}
+
+/// Another process on the same server.
+async fn another(
+    server: &RedisServer,
+    clock: &Clock,
+    policies: impl IntoIterator<Item = Policy>,
+) -> (Cache, RateLimiter) {
+    let config = config(server).clock(clock.clone());
+    let cache = Cache::connect(config).await.unwrap();
+    let limiter = RateLimiter::new(&cache, policies).unwrap();
+    (cache, limiter)
+}
+
+fn in_memory(policies: impl IntoIterator<Item = Policy>) -> (RateLimiter, Clock) {
+    let clock = Clock::stopped();
+    let config = crate::config::Config::default().clock(clock.clone());
+    let cache = Cache::local(config);
+    (RateLimiter::new(&cache, policies).unwrap(), clock)
+}
+
+fn policy(limit: u32) -> Policy {
+    Policy::new("test").limit(limit).per("1s")
+}
+
+fn client() -> Identity {
+    Identity::user(1)
+}
+
+async fn check(limiter: &RateLimiter) -> Decision {
+    limiter.check("test", &client()).await.unwrap()
+}
+
+/// How many of so many calls go on.
+async fn admitted(limiter: &RateLimiter, calls: usize) -> usize {
+    let mut admitted = 0;
+    for _ in 0..calls {
+        admitted += usize::from(check(limiter).await.is_allowed());
+    }
+    admitted
+}
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}

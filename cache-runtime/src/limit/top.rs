@@ -1,0 +1,134 @@
+//! Which clients are rejected most often: counted in the process, with bounded memory, and brought together in Redis now and then.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use super::Identity;
+use crate::store::script::Script;
+
+/// Clients in a sketch.
+const WIDTH: usize = 1_024;
+
+/// Clients that are kept of each hour.
+pub(super) const KEPT: usize = 256;
+
+/// Hours that are looked back on.
+pub(super) const HOURS: u64 = 24;
+
+pub(super) static ADD: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("top_add.lua")));
+pub(super) static READ: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("top_read.lua")));
+
+/// A sketch for each policy.
+#[derive(Debug)]
+pub(super) struct Top(Vec<Mutex<Sketch>>);
+
+/// Counts by the Space-Saving algorithm (Metwally, Agrawal and El Abbadi, 2005): when it is full, who comes new takes the place and
+/// the count of whoever has the least. No count is too low, and who has more than a 1,024th of all is in it.
+#[derive(Debug, Default)]
+pub(super) struct Sketch(HashMap<Box<str>, u64>);
+
+impl Top {
+    pub(super) fn new(policies: usize) -> Self {
+        Self((0..policies).map(|_| Mutex::default()).collect())
+    }
+
+    pub(super) fn count(&self, policy: usize, client: &Identity) {
+        self.sketch(policy).add(client.as_str(), 1);
+    }
+
+    /// All that was counted, which begins anew.
+    pub(super) fn take(&self, policy: usize) -> Vec<(Box<str>, u64)> {
+        std::mem::take(&mut self.sketch(policy).0)
+            .into_iter()
+            .collect()
+    }
+
+    /// What could not be brought away.
+    pub(super) fn put_back(&self, policy: usize, counts: Vec<(Box<str>, u64)>) {
+        let mut sketch = self.sketch(policy);
+        for (client, count) in counts {
+            sketch.add(&client, count);
+        }
+    }
+
+    /// Those with the highest counts, highest first.
+    pub(super) fn most(&self, policy: usize, count: usize) -> Vec<(String, u64)> {
+        let counts: Vec<_> = self
+            .sketch(policy)
+            .0
+            .iter()
+            .map(|(client, count)| (client.to_string(), *count))
+            .collect();
+        highest(counts, count)
+    }
+
+    fn sketch(&self, policy: usize) -> std::sync::MutexGuard<'_, Sketch> {
+        self.0[policy]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sketch {
+    fn add(&mut self, client: &str, count: u64) {
+        if let Some(known) = self.0.get_mut(client) {
+            *known += count;
+            return;
+        }
+        let mut inherited = 0;
+        if self.0.len() >= WIDTH {
+            let least = self.0.iter().min_by_key(|(_, count)| **count);
+            if let Some((client, least)) = least.map(|(client, least)| (client.clone(), *least)) {
+                self.0.remove(&client);
+                inherited = least;
+            }
+        }
+        self.0.insert(client.into(), inherited + count);
+    }
+}
+
+/// The highest counts, highest first.
+pub(super) fn highest(mut counts: Vec<(String, u64)>, count: usize) -> Vec<(String, u64)> {
+    counts
+        .sort_unstable_by(|(one, more), (other, less)| less.cmp(more).then_with(|| one.cmp(other)));
+    counts.truncate(count);
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_rejected_most_is_found_among_many() {
+        let top = Top::new(1);
+
+        for round in 0..3_000 {
+            top.count(0, &Identity::user(round));
+            top.count(0, &Identity::user("the worst"));
+            if round % 2 == 0 {
+                top.count(0, &Identity::user("the second"));
+            }
+        }
+
+        let most = top.most(0, 2);
+        assert_eq!(most[0], ("user:the%20worst".to_owned(), 3_000));
+        assert_eq!(most[1].0, "user:the%20second");
+        assert!(top.sketch(0).0.len() <= WIDTH);
+    }
+
+    #[test]
+    fn what_could_not_be_brought_away_is_counted_on() {
+        let top = Top::new(1);
+        let client = Identity::user(1);
+        top.count(0, &client);
+
+        let taken = top.take(0);
+        top.count(0, &client);
+        top.put_back(0, taken);
+
+        assert_eq!(top.most(0, 9), [("user:1".to_owned(), 2)]);
+    }
+}

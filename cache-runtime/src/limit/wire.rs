@@ -1,0 +1,105 @@
+//! What `decide.lua` is told and what it answers: packed numbers, doubles because that is all that Lua has. Each is whole and below
+//! 2^53, so nothing is lost.
+
+use std::sync::LazyLock;
+
+use super::rule::{Algorithm, Answer, Rule, Standing, Used, Verdict};
+use crate::store::script::Script;
+
+pub(super) static DECIDE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("decide.lua")));
+
+/// Added to a verdict that is followed by how the client stands.
+const MARK: u8 = 16;
+
+/// A rule with what the call costs, or how long the client is to be blocked.
+pub(super) fn rule(rule: &Rule, cost: u64) -> Vec<u8> {
+    let Rule {
+        algorithm,
+        limit,
+        window,
+        penalties,
+    } = *rule;
+    let mut packed = Vec::with_capacity(49);
+    packed.push(match algorithm {
+        Algorithm::SlidingLog => 1,
+        Algorithm::SlidingBuckets => 2,
+        Algorithm::Gcra => 3,
+    });
+    let [first, longest, forgive_after] = penalties.map_or([0; 3], |penalties| {
+        [penalties.first, penalties.longest, penalties.forgive_after]
+    });
+    for number in [limit.into(), window, cost, first, longest, forgive_after] {
+        packed.extend_from_slice(&(number as f64).to_le_bytes());
+    }
+    packed
+}
+
+/// The answers for each of the rules, in their order; [`None`] if these are no answers.
+pub(super) fn answers<'a>(
+    rules: impl Iterator<Item = &'a Rule>,
+    reply: &[u8],
+) -> Option<Vec<Answer>> {
+    let mut reply = Packed(reply);
+    let answers: Option<Vec<_>> = rules.map(|rule| reply.answer(rule)).collect();
+    answers.filter(|_| reply.0.is_empty())
+}
+
+/// What is left to read.
+struct Packed<'a>(&'a [u8]);
+
+impl Packed<'_> {
+    fn answer(&mut self, rule: &Rule) -> Option<Answer> {
+        let marked = self.byte()?;
+        let verdict = match marked % MARK {
+            0 => Verdict::Fits,
+            1 => Verdict::OverLimit,
+            2 => Verdict::Blocked,
+            _ => return None,
+        };
+        let [used, parts, retry, more] = self.numbers()?;
+        let used = match (verdict, rule.algorithm) {
+            (Verdict::Blocked, _) => Used::Unknown,
+            (_, Algorithm::Gcra) => Used::Drained {
+                millis: used,
+                parts,
+            },
+            _ => Used::Units(u32::try_from(used).ok()?),
+        };
+        let standing = if marked < MARK {
+            Standing::default()
+        } else {
+            let strikes = self.byte()?;
+            let [struck, blocked, block] = self.numbers()?;
+            Standing {
+                strikes,
+                struck,
+                blocked,
+                block,
+            }
+        };
+        Some(Answer {
+            verdict,
+            used,
+            retry,
+            more,
+            standing,
+        })
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            let (bytes, rest) = self.0.split_first_chunk()?;
+            self.0 = rest;
+            *number = f64::from_le_bytes(*bytes).max(0.0) as u64;
+        }
+        Some(numbers)
+    }
+}

@@ -1,0 +1,280 @@
+//! What `#[rate_limit]` asks for: one decision, before the body. Apart from [`__private`](crate::__private), which rustc would
+//! name to the user whose function cannot say that a call is refused.
+
+use std::ops::Deref;
+use std::sync::{Once, OnceLock};
+
+use tracing::{error, warn};
+
+use crate::key::KeyWriter;
+use crate::limit::{Identity, Limit, Limited, RateLimiter};
+use crate::site::LimitFacts;
+
+/// A function with `#[rate_limit]`: what the attribute says, and what the installed limiter made of it.
+#[derive(Debug)]
+pub struct LimitSite {
+    /// What is known while compiling.
+    pub facts: LimitFacts,
+    /// Found by the first call, so that no other looks names up and allocates. A [`None`] in it: a policy is unknown.
+    installed: OnceLock<Option<Limit>>,
+    reported: Once,
+}
+
+impl LimitSite {
+    /// `name` is the function with its module path.
+    pub const fn new(name: &'static str, policies: &'static [&'static str]) -> Self {
+        Self {
+            facts: LimitFacts {
+                name,
+                policies,
+                has_own_limiter: false,
+            },
+            installed: OnceLock::new(),
+            reported: Once::new(),
+        }
+    }
+
+    /// `limiter = …`.
+    pub const fn own_limiter(mut self) -> Self {
+        self.facts.has_own_limiter = true;
+        self
+    }
+}
+
+/// One call of a function with `#[rate_limit]`.
+///
+/// It asks nothing when there is no limiter that knows the policies; then no argument is evaluated and the body runs as if the
+/// attribute were not there.
+#[derive(Debug)]
+pub struct LimitCall(Option<Question>);
+
+impl LimitCall {
+    /// Asks the installed limiter about the client that `write` names.
+    pub fn new(site: &'static LimitSite, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
+        Self::asking(site, site.installed().map(Asked::Installed), write)
+    }
+
+    /// `limiter = …`
+    pub fn by(
+        site: &'static LimitSite,
+        limiter: &RateLimiter,
+        write: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> Self {
+        Self::asking(site, site.find(limiter).map(Asked::Named), write)
+    }
+
+    fn asking(
+        site: &'static LimitSite,
+        limit: Option<Asked>,
+        write: impl FnOnce(&mut KeyWriter<'_>),
+    ) -> Self {
+        Self(limit.map(|limit| {
+            let mut client = String::new();
+            write(&mut KeyWriter::new(&mut client));
+            Question {
+                function: site.facts.name,
+                limit,
+                client: Identity::key(client),
+                cost: 1,
+            }
+        }))
+    }
+
+    /// `cost = …`
+    #[must_use]
+    pub fn cost(mut self, cost: impl FnOnce() -> u32) -> Self {
+        if let Some(question) = &mut self.0 {
+            question.cost = cost();
+        }
+        self
+    }
+}
+
+/// Why the body may not run; [`None`] if it may.
+pub async fn limited(call: LimitCall) -> Option<Limited> {
+    let Question {
+        function,
+        limit,
+        client,
+        cost,
+    } = call.0?;
+    let decision = limit.check_cost(&client, cost).await;
+    if !decision.is_allowed() {
+        limit.count_rejection(&decision, function);
+    }
+    decision.into_result().err()
+}
+
+/// What the function returns then.
+pub fn refused<R>(limited: Limited) -> R
+where
+    R: Refusable<Error: FromLimited>,
+{
+    R::refused(FromLimited::from_limited(limited))
+}
+
+/// What a function with `#[rate_limit]` returns.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot say that a call is refused",
+    label = "a function with `#[rate_limit]` returns a `Result`",
+    note = "write `Result<_, E>`, where `E` implements `From<cache_runtime::limit::Limited>`"
+)]
+pub trait Refusable {
+    /// The error type.
+    type Error;
+
+    /// What a call returns that is refused.
+    fn refused(error: Self::Error) -> Self;
+}
+
+impl<T, E> Refusable for Result<T, E> {
+    type Error = E;
+
+    fn refused(error: E) -> Self {
+        Err(error)
+    }
+}
+
+/// The error of a function with `#[rate_limit]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot say that a call is refused",
+    label = "this error type must implement `From<cache_runtime::limit::Limited>`",
+    note = "write `impl From<Limited> for {Self}`, or with `thiserror` a variant `Limited(#[from] Limited)`"
+)]
+pub trait FromLimited {
+    /// The error of a call that is refused.
+    fn from_limited(limited: Limited) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: From<Limited>> FromLimited for E {
+    fn from_limited(limited: Limited) -> Self {
+        limited.into()
+    }
+}
+
+/// What a limiter is asked.
+#[derive(Debug)]
+struct Question {
+    function: &'static str,
+    limit: Asked,
+    client: Identity,
+    cost: u32,
+}
+
+/// Whose policies are asked. The installed limiter's are not cloned: their count of clones would be written by all threads, for
+/// every call.
+#[derive(Debug)]
+enum Asked {
+    /// The process-wide limiter's.
+    Installed(&'static Limit),
+    /// Those of one that the attribute names. The body may move what it is kept in.
+    Named(Limit),
+}
+
+impl Deref for Asked {
+    type Target = Limit;
+
+    fn deref(&self) -> &Limit {
+        match self {
+            Self::Installed(limit) => limit,
+            Self::Named(limit) => limit,
+        }
+    }
+}
+
+impl LimitSite {
+    /// The policies as the installed limiter knows them.
+    fn installed(&'static self) -> Option<&'static Limit> {
+        if let Some(found) = self.installed.get() {
+            return found.as_ref();
+        }
+        let limiter = installed()?;
+        self.installed.get_or_init(|| self.find(limiter)).as_ref()
+    }
+
+    /// The policies as `limiter` knows them. That it lacks one is said once.
+    fn find(&self, limiter: &RateLimiter) -> Option<Limit> {
+        let found = limiter.limit(self.facts.policies);
+        if let Err(error) = &found {
+            self.reported.call_once(|| {
+                error!(
+                    function = self.facts.name,
+                    %error,
+                    "a function runs without its rate limit; this is said once per function"
+                );
+            });
+        }
+        found.ok()
+    }
+}
+
+/// The process-wide limiter. Without one the body runs, and the first time a warning says so.
+fn installed() -> Option<&'static RateLimiter> {
+    static WARNING: Once = Once::new();
+    let installed = RateLimiter::installed();
+    if installed.is_none() {
+        WARNING.call_once(|| {
+            warn!(
+                "no rate limiter is installed, so annotated functions run unlimited; call `limiter.install()`"
+            );
+        });
+    }
+    installed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber, subscriber};
+
+    use super::*;
+    use crate::cache::Cache;
+    use crate::limit::Policy;
+
+    /// Counts errors in the log.
+    #[derive(Default)]
+    struct Errors(Arc<AtomicUsize>);
+
+    impl Subscriber for Errors {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.level() == &Level::ERROR
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test]
+    async fn an_unknown_policy_is_said_once_for_each_function_and_nothing_is_asked() {
+        static PAY: LimitSite = LimitSite::new("app::pay", &["payment", "pay"]);
+        static REFUND: LimitSite = LimitSite::new("app::refund", &["refund"]);
+        let limiter = RateLimiter::new(&Cache::memory(), [Policy::payment()]).expect("a policy");
+        let log = Errors::default();
+        let errors = Arc::clone(&log.0);
+        let _guard = subscriber::set_default(log);
+
+        for site in [&PAY, &PAY, &REFUND, &REFUND] {
+            let call = LimitCall::by(site, &limiter, |_| panic!("no client is asked for"));
+            assert!(limited(call.cost(|| panic!("no cost"))).await.is_none());
+        }
+
+        assert_eq!(errors.load(Ordering::SeqCst), 2);
+    }
+}

@@ -1,0 +1,119 @@
+//! What limiters decided, counted by policy. No client is ever named here: only policies and the templates of routes, of which
+//! there are few.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use serde::Serialize;
+
+/// Routes come from source text, so there are few; the cap holds whatever calls itself a template.
+const MOST_ROUTES: usize = 256;
+
+/// What a limiter decided under one policy, in this process since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LimitStats {
+    /// The policy's name.
+    pub policy: String,
+    /// Calls that went on.
+    pub allowed: u64,
+    /// Calls that this policy rejected because they were over its limit.
+    pub limited: u64,
+    /// Calls that this policy rejected because the client was blocked.
+    pub blocked: u64,
+    /// Calls that were refused because Redis was away and the policy denies meanwhile.
+    pub unavailable: u64,
+    /// Those of the rejections that were known in the process, so that Redis was not asked.
+    pub known: u64,
+    /// Decisions of this process by itself: in memory mode all, otherwise those while Redis was away or just back.
+    pub in_memory: u64,
+    /// Clients that tried more than ten times their limit in one window; each counts once in a window.
+    pub suspicious: u64,
+    /// Decisions about clients for whom there was no room, so that they shared one allowance.
+    pub overflowed: u64,
+    /// Rejected requests by the template of their route; `other` stands for all that came after the first 256.
+    pub rejected_by_route: BTreeMap<String, u64>,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitEvent {
+    Allowed,
+    Limited,
+    Blocked,
+    Unavailable,
+    Known,
+    InMemory,
+    Suspicious,
+    Overflowed,
+}
+
+const EVENTS: usize = LimitEvent::Overflowed as usize + 1;
+
+/// The numbers of one policy.
+#[derive(Debug, Default)]
+pub(crate) struct LimitMetrics {
+    counters: [AtomicU64; EVENTS],
+    routes: Mutex<BTreeMap<String, u64>>,
+}
+
+impl LimitMetrics {
+    pub(crate) fn count(&self, event: LimitEvent) {
+        self.counters[event as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A rejected request to a route.
+    pub(crate) fn count_route(&self, route: &str) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = if routes.len() < MOST_ROUTES || routes.contains_key(route) {
+            route
+        } else {
+            "other"
+        };
+        match routes.get_mut(route) {
+            Some(count) => *count += 1,
+            None => drop(routes.insert(route.to_owned(), 1)),
+        }
+    }
+
+    fn stats(&self, policy: &str) -> LimitStats {
+        let count = |event: LimitEvent| self.counters[event as usize].load(Relaxed);
+        LimitStats {
+            policy: policy.to_owned(),
+            allowed: count(LimitEvent::Allowed),
+            limited: count(LimitEvent::Limited),
+            blocked: count(LimitEvent::Blocked),
+            unavailable: count(LimitEvent::Unavailable),
+            known: count(LimitEvent::Known),
+            in_memory: count(LimitEvent::InMemory),
+            suspicious: count(LimitEvent::Suspicious),
+            overflowed: count(LimitEvent::Overflowed),
+            rejected_by_route: self
+                .routes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        }
+    }
+}
+
+/// The numbers of all policies of all limiters on one cache.
+#[derive(Debug, Default)]
+pub(super) struct Limits(RwLock<BTreeMap<String, Arc<LimitMetrics>>>);
+
+impl Limits {
+    /// Those of a policy; limiters that have policies of one name count together.
+    pub(super) fn of(&self, policy: &str) -> Arc<LimitMetrics> {
+        let mut limits = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(limits.entry(policy.to_owned()).or_default())
+    }
+
+    pub(super) fn stats(&self) -> Vec<LimitStats> {
+        let limits = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        limits
+            .iter()
+            .map(|(policy, metrics)| metrics.stats(policy))
+            .collect()
+    }
+}
