@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MACROS: [&str; 3] = ["cacheable", "cache_put", "cache_evict"];
+const MACROS: [&str; 4] = ["cacheable", "cache_put", "cache_evict", "rate_limit"];
 
 /// The most lines that one mistake may take to explain.
 const LONGEST: usize = 25;
@@ -39,11 +39,13 @@ fn errors_are_short_and_speak_of_the_users_code() {
             "{} mentions `__private`",
             path.display()
         );
-        assert!(
-            !output.contains("__cache"),
-            "{} mentions a generated name",
-            path.display()
-        );
+        for generated in ["__cache", "__limit", "__LIMIT"] {
+            assert!(
+                !output.contains(generated),
+                "{} mentions a generated name",
+                path.display()
+            );
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What an attribute says: the arguments as they were written, checked into types in which nonsense cannot be said.
 
+pub(crate) mod limit;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -11,10 +13,10 @@ use crate::function::Function;
 use crate::report::Report;
 use crate::target::{Resolver, Template};
 use crate::template::Kind;
-use crate::written::Attribute::{self, CacheEvict, CachePut, Cacheable};
-use crate::written::{Written, literal_text};
+use crate::written::Attribute::{self, CacheEvict, CachePut, Cacheable, RateLimit};
+use crate::written::Written;
 
-/// What an attribute says, checked.
+/// What a caching attribute says, checked.
 pub(crate) struct Plan {
     /// Where the runtime lives; `None` is `::cache_runtime`.
     pub(crate) runtime: Option<Path>,
@@ -100,7 +102,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// The largest part of its life that a value may lose by chance, in percent.
 const MOST_JITTER: u8 = 50;
 
-/// Reads and checks the arguments of `attribute` on `function`. What it returns is of use only if the report stays empty.
+/// Reads and checks the arguments of a caching `attribute` on `function`. What it returns is of use only if the report stays empty.
 pub(crate) fn check(
     attribute: Attribute,
     tokens: TokenStream,
@@ -132,10 +134,31 @@ pub(crate) fn check(
 
 impl Written {
     fn one_key(&mut self, function: &Function, report: &mut Report) -> Option<Template> {
+        let (kind, what, otherwise, refusal) = match self.attribute {
+            CachePut => (
+                Kind::Key,
+                "a cached function",
+                "",
+                "is not known when `#[cache_put]` fences its key, before the body; use parameters only",
+            ),
+            RateLimit => (
+                Kind::Client,
+                "a rate limit",
+                ", or `key = \"all\"` for everybody together",
+                "is not known when `#[rate_limit]` counts the call, before the body; use parameters only",
+            ),
+            Cacheable | CacheEvict => (
+                Kind::Key,
+                "a cached function",
+                "",
+                "is not known when `#[cacheable]` looks for its key, before the body; use parameters only",
+            ),
+        };
+        let example = self.attribute.example("key");
         if self.lacks(&["key"]) {
             let written = self.attribute.written();
             self.missing(
-                format!("`{written}` needs a key, such as `key = \"event:<id>\"`"),
+                format!("`{written}` needs a key, such as `{example}`{otherwise}"),
                 report,
             );
             return None;
@@ -144,28 +167,18 @@ impl Written {
             Expr::Array(list) => {
                 report.at(
                     list,
-                    "a cached function needs one key, not a list; write `key = \"event:<id>\"`",
+                    format!("{what} needs one key, not a list; write `{example}`"),
                 );
                 return None;
             }
-            text => literal_text(text, "key", report)?,
+            text => self.literal_text(text, "key", report)?,
         };
-        let refusal = match self.attribute {
-            CachePut => Some(
-                "is not known when `#[cache_put]` fences its key, before the body; use parameters only",
-            ),
-            _ => Some(
-                "is not known when `#[cacheable]` looks for its key, before the body; use parameters only",
-            ),
+        let mut resolver = Resolver {
+            function,
+            refusal: Some(refusal),
+            report,
         };
-        Some(
-            Resolver {
-                function,
-                refusal,
-                report,
-            }
-            .resolve(text, Kind::Key),
-        )
+        Some(resolver.resolve(text, kind))
     }
 
     fn storing(&mut self, function: &Function, report: &mut Report) -> Storing {
@@ -247,9 +260,8 @@ impl Written {
     }
 
     fn refresh(&mut self, may_be_stale: bool, function: &Function, report: &mut Report) -> Refresh {
-        let Some(text) = self
-            .expression("refresh", report)
-            .and_then(|value| literal_text(value, "refresh", report))
+        let written = self.expression("refresh", report);
+        let Some(text) = written.and_then(|value| self.literal_text(value, "refresh", report))
         else {
             return Refresh::Caller;
         };

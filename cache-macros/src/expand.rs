@@ -1,24 +1,27 @@
-//! What an attribute turns into. The only file that writes Rust.
+//! What an attribute turns into. Rust is written only here and in `expand/`.
 //!
 //! The signature stays as it is. The body becomes a future of the declared type, and one call into the runtime's
-//! `__private` decides what to do with it.
+//! `__private` decides what to do with it; under `#[rate_limit]` it stays in its place, behind such a call.
 
 use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Expr, ExprClosure};
+use syn::{Expr, ExprClosure, Path};
 
 use crate::args::{self, Evicted, Eviction, Life, Plan, Refresh, Storing, Work};
 use crate::function::{Boxed, Form, Function};
 use crate::report::Report;
 use crate::target::{Piece, RETURNED, Source, Template, Value};
 use crate::template::Kind;
+use crate::unfit;
 use crate::written::Attribute;
 
 /// Like quote's own, but names that are bound here cannot meet the user's, whatever those are called.
 macro_rules! quote {
     ($($tokens:tt)*) => { quote_spanned!(Span::mixed_site()=> $($tokens)*) };
 }
+
+mod rate_limit;
 
 /// The annotated function, framed; or as it was written, beside everything that is wrong with the attribute.
 pub(crate) fn attribute(
@@ -29,9 +32,13 @@ pub(crate) fn attribute(
     let mut report = Report::default();
     let framed = match syn::parse2(item.clone()) {
         Ok(function) => {
-            refuse(attribute, &function, &mut report);
-            args::check(attribute, arguments, &function, &mut report)
-                .and_then(|plan| frame(&plan, &function))
+            unfit::refuse(attribute, &function, &mut report);
+            match attribute {
+                Attribute::RateLimit => args::limit::check(arguments, &function, &mut report)
+                    .and_then(|plan| rate_limit::frame(&plan, &function)),
+                _ => args::check(attribute, arguments, &function, &mut report)
+                    .and_then(|plan| frame(&plan, &function)),
+            }
         }
         Err(error) => {
             report.add(error);
@@ -42,62 +49,6 @@ pub(crate) fn attribute(
         (None, Some(framed)) => framed,
         (errors, _) => quote!(#errors #item),
     }
-}
-
-/// What no function can have that is to be framed.
-fn refuse(attribute: Attribute, function: &Function, report: &mut Report) {
-    let (written, signature) = (attribute.written(), &function.signature);
-    if let Some(constness) = &signature.constness {
-        report.at(
-            constness,
-            format!("a `const fn` cannot wait for a cache; remove `const`, or remove `{written}`"),
-        );
-    } else if matches!(function.form, Form::Blocking) {
-        report.at(
-            signature.fn_token,
-            format!(
-                "`{written}` needs an `async fn`; write `async fn {}`",
-                signature.ident
-            ),
-        );
-    }
-    let stores = attribute != Attribute::CacheEvict;
-    match function.output() {
-        Some(output) if mentions_impl(output.to_token_stream()) => {
-            let hidden = if stores {
-                "what is to be stored"
-            } else {
-                "whether the function failed"
-            };
-            report.at(
-                output,
-                format!("`impl Trait` hides {hidden}; name the type"),
-            );
-        }
-        Some(syn::Type::Reference(borrowed)) if stores => {
-            report.at(borrowed, "a stored value cannot be borrowed; return one that owns what it holds, such as `String` for `&str`");
-        }
-        Some(syn::Type::Tuple(unit)) if stores && unit.elems.is_empty() => {
-            report.at(unit, nothing_to_store(signature));
-        }
-        None if stores => report.at(&signature.ident, nothing_to_store(signature)),
-        _ => {}
-    }
-}
-
-fn nothing_to_store(signature: &syn::Signature) -> String {
-    format!(
-        "`{}` returns nothing that could be stored; give it a return type, or use `#[cache_evict]`",
-        signature.ident
-    )
-}
-
-fn mentions_impl(tokens: TokenStream) -> bool {
-    tokens.into_iter().any(|token| match token {
-        TokenTree::Ident(word) => word == "impl",
-        TokenTree::Group(group) => mentions_impl(group.stream()),
-        _ => false,
-    })
 }
 
 /// Input:
@@ -123,6 +74,43 @@ fn mentions_impl(tokens: TokenStream) -> bool {
 /// }
 /// ```
 fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
+    let Plan {
+        runtime,
+        cache,
+        condition,
+        work,
+    } = plan;
+    let p = door(runtime.as_ref());
+    let output = output(function);
+
+    let site = site(&p, cache.is_some(), work, &function.signature.ident);
+    let held = held(work);
+    let call = call(&p, cache.as_ref(), condition.as_ref(), work);
+    let body = body(&p, function, &output, work)?;
+    let answer = answer(&p, work, &output);
+    Some(framed(
+        function,
+        quote!(#site #held #call),
+        &quote!(#body #answer),
+    ))
+}
+
+/// The runtime's `__private`.
+fn door(runtime: Option<&Path>) -> TokenStream {
+    match runtime {
+        Some(path) => quote!(#path::__private),
+        None => quote!(::cache_runtime::__private),
+    }
+}
+
+fn output(function: &Function) -> TokenStream {
+    function
+        .output()
+        .map_or_else(|| quote!(()), ToTokens::to_token_stream)
+}
+
+/// The function with these statements in it. Those that come `first` are written as the user writes in the signature's scope.
+fn framed(function: &Function, first: TokenStream, then: &TokenStream) -> TokenStream {
     let Function {
         attributes,
         inner_attributes,
@@ -131,42 +119,22 @@ fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
         brace,
         form,
     } = function;
-    let Plan {
-        runtime,
-        cache,
-        condition,
-        work,
-    } = plan;
-    let p = match runtime {
-        Some(path) => quote!(#path::__private),
-        None => quote!(::cache_runtime::__private),
-    };
-    let output = function
-        .output()
-        .map_or_else(|| quote!(()), ToTokens::to_token_stream);
-
-    let site = site(&p, cache.is_some(), work, &signature.ident);
-    let held = held(work);
-    let call = call(&p, cache.as_ref(), condition.as_ref(), work);
-    let body = body(&p, function, &output, work)?;
-    let answer = answer(&p, work, &output);
     let frame = match form {
         Form::Boxed(Boxed { pin, bindings, .. }) => {
             // The bindings have moved `self`.
-            let renamed = |tokens: TokenStream| match function.receiver() {
-                Some(name) => rename_self(tokens, &name),
-                None => tokens,
+            let first = match function.receiver() {
+                Some(name) => rename_self(first, &name),
+                None => first,
             };
-            let (held, call) = (renamed(held.to_token_stream()), renamed(call));
-            quote!(#pin(async move { #(#bindings)* #site #held #call #body #answer }))
+            quote!(#pin(async move { #(#bindings)* #first #then }))
         }
-        _ => quote!(#site #held #call #body #answer),
+        _ => quote!(#first #then),
     };
     let mut framed = quote!(#(#attributes)* #visibility #signature);
     brace.surround(&mut framed, |inside| {
         inside.extend(quote!(#(#inner_attributes)* #frame));
     });
-    Some(framed)
+    framed
 }
 
 fn rename_self(tokens: TokenStream, name: &Ident) -> TokenStream {
@@ -188,7 +156,7 @@ fn rename_self(tokens: TokenStream, name: &Ident) -> TokenStream {
 
 /// What is known while compiling.
 fn site(p: &TokenStream, has_own_cache: bool, work: &Work, function: &Ident) -> TokenStream {
-    let name = format!("::{function}");
+    let name = full_name(function);
     let own_cache = has_own_cache.then(|| quote!(.own_cache()));
     let (template, settings) = match work {
         Work::Cacheable(key, storing) | Work::Put(key, storing) => {
@@ -198,9 +166,14 @@ fn site(p: &TokenStream, has_own_cache: bool, work: &Work, function: &Ident) -> 
     };
     quote! {
         static __CACHE_SITE: #p::Site =
-            #p::Site::new(::core::concat!(::core::module_path!(), #name), #template)#settings #own_cache;
+            #p::Site::new(#name, #template)#settings #own_cache;
         #p::register!(__CACHE_SITE);
     }
+}
+
+fn full_name(function: &Ident) -> TokenStream {
+    let name = format!("::{function}");
+    quote!(::core::concat!(::core::module_path!(), #name))
 }
 
 fn settings(storing: &Storing) -> TokenStream {
@@ -301,7 +274,7 @@ fn call(
     quote!(let __cache_call = #p::Call::new(&__CACHE_SITE, #cache) #condition #rest;)
 }
 
-/// `.key(…)` or `.pattern(…)`.
+/// `.key(…)` or `.pattern(…)`; for a client just what writes it.
 fn target(template: &Template, held: &mut usize) -> TokenStream {
     let writes: TokenStream = template
         .pieces
@@ -330,6 +303,7 @@ fn target(template: &Template, held: &mut usize) -> TokenStream {
         .collect();
     match template.kind {
         Kind::Key => quote!(.key(|__cache_key| { __cache_key #writes; })),
+        Kind::Client => quote!(|__limit_key| { __limit_key #writes; }),
         Kind::Pattern => quote!(.pattern(|__cache_pattern| { __cache_pattern #writes; })),
     }
 }

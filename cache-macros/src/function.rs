@@ -52,12 +52,11 @@ impl Parse for Function {
         let signature: Signature = input.parse().map_err(|error| {
             syn::Error::new(
                 error.span(),
-                "caching attributes go on functions; put it on an `async fn`",
+                "this attribute goes on functions; put it on an `async fn`",
             )
         })?;
         if input.peek(Token![;]) {
-            let advice =
-                "this function has no body to cache; put the attribute on its implementations";
+            let advice = "this function has no body; put the attribute on its implementations";
             return Err(syn::Error::new_spanned(&signature.ident, advice));
         }
         let content;

@@ -1,9 +1,10 @@
 //! The attribute macros of `cache-runtime`, which re-exports them: depend on that crate.
 //!
-//! What an attribute does is written at [`macro@cacheable`], [`macro@cache_put`] and [`macro@cache_evict`].
+//! What an attribute does is written at [`macro@cacheable`], [`macro@cache_put`], [`macro@cache_evict`] and
+//! [`macro@rate_limit`].
 //!
 //! This crate reads what stands in the parentheses, says everything that is wrong with it, and turns the function into one
-//! call of the runtime. It decides nothing about caching.
+//! call of the runtime. It decides nothing about caching, and nothing about limits.
 
 mod args;
 mod borrowed;
@@ -12,6 +13,7 @@ mod function;
 mod report;
 mod target;
 mod template;
+mod unfit;
 mod written;
 
 use proc_macro::TokenStream;
@@ -220,4 +222,91 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::attribute(Attribute::CacheEvict, arguments.into(), item.into()).into()
+}
+
+/// Asks a rate limiter before the body runs; a call that is over a limit returns an error of the function's own type instead.
+///
+/// ```
+/// # pub struct Payment { cents: u32 }
+/// # pub struct Receipt;
+/// use cache_runtime::limit::Limited;
+/// use cache_runtime::rate_limit;
+///
+/// pub enum PaymentError {
+///     TooMany(Limited),
+///     Declined,
+/// }
+///
+/// impl From<Limited> for PaymentError {
+///     fn from(limited: Limited) -> Self {
+///         Self::TooMany(limited)
+///     }
+/// }
+///
+/// #[rate_limit(policy = "payment", key = "<user_id>")]
+/// pub async fn pay(user_id: i64, payment: Payment) -> Result<Receipt, PaymentError> {
+///     // Talks to the bank.
+/// #   if payment.cents == 0 { return Err(PaymentError::Declined) }
+/// #   Ok(Receipt)
+/// }
+/// ```
+///
+/// How many calls are allowed is said by the policy, `Policy::new("payment").limit(5).per("1m")`, with which a `RateLimiter` is made
+/// and installed. A call that is allowed counts when it begins, whatever its body returns.
+///
+/// # Arguments
+///
+/// | argument | meaning |
+/// |---|---|
+/// | `policy = "payment"` | the policy that is asked, or a list: `policy = ["payment", "api"]`. Those of a list are decided together: a call is counted by all of them or by none |
+/// | `key = "<user_id>"` | the client whose calls are counted; see [The client](#the-client) |
+/// | `cost = 5` | how many units a call takes: a number, or any expression over the arguments that is a `u32`. One that costs nothing is allowed, unless the client is blocked. Left out: 1 |
+/// | `limiter = self.limiter` | the `RateLimiter` to ask instead of the installed one |
+/// | `crate = my_crate::cache` | where `cache_runtime` lives, if it is renamed or re-exported |
+///
+/// # The client
+///
+/// A key is written as [those of the caching attributes](macro@cacheable#keys) are, with the same placeholders: `<user_id>`,
+/// `<self.tenant>:<user.id>`. It may begin with any word. `key = "all"`, or any other text without a placeholder, is everybody
+/// together.
+///
+/// The client is `Identity::key` of that text: `limiter.reset("payment", &Identity::key(42))` forgets what the user 42 has used.
+/// Characters of a value that mean something in a key are escaped in it, as they are in names of entries. Functions that name the same
+/// policy and the same client count together; begin the key with a word of its own, such as `"refund:<user_id>"`, where they
+/// should not.
+///
+/// Take the key from what is verified, such as the user of a session: whoever can choose it freely is a new client each time.
+///
+/// # Functions
+///
+/// Any `async fn` with a body that returns a `Result` whose error is `From<cache_runtime::limit::Limited>`: free functions, methods
+/// with every kind of receiver, generic functions, trait methods, also under `#[async_trait]`. The type decides, not its name: an
+/// alias such as `ApiResult<T>` means what it stands for. The signature and the body stay as they are. The key and the cost are
+/// taken from the arguments before the body runs, so it may move them; the future is `Send` if the body's is.
+///
+/// # Beside other attributes
+///
+/// As with all attributes the uppermost is applied first, so the lowest is the outermost and comes first in a call:
+///
+/// | `#[rate_limit]` stands | what counts |
+/// |---|---|
+/// | below a `#[cacheable]` | every call; one over the limit is refused even if its value is stored |
+/// | above a `#[cacheable]` | only calls that run the body; hits are free, and so are those who wait for another caller's load. A refusal is an `Err` of the load: it is not stored, and with `grace` the stale value is served in its place |
+/// | below a `#[cache_put]` or `#[cache_evict]` | every call; one that is refused touches no entry |
+/// | above a `#[cache_put]` or `#[cache_evict]` | every call; one that is refused is a body that returned an `Err`: a put evicts then, an eviction evicts nothing, but for `always`, `before` and `fence` |
+/// | above or below another `#[rate_limit]` | the lower is asked first, and counts also what the upper refuses; a list of policies in one attribute does not |
+///
+/// So write it lowest, unless only loads are to be limited.
+///
+/// # Without a limiter, and in an outage
+///
+/// Where no limiter is installed the body runs always, and one warning says so. A policy that the limiter does not know is said once
+/// for each function, as an error in the log, and the body runs; those that the installed limiter lacks are known when it is
+/// installed.
+///
+/// While Redis is away each policy does what it says: unless told otherwise the process decides by what it knows, and calls are
+/// still limited. No call waits longer than `command_timeout` for a decision.
+#[proc_macro_attribute]
+pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand::attribute(Attribute::RateLimit, arguments.into(), item.into()).into()
 }

@@ -9,6 +9,8 @@ use std::mem;
 pub(crate) enum Kind {
     /// One entry.
     Key,
+    /// One client of a rate limit.
+    Client,
     /// Every entry that matches: `*` is any run of characters, `?` is one.
     Pattern,
 }
@@ -64,12 +66,16 @@ pub(crate) fn parse(text: &str, kind: Kind) -> (Vec<Part>, Vec<String>) {
     if text.is_empty() {
         errors.push(match kind {
             Kind::Key => "the key is empty; write one such as `\"event:<id>\"`".to_owned(),
+            Kind::Client => "the key is empty; write one such as `\"<user_id>\"`, or `\"all\"` for everybody together".to_owned(),
             Kind::Pattern => {
                 "the pattern is empty; write one such as `\"event:*\"`, or `all_entries`".to_owned()
             }
         });
     }
-    reserved_root(&parts, &mut errors);
+    // What a client is called is not the name of an entry.
+    if kind != Kind::Client {
+        reserved_root(&parts, &mut errors);
+    }
     // A part that could not be read may be what separates its neighbours.
     if errors.is_empty() {
         separate(&mut parts, &mut errors);
@@ -94,11 +100,7 @@ impl Reader<'_> {
                 '<' => self.opened('<', '>'),
                 '{' => self.opened('{', '}'),
                 '>' | '}' => self.closed(c),
-                '*' | '?' if self.kind == Kind::Key => {
-                    self.errors.push(format!("`{c}` is a wildcard and a key names one entry; use `pattern` to evict many, or another character"));
-                }
-                '*' => self.push(Part::Any),
-                '?' => self.push(Part::One),
+                '*' | '?' => self.wildcard(c),
                 _ if c.is_whitespace() || c.is_control() => self.errors.push(format!(
                     "white space and control characters cannot stand in a key (found `{}`); use `:`, `-` or `_`",
                     c.escape_debug()
@@ -114,6 +116,14 @@ impl Reader<'_> {
         let c = chars.next()?;
         self.rest = chars.as_str();
         Some(c)
+    }
+
+    fn wildcard(&mut self, c: char) {
+        match self.kind {
+            Kind::Key => self.errors.push(format!("`{c}` is a wildcard and a key names one entry; use `pattern` to evict many, or another character")),
+            Kind::Client => self.errors.push(format!("`{c}` is a wildcard and a key names one client; write `\"all\"` for everybody together, or another character")),
+            Kind::Pattern => self.push(if c == '*' { Part::Any } else { Part::One }),
+        }
     }
 
     fn push(&mut self, part: Part) {
@@ -355,6 +365,23 @@ mod tests {
         }
         key("sessionless:<id>");
         key("event:session:<id>");
+    }
+
+    #[test]
+    fn a_client_may_be_called_by_any_word_and_is_one() {
+        for template in ["session:<id>", "cache:x", "<a>:<b>", "all"] {
+            let (_, errors) = parse(template, Kind::Client);
+            assert!(errors.is_empty(), "{template}: {errors:?}");
+        }
+        for (template, advice) in [
+            ("", "`\"all\"`"),
+            ("*", "`\"all\"`"),
+            ("<a><b>", "put a `:`"),
+            ("a b", "use `:`"),
+        ] {
+            let errors = parse(template, Kind::Client).1.join("\n");
+            assert!(errors.contains(advice), "{template}: {errors}");
+        }
     }
 
     #[test]

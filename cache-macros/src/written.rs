@@ -7,56 +7,85 @@ use syn::{Expr, ExprLit, Lit, LitStr, Path, Token};
 
 use crate::report::{Report, nearest};
 
-use Attribute::{CacheEvict, CachePut, Cacheable};
+use Attribute::{CacheEvict, CachePut, Cacheable, RateLimit};
 
-/// Which of the three it is.
+/// Which of the four it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attribute {
     Cacheable,
     CachePut,
     CacheEvict,
+    RateLimit,
 }
 
-/// One argument that an attribute knows.
+/// One argument that attributes know. A word that means one thing to some of them and another to others stands here twice.
 struct Known {
     name: &'static str,
     on: &'static [Attribute],
     /// How it is written.
     example: &'static str,
-    /// What to know where it does not belong.
+    /// What to know on a caching attribute where it does not belong.
     elsewhere: &'static str,
+    /// What to know on a rate limit where it does not belong.
+    limiting: &'static str,
 }
 
-const ALL: &[Attribute] = &[Cacheable, CachePut, CacheEvict];
+const ALL: &[Attribute] = &[Cacheable, CachePut, CacheEvict, RateLimit];
+const CACHING: &[Attribute] = &[Cacheable, CachePut, CacheEvict];
 const READING: &[Attribute] = &[Cacheable];
 const STORING: &[Attribute] = &[Cacheable, CachePut];
 const EVICTING: &[Attribute] = &[CacheEvict];
+const LIMITING: &[Attribute] = &[RateLimit];
 
 const NOTHING_STORED: &str = "an eviction stores nothing";
 const ONE_KEY: &str = "a cached function needs one `key`";
 const NOTHING_REMOVED: &str = "a cached function removes nothing";
 const PUT_FENCES: &str = "a put stands behind a fence always, and a read needs none";
 const NOTHING_READ: &str = "only what reads the cache finds stale values to refresh";
+const NOT_COUNTED: &str = "a cache counts no calls; leave it out, or add a `#[rate_limit]`";
+const ASKS_A_CACHE: &str = "a caching attribute asks a cache; write `cache = self.cache`";
+
+const NO_CACHE: &str = "a rate limit stores and removes nothing; leave it out";
+const ONE_CLIENT: &str = "a rate limit needs one `key`, which names the client";
+const ASKS_A_LIMITER: &str = "a rate limit asks a limiter; write `limiter = self.limiter`";
+const ALWAYS_ASKED: &str =
+    "a rate limit counts every call; write a `cost` that is 0 where a call is free";
+const POLICYS_TIME: &str = "in which time calls count is said by the policy; leave it out";
 
 #[rustfmt::skip]
-const KNOWN: [Known; 17] = [
-    Known { name: "all_entries", on: EVICTING, example: "all_entries",                          elsewhere: ONE_KEY },
-    Known { name: "always",      on: EVICTING, example: "always",                               elsewhere: NOTHING_REMOVED },
-    Known { name: "before",      on: EVICTING, example: "before",                               elsewhere: NOTHING_REMOVED },
-    Known { name: "cache",       on: ALL,      example: "cache = self.cache",                   elsewhere: "" },
-    Known { name: "condition",   on: ALL,      example: "condition = id > 0",                   elsewhere: "" },
-    Known { name: "crate",       on: ALL,      example: "crate = my_crate::cache_runtime",      elsewhere: "" },
-    Known { name: "fence",       on: EVICTING, example: "fence",                                elsewhere: PUT_FENCES },
-    Known { name: "grace",       on: STORING,  example: "grace = \"10m\"",                      elsewhere: NOTHING_STORED },
-    Known { name: "key",         on: ALL,      example: "key = \"event:<id>\"",                 elsewhere: "" },
-    Known { name: "none_ttl",    on: STORING,  example: "none_ttl = 30",                        elsewhere: NOTHING_STORED },
-    Known { name: "pattern",     on: EVICTING, example: "pattern = \"event:*\"",                elsewhere: ONE_KEY },
-    Known { name: "policy",      on: STORING,  example: "policy = \"events\"",                  elsewhere: NOTHING_STORED },
-    Known { name: "refresh",     on: READING,  example: "refresh = \"background\"",             elsewhere: NOTHING_READ },
-    Known { name: "ttl",         on: STORING,  example: "ttl = 1800",                           elsewhere: NOTHING_STORED },
-    Known { name: "ttl_jitter",  on: STORING,  example: "ttl_jitter = 10",                      elsewhere: NOTHING_STORED },
-    Known { name: "unless",      on: STORING,  example: "unless = |value| value.is_empty()",    elsewhere: NOTHING_STORED },
-    Known { name: "version",     on: STORING,  example: "version = 2",                          elsewhere: NOTHING_STORED },
+const KNOWN: [Known; 21] = [
+    Known { name: "all_entries", on: EVICTING, example: "all_entries",                       elsewhere: ONE_KEY,         limiting: NO_CACHE },
+    Known { name: "always",      on: EVICTING, example: "always",                            elsewhere: NOTHING_REMOVED, limiting: NO_CACHE },
+    Known { name: "before",      on: EVICTING, example: "before",                            elsewhere: NOTHING_REMOVED, limiting: NO_CACHE },
+    Known { name: "cache",       on: CACHING,  example: "cache = self.cache",                elsewhere: "",              limiting: ASKS_A_LIMITER },
+    Known { name: "condition",   on: CACHING,  example: "condition = id > 0",                elsewhere: "",              limiting: ALWAYS_ASKED },
+    Known { name: "cost",        on: LIMITING, example: "cost = 5",                          elsewhere: NOT_COUNTED,     limiting: "" },
+    Known { name: "crate",       on: ALL,      example: "crate = my_crate::cache_runtime",   elsewhere: "",              limiting: "" },
+    Known { name: "fence",       on: EVICTING, example: "fence",                             elsewhere: PUT_FENCES,      limiting: NO_CACHE },
+    Known { name: "grace",       on: STORING,  example: "grace = \"10m\"",                   elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "key",         on: CACHING,  example: "key = \"event:<id>\"",              elsewhere: "",              limiting: "" },
+    Known { name: "key",         on: LIMITING, example: "key = \"<user_id>\"",               elsewhere: "",              limiting: "" },
+    Known { name: "limiter",     on: LIMITING, example: "limiter = self.limiter",            elsewhere: ASKS_A_CACHE,    limiting: "" },
+    Known { name: "none_ttl",    on: STORING,  example: "none_ttl = 30",                     elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "pattern",     on: EVICTING, example: "pattern = \"event:*\"",             elsewhere: ONE_KEY,         limiting: ONE_CLIENT },
+    Known { name: "policy",      on: STORING,  example: "policy = \"events\"",               elsewhere: NOTHING_STORED,  limiting: "" },
+    Known { name: "policy",      on: LIMITING, example: "policy = \"payment\"",              elsewhere: "",              limiting: "" },
+    Known { name: "refresh",     on: READING,  example: "refresh = \"background\"",          elsewhere: NOTHING_READ,    limiting: NO_CACHE },
+    Known { name: "ttl",         on: STORING,  example: "ttl = 1800",                        elsewhere: NOTHING_STORED,  limiting: POLICYS_TIME },
+    Known { name: "ttl_jitter",  on: STORING,  example: "ttl_jitter = 10",                   elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "unless",      on: STORING,  example: "unless = |value| value.is_empty()", elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "version",     on: STORING,  example: "version = 2",                       elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+];
+
+/// What one may look for on a rate limit, and finds in its policy.
+const OF_A_POLICY: [&str; 7] = [
+    "algorithm",
+    "burst",
+    "limit",
+    "penalty",
+    "per",
+    "rate",
+    "window",
 ];
 
 impl Attribute {
@@ -66,11 +95,28 @@ impl Attribute {
             Cacheable => "#[cacheable]",
             CachePut => "#[cache_put]",
             CacheEvict => "#[cache_evict]",
+            RateLimit => "#[rate_limit]",
         }
     }
 
     fn arguments(self) -> impl Iterator<Item = &'static Known> {
         KNOWN.iter().filter(move |known| known.on.contains(&self))
+    }
+
+    fn argument(self, name: &str) -> Option<&'static Known> {
+        self.arguments().find(|known| known.name == name)
+    }
+
+    /// How one of its arguments is written.
+    pub(crate) fn example(self, name: &str) -> &'static str {
+        self.argument(name).map_or("", |known| known.example)
+    }
+
+    fn takes_a_list(self, name: &str) -> bool {
+        matches!(
+            (self, name),
+            (CacheEvict, "key" | "pattern") | (RateLimit, "policy")
+        )
     }
 }
 
@@ -116,7 +162,8 @@ impl Written {
 
     fn read_one(&mut self, input: ParseStream<'_>, report: &mut Report) -> syn::Result<()> {
         if !input.peek(syn::Ident::peek_any) {
-            return Err(input.error("expected an argument, such as `key = \"event:<id>\"`"));
+            let example = self.attribute.example("key");
+            return Err(input.error(format!("expected an argument, such as `{example}`")));
         }
         let name = input.call(Ident::parse_any)?;
         let known = self.known(&name, report);
@@ -131,16 +178,14 @@ impl Written {
             None
         };
         if !input.is_empty() && !input.peek(Token![,]) {
-            let example = known.map_or("key = \"event:<id>\"", |known| known.example);
+            let example =
+                known.map_or_else(|| self.attribute.example("key"), |known| known.example);
             return Err(input.error(format!(
                 "expected `,`; arguments are written like `{example}`"
             )));
         }
         match self.arguments.iter().find(|earlier| earlier.name == name) {
-            Some(_)
-                if known.is_some_and(|known| known.name == "key" || known.name == "pattern")
-                    && self.attribute == CacheEvict =>
-            {
+            Some(_) if known.is_some_and(|known| self.attribute.takes_a_list(known.name)) => {
                 report.at(
                     &name,
                     format!("`{name}` is already set; write a list, `{name} = [\"…\", \"…\"]`"),
@@ -159,36 +204,50 @@ impl Written {
     /// What this attribute knows under `name`; otherwise an error that says where it belongs or what was meant.
     fn known(&self, name: &Ident, report: &mut Report) -> Option<&'static Known> {
         let word = name.to_string();
-        let Some(known) = KNOWN.iter().find(|known| known.name == word) else {
-            let names: Vec<&str> = self.attribute.arguments().map(|known| known.name).collect();
-            let suggestion = nearest(&word, names.iter().copied())
-                .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-            report.at(
-                name,
-                format!(
-                    "unknown argument `{word}`{suggestion} (known: `{}`)",
-                    names.join("`, `")
-                ),
-            );
-            return None;
-        };
-        if !known.on.contains(&self.attribute) {
-            let owners: Vec<String> = known
-                .on
-                .iter()
-                .map(|owner| format!("`{}`", owner.written()))
-                .collect();
-            report.at(
-                name,
-                format!(
-                    "`{word}` belongs to {}; {}",
-                    owners.join(" and "),
-                    known.elsewhere
-                ),
-            );
-            return None;
+        let known = self.attribute.argument(&word);
+        if known.is_none() {
+            let message = match KNOWN.iter().find(|known| known.name == word) {
+                Some(known) => self.belongs_elsewhere(known),
+                None => self.unknown(&word),
+            };
+            report.at(name, message);
         }
-        Some(known)
+        known
+    }
+
+    fn belongs_elsewhere(&self, known: &Known) -> String {
+        let owners: Vec<String> = known
+            .on
+            .iter()
+            .map(|owner| format!("`{}`", owner.written()))
+            .collect();
+        let owners = match owners.as_slice() {
+            [before @ .., last] if !before.is_empty() => {
+                format!("{} and {last}", before.join(", "))
+            }
+            owners => owners.concat(),
+        };
+        let advice = match self.attribute {
+            RateLimit => known.limiting,
+            Cacheable | CachePut | CacheEvict => known.elsewhere,
+        };
+        format!("`{}` belongs to {owners}; {advice}", known.name)
+    }
+
+    fn unknown(&self, word: &str) -> String {
+        if self.attribute == RateLimit && OF_A_POLICY.contains(&word) {
+            return format!(
+                "`{word}` is a matter of the policy; write `Policy::new(\"payment\").limit(5).per(\"1m\")` where the limiter is made, and here `{}`",
+                self.attribute.example("policy")
+            );
+        }
+        let names: Vec<&str> = self.attribute.arguments().map(|known| known.name).collect();
+        let suggestion = nearest(word, names.iter().copied())
+            .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        format!(
+            "unknown argument `{word}`{suggestion} (known: `{}`)",
+            names.join("`, `")
+        )
     }
 
     /// Whether none of these was written.
@@ -218,9 +277,10 @@ impl Written {
     pub(crate) fn expression(&mut self, name: &str, report: &mut Report) -> Option<Expr> {
         let argument = self.take(name)?;
         if argument.value.is_none() {
+            let example = self.attribute.example(name);
             report.at(
                 &argument.name,
-                format!("`{name}` needs a value, such as `{}`", example(name)),
+                format!("`{name}` needs a value, such as `{example}`"),
             );
         }
         argument.value.map(bare)
@@ -243,10 +303,8 @@ impl Written {
         match self.expression(name, report)? {
             Expr::Path(path) if path.qself.is_none() => Some(path.path),
             other => {
-                report.at(
-                    other,
-                    format!("`{name}` needs a path, such as `{}`", example(name)),
-                );
+                let example = self.attribute.example(name);
+                report.at(other, format!("`{name}` needs a path, such as `{example}`"));
                 None
             }
         }
@@ -254,14 +312,13 @@ impl Written {
 
     /// A string that is not empty.
     pub(crate) fn text(&mut self, name: &str, report: &mut Report) -> Option<LitStr> {
-        let text = literal_text(self.expression(name, report)?, name, report)?;
+        let value = self.expression(name, report)?;
+        let text = self.literal_text(value, name, report)?;
         if text.value().trim().is_empty() {
+            let example = self.attribute.example(name);
             report.at(
                 &text,
-                format!(
-                    "`{name}` is empty; write one such as `{}`, or leave it out",
-                    example(name)
-                ),
+                format!("`{name}` is empty; write one such as `{example}`, or leave it out"),
             );
         }
         Some(text)
@@ -272,27 +329,44 @@ impl Written {
         match self.expression(name, report) {
             Some(Expr::Array(list)) => {
                 if list.elems.is_empty() {
+                    let example = self.attribute.example(name);
                     report.at(
                         &list,
-                        format!("the list is empty; write one such as `{}`", example(name)),
+                        format!("the list is empty; write one such as `{example}`"),
                     );
                 }
                 list.elems
                     .into_iter()
-                    .filter_map(|text| literal_text(bare(text), name, report))
+                    .filter_map(|text| self.literal_text(bare(text), name, report))
                     .collect()
             }
-            Some(text) => literal_text(text, name, report).into_iter().collect(),
+            Some(text) => self.literal_text(text, name, report).into_iter().collect(),
             None => Vec::new(),
         }
     }
-}
 
-fn example(name: &str) -> &'static str {
-    KNOWN
-        .iter()
-        .find(|known| known.name == name)
-        .map_or("", |known| known.example)
+    /// The string literal that `name` needs.
+    pub(crate) fn literal_text(
+        &self,
+        value: Expr,
+        name: &str,
+        report: &mut Report,
+    ) -> Option<LitStr> {
+        match value {
+            Expr::Lit(ExprLit {
+                lit: Lit::Str(text),
+                ..
+            }) => Some(text),
+            other => {
+                let example = self.attribute.example(name);
+                report.at(
+                    other,
+                    format!("`{name}` needs a string literal, such as `{example}`"),
+                );
+                None
+            }
+        }
+    }
 }
 
 fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
@@ -307,25 +381,5 @@ fn bare(value: Expr) -> Expr {
     match value {
         Expr::Group(group) => bare(*group.expr),
         other => other,
-    }
-}
-
-/// The string literal that `name` needs.
-pub(crate) fn literal_text(value: Expr, name: &str, report: &mut Report) -> Option<LitStr> {
-    match value {
-        Expr::Lit(ExprLit {
-            lit: Lit::Str(text),
-            ..
-        }) => Some(text),
-        other => {
-            report.at(
-                other,
-                format!(
-                    "`{name}` needs a string literal, such as `{}`",
-                    example(name)
-                ),
-            );
-            None
-        }
     }
 }

@@ -9,12 +9,15 @@ pub use inventory;
 use tracing::warn;
 
 pub use crate::__register as register;
+pub use crate::__register_limit as register_limit;
 pub use crate::background::{background, cacheable_background};
 pub use crate::cache::Cache;
 use crate::key::{Key, Pattern};
 pub use crate::key::{KeyWriter, PatternWriter};
+pub use crate::limit::RateLimiter;
+pub use crate::limited::{LimitCall, LimitSite, limited, refused};
 use crate::plan::Plan;
-pub use crate::registry::Registered;
+pub use crate::registry::{Registered, RegisteredLimit};
 use crate::site::Rules;
 pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, life_of, storable};
 use crate::target::Target;

@@ -1,16 +1,30 @@
 //! Every annotated function of the program, known before the first of them is called.
 
-use crate::site::Site;
+use crate::site::{LimitFacts, Site};
 
-/// What an attribute leaves behind about its function.
+/// What a caching attribute leaves behind about its function.
 #[derive(Debug)]
 pub struct Registered(pub &'static Site);
 
 inventory::collect!(Registered);
 
-/// The annotated functions of this program and of all that it links.
+/// What `#[rate_limit]` leaves behind about its function.
+#[derive(Debug)]
+pub struct RegisteredLimit(pub &'static LimitFacts);
+
+inventory::collect!(RegisteredLimit);
+
+/// The functions with caching attributes of this program and of all that it links.
 pub(crate) fn sites() -> impl Iterator<Item = &'static Site> {
     inventory::iter::<Registered>().map(|registered| registered.0)
+}
+
+/// The functions with `#[rate_limit]` that ask the installed limiter: each with its name and the policies that it names.
+pub(crate) fn limit_sites() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    inventory::iter::<RegisteredLimit>()
+        .map(|registered| registered.0)
+        .filter(|facts| !facts.has_own_limiter)
+        .map(|facts| (facts.name, facts.policies))
 }
 
 /// Makes a site known at start.
@@ -22,6 +36,15 @@ macro_rules! __register {
     };
 }
 
+/// Makes a site of `#[rate_limit]` known at start.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __register_limit {
+    ($site:path) => {
+        $crate::__private::inventory::submit! { $crate::__private::RegisteredLimit(&$site.facts) }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(dead_code, reason = "the functions are known without being called")]
@@ -29,7 +52,8 @@ mod tests {
     use std::pin::Pin;
 
     use super::*;
-    use crate::cacheable;
+    use crate::limit::{Limited, RateLimiter};
+    use crate::{cacheable, rate_limit};
 
     struct Holder<T>(T);
 
@@ -69,5 +93,27 @@ mod tests {
             let times = names.iter().filter(|known| **known == name).count();
             assert_eq!(times, 1, "{name}");
         }
+    }
+
+    #[rate_limit(policy = ["payment", "api"], key = "<user>", crate = crate)]
+    async fn pay(user: i64) -> Result<i64, Limited> {
+        Ok(user)
+    }
+
+    #[rate_limit(policy = "payment", key = "all", limiter = limiter, crate = crate)]
+    async fn refund(limiter: &RateLimiter) -> Result<(), Limited> {
+        Ok(())
+    }
+
+    #[test]
+    fn the_policies_that_functions_ask_of_the_installed_limiter_are_known_without_a_call() {
+        let own = format!("{}::", module_path!());
+
+        let sites: Vec<_> = limit_sites()
+            .filter(|(name, _)| name.starts_with(&own))
+            .collect();
+
+        let expected: &[&str] = &["payment", "api"];
+        assert_eq!(sites, [(format!("{own}pay").as_str(), expected)]);
     }
 }

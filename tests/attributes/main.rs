@@ -10,6 +10,7 @@ mod keys;
 mod lab;
 mod methods;
 mod names;
+mod rate_limit;
 mod returns;
 mod stacked;
 mod time;

@@ -6,7 +6,8 @@
     reason = "the names are what is tested"
 )]
 
-use ::cache_runtime::{cache_evict, cache_put, cacheable};
+use ::cache_runtime::limit::{Limited, Policy, RateLimiter};
+use ::cache_runtime::{cache_evict, cache_put, cacheable, rate_limit};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::Lab;
@@ -29,9 +30,13 @@ struct Vec;
 struct Future;
 struct Site;
 struct Call;
+struct LimitSite;
+struct LimitCall;
 struct cache_runtime;
 
 trait ToOwned {}
+trait AsRef {}
+trait From {}
 
 mod core {}
 mod std {}
@@ -52,6 +57,20 @@ async fn string(lab: &Lab) -> String {
 async fn option(lab: &Lab, name: &str) -> Option {
     lab.run();
     Option(3)
+}
+
+#[rate_limit(policy = "search", key = "<name>", cost = 1, limiter = limiter)]
+async fn standard_result(limiter: &RateLimiter, name: &str) -> ::core::result::Result<u8, Limited> {
+    ::core::result::Result::Ok(4)
+}
+
+#[tokio::test]
+async fn a_limited_function_may_stand_among_any_names() {
+    let search = Policy::new("search").limit(1).per("1h");
+    let limiter = RateLimiter::new(&Lab::new().cache, [search]).expect("a policy");
+
+    assert!(standard_result(&limiter, "x").await.is_ok());
+    assert!(standard_result(&limiter, "x").await.is_err());
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use super::limit::Limiting;
 use super::*;
 
 const FIND: &str = "async fn find(&self, id: i64, name: &str) -> Result<Event, Error> {}";
@@ -149,4 +150,101 @@ fn arguments_of_later_versions_are_unknown() {
             assert!(error.contains("unknown argument"), "{error}");
         }
     }
+}
+
+fn limiting(arguments: &str) -> Result<Limiting, String> {
+    let function = syn::parse_str(FIND).expect("a function");
+    let mut report = Report::default();
+    let limiting = limit::check(arguments.parse().expect("tokens"), &function, &mut report);
+    match report.into_tokens() {
+        Some(errors) => Err(errors.to_string()),
+        None => Ok(limiting.expect("arguments where there is no error")),
+    }
+}
+
+#[test]
+fn policies_are_named_as_the_limiter_wants_them() {
+    let longest = "x".repeat(64);
+    for (written, is_right) in [
+        ("\"payment\"", true),
+        ("[\"a.b\", \"A_9-\"]", true),
+        (&format!("\"{longest}\""), true),
+        (&format!("\"{longest}x\""), false),
+        ("\"\"", false),
+        ("\"a b\"", false),
+        ("\"a:b\"", false),
+        ("\"pâte\"", false),
+        ("[\"a\", \"a\"]", false),
+        ("[]", false),
+        ("PAYMENT", false),
+    ] {
+        let found = limiting(&format!("policy = {written}, key = \"<id>\""));
+        assert_eq!(found.is_ok(), is_right, "{written}");
+    }
+}
+
+#[test]
+fn a_cost_is_a_number_from_1_up_or_an_expression() {
+    for (written, is_right) in [
+        ("1", true),
+        ("4294967295", true),
+        ("2 * 3", true),
+        ("name.len() as u32", true),
+        ("0", false),
+        ("-1", false),
+        ("4294967296", false),
+        ("1.5", false),
+        ("\"1\"", false),
+    ] {
+        let found = limiting(&format!("policy = \"a\", key = \"<id>\", cost = {written}"));
+        assert_eq!(found.is_ok(), is_right, "{written}");
+    }
+}
+
+#[test]
+fn a_rate_limit_knows_its_own_arguments_only() {
+    for argument in [
+        "all_entries",
+        "always",
+        "before",
+        "cache = self.cache",
+        "condition = id > 0",
+        "fence",
+        "grace = 1",
+        "none_ttl = 1",
+        "pattern = \"a:*\"",
+        "refresh = \"background\"",
+        "ttl = 1",
+        "ttl_jitter = 1",
+        "unless = is_bad",
+        "version = 1",
+    ] {
+        let error = limiting(&format!("policy = \"a\", key = \"<id>\", {argument}"))
+            .err()
+            .expect(argument);
+        assert!(error.contains(" belongs to "), "{error}");
+        assert!(!error.contains("; \""), "it ends with advice: {error}");
+    }
+    for attribute in [Cacheable, CachePut, CacheEvict] {
+        for argument in ["cost = 5", "limiter = self.limiter"] {
+            let error = checked(attribute, &format!("key = \"a\", {argument}"))
+                .err()
+                .expect(argument);
+            assert!(error.contains("belongs to `#[rate_limit]`; "), "{error}");
+            assert!(!error.contains("; \""), "it ends with advice: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_mistake_in_a_rate_limit_is_reported() {
+    let errors = limiting(
+        "policy = \"a b\", key = \"<idd>\", cost = 0, ttl = 5, limit = 5, polcy = \"a\", policy = \"b\"",
+    )
+    .err()
+    .expect("errors");
+
+    assert_eq!(errors.matches("compile_error").count(), 7, "{errors}");
+    let errors = limiting("").err().expect("errors");
+    assert_eq!(errors.matches("compile_error").count(), 2, "{errors}");
 }

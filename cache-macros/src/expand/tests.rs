@@ -98,6 +98,27 @@ fn cache_evict_expands_to_one_call() {
 }
 
 #[test]
+fn rate_limit_expands_to_one_statement_before_the_body() {
+    let function =
+        "async fn pay(user: i64, payment: Payment, bank: &Bank) -> Result<Receipt, Error> {
+            let transfer = bank.prepare(payment).await?;
+            transfer.commit().await
+        }";
+    let arguments = r#"policy = ["payment", "api"], key = "<user>:<payment.shop>", cost = payment.items(),
+        limiter = bank.limiter"#;
+
+    let file = expanded(Attribute::RateLimit, arguments, function);
+
+    let [syn::Item::Fn(gated)] = file.items.as_slice() else {
+        panic!("an attribute emits one function")
+    };
+    let written: ItemFn = syn::parse_str(function).expect("a function");
+    assert_eq!(gated.sig, written.sig);
+    assert_eq!(gated.block.stmts[1..], written.block.stmts);
+    expect_file!["../../expansions/rate_limit.rs"].assert_eq(&prettyplease::unparse(&file));
+}
+
+#[test]
 fn with_a_mistake_the_function_stays_as_it_was_written() {
     let function = "async fn find(id: i64) -> i64 { id }";
 

@@ -1,0 +1,8 @@
+use cache_runtime::cacheable;
+
+#[cacheable(key = "event:<id>", cost = 5)]
+async fn find(id: i64) -> Option<String> {
+    Some(id.to_string())
+}
+
+fn main() {}
