@@ -1,0 +1,103 @@
+//! Rate limits in front of an axum router or any other tower service, and the address of a client behind proxies.
+//!
+//! ```
+//! use std::net::SocketAddr;
+//!
+//! use axum::{Router, routing::get};
+//! use cache_runtime::Cache;
+//! use cache_runtime::http::{ClientIpSource, RateLimitLayer};
+//! use cache_runtime::limit::{Policy, RateLimiter};
+//!
+//! # fn main() -> Result<(), cache_runtime::Error> {
+//! let cache = Cache::memory(); // a service says `Cache::connect(Config::from_env()?).await?`
+//! let limiter = RateLimiter::new(&cache, [Policy::api()])?;
+//!
+//! let by_address = RateLimitLayer::new(limiter.limit(&["api"])?)
+//!     .client_ip(ClientIpSource::trusted_proxies(["10.0.0.0/8"])?)
+//!     .bypass("/health")?;
+//! let app = Router::new()
+//!     .route("/api/events", get(|| async { "events" }))
+//!     .route("/health", get(|| async { "ok" }))
+//!     .layer(by_address);
+//!
+//! // Without this, the address of the peer is not known.
+//! let service = app.into_make_service_with_connect_info::<SocketAddr>();
+//! # let _ = service;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Whose requests are counted
+//!
+//! Those of an address: of the peer, or of what proxies in front of the service say as far as they are trusted
+//! ([`ClientIpSource`]). IPv4 is IPv4 however it is written, and IPv6 counts by networks of 64 bits
+//! ([`ipv6_prefix`](RateLimitLayer::ipv6_prefix)). A layer can ask for something else, such as the user of a verified session
+//! ([`identify`](RateLimitLayer::identify)). Put limits by address outside the layer that reads sessions, so that they cost the
+//! session store nothing, and limits by user inside:
+//!
+//! ```
+//! # use axum::Router;
+//! # use cache_runtime::{Cache, Error};
+//! # use cache_runtime::http::{ClientIp, RateLimitLayer};
+//! # use cache_runtime::limit::{Identity, Policy, RateLimiter};
+//! # #[derive(Clone)]
+//! # struct User { id: i64 }
+//! # fn main() -> Result<(), Error> {
+//! # let limiter = RateLimiter::new(&Cache::memory(), [Policy::api(), Policy::payment()])?;
+//! # let app = Router::<()>::new();
+//! let by_user = RateLimitLayer::new(limiter.limit(&["payment"])?).identify(|parts| {
+//!     let user = parts.extensions.get::<User>(); // from the layer that reads sessions
+//!     let address = parts.extensions.get::<ClientIp>(); // from this layer
+//!     user.map(|user| Identity::user(user.id))
+//!         .or_else(|| address.map(|ClientIp(address)| Identity::ip(*address)))
+//! });
+//! let by_address = RateLimitLayer::new(limiter.limit(&["api"])?);
+//!
+//! // Of axum's layers, the last is the outermost.
+//! let app = app.layer(by_user) /* .layer(sessions) */ .layer(by_address);
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What clients see
+//!
+//! | | status | body's `type` |
+//! |---|---|---|
+//! | over a limit | 429 | `https://iana.org/assignments/http-problem-types#quota-exceeded` |
+//! | blocked | 429 | `https://iana.org/assignments/http-problem-types#abnormal-usage-detected` |
+//! | Redis is away, and a policy allows nothing meanwhile | 503 | `https://iana.org/assignments/http-problem-types#temporary-reduced-capacity` |
+//!
+//! Each has `Retry-After` in whole seconds, at least 1, `Cache-Control: no-store`, and a body of `application/problem+json`
+//! ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with the names of the `violated-policies`:
+//!
+//! ```text
+//! HTTP/1.1 429 Too Many Requests
+//! Content-Type: application/problem+json
+//! Retry-After: 17
+//! Cache-Control: no-store
+//! RateLimit-Policy: "api";q=100;w=60
+//! RateLimit: "api";r=0;t=17
+//! ```
+//!
+//! The last two, on every response unless [`RateLimitHeaders`] says otherwise, are those of the IETF's
+//! [draft-ietf-httpapi-ratelimit-headers-11](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/): how
+//! many units a policy grants in how many seconds, how many are left, and in how many seconds there will be more. Each policy
+//! is a member, and what an inner layer or the handler wrote stays.
+//!
+//! A function with `#[rate_limit]` that a handler calls fails with [`Limited`](crate::limit::Limited), which is the same
+//! response.
+
+mod bypass;
+mod client_ip;
+mod fields;
+mod hops;
+mod limit;
+mod networks;
+mod problem;
+#[cfg(test)]
+mod support;
+
+pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
+pub use self::fields::RateLimitHeaders;
+pub use self::limit::{OnMissing, RateLimitLayer, RateLimitService};

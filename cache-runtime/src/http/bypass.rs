@@ -1,0 +1,37 @@
+//! Requests that are not counted: those for the health of a service.
+
+use axum::http::Method;
+use axum::http::request::Parts;
+
+use crate::error::{Error, ErrorKind};
+
+/// A method and a path, as a request line has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bypass {
+    method: Method,
+    path: String,
+}
+
+impl Bypass {
+    pub(super) fn new(method: Method, path: &str) -> Result<Self, Error> {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"{}*?#\"<>\\^`|".contains(&byte);
+        if path.starts_with('/') && path.bytes().all(is_plain) {
+            let path = path.to_owned();
+            return Ok(Self { method, path });
+        }
+        let shown: String = path.chars().take(50).flat_map(char::escape_debug).collect();
+        let text = format!(
+            "`{shown}` is no path to bypass; write one exact path as clients send it, such as `/health`, without patterns and \
+             without a query"
+        );
+        Err(Error::new(ErrorKind::Config, text))
+    }
+
+    /// Byte by byte: nothing is decoded, and nothing that a client says elsewhere counts.
+    pub(super) fn is_for(&self, parts: &Parts) -> bool {
+        self.path == parts.uri.path() && self.method == parts.method
+    }
+}
+
+#[cfg(test)]
+mod tests;

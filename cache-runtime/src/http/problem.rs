@@ -1,0 +1,231 @@
+//! Rejections as responses: problem details (RFC 9457) of the types that draft-ietf-httpapi-ratelimit-headers-11 registers.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::fields;
+use crate::limit::{Decision, Limited, Status, Verdict, whole_seconds};
+
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// 429, or 503 if the limit cannot be checked, with everything that [`http`](crate::http) says of such responses: a handler can
+/// return it as it is.
+impl IntoResponse for Limited {
+    fn into_response(self) -> Response {
+        let mut response = of(&self);
+        complete(response.headers_mut(), &self);
+        fields::append(response.headers_mut(), &self.decision().policies);
+        response
+    }
+}
+
+/// Status and body of a rejection.
+pub(super) fn of(limited: &Limited) -> Response {
+    let (status, kind, title) = match limited.decision().verdict {
+        Verdict::Unavailable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "temporary-reduced-capacity",
+            "Temporary Reduced Capacity",
+        ),
+        Verdict::Blocked => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "abnormal-usage-detected",
+            "Abnormal Usage Detected",
+        ),
+        Verdict::Allowed | Verdict::Limited | Verdict::TooCostly => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "quota-exceeded",
+            "Quota Exceeded",
+        ),
+    };
+    let violated = violated(limited.decision()).map(|status| &*status.policy);
+    let problem = json!({
+        "type": format!("https://iana.org/assignments/http-problem-types#{kind}"),
+        "title": title,
+        "status": status.as_u16(),
+        "detail": limited.to_string(),
+        "violated-policies": violated.collect::<Vec<_>>(),
+    });
+    response(status, &problem)
+}
+
+/// A problem that is no more than its status, which is what leaving out the type means.
+pub(super) fn untyped(status: StatusCode, detail: &str) -> Response {
+    let problem = json!({
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    response(status, &problem)
+}
+
+/// Adds what no rejection may lack, where it lacks it.
+pub(super) fn complete(headers: &mut HeaderMap, limited: &Limited) {
+    let seconds = retry_after(limited.decision());
+    headers.entry(header::RETRY_AFTER).or_insert(seconds.into());
+    headers.entry(header::CACHE_CONTROL).or_insert(NO_STORE);
+}
+
+/// Whole seconds, at least 1, and not before the fields say that more is left. If it is not known when, or never, the window:
+/// a client without advice comes back at once.
+fn retry_after(decision: &Decision) -> u64 {
+    let more = violated(decision).map(|status| status.more_after).max();
+    let window = violated(decision).map(|status| status.window).max();
+    let wait = decision.retry_after.or(window).max(more);
+    whole_seconds(wait.unwrap_or_default())
+}
+
+fn violated(decision: &Decision) -> impl Iterator<Item = &Status> {
+    let policies = decision.policies.iter();
+    policies.filter(|status| status.verdict != Verdict::Allowed)
+}
+
+fn response(status: StatusCode, problem: &Value) -> Response {
+    let mut response = Response::new(Body::from(problem.to_string()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::to_bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::limit::Backend;
+
+    fn status(policy: &str, verdict: Verdict, more_after: Duration) -> Status {
+        Status {
+            policy: policy.into(),
+            verdict,
+            limit: 5,
+            window: Duration::from_secs(60),
+            remaining: 0,
+            more_after,
+        }
+    }
+
+    fn rejection(
+        verdict: Verdict,
+        retry_after: Option<Duration>,
+        policies: Vec<Status>,
+    ) -> Response {
+        let decision = Decision {
+            verdict,
+            retry_after,
+            policies,
+            backend: Backend::Memory,
+        };
+        decision.into_result().unwrap_err().into_response()
+    }
+
+    fn simple(verdict: Verdict) -> Response {
+        let wait = Duration::from_secs(17);
+        rejection(verdict, Some(wait), vec![status("login", verdict, wait)])
+    }
+
+    async fn problem(response: Response) -> Value {
+        let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    fn retry_after(response: &Response) -> u64 {
+        let value = &response.headers()["retry-after"];
+        value.to_str().unwrap().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_rejection_is_a_problem_with_all_its_headers() {
+        let response = simple(Verdict::Limited);
+
+        assert_eq!(response.status(), 429);
+        let headers = response.headers();
+        assert_eq!(headers["content-type"], "application/problem+json");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert_eq!(headers["retry-after"], "17");
+        assert_eq!(headers["ratelimit-policy"], r#""login";q=5;w=60"#);
+        assert_eq!(headers["ratelimit"], r#""login";r=0;t=17"#);
+        let expected = json!({
+            "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            "title": "Quota Exceeded",
+            "status": 429,
+            "detail": "rate limit `login` exceeded; try again in 17 s",
+            "violated-policies": ["login"],
+        });
+        assert_eq!(problem(response).await, expected);
+    }
+
+    #[tokio::test]
+    async fn the_type_of_a_problem_tells_why() {
+        for (verdict, code, kind) in [
+            (Verdict::Blocked, 429, "#abnormal-usage-detected"),
+            (Verdict::Unavailable, 503, "#temporary-reduced-capacity"),
+            (Verdict::TooCostly, 429, "#quota-exceeded"),
+        ] {
+            let response = simple(verdict);
+            assert_eq!(response.status(), code);
+            let problem = problem(response).await;
+            assert_eq!(problem["status"], code);
+            assert!(
+                problem["type"].as_str().unwrap().ends_with(kind),
+                "{problem}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn only_policies_that_reject_are_violated() {
+        let wait = Duration::from_secs(1);
+        let policies = vec![
+            status("day", Verdict::Allowed, Duration::from_secs(9)),
+            status("minute", Verdict::Limited, wait),
+        ];
+
+        let response = rejection(Verdict::Limited, Some(wait), policies);
+
+        assert_eq!(retry_after(&response), 1);
+        assert_eq!(
+            problem(response).await["violated-policies"],
+            json!(["minute"])
+        );
+    }
+
+    #[test]
+    fn without_a_better_answer_a_client_waits_for_the_window() {
+        for verdict in [Verdict::TooCostly, Verdict::Unavailable, Verdict::Limited] {
+            let policies = vec![status("api", verdict, Duration::ZERO)];
+            assert_eq!(retry_after(&rejection(verdict, None, policies)), 60);
+        }
+        assert_eq!(
+            retry_after(&rejection(Verdict::Limited, None, Vec::new())),
+            1
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_told_to_come_back_before_more_is_left(
+            wait in prop::option::of(0_u64..100_000_000_000),
+            more in prop::collection::vec(0_u64..100_000_000_000, 0..4),
+        ) {
+            let policies = more.iter().map(|more| {
+                status("api", Verdict::Limited, Duration::from_nanos(*more))
+            });
+
+            let response = rejection(Verdict::Limited, wait.map(Duration::from_nanos), policies.collect());
+
+            let seconds = retry_after(&response);
+            prop_assert!(seconds >= 1);
+            let longest = more.into_iter().chain(wait).max().unwrap_or(0);
+            prop_assert!(seconds >= longest.div_ceil(1_000_000_000));
+        }
+    }
+}
