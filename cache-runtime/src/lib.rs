@@ -77,6 +77,7 @@
 //! | [`Stats`], [`Health`] | what was counted, for each function; how the cache is, for health checks |
 //! | [`Cache::warm`], [`warm::every`] | fills the cache before anybody asks, once or on a schedule |
 //! | [`KeyPart`] | which types may stand in a key; implement it for your own |
+//! | [`limit::RateLimiter`], [`macro@rate_limit`] | how often clients may do what, for all processes together; the same for one function |
 //! | [`Sensitive`] | holds what must never be cached; a type that has one does not compile as a cached value |
 //! | [`Error`], [`ErrorKind`] | what the methods that begin with `try_` tell; annotated functions never do |
 //!
@@ -84,6 +85,7 @@
 //!
 //! | feature | default | adds | pulls in |
 //! |---|---|---|---|
+//! | `http` | no | the module `http`: rate limits as a layer for axum and tower, and the address of a client behind proxies | `axum`, `ipnet` |
 //! | `testing` | no | the module `testing`: real Redis servers, and a network that fails when it is told to | tokio's `io-util` |
 //! | `uuid` | no | `Uuid` in keys | `uuid` |
 //!
@@ -96,7 +98,11 @@ mod clock;
 mod config;
 mod entry;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 mod key;
+pub mod limit;
+mod limited;
 mod metrics;
 mod plan;
 mod registry;
@@ -113,17 +119,21 @@ pub mod __private;
 pub mod testing;
 
 pub use cache::{Cache, CacheScope, Evicted, Health, Status};
-pub use cache_macros::{cache_evict, cache_put, cacheable};
+pub use cache_macros::{cache_evict, cache_put, cacheable, rate_limit};
 pub use clock::Clock;
-pub use config::{Address, Config, Policy, Secret, Tls, Topology};
+pub use config::{Address, Config, Policy, Quota, Secret, Tls, Topology};
 pub use error::{Error, ErrorKind};
 pub use key::{Key, KeyPart, KeyWriter, Pattern};
-pub use metrics::{Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times};
+pub use metrics::{
+    Counts, FallbackStats, LimitStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,
+};
 pub use sensitive::Sensitive;
 pub use site::{CacheValue, Ttl};
 // Here, too, so that rustc's messages do not speak of `__private`.
 #[doc(hidden)]
 pub use background::{background, cacheable_background};
+#[doc(hidden)]
+pub use limited::{FromLimited, Refusable, refused};
 #[doc(hidden)]
 pub use site::{ValueTtl, life_of, storable};
 pub use store::ServerInfo;
