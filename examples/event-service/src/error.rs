@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use axum::http::StatusCode;
+use cache_runtime::limit::Limited;
 
 /// The result of everything that a request does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,6 +17,8 @@ pub enum Error {
         field: Option<String>,
         detail: String,
     },
+    /// 429, or 503 while nobody can tell: too many calls of one client.
+    Limited(Limited),
     /// 500: the client learns nothing of it, the log everything.
     Database(sqlx::Error),
 }
@@ -52,6 +55,13 @@ impl Error {
             field: field.map(str::to_owned),
             detail: detail.into(),
         }
+    }
+}
+
+/// For functions with `#[rate_limit]`.
+impl From<Limited> for Error {
+    fn from(limited: Limited) -> Self {
+        Self::Limited(limited)
     }
 }
 

@@ -3,8 +3,10 @@
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use cache_runtime::Cache;
+use cache_runtime::http::{ClientIpSource, RateLimitLayer};
+use cache_runtime::limit::RateLimiter;
 
 use crate::db::Db;
 use crate::error::Error;
@@ -47,9 +49,28 @@ impl App {
     }
 }
 
-/// The whole service. What is cached is cached in the installed cache.
-pub fn router(app: App) -> Router {
-    Router::new()
+/// The whole service. What is cached is cached in the installed cache; what is limited by user, in the installed limiter.
+///
+/// # Errors
+///
+/// A limiter without the policies `api` and `auth`.
+pub fn router(
+    app: App,
+    limiter: &RateLimiter,
+    client_ip: ClientIpSource,
+) -> Result<Router, cache_runtime::Error> {
+    let api = RateLimitLayer::new(limiter.limit(&["api"])?)
+        .client_ip(client_ip)
+        // Whoever asks for the health decides whether the process lives: no crowd may come between.
+        .bypass("/api/health")?
+        .bypass("/api/health/cache")?;
+    // By the address that the layer around it has found.
+    let auth = RateLimitLayer::new(limiter.limit(&["auth"])?);
+    // There is nothing to log in to yet, and guessing what there is, is slow already.
+    let logins = Router::new()
+        .route("/api/auth/{*rest}", any(unknown_route))
+        .route_layer(auth);
+    let router = Router::new()
         .route("/api/events", get(events::published).post(events::create))
         .route("/api/events/trending", get(events::trending))
         .route("/api/events/near/{location}", get(events::near))
@@ -80,10 +101,14 @@ pub fn router(app: App) -> Router {
         .route("/api/health", get(health::live))
         .route("/api/health/cache", get(health::cache))
         .route("/api/cache/stats", get(health::stats))
+        .merge(logins)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(app)
+        // The outermost, so that it counts everything, also what has no route.
+        .layer(api)
+        .with_state(app);
+    Ok(router)
 }
 
 async fn unknown_route(uri: Uri) -> Error {

@@ -2,10 +2,12 @@
 
 use std::env;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use cache_runtime::limit::{Policy, RateLimiter};
 use cache_runtime::{Cache, Config, Mode};
 use event_service::db::Db;
 use event_service::http::{App, router};
@@ -26,7 +28,7 @@ Without a command it serves HTTP.
 Commands:
   warm    fills the cache in Redis with what most people ask for, and ends
 
-Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
+Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
 ";
 
 #[tokio::main]
@@ -111,6 +113,8 @@ async fn serve() -> anyhow::Result<()> {
     let settings = Settings::from_env()?;
     let cache = Cache::connect(Config::from_env()?).await?;
     cache.install();
+    let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::auth(), Policy::payment()])?;
+    limiter.install();
     let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
     let schedule = settings
         .warm_every
@@ -127,7 +131,11 @@ async fn serve() -> anyhow::Result<()> {
         mode(&cache)
     );
 
-    let server = axum::serve(listener, router(App::new(db.clone(), cache.clone())));
+    let app = App::new(db.clone(), cache.clone());
+    let router = router(app, &limiter, settings.client_ip)?;
+    // Limits count by the address of the peer, which the server has to pass on.
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service);
     tokio::select! {
         served = server.with_graceful_shutdown(stop) => served?,
         () = async { overdue.await; tokio::time::sleep(GRACE).await } => {

@@ -1,6 +1,6 @@
 //! Payments: a gateway decides, we remember what it said. The card number passes through and is kept nowhere.
 
-use cache_runtime::{Sensitive, cache_evict, cache_put, cacheable};
+use cache_runtime::{Sensitive, cache_evict, cache_put, cacheable, rate_limit};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
@@ -52,6 +52,7 @@ impl Payments {
 
     /// `tx` comes from the caller, because the entry is fenced under its name before the payment begins.
     #[cache_put(key = "payment:transaction:<tx>", ttl = 1800)]
+    #[rate_limit(policy = "payment", key = "<new.user_id.get()>")]
     pub async fn initiate(&self, tx: &str, new: &NewPayment) -> Result<Payment> {
         let token = self.token(new.user_id.get()).await?;
         let reference = self.gateway.authorize(&token, tx, &new.card_number).await;
@@ -89,6 +90,7 @@ impl Payments {
     }
 
     /// Asks the gateway for the money and records its answer. `None` means that this had been done already.
+    #[rate_limit(policy = "payment", key = "<payment.user_id>")]
     pub async fn confirm(&self, payment: &Payment) -> Result<Option<Payment>> {
         let token = self.token(payment.user_id).await?;
         let answer = self.gateway.capture(&token, payment).await;

@@ -4,6 +4,7 @@ use std::env::{self, VarError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use cache_runtime::http::ClientIpSource;
 
 /// What the environment says, and else the defaults.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Settings {
     pub slow_db: Duration,
     /// `WARM_EVERY`: how often the cache is warmed while the service runs. Without it never.
     pub warm_every: Option<Duration>,
+    /// `TRUSTED_PROXIES`: the networks of the proxies whose `X-Forwarded-For` counts. Without it, clients are peers.
+    pub client_ip: ClientIpSource,
 }
 
 impl Settings {
@@ -32,12 +35,20 @@ impl Settings {
             })?),
             None => None,
         };
+        let client_ip = match variable("TRUSTED_PROXIES")? {
+            Some(text) => ClientIpSource::trusted_proxies(text.split(',').map(str::trim))
+                .with_context(|| {
+                    format!("TRUSTED_PROXIES is `{text}`: it must be networks with commas between, such as `10.0.0.0/8,192.0.2.1`")
+                })?,
+            None => ClientIpSource::peer(),
+        };
         Ok(Self {
             // Only this machine, until somebody decides otherwise.
             bind: variable("BIND")?.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             database_url: variable("DATABASE_URL")?,
             slow_db: Duration::from_millis(slow_db),
             warm_every,
+            client_ip,
         })
     }
 }

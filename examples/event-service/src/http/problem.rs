@@ -26,6 +26,8 @@ impl IntoResponse for Error {
                 field,
                 detail,
             } => (status, field, detail),
+            // A problem as well, with the headers that tell the client when to come back.
+            Self::Limited(limited) => return limited.into_response(),
             Self::Database(error) => {
                 tracing::error!(%error, "the database failed");
                 (

@@ -187,9 +187,13 @@ fn set(keys: &[&str]) -> BTreeSet<String> {
     keys.iter().map(|key| format!("dev_{key}")).collect()
 }
 
+/// Of entries. What clients have used of their limits is in Redis, too.
 fn keys(server: &RedisServer) -> BTreeSet<String> {
     let mut redis = redis::Client::open(server.url())
         .and_then(|client| client.get_connection())
         .expect("a connection");
-    redis::cmd("KEYS").arg("*").query(&mut redis).expect("keys")
+    let keys: BTreeSet<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("keys");
+    keys.into_iter()
+        .filter(|key| !key.starts_with("dev_ratelimit:"))
+        .collect()
 }

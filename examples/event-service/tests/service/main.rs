@@ -4,6 +4,7 @@ mod support;
 
 mod caching;
 mod eviction;
+mod limits;
 mod operation;
 mod payments;
 mod problems;

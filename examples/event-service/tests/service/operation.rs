@@ -184,6 +184,9 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ("SLOW_DB_MS", "soon"),
         ("WARM_EVERY", "soon"),
         ("WARM_EVERY", "0"),
+        ("TRUSTED_PROXIES", "localhost"),
+        ("TRUSTED_PROXIES", "0.0.0.0/0"),
+        ("CACHE_LIMIT_API", "many"),
         ("REDIS_URL", "http://localhost"),
         ("CACHE_DEFAULT_TLL", "60"),
     ];

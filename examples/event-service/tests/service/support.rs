@@ -9,7 +9,15 @@ use std::time::{Duration, Instant};
 use cache_runtime::testing::RedisServer;
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::{Request, Response};
+use ureq::http::request::Builder;
+use ureq::http::{HeaderMap, Request, Response};
+
+/// Limits that no test reaches, since waiting in a loop is many requests. Those of a test's own win.
+const LIMITS: &[(&str, &str)] = &[
+    ("CACHE_LIMIT_API", "1000000/60s"),
+    ("CACHE_LIMIT_AUTH", "1000000/60s"),
+    ("CACHE_LIMIT_PAYMENT", "1000000/60s"),
+];
 
 /// A running service. It ends with the test.
 pub(crate) struct Service {
@@ -25,6 +33,7 @@ pub(crate) struct Service {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) content_type: String,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
 
@@ -39,9 +48,9 @@ impl Service {
         Self::with(&[("REDIS_URL", &redis.url())])
     }
 
-    /// With these variables and no others, on a free port.
+    /// With these variables and no others but generous limits, on a free port.
     pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
-        let environment = [environment, &[("BIND", "127.0.0.1:0")]].concat();
+        let environment = [LIMITS, environment, &[("BIND", "127.0.0.1:0")]].concat();
         let mut process = Process::start(&[], &environment);
         let output = process.0.stdout.take().expect("it is piped");
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
@@ -78,11 +87,24 @@ impl Service {
         self.send("GET", path, None)
     }
 
+    /// As a proxy sends it on for this client, or as a client that claims to be one.
+    pub(crate) fn get_for(&self, client: &str, path: &str) -> Answer {
+        let request = self.request("GET", path).header("x-forwarded-for", client);
+        self.run(request, None)
+    }
+
     /// With a body of JSON, as it stands here.
     pub(crate) fn send(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
-        let request = Request::builder()
+        self.run(self.request(method, path), body)
+    }
+
+    fn request(&self, method: &str, path: &str) -> Builder {
+        Request::builder()
             .method(method)
-            .uri(format!("http://{}{path}", self.address));
+            .uri(format!("http://{}{path}", self.address))
+    }
+
+    fn run(&self, request: Builder, body: Option<&str>) -> Answer {
         let response = match body {
             Some(body) => {
                 let request = request
@@ -153,6 +175,13 @@ impl Drop for Process {
 }
 
 impl Answer {
+    /// All lines of this header, as one.
+    pub(crate) fn header(&self, name: &str) -> String {
+        let lines = self.headers.get_all(name).iter();
+        let lines: Vec<_> = lines.map(|line| line.to_str().expect("ASCII")).collect();
+        lines.join(", ")
+    }
+
     fn read(mut response: Response<ureq::Body>) -> Self {
         let content_type = response
             .headers()
@@ -168,6 +197,7 @@ impl Answer {
         Self {
             status: response.status().as_u16(),
             content_type,
+            headers: response.headers().clone(),
             body,
         }
     }
