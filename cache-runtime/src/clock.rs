@@ -51,3 +51,92 @@ fn system_millis() -> u64 {
         .unwrap_or_default();
     u64::try_from(system.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// Returns once the system's clock shows another millisecond than at the call.
+    fn let_the_system_clock_move() {
+        let begun = system_millis();
+        while system_millis() == begun {
+            std::hint::spin_loop();
+        }
+    }
+
+    #[test]
+    fn a_plain_clock_shows_the_time_of_the_system() {
+        let clock = Clock::default();
+
+        let before = system_millis();
+        let shown = clock.now_millis();
+
+        assert!((before..=system_millis()).contains(&shown), "{shown}");
+    }
+
+    #[test]
+    fn an_advanced_clock_goes_on_from_there_for_all_who_hold_it() {
+        let clock = Clock::default();
+        let held = clock.clone();
+
+        clock.advance(MINUTE);
+        let before = system_millis();
+        let shown = held.now_millis();
+        let_the_system_clock_move();
+
+        assert!((before + 60_000..=system_millis() + 60_000).contains(&shown));
+        assert!(held.now_millis() > shown);
+    }
+
+    #[test]
+    fn a_stopped_clock_stands_at_the_moment_at_which_it_was_made() {
+        let before = system_millis();
+        let clock = Clock::stopped();
+        let after = system_millis();
+        let shown = clock.now_millis();
+
+        let_the_system_clock_move();
+
+        assert!((before..=after).contains(&shown), "{shown}");
+        assert_eq!(clock.now_millis(), shown);
+    }
+
+    #[test]
+    fn a_stopped_clock_is_advanced_exactly_for_all_who_hold_it() {
+        let clock = Clock::stopped();
+        let held = clock.clone();
+        let shown = clock.now_millis();
+
+        clock.advance(MINUTE);
+        held.advance(Duration::from_millis(1));
+
+        assert_eq!(clock.now_millis(), shown + 60_001);
+        assert_eq!(held.now_millis(), shown + 60_001);
+    }
+
+    #[test]
+    fn nobody_drives_a_plain_clock() {
+        assert_eq!(Clock::default().driven(), None);
+    }
+
+    #[test]
+    fn a_stopped_clock_is_driven_from_the_start() {
+        let clock = Clock::stopped();
+
+        assert_eq!(clock.driven(), Some(clock.now_millis()));
+    }
+
+    #[test]
+    fn a_clock_is_driven_once_anybody_has_advanced_it() {
+        let clock = Clock::default();
+        let held = clock.clone();
+
+        held.advance(MINUTE);
+
+        let before = system_millis() + 60_000;
+        let driven = clock.driven().expect("advanced");
+        assert!((before..=system_millis() + 60_000).contains(&driven));
+    }
+}

@@ -38,8 +38,9 @@ use crate::error::Error;
 /// ```
 ///
 /// In a file, a duration is a text such as `"1h 30m"` or a number of seconds, a size is a number of bytes or a text
-/// such as `"64MiB"`, a limit is a text such as `"100/60s"`, `redis` is an address as in `REDIS_URL`, and `tls` is a switch or the path of a certificate
-/// authority. What is left out has its default. Limits are checked when the cache is made.
+/// such as `"64MiB"`, `redis` is an address as in `REDIS_URL`, and `tls` is a switch or the path of a certificate
+/// authority. `limits` are texts by the names of policies: `{ "api": "100/60s", "mail": "5/s" }`. What is left out has
+/// its default. Whether all is in its bounds is checked when the cache is made.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -368,7 +369,8 @@ impl Config {
             .collect()
     }
 
-    /// The quota of a limiter's policy. Variables cannot say `-`, `.` and capitals: a quota of `a_b` is that of the policy `A-b`, too.
+    /// The quota of a limiter's policy. Variables cannot say `-`, `.` and capitals: a quota of `a_b` is that of the policy
+    /// `A-b`, too, unless that has one under its own name.
     pub(crate) fn quota_of(&self, policy: &str) -> Option<Quota> {
         let quota = self.limits.get(policy);
         quota

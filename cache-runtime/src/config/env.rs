@@ -139,11 +139,11 @@ fn variable_of(option: &str, environment: Environment) -> String {
         "database" => environment.variable("DB"),
         "tls" => TLS.to_owned(),
         option => {
-            let roots = [("policies.", POLICY), ("limits.", LIMIT), ("", "CACHE_")];
+            let roots = [("policies.", POLICY), ("limits.", LIMIT)];
             let named = roots
-                .iter()
+                .into_iter()
                 .find_map(|(root, variable)| Some((variable, option.strip_prefix(root)?)));
-            let (variable, name) = named.unwrap_or((&"CACHE_", option));
+            let (variable, name) = named.unwrap_or(("CACHE_", option));
             format!("{variable}{}", name.replace('.', "_").to_ascii_uppercase())
         }
     }

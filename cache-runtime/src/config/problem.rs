@@ -1,6 +1,7 @@
 //! What is wrong with a configuration: all of it at once, each by its name.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::options::{LIFE, SETTINGS, life};
@@ -9,7 +10,11 @@ use crate::error::{Error, ErrorKind};
 
 /// What is allowed for a quota.
 pub(super) const QUOTA: &str =
-    "units in a time, such as `100/60s` or `5/s`: at least 1, in 1 ms to 31 days";
+    "units in a time, such as `100/60s` or `5/s`: from 1 to 4294967295, in 1 ms to 31 days";
+
+/// What a limiter can count in.
+const WINDOW: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(31 * 86_400);
 
 /// One wrong option or variable.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,9 +78,7 @@ pub(super) fn problems(config: &Config, called: &dyn Fn(&str) -> String) -> Vec<
         }
     }
     for (name, quota) in &config.limits {
-        let longest = Duration::from_secs(31 * 86_400);
-        let is_window = (Duration::from_millis(1)..=longest).contains(&quota.window);
-        if quota.limit == 0 || !is_window {
+        if quota.limit == 0 || !WINDOW.contains(&quota.window) {
             let name = called(&format!("limits.{name}"));
             problems.push(Problem::wrong(name, &text::show_quota(*quota), QUOTA));
         }

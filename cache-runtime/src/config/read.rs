@@ -40,15 +40,8 @@ impl<'de> Visitor<'de> for ConfigVisitor {
             if name == "policies" {
                 config.policies = map.next_value()?;
             } else if name == "limits" {
-                for (policy, written) in map.next_value::<BTreeMap<String, String>>()? {
-                    match text::quota(&written) {
-                        Some(quota) => drop(config.limits.insert(policy, quota)),
-                        None => problems.push(Problem::wrong(
-                            format!("limits.{policy}"),
-                            &written,
-                            QUOTA,
-                        )),
-                    }
+                for (policy, value) in map.next_value::<BTreeMap<_, _>>()? {
+                    problems.extend(limit(&mut config, policy, &value));
                 }
             } else if options().any(|option| option == name) {
                 // Nothing written is the default.
@@ -143,6 +136,19 @@ fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
     Some(Problem::wrong(name, &value, wrong))
 }
 
+fn limit(config: &mut Config, policy: String, value: &Written) -> Option<Problem> {
+    let (found, quota) = match value {
+        Written::Text(value) => (value.as_str(), text::quota(value)),
+        Written::List(_) => ("a list", None),
+    };
+    let Some(quota) = quota else {
+        let name = format!("limits.{}", text::shown(&policy));
+        return Some(Problem::wrong(name, found, QUOTA));
+    };
+    config.limits.insert(policy, quota);
+    None
+}
+
 impl<'de> Deserialize<'de> for Written {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(WrittenVisitor)
@@ -208,7 +214,7 @@ mod tests {
     use serde_json::{from_value, json};
 
     use super::*;
-    use crate::config::{Policy, Topology};
+    use crate::config::{Policy, Quota, Topology};
 
     #[test]
     fn what_a_file_leaves_out_has_its_default() {
@@ -277,6 +283,7 @@ mod tests {
         let error = from_value::<Config>(json!({
             "pool_mni": 3, "default_ttl": "soon", "redis": "redis://:hunter2@", "mask_keys": [], "database": "x",
             "ttl_jitter": 12.5, "max_refreshes": "some",
+            "limits": { "api": "often", "mail": 100, "login": ["5/m"], "fine": "5/m" },
         }))
         .expect_err("wrong")
         .to_string();
@@ -289,10 +296,14 @@ mod tests {
             "database: found `x`",
             "ttl_jitter: found `12.5`, allowed: a whole percentage such as `10%`, up to 50%",
             "max_refreshes: found `some`, allowed: a whole number such as `64`, from 0 to 100000",
+            "limits.api: found `often`, allowed: units in a time, such as `100/60s` or `5/s`",
+            "limits.mail: found `100`, allowed: units in a time",
+            "limits.login: found `a list`, allowed: units in a time",
         ] {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!error.contains("hunter2"), "{error}");
+        assert!(!error.contains("limits.fine"), "{error}");
     }
 
     #[test]
@@ -307,6 +318,20 @@ mod tests {
                 .contains("a duration is a text such as `30m`, or a number of seconds"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn limits_in_a_file_have_the_names_of_their_policies() {
+        let config: Config =
+            from_value(json!({ "limits": { "api": "100/60s", "Mail-Out": "5/h" } }))
+                .expect("valid");
+
+        let quota = |limit, seconds| Quota {
+            limit,
+            window: Duration::from_secs(seconds),
+        };
+        assert_eq!(config.quota_of("api"), Some(quota(100, 60)));
+        assert_eq!(config.quota_of("Mail-Out"), Some(quota(5, 3600)));
     }
 
     #[test]

@@ -4,6 +4,13 @@ fn problem_of(config: Config) -> String {
     config.check().expect_err("wrong").to_string()
 }
 
+fn quota(limit: u32, window: Duration) -> Quota {
+    Quota { limit, window }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
+
 #[test]
 fn the_defaults_are_within_their_own_limits() {
     Config::default().check().expect("valid");
@@ -109,7 +116,12 @@ fn every_problem_is_told_at_once_by_its_option() {
         .ttl_jitter(51)
         .max_refreshes(100_001)
         .policy("events", Policy::default().none_ttl(Duration::ZERO))
-        .policy("nights", Policy::default().grace(Duration::MAX));
+        .policy("nights", Policy::default().grace(Duration::MAX))
+        .replicas(0)
+        .max_clients(0)
+        .limit("api", quota(0, SECOND))
+        .limit("auth", quota(1, Duration::from_micros(999)))
+        .limit("mail", quota(1, LONGEST_WINDOW + Duration::from_millis(1)));
 
     let problem = problem_of(config);
 
@@ -129,13 +141,18 @@ fn every_problem_is_told_at_once_by_its_option() {
         "max_refreshes: found `100001`, allowed: a whole number such as `64`, from 0 to 100000",
         "policies.events.none_ttl: found `0s`, allowed: a duration such as `30m`, or a number of seconds, at least 1ms",
         "policies.nights.grace: found `",
+        "replicas: found `0`, allowed: a whole number such as `1`, from 1 to 10000",
+        "max_clients: found `0`, allowed: a whole number such as `100000`, from 1 to 100000000",
+        "limits.api: found `0/1s`, allowed: units in a time, such as `100/60s` or `5/s`: from 1 to 4294967295, in 1 ms to",
+        "limits.auth: found `1/999us`, allowed: units in a time",
+        "limits.mail: found `1/1month ",
     ] {
         assert!(
             problem.contains(&format!("\n  {line}")),
             "{line}\nis not in: {problem}"
         );
     }
-    assert_eq!(problem.lines().count(), 16, "{problem}");
+    assert_eq!(problem.lines().count(), 21, "{problem}");
 }
 
 #[test]
@@ -144,7 +161,9 @@ fn what_is_on_a_limit_is_allowed() {
         let config = Config::default()
             .ttl_jitter(jitter)
             .max_refreshes(refreshes)
-            .policy("events", Policy::default().grace(Duration::from_millis(1)));
+            .policy("events", Policy::default().grace(Duration::from_millis(1)))
+            .limit("api", quota(1, Duration::from_millis(1)))
+            .limit("mail", quota(u32::MAX, LONGEST_WINDOW));
 
         config.check().expect("allowed");
     }
@@ -176,6 +195,61 @@ fn the_times_of_a_policy_are_printed() {
             ("policies.nights.grace", "1s"),
         ]
     );
+}
+
+#[test]
+fn the_quotas_of_limiters_are_printed() {
+    let config = Config::default()
+        .limit("mail-out", quota(5, SECOND))
+        .limit("api", quota(100, Duration::from_secs(60)));
+
+    let printed = config.to_string();
+
+    assert!(
+        printed.ends_with("\nlimits.api = 100/1m\nlimits.mail-out = 5/1s"),
+        "{printed}"
+    );
+    let debugged = format!("{config:?}");
+    assert!(
+        debugged.contains("\"mail-out\": Quota { limit: 5, window: 1s }"),
+        "{debugged}"
+    );
+}
+
+#[test]
+fn a_quota_is_that_of_every_policy_whose_name_a_variable_writes_so() {
+    let config = Config::default().limit("a_b", quota(1, SECOND));
+
+    for policy in ["a_b", "a-b", "a.b", "A_B", "A-b"] {
+        assert_eq!(config.quota_of(policy), Some(quota(1, SECOND)), "{policy}");
+    }
+    for policy in ["ab", "a", "a_b_c", ""] {
+        assert_eq!(config.quota_of(policy), None, "{policy}");
+    }
+}
+
+#[test]
+fn a_quota_under_the_own_name_of_a_policy_wins() {
+    let config = Config::default()
+        .limit("a_b", quota(1, SECOND))
+        .limit("A-b", quota(2, SECOND));
+
+    assert_eq!(config.quota_of("A-b"), Some(quota(2, SECOND)));
+    assert_eq!(config.quota_of("a-b"), Some(quota(1, SECOND)));
+}
+
+#[test]
+fn a_quota_that_no_policy_has_is_found() {
+    let config = Config::default()
+        .limit("api", quota(1, SECOND))
+        .limit("mail_out", quota(1, SECOND))
+        .limit("Own-Name", quota(1, SECOND))
+        .limit("mail-in", quota(1, SECOND))
+        .limit("apj", quota(1, SECOND));
+
+    let unmatched = config.unmatched_limits(["API", "mail.out", "Own-Name", "mail_in"].into_iter());
+
+    assert_eq!(unmatched, ["apj", "mail-in"]);
 }
 
 #[test]

@@ -28,11 +28,12 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-/// Units in a time: `100/60s`, `5/s`.
+/// Units in a time: `100/60s`, or `5/s` for one second.
 pub(super) fn quota(text: &str) -> Option<Quota> {
     let (limit, window) = text.split_once('/')?;
     let window = window.trim();
-    let window = if window.starts_with(|c: char| c.is_ascii_alphabetic()) {
+    let is_unit = !window.is_empty() && window.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let window = if is_unit {
         duration(&format!("1{window}"))
     } else {
         duration(window)
@@ -178,6 +179,42 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_is_units_in_a_time_or_in_one_of_a_unit() {
+        for (text, limit, millis) in [
+            ("100/60s", 100, 60_000),
+            ("100/1m 30s", 100, 90_000),
+            ("100/60", 100, 60_000),
+            ("7/0.25", 7, 250),
+            (" 3 / 250ms ", 3, 250),
+            ("5/s", 5, 1_000),
+            ("100/m", 100, 60_000),
+            ("100/min", 100, 60_000),
+            ("10/h", 10, 3_600_000),
+            ("4294967295/ms", u32::MAX, 1),
+        ] {
+            let window = Duration::from_millis(millis);
+            assert_eq!(quota(text), Some(Quota { limit, window }), "{text:?}");
+        }
+        for wrong in [
+            "",
+            "/",
+            "100",
+            "100/",
+            "/60s",
+            "-1/s",
+            "1.5/s",
+            "4294967296/s",
+            "many/s",
+            "1/soon",
+            "1/m30s",
+            "1/s/s",
+            "100 per 60s",
+        ] {
+            assert_eq!(quota(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn sizes_are_bytes_or_have_a_unit() {
         assert_eq!(bytes("1024"), Some(1024));
         assert_eq!(bytes("64MiB"), Some(64 << 20));
@@ -230,8 +267,16 @@ mod tests {
         }
 
         #[test]
+        fn what_is_shown_of_a_quota_is_read_back(limit: u32, millis in 0_u64..4_000_000_000) {
+            let given = Quota { limit, window: Duration::from_millis(millis) };
+
+            prop_assert_eq!(quota(&show_quota(given)), Some(given));
+        }
+
+        #[test]
         fn no_text_panics(text in ".*", number in "[0-9]{0,22}(s|ms|y|weeks|ns)? ?[0-9]{0,22}(s|ms|y|ns)?") {
             let _ = (duration(&text), bytes(&text), percent(&text), switch(&text), shown(&text), duration(&number), bytes(&number));
+            let _ = (quota(&text), quota(&format!("1/{text}")), quota(&format!("{number}/{number}")));
         }
     }
 }

@@ -289,13 +289,13 @@ fn a_limit_that_cannot_be_is_told_with_what_is_allowed() {
         "1/1s/1s",
     ] {
         let problem = problem(&[("CACHE_LIMIT_API", text)]);
-        let expected =
-            "allowed: units in a time, such as `100/60s` or `5/s`: at least 1, in 1 ms to 31 days";
+        let expected = "allowed: units in a time, such as `100/60s` or `5/s`: from 1 to 4294967295, in 1 ms to 31 days";
         assert!(
             problem.contains("CACHE_LIMIT_API: found"),
             "{text}: {problem}"
         );
         assert!(problem.contains(expected), "{text}: {problem}");
+        assert_eq!(problem.lines().count(), 2, "{text}: {problem}");
     }
     assert!(problem(&[("CACHE_LIMITS_API", "1/s")]).contains("did you mean `CACHE_LIMIT_<NAME>`"));
 }
