@@ -116,7 +116,7 @@ async fn flapping(figures: &mut Figures) -> Result<()> {
     let config = server
         .config()
         .clock(clock.clone())
-        .reconnect_max_delay(Duration::from_millis(100));
+        .reconnect_max_delay(Duration::from_millis(5));
     let cache = Cache::connect(config).await?;
     let policy = Policy::new("bench")
         .limit(LIMIT)
