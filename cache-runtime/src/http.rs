@@ -60,15 +60,24 @@
 //! # }
 //! ```
 //!
+//! Behind a proxy, say which: otherwise its address is everybody's, and all clients share one limit. For nginx on the same host:
+//! `proxy_set_header X-Real-IP $remote_addr;` with `ClientIpSource::header("X-Real-IP", ["127.0.0.1", "::1"])?`. On a Unix socket
+//! there is no peer, so no header counts: use [`trusted_hops`](ClientIpSource::trusted_hops). Try it: [`ClientIp`] in a handler must
+//! show your own address, not the proxy's.
+//!
+//! For a stricter limit on some routes, merge a router with a layer of its own, which takes the address that the outer one found:
+//! `Router::new().route("/login", post(login)).route_layer(RateLimitLayer::new(limiter.limit(&["auth"])?))`.
+//!
 //! # What clients see
 //!
 //! | | status | body's `type` |
 //! |---|---|---|
 //! | over a limit | 429 | `https://iana.org/assignments/http-problem-types#quota-exceeded` |
+//! | costs more than the whole limit | 429 | `https://iana.org/assignments/http-problem-types#quota-exceeded` |
 //! | blocked | 429 | `https://iana.org/assignments/http-problem-types#abnormal-usage-detected` |
 //! | Redis is away, and a policy allows nothing meanwhile | 503 | `https://iana.org/assignments/http-problem-types#temporary-reduced-capacity` |
 //!
-//! Each has `Retry-After` in whole seconds, at least 1, `Cache-Control: no-store`, and a body of `application/problem+json`
+//! Each of these has `Retry-After` in whole seconds, at least 1, `Cache-Control: no-store`, and a body of `application/problem+json`
 //! ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with the names of the `violated-policies`:
 //!
 //! ```text
@@ -82,11 +91,12 @@
 //!
 //! The last two, on every response unless [`RateLimitHeaders`] says otherwise, are those of the IETF's
 //! [draft-ietf-httpapi-ratelimit-headers-11](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/): how
-//! many units a policy grants in how many seconds, how many are left, and in how many seconds there will be more. Each policy
+//! many units a policy grants in how many seconds, how many are left, and in how many seconds there will be more (left out if
+//! nothing is used). Each policy
 //! is a member, and what an inner layer or the handler wrote stays.
 //!
-//! A function with `#[rate_limit]` that a handler calls fails with [`Limited`](crate::limit::Limited), which is the same
-//! response.
+//! A function with `#[rate_limit]` that a handler calls fails with your error, made from a [`Limited`](crate::limit::Limited). In
+//! its `IntoResponse` write `Self::Limited(limited) => limited.into_response()`: the same response.
 
 mod bypass;
 mod client_ip;

@@ -22,17 +22,20 @@
 //!
 //! # What holds
 //!
-//! - While Redis answers, any window of Redis's time holds no more than the limit, whichever process was asked.
-//! - A rejection uses nothing up and writes nothing, but for a strike. Who comes back at the time it states is admitted, if the client
-//!   did nothing else meanwhile; a millisecond earlier not.
+//! - While Redis answers, any window of Redis's time holds no more than the limit, whichever process was asked; with
+//!   [`Algorithm::Gcra`] less than twice as much.
+//! - A rejection uses nothing up and writes nothing, except for a strike. A client that comes back at the stated time, and did
+//!   nothing else meanwhile, is admitted; one millisecond earlier it is not.
 //! - Several policies of one client are decided together: all of them count a call, or none does.
-//! - While Redis is away the process decides by the same functions, from what it has seen. With one process the decisions stay what
-//!   they were; with several, each grants its [`Share`] beside. When Redis is back, both must agree for one window, so that no change grants a
-//!   client a fresh allowance.
-//! - A [`reset`](RateLimiter::reset) reaches other processes within a second; during an outage only this one.
+//! - While Redis is away the process decides by the same functions, from what it has seen. With one process the decisions stay
+//!   what they were; of several, each also grants its [`Share`]. When Redis is back, for one window a call needs the consent of
+//!   both Redis and the process, so that neither a loss of Redis nor its return is a fresh allowance.
+//! - A [`reset`](RateLimiter::reset) or [`unblock`](RateLimiter::unblock) reaches other processes within a second; in an outage
+//!   only this one, and in the window after it the others may go on refusing by what they remember.
 //!
-//! Calls never wait longer than the cache's `command_timeout`, and not at all while Redis is known to be away. A limit by the name
-//! of an account lets anybody lock its owner out: limit logins by address, and accounts more softly.
+//! Calls never wait longer than the cache's `command_timeout`, and not at all while Redis is known to be away. A limit by
+//! account name lets anybody lock its owner out: limit logins by address, and by account only with a much higher limit and no
+//! penalty.
 
 mod answer;
 mod ask;
@@ -288,7 +291,7 @@ impl RateLimiter {
     /// # Errors
     ///
     /// As [`limit`](Self::limit); or a Redis that is away or late: then only this process has forgotten, and the client is as it was
-    /// when Redis is back.
+    /// when Redis is back: reset it again.
     pub async fn reset(&self, policy: &str, client: &Identity) -> Result<(), Error> {
         let policy = self.one(policy)?;
         let inner = &self.inner;
@@ -328,7 +331,8 @@ impl RateLimiter {
         self.set_block(policy, client, millis).await
     }
 
-    /// Ends the block of `client`. What it used and its strikes stay.
+    /// Ends the block of `client`. What it used and its strikes stay, so that the next rejection may block it for longer;
+    /// [`reset`](Self::reset) forgets all.
     ///
     /// # Errors
     ///
@@ -370,9 +374,9 @@ impl RateLimiter {
         outcome
     }
 
-    /// The `count` clients that this policy rejected most often, with how often, highest first: of the last 24 hours and all processes
-    /// with Redis, without it of this process since it began. Each is named as [`Identity::as_str`] is. Among very many clients a
-    /// count may be too high, never too low.
+    /// The `count` clients that this policy rejected most often, with how often, highest first: with Redis of all processes in the
+    /// last 24 hours and a bit, others' counts up to 5 s late; without it of this process since it began. Each is named as
+    /// [`Identity::as_str`] is. Memory is bounded, so among very many clients the counts are estimates.
     ///
     /// # Errors
     ///
@@ -425,7 +429,7 @@ impl Limit {
         self.check_cost(client, 1).await
     }
 
-    /// The same for a call that costs several units, or none: then it is only asked whether the client is over a limit already.
+    /// The same for a call that costs several units. One that costs none is allowed unless the client is blocked.
     pub async fn check_cost(&self, client: &Identity, cost: u32) -> Decision {
         self.decide(client, cost, How::Take).await
     }

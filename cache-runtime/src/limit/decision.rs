@@ -11,9 +11,10 @@ use std::time::Duration;
 pub struct Decision {
     /// Whether the call may go on.
     pub verdict: Verdict,
-    /// When the same call would succeed, unless others of the same client are faster; `None` if it did, or never will.
+    /// When to try again: then the same call succeeds, unless others of the same client are faster. Of `Unavailable` a guess.
+    /// `None` if it did succeed, or never will.
     pub retry_after: Option<Duration>,
-    /// Each policy that was asked, in the order in which they were named.
+    /// Each policy that was asked, in the order in which the limiter was given them.
     pub policies: Vec<Status>,
     /// Who decided.
     pub backend: Backend,
@@ -41,7 +42,7 @@ pub enum Verdict {
 pub enum Backend {
     /// Redis, for all processes.
     Redis,
-    /// This process, from what Redis said less than a second ago: its decision would be the same.
+    /// This process, without asking Redis: the call was rejected less than a second ago, or costs more than the whole limit.
     Known,
     /// This process by itself: there is no Redis, or it is away.
     Memory,

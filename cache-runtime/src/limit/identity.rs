@@ -47,7 +47,8 @@ impl Identity {
         Self::of_kind("user", &id)
     }
 
-    /// Anything else that has a name: an API key, a tenant, an account. This is what `#[rate_limit(key = "…")]` counts by.
+    /// Anything else that has a name: an API key, a tenant, an account. `#[rate_limit(key = "<user_id>")]` counts by this, so a
+    /// layer that shall count together with it says `Identity::key(id)`, not `Identity::user(id)`.
     pub fn key(name: impl fmt::Display) -> Self {
         Self::of_kind("key", &name)
     }

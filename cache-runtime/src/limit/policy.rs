@@ -53,7 +53,7 @@ impl From<&str> for Window {
     }
 }
 
-/// What is decided while Redis is away.
+/// What is decided while Redis is away. `Memory` suits nearly all; `Deny` only where one call too many is worse than no service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOutage {
