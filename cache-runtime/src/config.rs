@@ -1,6 +1,7 @@
 //! Every option of the cache, with its default and the reason for it.
 
 mod env;
+mod keys;
 mod options;
 mod problem;
 mod read;
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use self::env::Environment;
+pub(crate) use self::keys::SessionKey;
+pub use self::keys::SessionKeys;
 use self::options::SETTINGS;
 use self::problem::{Problem, problems, report};
 use self::redis::RedisUrl;
@@ -44,6 +48,8 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
+    /// What is at stake. In production, sessions need keys.
+    pub environment: Environment,
     /// Put before every key.
     pub prefix: String,
     /// Which Redis; `None` keeps everything in this process.
@@ -70,6 +76,18 @@ pub struct Config {
     pub replicas: usize,
     /// How many clients a limiter remembers in this process.
     pub max_clients: usize,
+    /// What sessions are signed and encrypted with.
+    pub session_keys: Option<SessionKeys>,
+    /// Life of a session that is not used.
+    pub session_ttl: Duration,
+    /// By how much each use extends a session.
+    pub session_extend: Duration,
+    /// The longest life of a session, however much it is used.
+    pub session_absolute: Duration,
+    /// How long after a use the next one extends nothing.
+    pub session_touch_every: Duration,
+    /// How many sessions a user may have; the one that would end first makes room for one more.
+    pub sessions_per_user: usize,
     /// Patterns that are switched off from the start.
     pub disabled: Vec<String>,
     /// Connections that stay open.
@@ -177,6 +195,7 @@ impl Policy {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            environment: Environment::Dev,
             // Whoever says nothing is developing; production must be named to be touched.
             prefix: "dev_".to_owned(),
             // A service must run on a machine that has no Redis.
@@ -198,6 +217,17 @@ impl Default for Config {
             replicas: 1,
             // Some ten megabytes while most use little of their limits; the same number as the journal's.
             max_clients: 100_000,
+            session_keys: None,
+            // Whoever comes back the next day is still logged in.
+            session_ttl: Duration::from_secs(86_400),
+            // A day of work earns the next one.
+            session_extend: Duration::from_secs(3_600),
+            // What a stolen token is worth at most; with a life of a day it must not be left out (OWASP).
+            session_absolute: Duration::from_secs(7 * 86_400),
+            // Every use counts; a few seconds spare Redis the writes of a page's many requests.
+            session_touch_every: Duration::ZERO,
+            // More devices than anybody has, few enough to list and to end in one step.
+            sessions_per_user: 50,
             disabled: Vec::new(),
             // Connections are shared and filled first: a few serve thousands of callers, and five survive the loss of
             // some.
@@ -263,6 +293,7 @@ macro_rules! setters {
 }
 
 setters! {
+    environment: Environment => environment,
     prefix: impl Into<String> => prefix.into(),
     redis: impl Into<Option<Topology>> => redis.into(),
     username: impl Into<String> => Some(username.into()),
@@ -276,6 +307,12 @@ setters! {
     limits: BTreeMap<String, Quota> => limits,
     replicas: usize => replicas,
     max_clients: usize => max_clients,
+    session_keys: impl Into<Option<SessionKeys>> => session_keys.into(),
+    session_ttl: Duration => session_ttl,
+    session_extend: Duration => session_extend,
+    session_absolute: Duration => session_absolute,
+    session_touch_every: Duration => session_touch_every,
+    sessions_per_user: usize => sessions_per_user,
     disabled: impl IntoIterator<Item = impl Into<String>> => disabled.into_iter().map(Into::into).collect(),
     pool_min: usize => pool_min,
     pool_max: usize => pool_max,
@@ -336,7 +373,8 @@ impl Config {
             .redis
             .as_ref()
             .map_or_else(|| "none, memory mode".to_owned(), Topology::to_string);
-        let connection = [
+        let special = [
+            ("environment", self.environment.name().to_owned()),
             ("redis", address),
             ("username", given(self.username.clone())),
             (
@@ -345,6 +383,10 @@ impl Config {
             ),
             ("database", self.database.to_string()),
             ("tls", self.tls.show()),
+            (
+                "session_keys",
+                SessionKeys::show(self.session_keys.as_ref()),
+            ),
         ];
         let mut copy = self.clone();
         let settings = SETTINGS
@@ -360,7 +402,7 @@ impl Config {
             .limits
             .iter()
             .map(|(name, quota)| (format!("limits.{name}"), text::show_quota(*quota)));
-        connection
+        special
             .map(|(name, value)| (name.to_owned(), value))
             .into_iter()
             .chain(settings)

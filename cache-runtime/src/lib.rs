@@ -107,6 +107,7 @@ mod metrics;
 mod plan;
 mod registry;
 mod sensitive;
+pub mod session;
 mod site;
 mod store;
 mod target;
@@ -121,11 +122,12 @@ pub mod testing;
 pub use cache::{Cache, CacheScope, Evicted, Health, Status};
 pub use cache_macros::{cache_evict, cache_put, cacheable, rate_limit};
 pub use clock::Clock;
-pub use config::{Address, Config, Policy, Quota, Secret, Tls, Topology};
+pub use config::{Address, Config, Environment, Policy, Quota, Secret, SessionKeys, Tls, Topology};
 pub use error::{Error, ErrorKind};
 pub use key::{Key, KeyPart, KeyWriter, Pattern};
 pub use metrics::{
-    Counts, FallbackStats, LimitStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,
+    Counts, FallbackStats, LimitStats, MemoryStats, Mode, PoolStats, SessionStats, SiteStats,
+    Stats, Times,
 };
 pub use sensitive::Sensitive;
 pub use site::{CacheValue, Ttl};

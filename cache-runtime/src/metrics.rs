@@ -8,6 +8,7 @@ mod event;
 mod histogram;
 mod limits;
 mod recent;
+mod sessions;
 mod stats;
 
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ pub use self::limits::LimitStats;
 use self::limits::Limits;
 pub(crate) use self::limits::{LimitEvent, LimitMetrics};
 use self::recent::Recent;
+pub use self::sessions::SessionStats;
+pub(crate) use self::sessions::{SessionEvent, SessionMetrics};
 pub(crate) use self::stats::Surroundings;
 pub use self::stats::{
     Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,
@@ -76,6 +79,7 @@ pub(crate) struct Metrics {
     started: Instant,
     registry: RwLock<Registry>,
     limits: Limits,
+    sessions: SessionMetrics,
 }
 
 #[derive(Debug)]
@@ -98,12 +102,18 @@ impl Metrics {
                 overflow: None,
             }),
             limits: Limits::default(),
+            sessions: SessionMetrics::default(),
         }
     }
 
     /// The numbers of a limiter's policy.
     pub(crate) fn limit(&self, policy: &str) -> Arc<LimitMetrics> {
         self.limits.of(policy)
+    }
+
+    /// The numbers of sessions.
+    pub(crate) fn sessions(&self) -> &SessionMetrics {
+        &self.sessions
     }
 
     /// The numbers of `site` in this cache. Takes no lock, unless the site is also used with a cache that came first.
@@ -164,6 +174,7 @@ impl Metrics {
             total: Counts::of(&total),
             sites,
             limits: self.limits.stats(),
+            sessions: self.sessions.stats(),
             fallback,
             journal_depth,
             pool,

@@ -7,38 +7,47 @@ use std::time::Duration;
 use super::options::{SETTINGS, life};
 use super::problem::{Problem, QUOTA, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
-use super::{Address, Config, Policy, Secret, Tls, Topology, nearest, text};
+use super::{Address, Config, Policy, Secret, SessionKeys, Tls, Topology, nearest, text};
 use crate::error::Error;
 
-/// What each environment is called in `CACHE_ENV`, before keys, and before the variables that only it reads.
-const ENVIRONMENTS: [Environment; 3] = [
-    Environment {
-        name: "dev",
-        prefix: "dev_",
-        variables: "DEV",
-    },
-    Environment {
-        name: "test",
-        prefix: "test_",
-        variables: "TEST",
-    },
-    Environment {
-        name: "prod",
-        prefix: "prod_",
-        variables: "PROD",
-    },
-];
-
-#[derive(Clone, Copy)]
-struct Environment {
-    name: &'static str,
-    prefix: &'static str,
-    variables: &'static str,
+/// What a process is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Environment {
+    /// Development.
+    #[default]
+    Dev,
+    /// Tests.
+    Test,
+    /// Production.
+    Prod,
 }
 
 impl Environment {
+    const ALL: [Self; 3] = [Self::Dev, Self::Test, Self::Prod];
+
+    /// What it is called in `CACHE_ENV`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Test => "test",
+            Self::Prod => "prod",
+        }
+    }
+
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|known| known.name().eq_ignore_ascii_case(name))
+    }
+
+    /// What stands before its keys.
+    fn prefix(self) -> String {
+        format!("{}_", self.name())
+    }
+
+    /// The name of a variable that only this environment reads.
     fn variable(self, part: &str) -> String {
-        format!("{}_REDIS_{part}", self.variables)
+        format!("{}_REDIS_{part}", self.name().to_ascii_uppercase())
     }
 }
 
@@ -50,6 +59,10 @@ const TLS: &str = "REDIS_TLS";
 const TLS_CA: &str = "REDIS_TLS_CA";
 const POLICY: &str = "CACHE_POLICY_";
 const LIMIT: &str = "CACHE_LIMIT_";
+const SESSION_KEYS: &str = "CACHE_SESSION_KEYS";
+
+/// What is allowed for `CACHE_ENV`.
+pub(super) const ENVIRONMENTS: &str = "`dev`, `test` or `prod`";
 
 /// How the variables of a policy end, and what they set. The longer before the shorter: both end in `_TTL`.
 const POLICY_TIMES: [(&str, PolicyTime); 3] = [
@@ -99,7 +112,8 @@ impl Config {
         let mut vars = Variables::new(variables);
         let environment = vars.environment();
         let mut config = Self {
-            prefix: environment.prefix.to_owned(),
+            environment,
+            prefix: environment.prefix(),
             ..Self::default()
         };
         connection(&mut config, &mut vars, environment);
@@ -113,6 +127,7 @@ impl Config {
         }
         policies(&mut config, &mut vars);
         limits(&mut config, &mut vars);
+        session_keys(&mut config, &mut vars);
         vars.report_unknown();
 
         let Variables {
@@ -138,6 +153,7 @@ fn variable_of(option: &str, environment: Environment) -> String {
         "password" => PASSWORD.to_owned(),
         "database" => environment.variable("DB"),
         "tls" => TLS.to_owned(),
+        "environment" => ENV.to_owned(),
         option => {
             let roots = [("policies.", POLICY), ("limits.", LIMIT)];
             let named = roots
@@ -202,13 +218,8 @@ impl Variables {
     }
 
     fn environment(&mut self) -> Environment {
-        let by_name = |name: &str| {
-            ENVIRONMENTS
-                .into_iter()
-                .find(|known| known.name.eq_ignore_ascii_case(name))
-        };
-        self.take_as(ENV, by_name, "`dev`, `test` or `prod`")
-            .unwrap_or(ENVIRONMENTS[0])
+        self.take_as(ENV, Environment::of_name, ENVIRONMENTS)
+            .unwrap_or_default()
     }
 
     fn report_unknown(&mut self) {
@@ -232,8 +243,8 @@ impl Variables {
 
 /// The names of all variables.
 fn known() -> impl Iterator<Item = String> {
-    let connection = [ENV, URL, USERNAME, PASSWORD, TLS, TLS_CA].map(str::to_owned);
-    let parts = ENVIRONMENTS
+    let connection = [ENV, URL, USERNAME, PASSWORD, TLS, TLS_CA, SESSION_KEYS].map(str::to_owned);
+    let parts = Environment::ALL
         .into_iter()
         .flat_map(|env| ["HOST", "PORT", "PASSWORD", "DB"].map(|part| env.variable(part)));
     let policies = POLICY_TIMES.map(|(suffix, _)| format!("{POLICY}<NAME>{suffix}"));
@@ -401,6 +412,16 @@ fn limits(config: &mut Config, vars: &mut Variables) {
             let name = variable[LIMIT.len()..].to_ascii_lowercase();
             config.limits.insert(name, quota);
         }
+    }
+}
+
+fn session_keys(config: &mut Config, vars: &mut Variables) {
+    let Some(text) = vars.take_verbatim(SESSION_KEYS) else {
+        return;
+    };
+    match SessionKeys::read(&text) {
+        Ok(keys) => config.session_keys = Some(keys),
+        Err(wrong) => vars.problems.push(Problem::new(SESSION_KEYS, wrong)),
     }
 }
 

@@ -96,6 +96,27 @@ pub(super) const SETTINGS: &[Setting] = &[
         field: |config| Field::Count(&mut config.max_clients, 1..=100_000_000),
     },
     Setting {
+        name: "session_ttl",
+        field: |config| Field::Duration(&mut config.session_ttl, LIFE),
+    },
+    // No extension is a choice: a session then ends when it was said at login.
+    Setting {
+        name: "session_extend",
+        field: |config| Field::Duration(&mut config.session_extend, Duration::ZERO..=LONGEST),
+    },
+    Setting {
+        name: "session_absolute",
+        field: |config| Field::Duration(&mut config.session_absolute, LIFE),
+    },
+    Setting {
+        name: "session_touch_every",
+        field: |config| Field::Duration(&mut config.session_touch_every, Duration::ZERO..=LONGEST),
+    },
+    Setting {
+        name: "sessions_per_user",
+        field: |config| Field::Count(&mut config.sessions_per_user, 1..=1_000),
+    },
+    Setting {
         name: "disabled",
         field: |config| Field::Patterns(&mut config.disabled),
     },

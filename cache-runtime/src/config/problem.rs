@@ -94,6 +94,8 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
         pool_max,
         lease,
         load_deadline,
+        session_ttl,
+        session_absolute,
         ..
     } = config;
     if pool_min > pool_max {
@@ -107,16 +109,23 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
             allowed,
         ));
     }
-    if load_deadline < lease {
-        let (found, lease) = (
-            text::show_duration(*load_deadline),
-            text::show_duration(*lease),
-        );
-        let allowed = format!(
-            "at least {}, which is {lease}; or lower that",
-            called("lease")
-        );
-        problems.push(Problem::wrong(called("load_deadline"), &found, allowed));
+    for (long, longer, short, shorter) in [
+        ("load_deadline", load_deadline, "lease", lease),
+        (
+            "session_absolute",
+            session_absolute,
+            "session_ttl",
+            session_ttl,
+        ),
+    ] {
+        if longer < shorter {
+            let [found, least] = [longer, shorter].map(|time| text::show_duration(*time));
+            let allowed = format!(
+                "at least {}, which is {least}; or lower that",
+                called(short)
+            );
+            problems.push(Problem::wrong(called(long), &found, allowed));
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::env::ENVIRONMENTS;
 use super::options::SETTINGS;
 use super::problem::{Problem, QUOTA, report};
 use super::redis::{RedisUrl, database_index};
-use super::{Config, Tls, nearest, text};
+use super::{Config, Environment, SessionKeys, Tls, nearest, text};
 
 /// An option as a file holds it. Numbers and switches are kept as the texts that they would be in a variable.
 enum Written {
@@ -65,10 +66,19 @@ impl<'de> Visitor<'de> for ConfigVisitor {
     }
 }
 
-const CONNECTION: [&str; 5] = ["redis", "username", "password", "database", "tls"];
+/// Options that are more than one value, or must not be shown.
+const SPECIAL: [&str; 7] = [
+    "environment",
+    "redis",
+    "username",
+    "password",
+    "database",
+    "tls",
+    "session_keys",
+];
 
 fn options() -> impl Iterator<Item = &'static str> {
-    CONNECTION
+    SPECIAL
         .into_iter()
         .chain(SETTINGS.iter().map(|setting| setting.name))
 }
@@ -124,6 +134,22 @@ fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
             }
             None => "the index of a database, such as `0`".to_owned(),
         },
+        "environment" => match Environment::of_name(&value) {
+            Some(environment) => {
+                config.environment = environment;
+                return None;
+            }
+            None => ENVIRONMENTS.to_owned(),
+        },
+        "session_keys" => {
+            return match SessionKeys::read(&value) {
+                Ok(keys) => {
+                    config.session_keys = Some(keys);
+                    None
+                }
+                Err(wrong) => Some(Problem::new(name, wrong)),
+            };
+        }
         _ => {
             config.tls = match text::switch(&value) {
                 Some(true) => Tls::WebRoots,

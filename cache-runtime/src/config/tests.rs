@@ -20,6 +20,8 @@ fn the_defaults_are_within_their_own_limits() {
 fn every_field_can_be_set_in_each_way_and_is_printed() {
     // A new field does not compile here before somebody has thought of the three.
     let Config {
+        environment: _,
+        session_keys: _,
         redis: _,
         username: _,
         password: _,
@@ -34,6 +36,11 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         ttl_jitter,
         replicas,
         max_clients,
+        session_ttl,
+        session_extend,
+        session_absolute,
+        session_touch_every,
+        sessions_per_user,
         disabled,
         pool_min,
         pool_max,
@@ -64,6 +71,11 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         ("ttl_jitter", format!("{ttl_jitter}%")),
         ("replicas", replicas.to_string()),
         ("max_clients", max_clients.to_string()),
+        ("session_ttl", time(session_ttl)),
+        ("session_extend", time(session_extend)),
+        ("session_absolute", time(session_absolute)),
+        ("session_touch_every", time(session_touch_every)),
+        ("sessions_per_user", sessions_per_user.to_string()),
         ("disabled", disabled.join(",")),
         ("pool_min", pool_min.to_string()),
         ("pool_max", pool_max.to_string()),
@@ -94,7 +106,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
     let printed: Vec<_> = printed
         .iter()
         .map(|(name, value)| (name.as_str(), value.clone()))
-        .skip(5)
+        .skip(7)
         .collect();
     assert_eq!(printed, fields);
 }
@@ -119,6 +131,9 @@ fn every_problem_is_told_at_once_by_its_option() {
         .policy("nights", Policy::default().grace(Duration::MAX))
         .replicas(0)
         .max_clients(0)
+        .session_ttl(Duration::ZERO)
+        .session_absolute(Duration::ZERO)
+        .sessions_per_user(0)
         .limit("api", quota(0, SECOND))
         .limit("auth", quota(1, Duration::from_micros(999)))
         .limit("mail", quota(1, LONGEST_WINDOW + Duration::from_millis(1)));
@@ -143,6 +158,9 @@ fn every_problem_is_told_at_once_by_its_option() {
         "policies.nights.grace: found `",
         "replicas: found `0`, allowed: a whole number such as `1`, from 1 to 10000",
         "max_clients: found `0`, allowed: a whole number such as `100000`, from 1 to 100000000",
+        "session_ttl: found `0s`, allowed: a duration such as `1day`",
+        "session_absolute: found `0s`",
+        "sessions_per_user: found `0`, allowed: a whole number such as `50`, from 1 to 1000",
         "limits.api: found `0/1s`, allowed: units in a time, such as `100/60s` or `5/s`: from 1 to 4294967295, in 1 ms to",
         "limits.auth: found `1/999us`, allowed: units in a time",
         "limits.mail: found `1/1month ",
@@ -152,7 +170,7 @@ fn every_problem_is_told_at_once_by_its_option() {
             "{line}\nis not in: {problem}"
         );
     }
-    assert_eq!(problem.lines().count(), 21, "{problem}");
+    assert_eq!(problem.lines().count(), 24, "{problem}");
 }
 
 #[test]
@@ -322,4 +340,28 @@ fn no_print_out_shows_the_password() {
         !format!("{error} {error:?}").contains("hunter2"),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_session_may_not_end_before_it_is_idle() {
+    let config = Config::default()
+        .session_ttl(2 * SECOND)
+        .session_absolute(SECOND);
+
+    assert_eq!(
+        problem_of(config),
+        "the configuration is wrong:\n  session_absolute: found `1s`, allowed: at least session_ttl, which is 2s; or lower that"
+    );
+}
+
+#[test]
+fn keys_of_sessions_are_printed_by_their_names() {
+    let secret = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let keys = SessionKeys::parse(&format!("2026-11:{secret}")).expect("keys");
+    let config = Config::default().session_keys(keys);
+
+    let printed = format!("{config}\n{config:?}");
+
+    assert!(printed.contains("session_keys = 2026-11\n"), "{printed}");
+    assert!(!printed.contains(secret), "{printed}");
 }

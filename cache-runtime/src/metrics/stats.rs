@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Event, Kind, LimitStats, Snapshot, Timer};
+use super::{Event, Kind, LimitStats, SessionStats, Snapshot, Timer};
 
 /// Everything that a cache knows about itself, at one moment.
 ///
@@ -23,6 +23,8 @@ pub struct Stats {
     pub sites: Vec<SiteStats>,
     /// Each policy of a rate limiter, by name.
     pub limits: Vec<LimitStats>,
+    /// Sessions.
+    pub sessions: SessionStats,
     /// The time without Redis.
     pub fallback: FallbackStats,
     /// Keys and patterns in the journal: evicted, but not seen by Redis yet. One eviction may name several.

@@ -138,6 +138,11 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_TTL_JITTER", "10%"),
         ("CACHE_REPLICAS", "4"),
         ("CACHE_MAX_CLIENTS", "500"),
+        ("CACHE_SESSION_TTL", "30m"),
+        ("CACHE_SESSION_EXTEND", "0s"),
+        ("CACHE_SESSION_ABSOLUTE", "12h"),
+        ("CACHE_SESSION_TOUCH_EVERY", "10s"),
+        ("CACHE_SESSIONS_PER_USER", "5"),
         ("CACHE_DISABLED", "event:*,user:?"),
         ("CACHE_POOL_MIN", "2"),
         ("CACHE_POOL_MAX", "9"),
@@ -179,6 +184,34 @@ fn every_option_is_read_from_its_variable() {
         );
         assert_eq!(setting.show(&mut config.clone()), value, "{}", setting.name);
     }
+}
+
+#[test]
+fn keys_of_sessions_are_read_and_never_shown() {
+    let secret = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+    let config = read(&[("CACHE_SESSION_KEYS", &format!("new:{secret}"))]);
+    assert_eq!(
+        format!("{:?}", config.session_keys),
+        "Some(SessionKeys(new))"
+    );
+
+    for wrong in [secret, &secret[..20], &format!("new:{secret},new:{secret}")] {
+        let problem = problem(&[("CACHE_SESSION_KEYS", wrong)]);
+        assert!(problem.contains("\n  CACHE_SESSION_KEYS: "), "{problem}");
+        assert!(!problem.contains("MDEy"), "{problem}");
+    }
+}
+
+#[test]
+fn the_environment_is_what_its_variable_says() {
+    let environment = |name| read(&[("CACHE_ENV", name)]).environment;
+
+    assert_eq!(
+        ["dev", "Test", "prod"].map(environment),
+        [Environment::Dev, Environment::Test, Environment::Prod]
+    );
+    assert_eq!(read(&[]).environment, Environment::Dev);
 }
 
 #[test]

@@ -1,0 +1,193 @@
+//! The secrets of sessions, as they are written down.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64ct::{Base64, Base64Unpadded, Base64Url, Base64UrlUnpadded, Encoding};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind};
+
+/// What an attacker would have to guess: as many bits as the MAC and the cipher that are derived from it.
+const SHORTEST: usize = 32;
+
+/// Nobody needs more; it stands in each token.
+const LONGEST_ID: usize = 16;
+
+/// What is allowed, for the error that shows nothing of what was found.
+const ALLOWED: &str = "keys as `name:secret` with commas between, newest first: the name of 1 to 16 letters, digits, `-` and `_`, \
+     the secret at least 32 random bytes in base64, such as `openssl rand -base64 32` prints";
+
+/// The keys that sessions are signed and encrypted with, newest first: the first one makes tokens, all of them are accepted.
+///
+/// To change a key, put a new one before the old one, and remove the old one once every session that began under it is over,
+/// which [`session_absolute`](crate::Config::session_absolute) says. Removing it earlier ends the sessions that began under it.
+///
+/// No log shows them, and their memory is overwritten when they are dropped.
+#[derive(Clone)]
+pub struct SessionKeys(Arc<[SessionKey]>);
+
+pub(crate) struct SessionKey {
+    pub(crate) id: String,
+    pub(crate) secret: Zeroizing<Vec<u8>>,
+}
+
+impl SessionKeys {
+    /// Reads keys as `CACHE_SESSION_KEYS` holds them: `2026-11:c2Vj…,2026-05:b2xk…`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for anything else, for a secret of fewer than 32 bytes or of one byte repeated, and for a name or a
+    /// secret that is there twice. What was written is not shown.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        Self::read(text).map_err(|wrong| Error::new(ErrorKind::Config, wrong))
+    }
+
+    /// The same; the error is only text.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let mut keys: Vec<SessionKey> = Vec::new();
+        for written in text.split(',') {
+            let key = SessionKey::read(written.trim())?;
+            if keys.iter().any(|known| known.id == key.id) {
+                return Err(format!("has two keys called `{}`; rename one", key.id));
+            }
+            if keys.iter().any(|known| known.secret == key.secret) {
+                return Err(format!(
+                    "has the secret of `{}` twice; make a new one",
+                    key.id
+                ));
+            }
+            keys.push(key);
+        }
+        Ok(Self(keys.into()))
+    }
+
+    /// One key that nobody else has, so that whatever is made with it ends with this process.
+    pub(crate) fn random() -> Result<Self, Error> {
+        let mut secret = Zeroizing::new(vec![0; SHORTEST]);
+        getrandom::fill(&mut secret).map_err(|error| {
+            Error::new(
+                ErrorKind::Config,
+                "the operating system gives no random bytes",
+            )
+            .because(error)
+        })?;
+        let id = "random".to_owned();
+        Ok(Self(Arc::new([SessionKey { id, secret }])))
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &SessionKey> {
+        self.0.iter()
+    }
+
+    fn ids(&self) -> String {
+        let ids: Vec<&str> = self.iter().map(|key| key.id.as_str()).collect();
+        ids.join(",")
+    }
+
+    /// The names alone, which are no secret.
+    pub(super) fn show(keys: Option<&Self>) -> String {
+        keys.map_or_else(|| "none".to_owned(), Self::ids)
+    }
+}
+
+impl SessionKey {
+    fn read(written: &str) -> Result<Self, String> {
+        let allowed = || format!("allowed: {ALLOWED}");
+        let (id, secret) = written.split_once(':').ok_or_else(allowed)?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if !(1..=LONGEST_ID).contains(&id.len()) || !id.bytes().all(is_plain) {
+            return Err(allowed());
+        }
+        let secret = Zeroizing::new(decode(secret).ok_or_else(allowed)?);
+        let first = secret.first().copied().unwrap_or_default();
+        if secret.len() < SHORTEST || secret.iter().all(|byte| *byte == first) {
+            return Err(format!(
+                "has a secret for `{id}` that can be guessed; {}",
+                allowed()
+            ));
+        }
+        let id = id.to_owned();
+        Ok(Self { id, secret })
+    }
+}
+
+/// Any of the usual spellings.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let decoded = Base64::decode_vec(text).or_else(|_| Base64Unpadded::decode_vec(text));
+    let decoded = decoded.or_else(|_| Base64Url::decode_vec(text));
+    decoded
+        .or_else(|_| Base64UrlUnpadded::decode_vec(text))
+        .ok()
+}
+
+impl fmt::Debug for SessionKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionKeys({})", self.ids())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    const OTHER: &str = "-_-_Mjw0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGU";
+
+    #[test]
+    fn keys_are_read_in_any_usual_spelling_newest_first() {
+        let keys = SessionKeys::parse(&format!("2026-11:{OTHER}, old_1:{ONE}")).expect("keys");
+
+        let ids: Vec<_> = keys.iter().map(|key| key.id.as_str()).collect();
+        assert_eq!(ids, ["2026-11", "old_1"]);
+        let secrets: Vec<_> = keys.iter().map(|key| key.secret.as_slice()).collect();
+        assert_eq!(secrets[0][..3], [0xfb, 0xff, 0xbf]);
+        assert_eq!(secrets[1], b"0123456789abcdef0123456789abcdef");
+    }
+
+    #[test]
+    fn what_could_be_guessed_or_mixed_up_is_refused_without_being_shown() {
+        let zeros = Base64::encode_string(&[0; 32]);
+        let short = Base64::encode_string(b"hunter2-hunter2-hunter2-hunter2"); // 31 bytes
+        for (text, told) in [
+            (String::new(), "allowed: keys as `name:secret`"),
+            (ONE.to_owned(), "allowed: keys as `name:secret`"),
+            (format!(":{ONE}"), "the name of 1 to 16 letters"),
+            (format!("a.b:{ONE}"), "the name of 1 to 16 letters"),
+            (
+                format!("seventeen-letters:{ONE}"),
+                "the name of 1 to 16 letters",
+            ),
+            (format!("a:{ONE},"), "allowed: keys as `name:secret`"),
+            ("a:hunter2".to_owned(), "in base64"),
+            (format!("a:{short}"), "a secret for `a` that can be guessed"),
+            (format!("a:{zeros}"), "a secret for `a` that can be guessed"),
+            (format!("a:{ONE},a:{OTHER}"), "two keys called `a`"),
+            (format!("a:{ONE},b:{ONE}"), "the secret of `b` twice"),
+        ] {
+            let error = SessionKeys::parse(&text).expect_err(&text);
+            let error = format!("{error} {error:?}");
+            assert!(error.contains(told), "{text}: {error}");
+            for secret in ["hunter2", ONE, &zeros, &short] {
+                assert!(!error.contains(secret), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_debug_output_shows_a_secret() {
+        let keys = SessionKeys::parse(&format!("a:{ONE}")).expect("keys");
+
+        assert_eq!(format!("{keys:?}"), "SessionKeys(a)");
+    }
+
+    #[test]
+    fn random_keys_differ() {
+        let secret = || {
+            let keys = SessionKeys::random().expect("random");
+            keys.iter().next().expect("one").secret.clone()
+        };
+
+        assert_ne!(secret(), secret());
+    }
+}

@@ -1,0 +1,761 @@
+//! Sessions that hold: signed, encrypted, and ended everywhere at once.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use cache_runtime::Cache;
+//! use cache_runtime::session::{NewSession, SessionStore};
+//!
+//! let cache = Cache::memory(); // a service says `Cache::connect(Config::from_env()?).await?`
+//! let store = SessionStore::new(&cache)?;
+//!
+//! let session = store.create(NewSession::new(42, "ada")).await?;
+//! let sent = session.token().expose().to_owned(); // what the browser keeps
+//!
+//! let session = store.load(&store.verify(&sent)?).await?;
+//! assert_eq!(session.data().username, "ada");
+//!
+//! store.destroy_user("42", None).await?; // logged out everywhere
+//! assert!(store.load(&store.verify(&sent)?).await.is_err());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A web service does not do this by hand: with the feature `http`, `cache_runtime::http::SessionLayer` reads and sets cookies.
+//!
+//! # What holds
+//!
+//! - **What was ended stays ended.** Each transition is one step in Redis, and no process keeps sessions of its own: from the answer
+//!   to [`destroy`](SessionStore::destroy) and [`destroy_user`](SessionStore::destroy_user) on, every process refuses them, and a
+//!   request that saves late gets [`Gone`](SessionError::Gone).
+//! - **A change is never lost silently.** A [`save`](SessionStore::save) of what somebody else saved first is a
+//!   [`Conflict`](SessionError::Conflict); [`update`](SessionStore::update) then tries again with what is there.
+//! - **Redis holds nothing to use.** A token is a 256-bit secret that is signed; Redis sees a hash of it, a hash of the user's id, and
+//!   data that is encrypted with a key of its own and bound to its user, its session and its latest end.
+//! - **An outage logs nobody out, and nobody in.** While Redis is away the answer is [`Unavailable`](SessionError::Unavailable), never
+//!   "no session". Tokens that are not ours are refused without asking.
+//! - **Nothing leaks.** A session is one key that expires by itself, beside one sorted set for its user, in the same slot of a
+//!   cluster; the set ends with its last session.
+//!
+//! # How long a session lives
+//!
+//! | option | usual | meaning |
+//! |---|---|---|
+//! | [`session_ttl`](crate::Config::session_ttl) | a day | life without use |
+//! | [`session_extend`](crate::Config::session_extend) | an hour | what each use adds; never more than `session_ttl + session_extend` from now |
+//! | [`session_absolute`](crate::Config::session_absolute) | 7 days | the end of every session, however much it is used |
+//! | [`session_touch_every`](crate::Config::session_touch_every) | 0 | a use so soon after another one adds nothing, and writes nothing |
+//! | [`sessions_per_user`](crate::Config::sessions_per_user) | 50 | the session that would end first makes room for one more |
+//!
+//! All times are by Redis's clock; when a session began is known to a second.
+//!
+//! # Keys
+//!
+//! `CACHE_SESSION_KEYS` holds them, newest first: see [`SessionKeys`](crate::SessionKeys). Without it each process makes its own, with a
+//! warning, and sessions end with it; in production that is an error.
+
+mod backend;
+mod data;
+mod error;
+mod memory;
+mod pending;
+mod place;
+mod ring;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tracing::{debug, warn};
+use zeroize::Zeroizing;
+
+use self::backend::{Backend, Begin, Begun, Change, Lives, Stored, Which};
+pub use self::data::{NewSession, SessionData};
+pub use self::error::SessionError;
+use self::pending::Pending;
+use self::place::{Place, Sid, Tag};
+use self::ring::Ring;
+use self::seal::Pinned;
+pub use self::token::SessionToken;
+use self::token::Signer;
+use crate::cache::Cache;
+use crate::config::{Environment, SessionKeys};
+use crate::error::{Error, ErrorKind};
+use crate::metrics::{SessionEvent, SessionMetrics};
+
+/// What a cookie with a session is called, unless something else is said. Browsers send a cookie of such a name to nobody but the host
+/// that set it, over TLS
+/// ([RFC 6265bis](https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/) 4.1.3.2).
+pub const COOKIE: &str = "__Host-session";
+
+/// How often an update is tried against others who save at the same moment.
+const TRIES: usize = 10;
+
+/// How long to wait between two looks whether Redis is back for what is to be ended.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Keeps sessions in Redis, or in this process where there is none. A cheap clone: all clones are the same store.
+///
+/// `E` is what the application adds to [`SessionData`]. Whoever shares a Redis, its prefix and the keys shares sessions, so has to agree
+/// on it.
+pub struct SessionStore<E = ()> {
+    inner: Arc<Inner>,
+    signer: Arc<Signer>,
+    extension: PhantomData<fn() -> E>,
+}
+
+struct Inner {
+    backend: Backend,
+    ring: Ring,
+    prefix: String,
+    lives: Lives,
+    most: usize,
+    pending: Pending,
+    is_telling: AtomicBool,
+    this: Weak<Self>,
+}
+
+/// A session that was there when it was loaded.
+///
+/// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`].
+pub struct Session<E = ()> {
+    token: SessionToken,
+    reissued: bool,
+    pinned: Pinned,
+    ends: u64,
+    data: SessionData<E>,
+}
+
+/// One of a user's sessions, as a page of devices shows it.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ListedSession<E = ()> {
+    /// Names the session, and is no secret: nobody can use it with this.
+    pub id: String,
+    /// When it ends if it is not used, in milliseconds since 1970.
+    pub expires_at: u64,
+    /// What it holds.
+    #[serde(flatten)]
+    pub data: SessionData<E>,
+}
+
+impl<E> SessionStore<E> {
+    /// Keeps sessions in the Redis of `cache`, or in this process where there is none. How long they live, and under which keys, is in
+    /// the cache's configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] without keys in production, and for a prefix with braces.
+    pub fn new(cache: &Cache) -> Result<Self, Error> {
+        let config = cache.config();
+        let wrong = |text: String| Error::new(ErrorKind::Config, text);
+        if config.prefix.contains(['{', '}']) {
+            return Err(wrong(format!(
+                "the prefix `{}` has braces, which would put all sessions into one slot of a cluster; remove them",
+                config.prefix
+            )));
+        }
+        let keys = match &config.session_keys {
+            Some(keys) => keys.clone(),
+            None if config.environment == Environment::Prod => {
+                return Err(wrong(
+                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, the secret as `openssl rand -base64 32` prints it"
+                        .to_owned(),
+                ));
+            }
+            None => {
+                warn!(
+                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process, and no other process knows them"
+                );
+                SessionKeys::random()?
+            }
+        };
+        let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let inner = Arc::new_cyclic(|this| Inner {
+            backend: Backend::new(cache),
+            prefix: config.prefix.clone(),
+            lives: Lives {
+                ttl: millis(config.session_ttl),
+                extend: millis(config.session_extend),
+                absolute: millis(config.session_absolute),
+                touch_every: millis(config.session_touch_every),
+            },
+            most: config.sessions_per_user,
+            pending: Pending::default(),
+            is_telling: AtomicBool::new(false),
+            this: Weak::clone(this),
+            ring,
+        });
+        Ok(Self {
+            signer: Signer::new(&inner.ring, &inner.prefix, COOKIE),
+            inner,
+            extension: PhantomData,
+        })
+    }
+
+    /// The same store for tokens in a cookie of this name, and in no other: [`COOKIE`] unless said. A layer says it by itself.
+    #[must_use]
+    pub fn for_cookie(&self, name: &str) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            signer: Signer::new(&self.inner.ring, &self.inner.prefix, name),
+            extension: PhantomData,
+        }
+    }
+
+    /// Reads what a client sent as its token. This asks nobody, and takes about a microsecond.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`](SessionError::Malformed), [`UnknownKey`](SessionError::UnknownKey) or
+    /// [`BadSignature`](SessionError::BadSignature).
+    pub fn verify(&self, token: &str) -> Result<SessionToken, SessionError> {
+        self.signer
+            .verify(token)
+            .inspect_err(|_| self.inner.count(SessionEvent::RefusedToken))
+    }
+
+    /// Ends a session; that it has ended already is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](SessionError::Unavailable): then this process refuses the session from now on, and ends it once Redis is back.
+    /// Until then others that reach Redis go on serving it, so tell the user to try again.
+    pub async fn destroy(&self, token: &SessionToken) -> Result<(), SessionError> {
+        let Place { tag, sid } = token.place();
+        self.inner.destroy(tag, Which::One(sid)).await.map(drop)
+    }
+
+    /// Ends all sessions of a user, but perhaps one. Answers how many there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`destroy`](Self::destroy).
+    pub async fn destroy_user(
+        &self,
+        user_id: &str,
+        except: Option<&SessionToken>,
+    ) -> Result<usize, SessionError> {
+        let inner = &self.inner;
+        let except = except.map(|token| token.place().sid);
+        let mut ended = Ok(0);
+        for tag in inner.ring.tags(&inner.prefix, user_id) {
+            let which = Which::Others {
+                except,
+                began: None,
+            };
+            // Each place is tried, or remembered, whatever became of the others.
+            let here = inner.destroy(tag, which).await;
+            ended = ended.and_then(|ended: usize| Ok(ended + here?));
+        }
+        ended
+    }
+
+    /// Ends the session of a user that a [`ListedSession`] names. Answers whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// As [`destroy`](Self::destroy).
+    pub async fn destroy_listed(&self, user_id: &str, id: &str) -> Result<bool, SessionError> {
+        let inner = &self.inner;
+        let Some(sid) = Sid::parse(id) else {
+            return Ok(false);
+        };
+        let mut ended = Ok(false);
+        for tag in inner.ring.tags(&inner.prefix, user_id) {
+            let here = inner.destroy(tag, Which::One(sid)).await;
+            ended = ended.and_then(|ended| Ok(ended || here? > 0));
+        }
+        ended
+    }
+}
+
+impl<E: Serialize + DeserializeOwned> SessionStore<E> {
+    /// Begins a session. Only what this service has checked itself may be in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](SessionError::Invalid), [`TooLarge`](SessionError::TooLarge) or [`Unavailable`](SessionError::Unavailable).
+    pub async fn create(&self, new: NewSession<E>) -> Result<Session<E>, SessionError> {
+        self.create_instead(new, None).await
+    }
+
+    /// Begins a session in place of the one that the client had before, whose token counts no more: what somebody may have planted
+    /// with the client before it logged in is worth nothing afterwards. This is one step if it is the same user.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub async fn create_instead(
+        &self,
+        new: NewSession<E>,
+        former: Option<&SessionToken>,
+    ) -> Result<Session<E>, SessionError> {
+        let inner = &self.inner;
+        let mut data = new.into_data();
+        data.check()?;
+        let key = inner.ring.newest();
+        let tag = key.tag(&inner.prefix, &data.user_id);
+        let token = self.signer.make(tag)?;
+        let former = former.map(SessionToken::place);
+        let replaced = former.filter(|former| former.tag == tag);
+        // The second time with the time that Redis told.
+        for _ in 0..2 {
+            let created = inner.backend.now();
+            data.created_at = created;
+            data.last_activity = created;
+            let pinned = Pinned {
+                revision: 0,
+                created,
+                absolute: created.saturating_add(inner.lives.absolute),
+            };
+            let sealed = inner.seal(token.place(), pinned, &data)?;
+            let last = created.to_be_bytes();
+            let record = [&pinned.bytes()[..], &last, &last, &sealed].concat();
+            let begin = Begin {
+                place: token.place(),
+                ttl: inner.lives.ttl,
+                most: inner.most,
+                created,
+                absolute: pinned.absolute,
+                replaced: replaced.map(|former| former.sid),
+                record: &record,
+            };
+            let begun = inner.backend.create(begin).await;
+            let Begun::Until { ends, ended } = begun.map_err(|error| inner.unavailable(error))?
+            else {
+                continue;
+            };
+            inner.count(SessionEvent::Created);
+            inner.metrics().add(SessionEvent::Displaced, ended);
+            if let Some(former) = former.filter(|_| replaced.is_none()) {
+                // Where this fails it is remembered: the login itself is done.
+                let _ = inner.destroy(former.tag, Which::One(former.sid)).await;
+            }
+            return Ok(Session {
+                token,
+                reissued: true,
+                pinned,
+                ends,
+                data,
+            });
+        }
+        Err(inner.unavailable(Error::new(
+            ErrorKind::Command,
+            "Redis's clock jumps, so no session can begin",
+        )))
+    }
+
+    /// Finds a session, and extends it. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](SessionError::NotFound) if it has ended, [`Tampered`](SessionError::Tampered),
+    /// [`Unreadable`](SessionError::Unreadable) or [`Unavailable`](SessionError::Unavailable).
+    pub async fn load(&self, token: &SessionToken) -> Result<Session<E>, SessionError> {
+        let inner = &self.inner;
+        let place = token.place();
+        if inner.pending.ends(place, 0) {
+            return Err(inner.not_found());
+        }
+        let loaded = inner.backend.load(place, inner.lives).await;
+        let loaded = loaded.map_err(|error| inner.unavailable(error))?;
+        let loaded = loaded.ok_or_else(|| inner.not_found())?;
+        let (pinned, data) = inner.open::<E>(place, &loaded.record)?;
+        if inner.pending.ends(place, pinned.created) {
+            return Err(inner.not_found());
+        }
+        inner.count(SessionEvent::Loaded);
+        Ok(Session {
+            token: match token.is_old() {
+                true => self.signer.renew(token),
+                false => token.clone(),
+            },
+            reissued: token.is_old(),
+            pinned,
+            ends: loaded.ends,
+            data,
+        })
+    }
+
+    /// Stores what was changed in a session since it was loaded. One round trip.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](SessionError::Conflict) if somebody else saved it since, [`Gone`](SessionError::Gone) if it has ended; or as
+    /// [`create`](Self::create). Nothing is stored then.
+    pub async fn save(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+        self.change(session, None).await?;
+        self.inner.count(SessionEvent::Saved);
+        Ok(())
+    }
+
+    /// Changes a session and stores it; if somebody else saved it meanwhile, it is loaded and changed again.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save), and [`Conflict`](SessionError::Conflict) only if others were faster ten times.
+    pub async fn update(
+        &self,
+        session: &mut Session<E>,
+        mut change: impl FnMut(&mut SessionData<E>),
+    ) -> Result<(), SessionError> {
+        self.retry(session, async |session| {
+            change(&mut session.data);
+            self.save(session).await
+        })
+        .await
+    }
+
+    /// Gives a session a new token; the old one counts no more. Do this whenever the user may do more than before.
+    ///
+    /// Requests that the client sent with the old token and that come in later find no session.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update).
+    pub async fn rotate(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+        self.retry(session, async |session| {
+            let token = self.signer.make(session.token.place().tag)?;
+            self.change(session, Some(token)).await
+        })
+        .await?;
+        self.inner.count(SessionEvent::Rotated);
+        Ok(())
+    }
+
+    /// All sessions of a user, the one that ends first first. What cannot be read is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](SessionError::Unavailable).
+    pub async fn list_user(&self, user_id: &str) -> Result<Vec<ListedSession<E>>, SessionError> {
+        let inner = &self.inner;
+        let mut sessions = Vec::new();
+        for tag in inner.ring.tags(&inner.prefix, user_id) {
+            let listed = inner.backend.list(tag).await;
+            for listed in listed.map_err(|error| inner.unavailable(error))? {
+                let place = Place {
+                    tag,
+                    sid: listed.sid,
+                };
+                let Ok((pinned, data)) = inner.open::<E>(place, &listed.record) else {
+                    continue;
+                };
+                if !inner.pending.ends(place, pinned.created) {
+                    sessions.push(ListedSession {
+                        id: listed.sid.text(),
+                        expires_at: listed.ends.min(pinned.absolute),
+                        data,
+                    });
+                }
+            }
+        }
+        sessions.sort_by_key(|session| session.expires_at);
+        Ok(sessions)
+    }
+
+    async fn retry(
+        &self,
+        session: &mut Session<E>,
+        mut attempt: impl AsyncFnMut(&mut Session<E>) -> Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
+        for _ in 1..TRIES {
+            match attempt(session).await {
+                Err(SessionError::Conflict) => {}
+                outcome => return outcome,
+            }
+            let reissued = session.reissued;
+            *session = match self.load(&session.token).await {
+                Err(SessionError::NotFound) => Err(SessionError::Gone),
+                loaded => loaded,
+            }?;
+            session.reissued |= reissued;
+        }
+        attempt(session).await
+    }
+
+    async fn change(
+        &self,
+        session: &mut Session<E>,
+        renamed: Option<SessionToken>,
+    ) -> Result<(), SessionError> {
+        let inner = &self.inner;
+        let place = session.token.place();
+        session.data.tidy();
+        session.data.check()?;
+        if !inner.is_place_of(place.tag, &session.data.user_id) {
+            return Err(SessionError::Invalid(
+                "a session stays with its user; create one for the other user",
+            ));
+        }
+        let pinned = Pinned {
+            revision: session.pinned.revision + 1,
+            ..session.pinned
+        };
+        let target = renamed.as_ref().map_or(place, SessionToken::place);
+        let change = Change {
+            place,
+            seen: session.pinned.bytes(),
+            pinned: pinned.bytes(),
+            sealed: &inner.seal(target, pinned, &session.data)?,
+            renamed: renamed.as_ref().map(|_| target.sid),
+        };
+        if inner.pending.ends(place, pinned.created) {
+            return Err(inner.save_refused(SessionError::Gone));
+        }
+        let stored = inner.backend.change(change).await;
+        match stored.map_err(|error| inner.unavailable(error))? {
+            Stored::Gone => Err(inner.save_refused(SessionError::Gone)),
+            Stored::Conflict => Err(inner.save_refused(SessionError::Conflict)),
+            Stored::Until(ends) => {
+                session.pinned = pinned;
+                session.ends = ends;
+                if let Some(token) = renamed {
+                    session.token = token;
+                    session.reissued = true;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<E> Session<E> {
+    /// What it holds.
+    pub fn data(&self) -> &SessionData<E> {
+        &self.data
+    }
+
+    /// What it holds, to be changed. [`SessionStore::save`] stores it.
+    pub fn data_mut(&mut self) -> &mut SessionData<E> {
+        &mut self.data
+    }
+
+    /// The token that its owner is to have. It is another one than was sent if the session was [rotated](SessionStore::rotate),
+    /// or if the one that was sent was signed with an older key: see [`is_reissued`](Self::is_reissued).
+    pub fn token(&self) -> &SessionToken {
+        &self.token
+    }
+
+    /// Whether its owner does not have the [`token`](Self::token) yet.
+    pub fn is_reissued(&self) -> bool {
+        self.reissued
+    }
+
+    /// Names the session in lists and logs, and is no secret.
+    pub fn id(&self) -> String {
+        self.token.place().sid.text()
+    }
+
+    /// When it ends if it is not used any more, in milliseconds since 1970.
+    pub fn expires_at(&self) -> u64 {
+        self.ends
+    }
+
+    /// When it ends however much it is used, in milliseconds since 1970.
+    pub fn ends_at(&self) -> u64 {
+        self.pinned.absolute
+    }
+}
+
+impl Inner {
+    fn metrics(&self) -> &SessionMetrics {
+        self.backend.cache.metrics().sessions()
+    }
+
+    fn count(&self, event: SessionEvent) {
+        self.metrics().count(event);
+    }
+
+    fn not_found(&self) -> SessionError {
+        self.count(SessionEvent::NotFound);
+        SessionError::NotFound
+    }
+
+    fn save_refused(&self, error: SessionError) -> SessionError {
+        self.count(SessionEvent::SaveRefused);
+        error
+    }
+
+    fn unavailable(&self, error: Error) -> SessionError {
+        self.count(SessionEvent::Unavailable);
+        SessionError::Unavailable(error)
+    }
+
+    /// Whether the sessions of this user may be there. Not if the key is gone that says where.
+    fn is_place_of(&self, tag: Tag, user: &str) -> bool {
+        self.ring.tags(&self.prefix, user).any(|known| known == tag)
+    }
+
+    fn seal<E: Serialize>(
+        &self,
+        place: Place,
+        pinned: Pinned,
+        data: &SessionData<E>,
+    ) -> Result<Vec<u8>, SessionError> {
+        let json = serde_json::to_vec(data).map_err(|_| {
+            SessionError::Invalid(
+                "a session's extension cannot be written as JSON; keys of maps must be texts",
+            )
+        })?;
+        let json = Zeroizing::new(json);
+        if json.len() > seal::LARGEST {
+            return Err(SessionError::TooLarge);
+        }
+        let sealed = seal::seal(self.ring.newest(), &self.prefix, place, pinned, &json);
+        sealed.ok_or_else(|| {
+            self.unavailable(Error::new(
+                ErrorKind::Unavailable,
+                "the operating system gives no random bytes",
+            ))
+        })
+    }
+
+    fn open<E: DeserializeOwned>(
+        &self,
+        place: Place,
+        record: &[u8],
+    ) -> Result<(Pinned, SessionData<E>), SessionError> {
+        let Some(opened) = seal::open(&self.ring, &self.prefix, place, record) else {
+            self.count(SessionEvent::Tampered);
+            warn!(
+                session = place.sid.text(),
+                "a stored session was changed without its key, or its key is not configured"
+            );
+            return Err(SessionError::Tampered);
+        };
+        let mut data: SessionData<E> = serde_json::from_slice(&opened.data).map_err(|error| {
+            self.count(SessionEvent::Tampered);
+            // Where, not what: the text could repeat what is stored.
+            warn!(
+                session = place.sid.text(),
+                column = error.column(),
+                "a stored session does not fit the type of its extension; give new fields `#[serde(default)]`"
+            );
+            SessionError::Unreadable
+        })?;
+        if !self.is_place_of(place.tag, &data.user_id) {
+            return Err(self.not_found());
+        }
+        data.created_at = opened.pinned.created;
+        data.last_activity = seal::last_use(record).unwrap_or_default();
+        Ok((opened.pinned, data))
+    }
+
+    /// Ends sessions, and remembers to if Redis does not answer.
+    async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, SessionError> {
+        let error = match self.backend.destroy(tag, which).await {
+            Ok(ended) => {
+                self.metrics().add(SessionEvent::Destroyed, ended as u64);
+                return Ok(ended);
+            }
+            Err(error) => error,
+        };
+        let which = match which {
+            Which::Others {
+                except,
+                began: None,
+            } => Which::Others {
+                except,
+                began: Some(self.backend.now()),
+            },
+            which => which,
+        };
+        if self.pending.add(tag, which) {
+            self.tell();
+        } else {
+            warn!("so many sessions wait for Redis to be ended that one more is not remembered");
+        }
+        Err(self.unavailable(error))
+    }
+
+    /// Ends in the background what could not be ended before.
+    fn tell(&self) {
+        let (Ok(runtime), Some(this)) = (Handle::try_current(), self.this.upgrade()) else {
+            return;
+        };
+        if this.is_telling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = Arc::downgrade(&this);
+        runtime.spawn(async move {
+            while let Some(inner) = this.upgrade() {
+                inner.tell_all().await;
+                if inner.pending.is_empty() {
+                    inner.is_telling.store(false, Ordering::Release);
+                    // One that came in between would have found this task still there.
+                    if inner.pending.is_empty() || inner.is_telling.swap(true, Ordering::AcqRel) {
+                        return;
+                    }
+                }
+                drop(inner);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+    }
+
+    async fn tell_all(&self) {
+        while self.backend.cache.can_store()
+            && let Some((tag, which)) = self.pending.next()
+        {
+            match self.backend.destroy(tag, which).await {
+                Ok(ended) => {
+                    self.metrics().add(SessionEvent::Destroyed, ended as u64);
+                    self.pending.remove(tag, which);
+                }
+                Err(error) => {
+                    debug!(%error, "a session could not be ended yet");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl<E> Clone for SessionStore<E> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            signer: Arc::clone(&self.signer),
+            extension: PhantomData,
+        }
+    }
+}
+
+impl<E> fmt::Debug for SessionStore<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionStore")
+            .field("prefix", &self.inner.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Debug for Session<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Debug for ListedSession<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListedSession")
+            .field("id", &self.id)
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,329 @@
+//! The transitions of a user's sessions: one script each in Redis, or the same in this process where there is none.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use super::memory::Memory;
+use super::place::{Place, Sid, Tag};
+use super::seal::PINNED;
+use crate::cache::Cache;
+use crate::error::{Error, ErrorKind};
+use crate::site::Site;
+use crate::store::script::{Reply, Script};
+
+/// Stands for sessions in the statistics of operations.
+static SITE: Site = Site::new("SessionStore", "session");
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal;)*) => {$(
+        static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(
+                include_str!("scripts/common.lua"),
+                include_str!(concat!("scripts/", $file)),
+            ))
+        });
+    )*};
+}
+
+scripts! {
+    CREATE = "create.lua";
+    LOAD = "load.lua";
+    SAVE = "save.lua";
+    ROTATE = "rotate.lua";
+    DESTROY = "destroy.lua";
+    LIST = "list.lua";
+}
+
+/// How far a belief about the time may be behind, in milliseconds. Redis refuses one that is further off, and says what time it is.
+pub(super) const BELIEF: u64 = 1_000;
+
+/// How long sessions live, in milliseconds.
+#[derive(Clone, Copy)]
+pub(super) struct Lives {
+    pub(super) ttl: u64,
+    pub(super) extend: u64,
+    pub(super) absolute: u64,
+    pub(super) touch_every: u64,
+}
+
+/// A session that begins.
+pub(super) struct Begin<'a> {
+    pub(super) place: Place,
+    pub(super) ttl: u64,
+    pub(super) most: usize,
+    pub(super) created: u64,
+    pub(super) absolute: u64,
+    pub(super) replaced: Option<Sid>,
+    pub(super) record: &'a [u8],
+}
+
+/// What became of a beginning.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    Until {
+        ends: u64,
+        ended: u64,
+    },
+    /// It is another time than was believed.
+    Later,
+}
+
+/// A session as it was before this use, and its end after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Loaded {
+    pub(super) now: u64,
+    pub(super) ends: u64,
+    pub(super) last: u64,
+    pub(super) record: Vec<u8>,
+}
+
+/// What is to be stored in place of what.
+pub(super) struct Change<'a> {
+    pub(super) place: Place,
+    /// The record's beginning that was loaded.
+    pub(super) seen: [u8; PINNED],
+    pub(super) pinned: [u8; PINNED],
+    pub(super) sealed: &'a [u8],
+    pub(super) renamed: Option<Sid>,
+}
+
+/// How much of a record's beginning tells whether somebody stored it since: version and revision.
+pub(super) const SEEN: usize = 9;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Until(u64),
+    Gone,
+    Conflict,
+}
+
+/// Which sessions of a user are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    One(Sid),
+    Others {
+        except: Option<Sid>,
+        /// What began later goes on.
+        began: Option<u64>,
+    },
+}
+
+/// One of a user's sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) sid: Sid,
+    pub(super) ends: u64,
+    pub(super) record: Vec<u8>,
+}
+
+pub(super) struct Backend {
+    pub(super) cache: Cache,
+    /// Where there is no Redis.
+    memory: Option<Memory>,
+    /// How far Redis's clock is ahead of ours, when it was heard last.
+    ahead: AtomicI64,
+}
+
+impl Backend {
+    pub(super) fn new(cache: &Cache) -> Self {
+        Self {
+            memory: cache.is_local().then(Memory::default),
+            ahead: AtomicI64::new(0),
+            cache: cache.clone(),
+        }
+    }
+
+    fn clock(&self) -> u64 {
+        self.cache.config().clock.now_millis()
+    }
+
+    /// What time it is by Redis's clock, as far as is known.
+    pub(super) fn now(&self) -> u64 {
+        self.clock().saturating_add_signed(self.ahead.load(Relaxed))
+    }
+
+    pub(super) async fn create(&self, begin: Begin<'_>) -> Result<Begun, Error> {
+        if let Some(memory) = &self.memory {
+            return Ok(memory.create(begin, self.clock()));
+        }
+        let Begin {
+            place,
+            ttl,
+            most,
+            created,
+            absolute,
+            replaced,
+            record,
+        } = begin;
+        let replaced = replaced.map(Sid::text).unwrap_or_default();
+        let numbers = [ttl, most as u64, created, absolute].map(|number| number.to_string());
+        let [ttl, most, created, absolute] = numbers.each_ref().map(String::as_bytes);
+        let sid = place.sid.text();
+        let arguments = [
+            sid.as_bytes(),
+            ttl,
+            most,
+            created,
+            absolute,
+            replaced.as_bytes(),
+            record,
+        ];
+        let (_, reply) = self.run(&CREATE, place.tag, &arguments).await?;
+        match reply[..] {
+            [Reply::Number(0), _] => Ok(Begun::Later),
+            [Reply::Number(ends), Reply::Number(ended)] => Ok(Begun::Until {
+                ends: ends as u64,
+                ended: ended as u64,
+            }),
+            _ => Err(nonsense()),
+        }
+    }
+
+    pub(super) async fn load(&self, place: Place, lives: Lives) -> Result<Option<Loaded>, Error> {
+        if let Some(memory) = &self.memory {
+            return Ok(memory.load(place, lives, self.clock()));
+        }
+        let Lives {
+            ttl,
+            extend,
+            absolute: _,
+            touch_every,
+        } = lives;
+        let numbers = [ttl, extend, touch_every].map(|number| number.to_string());
+        let [ttl, extend, touch_every] = numbers.each_ref().map(String::as_bytes);
+        let sid = place.sid.text();
+        let arguments = [sid.as_bytes(), ttl, extend, touch_every];
+        let (now, reply) = self.run(&LOAD, place.tag, &arguments).await?;
+        match <[Reply; 3]>::try_from(reply) {
+            Ok(
+                [
+                    Reply::Number(ends),
+                    Reply::Number(last),
+                    Reply::Bytes(record),
+                ],
+            ) => Ok(Some(Loaded {
+                now,
+                ends: ends as u64,
+                last: last as u64,
+                record,
+            })),
+            Err(reply) if reply.is_empty() => Ok(None),
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// Stores what a session holds, perhaps under another name.
+    pub(super) async fn change(&self, change: Change<'_>) -> Result<Stored, Error> {
+        if let Some(memory) = &self.memory {
+            return Ok(memory.change(change, self.clock()));
+        }
+        let Change {
+            place,
+            seen,
+            pinned,
+            sealed,
+            renamed,
+        } = change;
+        let (sid, renamed) = (place.sid.text(), renamed.map(Sid::text));
+        let mut arguments = vec![sid.as_bytes(), &seen[..SEEN], &pinned, sealed];
+        let script = match &renamed {
+            Some(renamed) => {
+                arguments.push(renamed.as_bytes());
+                &ROTATE
+            }
+            None => &SAVE,
+        };
+        let (_, reply) = self.run(script, place.tag, &arguments).await?;
+        match reply[..] {
+            [Reply::Number(0)] => Ok(Stored::Gone),
+            [Reply::Number(1)] => Ok(Stored::Conflict),
+            [Reply::Number(ends)] => Ok(Stored::Until(ends as u64)),
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// Ends sessions, and answers how many were alive.
+    pub(super) async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, Error> {
+        if let Some(memory) = &self.memory {
+            return Ok(memory.destroy(tag, which, self.clock()));
+        }
+        let (which, named, began) = match which {
+            Which::One(sid) => ("one", Some(sid), None),
+            Which::Others { except, began } => ("others", except, began),
+        };
+        let named = named.map(Sid::text).unwrap_or_default();
+        let began = began.map(|time| time.to_string()).unwrap_or_default();
+        let arguments = [which.as_bytes(), named.as_bytes(), began.as_bytes()];
+        let (_, reply) = self.run(&DESTROY, tag, &arguments).await?;
+        match reply[..] {
+            [Reply::Number(ended)] => usize::try_from(ended).map_err(|_| nonsense()),
+            _ => Err(nonsense()),
+        }
+    }
+
+    pub(super) async fn list(&self, tag: Tag) -> Result<Vec<Listed>, Error> {
+        if let Some(memory) = &self.memory {
+            return Ok(memory.list(tag, self.clock()));
+        }
+        let (_, reply) = self.run(&LIST, tag, &[]).await?;
+        let mut reply = reply.into_iter();
+        let mut listed = Vec::new();
+        while let Some(sid) = reply.next() {
+            let (Reply::Bytes(sid), Some(Reply::Number(ends)), Some(Reply::Bytes(record))) =
+                (sid, reply.next(), reply.next())
+            else {
+                return Err(nonsense());
+            };
+            let sid = std::str::from_utf8(&sid).ok().and_then(Sid::parse);
+            // Whatever else stands in the set is nobody's session.
+            listed.extend(sid.map(|sid| Listed {
+                sid,
+                ends: ends as u64,
+                record,
+            }));
+        }
+        Ok(listed)
+    }
+
+    /// Runs a script on a user's sessions. Answers the time, and the rest of its answer.
+    async fn run(
+        &self,
+        script: &Script,
+        tag: Tag,
+        arguments: &[&[u8]],
+    ) -> Result<(u64, Vec<Reply>), Error> {
+        let config = self.cache.config();
+        let (index, base) = (tag.index(&config.prefix), tag.base(&config.prefix));
+        let driven = config.clock.driven().map(|now| now.to_string());
+        let mut all: Vec<&[u8]> = vec![
+            base.as_bytes(),
+            driven.as_ref().map(String::as_bytes).unwrap_or_default(),
+        ];
+        all.extend_from_slice(arguments);
+        let reply = self
+            .cache
+            .run(&SITE, script, &index, &[index.as_str()], &all)
+            .await?;
+        let Reply::List(mut reply) = reply else {
+            return Err(nonsense());
+        };
+        match reply.first() {
+            Some(Reply::Number(now)) => {
+                let now = *now as u64;
+                reply.remove(0);
+                let ahead = i64::try_from(now).unwrap_or_default()
+                    - i64::try_from(self.clock()).unwrap_or_default();
+                self.ahead.store(ahead, Relaxed);
+                Ok((now, reply))
+            }
+            _ => Err(nonsense()),
+        }
+    }
+}
+
+fn nonsense() -> Error {
+    Error::new(
+        ErrorKind::Command,
+        "the script of sessions answered something else",
+    )
+}

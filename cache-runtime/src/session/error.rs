@@ -1,0 +1,93 @@
+//! What can go wrong with a session.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::error::Error;
+
+/// Why there is no session, or why it is not changed.
+///
+/// The kinds that mean that nobody is logged in are for logs and metrics; whoever sent the request is told the same in each case
+/// ([`is_logged_out`](Self::is_logged_out)).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// There is no token.
+    Missing,
+    /// What was sent is no token.
+    Malformed,
+    /// The token is not ours, or was changed, or was made for another cookie or another prefix.
+    BadSignature,
+    /// The token was made under a key that is not in the configuration any more, or not yet.
+    UnknownKey,
+    /// The session has ended: it expired, somebody logged out, or it never was.
+    NotFound,
+    /// What is stored was changed by somebody without the key, or belongs elsewhere.
+    Tampered,
+    /// What is stored does not fit the type of the extension. Give new fields `#[serde(default)]`.
+    Unreadable,
+    /// Somebody else has saved the session since it was loaded. Load it again, or use
+    /// [`update`](super::SessionStore::update), which does.
+    Conflict,
+    /// The session ended since it was loaded. Nothing was stored, and nothing is.
+    Gone,
+    /// The data is larger than 16 KiB of JSON.
+    TooLarge,
+    /// The data cannot be: what is wrong, and what is allowed.
+    Invalid(&'static str),
+    /// Redis is away or late, so nobody knows whether there is such a session. Never take this for "logged out".
+    Unavailable(Error),
+}
+
+impl SessionError {
+    /// Whether this means that nobody is logged in. Whoever sent the request shall not learn more than that.
+    pub fn is_logged_out(&self) -> bool {
+        match self {
+            Self::Missing
+            | Self::Malformed
+            | Self::BadSignature
+            | Self::UnknownKey
+            | Self::NotFound
+            | Self::Tampered
+            | Self::Unreadable
+            | Self::Gone => true,
+            Self::Conflict | Self::TooLarge | Self::Invalid(_) | Self::Unavailable(_) => false,
+        }
+    }
+}
+
+impl From<Error> for SessionError {
+    fn from(error: Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "there is no session token",
+            Self::Malformed => "the session token is malformed",
+            Self::BadSignature => "the session token is not genuine",
+            Self::UnknownKey => "the session token was made under a key that is not configured",
+            Self::NotFound => "the session has ended",
+            Self::Tampered => "the stored session was tampered with",
+            Self::Unreadable => "the stored session does not fit the type of its extension",
+            Self::Conflict => "the session was changed meanwhile; load it again",
+            Self::Gone => "the session has ended meanwhile; nothing was stored",
+            Self::TooLarge => {
+                "the session's data is larger than 16 KiB; keep it elsewhere, and its name here"
+            }
+            Self::Invalid(wrong) => wrong,
+            Self::Unavailable(_) => "sessions are not available",
+        })
+    }
+}
+
+impl StdError for SessionError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Unavailable(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Keys for each purpose, derived from those that are configured.
+//!
+//! ```text
+//! CACHE_SESSION_KEYS ─HKDF─► sign   HMAC-SHA256 of tokens
+//!                          ► index  HMAC-SHA256 of user ids: where a user's sessions are
+//!                          ► data   ─HKDF, sid─► AES-256-GCM, a key for each session
+//! ```
+//!
+//! The key that a session begins under says where it is kept for good, so removing that key ends it: otherwise sessions would remain
+//! that nobody finds who ends all sessions of their user.
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::place::{TAG, Tag};
+use crate::config::{SessionKey, SessionKeys};
+
+/// A keyed hash that goes on from what it was given.
+pub(super) type Signature = Hmac<Sha256>;
+
+/// Stands before what is hashed or encrypted here, so that it means nothing anywhere else.
+pub(super) const DOMAIN: &[u8] = b"cache-runtime session v1";
+
+pub(super) struct Ring {
+    keys: Vec<RingKey>,
+}
+
+pub(super) struct RingKey {
+    pub(super) id: String,
+    pub(super) sign: Signature,
+    index: Signature,
+    data: Zeroizing<[u8; 32]>,
+}
+
+impl Ring {
+    pub(super) fn new(keys: &SessionKeys) -> Option<Self> {
+        let keys: Option<Vec<_>> = keys.iter().map(RingKey::new).collect();
+        keys.map(|keys| Self { keys })
+    }
+
+    /// What new tokens are signed with, and new data encrypted.
+    pub(super) fn newest(&self) -> &RingKey {
+        &self.keys[0]
+    }
+
+    pub(super) fn get(&self, id: &[u8]) -> Option<&RingKey> {
+        self.keys.iter().find(|key| key.id.as_bytes() == id)
+    }
+
+    pub(super) fn keys(&self) -> &[RingKey] {
+        &self.keys
+    }
+
+    /// Everywhere a user's sessions may be, the newest place first.
+    pub(super) fn tags<'a>(
+        &'a self,
+        prefix: &'a str,
+        user: &'a str,
+    ) -> impl Iterator<Item = Tag> + 'a {
+        self.keys.iter().map(move |key| key.tag(prefix, user))
+    }
+}
+
+impl RingKey {
+    fn new(SessionKey { id, secret }: &SessionKey) -> Option<Self> {
+        let derived = Hkdf::<Sha256>::new(Some(DOMAIN), secret);
+        let key = |purpose| expand(&derived, &[purpose]);
+        Some(Self {
+            id: id.clone(),
+            sign: Signature::new_from_slice(&*key(b"sign")?).ok()?,
+            index: Signature::new_from_slice(&*key(b"index")?).ok()?,
+            data: key(b"data")?,
+        })
+    }
+
+    pub(super) fn tag(&self, prefix: &str, user: &str) -> Tag {
+        let mut hash = self.index.clone();
+        absorb(&mut hash, &[DOMAIN, prefix.as_bytes(), user.as_bytes()]);
+        let hash = hash.finalize().into_bytes();
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(&hash[..TAG]);
+        Tag(tag)
+    }
+
+    /// The key that the data of one session is encrypted with. So a key never encrypts so much that a nonce may come twice (NIST SP
+    /// 800-38D: 2^32 messages).
+    pub(super) fn data_key(&self, sid: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+        let derived = Hkdf::<Sha256>::new(Some(sid), &*self.data);
+        expand(&derived, &[DOMAIN, b"data"])
+    }
+}
+
+fn expand(derived: &Hkdf<Sha256>, info: &[&[u8]]) -> Option<Zeroizing<[u8; 32]>> {
+    let mut key = Zeroizing::new([0; 32]);
+    derived.expand_multi_info(info, &mut *key).ok()?;
+    Some(key)
+}
+
+/// Hashes parts so that no two lists of parts are the same: each with its length before it.
+pub(super) fn absorb(hash: &mut Signature, parts: &[&[u8]]) {
+    for part in parts {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+}
