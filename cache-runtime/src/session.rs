@@ -411,11 +411,15 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         session: &mut Session<E>,
         mut change: impl FnMut(&mut SessionData<E>),
     ) -> Result<(), SessionError> {
-        self.retry(session, async |session| {
+        let mut tries = TRIES;
+        loop {
             change(&mut session.data);
-            self.save(session).await
-        })
-        .await
+            tries -= 1;
+            match self.save(session).await {
+                Err(SessionError::Conflict) if tries > 0 => self.reload(session).await?,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Gives a session a new token; the old one counts no more. Do this whenever the user may do more than before.
@@ -426,13 +430,19 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     ///
     /// As [`update`](Self::update).
     pub async fn rotate(&self, session: &mut Session<E>) -> Result<(), SessionError> {
-        self.retry(session, async |session| {
+        let mut tries = TRIES;
+        loop {
             let token = self.signer.make(session.token.place().tag)?;
-            self.change(session, Some(token)).await
-        })
-        .await?;
-        self.inner.count(SessionEvent::Rotated);
-        Ok(())
+            tries -= 1;
+            match self.change(session, Some(token)).await {
+                Err(SessionError::Conflict) if tries > 0 => self.reload(session).await?,
+                outcome => {
+                    outcome?;
+                    self.inner.count(SessionEvent::Rotated);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// All sessions of a user, the one that ends first first. What cannot be read is left out.
@@ -466,24 +476,15 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         Ok(sessions)
     }
 
-    async fn retry(
-        &self,
-        session: &mut Session<E>,
-        mut attempt: impl AsyncFnMut(&mut Session<E>) -> Result<(), SessionError>,
-    ) -> Result<(), SessionError> {
-        for _ in 1..TRIES {
-            match attempt(session).await {
-                Err(SessionError::Conflict) => {}
-                outcome => return outcome,
-            }
-            let reissued = session.reissued;
-            *session = match self.load(&session.token).await {
-                Err(SessionError::NotFound) => Err(SessionError::Gone),
-                loaded => loaded,
-            }?;
-            session.reissued |= reissued;
-        }
-        attempt(session).await
+    /// Takes what somebody else has saved.
+    async fn reload(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+        let reissued = session.reissued;
+        *session = match self.load(&session.token).await {
+            Err(SessionError::NotFound) => Err(SessionError::Gone),
+            loaded => loaded,
+        }?;
+        session.reissued |= reissued;
+        Ok(())
     }
 
     async fn change(
