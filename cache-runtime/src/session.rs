@@ -366,7 +366,8 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     pub async fn load(&self, token: &SessionToken) -> Result<Session<E>, SessionError> {
         let inner = &self.inner;
         let place = token.place();
-        if inner.pending.ends(place, 0) {
+        // When it began is not known yet; it may be later than that all of the user's were ended.
+        if inner.pending.ends(place, u64::MAX) {
             return Err(inner.not_found());
         }
         let loaded = inner.backend.load(place, inner.lives).await;
@@ -695,8 +696,8 @@ impl Inner {
             while let Some(inner) = this.upgrade() {
                 inner.tell_all().await;
                 if inner.pending.is_empty() {
-                    inner.is_telling.store(false, Ordering::Release);
-                    // One that came in between would have found this task still there.
+                    // A swap, since whoever found this task still there must be seen by it.
+                    inner.is_telling.swap(false, Ordering::AcqRel);
                     if inner.pending.is_empty() || inner.is_telling.swap(true, Ordering::AcqRel) {
                         return;
                     }
@@ -708,18 +709,17 @@ impl Inner {
     }
 
     async fn tell_all(&self) {
-        while self.backend.cache.can_store()
-            && let Some((tag, which)) = self.pending.next()
-        {
+        for (tag, which) in self.pending.all() {
+            if !self.backend.cache.can_store() {
+                return;
+            }
             match self.backend.destroy(tag, which).await {
                 Ok(ended) => {
                     self.metrics().add(SessionEvent::Destroyed, ended as u64);
                     self.pending.remove(tag, which);
                 }
-                Err(error) => {
-                    debug!(%error, "a session could not be ended yet");
-                    return;
-                }
+                // Of a cluster another part may be there.
+                Err(error) => debug!(%error, "a session could not be ended yet"),
             }
         }
     }

@@ -3,12 +3,12 @@
 //! This process refuses those sessions from then on, and tells Redis once it is back. Until then other processes that reach it go on
 //! serving them, which is why whoever logged out is told that it failed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::backend::Which;
-use super::place::{Place, Tag};
+use super::place::{Place, Sid, Tag};
 
 /// Each of them is looked at with every request meanwhile. Whoever logs out beyond that is told to try again, and is not remembered.
 const MOST: usize = 10_000;
@@ -23,7 +23,8 @@ pub(super) struct Pending {
 #[derive(Default)]
 struct Endings {
     one: HashSet<Place>,
-    others: Vec<(Tag, Which)>,
+    /// All sessions of a user, but perhaps one, that began until then. Whoever asks again and again takes no more room.
+    others: HashMap<(Tag, Option<Sid>), u64>,
 }
 
 impl Pending {
@@ -31,29 +32,32 @@ impl Pending {
     pub(super) fn add(&self, tag: Tag, which: Which) -> bool {
         let mut endings = self.lock();
         let Endings { one, others } = &mut *endings;
-        if one.len() + others.len() >= MOST {
+        let is_known = match which {
+            Which::One(sid) => one.contains(&Place { tag, sid }),
+            Which::Others { except, .. } => others.contains_key(&(tag, except)),
+        };
+        if !is_known && one.len() + others.len() >= MOST {
             return false;
         }
         match which {
             Which::One(sid) => drop(one.insert(Place { tag, sid })),
-            Which::Others { .. } => others.push((tag, which)),
+            Which::Others { except, began } => {
+                let until = others.entry((tag, except)).or_default();
+                *until = began.unwrap_or(u64::MAX).max(*until);
+            }
         }
         self.count.store(one.len() + others.len(), Relaxed);
         true
     }
 
-    /// Whether a session that began at that time is to end.
+    /// Whether a session that began at that time is to end; [`u64::MAX`] if nobody knows when it began.
     pub(super) fn ends(&self, place: Place, created: u64) -> bool {
         if self.is_empty() {
             return false;
         }
         let endings = self.lock();
-        let is_meant = |(tag, which): &(Tag, Which)| match which {
-            Which::One(sid) => *tag == place.tag && *sid == place.sid,
-            Which::Others { except, began } => {
-                let is_later = began.is_some_and(|began| created > began);
-                *tag == place.tag && *except != Some(place.sid) && !is_later
-            }
+        let is_meant = |(&(tag, except), &until): (&(Tag, Option<Sid>), &u64)| {
+            tag == place.tag && except != Some(place.sid) && created <= until
         };
         endings.one.contains(&place) || endings.others.iter().any(is_meant)
     }
@@ -62,12 +66,15 @@ impl Pending {
         self.count.load(Relaxed) == 0
     }
 
-    /// One that is to be told, if any.
-    pub(super) fn next(&self) -> Option<(Tag, Which)> {
-        let endings = self.lock();
-        let one = endings.one.iter().next();
-        let one = one.map(|place| (place.tag, Which::One(place.sid)));
-        one.or_else(|| endings.others.first().copied())
+    /// All that are to be told.
+    pub(super) fn all(&self) -> Vec<(Tag, Which)> {
+        let Endings { one, others } = &*self.lock();
+        let one = one.iter().map(|place| (place.tag, Which::One(place.sid)));
+        let others = others.iter().map(|(&(tag, except), &until)| {
+            let began = Some(until);
+            (tag, Which::Others { except, began })
+        });
+        one.chain(others).collect()
     }
 
     /// Redis has heard of it.
@@ -76,7 +83,10 @@ impl Pending {
         let Endings { one, others } = &mut *endings;
         match which {
             Which::One(sid) => drop(one.remove(&Place { tag, sid })),
-            Which::Others { .. } => others.retain(|known| *known != (tag, which)),
+            // Not if somebody asked once more meanwhile.
+            Which::Others { except, began } => {
+                others.retain(|key, until| *key != (tag, except) || Some(*until) != began);
+            }
         }
         self.count.store(one.len() + others.len(), Relaxed);
     }
