@@ -13,12 +13,33 @@ if not now then
   now = time[1] * 1000 + (time[2] - time[2] % 1000) / 1000
 end
 
--- A session's record and its end, or nothing. One that has ended is removed on the way.
+local function failed(answer, code)
+  return type(answer) == 'table' and answer.err and string.find(answer.err, code, 1, true)
+end
+
+-- Asks the set. If something else stands at its key, the user's sessions have ended with the set, and it is in nobody's way.
+local function ask(command, ...)
+  local answer = redis.pcall(command, index, ...)
+  if not failed(answer, '') then
+    return answer
+  end
+  if failed(answer, 'WRONGTYPE') then
+    redis.call('DEL', index)
+  end
+  return redis.call(command, index, ...)
+end
+
+-- A session's record, its end, and the latest possible one unless the record is too short to tell; or nothing. One that has ended is
+-- removed on the way. The set's word for the end counts no further than the record's, which is proven.
 local function find(sid)
-  local ends = tonumber(redis.call('ZSCORE', index, sid))
+  local ends = tonumber(ask('ZSCORE', sid))
   local record = ends and ends > now and redis.pcall('GET', base .. sid)
   if type(record) == 'string' then
-    return record, ends
+    local absolute = #record >= 41 and struct.unpack('>I8', record, 18) or nil
+    ends = math.min(ends, absolute or ends)
+    if ends > now then
+      return record, ends, absolute
+    end
   end
   redis.call('DEL', base .. sid)
   redis.call('ZREM', index, sid)
@@ -30,17 +51,17 @@ local function keep(sid, ends)
   redis.call('ZADD', index, ends, sid)
 end
 
+-- Answers 1 if it was alive, and 0 otherwise.
 local function remove(sid)
-  redis.call('ZREM', index, sid)
-  return redis.call('DEL', base .. sid)
+  return redis.call('ZREM', index, sid) * redis.call('DEL', base .. sid)
 end
 
--- Forgets what has ended, and lets the set end with its last session.
+-- Forgets what has ended, and lets the set end with its last session. An end that somebody has moved beyond all times is passed over.
 local function settle()
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+  ask('ZREMRANGEBYSCORE', '-inf', now)
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
   if last[2] then
-    redis.call('PEXPIREAT', index, last[2])
+    redis.pcall('PEXPIREAT', index, last[2])
   end
 end
 

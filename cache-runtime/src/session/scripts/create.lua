@@ -15,10 +15,12 @@ local sid, created, absolute = ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
 if created > now or created <= now - 1000 then
   return { now, 0, 0 }
 end
+-- First of all: if Redis has no memory it refuses this, and then nothing shall have made room.
+redis.call('SET', base .. sid, ARGV[9])
+settle()
 if ARGV[8] ~= '' then
   remove(ARGV[8])
 end
-settle()
 local ends, ended = math.min(now + tonumber(ARGV[4]), absolute), 0
 local surplus = redis.call('ZCARD', index) + 1 - tonumber(ARGV[5])
 if surplus > 0 then
@@ -26,7 +28,6 @@ if surplus > 0 then
     ended = ended + remove(soonest)
   end
 end
-redis.call('SET', base .. sid, ARGV[9])
 keep(sid, ends)
 settle()
 return { now, ends, ended }

@@ -7,27 +7,25 @@
 -- Answers  the time, and the session's end, its last use before this one, and its record; or only the time if there is none
 --
 -- Atomic, because a session that ends at this moment must not come back. Its end is never lowered, except to the latest possible one.
--- What cannot be read is answered as it is: who asks has the key, and will say so.
+-- What cannot be read is answered as it is: who asks has the key, and will say so. If Redis has no memory it is read and not extended.
 local sid = ARGV[3]
-local record, ends = find(sid)
+local record, ends, absolute = find(sid)
 if not record then
   settle()
   return { now }
 end
-if #record < 41 then
+if not absolute then
   return { now, ends, 0, record }
 end
-local absolute, last, again = struct.unpack('>I8I8I8', record, 18)
-if absolute <= now then
-  remove(sid)
-  settle()
-  return { now }
-end
-local extend = tonumber(ARGV[5])
-if last == again and now - last >= tonumber(ARGV[6]) then
-  ends = math.min(math.max(ends, math.min(ends + extend, now + tonumber(ARGV[4]) + extend)), absolute)
-  redis.call('SETRANGE', base .. sid, 25, struct.pack('>I8I8', now, now))
-  keep(sid, ends)
-  settle()
+local last, again = struct.unpack('>I8I8', record, 26)
+-- The clock may have been set back since.
+if last == again and math.max(now - last, 0) >= tonumber(ARGV[6]) then
+  local used = redis.pcall('SETRANGE', base .. sid, 25, struct.pack('>I8I8', now, now))
+  if not failed(used, 'OOM') then
+    local extend = tonumber(ARGV[5])
+    ends = math.min(math.max(ends, math.min(ends + extend, now + tonumber(ARGV[4]) + extend)), absolute)
+    keep(sid, ends)
+    settle()
+  end
 end
 return { now, ends, last, record }
