@@ -38,12 +38,13 @@ impl Memory {
             replaced,
             record,
         } = begin;
-        if created > now || created + BELIEF <= now {
+        if created > now || created.saturating_add(BELIEF) <= now {
             return Begun::Later;
         }
         let mut users = self.lock();
         users.sweep(now);
-        let sessions = users.of(place.tag, now);
+        let sessions = users.sessions.entry(place.tag).or_default();
+        sessions.retain(|_, kept| kept.ends > now);
         if let Some(replaced) = replaced {
             sessions.remove(&replaced);
         }
@@ -66,15 +67,10 @@ impl Memory {
 
     pub(super) fn load(&self, place: Place, lives: Lives, now: u64) -> Option<Loaded> {
         let mut users = self.lock();
-        let sessions = users.of(place.tag, now);
-        let kept = sessions.get_mut(&place.sid)?;
+        let kept = users.alive(place.tag, now)?.get_mut(&place.sid)?;
         let absolute = Pinned::read(&kept.record)?.absolute;
         let before = kept.record.clone();
         let last = last_use(&before)?;
-        if absolute <= now {
-            sessions.remove(&place.sid);
-            return None;
-        }
         let Lives {
             ttl,
             extend,
@@ -106,7 +102,9 @@ impl Memory {
             renamed,
         } = change;
         let mut users = self.lock();
-        let sessions = users.of(place.tag, now);
+        let Some(sessions) = users.alive(place.tag, now) else {
+            return Stored::Gone;
+        };
         let Some(kept) = sessions.get_mut(&place.sid) else {
             return Stored::Gone;
         };
@@ -125,7 +123,9 @@ impl Memory {
 
     pub(super) fn destroy(&self, tag: Tag, which: Which, now: u64) -> usize {
         let mut users = self.lock();
-        let sessions = users.of(tag, now);
+        let Some(sessions) = users.alive(tag, now) else {
+            return 0;
+        };
         let before = sessions.len();
         match which {
             Which::One(sid) => drop(sessions.remove(&sid)),
@@ -135,12 +135,16 @@ impl Memory {
                 Some(*sid) == except || is_later
             }),
         }
-        before - sessions.len()
+        let ended = before - sessions.len();
+        if sessions.is_empty() {
+            users.sessions.remove(&tag);
+        }
+        ended
     }
 
     pub(super) fn list(&self, tag: Tag, now: u64) -> Vec<Listed> {
         let mut users = self.lock();
-        let sessions = users.of(tag, now).iter();
+        let sessions = users.alive(tag, now).into_iter().flatten();
         let mut listed: Vec<_> = sessions
             .map(|(sid, kept)| Listed {
                 sid: *sid,
@@ -158,11 +162,14 @@ impl Memory {
 }
 
 impl Users {
-    /// The sessions of a user that are alive.
-    fn of(&mut self, tag: Tag, now: u64) -> &mut Sessions {
-        let sessions = self.sessions.entry(tag).or_default();
+    /// The sessions of a user that are alive, if any.
+    fn alive(&mut self, tag: Tag, now: u64) -> Option<&mut Sessions> {
+        let sessions = self.sessions.get_mut(&tag)?;
         sessions.retain(|_, kept| kept.ends > now);
-        sessions
+        if sessions.is_empty() {
+            self.sessions.remove(&tag);
+        }
+        self.sessions.get_mut(&tag)
     }
 
     fn sweep(&mut self, now: u64) {
@@ -174,5 +181,84 @@ impl Users {
             sessions.retain(|_, kept| kept.ends > now);
             !sessions.is_empty()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::{SID, TAG};
+    use super::*;
+
+    const LIVES: Lives = Lives {
+        ttl: 1_000,
+        extend: 0,
+        absolute: 1_000,
+        touch_every: 0,
+    };
+
+    fn place(user: u32) -> Place {
+        let mut tag = [0; TAG];
+        tag[..4].copy_from_slice(&user.to_be_bytes());
+        Place {
+            tag: Tag(tag),
+            sid: Sid([0; SID]),
+        }
+    }
+
+    fn begin(memory: &Memory, user: u32, now: u64) {
+        let pinned = Pinned {
+            revision: 0,
+            created: now,
+            absolute: now + LIVES.absolute,
+        };
+        let record = [&pinned.bytes()[..], &now.to_be_bytes(), &now.to_be_bytes()].concat();
+        let begin = Begin {
+            place: place(user),
+            ttl: LIVES.ttl,
+            most: 1,
+            created: now,
+            absolute: pinned.absolute,
+            replaced: None,
+            record: &record,
+        };
+        let begun = memory.create(begin, now);
+        assert!(matches!(begun, Begun::Until { .. }), "{begun:?}");
+    }
+
+    fn users(memory: &Memory) -> usize {
+        memory.lock().sessions.len()
+    }
+
+    #[test]
+    fn users_who_never_come_back_are_forgotten() {
+        let memory = Memory::default();
+        for user in 0..1_000 {
+            begin(&memory, user, SWEEP);
+        }
+        assert_eq!(users(&memory), 1_000);
+
+        begin(&memory, 1, 2 * SWEEP);
+
+        assert_eq!(users(&memory), 1);
+    }
+
+    #[test]
+    fn a_user_who_has_no_session_takes_no_room() {
+        let memory = Memory::default();
+        begin(&memory, 1, SWEEP);
+        begin(&memory, 2, SWEEP);
+        memory.destroy(place(1).tag, Which::One(place(1).sid), SWEEP);
+        let later = SWEEP + LIVES.ttl;
+
+        for user in 2..100 {
+            assert!(memory.load(place(user), LIVES, later).is_none());
+            assert!(memory.list(place(user).tag, later).is_empty());
+            assert_eq!(
+                memory.destroy(place(user).tag, Which::One(place(user).sid), later),
+                0
+            );
+        }
+
+        assert_eq!(users(&memory), 0);
     }
 }
