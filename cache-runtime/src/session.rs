@@ -132,6 +132,8 @@ pub struct Session<E = ()> {
     reissued: bool,
     pinned: Pinned,
     ends: u64,
+    /// Whether its data may have been changed since it was loaded, and nobody was told that this is not stored.
+    unsaved: bool,
     data: SessionData<E>,
 }
 
@@ -348,6 +350,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 reissued: true,
                 pinned,
                 ends,
+                unsaved: false,
                 data,
             });
         }
@@ -386,6 +389,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             reissued: token.is_old(),
             pinned,
             ends: loaded.ends,
+            unsaved: false,
             data,
         })
     }
@@ -406,13 +410,14 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save), and [`Conflict`](SessionError::Conflict) only if others were faster ten times.
+    /// As [`save`](Self::save), but [`Conflict`](SessionError::Conflict) only if others were faster ten times, or if there were changes
+    /// before this one that are not stored yet and would be lost.
     pub async fn update(
         &self,
         session: &mut Session<E>,
         mut change: impl FnMut(&mut SessionData<E>),
     ) -> Result<(), SessionError> {
-        let mut tries = TRIES;
+        let mut tries = session.tries();
         loop {
             change(&mut session.data);
             tries -= 1;
@@ -425,13 +430,13 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
 
     /// Gives a session a new token; the old one counts no more. Do this whenever the user may do more than before.
     ///
-    /// Requests that the client sent with the old token and that come in later find no session.
+    /// Requests that the client sent with the old token and that come in later find no session; so does one that logs out.
     ///
     /// # Errors
     ///
     /// As [`update`](Self::update).
     pub async fn rotate(&self, session: &mut Session<E>) -> Result<(), SessionError> {
-        let mut tries = TRIES;
+        let mut tries = session.tries();
         loop {
             let token = self.signer.make(session.token.place().tag)?;
             tries -= 1;
@@ -467,7 +472,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 if !inner.pending.ends(place, pinned.created) {
                     sessions.push(ListedSession {
                         id: listed.sid.text(),
-                        expires_at: listed.ends.min(pinned.absolute),
+                        expires_at: listed.ends,
                         data,
                     });
                 }
@@ -520,8 +525,12 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         let stored = inner.backend.change(change).await;
         match stored.map_err(|error| inner.unavailable(error))? {
             Stored::Gone => Err(inner.save_refused(SessionError::Gone)),
-            Stored::Conflict => Err(inner.save_refused(SessionError::Conflict)),
+            Stored::Conflict => {
+                session.unsaved = false;
+                Err(inner.save_refused(SessionError::Conflict))
+            }
             Stored::Until(ends) => {
+                session.unsaved = false;
                 session.pinned = pinned;
                 session.ends = ends;
                 if let Some(token) = renamed {
@@ -542,6 +551,7 @@ impl<E> Session<E> {
 
     /// What it holds, to be changed. [`SessionStore::save`] stores it.
     pub fn data_mut(&mut self) -> &mut SessionData<E> {
+        self.unsaved = true;
         &mut self.data
     }
 
@@ -569,6 +579,11 @@ impl<E> Session<E> {
     /// When it ends however much it is used, in milliseconds since 1970.
     pub fn ends_at(&self) -> u64 {
         self.pinned.absolute
+    }
+
+    /// How often a change may be tried. To load it again would lose what was changed in it before.
+    fn tries(&self) -> usize {
+        if self.unsaved { 1 } else { TRIES }
     }
 }
 
