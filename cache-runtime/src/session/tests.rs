@@ -1,17 +1,50 @@
 //! Sessions through their public names.
 
 mod lifecycle;
+mod outages;
+mod stored;
+mod tokens;
+mod transitions;
 
-use std::time::Duration;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use super::{NewSession, Session, SessionError, SessionStore};
+use redis::FromRedisValue;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use super::{COOKIE, NewSession, Session, SessionError, SessionStore, SessionToken};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, SessionKeys};
-use crate::store::support::config;
-use crate::testing::RedisServer;
+use crate::store::support::{ask, config, until};
+use crate::testing::{FaultProxy, RedisServer};
 
 const KEY: &str = "a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// A newer key before that one, as while keys are changed.
+const BOTH_KEYS: &str = "b:-_-_Mjw0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGU,\
+                         a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// The newer key alone, as afterwards.
+const NEW_KEY: &str = "b:-_-_Mjw0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGU";
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Says which error it was where another one was expected.
+macro_rules! assert_refused {
+    ($outcome:expr, $error:pat) => {
+        assert_refused!($outcome, $error, "")
+    };
+    ($outcome:expr, $error:pat, $($said:tt)+) => {{
+        let outcome = $outcome;
+        assert!(matches!(outcome, Err($error)), "{outcome:?} {}", format!($($said)+));
+    }};
+}
+use assert_refused;
 
 /// A store of sessions, at times that the test chooses, where it is kept in Redis and where it is not.
 struct Bench {
@@ -37,21 +70,141 @@ impl Bench {
         }
     }
 
-    fn in_memory() -> Self {
+    fn in_memory_with(set: impl FnOnce(Config) -> Config) -> Self {
         let clock = Clock::stopped();
         let config = Config::default()
             .clock(clock.clone())
             .session_keys(keys(KEY));
         Self {
             server: None,
-            store: SessionStore::new(&Cache::local(config)).unwrap(),
+            store: SessionStore::new(&Cache::local(set(config))).unwrap(),
             clock,
         }
     }
 
     async fn both() -> [Self; 2] {
-        [Self::new().await, Self::in_memory()]
+        Self::both_with(|config| config).await
     }
+
+    async fn both_with(set: impl Fn(Config) -> Config) -> [Self; 2] {
+        [Self::with(&set).await, Self::in_memory_with(&set)]
+    }
+
+    fn server(&self) -> &RedisServer {
+        self.server.as_ref().unwrap()
+    }
+
+    /// Another process on the same server.
+    async fn another(&self) -> SessionStore {
+        self.another_with(|config| config).await
+    }
+
+    async fn another_with(&self, set: impl FnOnce(Config) -> Config) -> SessionStore {
+        let config = config(self.server()).clock(self.clock.clone());
+        store(set(config.session_keys(keys(KEY)))).await
+    }
+
+    /// What the server knows of a session.
+    fn record(&self, session: &Session) -> String {
+        self.key_of(session.token())
+    }
+
+    fn key_of(&self, token: &SessionToken) -> String {
+        let place = token.place();
+        place.tag.base(&self.store.inner.prefix) + &place.sid.text()
+    }
+
+    fn index(&self, session: &Session) -> String {
+        let tag = session.token().place().tag;
+        tag.index(&self.store.inner.prefix).as_str().to_owned()
+    }
+
+    fn keys(&self) -> Vec<String> {
+        ask(self.server(), &["KEYS", "*"])
+    }
+
+    /// How many scripts the server was asked to run.
+    fn calls(&self) -> u64 {
+        let info: String = ask(self.server(), &["INFO", "commandstats"]);
+        let calls = |line: &str| {
+            let is_ours = line.starts_with("cmdstat_eval");
+            let calls = line.split("calls=").nth(1)?.split(',').next()?;
+            calls.parse::<u64>().ok().filter(|_| is_ours)
+        };
+        info.lines().filter_map(calls).sum()
+    }
+}
+
+async fn store(config: Config) -> SessionStore {
+    SessionStore::new(&Cache::connect(config).await.unwrap()).unwrap()
+}
+
+/// Somebody who writes to the server and is no store.
+struct Intruder(redis::Connection);
+
+impl Intruder {
+    fn at(server: &RedisServer) -> Self {
+        let client = redis::Client::open(server.url()).unwrap();
+        Self(client.get_connection().unwrap())
+    }
+
+    fn ask<T: FromRedisValue>(&mut self, command: &str, arguments: &[&[u8]]) -> T {
+        redis::cmd(command)
+            .arg(arguments)
+            .query(&mut self.0)
+            .unwrap()
+    }
+
+    fn read(&mut self, key: &str) -> Vec<u8> {
+        self.ask("GET", &[key.as_bytes()])
+    }
+
+    /// Writes a record in place of another one, which stays as long.
+    fn write(&mut self, key: &str, record: &[u8]) {
+        self.ask("SET", &[key.as_bytes(), record, b"KEEPTTL"])
+    }
+}
+
+/// Everything that is logged while it is the subscriber.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Visit for Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let line = format!("{field}={value:?}\n");
+        self.0.lock().unwrap().push_str(&line);
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        span.record(&mut self.clone());
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        values.record(&mut self.clone());
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 fn keys(text: &str) -> SessionKeys {
@@ -59,7 +212,15 @@ fn keys(text: &str) -> SessionKeys {
 }
 
 async fn log_in(store: &SessionStore) -> Session {
-    store.create(NewSession::new(42, "ada")).await.unwrap()
+    log_in_as(store, 42).await
+}
+
+async fn log_in_as(store: &SessionStore, user: u32) -> Session {
+    store.create(NewSession::new(user, "ada")).await.unwrap()
+}
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
 }
 
 /// The end of a session, counted from now.

@@ -1,7 +1,6 @@
-use super::*;
+//! What becomes of sessions in the order in which things happen, and when they happen at once.
 
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86_400);
+use super::*;
 
 #[tokio::test]
 async fn a_use_extends_a_session_by_an_hour_and_not_beyond_a_day_and_an_hour() {
@@ -148,10 +147,636 @@ async fn nothing_is_left_when_all_sessions_have_ended() {
     for _ in 0..3 {
         log_in(&bench.store).await;
     }
-    let server = bench.server.as_ref().unwrap();
+    let server = bench.server();
 
-    crate::store::support::until("all keys are gone", || {
-        crate::store::support::ask::<i64>(server, &["DBSIZE"]) == 0
+    until("all keys are gone", || ask::<i64>(server, &["DBSIZE"]) == 0).await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_planted_before_a_login_is_worth_nothing_afterwards() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for victim in [42, 666] {
+            let planted = log_in_as(store, 666).await;
+
+            let new = NewSession::new(victim, "ada");
+            let session = store
+                .create_instead(new, Some(planted.token()))
+                .await
+                .unwrap();
+
+            assert_ne!(session.id(), planted.id());
+            assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
+            let loaded = store.load(session.token()).await.unwrap();
+            assert_eq!(loaded.data().user_id, victim.to_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_does_not_change_its_user() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let mut session = log_in(store).await;
+        session.data_mut().user_id = "1".to_owned();
+
+        assert_refused!(store.save(&mut session).await, SessionError::Invalid(_));
+        assert_refused!(store.rotate(&mut session).await, SessionError::Invalid(_));
+
+        assert_eq!(
+            store.load(session.token()).await.unwrap().data().user_id,
+            "42"
+        );
+        assert!(store.list_user("1").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_was_ended_while_a_slow_request_worked_stays_ended() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let session = log_in(store).await;
+        let mut slow = store.load(session.token()).await.unwrap();
+        slow.data_mut().is_verified = true;
+
+        store.destroy(session.token()).await.unwrap();
+
+        assert_refused!(store.save(&mut slow).await, SessionError::Gone);
+        assert_refused!(store.update(&mut slow, |_| {}).await, SessionError::Gone);
+        assert_refused!(store.rotate(&mut slow).await, SessionError::Gone);
+        assert_refused!(store.load(slow.token()).await, SessionError::NotFound);
+        assert!(store.list_user("42").await.unwrap().is_empty());
+        store.destroy(session.token()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_many_updates_at_once_none_is_lost() {
+    for bench in Bench::both().await {
+        let store: SessionStore<u32> = SessionStore::new(&bench.store.inner.backend.cache).unwrap();
+        let new = NewSession::new(42, "ada").extension(0);
+        let token = store.create(new).await.unwrap().token().clone();
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let (store, token) = (store.clone(), token.clone());
+            tasks.spawn(async move {
+                let mut session = store.load(&token).await.unwrap();
+                loop {
+                    match store.update(&mut session, |data| data.extension += 1).await {
+                        // With so many others it may lose ten times, and says so.
+                        Err(SessionError::Conflict) => session = store.load(&token).await.unwrap(),
+                        outcome => return outcome.unwrap(),
+                    }
+                }
+            });
+        }
+
+        tasks.join_all().await;
+
+        assert_eq!(store.load(&token).await.unwrap().data().extension, 20);
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_not_lost_when_a_rotation_meets_a_save() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let token = log_in(store).await.token().clone();
+        let mut ours = store.load(&token).await.unwrap();
+        let mut others = store.load(&token).await.unwrap();
+        others.data_mut().username = "eve".to_owned();
+        store.save(&mut others).await.unwrap();
+
+        // What was not changed here is loaded again, and goes on under the new token with what was saved.
+        store.rotate(&mut ours).await.unwrap();
+        assert_eq!(ours.data().username, "eve");
+
+        // What was changed here cannot be kept, and that is said.
+        let mut ours = store.load(ours.token()).await.unwrap();
+        let mut others = store.load(ours.token()).await.unwrap();
+        store.save(&mut others).await.unwrap();
+        ours.data_mut().is_verified = true;
+        assert_refused!(store.rotate(&mut ours).await, SessionError::Conflict);
+        store
+            .update(&mut ours, |data| data.is_verified = true)
+            .await
+            .unwrap();
+        store.rotate(&mut ours).await.unwrap();
+        assert!(store.load(ours.token()).await.unwrap().data().is_verified);
+    }
+}
+
+#[tokio::test]
+async fn what_is_changed_before_a_rotation_is_stored_with_it() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let mut session = log_in(store).await;
+        session.data_mut().is_verified = true;
+
+        store.rotate(&mut session).await.unwrap();
+
+        assert!(
+            store
+                .load(session.token())
+                .await
+                .unwrap()
+                .data()
+                .is_verified
+        );
+    }
+}
+
+/// How many rounds of a race are run; each of them may go one way or the other.
+const ROUNDS: u32 = 200;
+
+/// Two that begin at the same moment, in turns in either order.
+async fn race<A: Send + 'static, B: Send + 'static>(
+    round: u32,
+    one: impl Future<Output = A> + Send + 'static,
+    other: impl Future<Output = B> + Send + 'static,
+) -> (A, B) {
+    let (one, other) = match round % 2 {
+        0 => {
+            let one = tokio::spawn(one);
+            (one, tokio::spawn(other))
+        }
+        _ => {
+            let other = tokio::spawn(other);
+            (tokio::spawn(one), other)
+        }
+    };
+    (one.await.unwrap(), other.await.unwrap())
+}
+
+async fn rotated(store: SessionStore, mut session: Session) -> (Result<(), SessionError>, Session) {
+    (store.rotate(&mut session).await, session)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_rotations_at_once_one_is_done() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for round in 0..ROUNDS {
+            let token = log_in_as(store, round).await.token().clone();
+            let (one, other) = (
+                store.load(&token).await.unwrap(),
+                store.load(&token).await.unwrap(),
+            );
+
+            let rotations = race(
+                round,
+                rotated(store.clone(), one),
+                rotated(store.clone(), other),
+            )
+            .await;
+
+            let (done, refused) = match rotations {
+                ((Ok(()), done), (refused, _)) | ((refused, _), (Ok(()), done)) => (done, refused),
+                ((one, _), (other, _)) => panic!("{one:?} {other:?}"),
+            };
+            assert_refused!(refused, SessionError::Gone);
+            assert!(store.load(done.token()).await.is_ok());
+            assert_refused!(store.load(&token).await, SessionError::NotFound);
+            assert_eq!(store.list_user(&round.to_string()).await.unwrap().len(), 1);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_and_a_logout_at_once_leave_one_session_or_none() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for round in 0..ROUNDS {
+            let session = log_in_as(store, round).await;
+            let (token, there) = (session.token().clone(), store.clone());
+            let sent = token.clone();
+
+            let logout = async move { there.destroy(&sent).await };
+            let ((rotation, session), logout) =
+                race(round, rotated(store.clone(), session), logout).await;
+
+            logout.unwrap();
+            assert_refused!(store.load(&token).await, SessionError::NotFound);
+            let listed = store.list_user(&round.to_string()).await.unwrap();
+            match rotation {
+                // The logout named a session that was called otherwise already.
+                Ok(()) => assert_eq!(listed[0].id, session.id()),
+                Err(SessionError::Gone) => assert!(listed.is_empty()),
+                Err(error) => panic!("{error:?}"),
+            }
+            assert!(listed.len() <= 1);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotation_and_a_save_at_once_lose_nothing() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for round in 0..ROUNDS {
+            let token = log_in_as(store, round).await.token().clone();
+            let (one, mut other) = (
+                store.load(&token).await.unwrap(),
+                store.load(&token).await.unwrap(),
+            );
+            other.data_mut().username = "eve".to_owned();
+            let there = store.clone();
+
+            let save = async move { there.save(&mut other).await };
+            let ((rotation, session), save) = race(round, rotated(store.clone(), one), save).await;
+
+            rotation.unwrap();
+            assert_eq!(store.list_user(&round.to_string()).await.unwrap().len(), 1);
+            let stored = store.load(session.token()).await.unwrap();
+            match save {
+                Ok(()) => assert_eq!(stored.data().username, "eve"),
+                Err(SessionError::Gone) => assert_eq!(stored.data().username, "ada"),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_began_before_all_are_ended_are_dead_and_those_after_are_alive() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for round in 0..ROUNDS / 4 {
+            let user = round.to_string();
+            let before = log_in_as(store, round).await;
+            let (here, there) = (store.clone(), store.clone());
+            let everywhere = user.clone();
+
+            let login = async move { log_in_as(&here, round).await };
+            let logout = async move { there.destroy_user(&everywhere, None).await.unwrap() };
+            let (meanwhile, ended) = race(round, login, logout).await;
+            let after = log_in_as(store, round).await;
+
+            assert_refused!(store.load(before.token()).await, SessionError::NotFound);
+            assert!(store.load(after.token()).await.is_ok());
+            let is_alive = store.load(meanwhile.token()).await.is_ok();
+            assert_eq!(ended, 1 + usize::from(!is_alive));
+            assert_eq!(
+                store.list_user(&user).await.unwrap().len(),
+                1 + usize::from(is_alive)
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_logins_take_no_more_room_than_fifty() {
+    let bench = Bench::new().await;
+    let store = &bench.store;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for _ in 0..500 {
+                log_in(&store).await;
+            }
+        });
+    }
+
+    tasks.join_all().await;
+
+    let last = log_in(store).await;
+    assert_eq!(
+        ask::<u64>(bench.server(), &["ZCARD", &bench.index(&last)]),
+        50
+    );
+    assert_eq!(ask::<u64>(bench.server(), &["DBSIZE"]), 51);
+    let stats = store.inner.backend.cache.stats().sessions;
+    assert_eq!((stats.created, stats.displaced), (10_001, 9_951));
+}
+
+#[tokio::test]
+async fn a_login_of_a_user_with_all_sessions_replaces_its_own_and_no_other() {
+    for bench in Bench::both_with(|config| config.sessions_per_user(2)).await {
+        let store = &bench.store;
+        let (former, other) = (log_in(store).await, log_in(store).await);
+
+        let new = NewSession::new(42, "ada");
+        store
+            .create_instead(new, Some(former.token()))
+            .await
+            .unwrap();
+
+        assert_refused!(store.load(former.token()).await, SessionError::NotFound);
+        assert!(store.load(other.token()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_list_has_what_has_not_ended_the_first_to_end_first() {
+    for bench in Bench::both().await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let mut ids = Vec::new();
+        for _ in 0..5 {
+            ids.push(log_in(store).await.id());
+            clock.advance(HOUR);
+        }
+
+        clock.advance(DAY - 5 * HOUR - millis(1));
+        for ended in 0..=5 {
+            let listed = store.list_user("42").await.unwrap();
+            let listed: Vec<_> = listed.into_iter().map(|session| session.id).collect();
+            assert_eq!(listed, ids[ended.min(5)..], "after {ended} ended");
+            // One millisecond later the next one has ended.
+            clock.advance(if ended == 0 { millis(1) } else { HOUR });
+        }
+        assert_eq!(store.destroy_user("42", None).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_listed_session_can_be_ended_by_its_name_by_its_user_alone() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let (session, stays) = (log_in(store).await, log_in(store).await);
+
+        let listed = store.list_user("42").await.unwrap();
+        let mut expiries: Vec<_> = listed.iter().map(|session| session.expires_at).collect();
+        expiries.dedup();
+        assert_eq!(expiries, [session.expires_at()]);
+        for (user, id) in [
+            ("1", session.id()),
+            ("42", "nonsense".to_owned()),
+            ("42", String::new()),
+        ] {
+            assert!(!store.destroy_listed(user, &id).await.unwrap());
+        }
+        assert!(store.load(session.token()).await.is_ok());
+        assert!(store.destroy_listed("42", &session.id()).await.unwrap());
+        assert!(!store.destroy_listed("42", &session.id()).await.unwrap());
+        assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+        assert!(store.load(stays.token()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_at_its_latest_end_however_much_it_is_used() {
+    for bench in Bench::both().await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let session = log_in(store).await;
+        let week = 7 * DAY;
+        assert_eq!(session.ends_at(), session.data().created_at + 604_800_000);
+
+        let step = week / 1_000;
+        for _ in 0..999 {
+            clock.advance(step);
+            let loaded = store.load(session.token()).await.unwrap();
+            assert!(loaded.expires_at() <= session.ends_at());
+            assert_eq!(loaded.ends_at(), session.ends_at());
+        }
+
+        clock.advance(step - millis(1));
+        let mut last = store.load(session.token()).await.unwrap();
+        assert_eq!(last.expires_at(), session.ends_at());
+        clock.advance(millis(1));
+        assert!(store.list_user("42").await.unwrap().is_empty());
+        assert_refused!(store.save(&mut last).await, SessionError::Gone);
+        assert_refused!(store.rotate(&mut last).await, SessionError::Gone);
+        assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_gives_no_time() {
+    for bench in Bench::both().await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let mut session = log_in(store).await;
+        let (ends_at, created_at) = (session.ends_at(), session.data().created_at);
+        clock.advance(HOUR);
+
+        store.rotate(&mut session).await.unwrap();
+
+        assert_eq!(left(&session, clock), DAY - HOUR);
+        let loaded = store.load(session.token()).await.unwrap();
+        assert_eq!(
+            (loaded.ends_at(), loaded.data().created_at),
+            (ends_at, created_at)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_use_of_a_session_that_has_ended_does_not_bring_it_back() {
+    for bench in Bench::both().await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let mut session = log_in(store).await;
+        clock.advance(DAY);
+
+        for _ in 0..3 {
+            assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+            assert_refused!(store.save(&mut session).await, SessionError::Gone);
+        }
+
+        assert!(store.list_user("42").await.unwrap().is_empty());
+        if bench.server.is_some() {
+            assert_eq!(bench.keys(), [""; 0]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_use_soon_after_another_one_adds_nothing_and_writes_nothing() {
+    for bench in Bench::both_with(|config| config.session_touch_every(millis(60_000))).await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let session = log_in(store).await;
+        let began = session.data().created_at;
+        let written = || bench.server.as_ref().map(|server| changes(server));
+        let before = written();
+
+        clock.advance(millis(59_999));
+        let early = store.load(session.token()).await.unwrap();
+        assert_eq!(
+            (early.expires_at(), early.data().last_activity),
+            (session.expires_at(), began)
+        );
+        assert_eq!(written(), before);
+
+        clock.advance(millis(1));
+        let late = store.load(session.token()).await.unwrap();
+        assert_eq!(late.expires_at(), session.expires_at() + 3_600_000);
+        clock.advance(millis(59_999));
+        let again = store.load(session.token()).await.unwrap();
+        assert_eq!(again.data().last_activity, began + 60_000);
+        assert_eq!(again.expires_at(), late.expires_at());
+    }
+}
+
+fn changes(server: &RedisServer) -> String {
+    let info: String = ask(server, &["INFO", "persistence"]);
+    let mut lines = info.lines();
+    lines
+        .find(|line| line.starts_with("rdb_changes"))
+        .unwrap()
+        .to_owned()
+}
+
+#[tokio::test]
+async fn without_an_extension_a_session_ends_as_it_was_said_at_login() {
+    for bench in Bench::both_with(|config| config.session_extend(Duration::ZERO)).await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let session = log_in(store).await;
+
+        clock.advance(DAY - millis(1));
+        let loaded = store.load(session.token()).await.unwrap();
+        assert_eq!(loaded.expires_at(), session.expires_at());
+
+        clock.advance(millis(1));
+        assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn half_an_hour_extended_by_itself_is_at_most_an_hour() {
+    let half = HOUR / 2;
+    for bench in Bench::both_with(|config| config.session_ttl(half).session_extend(half)).await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let session = log_in(store).await;
+        assert_eq!(left(&session, clock), half);
+
+        for _ in 0..100 {
+            let loaded = store.load(session.token()).await.unwrap();
+            assert!(left(&loaded, clock) <= HOUR);
+        }
+
+        clock.advance(HOUR);
+        assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn another_user_has_another_session_and_another_token() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let former = log_in_as(store, 1).await;
+
+        let session = store
+            .create_instead(NewSession::new(2, "bob"), Some(former.token()))
+            .await
+            .unwrap();
+
+        assert_ne!(session.id(), former.id());
+        assert_ne!(session.token(), former.token());
+        assert!(session.is_reissued());
+        assert!(store.list_user("1").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn all_keys_of_a_user_are_in_one_slot_and_in_no_other_users() {
+    let bench = Bench::new().await;
+    let slots = || {
+        let slot = |key: String| {
+            let (_, rest) = key.split_once('{').unwrap();
+            rest.split_once('}').unwrap().0.to_owned()
+        };
+        let mut slots: Vec<_> = bench.keys().into_iter().map(slot).collect();
+        slots.sort();
+        slots.dedup();
+        slots
+    };
+    let mut session = log_in(&bench.store).await;
+    log_in(&bench.store).await;
+    bench.store.rotate(&mut session).await.unwrap();
+    assert_eq!(bench.keys().len(), 3);
+    assert_eq!(slots().len(), 1);
+
+    // Whatever the id is: it is a user's choice in some services.
+    for user in ["{42}", "}{", "42}", "", " 42", "42\0", "42\n"] {
+        let begun = bench.store.create(NewSession::new(user, "ada")).await;
+        assert_eq!(begun.is_err(), user.is_empty());
+    }
+    assert_eq!(slots().len(), 7);
+}
+
+#[tokio::test]
+async fn what_one_process_ends_every_other_one_refuses_at_once() {
+    let bench = Bench::new().await;
+    let other_process = bench.another().await;
+    let mut sessions = Vec::new();
+    for _ in 0..50 {
+        let session = log_in(&bench.store).await;
+        assert!(other_process.load(session.token()).await.is_ok());
+        sessions.push(session);
+    }
+
+    assert_eq!(bench.store.destroy_user("42", None).await.unwrap(), 50);
+
+    for session in &mut sessions {
+        assert_refused!(other_process.save(session).await, SessionError::Gone);
+        assert_refused!(
+            other_process.load(session.token()).await,
+            SessionError::NotFound
+        );
+    }
+    assert_eq!(bench.keys(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_process_whose_clock_is_wrong_begins_sessions_by_the_clock_of_redis() {
+    let bench = Bench::with(|config| config.clock(Clock::default())).await;
+    let now = || redis_now(bench.server());
+    for wrong_by in [0, 1, 2_000, -2_000, 86_400_000, -86_400_000] {
+        bench.store.inner.backend.believe(wrong_by);
+
+        let before = now();
+        let session = log_in(&bench.store).await;
+
+        let created = session.data().created_at;
+        assert!(
+            (before - 1_000..=now()).contains(&created),
+            "{created} with {wrong_by}"
+        );
+        assert_eq!(session.ends_at(), created + 604_800_000);
+        assert!(bench.store.load(session.token()).await.is_ok());
+        let lists = bench.store.list_user("42").await.unwrap();
+        assert!(lists.iter().any(|listed| listed.data.created_at == created));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_after_logins_uses_and_changes_when_all_have_ended() {
+    let bench = Bench::with(|config| {
+        config
+            .session_ttl(millis(300))
+            .session_extend(millis(100))
+            .session_absolute(millis(500))
+            .sessions_per_user(3)
+            .clock(Clock::default())
     })
     .await;
+    for user in 0..5 {
+        for _ in 0..4 {
+            let mut session = log_in_as(&bench.store, user).await;
+            // On a slow machine it may have ended already, which is what is waited for.
+            let _ = bench.store.load(session.token()).await;
+            let _ = bench.store.save(&mut session).await;
+            let _ = bench.store.rotate(&mut session).await;
+        }
+    }
+    let server = bench.server();
+
+    until("all keys are gone", || ask::<i64>(server, &["DBSIZE"]) == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_believed_of_the_time_is_never_ahead_of_redis() {
+    let bench = Bench::with(|config| config.clock(Clock::default())).await;
+    for _ in 0..20 {
+        log_in(&bench.store).await;
+
+        let believed = bench.store.inner.backend.now();
+
+        // Otherwise what both clocks cut off from their milliseconds could make a login fail.
+        assert!(believed < redis_now(bench.server()));
+    }
+}
+
+fn redis_now(server: &RedisServer) -> u64 {
+    let time: Vec<u64> = ask(server, &["TIME"]);
+    time[0] * 1_000 + time[1] / 1_000
 }

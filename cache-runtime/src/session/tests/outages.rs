@@ -1,0 +1,389 @@
+//! Redis that is away, late, or back without what it had.
+
+use super::*;
+
+/// How much later than its deadline an answer may be on a machine that builds and tests at once.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A server that still has its sessions after it was killed.
+async fn lasting() -> Bench {
+    let server = RedisServer::builder()
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .start()
+        .unwrap();
+    let clock = Clock::stopped();
+    let config = config(&server).clock(clock.clone()).session_keys(keys(KEY));
+    Bench {
+        store: store(config).await,
+        server: Some(server),
+        clock,
+    }
+}
+
+impl Bench {
+    fn kill(&mut self) {
+        self.server.as_mut().unwrap().kill();
+    }
+
+    fn restart(&mut self) {
+        self.server.as_mut().unwrap().restart().unwrap();
+    }
+
+    /// Redis has heard of all that was ended meanwhile.
+    async fn told(&self) {
+        until("Redis is told what has ended", || {
+            self.store.inner.pending.is_empty()
+        })
+        .await;
+    }
+}
+
+/// Waits until Redis is asked again, and answers.
+async fn available(store: &SessionStore) {
+    let began = Instant::now();
+    while store.list_user("nobody").await.is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "Redis is not found again"
+        );
+        tokio::time::sleep(millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_asked_while_redis_is_away_is_unavailable_and_in_time() {
+    let mut bench = lasting().await;
+    let mut session = log_in(&bench.store).await;
+    let token = session.token().clone();
+    bench.kill();
+    let (store, began) = (&bench.store, Instant::now());
+
+    // The first finds out, the others know; each answers the same.
+    for _ in 0..2 {
+        assert_refused!(store.load(&token).await, SessionError::Unavailable(_));
+        assert_refused!(store.save(&mut session).await, SessionError::Unavailable(_));
+        assert_refused!(
+            store.update(&mut session, |_| {}).await,
+            SessionError::Unavailable(_)
+        );
+        assert_refused!(
+            store.rotate(&mut session).await,
+            SessionError::Unavailable(_)
+        );
+        assert_refused!(
+            store.create(NewSession::new(42, "ada")).await,
+            SessionError::Unavailable(_)
+        );
+        assert_refused!(store.list_user("42").await, SessionError::Unavailable(_));
+        let unavailable = store.load(&token).await.unwrap_err();
+        assert!(!unavailable.is_logged_out());
+    }
+
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    bench.restart();
+    available(&bench.store).await;
+    let still = bench.store.load(&token).await.unwrap();
+    assert_eq!((still.token(), still.id()), (session.token(), session.id()));
+}
+
+#[tokio::test]
+async fn each_call_notices_by_itself_that_redis_was_killed() {
+    for call in [
+        "load",
+        "save",
+        "rotate",
+        "create",
+        "list",
+        "destroy",
+        "destroy_user",
+    ] {
+        let mut bench = Bench::new().await;
+        let mut session = log_in(&bench.store).await;
+        let token = session.token().clone();
+        bench.kill();
+
+        let store = &bench.store;
+        let outcome = match call {
+            "load" => store.load(&token).await.map(drop),
+            "save" => store.save(&mut session).await,
+            "rotate" => store.rotate(&mut session).await,
+            "create" => store.create(NewSession::new(42, "ada")).await.map(drop),
+            "list" => store.list_user("42").await.map(drop),
+            "destroy" => store.destroy(&token).await,
+            _ => store.destroy_user("42", None).await.map(drop),
+        };
+
+        assert_refused!(outcome, SessionError::Unavailable(_), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_change_leaves_the_session_as_it_was_in_redis() {
+    let mut bench = lasting().await;
+    let mut session = log_in(&bench.store).await;
+    let token = session.token().clone();
+    session.data_mut().is_verified = true;
+    bench.kill();
+    assert_refused!(
+        bench.store.save(&mut session).await,
+        SessionError::Unavailable(_)
+    );
+    assert_refused!(
+        bench.store.rotate(&mut session).await,
+        SessionError::Unavailable(_)
+    );
+    assert_eq!(session.token(), &token, "its owner keeps the token");
+
+    bench.restart();
+    available(&bench.store).await;
+
+    assert!(!bench.store.load(&token).await.unwrap().data().is_verified);
+    bench.store.save(&mut session).await.unwrap();
+    assert!(bench.store.load(&token).await.unwrap().data().is_verified);
+}
+
+#[tokio::test]
+async fn who_logs_out_while_redis_is_away_stays_out_and_others_hear_of_it() {
+    let mut bench = lasting().await;
+    let other_process = bench.another().await;
+    let (session, other) = (log_in(&bench.store).await, log_in(&bench.store).await);
+    let mut loaded = bench.store.load(session.token()).await.unwrap();
+    bench.kill();
+
+    let told = bench.store.destroy(session.token()).await;
+
+    assert_refused!(told, SessionError::Unavailable(_));
+    assert_refused!(
+        bench.store.load(session.token()).await,
+        SessionError::NotFound
+    );
+    assert_refused!(bench.store.save(&mut loaded).await, SessionError::Gone);
+    assert_refused!(bench.store.rotate(&mut loaded).await, SessionError::Gone);
+    bench.restart();
+    available(&bench.store).await;
+    assert_refused!(
+        bench.store.load(session.token()).await,
+        SessionError::NotFound
+    );
+    bench.told().await;
+    assert_refused!(
+        bench.store.load(session.token()).await,
+        SessionError::NotFound
+    );
+    available(&other_process).await;
+    assert_refused!(
+        other_process.load(session.token()).await,
+        SessionError::NotFound
+    );
+    assert!(
+        other_process.load(other.token()).await.is_ok(),
+        "another session goes on"
+    );
+}
+
+#[tokio::test]
+async fn all_sessions_that_are_ended_while_redis_is_away_end_but_not_those_that_begin_later() {
+    for keeps_one in [false, true] {
+        let mut bench = lasting().await;
+        let other_process = bench.another().await;
+        let mut sessions = Vec::new();
+        for _ in 0..3 {
+            sessions.push(log_in(&bench.store).await);
+        }
+        let kept = sessions.pop().unwrap();
+        let stranger = log_in_as(&bench.store, 1).await;
+        bench.kill();
+
+        let except = keeps_one.then(|| kept.token());
+        let told = bench.store.destroy_user("42", except).await;
+
+        assert_refused!(told, SessionError::Unavailable(_));
+        bench.clock.advance(millis(1));
+        bench.restart();
+        available(&other_process).await;
+        let later = log_in(&other_process).await;
+        available(&bench.store).await;
+        for session in &sessions {
+            assert!(bench.store.load(session.token()).await.is_err());
+        }
+        assert!(bench.store.load(later.token()).await.is_ok(), "told or not");
+        bench.told().await;
+        for store in [&bench.store, &other_process] {
+            for session in &sessions {
+                assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+            }
+            assert_eq!(store.load(kept.token()).await.is_ok(), keeps_one);
+            assert!(store.load(later.token()).await.is_ok());
+            assert!(store.load(stranger.token()).await.is_ok());
+            let listed = store.list_user("42").await.unwrap();
+            assert_eq!(listed.len(), 1 + usize::from(keeps_one));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_ended_is_refused_here_until_redis_hears_of_it_and_what_began_later_is_not() {
+    let server = RedisServer::start().unwrap();
+    let proxy = FaultProxy::start(&server).unwrap();
+    let clock = Clock::stopped();
+    let with = |config: Config| {
+        let config = config.clock(clock.clone()).session_keys(keys(KEY));
+        store(config)
+    };
+    let here = with(proxy.config().command_timeout(millis(100))).await;
+    let other_process = with(config(&server)).await;
+    let ended = log_in(&other_process).await;
+    proxy.cut();
+    assert_refused!(
+        here.destroy_user("42", None).await,
+        SessionError::Unavailable(_)
+    );
+    clock.advance(millis(1));
+    let later = log_in(&other_process).await;
+
+    // Nobody knows when a session began before Redis is asked; that they all have ended would be a lie.
+    assert_refused!(here.load(later.token()).await, SessionError::Unavailable(_));
+    assert!(here.load(ended.token()).await.is_err());
+
+    proxy.pass();
+    until("Redis is told", || here.inner.pending.is_empty()).await;
+    assert!(here.load(later.token()).await.is_ok());
+    assert_refused!(here.load(ended.token()).await, SessionError::NotFound);
+}
+
+#[tokio::test]
+async fn logging_out_everywhere_again_and_again_takes_no_more_room() {
+    let mut bench = lasting().await;
+    let session = log_in(&bench.store).await;
+    bench.kill();
+
+    for _ in 0..100 {
+        assert!(bench.store.destroy(session.token()).await.is_err());
+        assert!(bench.store.destroy_user("42", None).await.is_err());
+        assert!(
+            bench
+                .store
+                .destroy_user("42", Some(session.token()))
+                .await
+                .is_err()
+        );
+        bench.clock.advance(millis(1));
+    }
+
+    assert_eq!(bench.store.inner.pending.all().len(), 3);
+}
+
+#[tokio::test]
+async fn a_login_whose_former_session_cannot_be_ended_succeeds_and_ends_it_later() {
+    let server = RedisServer::start().unwrap();
+    let config = config(&server)
+        .clock(Clock::stopped())
+        .session_keys(keys(KEY));
+    let store = store(config).await;
+    let planted = log_in_as(&store, 666).await;
+    // What is at the place of the other user cannot be changed by the store.
+    let _: () = ask(&server, &["ACL", "SETUSER", "default", "resetkeys", "~*"]);
+    let tag = store.inner.ring.newest().tag("test_", "42");
+    let (index, base) = (tag.index("test_"), tag.base("test_"));
+    let rules = [format!("~{}", index.as_str()), format!("~{base}*")];
+    let _: () = ask(
+        &server,
+        &[
+            "ACL",
+            "SETUSER",
+            "default",
+            "resetkeys",
+            &rules[0],
+            &rules[1],
+        ],
+    );
+
+    let session = store
+        .create_instead(NewSession::new(42, "ada"), Some(planted.token()))
+        .await
+        .unwrap();
+
+    assert!(store.load(session.token()).await.is_ok());
+    assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
+    let other = log_in(&store).await;
+    let mut loaded = store.load(other.token()).await.unwrap();
+    // One ending that does not succeed is in no other's way.
+    let _: () = ask(&server, &["ACL", "SETUSER", "default", "resetkeys", "~*"]);
+    until("Redis is told", || store.inner.pending.is_empty()).await;
+    assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
+    assert!(store.save(&mut loaded).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_redis_that_swallows_everything_costs_the_deadline_and_logs_nobody_out() {
+    let server = RedisServer::start().unwrap();
+    let proxy = FaultProxy::start(&server).unwrap();
+    let config = proxy
+        .config()
+        .command_timeout(millis(100))
+        .clock(Clock::stopped());
+    let store = store(config.session_keys(keys(KEY))).await;
+    let mut session = log_in(&store).await;
+    let token = session.token().clone();
+    proxy.stall();
+
+    let began = Instant::now();
+    assert_refused!(store.load(&token).await, SessionError::Unavailable(_));
+    assert_refused!(store.save(&mut session).await, SessionError::Unavailable(_));
+    assert_refused!(
+        store.create(NewSession::new(42, "ada")).await,
+        SessionError::Unavailable(_)
+    );
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+
+    assert_refused!(store.destroy(&token).await, SessionError::Unavailable(_));
+    assert_refused!(store.load(&token).await, SessionError::NotFound);
+    proxy.pass();
+    until("Redis is told", || store.inner.pending.is_empty()).await;
+    assert_refused!(store.load(&token).await, SessionError::NotFound);
+}
+
+#[tokio::test]
+async fn a_redis_that_lost_its_data_has_no_sessions_and_takes_new_ones() {
+    let mut bench = Bench::new().await;
+    let mut session = log_in(&bench.store).await;
+    bench.server.as_mut().unwrap().restart_empty().unwrap();
+    available(&bench.store).await;
+
+    assert_refused!(
+        bench.store.load(session.token()).await,
+        SessionError::NotFound
+    );
+    assert_refused!(bench.store.save(&mut session).await, SessionError::Gone);
+    let again = log_in(&bench.store).await;
+    assert!(bench.store.load(again.token()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_redis_without_memory_keeps_its_sessions_and_begins_none_at_the_cost_of_another() {
+    let bench = Bench::with(|config| config.sessions_per_user(1)).await;
+    let (store, clock) = (&bench.store, &bench.clock);
+    let mut session = log_in(store).await;
+    let _: () = ask(bench.server(), &["CONFIG", "SET", "maxmemory", "1"]);
+    clock.advance(HOUR);
+
+    let begun = store
+        .create_instead(NewSession::new(42, "ada"), Some(session.token()))
+        .await;
+    assert_refused!(begun, SessionError::Unavailable(_));
+    assert_refused!(
+        store.create(NewSession::new(42, "ada")).await,
+        SessionError::Unavailable(_)
+    );
+    assert_refused!(store.save(&mut session).await, SessionError::Unavailable(_));
+    assert_refused!(
+        store.rotate(&mut session).await,
+        SessionError::Unavailable(_)
+    );
+    let still = store.load(session.token()).await.unwrap();
+    assert_eq!(left(&still, clock), DAY - HOUR, "it is not extended");
+    assert_eq!(still.data().last_activity, still.data().created_at);
+
+    store.destroy(session.token()).await.unwrap();
+    assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+}

@@ -1,0 +1,639 @@
+//! What stands in Redis, what somebody does to it there, and what nobody can read.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use base64ct::{Base64, Base64UrlUnpadded, Encoding};
+
+use super::super::SessionData;
+use super::super::place::{Place, SID, Sid, TAG, Tag};
+use super::super::ring::Ring;
+use super::super::seal::{self, Pinned};
+use super::*;
+
+/// Where the latest possible end stands in a record.
+const ABSOLUTE: std::ops::Range<usize> = 17..25;
+
+#[tokio::test]
+async fn a_stored_session_with_one_bit_flipped_is_refused() {
+    let bench = Bench::new().await;
+    let (store, session) = (&bench.store, log_in(&bench.store).await);
+    let (key, index) = (bench.record(&session), bench.index(&session));
+    let mut intruder = Intruder::at(bench.server());
+    let original = intruder.read(&key);
+    let ends = session.expires_at().to_string();
+
+    for bit in 0..original.len() * 8 {
+        let mut flipped = original.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        intruder.write(&key, &flipped);
+
+        match store.load(session.token()).await {
+            Err(SessionError::Tampered) => intruder.write(&key, &original),
+            // A latest end that is over is believed before it is proven: to end a session is in an intruder's power anyway.
+            Err(SessionError::NotFound) if ABSOLUTE.contains(&(bit / 8)) => {
+                assert_eq!(bench.keys(), [""; 0], "bit {bit} left something");
+                intruder.write(&key, &original);
+                let _: i64 = intruder.ask(
+                    "ZADD",
+                    &[index.as_bytes(), ends.as_bytes(), session.id().as_bytes()],
+                );
+            }
+            other => panic!("bit {bit}: {other:?}"),
+        }
+        let restored = store.load(session.token()).await;
+        assert!(restored.is_ok(), "after bit {bit}: {restored:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stored_session_that_is_shorter_or_longer_is_refused() {
+    let bench = Bench::new().await;
+    let session = log_in(&bench.store).await;
+    let key = bench.record(&session);
+    let mut intruder = Intruder::at(bench.server());
+    let original = intruder.read(&key);
+
+    for length in 0..original.len() {
+        intruder.write(&key, &original[..length]);
+        let refused = bench.store.load(session.token()).await;
+        assert_refused!(refused, SessionError::Tampered, "{length} bytes");
+        assert!(bench.store.list_user("42").await.unwrap().is_empty());
+    }
+    intruder.write(&key, &[&original[..], b"\0"].concat());
+    assert_refused!(
+        bench.store.load(session.token()).await,
+        SessionError::Tampered
+    );
+}
+
+#[tokio::test]
+async fn a_session_that_was_tampered_with_can_be_ended() {
+    let bench = Bench::new().await;
+    let mut intruder = Intruder::at(bench.server());
+    for garbage in [
+        "",
+        "garbage",
+        "garbage that is longer than the head of any session is",
+    ] {
+        let session = log_in(&bench.store).await;
+        intruder.write(&bench.record(&session), garbage.as_bytes());
+        bench.store.destroy(session.token()).await.unwrap();
+        assert_eq!(bench.keys(), [""; 0]);
+
+        let session = log_in(&bench.store).await;
+        intruder.write(&bench.record(&session), garbage.as_bytes());
+        assert_eq!(bench.store.destroy_user("42", None).await.unwrap(), 1);
+        assert_eq!(bench.keys(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_stored_session_counts_nowhere_else() {
+    let bench = Bench::new().await;
+    let other_prefix = bench.another_with(|config| config.prefix("other_")).await;
+    let victim = log_in_as(&bench.store, 1).await;
+    let own = log_in_as(&bench.store, 1).await;
+    let mallory = log_in_as(&bench.store, 2).await;
+    let elsewhere = log_in_as(&other_prefix, 1).await;
+    let key_elsewhere = bench.record(&elsewhere).replacen("test_", "other_", 1);
+    // Nothing but the prefix differs, as if the victim's token were given to the other service.
+    let mut intruder = Intruder::at(bench.server());
+    let stolen = intruder.read(&bench.record(&victim));
+
+    for key in [bench.record(&own), bench.record(&mallory), key_elsewhere] {
+        intruder.write(&key, &stolen);
+    }
+
+    assert_refused!(bench.store.load(own.token()).await, SessionError::Tampered);
+    assert_refused!(
+        bench.store.load(mallory.token()).await,
+        SessionError::Tampered
+    );
+    assert_refused!(
+        other_prefix.load(elsewhere.token()).await,
+        SessionError::Tampered
+    );
+    assert!(bench.store.load(victim.token()).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_sealed_opens_at_its_place_and_under_its_prefix_alone() {
+    let ring = Ring::new(&keys(KEY)).unwrap();
+    let place = Place {
+        tag: Tag([1; TAG]),
+        sid: Sid([2; SID]),
+    };
+    let pinned = Pinned {
+        revision: 3,
+        created: 4,
+        absolute: 5,
+    };
+    let sealed = seal::seal(ring.newest(), "test_", place, pinned, b"{}").unwrap();
+    let record = [&pinned.bytes()[..], &[0; 16], &sealed].concat();
+    let opens = |prefix, place| seal::open(&ring, prefix, place, &record).is_some();
+
+    assert!(opens("test_", place));
+    assert!(!opens("tes", place));
+    assert!(!opens(
+        "test_",
+        Place {
+            tag: Tag([2; TAG]),
+            ..place
+        }
+    ));
+    assert!(!opens(
+        "test_",
+        Place {
+            sid: Sid([1; SID]),
+            ..place
+        }
+    ));
+}
+
+#[tokio::test]
+async fn an_older_version_of_the_same_session_is_accepted() {
+    // Who can write to Redis can undo a change, which nothing outside Redis could tell; this is said where the form is described.
+    let bench = Bench::new().await;
+    let mut session = log_in(&bench.store).await;
+    let mut intruder = Intruder::at(bench.server());
+    let older = intruder.read(&bench.record(&session));
+    session.data_mut().is_verified = true;
+    bench.store.save(&mut session).await.unwrap();
+
+    intruder.write(&bench.record(&session), &older);
+
+    assert!(
+        !bench
+            .store
+            .load(session.token())
+            .await
+            .unwrap()
+            .data()
+            .is_verified
+    );
+    // But whoever has seen the newer one does not store over it unnoticed.
+    assert_refused!(bench.store.save(&mut session).await, SessionError::Conflict);
+}
+
+#[tokio::test]
+async fn nobody_without_the_key_moves_a_beginning_or_a_latest_end() {
+    let bench = Bench::new().await;
+    let session = log_in(&bench.store).await;
+    let key = bench.record(&session);
+    let mut intruder = Intruder::at(bench.server());
+    let original = intruder.read(&key);
+
+    for (at, time) in [
+        (9, 0),
+        (9, session.data().created_at + 1),
+        (17, session.ends_at() + 1),
+        (17, u64::MAX),
+    ] {
+        let mut edited = original.clone();
+        edited[at..at + 8].copy_from_slice(&time.to_be_bytes());
+        intruder.write(&key, &edited);
+        assert_refused!(
+            bench.store.load(session.token()).await,
+            SessionError::Tampered,
+            "byte {at}: {time}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_was_moved_is_never_later_than_the_latest() {
+    for moved in ["99999999999999", "1e300", "inf"] {
+        let bench = Bench::new().await;
+        let (store, clock) = (&bench.store, &bench.clock);
+        let session = log_in(store).await;
+        let (key, index) = (bench.record(&session), bench.index(&session));
+        let mut intruder = Intruder::at(bench.server());
+        let mut move_end = || {
+            let _: i64 = intruder.ask(
+                "ZADD",
+                &[index.as_bytes(), moved.as_bytes(), session.id().as_bytes()],
+            );
+            let _: i64 = intruder.ask("PERSIST", &[key.as_bytes()]);
+            let _: i64 = intruder.ask("PERSIST", &[index.as_bytes()]);
+        };
+
+        move_end();
+        let listed = store.list_user("42").await.unwrap();
+        assert_eq!(listed[0].expires_at, session.ends_at());
+        let mut loaded = store.load(session.token()).await.unwrap();
+        assert_eq!(loaded.expires_at(), session.ends_at());
+        move_end();
+        store.save(&mut loaded).await.unwrap();
+        assert_eq!(loaded.expires_at(), session.ends_at());
+
+        move_end();
+        clock.advance(7 * DAY);
+        assert!(store.list_user("42").await.unwrap().is_empty());
+        assert_refused!(store.save(&mut loaded).await, SessionError::Gone);
+        assert_refused!(store.rotate(&mut loaded).await, SessionError::Gone);
+        assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+        assert_eq!(bench.keys(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_end_was_moved_can_be_ended() {
+    let bench = Bench::new().await;
+    let mut intruder = Intruder::at(bench.server());
+    for moved in ["99999999999999", "1e300", "inf"] {
+        let (session, other) = (log_in(&bench.store).await, log_in(&bench.store).await);
+        let index = bench.index(&session);
+        let _: i64 = intruder.ask(
+            "ZADD",
+            &[index.as_bytes(), moved.as_bytes(), session.id().as_bytes()],
+        );
+
+        bench.store.destroy(other.token()).await.unwrap();
+        assert_eq!(
+            bench.store.destroy_user("42", None).await.unwrap(),
+            1,
+            "{moved}"
+        );
+
+        assert_eq!(bench.keys(), [""; 0], "{moved}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_without_its_record_or_without_the_set_is_dead_and_cleaned_up() {
+    for is_record in [true, false] {
+        let bench = Bench::new().await;
+        let mut session = log_in(&bench.store).await;
+        let removed = match is_record {
+            true => bench.record(&session),
+            false => bench.index(&session),
+        };
+        let _: i64 = ask(bench.server(), &["DEL", &removed]);
+
+        assert!(bench.store.list_user("42").await.unwrap().is_empty());
+        assert_refused!(bench.store.save(&mut session).await, SessionError::Gone);
+        assert_refused!(bench.store.rotate(&mut session).await, SessionError::Gone);
+        assert_refused!(
+            bench.store.load(session.token()).await,
+            SessionError::NotFound
+        );
+        assert_eq!(bench.keys(), [""; 0], "the other one goes, too");
+        let again = log_in(&bench.store).await;
+        assert!(bench.store.load(again.token()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn something_else_in_place_of_a_session_or_of_the_set_is_no_session_and_in_nobodys_way() {
+    type Step = fn(&Bench, &Session) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+    let steps: [(&str, Step); 6] = [
+        ("load", |bench, session| {
+            let (store, token) = (bench.store.clone(), session.token().clone());
+            Box::pin(
+                async move { assert_refused!(store.load(&token).await, SessionError::NotFound) },
+            )
+        }),
+        ("save", |bench, session| {
+            let (store, mut session) = (bench.store.clone(), copy(session));
+            Box::pin(
+                async move { assert_refused!(store.save(&mut session).await, SessionError::Gone) },
+            )
+        }),
+        ("rotate", |bench, session| {
+            let (store, mut session) = (bench.store.clone(), copy(session));
+            Box::pin(async move {
+                assert_refused!(store.rotate(&mut session).await, SessionError::Gone)
+            })
+        }),
+        ("list", |bench, _| {
+            let store = bench.store.clone();
+            Box::pin(async move { assert!(store.list_user("42").await.unwrap().is_empty()) })
+        }),
+        ("destroy", |bench, session| {
+            let (store, token) = (bench.store.clone(), session.token().clone());
+            Box::pin(async move { store.destroy(&token).await.unwrap() })
+        }),
+        ("destroy_user", |bench, _| {
+            let store = bench.store.clone();
+            Box::pin(async move { assert!(store.destroy_user("42", None).await.is_ok()) })
+        }),
+    ];
+    let bench = Bench::new().await;
+    for (name, step) in steps {
+        for is_record in [true, false] {
+            let session = log_in(&bench.store).await;
+            let replaced = match is_record {
+                true => bench.record(&session),
+                false => bench.index(&session),
+            };
+            let _: i64 = ask(bench.server(), &["DEL", &replaced]);
+            let _: i64 = ask(bench.server(), &["HSET", &replaced, "a", "b"]);
+
+            step(&bench, &session).await;
+
+            let again = bench
+                .store
+                .create_instead(NewSession::new(42, "ada"), Some(session.token()))
+                .await;
+            let again = again.unwrap_or_else(|error| panic!("after {name}: {error:?}"));
+            assert!(
+                bench.store.load(again.token()).await.is_ok(),
+                "after {name}"
+            );
+            bench.store.destroy_user("42", None).await.unwrap();
+            assert_eq!(bench.keys(), [""; 0], "after {name}");
+        }
+    }
+}
+
+/// A session as another request has it.
+fn copy(session: &Session) -> Session {
+    Session {
+        token: session.token.clone(),
+        data: session.data.clone(),
+        ..*session
+    }
+}
+
+#[tokio::test]
+async fn what_stands_in_the_set_and_is_no_session_is_passed_over() {
+    let bench = Bench::new().await;
+    let session = log_in(&bench.store).await;
+    let (index, base) = (
+        bench.index(&session),
+        session.token().place().tag.base("test_"),
+    );
+    let later = (session.expires_at() + 1).to_string();
+    for stranger in ["x", "../../x", "A"] {
+        let _: i64 = ask(bench.server(), &["ZADD", &index, &later, stranger]);
+        let _: () = ask(
+            bench.server(),
+            &["SET", &format!("{base}{stranger}"), "strange"],
+        );
+    }
+
+    assert_eq!(bench.store.list_user("42").await.unwrap().len(), 1);
+    assert!(bench.store.load(session.token()).await.is_ok());
+    bench.store.destroy_user("42", None).await.unwrap();
+    assert_eq!(bench.keys(), [""; 0]);
+}
+
+#[tokio::test]
+async fn data_of_more_than_16_kib_is_refused_and_changes_nothing() {
+    for bench in Bench::both().await {
+        let store: SessionStore<String> =
+            SessionStore::new(&bench.store.inner.backend.cache).unwrap();
+        let new = |length| NewSession::new(42, "ada").extension("x".repeat(length));
+        let rest = serde_json::to_vec(&new(0).into_data()).unwrap().len();
+        // The time takes thirteen digits, where there was a zero.
+        let most = seal::LARGEST - rest - 2 * 12;
+
+        let mut session = store.create(new(most)).await.unwrap();
+        assert_refused!(store.create(new(most + 1)).await, SessionError::TooLarge);
+        session.data_mut().extension.push('x');
+        assert_refused!(store.save(&mut session).await, SessionError::TooLarge);
+        assert_refused!(store.rotate(&mut session).await, SessionError::TooLarge);
+
+        let loaded = store.load(session.token()).await.unwrap();
+        assert_eq!(loaded.data().extension.len(), most);
+        assert_eq!(store.list_user("42").await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_another_type_is_unreadable_and_can_be_ended() {
+    for bench in Bench::both().await {
+        let session = log_in(&bench.store).await;
+        let other = SessionStore::<u32> {
+            inner: Arc::clone(&bench.store.inner),
+            signer: Arc::clone(&bench.store.signer),
+            extension: std::marker::PhantomData,
+        };
+
+        assert_refused!(other.load(session.token()).await, SessionError::Unreadable);
+        assert!(other.list_user("42").await.unwrap().is_empty());
+        assert!(
+            bench.store.load(session.token()).await.is_ok(),
+            "it is as it was"
+        );
+        other.destroy(session.token()).await.unwrap();
+        assert_refused!(
+            bench.store.load(session.token()).await,
+            SessionError::NotFound
+        );
+    }
+}
+
+#[test]
+fn a_hundred_thousand_seals_have_as_many_nonces() {
+    let ring = Ring::new(&keys(KEY)).unwrap();
+    let place = Place {
+        tag: Tag([1; TAG]),
+        sid: Sid([2; SID]),
+    };
+    let pinned = Pinned {
+        revision: 1,
+        created: 2,
+        absolute: 3,
+    };
+
+    let nonces = (0..100_000).map(|_| {
+        let sealed = seal::seal(ring.newest(), "test_", place, pinned, b"").unwrap();
+        // After the algorithm, and a name of one letter with its length.
+        sealed[3..15].to_owned()
+    });
+
+    assert_eq!(nonces.collect::<HashSet<_>>().len(), 100_000);
+}
+
+/// Texts that would be recognised wherever they came to light.
+const SECRETS: [&str; 5] = [
+    "user-4711-secret",
+    "ada-lovelace",
+    "203.0.113.77",
+    "Firefox/4711",
+    "one secret book",
+];
+
+fn secretive() -> NewSession<String> {
+    let [user, name, address, agent, extension] = SECRETS;
+    NewSession::new(user, name)
+        .verified(true)
+        .ip_address(address.parse::<IpAddr>().unwrap())
+        .user_agent(agent)
+        .extension(extension.to_owned())
+}
+
+/// A text in the spellings in which it might stand somewhere.
+fn spellings(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let hex = |upper: bool| {
+        bytes.iter().map(move |byte| match upper {
+            true => format!("{byte:02X}"),
+            false => format!("{byte:02x}"),
+        })
+    };
+    let trimmed = |text: String| text.trim_end_matches('=').to_owned().into_bytes();
+    // The last character depends on what follows.
+    let part = |mut text: Vec<u8>| {
+        text.pop();
+        text
+    };
+    vec![
+        bytes.to_owned(),
+        hex(false).collect::<String>().into_bytes(),
+        hex(true).collect::<String>().into_bytes(),
+        part(trimmed(Base64::encode_string(bytes))),
+        part(Base64UrlUnpadded::encode_string(bytes).into_bytes()),
+    ]
+}
+
+/// What an owner keeps to himself: the token, and what it is made of but its place.
+fn of_token(token: &SessionToken) -> Vec<Vec<u8>> {
+    let text = token.expose();
+    let parts: Vec<_> = text.split('.').collect();
+    let decoded = parts[3..]
+        .iter()
+        .map(|part| Base64UrlUnpadded::decode_vec(part).unwrap());
+    let mut all: Vec<_> = decoded.flat_map(|bytes| spellings(&bytes)).collect();
+    all.extend(spellings(text.as_bytes()));
+    all
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+async fn secretive_store(bench: &Bench) -> SessionStore<String> {
+    SessionStore::new(&bench.store.inner.backend.cache).unwrap()
+}
+
+#[tokio::test]
+async fn nothing_in_redis_tells_of_a_user_or_lets_anybody_in() {
+    let bench = Bench::new().await;
+    let store = secretive_store(&bench).await;
+    let mut secrets: Vec<_> = SECRETS
+        .iter()
+        .flat_map(|secret| spellings(secret.as_bytes()))
+        .collect();
+    for _ in 0..3 {
+        let mut session = store.create(secretive()).await.unwrap();
+        secrets.extend(of_token(session.token()));
+        store.load(session.token()).await.unwrap();
+        store.save(&mut session).await.unwrap();
+        store.rotate(&mut session).await.unwrap();
+        secrets.extend(of_token(session.token()));
+    }
+    secrets.extend(spellings(b"0123456789abcdef0123456789abcdef"));
+
+    let mut intruder = Intruder::at(bench.server());
+    let mut dump = Vec::new();
+    for key in bench.keys() {
+        let kind: String = intruder.ask("TYPE", &[key.as_bytes()]);
+        dump.extend_from_slice(key.as_bytes());
+        dump.extend(match kind.as_str() {
+            "string" => intruder.read(&key),
+            _ => {
+                let members: Vec<Vec<u8>> =
+                    intruder.ask("ZRANGE", &[key.as_bytes(), b"0", b"-1", b"WITHSCORES"]);
+                members.concat()
+            }
+        });
+    }
+
+    assert!(dump.len() > 3 * 300, "{} bytes", dump.len());
+    for secret in secrets {
+        assert!(
+            !contains(&dump, &secret),
+            "{:?}",
+            String::from_utf8_lossy(&secret)
+        );
+    }
+}
+
+#[tokio::test]
+async fn equal_sessions_look_different_in_redis() {
+    let bench = Bench::new().await;
+    let mut intruder = Intruder::at(bench.server());
+    let (one, other) = (log_in(&bench.store).await, log_in(&bench.store).await);
+    let [one, other] = [one, other].map(|session| intruder.read(&bench.record(&session)));
+
+    let same = one
+        .iter()
+        .zip(&other)
+        .skip(seal::HEAD + 3)
+        .filter(|(one, other)| one == other);
+
+    // Of some 200 random bytes about one is the same by chance.
+    assert!(same.count() < 20);
+}
+
+#[tokio::test]
+async fn nothing_of_a_user_and_no_token_is_in_debug_output_or_in_the_log() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let mut bench = Bench::new().await;
+    let store = secretive_store(&bench).await;
+    let new = secretive();
+    let mut shown = format!("{store:?} {new:?} {:?}", new.clone().into_data());
+    let mut session = store.create(new).await.unwrap();
+    let mut secrets: Vec<_> = SECRETS
+        .iter()
+        .flat_map(|secret| spellings(secret.as_bytes()))
+        .collect();
+    secrets.extend(of_token(session.token()));
+    shown += &format!("{session:?} {:?} {:?}", session.token(), session.data());
+    shown += &format!("{:?}", store.list_user(SECRETS[0]).await.unwrap());
+    store.rotate(&mut session).await.unwrap();
+    secrets.extend(of_token(session.token()));
+
+    let unreadable = bench.store.load(session.token()).await.unwrap_err();
+    let forged = store
+        .verify(&session.token().expose().replace("v1.a", "v1.b"))
+        .unwrap_err();
+    let key = bench.key_of(session.token());
+    Intruder::at(bench.server()).write(&key, b"garbage");
+    let tampered = store.load(session.token()).await.unwrap_err();
+    bench.server.as_mut().unwrap().kill();
+    let away = store.load(session.token()).await.unwrap_err();
+    let not_ended = store
+        .destroy_user(SECRETS[0], Some(session.token()))
+        .await
+        .unwrap_err();
+    let not_begun = store.create(secretive()).await.unwrap_err();
+
+    for error in [unreadable, forged, tampered, away, not_ended, not_begun] {
+        shown += &format!(
+            "{error:?} {error} {:?}\n",
+            std::error::Error::source(&error)
+        );
+    }
+    let logged = log.text();
+    assert!(
+        logged.contains("a stored session was changed without its key"),
+        "{logged}"
+    );
+    assert!(logged.contains("does not fit the type"), "{logged}");
+    for secret in secrets {
+        let text = String::from_utf8_lossy(&secret);
+        assert!(!contains(shown.as_bytes(), &secret), "{text} in {shown}");
+        assert!(!contains(logged.as_bytes(), &secret), "{text} in {logged}");
+    }
+}
+
+#[test]
+fn the_extension_is_the_applications_business_even_in_debug_output() {
+    /// Panics when it is shown.
+    #[derive(Clone)]
+    struct Private;
+
+    impl fmt::Debug for Private {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Err(fmt::Error)
+        }
+    }
+
+    let data: SessionData<Private> = NewSession::new(1, "ada").extension(Private).into_data();
+
+    assert!(format!("{data:?}").starts_with("SessionData"));
+}
