@@ -552,6 +552,8 @@ async fn a_rotation_gives_no_time() {
         store.rotate(&mut session).await.unwrap();
 
         assert_eq!(left(&session, clock), DAY - HOUR);
+        let listed = store.list_user("42").await.unwrap();
+        assert_eq!(listed[0].expires_at, session.expires_at());
         let loaded = store.load(session.token()).await.unwrap();
         assert_eq!(
             (loaded.ends_at(), loaded.data().created_at),
