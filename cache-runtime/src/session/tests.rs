@@ -161,7 +161,7 @@ impl Intruder {
 
     /// Writes a record in place of another one, which stays as long.
     fn write(&mut self, key: &str, record: &[u8]) {
-        self.ask("SET", &[key.as_bytes(), record, b"KEEPTTL"])
+        let () = self.ask("SET", &[key.as_bytes(), record, b"KEEPTTL"]);
     }
 }
 

@@ -587,7 +587,7 @@ async fn a_use_soon_after_another_one_adds_nothing_and_writes_nothing() {
         let (store, clock) = (&bench.store, &bench.clock);
         let session = log_in(store).await;
         let began = session.data().created_at;
-        let written = || bench.server.as_ref().map(|server| changes(server));
+        let written = || bench.server.as_ref().map(changes);
         let before = written();
 
         clock.advance(millis(59_999));

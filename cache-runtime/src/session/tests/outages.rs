@@ -1,5 +1,6 @@
 //! Redis that is away, late, or back without what it had.
 
+use super::super::place::Tag;
 use super::*;
 
 /// How much later than its deadline an answer may be on a machine that builds and tests at once.
@@ -273,6 +274,20 @@ async fn logging_out_everywhere_again_and_again_takes_no_more_room() {
     assert_eq!(bench.store.inner.pending.all().len(), 3);
 }
 
+/// Lets the stores have these keys and no others, as if the others were in a part of a cluster that is away.
+fn allow(server: &RedisServer, patterns: &[String]) {
+    let patterns: Vec<_> = patterns.iter().map(|keys| format!("~{keys}")).collect();
+    let mut rules = vec!["ACL", "SETUSER", "default", "resetkeys"];
+    rules.extend(patterns.iter().map(String::as_str));
+    let _: () = ask(server, &rules);
+}
+
+/// All keys of a user.
+fn keys_of(tag: Tag) -> [String; 2] {
+    let index = tag.index("test_").as_str().to_owned();
+    [index, tag.base("test_") + "*"]
+}
+
 #[tokio::test]
 async fn a_login_whose_former_session_cannot_be_ended_succeeds_and_ends_it_later() {
     let server = RedisServer::start().unwrap();
@@ -281,22 +296,8 @@ async fn a_login_whose_former_session_cannot_be_ended_succeeds_and_ends_it_later
         .session_keys(keys(KEY));
     let store = store(config).await;
     let planted = log_in_as(&store, 666).await;
-    // What is at the place of the other user cannot be changed by the store.
-    let _: () = ask(&server, &["ACL", "SETUSER", "default", "resetkeys", "~*"]);
-    let tag = store.inner.ring.newest().tag("test_", "42");
-    let (index, base) = (tag.index("test_"), tag.base("test_"));
-    let rules = [format!("~{}", index.as_str()), format!("~{base}*")];
-    let _: () = ask(
-        &server,
-        &[
-            "ACL",
-            "SETUSER",
-            "default",
-            "resetkeys",
-            &rules[0],
-            &rules[1],
-        ],
-    );
+    let reachable = keys_of(store.inner.ring.newest().tag("test_", "42"));
+    allow(&server, &reachable);
 
     let session = store
         .create_instead(NewSession::new(42, "ada"), Some(planted.token()))
@@ -305,13 +306,40 @@ async fn a_login_whose_former_session_cannot_be_ended_succeeds_and_ends_it_later
 
     assert!(store.load(session.token()).await.is_ok());
     assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
-    let other = log_in(&store).await;
-    let mut loaded = store.load(other.token()).await.unwrap();
-    // One ending that does not succeed is in no other's way.
-    let _: () = ask(&server, &["ACL", "SETUSER", "default", "resetkeys", "~*"]);
+    allow(&server, &["*".to_owned()]);
     until("Redis is told", || store.inner.pending.is_empty()).await;
     assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
-    assert!(store.save(&mut loaded).await.is_ok());
+    assert!(store.load(session.token()).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_ending_that_redis_refuses_is_in_no_others_way() {
+    let server = RedisServer::start().unwrap();
+    let config = config(&server)
+        .clock(Clock::stopped())
+        .session_keys(keys(KEY));
+    let store = store(config).await;
+    let session = log_in(&store).await;
+    let mut sessions = Vec::new();
+    for user in 100..120 {
+        sessions.push(log_in_as(&store, user).await);
+    }
+    allow(&server, &[]);
+    for session in sessions.iter().chain([&session]) {
+        assert!(store.destroy(session.token()).await.is_err());
+    }
+
+    let tags = sessions.iter().map(|session| session.token().place().tag);
+    let reachable: Vec<_> = tags.flat_map(keys_of).collect();
+    allow(&server, &reachable);
+
+    until("Redis is told of all others", || {
+        store.inner.pending.all().len() == 1
+    })
+    .await;
+    for ended in &sessions {
+        assert_refused!(store.load(ended.token()).await, SessionError::NotFound);
+    }
 }
 
 #[tokio::test]
