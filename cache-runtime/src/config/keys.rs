@@ -20,8 +20,10 @@ const ALLOWED: &str = "keys as `name:secret` with commas between, newest first: 
 
 /// The keys that sessions are signed and encrypted with, newest first: the first one makes tokens, all of them are accepted.
 ///
-/// To change a key, put a new one before the old one, and remove the old one once every session that began under it is over,
-/// which [`session_absolute`](crate::Config::session_absolute) says. Removing it earlier ends the sessions that began under it.
+/// To change a key, put a new one after the old one until every process has it, since one that has not refuses the tokens of the new
+/// one, and does not find its sessions when it ends all of a user. Then put it first, and remove the old one once every session that
+/// began under it is over, which [`session_absolute`](crate::Config::session_absolute) says. Removing it earlier ends the sessions that
+/// began under it.
 ///
 /// No log shows them, and their memory is overwritten when they are dropped.
 #[derive(Clone)]
