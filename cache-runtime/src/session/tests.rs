@@ -2,6 +2,8 @@
 
 mod lifecycle;
 mod outages;
+mod races;
+mod secrets;
 mod stored;
 mod tokens;
 mod transitions;
