@@ -100,14 +100,18 @@
 
 mod bypass;
 mod client_ip;
+mod cookie;
 mod fields;
 mod hops;
 mod limit;
 mod networks;
 mod problem;
+mod session;
 #[cfg(test)]
 mod support;
 
 pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
+pub use self::cookie::{SameSite, SessionCookie};
 pub use self::fields::RateLimitHeaders;
 pub use self::limit::{OnMissing, RateLimitLayer, RateLimitService};
+pub use self::session::{Session, SessionLayer, SessionService, Sessions};

@@ -127,10 +127,13 @@ struct Inner {
 /// A session that was there when it was loaded.
 ///
 /// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`].
+#[derive(Clone)]
 pub struct Session<E = ()> {
     token: SessionToken,
     reissued: bool,
     pinned: Pinned,
+    /// When Redis was asked last, by its clock.
+    seen: u64,
     ends: u64,
     data: SessionData<E>,
 }
@@ -347,6 +350,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 token,
                 reissued: true,
                 pinned,
+                seen: created,
                 ends,
                 data,
             });
@@ -384,6 +388,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             },
             reissued: token.is_old(),
             pinned,
+            seen: loaded.now,
             ends: loaded.ends,
             data,
         })
@@ -564,9 +569,9 @@ impl<E> Session<E> {
         self.ends
     }
 
-    /// When it ends however much it is used, in milliseconds since 1970.
-    pub fn ends_at(&self) -> u64 {
-        self.pinned.absolute
+    /// How much longer it can last, however much it is used. A cookie need not live longer.
+    pub fn longest(&self) -> Duration {
+        Duration::from_millis(self.pinned.absolute.saturating_sub(self.seen))
     }
 }
 
