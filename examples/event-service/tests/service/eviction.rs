@@ -42,6 +42,13 @@ const LISTS: &[&str] = &[
 
 const ABOUT_EVENT_1: &[&str] = &["event:1", "analytics:1"];
 
+const ABOUT_USER_1: &[&str] = &[
+    "user:profile:1",
+    "user:followers:1",
+    "user:events:1:page:1",
+    "ticket:user:1",
+];
+
 const NEW_EVENT: &str = r#"{"organizer_id": 8, "title": "Opening", "description": "All are welcome.", "location": "Rome",
                             "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
 
@@ -107,14 +114,9 @@ fn changing_a_profile_evicts_it() {
 }
 
 #[test]
-fn changing_the_authentication_status_evicts_the_profile() {
-    assert_evicts(
-        "DELETE",
-        "/api/users/1/verify",
-        None,
-        &[&["user:profile:1"]],
-    );
-    assert_evicts("POST", "/api/users/1/verify", None, &[&["user:profile:1"]]);
+fn changing_the_authentication_status_evicts_all_about_the_user() {
+    assert_evicts("DELETE", "/api/users/1/verify", None, &[ABOUT_USER_1]);
+    assert_evicts("POST", "/api/users/1/verify", None, &[ABOUT_USER_1]);
 }
 
 #[test]
