@@ -21,6 +21,8 @@ pub enum Error {
     Limited(Limited),
     /// 500: the client learns nothing of it, the log everything.
     Database(sqlx::Error),
+    /// 500, as well: our own work could not be done.
+    Internal(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -46,6 +48,11 @@ impl Error {
     /// 422: the field has a value that cannot be.
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
         Self::refused(StatusCode::UNPROCESSABLE_ENTITY, Some(field), detail)
+    }
+
+    /// 500: our own work could not be done.
+    pub fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Box::new(cause))
     }
 
     /// Any other 4xx.

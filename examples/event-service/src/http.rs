@@ -8,6 +8,7 @@ use cache_runtime::Cache;
 use cache_runtime::http::{ClientIpSource, RateLimitLayer};
 use cache_runtime::limit::RateLimiter;
 
+use crate::accounts::Accounts;
 use crate::db::Db;
 use crate::error::Error;
 use crate::events::Events;
@@ -33,6 +34,7 @@ pub struct App {
     pub tickets: Tickets,
     pub users: Users,
     pub payments: Payments,
+    pub accounts: Accounts,
     /// For the routes that look into the cache. The others use it through the attributes.
     pub cache: Cache,
 }
@@ -43,7 +45,8 @@ impl App {
             events: Events::new(db.clone()),
             tickets: Tickets::new(db.clone()),
             users: Users::new(db.clone()),
-            payments: Payments::new(db, Gateway::default()),
+            payments: Payments::new(db.clone(), Gateway::default()),
+            accounts: Accounts::new(db),
             cache,
         }
     }

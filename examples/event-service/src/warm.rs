@@ -91,6 +91,7 @@ fn told(error: Error) -> String {
         Error::Refused { detail, .. } => detail,
         Error::Limited(limited) => limited.to_string(),
         Error::Database(error) => error.to_string(),
+        Error::Internal(error) => error.to_string(),
     }
 }
 

@@ -30,11 +30,11 @@ impl IntoResponse for Error {
             Self::Limited(limited) => return limited.into_response(),
             Self::Database(error) => {
                 tracing::error!(%error, "the database failed");
-                (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    None,
-                    "something went wrong on our side".to_owned(),
-                )
+                our_fault()
+            }
+            Self::Internal(error) => {
+                tracing::error!(%error, "a request failed");
+                our_fault()
             }
         };
         let title = status.canonical_reason().unwrap_or("Error");
@@ -52,4 +52,12 @@ impl IntoResponse for Error {
         )
             .into_response()
     }
+}
+
+fn our_fault() -> (StatusCode, Option<String>, String) {
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        None,
+        "something went wrong on our side".to_owned(),
+    )
 }
