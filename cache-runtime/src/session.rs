@@ -153,8 +153,8 @@ pub struct ListedSession<E = ()> {
 }
 
 impl<E> SessionStore<E> {
-    /// Keeps sessions in the Redis of `cache`, or in this process where there is none. How long they live, and under which keys, is in
-    /// the cache's configuration.
+    /// Keeps sessions in the Redis of `cache`, or in this process where there is none: then only this store and its clones know them.
+    /// How long they live, and under which keys, is in the cache's configuration.
     ///
     /// # Errors
     ///
@@ -416,11 +416,15 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         session: &mut Session<E>,
         mut change: impl FnMut(&mut SessionData<E>),
     ) -> Result<(), SessionError> {
-        self.retry(session, async |session| {
+        for _ in 1..TRIES {
             change(&mut session.data);
-            self.save(session).await
-        })
-        .await
+            match self.save(session).await {
+                Err(SessionError::Conflict) => self.reload(session).await?,
+                outcome => return outcome,
+            }
+        }
+        change(&mut session.data);
+        self.save(session).await
     }
 
     /// Gives a session a new token; the old one counts no more. Do this whenever the user may do more than before.
@@ -431,13 +435,13 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     ///
     /// As [`update`](Self::update).
     pub async fn rotate(&self, session: &mut Session<E>) -> Result<(), SessionError> {
-        self.retry(session, async |session| {
-            let token = self.signer.make(session.token.place().tag)?;
-            self.change(session, Some(token)).await
-        })
-        .await?;
-        self.inner.count(SessionEvent::Rotated);
-        Ok(())
+        for _ in 1..TRIES {
+            match self.rename(session).await {
+                Err(SessionError::Conflict) => self.reload(session).await?,
+                outcome => return outcome,
+            }
+        }
+        self.rename(session).await
     }
 
     /// All sessions of a user, the one that ends first first. What cannot be read is left out.
@@ -471,24 +475,22 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         Ok(sessions)
     }
 
-    async fn retry(
-        &self,
-        session: &mut Session<E>,
-        mut attempt: impl AsyncFnMut(&mut Session<E>) -> Result<(), SessionError>,
-    ) -> Result<(), SessionError> {
-        for _ in 1..TRIES {
-            match attempt(session).await {
-                Err(SessionError::Conflict) => {}
-                outcome => return outcome,
-            }
-            let reissued = session.reissued;
-            *session = match self.load(&session.token).await {
-                Err(SessionError::NotFound) => Err(SessionError::Gone),
-                loaded => loaded,
-            }?;
-            session.reissued |= reissued;
-        }
-        attempt(session).await
+    /// What is there now, in place of what was changed and could not be stored.
+    async fn reload(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+        let reissued = session.reissued;
+        *session = match self.load(&session.token).await {
+            Err(SessionError::NotFound) => Err(SessionError::Gone),
+            loaded => loaded,
+        }?;
+        session.reissued |= reissued;
+        Ok(())
+    }
+
+    async fn rename(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+        let token = self.signer.make(session.token.place().tag)?;
+        self.change(session, Some(token)).await?;
+        self.inner.count(SessionEvent::Rotated);
+        Ok(())
     }
 
     async fn change(
