@@ -37,6 +37,12 @@
 //! - **Nothing leaks.** A session is one key that expires by itself, beside one sorted set for its user, in the same slot of a
 //!   cluster; the set ends with its last session.
 //!
+//! What does not hold: a Redis that forgets what it has acknowledged, in an asynchronous failover or a crash before its file was
+//! written, can bring back a session that was ended. Whoever can write to Redis can bring back an older version of a session, end it,
+//! or let it idle until its latest end. A Redis that is short of memory may drop sessions, which logs their users out: give sessions
+//! a Redis with `maxmemory-policy noeviction`, or enough memory. Nobody has a session before a login; what a visitor collects until then
+//! belongs into a cookie or a page of the application.
+//!
 //! # How long a session lives
 //!
 //! | option | usual | meaning |
@@ -313,8 +319,8 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         let token = self.signer.make(tag)?;
         let former = former.map(SessionToken::place);
         let replaced = former.filter(|former| former.tag == tag);
-        // The second time with the time that Redis told.
-        for _ in 0..2 {
+        // After the first time with the time that Redis told.
+        for _ in 0..3 {
             let created = inner.backend.now();
             data.created_at = created;
             data.last_activity = created;
@@ -370,7 +376,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     pub async fn load(&self, token: &SessionToken) -> Result<Session<E>, SessionError> {
         let inner = &self.inner;
         let place = token.place();
-        if inner.pending.ends(place, 0) {
+        if inner.pending.ends_one(place) {
             return Err(inner.not_found());
         }
         let loaded = inner.backend.load(place, inner.lives).await;

@@ -42,18 +42,23 @@ impl Pending {
         true
     }
 
+    /// Whether this very session is to end.
+    pub(super) fn ends_one(&self, place: Place) -> bool {
+        !self.is_empty() && self.lock().one.contains(&place)
+    }
+
     /// Whether a session that began at that time is to end.
     pub(super) fn ends(&self, place: Place, created: u64) -> bool {
         if self.is_empty() {
             return false;
         }
         let endings = self.lock();
-        let is_meant = |(tag, which): &(Tag, Which)| match which {
-            Which::One(sid) => *tag == place.tag && *sid == place.sid,
-            Which::Others { except, began } => {
-                let is_later = began.is_some_and(|began| created > began);
-                *tag == place.tag && *except != Some(place.sid) && !is_later
-            }
+        let is_meant = |(tag, which): &(Tag, Which)| {
+            let Which::Others { except, began } = which else {
+                return false;
+            };
+            let is_later = began.is_some_and(|began| created > began);
+            *tag == place.tag && *except != Some(place.sid) && !is_later
         };
         endings.one.contains(&place) || endings.others.iter().any(is_meant)
     }
