@@ -166,46 +166,7 @@ impl<E> SessionStore<E> {
     ///
     /// [`ErrorKind::Config`] without keys in production, and for a prefix with braces.
     pub fn new(cache: &Cache) -> Result<Self, Error> {
-        let config = cache.config();
-        let wrong = |text: String| Error::new(ErrorKind::Config, text);
-        if config.prefix.contains(['{', '}']) {
-            return Err(wrong(format!(
-                "the prefix `{}` has braces, which would put all sessions into one slot of a cluster; remove them",
-                config.prefix
-            )));
-        }
-        let keys = match &config.session_keys {
-            Some(keys) => keys.clone(),
-            None if config.environment == Environment::Prod => {
-                return Err(wrong(
-                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, the secret as `openssl rand -base64 32` prints it"
-                        .to_owned(),
-                ));
-            }
-            None => {
-                warn!(
-                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process, and no other process knows them"
-                );
-                SessionKeys::random()?
-            }
-        };
-        let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let inner = Arc::new_cyclic(|this| Inner {
-            backend: Backend::new(cache),
-            prefix: config.prefix.clone(),
-            lives: Lives {
-                ttl: millis(config.session_ttl),
-                extend: millis(config.session_extend),
-                absolute: millis(config.session_absolute),
-                touch_every: millis(config.session_touch_every),
-            },
-            most: config.sessions_per_user,
-            pending: Pending::default(),
-            is_telling: AtomicBool::new(false),
-            this: Weak::clone(this),
-            ring,
-        });
+        let inner = Inner::new(cache)?;
         Ok(Self {
             signer: Signer::new(&inner.ring, &inner.prefix, COOKIE),
             inner,
@@ -584,6 +545,49 @@ impl<E> Session<E> {
 }
 
 impl Inner {
+    fn new(cache: &Cache) -> Result<Arc<Self>, Error> {
+        let config = cache.config();
+        let wrong = |text: String| Error::new(ErrorKind::Config, text);
+        if config.prefix.contains(['{', '}']) {
+            return Err(wrong(format!(
+                "the prefix `{}` has braces, which would put all sessions into one slot of a cluster; remove them",
+                config.prefix
+            )));
+        }
+        let keys = match &config.session_keys {
+            Some(keys) => keys.clone(),
+            None if config.environment == Environment::Prod => {
+                return Err(wrong(
+                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, the secret as `openssl rand -base64 32` prints it"
+                        .to_owned(),
+                ));
+            }
+            None => {
+                warn!(
+                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process, and no other process knows them"
+                );
+                SessionKeys::random()?
+            }
+        };
+        let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Ok(Arc::new_cyclic(|this| Self {
+            backend: Backend::new(cache),
+            prefix: config.prefix.clone(),
+            lives: Lives {
+                ttl: millis(config.session_ttl),
+                extend: millis(config.session_extend),
+                absolute: millis(config.session_absolute),
+                touch_every: millis(config.session_touch_every),
+            },
+            most: config.sessions_per_user,
+            pending: Pending::default(),
+            is_telling: AtomicBool::new(false),
+            this: Weak::clone(this),
+            ring,
+        }))
+    }
+
     fn metrics(&self) -> &SessionMetrics {
         self.backend.cache.metrics().sessions()
     }
@@ -612,11 +616,11 @@ impl Inner {
         self.ring.tags(&self.prefix, user).any(|known| known == tag)
     }
 
-    fn seal<E: Serialize>(
+    fn seal(
         &self,
         place: Place,
         pinned: Pinned,
-        data: &SessionData<E>,
+        data: &impl Serialize,
     ) -> Result<Vec<u8>, SessionError> {
         let json = serde_json::to_vec(data).map_err(|_| {
             SessionError::Invalid(
@@ -641,6 +645,20 @@ impl Inner {
         place: Place,
         record: &[u8],
     ) -> Result<(Pinned, SessionData<E>), SessionError> {
+        let (pinned, mut data) = self.unseal::<SessionData<E>>(place, record)?;
+        if !self.is_place_of(place.tag, &data.user_id) {
+            return Err(self.not_found());
+        }
+        data.created_at = pinned.created;
+        data.last_activity = seal::last_use(record).unwrap_or_default();
+        Ok((pinned, data))
+    }
+
+    fn unseal<T: DeserializeOwned>(
+        &self,
+        place: Place,
+        record: &[u8],
+    ) -> Result<(Pinned, T), SessionError> {
         let Some(opened) = seal::open(&self.ring, &self.prefix, place, record) else {
             self.count(SessionEvent::Tampered);
             warn!(
@@ -649,7 +667,7 @@ impl Inner {
             );
             return Err(SessionError::Tampered);
         };
-        let mut data: SessionData<E> = serde_json::from_slice(&opened.data).map_err(|error| {
+        let data = serde_json::from_slice(&opened.data).map_err(|error| {
             self.count(SessionEvent::Tampered);
             // Where, not what: the text could repeat what is stored.
             warn!(
@@ -659,11 +677,6 @@ impl Inner {
             );
             SessionError::Unreadable
         })?;
-        if !self.is_place_of(place.tag, &data.user_id) {
-            return Err(self.not_found());
-        }
-        data.created_at = opened.pinned.created;
-        data.last_activity = seal::last_use(record).unwrap_or_default();
         Ok((opened.pinned, data))
     }
 
