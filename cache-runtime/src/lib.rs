@@ -88,6 +88,7 @@
 //! |---|---|---|---|
 //! | `http` | no | the module `http`: rate limits and sessions as layers for axum and tower, and the address of a client behind proxies | `axum`, `ipnet` |
 //! | `testing` | no | the module `testing`: real Redis servers, and a network that fails when it is told to | tokio's `io-util` |
+//! | `tower-sessions` | no | `session::TowerSessionStore`: a store for services that have sessions of the crate `tower-sessions` already | `tower-sessions-core` |
 //! | `uuid` | no | `Uuid` in keys | `uuid` |
 //!
 //! What is promised about stale values, outages and races, and what is not, is in `docs/consistency.md` of the repository;

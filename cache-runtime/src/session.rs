@@ -71,6 +71,8 @@ mod seal;
 #[cfg(test)]
 mod tests;
 mod token;
+#[cfg(feature = "tower-sessions")]
+mod tower;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -93,6 +95,8 @@ use self::ring::Ring;
 use self::seal::Pinned;
 pub use self::token::SessionToken;
 use self::token::Signer;
+#[cfg(feature = "tower-sessions")]
+pub use self::tower::TowerSessionStore;
 use crate::cache::Cache;
 use crate::config::{Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};

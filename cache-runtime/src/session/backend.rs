@@ -108,6 +108,14 @@ pub(super) enum Which {
     },
 }
 
+/// What must be at a place for a record to be stored there.
+#[cfg(feature = "tower-sessions")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum If {
+    Absent,
+    Present,
+}
+
 /// One of a user's sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
@@ -119,7 +127,7 @@ pub(super) struct Listed {
 pub(super) struct Backend {
     pub(super) cache: Cache,
     /// Where there is no Redis.
-    memory: Option<Memory>,
+    pub(super) memory: Option<Memory>,
     /// How far Redis's clock is ahead of ours, when it was heard last.
     ahead: AtomicI64,
 }
@@ -133,7 +141,8 @@ impl Backend {
         }
     }
 
-    fn clock(&self) -> u64 {
+    /// What time it is by this process's clock.
+    pub(super) fn clock(&self) -> u64 {
         self.cache.config().clock.now_millis()
     }
 
