@@ -42,8 +42,8 @@ const TRIES: usize = 4;
 /// How deep arrays and objects in a value may be nested. JSON that is read may be nested 127 deep, and two of that are around it.
 const DEEPEST: usize = 125;
 
-/// Keeps the sessions of the crate [`tower-sessions`](https://docs.rs/tower-sessions/0.15), encrypted, in Redis, or in this process where
-/// there is none. A cheap clone: all clones are the same store.
+/// Keeps the sessions of the crate [`tower-sessions`](https://docs.rs/tower-sessions/0.15) 0.15, encrypted, in Redis, or in this process
+/// where there is none. A cheap clone: all clones are the same store.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -63,7 +63,7 @@ const DEEPEST: usize = 125;
 ///     .route(
 ///         "/visits",
 ///         get(async |session: Session| {
-///             let visits: u64 = session.get("visits").await?.unwrap_or_default() + 1;
+///             let visits = session.get::<u64>("visits").await?.unwrap_or_default() + 1;
 ///             session.insert("visits", visits).await?;
 ///             Ok::<_, Problem>(visits.to_string())
 ///         }),
@@ -91,7 +91,8 @@ const DEEPEST: usize = 125;
 /// # What holds
 ///
 /// - **Redis holds nothing to use.** It sees a hash of a session's id, and data that is encrypted with a key of its own, for this prefix,
-///   this session and this expiry. Data under an older of the configured keys is read; each save is under the newest.
+///   this session and this expiry. Data under an older of the configured keys is read; each save is under the newest. Somebody who can
+///   write to Redis can end a session, or bring back an older version of it until that version expires, and no more.
 /// - **What was changed by somebody without the key is no session.** `load` answers [`None`], and says so in the log and in
 ///   [`SessionStats::tampered`](crate::SessionStats::tampered).
 /// - **What was ended stays ended.** `save` changes a session that is there, and brings none back.

@@ -140,16 +140,6 @@ async fn the_next_request_reads_what_one_has_set() {
 }
 
 #[tokio::test]
-async fn who_sets_nothing_gets_no_session() {
-    for service in Service::both().await {
-        let answer = service.send("/get", "").await;
-
-        assert_eq!((&*answer.text, answer.cookie), ("nobody", None));
-        assert!(matches!(service.sessions(), None | Some(0)));
-    }
-}
-
-#[tokio::test]
 async fn an_id_that_was_cycled_is_dead_and_its_data_goes_on() {
     for service in Service::both().await {
         let old = service.send("/set/ada", "").await.cookie.unwrap();

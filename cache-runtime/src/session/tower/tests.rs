@@ -206,6 +206,25 @@ async fn a_save_without_data_of_what_has_ended_is_fine_and_stores_nothing() {
 }
 
 #[tokio::test]
+async fn a_save_brings_back_nothing_that_has_expired() {
+    for bench in Bench::both().await {
+        let mut record = bench.record(json!({ "user": "ada" }));
+        record.expiry_date -= HOUR - Duration::from_millis(20);
+        bench.store.create(&mut record).await.unwrap();
+        // Redis goes by the system's time.
+        bench.clock.advance(Duration::from_millis(20));
+        if let Some(server) = &bench.server {
+            until("it has left Redis", || ask::<i64>(server, &["DBSIZE"]) == 0).await;
+        }
+
+        record.expiry_date += HOUR;
+        assert!(bench.store.save(&record).await.is_err());
+
+        assert_eq!(bench.load(&record).await, None);
+    }
+}
+
+#[tokio::test]
 async fn a_session_expires_exactly_when_it_says() {
     for bench in Bench::both().await {
         let record = bench.created(json!({ "user": "ada" })).await;
@@ -309,6 +328,19 @@ async fn while_redis_is_away_each_call_is_an_error() {
 }
 
 #[tokio::test]
+async fn what_is_to_be_ended_is_refused_before_redis_has_heard_of_it() {
+    for bench in Bench::both().await {
+        let record = bench.created(json!({ "user": "ada" })).await;
+        let Place { tag, sid } = place(&record.id);
+
+        bench.store.inner.pending.add(tag, Which::One(sid));
+
+        assert_eq!(bench.load(&record).await, None);
+        assert!(bench.store.save(&record).await.is_err());
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_is_deleted_during_an_outage_is_refused_from_then_on() {
     let server = RedisServer::start().unwrap();
     let network = FaultProxy::start(&server).unwrap();
@@ -334,7 +366,6 @@ async fn a_session_that_is_deleted_during_an_outage_is_refused_from_then_on() {
         ask::<i64>(&server, &["DBSIZE"]) == 0
     })
     .await;
-    assert!(bench.store.save(&record).await.is_err());
 }
 
 #[tokio::test]
