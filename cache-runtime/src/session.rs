@@ -57,7 +57,7 @@
 //!
 //! # Keys
 //!
-//! `CACHE_SESSION_KEYS` holds them, newest first: see [`SessionKeys`](crate::SessionKeys). Without it each process makes its own, with a
+//! `CACHE_SESSION_KEYS` holds them, newest first: see [`SessionKeys`]. Without it each process makes its own, with a
 //! warning, and sessions end with it; in production that is an error.
 
 mod backend;
