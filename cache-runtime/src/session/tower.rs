@@ -99,7 +99,7 @@ const DEEPEST: usize = 125;
 /// - **An outage logs nobody out.** While Redis is away each call is an error, never [`None`]. A session that is deleted
 ///   meanwhile is an error, too; this process refuses it from then on, and deletes it once Redis is back.
 ///
-/// What the crate does in two steps remains two: `Session::cycle_id` deletes the session and lets the end of the request create it
+/// What does not hold of [`session`](super) does not hold here. And what the crate does in two steps remains two: `Session::cycle_id` deletes the session and lets the end of the request create it
 /// anew, so a logout between the two does not end it, and a response with a status of 500 or above loses it.
 ///
 /// # A save of what has ended
@@ -130,7 +130,7 @@ struct Content<D> {
 }
 
 impl TowerSessionStore {
-    /// Keeps sessions in the Redis of `cache`, or in this process where there is none.
+    /// Keeps sessions in the Redis of `cache`, or in this process where there is none: then only this store and its clones know them.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ impl TowerSessionStore {
     async fn find(&self, id: &Id) -> Result<Option<Record>, SessionError> {
         let inner = &self.inner;
         let place = place(id);
-        if inner.pending.ends(place, 0) {
+        if inner.pending.ends_one(place) {
             return Err(inner.not_found());
         }
         let stored = inner.get(place).await;
@@ -206,7 +206,7 @@ impl SessionStore for TowerSessionStore {
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
         let inner = &self.inner;
-        let has_ended = inner.pending.ends(place(&record.id), 0);
+        let has_ended = inner.pending.ends_one(place(&record.id));
         if !has_ended && self.put(If::Present, record).await.map_err(told)? {
             inner.count(SessionEvent::Saved);
             return Ok(());
