@@ -4,8 +4,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqlitePool};
 
 /// The scripts that bring a database from each version to the next, from nothing on. The last of them sets the version.
 ///
@@ -64,11 +64,7 @@ async fn in_memory() -> anyhow::Result<SqlitePool> {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_with(
-            SqliteConnectOptions::new()
-                .filename(":memory:")
-                .foreign_keys(true),
-        )
+        .connect_with(quiet(SqliteConnectOptions::new().filename(":memory:")))
         .await
         .map_err(bare)
 }
@@ -87,13 +83,18 @@ async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
     let options = SqliteConnectOptions::from_str(url)
         .map_err(bare)?
         .create_if_missing(true)
-        .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal);
     SqlitePoolOptions::new()
-        .connect_with(options)
+        .connect_with(quiet(options))
         .await
         .map_err(bare)
+}
+
+/// What both have in common. Statements are not logged, not even slow ones: those that seed the database hold the hashes of
+/// passwords.
+fn quiet(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options.foreign_keys(true).disable_statement_logging()
 }
 
 /// One transaction, so that two processes that start on the same file do not both change it.
