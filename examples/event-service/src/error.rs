@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use axum::http::StatusCode;
 use cache_runtime::limit::Limited;
+use cache_runtime::session::SessionError;
 
 /// The result of everything that a request does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -19,6 +20,8 @@ pub enum Error {
     },
     /// 429, or 503 while nobody can tell: too many calls of one client.
     Limited(Limited),
+    /// 401 if nobody is logged in, 503 while nobody can tell.
+    Session(SessionError),
     /// 500: the client learns nothing of it, the log everything.
     Database(sqlx::Error),
     /// 500, as well: our own work could not be done.
@@ -69,6 +72,12 @@ impl Error {
 impl From<Limited> for Error {
     fn from(limited: Limited) -> Self {
         Self::Limited(limited)
+    }
+}
+
+impl From<SessionError> for Error {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
     }
 }
 
