@@ -34,6 +34,11 @@ impl Error {
         Self::refused(StatusCode::BAD_REQUEST, Some(field), detail)
     }
 
+    /// 403: `field` names what is another user's.
+    pub fn forbidden(field: &str, detail: impl Into<String>) -> Self {
+        Self::refused(StatusCode::FORBIDDEN, Some(field), detail)
+    }
+
     /// 404: `field` names something that does not exist.
     pub fn unknown(field: &str, what: &str, id: impl Display) -> Self {
         Self::refused(

@@ -84,6 +84,17 @@ pub(super) async fn me(session: Session) -> Private<SessionData> {
     private(session.clone())
 }
 
+/// 403 unless it is this user's session. `field` names what is the user's.
+pub(super) fn owner(session: &Session, field: &str, user_id: i64) -> Result<()> {
+    if session.user_id == user_id.to_string() {
+        return Ok(());
+    }
+    Err(Error::forbidden(
+        field,
+        "it is another user's: log in as that user",
+    ))
+}
+
 fn private<T>(body: T) -> Private<T> {
     ([(header::CACHE_CONTROL, "no-store")], Answer(body))
 }

@@ -158,6 +158,25 @@ fn confirming_counts_for_whoever_pays() {
 }
 
 #[test]
+fn who_pays_in_the_name_of_another_uses_up_nothing_of_theirs() {
+    let service = Service::with(&[("CACHE_LIMIT_PAYMENT", "2/60s")]);
+    let (payer, another) = (service.log_in(1), service.log_in(2));
+    let payment = pay(&payer, 1);
+    let confirm = format!(
+        "/api/payments/{}/confirm",
+        payment.body["tx"].as_str().expect("text")
+    );
+
+    let tries = [(); 3].map(|()| {
+        let (paid, confirmed) = (pay(&another, 1), another.send("POST", &confirm, None));
+        (paid.status, confirmed.status)
+    });
+
+    assert_eq!(tries, [(403, 403); 3]);
+    assert_eq!(payer.send("POST", &confirm, None).status, 200);
+}
+
+#[test]
 fn a_forged_address_does_not_help() {
     let service = Service::with(&[("CACHE_LIMIT_API", "1/60s")]);
     assert_eq!(service.get_for("192.0.2.1", EVENT).status, 200);

@@ -1,4 +1,4 @@
-//! Logging in and out, and what a session says.
+//! Logging in and out, and what only its own user may do.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,29 @@ use cache_runtime::testing::RedisServer;
 use serde_json::{Value, json};
 
 use crate::support::{Client, Service, eventually, everything_in, refused};
+
+const PAYMENT: &str =
+    r#"{"user_id": 8, "event_id": 1, "amount_cents": 100, "card_number": "4111111111111111"}"#;
+
+const NEW_EVENT: &str = r#"{"organizer_id": 8, "title": "Opening", "description": "All are welcome.", "location": "Rome",
+                            "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
+
+/// What only user 8 may do, but for followers: there it is 2. Then the field that says whose it is.
+#[rustfmt::skip] // One route, one line.
+const WRITES: &[(&str, &str, Option<&str>, &str)] = &[
+    ("PUT", "/api/users/8", Some(r#"{"name": "Zoé"}"#), "id"),
+    ("POST", "/api/users/8/verify", None, "id"),
+    ("DELETE", "/api/users/8/verify", None, "id"),
+    // Not even the one who is followed.
+    ("POST", "/api/users/9/followers/2", None, "follower_id"),
+    ("DELETE", "/api/users/9/followers/2", None, "follower_id"),
+    ("POST", "/api/events", Some(NEW_EVENT), "organizer_id"),
+    ("PUT", "/api/events/1", Some(r#"{"title": "New"}"#), "id"),
+    ("POST", "/api/events/1/publish", None, "id"),
+    ("DELETE", "/api/events/1", None, "id"),
+    ("POST", "/api/events/1/tickets", Some(r#"{"user_id": 8, "quantity": 1}"#), "user_id"),
+    ("POST", "/api/payments", Some(PAYMENT), "user_id"),
+];
 
 #[test]
 fn who_logs_in_is_known_until_they_log_out() {
@@ -237,6 +260,85 @@ fn a_session_remembers_the_client_and_not_the_proxy() {
 }
 
 #[test]
+fn only_its_own_user_writes_and_only_logged_in() {
+    let service = Service::start();
+    let payer = service.log_in(8);
+    let paid = payer.send("POST", "/api/payments", Some(PAYMENT));
+    let paid = format!("/api/payments/{}", text(&paid.body["tx"]));
+    let confirm = format!("{paid}/confirm");
+    let writes = WRITES
+        .iter()
+        .copied()
+        .chain([("POST", &*confirm, None, "tx")]);
+    let state = || {
+        [
+            "/api/users/8",
+            "/api/users/9/followers",
+            "/api/events/1",
+            "/api/users/8/events",
+            "/api/users/8/tickets",
+            &paid,
+        ]
+        .map(|path| service.get(path).body)
+    };
+    let before = state();
+    let (nobody, another) = (service.client(), service.log_in(9));
+
+    for (method, path, body, field) in writes {
+        let (unknown, wrong) = (
+            nobody.send(method, path, body),
+            another.send(method, path, body),
+        );
+
+        for (answer, status) in [(&unknown, 401), (&wrong, 403)] {
+            let case = format!("{method} {path}: {answer:?}");
+            assert_eq!(answer.status, status, "{case}");
+            assert_eq!(answer.content_type, "application/problem+json", "{case}");
+        }
+        assert_eq!(wrong.body["field"], field, "{method} {path}");
+    }
+
+    assert_eq!(state(), before);
+}
+
+#[test]
+fn who_is_not_logged_in_learns_nothing_of_what_is_wrong_with_a_write() {
+    let service = Service::start();
+
+    for (method, path, body) in [
+        ("PUT", "/api/events/4711", "{}"),
+        ("PUT", "/api/users/x", "{}"),
+        ("POST", "/api/events", "[1,2]"),
+        ("POST", "/api/payments/none/confirm", "{}"),
+    ] {
+        let answer = service.send(method, path, Some(body));
+
+        assert_eq!(answer.status, 401, "{method} {path}");
+    }
+}
+
+#[test]
+fn a_change_of_the_verification_gives_a_new_token_and_ends_the_other_sessions() {
+    let service = Service::start();
+    let (phone, laptop, other) = (service.log_in(7), service.log_in(7), service.log_in(2));
+    let is_verified = |client: &Client<'_>| client.get("/api/auth/me").body["isVerified"].take();
+    for (method, verified) in [("DELETE", false), ("POST", true)] {
+        let old = phone.cookie();
+
+        let changed = phone.send(method, "/api/users/7/verify", None);
+
+        assert_eq!(changed.status, 200);
+        assert_ne!(phone.cookie(), old);
+        assert_eq!(service.client_with(&old).get("/api/auth/me").status, 401);
+        assert_eq!(is_verified(&phone), verified);
+        assert_eq!(laptop.get("/api/auth/me").status, 401);
+        assert_eq!(other.get("/api/auth/me").status, 200);
+        laptop.log_in(7);
+        assert_eq!(is_verified(&laptop), verified);
+    }
+}
+
+#[test]
 fn without_redis_nobody_is_logged_out_or_in_and_reading_goes_on() {
     let on_disk = ["--appendonly", "yes", "--appendfsync", "always"];
     let redis = RedisServer::builder().tcp().args(on_disk).start();
@@ -247,18 +349,20 @@ fn without_redis_nobody_is_logged_out_or_in_and_reading_goes_on() {
 
     redis.kill();
     let me = staying.get("/api/auth/me");
+    let write = staying.send("PUT", "/api/users/2", Some(r#"{"name": "Zoé"}"#));
     let login = service.client().log_in(3);
     let logout = leaving.send("POST", "/api/auth/logout", None);
     let unknown = forged.get("/api/auth/me");
     let read = service.get("/api/users/2");
 
-    for answer in [&me, &login, &logout] {
+    for answer in [&me, &write, &login, &logout] {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert_eq!(answer.content_type, "application/problem+json");
         assert_eq!(answer.header("retry-after"), "3");
         assert_eq!(answer.header("set-cookie"), "");
     }
     assert_eq!((unknown.status, read.status), (401, 200));
+    assert_ne!(read.body["name"], "Zoé");
     redis.restart().expect("redis-server starts");
     eventually("the sessions", || staying.get("/api/auth/me").status == 200);
     assert_eq!(leaving.get("/api/auth/me").status, 401);
@@ -300,9 +404,12 @@ fn no_password_token_or_name_is_in_the_log_or_in_redis() {
 
     service.send("POST", "/api/auth/login", Some(guess));
     let client = service.log_in(5);
-    let token = client.cookie();
+    let tokens = [client.cookie(), {
+        client.send("POST", "/api/users/5/verify", None);
+        client.cookie()
+    }];
     client.get("/api/auth/sessions");
-    let forged = service.client_with(&format!("{}x", token));
+    let forged = service.client_with(&format!("{}x", tokens[0]));
     assert_eq!(forged.get("/api/auth/me").status, 401);
     let kept = everything_in(&redis);
     client.send("POST", "/api/auth/logout-all", None);
@@ -312,8 +419,8 @@ fn no_password_token_or_name_is_in_the_log_or_in_redis() {
 
     let kept = String::from_utf8_lossy(&kept);
     assert!(kept.contains("dev_session:") && log.contains("listening"));
-    let (_, token) = token.split_once('=').expect("a cookie");
-    for secret in ["sesame", "password5", "user5", "$argon2id", token] {
+    let [old, new] = tokens.map(|cookie| cookie.split_once('=').expect("a cookie").1.to_owned());
+    for secret in ["sesame", "password5", "user5", "$argon2id", &old, &new] {
         assert!(!log.contains(secret), "{secret}: {log}");
         assert!(!kept.contains(secret), "{secret}: {kept}");
     }
