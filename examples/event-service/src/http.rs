@@ -80,6 +80,7 @@ pub fn router(
         .route("/api/auth/me", get(auth::me))
         // Whoever guesses what else there is, is limited as whoever guesses a password.
         .route("/api/auth/{*rest}", any(unknown_route))
+        // Here, too, since what is added below is outside of this limit.
         .method_not_allowed_fallback(wrong_method)
         .route_layer(guesses);
     let router = Router::new()
