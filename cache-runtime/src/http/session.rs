@@ -131,7 +131,8 @@ struct Visit<E> {
     /// What the client sent that could be a token, and how.
     sent: Vec<SessionToken>,
     refused: Option<SessionError>,
-    carrier: Carrier,
+    /// How it sent that; [`None`] if it sent nothing.
+    carrier: Option<Carrier>,
     address: Option<IpAddr>,
     user_agent: Option<String>,
     /// What was read in this request.
@@ -233,13 +234,11 @@ impl<E> Settings<E> {
             Bearer::Taken => bearer(headers),
             Bearer::Ignored => None,
         };
-        let carrier = match bearer {
-            Some(_) => Carrier::Header,
-            None => Carrier::Cookie,
-        };
         let (mut sent, mut refused) = (Vec::new(), None);
+        let mut carrier = bearer.map(|_| Carrier::Header);
         let values = bearer.into_iter().chain(self.cookie.values(headers));
         for value in values.take(MOST_TOKENS) {
+            carrier = carrier.or(Some(Carrier::Cookie));
             match self.store.verify(value) {
                 Ok(token) if sent.contains(&token) => {}
                 Ok(token) => sent.push(token),
@@ -296,14 +295,13 @@ impl<E> Visit<E> {
     }
 
     fn write(&self, cookie: &SessionCookie, headers: &mut HeaderMap) {
-        if self.carrier == Carrier::Header {
-            return;
-        }
         let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = match &*answer {
-            Answer::Leave => return,
-            Answer::Set(token, life) => cookie.set(token.expose(), *life),
-            Answer::Remove => cookie.removal(),
+        let set = match (&*answer, self.carrier) {
+            (Answer::Leave, _) | (_, Some(Carrier::Header)) => return,
+            // A cookie that was not sent may be one that another site could not make the browser send.
+            (Answer::Remove, None) => return,
+            (Answer::Set(token, life), _) => cookie.set(token.expose(), *life),
+            (Answer::Remove, Some(Carrier::Cookie)) => cookie.removal(),
         };
         if let Some(set) = set {
             headers.append(header::SET_COOKIE, set);
@@ -466,7 +464,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
         })
     }
 
-    /// Ends the session that the client has, if any, and removes the cookie. What is no token of ours is removed, too.
+    /// Ends the session that the client has, if any, and removes the cookie, also one that is no token of ours.
     ///
     /// # Errors
     ///

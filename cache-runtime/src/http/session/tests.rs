@@ -275,6 +275,20 @@ async fn a_logout_ends_the_session_and_removes_the_cookie() {
 }
 
 #[tokio::test]
+async fn a_logout_removes_the_cookie_only_of_a_browser_that_sent_it() {
+    let app = app_in_memory();
+    let logout = async |cookies: &[&str]| {
+        let response = send(&app, with(Method::POST, "/logout", cookies)).await;
+        (response.status().as_u16(), set_cookies(&response).len())
+    };
+
+    // Another site can make a browser ask for this, but not send the cookie.
+    assert_eq!(logout(&[]).await, (204, 0));
+    assert_eq!(logout(&["other=1"]).await, (204, 0));
+    assert_eq!(logout(&["__Host-session=forged"]).await, (204, 1));
+}
+
+#[tokio::test]
 async fn a_logout_everywhere_ends_what_other_devices_have() {
     let app = app_in_memory();
     let one = cookie_of(&enter(&app, "ada", &[]).await);
