@@ -1,4 +1,6 @@
-//! Rate limits in front of an axum router or any other tower service, and the address of a client behind proxies.
+//! Rate limits and sessions around an axum router or any other tower service, and the address of a client behind proxies.
+//!
+//! Sessions: see [`SessionLayer`]. The rest of this page is about limits.
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -32,8 +34,8 @@
 //! Those of an address: of the peer, or of what proxies in front of the service say as far as they are trusted
 //! ([`ClientIpSource`]). IPv4 is IPv4 however it is written, and IPv6 counts by networks of 64 bits
 //! ([`ipv6_prefix`](RateLimitLayer::ipv6_prefix)). A layer can ask for something else, such as the user of a verified session
-//! ([`identify`](RateLimitLayer::identify)). Put limits by address outside the layer that reads sessions, so that they cost the
-//! session store nothing, and limits by user inside:
+//! ([`identify`](RateLimitLayer::identify)). Put limits by address outside of the [`SessionLayer`], so that they cost the
+//! session store nothing, and limits by user inside of it and of a middleware that asks for the [`Session`]:
 //!
 //! ```
 //! # use axum::Router;
@@ -46,7 +48,7 @@
 //! # let limiter = RateLimiter::new(&Cache::memory(), [Policy::api(), Policy::payment()])?;
 //! # let app = Router::<()>::new();
 //! let by_user = RateLimitLayer::new(limiter.limit(&["payment"])?).identify(|parts| {
-//!     let user = parts.extensions.get::<User>(); // from the layer that reads sessions
+//!     let user = parts.extensions.get::<User>(); // from the middleware
 //!     let address = parts.extensions.get::<ClientIp>(); // from this layer
 //!     user.map(|user| Identity::user(user.id))
 //!         .or_else(|| address.map(|ClientIp(address)| Identity::ip(*address)))
@@ -54,7 +56,7 @@
 //! let by_address = RateLimitLayer::new(limiter.limit(&["api"])?);
 //!
 //! // Of axum's layers, the last is the outermost.
-//! let app = app.layer(by_user) /* .layer(sessions) */ .layer(by_address);
+//! let app = app.layer(by_user) /* .layer(from_fn(user_of_session)).layer(sessions) */ .layer(by_address);
 //! # let _ = app;
 //! # Ok(())
 //! # }
@@ -100,14 +102,18 @@
 
 mod bypass;
 mod client_ip;
+mod cookie;
 mod fields;
 mod hops;
 mod limit;
 mod networks;
 mod problem;
+mod session;
 #[cfg(test)]
 mod support;
 
 pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
+pub use self::cookie::{SameSite, SessionCookie};
 pub use self::fields::RateLimitHeaders;
 pub use self::limit::{OnMissing, RateLimitLayer, RateLimitService};
+pub use self::session::{Session, SessionLayer, SessionService, Sessions};

@@ -78,6 +78,7 @@
 //! | [`Cache::warm`], [`warm::every`] | fills the cache before anybody asks, once or on a schedule |
 //! | [`KeyPart`] | which types may stand in a key; implement it for your own |
 //! | [`limit::RateLimiter`], [`macro@rate_limit`] | how often clients may do what, for all processes together; the same for one function |
+//! | [`session::SessionStore`] | who is logged in, for all processes together; `http::SessionLayer` gives it to handlers |
 //! | [`Sensitive`] | holds what must never be cached; a type that has one does not compile as a cached value |
 //! | [`Error`], [`ErrorKind`] | what the methods that begin with `try_` tell; annotated functions never do |
 //!
@@ -85,8 +86,9 @@
 //!
 //! | feature | default | adds | pulls in |
 //! |---|---|---|---|
-//! | `http` | no | the module `http`: rate limits as a layer for axum and tower, and the address of a client behind proxies | `axum`, `ipnet` |
+//! | `http` | no | the module `http`: rate limits and sessions as layers for axum and tower, and the address of a client behind proxies | `axum`, `ipnet` |
 //! | `testing` | no | the module `testing`: real Redis servers, and a network that fails when it is told to | tokio's `io-util` |
+//! | `tower-sessions` | no | `session::TowerSessionStore`: a store for services that have sessions of the crate `tower-sessions` already | `tower-sessions-core` |
 //! | `uuid` | no | `Uuid` in keys | `uuid` |
 //!
 //! What is promised about stale values, outages and races, and what is not, is in `docs/consistency.md` of the repository;

@@ -37,6 +37,12 @@
 //! - **Nothing leaks.** A session is one key that expires by itself, beside one sorted set for its user, in the same slot of a
 //!   cluster; the set ends with its last session.
 //!
+//! What does not hold: a Redis that forgets what it has acknowledged, in an asynchronous failover or a crash before its file was
+//! written, can bring back a session that was ended. Whoever can write to Redis can bring back an older version of a session, end it,
+//! or let it idle until its latest end. A Redis that is short of memory may drop sessions, which logs their users out: give sessions
+//! a Redis with `maxmemory-policy noeviction`, or enough memory. Nobody has a session before a login; what a visitor collects until then
+//! belongs into a cookie or a page of the application.
+//!
 //! # How long a session lives
 //!
 //! | option | usual | meaning |
@@ -51,7 +57,7 @@
 //!
 //! # Keys
 //!
-//! `CACHE_SESSION_KEYS` holds them, newest first: see [`SessionKeys`](crate::SessionKeys). Without it each process makes its own, with a
+//! `CACHE_SESSION_KEYS` holds them, newest first: see [`SessionKeys`]. Without it each process makes its own, with a
 //! warning, and sessions end with it; in production that is an error.
 
 mod backend;
@@ -65,6 +71,8 @@ mod seal;
 #[cfg(test)]
 mod tests;
 mod token;
+#[cfg(feature = "tower-sessions")]
+mod tower;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -87,6 +95,8 @@ use self::ring::Ring;
 use self::seal::Pinned;
 pub use self::token::SessionToken;
 use self::token::Signer;
+#[cfg(feature = "tower-sessions")]
+pub use self::tower::TowerSessionStore;
 use crate::cache::Cache;
 use crate::config::{Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
@@ -127,10 +137,13 @@ struct Inner {
 /// A session that was there when it was loaded.
 ///
 /// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`].
+#[derive(Clone)]
 pub struct Session<E = ()> {
     token: SessionToken,
     reissued: bool,
     pinned: Pinned,
+    /// When Redis was asked last, by its clock.
+    seen: u64,
     ends: u64,
     /// Whether its data may have been changed since it was loaded, and nobody was told that this is not stored.
     unsaved: bool,
@@ -152,53 +165,14 @@ pub struct ListedSession<E = ()> {
 }
 
 impl<E> SessionStore<E> {
-    /// Keeps sessions in the Redis of `cache`, or in this process where there is none. How long they live, and under which keys, is in
-    /// the cache's configuration.
+    /// Keeps sessions in the Redis of `cache`, or in this process where there is none: then only this store and its clones know them.
+    /// How long they live, and under which keys, is in the cache's configuration.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] without keys in production, and for a prefix with braces.
     pub fn new(cache: &Cache) -> Result<Self, Error> {
-        let config = cache.config();
-        let wrong = |text: String| Error::new(ErrorKind::Config, text);
-        if config.prefix.contains(['{', '}']) {
-            return Err(wrong(format!(
-                "the prefix `{}` has braces, which would put all sessions into one slot of a cluster; remove them",
-                config.prefix
-            )));
-        }
-        let keys = match &config.session_keys {
-            Some(keys) => keys.clone(),
-            None if config.environment == Environment::Prod => {
-                return Err(wrong(
-                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, the secret as `openssl rand -base64 32` prints it"
-                        .to_owned(),
-                ));
-            }
-            None => {
-                warn!(
-                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process, and no other process knows them"
-                );
-                SessionKeys::random()?
-            }
-        };
-        let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let inner = Arc::new_cyclic(|this| Inner {
-            backend: Backend::new(cache),
-            prefix: config.prefix.clone(),
-            lives: Lives {
-                ttl: millis(config.session_ttl),
-                extend: millis(config.session_extend),
-                absolute: millis(config.session_absolute),
-                touch_every: millis(config.session_touch_every),
-            },
-            most: config.sessions_per_user,
-            pending: Pending::default(),
-            is_telling: AtomicBool::new(false),
-            this: Weak::clone(this),
-            ring,
-        });
+        let inner = Inner::new(cache)?;
         Ok(Self {
             signer: Signer::new(&inner.ring, &inner.prefix, COOKIE),
             inner,
@@ -312,8 +286,8 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         let token = self.signer.make(tag)?;
         let former = former.map(SessionToken::place);
         let replaced = former.filter(|former| former.tag == tag);
-        // The second time with the time that Redis told.
-        for _ in 0..2 {
+        // After the first time with the time that Redis told.
+        for _ in 0..3 {
             let created = inner.backend.now();
             data.created_at = created;
             data.last_activity = created;
@@ -349,6 +323,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 token,
                 reissued: true,
                 pinned,
+                seen: created,
                 ends,
                 unsaved: false,
                 data,
@@ -370,7 +345,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         let inner = &self.inner;
         let place = token.place();
         // When it began is not known yet; it may be later than that all of the user's were ended.
-        if inner.pending.ends(place, u64::MAX) {
+        if inner.pending.ends_one(place) {
             return Err(inner.not_found());
         }
         let loaded = inner.backend.load(place, inner.lives).await;
@@ -388,6 +363,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             },
             reissued: token.is_old(),
             pinned,
+            seen: loaded.now,
             ends: loaded.ends,
             unsaved: false,
             data,
@@ -438,15 +414,10 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     pub async fn rotate(&self, session: &mut Session<E>) -> Result<(), SessionError> {
         let mut tries = session.tries();
         loop {
-            let token = self.signer.make(session.token.place().tag)?;
             tries -= 1;
-            match self.change(session, Some(token)).await {
+            match self.rename(session).await {
                 Err(SessionError::Conflict) if tries > 0 => self.reload(session).await?,
-                outcome => {
-                    outcome?;
-                    self.inner.count(SessionEvent::Rotated);
-                    return Ok(());
-                }
+                outcome => return outcome,
             }
         }
     }
@@ -482,7 +453,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         Ok(sessions)
     }
 
-    /// Takes what somebody else has saved.
+    /// What is there now, in place of what was changed and could not be stored.
     async fn reload(&self, session: &mut Session<E>) -> Result<(), SessionError> {
         let reissued = session.reissued;
         *session = match self.load(&session.token).await {
@@ -490,6 +461,13 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             loaded => loaded,
         }?;
         session.reissued |= reissued;
+        Ok(())
+    }
+
+    async fn rename(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+        let token = self.signer.make(session.token.place().tag)?;
+        self.change(session, Some(token)).await?;
+        self.inner.count(SessionEvent::Rotated);
         Ok(())
     }
 
@@ -576,9 +554,9 @@ impl<E> Session<E> {
         self.ends
     }
 
-    /// When it ends however much it is used, in milliseconds since 1970.
-    pub fn ends_at(&self) -> u64 {
-        self.pinned.absolute
+    /// How much longer it can last, however much it is used. A cookie need not live longer.
+    pub fn longest(&self) -> Duration {
+        Duration::from_millis(self.pinned.absolute.saturating_sub(self.seen))
     }
 
     /// How often a change may be tried. To load it again would lose what was changed in it before.
@@ -588,6 +566,49 @@ impl<E> Session<E> {
 }
 
 impl Inner {
+    fn new(cache: &Cache) -> Result<Arc<Self>, Error> {
+        let config = cache.config();
+        let wrong = |text: String| Error::new(ErrorKind::Config, text);
+        if config.prefix.contains(['{', '}']) {
+            return Err(wrong(format!(
+                "the prefix `{}` has braces, which would put all sessions into one slot of a cluster; remove them",
+                config.prefix
+            )));
+        }
+        let keys = match &config.session_keys {
+            Some(keys) => keys.clone(),
+            None if config.environment == Environment::Prod => {
+                return Err(wrong(
+                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, the secret as `openssl rand -base64 32` prints it"
+                        .to_owned(),
+                ));
+            }
+            None => {
+                warn!(
+                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process, and no other process knows them"
+                );
+                SessionKeys::random()?
+            }
+        };
+        let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Ok(Arc::new_cyclic(|this| Self {
+            backend: Backend::new(cache),
+            prefix: config.prefix.clone(),
+            lives: Lives {
+                ttl: millis(config.session_ttl),
+                extend: millis(config.session_extend),
+                absolute: millis(config.session_absolute),
+                touch_every: millis(config.session_touch_every),
+            },
+            most: config.sessions_per_user,
+            pending: Pending::default(),
+            is_telling: AtomicBool::new(false),
+            this: Weak::clone(this),
+            ring,
+        }))
+    }
+
     fn metrics(&self) -> &SessionMetrics {
         self.backend.cache.metrics().sessions()
     }
@@ -616,11 +637,11 @@ impl Inner {
         self.ring.tags(&self.prefix, user).any(|known| known == tag)
     }
 
-    fn seal<E: Serialize>(
+    fn seal(
         &self,
         place: Place,
         pinned: Pinned,
-        data: &SessionData<E>,
+        data: &impl Serialize,
     ) -> Result<Vec<u8>, SessionError> {
         let json = serde_json::to_vec(data).map_err(|_| {
             SessionError::Invalid(
@@ -645,6 +666,20 @@ impl Inner {
         place: Place,
         record: &[u8],
     ) -> Result<(Pinned, SessionData<E>), SessionError> {
+        let (pinned, mut data) = self.unseal::<SessionData<E>>(place, record)?;
+        if !self.is_place_of(place.tag, &data.user_id) {
+            return Err(self.not_found());
+        }
+        data.created_at = pinned.created;
+        data.last_activity = seal::last_use(record).unwrap_or_default();
+        Ok((pinned, data))
+    }
+
+    fn unseal<T: DeserializeOwned>(
+        &self,
+        place: Place,
+        record: &[u8],
+    ) -> Result<(Pinned, T), SessionError> {
         let Some(opened) = seal::open(&self.ring, &self.prefix, place, record) else {
             self.count(SessionEvent::Tampered);
             warn!(
@@ -653,7 +688,7 @@ impl Inner {
             );
             return Err(SessionError::Tampered);
         };
-        let mut data: SessionData<E> = serde_json::from_slice(&opened.data).map_err(|error| {
+        let data = serde_json::from_slice(&opened.data).map_err(|error| {
             self.count(SessionEvent::Tampered);
             // Where, not what: the text could repeat what is stored.
             warn!(
@@ -663,11 +698,6 @@ impl Inner {
             );
             SessionError::Unreadable
         })?;
-        if !self.is_place_of(place.tag, &data.user_id) {
-            return Err(self.not_found());
-        }
-        data.created_at = opened.pinned.created;
-        data.last_activity = seal::last_use(record).unwrap_or_default();
         Ok((opened.pinned, data))
     }
 

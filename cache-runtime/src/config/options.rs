@@ -286,7 +286,8 @@ impl Field<'_> {
         match self {
             Self::Text(value, (is_allowed, _)) => is_allowed(value),
             Self::Patterns(value) => value.iter().all(|pattern| PATTERN.0(pattern)),
-            Self::Duration(value, limits) => limits.contains(value),
+            // Some crates can be compared with durations, too, so it must be said what this is.
+            Self::Duration(value, limits) => limits.contains::<Duration>(value),
             Self::Count(value, limits) | Self::Bytes(value, limits) => limits.contains(value),
             Self::Percent(value, limits) => limits.contains(value),
             Self::Limit(value) => **value != Some(0),

@@ -108,6 +108,14 @@ pub(super) enum Which {
     },
 }
 
+/// What must be at a place for a record to be stored there.
+#[cfg(feature = "tower-sessions")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum If {
+    Absent,
+    Present,
+}
+
 /// One of a user's sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
@@ -119,7 +127,7 @@ pub(super) struct Listed {
 pub(super) struct Backend {
     pub(super) cache: Cache,
     /// Where there is no Redis.
-    memory: Option<Memory>,
+    pub(super) memory: Option<Memory>,
     /// How far Redis's clock is ahead of ours, when it was heard last.
     ahead: AtomicI64,
 }
@@ -133,7 +141,8 @@ impl Backend {
         }
     }
 
-    fn clock(&self) -> u64 {
+    /// What time it is by this process's clock.
+    pub(super) fn clock(&self) -> u64 {
         self.cache.config().clock.now_millis()
     }
 
@@ -146,6 +155,13 @@ impl Backend {
     #[cfg(test)]
     pub(super) fn believe(&self, ahead: i64) {
         self.ahead.store(ahead, Relaxed);
+    }
+
+    /// Learns what time it is. One millisecond less, since both clocks are read in whole ones: a belief that is ahead is refused.
+    fn hear(&self, now: u64) {
+        let [theirs, ours] =
+            [now, self.clock()].map(|time| i64::try_from(time).unwrap_or_default());
+        self.ahead.store(theirs - ours - 1, Relaxed);
     }
 
     pub(super) async fn create(&self, begin: Begin<'_>) -> Result<Begun, Error> {
@@ -317,11 +333,9 @@ impl Backend {
             Some(Reply::Number(now)) => {
                 let now = *now as u64;
                 reply.remove(0);
-                let ahead = i64::try_from(now).unwrap_or_default()
-                    - i64::try_from(self.clock()).unwrap_or_default();
-                // Both are cut to milliseconds, so together they may be one too late, and Redis refuses what is late.
-                let cut = i64::from(driven.is_none());
-                self.ahead.store(ahead - cut, Relaxed);
+                if driven.is_none() {
+                    self.hear(now);
+                }
                 Ok((now, reply))
             }
             _ => Err(nonsense()),

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[cfg(feature = "tower-sessions")]
+use super::backend::If;
 use super::backend::{BELIEF, Begin, Begun, Change, Listed, Lives, Loaded, SEEN, Stored, Which};
 use super::place::{Place, Sid, Tag};
 use super::seal::{HEAD, PINNED, Pinned, last_use};
@@ -25,6 +27,40 @@ type Sessions = HashMap<Sid, Kept>;
 struct Kept {
     ends: u64,
     record: Vec<u8>,
+}
+
+#[cfg(feature = "tower-sessions")]
+impl Memory {
+    pub(super) fn put(
+        &self,
+        condition: If,
+        place: Place,
+        ends: u64,
+        record: &[u8],
+        now: u64,
+    ) -> bool {
+        let mut users = self.lock();
+        users.sweep(now);
+        let is_there = users.find(place, now).is_some();
+        if is_there != (condition == If::Present) {
+            return false;
+        }
+        let record = record.to_vec();
+        let sessions = users.sessions.entry(place.tag).or_default();
+        sessions.insert(place.sid, Kept { ends, record });
+        true
+    }
+
+    pub(super) fn get(&self, place: Place, now: u64) -> Option<Vec<u8>> {
+        let users = self.lock();
+        users.find(place, now).map(|kept| kept.record.clone())
+    }
+
+    /// Of how many users anything is kept.
+    #[cfg(test)]
+    pub(super) fn users(&self) -> usize {
+        self.lock().sessions.len()
+    }
 }
 
 impl Memory {
@@ -137,6 +173,7 @@ impl Memory {
         }
         let ended = before - sessions.len();
         if sessions.is_empty() {
+            // Who asks may have made up whom.
             users.sessions.remove(&tag);
         }
         ended
@@ -170,6 +207,13 @@ impl Users {
             self.sessions.remove(&tag);
         }
         self.sessions.get_mut(&tag)
+    }
+
+    /// A session that is alive. Whoever asks for what never was leaves nothing behind.
+    #[cfg(feature = "tower-sessions")]
+    fn find(&self, place: Place, now: u64) -> Option<&Kept> {
+        let kept = self.sessions.get(&place.tag)?.get(&place.sid)?;
+        (kept.ends > now).then_some(kept)
     }
 
     fn sweep(&mut self, now: u64) {

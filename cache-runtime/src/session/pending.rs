@@ -50,7 +50,12 @@ impl Pending {
         true
     }
 
-    /// Whether a session that began at that time is to end; [`u64::MAX`] if nobody knows when it began.
+    /// Whether this very session is to end.
+    pub(super) fn ends_one(&self, place: Place) -> bool {
+        !self.is_empty() && self.lock().one.contains(&place)
+    }
+
+    /// Whether a session that began at that time is to end.
     pub(super) fn ends(&self, place: Place, created: u64) -> bool {
         if self.is_empty() {
             return false;

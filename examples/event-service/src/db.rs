@@ -3,9 +3,17 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context;
-use sqlx::SqlitePool;
+use anyhow::{Context, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqlitePool};
+
+/// The scripts that bring a database from each version to the next, from nothing on. The last of them sets the version.
+///
+/// What stands here has made files already: a change is a step of its own.
+const STEPS: [&[&str]; 2] = [
+    &[include_str!("db/schema.sql"), include_str!("db/seed.sql")],
+    &[include_str!("db/credentials.sql")],
+];
 
 /// A cheap handle to the database.
 #[derive(Clone, Debug)]
@@ -15,7 +23,8 @@ pub struct Db {
 }
 
 impl Db {
-    /// Opens the database, and creates and seeds it where it is new. `slow` is added to every read.
+    /// Opens the database, creates and seeds it where it is new, and brings it up to date where it is old. `slow` is added to
+    /// every read.
     pub async fn open(url: Option<&str>, slow: Duration) -> anyhow::Result<Self> {
         let pool = match url {
             None => in_memory()
@@ -25,9 +34,7 @@ impl Db {
                 .await
                 .with_context(|| format!("cannot open DATABASE_URL `{url}`"))?,
         };
-        create(&pool)
-            .await
-            .context("cannot create the tables: is this another program's database?")?;
+        upgrade(&pool).await?;
         Ok(Self { pool, slow })
     }
 
@@ -57,11 +64,7 @@ async fn in_memory() -> anyhow::Result<SqlitePool> {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_with(
-            SqliteConnectOptions::new()
-                .filename(":memory:")
-                .foreign_keys(true),
-        )
+        .connect_with(quiet(SqliteConnectOptions::new().filename(":memory:")))
         .await
         .map_err(bare)
 }
@@ -80,34 +83,54 @@ async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
     let options = SqliteConnectOptions::from_str(url)
         .map_err(bare)?
         .create_if_missing(true)
-        .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal);
     SqlitePoolOptions::new()
-        .connect_with(options)
+        .connect_with(quiet(options))
         .await
         .map_err(bare)
 }
 
-/// One transaction, so that two processes that start on the same new file do not both seed it.
-async fn create(pool: &SqlitePool) -> anyhow::Result<()> {
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(bare)?;
+/// What both have in common. Statements are not logged, not even slow ones: those that seed the database hold the hashes of
+/// passwords.
+fn quiet(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options.foreign_keys(true).disable_statement_logging()
+}
+
+/// One transaction, so that two processes that start on the same file do not both change it.
+async fn upgrade(pool: &SqlitePool) -> anyhow::Result<()> {
+    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(unusable)?;
     let version: i64 = sqlx::query_scalar("PRAGMA user_version")
         .fetch_one(&mut *transaction)
         .await
-        .map_err(bare)?;
-    if version == 0 {
-        for script in [include_str!("db/schema.sql"), include_str!("db/seed.sql")] {
-            sqlx::raw_sql(script)
-                .execute(&mut *transaction)
-                .await
-                .map_err(bare)?;
-        }
+        .map_err(unusable)?;
+    let known = STEPS.len();
+    let missing = usize::try_from(version)
+        .ok()
+        .and_then(|version| STEPS.get(version..));
+    let Some(missing) = missing else {
+        bail!(
+            "the database has version {version}, and this event-service knows none above {known}: \
+             start a newer one, or set DATABASE_URL to another file"
+        );
+    };
+    for script in missing.concat() {
+        sqlx::raw_sql(script)
+            .execute(&mut *transaction)
+            .await
+            .map_err(unusable)?;
     }
-    transaction.commit().await.map_err(bare)
+    transaction.commit().await.map_err(unusable)
+}
+
+fn unusable(error: sqlx::Error) -> anyhow::Error {
+    bare(error).context("cannot create the tables: is this another program's database?")
 }
 
 /// The texts of these errors hold their sources' texts already.
 fn bare(error: sqlx::Error) -> anyhow::Error {
     anyhow::Error::msg(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use axum::http::StatusCode;
 use cache_runtime::limit::Limited;
+use cache_runtime::session::SessionError;
 
 /// The result of everything that a request does.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -19,14 +20,23 @@ pub enum Error {
     },
     /// 429, or 503 while nobody can tell: too many calls of one client.
     Limited(Limited),
+    /// 401 if nobody is logged in, 503 while nobody can tell.
+    Session(SessionError),
     /// 500: the client learns nothing of it, the log everything.
     Database(sqlx::Error),
+    /// 500, as well: our own work could not be done.
+    Internal(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
     /// 400: a parameter of the URL cannot be read.
     pub fn malformed(field: &str, detail: impl Into<String>) -> Self {
         Self::refused(StatusCode::BAD_REQUEST, Some(field), detail)
+    }
+
+    /// 403: `field` names what is another user's.
+    pub fn forbidden(field: &str, detail: impl Into<String>) -> Self {
+        Self::refused(StatusCode::FORBIDDEN, Some(field), detail)
     }
 
     /// 404: `field` names something that does not exist.
@@ -48,6 +58,11 @@ impl Error {
         Self::refused(StatusCode::UNPROCESSABLE_ENTITY, Some(field), detail)
     }
 
+    /// 500: our own work could not be done.
+    pub fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Box::new(cause))
+    }
+
     /// Any other 4xx.
     pub fn refused(status: StatusCode, field: Option<&str>, detail: impl Into<String>) -> Self {
         Self::Refused {
@@ -62,6 +77,12 @@ impl Error {
 impl From<Limited> for Error {
     fn from(limited: Limited) -> Self {
         Self::Limited(limited)
+    }
+}
+
+impl From<SessionError> for Error {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
     }
 }
 

@@ -3,11 +3,12 @@
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 use cache_runtime::Cache;
-use cache_runtime::http::{ClientIpSource, RateLimitLayer};
+use cache_runtime::http::{ClientIpSource, RateLimitLayer, SessionLayer};
 use cache_runtime::limit::RateLimiter;
 
+use crate::accounts::Accounts;
 use crate::db::Db;
 use crate::error::Error;
 use crate::events::Events;
@@ -16,6 +17,7 @@ use crate::payments::Payments;
 use crate::tickets::Tickets;
 use crate::users::Users;
 
+mod auth;
 mod events;
 mod extract;
 mod health;
@@ -33,6 +35,7 @@ pub struct App {
     pub tickets: Tickets,
     pub users: Users,
     pub payments: Payments,
+    pub accounts: Accounts,
     /// For the routes that look into the cache. The others use it through the attributes.
     pub cache: Cache,
 }
@@ -43,7 +46,8 @@ impl App {
             events: Events::new(db.clone()),
             tickets: Tickets::new(db.clone()),
             users: Users::new(db.clone()),
-            payments: Payments::new(db, Gateway::default()),
+            payments: Payments::new(db.clone(), Gateway::default()),
+            accounts: Accounts::new(db),
             cache,
         }
     }
@@ -58,6 +62,7 @@ pub fn router(
     app: App,
     limiter: &RateLimiter,
     client_ip: ClientIpSource,
+    sessions: SessionLayer,
 ) -> Result<Router, cache_runtime::Error> {
     let api = RateLimitLayer::new(limiter.limit(&["api"])?)
         .client_ip(client_ip)
@@ -65,11 +70,19 @@ pub fn router(
         .bypass("/api/health")?
         .bypass("/api/health/cache")?;
     // By the address that the layer around it has found.
-    let auth = RateLimitLayer::new(limiter.limit(&["auth"])?);
-    // There is nothing to log in to yet, and guessing what there is, is slow already.
+    let guesses = RateLimitLayer::new(limiter.limit(&["auth"])?);
     let logins = Router::new()
+        .route("/api/auth/login", post(auth::log_in))
+        .route("/api/auth/logout", post(auth::log_out))
+        .route("/api/auth/logout-all", post(auth::log_out_everywhere))
+        .route("/api/auth/sessions", get(auth::list))
+        .route("/api/auth/sessions/{id}", delete(auth::end))
+        .route("/api/auth/me", get(auth::me))
+        // Whoever guesses what else there is, is limited as whoever guesses a password.
         .route("/api/auth/{*rest}", any(unknown_route))
-        .route_layer(auth);
+        // Here, too, since what is added below is outside of this limit.
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(guesses);
     let router = Router::new()
         .route("/api/events", get(events::published).post(events::create))
         .route("/api/events/trending", get(events::trending))
@@ -105,6 +118,8 @@ pub fn router(
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        // Inside the next one, which finds the address that a session is to remember.
+        .layer(sessions)
         // The outermost, so that it counts everything, also what has no route.
         .layer(api)
         .with_state(app);

@@ -65,6 +65,14 @@ pub fn card_number<'de, D: Deserializer<'de>>(
     }
 }
 
+/// Reads a password. An error never repeats what was sent.
+pub fn password<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sensitive<String>, D::Error> {
+    match String::deserialize(deserializer) {
+        Ok(password) => Ok(password.into()),
+        Err(_) => Err(D::Error::custom("it must be text")),
+    }
+}
+
 /// The check sum of ISO/IEC 7812: from the right, every second digit counts double.
 fn is_card_number(number: &str) -> bool {
     let digits: Option<Vec<u32>> = number

@@ -6,6 +6,7 @@
     reason = "the fields are the JSON that the routes answer with, and their names say what they are"
 )]
 
+pub mod accounts;
 pub mod db;
 pub mod error;
 pub mod events;

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use cache_runtime::http::SessionLayer;
 use cache_runtime::limit::{Policy, RateLimiter};
+use cache_runtime::session::SessionStore;
 use cache_runtime::{Cache, Config, Mode};
 use event_service::db::Db;
 use event_service::http::{App, router};
@@ -28,7 +30,7 @@ Without a command it serves HTTP.
 Commands:
   warm    fills the cache in Redis with what most people ask for, and ends
 
-Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
+Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, INSECURE_COOKIE, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
 ";
 
 #[tokio::main]
@@ -115,6 +117,7 @@ async fn serve() -> anyhow::Result<()> {
     cache.install();
     let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::auth(), Policy::payment()])?;
     limiter.install();
+    let sessions = SessionLayer::new(SessionStore::new(&cache)?).cookie(settings.cookie)?;
     let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
     let schedule = settings
         .warm_every
@@ -132,7 +135,7 @@ async fn serve() -> anyhow::Result<()> {
     );
 
     let app = App::new(db.clone(), cache.clone());
-    let router = router(app, &limiter, settings.client_ip)?;
+    let router = router(app, &limiter, settings.client_ip, sessions)?;
     // Limits count by the address of the peer, which the server has to pass on.
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service);

@@ -51,6 +51,9 @@ impl Payments {
     }
 
     /// `tx` comes from the caller, because the entry is fenced under its name before the payment begins.
+    ///
+    /// The user in `new` is the one whose session it is, and so whose limit: routes see to that, here and in
+    /// [`confirm`](Self::confirm).
     #[cache_put(key = "payment:transaction:<tx>", ttl = 1800)]
     #[rate_limit(policy = "payment", key = "<new.user_id.get()>")]
     pub async fn initiate(&self, tx: &str, new: &NewPayment) -> Result<Payment> {

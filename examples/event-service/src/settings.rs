@@ -4,7 +4,7 @@ use std::env::{self, VarError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cache_runtime::http::ClientIpSource;
+use cache_runtime::http::{ClientIpSource, SessionCookie};
 
 /// What the environment says, and else the defaults.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Settings {
     pub warm_every: Option<Duration>,
     /// `TRUSTED_PROXIES`: the networks of the proxies whose `X-Forwarded-For` counts. Without it, clients are peers.
     pub client_ip: ClientIpSource,
+    /// `INSECURE_COOKIE`: `1` for a cookie that clients send over plain HTTP, too. Without it only over TLS.
+    pub cookie: SessionCookie,
 }
 
 impl Settings {
@@ -42,6 +44,11 @@ impl Settings {
                 })?,
             None => ClientIpSource::peer(),
         };
+        let cookie = match variable("INSECURE_COOKIE")?.as_deref() {
+            Some("1") => SessionCookie::insecure(),
+            Some("0") | None => SessionCookie::default(),
+            Some(text) => bail!("INSECURE_COOKIE is `{text}`: it must be `1` or `0`"),
+        };
         Ok(Self {
             // Only this machine, until somebody decides otherwise.
             bind: variable("BIND")?.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
@@ -49,6 +56,7 @@ impl Settings {
             slow_db: Duration::from_millis(slow_db),
             warm_every,
             client_ip,
+            cookie,
         })
     }
 }

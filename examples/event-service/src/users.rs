@@ -104,12 +104,15 @@ impl Users {
         })
     }
 
-    #[cache_evict(key = "user:profile:<id>")]
     pub async fn authenticate(&self, id: i64, status: Authentication) -> Result<Option<User>> {
-        let user = sqlx::query_as("UPDATE users SET authentication = ? WHERE id = ? RETURNING *")
-            .bind(status)
-            .bind(id);
-        Ok(user.fetch_optional(self.db.write()).await?)
+        let change = async {
+            let user =
+                sqlx::query_as("UPDATE users SET authentication = ? WHERE id = ? RETURNING *")
+                    .bind(status)
+                    .bind(id);
+            Ok(user.fetch_optional(self.db.write()).await?)
+        };
+        evicting(id, change).await
     }
 
     /// Following twice is following once.
@@ -135,4 +138,13 @@ impl Users {
             .await?;
         Ok(())
     }
+}
+
+/// Runs what changes how far a user is trusted. Where it succeeds, nothing that was cached about that user is served again.
+#[cache_evict(
+    key = ["user:profile:<id>", "user:followers:<id>", "ticket:user:<id>"],
+    pattern = "user:events:<id>:page:*",
+)]
+pub(crate) async fn evicting<T>(id: i64, change: impl Future<Output = Result<T>>) -> Result<T> {
+    change.await
 }

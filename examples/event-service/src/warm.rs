@@ -90,7 +90,9 @@ fn told(error: Error) -> String {
     match error {
         Error::Refused { detail, .. } => detail,
         Error::Limited(limited) => limited.to_string(),
+        Error::Session(error) => error.to_string(),
         Error::Database(error) => error.to_string(),
+        Error::Internal(error) => error.to_string(),
     }
 }
 

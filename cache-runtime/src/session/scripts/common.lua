@@ -51,9 +51,9 @@ local function keep(sid, ends)
   redis.call('ZADD', index, ends, sid)
 end
 
--- Answers 1 if it was alive, and 0 otherwise.
 local function remove(sid)
-  return redis.call('ZREM', index, sid) * redis.call('DEL', base .. sid)
+  redis.call('ZREM', index, sid)
+  return redis.call('DEL', base .. sid)
 end
 
 -- Forgets what has ended, and lets the set end with its last session. An end that somebody has moved beyond all times is passed over.

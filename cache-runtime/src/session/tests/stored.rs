@@ -183,7 +183,7 @@ async fn nobody_without_the_key_moves_a_beginning_or_a_latest_end() {
     for (at, time) in [
         (9, 0),
         (9, session.data().created_at + 1),
-        (17, session.ends_at() + 1),
+        (17, session.pinned.absolute + 1),
         (17, u64::MAX),
     ] {
         let mut edited = original.clone();
@@ -216,12 +216,12 @@ async fn an_end_that_was_moved_is_never_later_than_the_latest() {
 
         move_end();
         let listed = store.list_user("42").await.unwrap();
-        assert_eq!(listed[0].expires_at, session.ends_at());
+        assert_eq!(listed[0].expires_at, session.pinned.absolute);
         let mut loaded = store.load(session.token()).await.unwrap();
-        assert_eq!(loaded.expires_at(), session.ends_at());
+        assert_eq!(loaded.expires_at(), session.pinned.absolute);
         move_end();
         store.save(&mut loaded).await.unwrap();
-        assert_eq!(loaded.expires_at(), session.ends_at());
+        assert_eq!(loaded.expires_at(), session.pinned.absolute);
 
         move_end();
         clock.advance(7 * DAY);

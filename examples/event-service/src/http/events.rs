@@ -4,8 +4,10 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use cache_runtime::http::Session;
 
 use super::App;
+use super::auth::owner;
 use super::extract::{Json, Path};
 use crate::error::{Error, Result};
 use crate::events::{Analytics, Event, EventChange, EventPage, NewEvent};
@@ -50,10 +52,11 @@ pub(super) async fn analytics(
 
 pub(super) async fn create(
     State(app): State<App>,
+    session: Session,
     Json(new): Json<NewEvent>,
 ) -> Result<impl IntoResponse> {
-    let organizer = super::users::user(&app, "organizer_id", new.organizer_id.get()).await?;
-    let event = app.events.create(organizer.id, &new).await?;
+    owner(&session, "organizer_id", new.organizer_id.get())?;
+    let event = app.events.create(new.organizer_id.get(), &new).await?;
     Ok((
         StatusCode::CREATED,
         [(header::LOCATION, format!("/api/events/{}", event.id))],
@@ -66,27 +69,36 @@ pub(super) async fn create(
 
 pub(super) async fn update(
     State(app): State<App>,
+    session: Session,
     Path(id): Path<i64>,
     Json(change): Json<EventChange>,
 ) -> Result<Answer<Event>> {
-    let updated = app
-        .events
-        .update(&event(&app, "id", id).await?, &change)
-        .await?;
+    let event = own_event(&app, &session, id).await?;
+    let updated = app.events.update(&event, &change).await?;
     updated
         .map(Answer)
         .ok_or_else(|| Error::unknown("id", "event", id))
 }
 
-pub(super) async fn publish(State(app): State<App>, Path(id): Path<i64>) -> Result<Answer<Event>> {
-    let published = app.events.publish(&event(&app, "id", id).await?).await?;
+pub(super) async fn publish(
+    State(app): State<App>,
+    session: Session,
+    Path(id): Path<i64>,
+) -> Result<Answer<Event>> {
+    let event = own_event(&app, &session, id).await?;
+    let published = app.events.publish(&event).await?;
     published
         .map(Answer)
         .ok_or_else(|| Error::unknown("id", "event", id))
 }
 
-pub(super) async fn delete(State(app): State<App>, Path(id): Path<i64>) -> Result<StatusCode> {
-    match app.events.delete(&event(&app, "id", id).await?).await? {
+pub(super) async fn delete(
+    State(app): State<App>,
+    session: Session,
+    Path(id): Path<i64>,
+) -> Result<StatusCode> {
+    let event = own_event(&app, &session, id).await?;
+    match app.events.delete(&event).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(Error::unknown("id", "event", id)),
     }
@@ -94,15 +106,15 @@ pub(super) async fn delete(State(app): State<App>, Path(id): Path<i64>) -> Resul
 
 pub(super) async fn buy(
     State(app): State<App>,
+    session: Session,
     Path(id): Path<i64>,
     Json(purchase): Json<Purchase>,
 ) -> Result<impl IntoResponse> {
+    let buyer = purchase.user_id.get();
+    owner(&session, "user_id", buyer)?;
     let event = event(&app, "id", id).await?;
-    let user = super::users::user(&app, "user_id", purchase.user_id.get()).await?;
-    let ticket = app
-        .tickets
-        .buy(&event, user.id, purchase.quantity.get())
-        .await?;
+    let ticket = app.tickets.buy(&event, buyer, purchase.quantity.get());
+    let ticket = ticket.await?;
     Ok((StatusCode::CREATED, Answer(ticket)))
 }
 
@@ -112,4 +124,11 @@ pub(super) async fn event(app: &App, field: &str, id: i64) -> Result<Event> {
         .find(id)
         .await?
         .ok_or_else(|| Error::unknown(field, "event", id))
+}
+
+/// The event of this number, if the session is its organiser's.
+async fn own_event(app: &App, session: &Session, id: i64) -> Result<Event> {
+    let event = event(app, "id", id).await?;
+    owner(session, "id", event.organizer_id)?;
+    Ok(event)
 }

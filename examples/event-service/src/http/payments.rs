@@ -4,9 +4,11 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use cache_runtime::http::Session;
 use uuid::Uuid;
 
 use super::App;
+use super::auth::owner;
 use super::extract::{Json, Path};
 use crate::error::{Error, Result};
 use crate::gateway::Verification;
@@ -14,9 +16,10 @@ use crate::payments::{NewPayment, Payment};
 
 pub(super) async fn initiate(
     State(app): State<App>,
+    session: Session,
     Json(new): Json<NewPayment>,
 ) -> Result<impl IntoResponse> {
-    super::users::user(&app, "user_id", new.user_id.get()).await?;
+    owner(&session, "user_id", new.user_id.get())?;
     super::events::event(&app, "event_id", new.event_id.get()).await?;
     let tx = Uuid::new_v4().to_string();
     let payment = app.payments.initiate(&tx, &new).await?;
@@ -36,9 +39,12 @@ pub(super) async fn find(
 
 pub(super) async fn confirm(
     State(app): State<App>,
+    session: Session,
     Path(tx): Path<String>,
 ) -> Result<Answer<Payment>> {
-    let settled = app.payments.confirm(&payment(&app, &tx).await?).await?;
+    let payment = payment(&app, &tx).await?;
+    owner(&session, "tx", payment.user_id)?;
+    let settled = app.payments.confirm(&payment).await?;
     settled
         .map(Answer)
         .ok_or_else(|| Error::conflict("tx", "the payment was confirmed or has failed before"))

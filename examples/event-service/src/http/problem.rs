@@ -1,7 +1,7 @@
 //! Errors as `application/problem+json` (RFC 9457), with the field to blame.
 
 use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -28,13 +28,14 @@ impl IntoResponse for Error {
             } => (status, field, detail),
             // A problem as well, with the headers that tell the client when to come back.
             Self::Limited(limited) => return limited.into_response(),
+            Self::Session(error) => return error.into_response(),
             Self::Database(error) => {
                 tracing::error!(%error, "the database failed");
-                (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    None,
-                    "something went wrong on our side".to_owned(),
-                )
+                our_fault()
+            }
+            Self::Internal(error) => {
+                tracing::error!(%error, "a request failed");
+                our_fault()
             }
         };
         let title = status.canonical_reason().unwrap_or("Error");
@@ -45,11 +46,28 @@ impl IntoResponse for Error {
             detail,
             field,
         };
-        (
+        let mut response = (
             status,
             [(header::CONTENT_TYPE, "application/problem+json")],
             Json(problem),
         )
-            .into_response()
+            .into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 11.6.1 wants a scheme: the one that the framework names where there is no session.
+            let headers = response.headers_mut();
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Session"),
+            );
+        }
+        response
     }
+}
+
+fn our_fault() -> (StatusCode, Option<String>, String) {
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        None,
+        "something went wrong on our side".to_owned(),
+    )
 }

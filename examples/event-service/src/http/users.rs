@@ -3,9 +3,11 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
+use cache_runtime::http::Session;
 use serde::Serialize;
 
 use super::App;
+use super::auth::owner;
 use super::extract::{Json, Path};
 use crate::error::{Error, Result};
 use crate::events::EventPage;
@@ -19,7 +21,7 @@ pub(super) struct Followers {
 }
 
 pub(super) async fn find(State(app): State<App>, Path(id): Path<i64>) -> Result<Answer<User>> {
-    Ok(Answer(user(&app, "id", id).await?))
+    Ok(Answer(user(&app, id).await?))
 }
 
 pub(super) async fn events(
@@ -59,64 +61,85 @@ pub(super) async fn top_referrers(State(app): State<App>) -> Result<Answer<Vec<R
 
 pub(super) async fn update(
     State(app): State<App>,
+    session: Session,
     Path(id): Path<i64>,
     Json(change): Json<ProfileChange>,
 ) -> Result<Answer<User>> {
+    owner(&session, "id", id)?;
     let updated = app.users.update(id, &change).await?;
     updated
         .map(Answer)
         .ok_or_else(|| Error::unknown("id", "user", id))
 }
 
-pub(super) async fn verify(State(app): State<App>, Path(id): Path<i64>) -> Result<Answer<User>> {
-    let verified = app.users.authenticate(id, Authentication::Verified).await?;
-    verified
-        .map(Answer)
-        .ok_or_else(|| Error::unknown("id", "user", id))
+pub(super) async fn verify(
+    State(app): State<App>,
+    session: Session,
+    Path(id): Path<i64>,
+) -> Result<Answer<User>> {
+    authenticate(&app, session, id, Authentication::Verified).await
 }
 
-pub(super) async fn unverify(State(app): State<App>, Path(id): Path<i64>) -> Result<Answer<User>> {
-    let unverified = app
-        .users
-        .authenticate(id, Authentication::Unverified)
-        .await?;
-    unverified
-        .map(Answer)
-        .ok_or_else(|| Error::unknown("id", "user", id))
+pub(super) async fn unverify(
+    State(app): State<App>,
+    session: Session,
+    Path(id): Path<i64>,
+) -> Result<Answer<User>> {
+    authenticate(&app, session, id, Authentication::Unverified).await
 }
 
 pub(super) async fn follow(
     State(app): State<App>,
-    Path(ids): Path<(i64, i64)>,
+    session: Session,
+    Path((id, follower_id)): Path<(i64, i64)>,
 ) -> Result<StatusCode> {
-    let (followed, follower) = both(&app, ids).await?;
-    app.users.follow(followed.id, follower.id).await?;
+    check_follower(&app, &session, id, follower_id).await?;
+    app.users.follow(id, follower_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn unfollow(
     State(app): State<App>,
-    Path(ids): Path<(i64, i64)>,
+    session: Session,
+    Path((id, follower_id)): Path<(i64, i64)>,
 ) -> Result<StatusCode> {
-    let (followed, follower) = both(&app, ids).await?;
-    app.users.unfollow(followed.id, follower.id).await?;
+    check_follower(&app, &session, id, follower_id).await?;
+    app.users.unfollow(id, follower_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The user that `field` names.
-pub(super) async fn user(app: &App, field: &str, id: i64) -> Result<User> {
-    app.users
-        .find(id)
-        .await?
-        .ok_or_else(|| Error::unknown(field, "user", id))
+async fn authenticate(
+    app: &App,
+    mut session: Session,
+    id: i64,
+    status: Authentication,
+) -> Result<Answer<User>> {
+    owner(&session, "id", id)?;
+    let user = app.users.authenticate(id, status).await?;
+    let user = user.ok_or_else(|| Error::unknown("id", "user", id))?;
+    // A session says how far its user is trusted. Those elsewhere would go on saying what was true before, so they end. This
+    // one is told, and gets a new token: whoever has the old one by stealth shall not gain by the change.
+    session.log_out_others().await?;
+    let is_verified = status == Authentication::Verified;
+    session
+        .update(|data| data.is_verified = is_verified)
+        .await?;
+    session.rotate().await?;
+    Ok(Answer(user))
 }
 
-async fn both(app: &App, (id, follower_id): (i64, i64)) -> Result<(User, User)> {
+/// One follows in one's own name, and somebody else who is there.
+async fn check_follower(app: &App, session: &Session, id: i64, follower_id: i64) -> Result<()> {
+    owner(session, "follower_id", follower_id)?;
     if id == follower_id {
         return Err(Error::invalid("follower_id", "nobody follows themselves"));
     }
-    Ok((
-        user(app, "id", id).await?,
-        user(app, "follower_id", follower_id).await?,
-    ))
+    user(app, id).await.map(drop)
+}
+
+async fn user(app: &App, id: i64) -> Result<User> {
+    app.users
+        .find(id)
+        .await?
+        .ok_or_else(|| Error::unknown("id", "user", id))
 }

@@ -70,7 +70,8 @@ fn a_payment_is_cached_from_its_beginning() {
     let mut redis = connection(&server);
 
     let body = r#"{"user_id":1,"event_id":1,"amount_cents":100,"card_number":"4111111111111111"}"#;
-    let payment = service.send("POST", "/api/payments", Some(body)).body;
+    let client = service.log_in(1);
+    let payment = client.send("POST", "/api/payments", Some(body)).body;
     let (tx, reference) = (text(&payment["tx"]), text(&payment["reference"]));
     let mut ttl = |key: String| {
         redis::cmd("TTL")

@@ -42,17 +42,25 @@ const LISTS: &[&str] = &[
 
 const ABOUT_EVENT_1: &[&str] = &["event:1", "analytics:1"];
 
+const ABOUT_USER_1: &[&str] = &[
+    "user:profile:1",
+    "user:followers:1",
+    "user:events:1:page:1",
+    "ticket:user:1",
+];
+
 const NEW_EVENT: &str = r#"{"organizer_id": 8, "title": "Opening", "description": "All are welcome.", "location": "Rome",
                             "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
 
 #[test]
 fn creating_an_event_evicts_the_lists() {
-    assert_evicts("POST", "/api/events", Some(NEW_EVENT), &[LISTS]);
+    assert_evicts(8, "POST", "/api/events", Some(NEW_EVENT), &[LISTS]);
 }
 
 #[test]
 fn updating_an_event_evicts_it_and_the_lists() {
     assert_evicts(
+        8,
         "PUT",
         "/api/events/1",
         Some(r#"{"title": "New"}"#),
@@ -63,6 +71,7 @@ fn updating_an_event_evicts_it_and_the_lists() {
 #[test]
 fn publishing_an_event_evicts_it_and_the_lists() {
     assert_evicts(
+        8,
         "POST",
         "/api/events/1/publish",
         None,
@@ -72,13 +81,14 @@ fn publishing_an_event_evicts_it_and_the_lists() {
 
 #[test]
 fn deleting_an_event_evicts_it_and_the_lists() {
-    assert_evicts("DELETE", "/api/events/1", None, &[ABOUT_EVENT_1, LISTS]);
+    assert_evicts(8, "DELETE", "/api/events/1", None, &[ABOUT_EVENT_1, LISTS]);
 }
 
 #[test]
 fn a_purchase_evicts_the_event_the_lists_and_the_buyers_tickets() {
     let purchase = r#"{"user_id": 2, "quantity": 1}"#;
     assert_evicts(
+        2,
         "POST",
         "/api/events/1/tickets",
         Some(purchase),
@@ -89,6 +99,7 @@ fn a_purchase_evicts_the_event_the_lists_and_the_buyers_tickets() {
 #[test]
 fn a_purchase_that_fails_evicts_nothing() {
     assert_evicts(
+        2,
         "POST",
         "/api/events/1/tickets",
         Some(r#"{"user_id": 2, "quantity": 1000}"#),
@@ -99,6 +110,7 @@ fn a_purchase_that_fails_evicts_nothing() {
 #[test]
 fn changing_a_profile_evicts_it() {
     assert_evicts(
+        1,
         "PUT",
         "/api/users/1",
         Some(r#"{"name": "Zoé"}"#),
@@ -107,25 +119,34 @@ fn changing_a_profile_evicts_it() {
 }
 
 #[test]
-fn changing_the_authentication_status_evicts_the_profile() {
-    assert_evicts(
-        "DELETE",
-        "/api/users/1/verify",
-        None,
-        &[&["user:profile:1"]],
-    );
-    assert_evicts("POST", "/api/users/1/verify", None, &[&["user:profile:1"]]);
+fn changing_the_authentication_status_evicts_all_about_the_user() {
+    assert_evicts(1, "DELETE", "/api/users/1/verify", None, &[ABOUT_USER_1]);
+    assert_evicts(1, "POST", "/api/users/1/verify", None, &[ABOUT_USER_1]);
+}
+
+#[test]
+fn logging_in_evicts_all_about_the_user() {
+    let login = r#"{"username": "user1", "password": "password1"}"#;
+    assert_evicts(2, "POST", "/api/auth/login", Some(login), &[ABOUT_USER_1]);
+}
+
+#[test]
+fn a_guess_of_a_password_evicts_nothing() {
+    let guess = r#"{"username": "user1", "password": "password2"}"#;
+    assert_evicts(2, "POST", "/api/auth/login", Some(guess), &[]);
 }
 
 #[test]
 fn following_and_unfollowing_evict_the_count() {
     assert_evicts(
+        2,
         "POST",
         "/api/users/1/followers/2",
         None,
         &[&["user:followers:1"]],
     );
     assert_evicts(
+        2,
         "DELETE",
         "/api/users/1/followers/2",
         None,
@@ -138,11 +159,12 @@ fn settling_a_payment_evicts_it_and_its_verification() {
     for amount_cents in [100, 1_000_001] {
         let server = RedisServer::start().expect("redis-server starts");
         let service = Service::on(&server);
+        let client = service.log_in(1);
         let pay = |cents| {
             let body = format!(
                 r#"{{"user_id":1,"event_id":1,"amount_cents":{cents},"card_number":"4111111111111111"}}"#
             );
-            let payment = service.send("POST", "/api/payments", Some(&body)).body;
+            let payment = client.send("POST", "/api/payments", Some(&body)).body;
             service.get(&format!(
                 "/api/payments/verify/{}",
                 payment["reference"].as_str().expect("text")
@@ -152,7 +174,7 @@ fn settling_a_payment_evicts_it_and_its_verification() {
         let (tx, other) = (pay(amount_cents), pay(200));
         let before = keys(&server);
 
-        service.send("POST", &format!("/api/payments/{tx}/confirm"), None);
+        client.send("POST", &format!("/api/payments/{tx}/confirm"), None);
 
         let gone: BTreeSet<_> = before.difference(&keys(&server)).cloned().collect();
         assert_eq!(
@@ -166,17 +188,21 @@ fn settling_a_payment_evicts_it_and_its_verification() {
     }
 }
 
-fn assert_evicts(method: &str, path: &str, body: Option<&str>, evicted: &[&[&str]]) {
+/// What this user, logged in, evicts with this request.
+fn assert_evicts(user: i64, method: &str, path: &str, body: Option<&str>, evicted: &[&[&str]]) {
     let server = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&server);
+    // Before anything is cached, since logging in evicts, too.
+    let client = service.log_in(user);
     for read in READS {
         assert_eq!(service.get(read).status, 200, "{read}");
     }
     let before = keys(&server);
     assert_eq!(before.len(), READS.len());
 
-    service.send(method, path, body);
+    let answer = client.send(method, path, body);
 
+    assert_ne!(answer.status, 403, "{answer:?}");
     let after = keys(&server);
     let gone: BTreeSet<_> = before.difference(&after).cloned().collect();
     assert_eq!(gone, set(&evicted.concat()), "{method} {path}");
@@ -187,13 +213,13 @@ fn set(keys: &[&str]) -> BTreeSet<String> {
     keys.iter().map(|key| format!("dev_{key}")).collect()
 }
 
-/// Of entries. What clients have used of their limits is in Redis, too.
+/// Of entries. What clients have used of their limits is in Redis, too, and so are their sessions.
 fn keys(server: &RedisServer) -> BTreeSet<String> {
     let mut redis = redis::Client::open(server.url())
         .and_then(|client| client.get_connection())
         .expect("a connection");
     let keys: BTreeSet<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("keys");
     keys.into_iter()
-        .filter(|key| !key.starts_with("dev_ratelimit:"))
+        .filter(|key| !key.starts_with("dev_ratelimit:") && !key.starts_with("dev_session"))
         .collect()
 }

@@ -3,7 +3,7 @@
 use cache_runtime::testing::RedisServer;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Service, eventually};
+use crate::support::{Answer, Client, Service, eventually};
 
 const EVENT: &str = "/api/events/1";
 
@@ -72,31 +72,62 @@ fn health_is_never_limited_and_what_only_looks_like_it_is() {
 }
 
 #[test]
-fn probing_for_logins_is_limited_more_than_reading() {
-    let service = Service::with(&[("CACHE_LIMIT_AUTH", "2/60s")]);
-    let login = |path| service.send("POST", path, Some("{}"));
-    let (first, second) = (login("/api/auth/login"), login("/api/auth/register"));
-    assert_eq!((first.status, second.status), (404, 404));
-    assert_eq!(first.body["detail"], "there is nothing at /api/auth/login");
+fn the_eleventh_guess_of_a_password_is_too_many_and_reading_goes_on() {
+    let service = Service::with(&[("CACHE_LIMIT_AUTH", "")]);
+    let guess = |number| {
+        let body = format!(r#"{{"username": "user1", "password": "guess{number}"}}"#);
+        service.send("POST", "/api/auth/login", Some(&body))
+    };
+    for number in 1..=10 {
+        assert_eq!(guess(number).status, 401, "guess {number}");
+    }
 
-    let rejected = login("/api/auth/login");
+    let rejected = guess(11);
 
     assert_is_rejection(&rejected, "auth");
     assert_eq!(
         rejected.header("ratelimit-policy"),
-        r#""auth";q=2;w=60, "api";q=1000000;w=60"#
+        r#""auth";q=10;w=60, "api";q=1000000;w=60"#
     );
+    let right = service.client().log_in(1);
+    assert_eq!(right.status, 429, "nor does the right password help now");
     assert_eq!(service.get(EVENT).status, 200);
+}
+
+#[test]
+fn all_below_auth_counts_as_a_guess_whether_it_is_there_or_not() {
+    for (method, path, status) in [
+        ("POST", "/api/auth/login", 415),
+        ("POST", "/api/auth/logout", 204),
+        ("POST", "/api/auth/logout-all", 401),
+        ("GET", "/api/auth/sessions", 401),
+        ("DELETE", "/api/auth/sessions/1", 401),
+        ("GET", "/api/auth/me", 401),
+        ("GET", "/api/auth/login", 405),
+        ("POST", "/api/auth/register", 404),
+        ("GET", "/api/auth/no/such/thing", 404),
+    ] {
+        let service = Service::with(&[("CACHE_LIMIT_AUTH", "1/60s")]);
+
+        let (first, second) = (
+            service.send(method, path, None),
+            service.send(method, path, None),
+        );
+
+        assert_eq!(first.status, status, "{method} {path}");
+        assert_is_rejection(&second, "auth");
+    }
 }
 
 #[test]
 fn the_sixth_payment_of_a_user_is_too_many_and_others_go_on() {
     let service = Service::with(&[("CACHE_LIMIT_PAYMENT", "")]);
-    let payments = [(); 5].map(|()| pay(&service, 1));
+    let (first, second) = (service.log_in(1), service.log_in(2));
+    let payments = [(); 5].map(|()| pay(&first, 1));
     assert!(payments.iter().all(|payment| payment.status == 201));
 
-    let sixth = pay(&service, 1);
-    let other = pay(&service, 2);
+    let sixth = pay(&first, 1);
+    let other = pay(&second, 2);
 
     assert_is_rejection(&sixth, "payment");
     assert!(
@@ -105,24 +136,44 @@ fn the_sixth_payment_of_a_user_is_too_many_and_others_go_on() {
             .contains(r#""payment";q=5;w=60"#)
     );
     assert_eq!(other.status, 201);
-    let first = format!(
+    let paid = format!(
         "/api/payments/{}",
         payments[0].body["tx"].as_str().expect("text")
     );
-    assert_eq!(service.get(&first).status, 200, "reading is no payment");
+    assert_eq!(service.get(&paid).status, 200, "reading is no payment");
 }
 
 #[test]
 fn confirming_counts_for_whoever_pays() {
     let service = Service::with(&[("CACHE_LIMIT_PAYMENT", "1/60s")]);
-    let payment = pay(&service, 1);
+    let client = service.log_in(1);
+    let payment = pay(&client, 1);
     let tx = payment.body["tx"].as_str().expect("text");
 
-    let confirmed = service.send("POST", &format!("/api/payments/{tx}/confirm"), None);
+    let confirmed = client.send("POST", &format!("/api/payments/{tx}/confirm"), None);
 
     assert_is_rejection(&confirmed, "payment");
     let payment = service.get(&format!("/api/payments/{tx}")).body;
     assert_eq!(payment["status"], "pending", "nobody was charged");
+}
+
+#[test]
+fn who_pays_in_the_name_of_another_uses_up_nothing_of_theirs() {
+    let service = Service::with(&[("CACHE_LIMIT_PAYMENT", "2/60s")]);
+    let (payer, another) = (service.log_in(1), service.log_in(2));
+    let payment = pay(&payer, 1);
+    let confirm = format!(
+        "/api/payments/{}/confirm",
+        payment.body["tx"].as_str().expect("text")
+    );
+
+    let tries = [(); 3].map(|()| {
+        let (paid, confirmed) = (pay(&another, 1), another.send("POST", &confirm, None));
+        (paid.status, confirmed.status)
+    });
+
+    assert_eq!(tries, [(403, 403); 3]);
+    assert_eq!(payer.send("POST", &confirm, None).status, 200);
 }
 
 #[test]
@@ -163,9 +214,9 @@ fn the_limit_of_logins_counts_the_forwarded_address_too() {
     let service = Service::with(&variables);
 
     let statuses = ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
-        .map(|client| service.get_for(client, "/api/auth/login").status);
+        .map(|client| service.get_for(client, "/api/auth/me").status);
 
-    assert_eq!(statuses, [404, 429, 404]);
+    assert_eq!(statuses, [401, 429, 401]);
 }
 
 #[test]
@@ -214,8 +265,8 @@ fn rejections_are_counted_by_policy_and_route_and_nobody_is_named() {
     ] {
         service.get_for("192.0.2.1", path);
     }
-    service.get_for("192.0.2.2", "/api/auth/login");
-    service.get_for("192.0.2.2", "/api/auth/register");
+    service.get_for("192.0.2.2", "/api/auth/me");
+    service.get_for("192.0.2.2", "/api/auth/me");
 
     let stats = service.get_for("192.0.2.3", "/api/cache/stats").body;
 
@@ -225,7 +276,7 @@ fn rejections_are_counted_by_policy_and_route_and_nobody_is_named() {
         api["rejected_by_route"],
         json!({"/api/events/{id}": 2, "unmatched": 1})
     );
-    assert_eq!(auth["rejected_by_route"], json!({"/api/auth/{*rest}": 1}));
+    assert_eq!(auth["rejected_by_route"], json!({"/api/auth/me": 1}));
     assert!(!stats.to_string().contains("192.0.2."), "{stats}");
 }
 
@@ -248,9 +299,9 @@ fn of_policy<'a>(stats: &'a Value, policy: &str) -> &'a Value {
     found.expect("the policy")
 }
 
-fn pay(service: &Service, user: i64) -> Answer {
+fn pay(client: &Client<'_>, user: i64) -> Answer {
     let body = format!(
         r#"{{"user_id":{user},"event_id":1,"amount_cents":100,"card_number":"4111111111111111"}}"#
     );
-    service.send("POST", "/api/payments", Some(&body))
+    client.send("POST", "/api/payments", Some(&body))
 }

@@ -9,5 +9,6 @@ mod operation;
 mod payments;
 mod problems;
 mod routes;
+mod sessions;
 mod tickets;
 mod warming;

@@ -186,6 +186,8 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ("WARM_EVERY", "0"),
         ("TRUSTED_PROXIES", "localhost"),
         ("TRUSTED_PROXIES", "0.0.0.0/0"),
+        ("INSECURE_COOKIE", "perhaps"),
+        ("CACHE_SESSION_KEYS", "secret"),
         ("CACHE_LIMIT_API", "many"),
         ("REDIS_URL", "http://localhost"),
         ("CACHE_DEFAULT_TLL", "60"),

@@ -3,7 +3,7 @@
 use cache_runtime::testing::RedisServer;
 use serde_json::Value;
 
-use crate::support::{Answer, Service};
+use crate::support::{Answer, Client, Service, everything_in};
 use crate::tickets::DatabaseFile;
 
 const CARD: &str = "4111111111111111";
@@ -11,7 +11,8 @@ const CARD: &str = "4111111111111111";
 #[test]
 fn a_payment_is_pending_until_it_is_confirmed() {
     let service = Service::start();
-    let initiated = pay(&service, 2_500, CARD);
+    let client = service.log_in(1);
+    let initiated = pay(&client, 2_500, CARD);
     let (payment, verification) = paths(&initiated.body);
     assert_eq!(
         (initiated.status, initiated.body["status"].as_str()),
@@ -20,7 +21,7 @@ fn a_payment_is_pending_until_it_is_confirmed() {
     assert_eq!(service.get(&payment).body, initiated.body);
     assert_eq!(service.get(&verification).body["status"], "pending");
 
-    let confirmed = service.send("POST", &format!("{payment}/confirm"), None);
+    let confirmed = client.send("POST", &format!("{payment}/confirm"), None);
 
     assert_eq!(
         (confirmed.status, confirmed.body["status"].as_str()),
@@ -28,7 +29,7 @@ fn a_payment_is_pending_until_it_is_confirmed() {
     );
     assert_eq!(service.get(&payment).body["status"], "confirmed");
     assert_eq!(service.get(&verification).body["status"], "confirmed");
-    let again = service.send("POST", &format!("{payment}/confirm"), None);
+    let again = client.send("POST", &format!("{payment}/confirm"), None);
     assert_eq!(
         (again.status, again.body["field"].as_str()),
         (409, Some("tx"))
@@ -38,11 +39,12 @@ fn a_payment_is_pending_until_it_is_confirmed() {
 #[test]
 fn a_payment_that_the_gateway_declines_has_failed() {
     let service = Service::start();
-    let initiated = pay(&service, 1_000_001, CARD).body;
+    let client = service.log_in(1);
+    let initiated = pay(&client, 1_000_001, CARD).body;
     let (payment, verification) = paths(&initiated);
     assert_eq!(service.get(&verification).body["status"], "pending");
 
-    let declined = service.send("POST", &format!("{payment}/confirm"), None);
+    let declined = client.send("POST", &format!("{payment}/confirm"), None);
 
     assert_eq!(
         (declined.status, declined.body["status"].as_str()),
@@ -55,6 +57,7 @@ fn a_payment_that_the_gateway_declines_has_failed() {
 #[test]
 fn only_card_numbers_are_card_numbers() {
     let service = Service::start();
+    let client = service.log_in(1);
 
     for wrong in [
         r#""4111111111111112""#,
@@ -67,7 +70,7 @@ fn only_card_numbers_are_card_numbers() {
     ] {
         let body =
             format!(r#"{{"user_id":1,"event_id":1,"amount_cents":100,"card_number":{wrong}}}"#);
-        let answer = service.send("POST", "/api/payments", Some(&body));
+        let answer = client.send("POST", "/api/payments", Some(&body));
 
         assert_eq!(
             (answer.status, answer.body["field"].as_str()),
@@ -79,20 +82,21 @@ fn only_card_numbers_are_card_numbers() {
 }
 
 #[test]
-fn who_pays_and_for_what_must_exist() {
+fn what_is_paid_for_must_exist_and_who_pays_must_ask() {
     let service = Service::start();
+    let client = service.log_in(1);
     let pay = |user, event| {
         let body = format!(
             r#"{{"user_id":{user},"event_id":{event},"amount_cents":100,"card_number":"{CARD}"}}"#
         );
-        service.send("POST", "/api/payments", Some(&body))
+        client.send("POST", "/api/payments", Some(&body))
     };
 
-    let (nobody, nothing) = (pay(201, 1), pay(1, 4711));
+    let (another, nothing) = (pay(2, 1), pay(1, 4711));
 
     assert_eq!(
-        (nobody.status, nobody.body["field"].as_str()),
-        (404, Some("user_id"))
+        (another.status, another.body["field"].as_str()),
+        (403, Some("user_id"))
     );
     assert_eq!(
         (nothing.status, nothing.body["field"].as_str()),
@@ -111,7 +115,8 @@ fn a_card_number_is_kept_nowhere() {
     ];
     let mut service = Service::with(&environment);
 
-    let initiated = pay(&service, 100, CARD).body;
+    let client = service.log_in(1);
+    let initiated = pay(&client, 100, CARD).body;
     let (payment, verification) = paths(&initiated);
     service.get(&payment);
     service.get(&verification);
@@ -129,11 +134,11 @@ fn a_card_number_is_kept_nowhere() {
     assert!(log.contains("authorizing") && !log.contains(CARD));
 }
 
-fn pay(service: &Service, amount_cents: i64, card: &str) -> Answer {
+fn pay(client: &Client<'_>, amount_cents: i64, card: &str) -> Answer {
     let body = format!(
         r#"{{"user_id":1,"event_id":1,"amount_cents":{amount_cents},"card_number":"{card}"}}"#
     );
-    service.send("POST", "/api/payments", Some(&body))
+    client.send("POST", "/api/payments", Some(&body))
 }
 
 fn paths(payment: &Value) -> (String, String) {
@@ -142,21 +147,6 @@ fn paths(payment: &Value) -> (String, String) {
         format!("/api/payments/{}", text("tx")),
         format!("/api/payments/verify/{}", text("reference")),
     )
-}
-
-fn everything_in(redis: &RedisServer) -> Vec<u8> {
-    let mut redis = redis::Client::open(redis.url())
-        .and_then(|client| client.get_connection())
-        .expect("a connection");
-    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("keys");
-    assert!(!keys.is_empty());
-    let values = keys.iter().flat_map(|key| {
-        redis::cmd("GET")
-            .arg(key)
-            .query::<Vec<u8>>(&mut redis)
-            .expect("a value")
-    });
-    values.chain(keys.join(" ").into_bytes()).collect()
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {

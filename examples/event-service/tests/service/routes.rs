@@ -66,8 +66,9 @@ fn events_near_a_place_are_all_there() {
 #[test]
 fn an_event_lives_from_draft_to_deletion() {
     let service = Service::start();
+    let organiser = service.log_in(3);
 
-    let created = service.send("POST", "/api/events", Some(DRAFT));
+    let created = organiser.send("POST", "/api/events", Some(DRAFT));
     let path = format!("/api/events/{}", created.body["id"]);
     assert_eq!(
         (created.status, &created.body["published"]),
@@ -75,14 +76,14 @@ fn an_event_lives_from_draft_to_deletion() {
     );
     assert_eq!(service.get("/api/events").body["total"], 1000);
 
-    let published = service.send("POST", &format!("{path}/publish"), None);
+    let published = organiser.send("POST", &format!("{path}/publish"), None);
     assert_eq!(
         (published.status, &published.body["published"]),
         (200, &json!(true))
     );
     assert_eq!(service.get("/api/events").body["total"], 1001);
 
-    let updated = service.send("PUT", &path, Some(r#"{"title": "Closing"}"#));
+    let updated = organiser.send("PUT", &path, Some(r#"{"title": "Closing"}"#));
     assert_eq!(
         (updated.status, &updated.body["title"]),
         (200, &json!("Closing"))
@@ -90,7 +91,7 @@ fn an_event_lives_from_draft_to_deletion() {
     assert_eq!(updated.body["description"], "All are welcome.");
     assert_eq!(service.get(&path).body, updated.body);
 
-    assert_eq!(service.send("DELETE", &path, None).status, 204);
+    assert_eq!(organiser.send("DELETE", &path, None).status, 204);
     assert_eq!(service.get(&path).status, 404);
     assert_eq!(service.get("/api/events").body["total"], 1000);
 }
@@ -98,9 +99,10 @@ fn an_event_lives_from_draft_to_deletion() {
 #[test]
 fn a_new_event_is_found_where_nothing_was_found_before() {
     let service = Service::start();
+    let organiser = service.log_in(3);
     assert_eq!(service.get("/api/events/1001").status, 404);
 
-    let created = service.send("POST", "/api/events", Some(DRAFT));
+    let created = organiser.send("POST", "/api/events", Some(DRAFT));
 
     assert_eq!(created.body["id"], 1001);
     assert_eq!(service.get("/api/events/1001").status, 200);
@@ -109,9 +111,10 @@ fn a_new_event_is_found_where_nothing_was_found_before() {
 #[test]
 fn analytics_follow_what_is_sold() {
     let service = Service::start();
+    let buyer = service.log_in(9);
     let before = service.get("/api/events/1/analytics").body;
 
-    service.send(
+    buyer.send(
         "POST",
         "/api/events/1/tickets",
         Some(r#"{"user_id": 9, "quantity": 3}"#),
@@ -133,13 +136,14 @@ fn analytics_follow_what_is_sold() {
 #[test]
 fn a_profile_shows_each_change_at_once() {
     let service = Service::start();
+    let user = service.log_in(7);
     let before = service.get("/api/users/7").body;
 
-    service.send("PUT", "/api/users/7", Some(r#"{"name": "Zoé"}"#));
+    user.send("PUT", "/api/users/7", Some(r#"{"name": "Zoé"}"#));
     let renamed = service.get("/api/users/7").body;
-    service.send("DELETE", "/api/users/7/verify", None);
+    user.send("DELETE", "/api/users/7/verify", None);
     let unverified = service.get("/api/users/7").body;
-    service.send("POST", "/api/users/7/verify", None);
+    user.send("POST", "/api/users/7/verify", None);
     let verified = service.get("/api/users/7").body;
 
     assert_eq!(
@@ -153,6 +157,7 @@ fn a_profile_shows_each_change_at_once() {
 #[test]
 fn followers_are_counted_once_each() {
     let service = Service::start();
+    let follower = service.log_in(3);
     let count = || {
         service.get("/api/users/1/followers").body["count"]
             .as_i64()
@@ -162,7 +167,7 @@ fn followers_are_counted_once_each() {
 
     for _ in 0..2 {
         assert_eq!(
-            service
+            follower
                 .send("POST", "/api/users/1/followers/3", None)
                 .status,
             204
@@ -171,7 +176,7 @@ fn followers_are_counted_once_each() {
     let followed = count();
     for _ in 0..2 {
         assert_eq!(
-            service
+            follower
                 .send("DELETE", "/api/users/1/followers/3", None)
                 .status,
             204

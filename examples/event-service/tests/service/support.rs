@@ -12,12 +12,21 @@ use ureq::Agent;
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response};
 
-/// Limits that no test reaches, since waiting in a loop is many requests. Those of a test's own win.
-const LIMITS: &[(&str, &str)] = &[
+/// Limits that no test reaches, since waiting in a loop is many requests; patience, since on a machine that is busy with hashing
+/// an answer that is late is no outage; and a key, so that sessions outlive a process. A test's own win.
+const USUAL: &[(&str, &str)] = &[
     ("CACHE_LIMIT_API", "1000000/60s"),
     ("CACHE_LIMIT_AUTH", "1000000/60s"),
     ("CACHE_LIMIT_PAYMENT", "1000000/60s"),
+    PATIENCE,
+    (
+        "CACHE_SESSION_KEYS",
+        "test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+    ),
 ];
+
+/// How long an answer of Redis may take.
+pub(crate) const PATIENCE: (&str, &str) = ("CACHE_COMMAND_TIMEOUT", "5s");
 
 /// A running service. It ends with the test.
 pub(crate) struct Service {
@@ -26,6 +35,13 @@ pub(crate) struct Service {
     agent: Agent,
     output: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
+}
+
+/// Who asks the service and keeps its cookie, as a browser does.
+pub(crate) struct Client<'a> {
+    service: &'a Service,
+    /// `name=value`; empty where there is none.
+    cookie: Mutex<String>,
 }
 
 /// What the service answered.
@@ -48,9 +64,9 @@ impl Service {
         Self::with(&[("REDIS_URL", &redis.url())])
     }
 
-    /// With these variables and no others but generous limits, on a free port.
+    /// With these variables and no others but the usual ones, on a free port.
     pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
-        let environment = [LIMITS, environment, &[("BIND", "127.0.0.1:0")]].concat();
+        let environment = [USUAL, environment, &[("BIND", "127.0.0.1:0")]].concat();
         let mut process = Process::start(&[], &environment);
         let output = process.0.stdout.take().expect("it is piped");
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
@@ -87,15 +103,46 @@ impl Service {
         self.send("GET", path, None)
     }
 
-    /// As a proxy sends it on for this client, or as a client that claims to be one.
     pub(crate) fn get_for(&self, client: &str, path: &str) -> Answer {
-        let request = self.request("GET", path).header("x-forwarded-for", client);
-        self.run(request, None)
+        self.send_for(client, "GET", path, None)
+    }
+
+    /// As a proxy sends it on for this client, or as a client that claims to be one.
+    pub(crate) fn send_for(
+        &self,
+        client: &str,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Answer {
+        let request = self.request(method, path);
+        self.run(request.header("x-forwarded-for", client), body)
     }
 
     /// With a body of JSON, as it stands here.
     pub(crate) fn send(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
         self.run(self.request(method, path), body)
+    }
+
+    /// Who has not logged in.
+    pub(crate) fn client(&self) -> Client<'_> {
+        self.client_with("")
+    }
+
+    /// Who has this cookie from somewhere.
+    pub(crate) fn client_with(&self, cookie: &str) -> Client<'_> {
+        Client {
+            service: self,
+            cookie: Mutex::new(cookie.to_owned()),
+        }
+    }
+
+    /// The user of this number, logged in.
+    pub(crate) fn log_in(&self, user: i64) -> Client<'_> {
+        let client = self.client();
+        let answer = client.log_in(user);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        client
     }
 
     fn request(&self, method: &str, path: &str) -> Builder {
@@ -136,16 +183,50 @@ impl Service {
         assert!(killed.expect("there is `kill`").success());
     }
 
-    /// Waits for the end, and returns how it ended and all that was logged.
+    /// Waits for the end, and returns how it ended and all that was said on standard output and standard error.
     pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
         let status = self.process.0.wait().expect("it is our child");
         if let Some(reader) = self.reader.take() {
             reader.join().expect("reading lines does not panic");
         }
-        (
-            status,
-            self.output.lock().expect("nobody panicked").join("\n"),
-        )
+        let mut log = self.output.lock().expect("nobody panicked").join("\n");
+        if let Some(errors) = &mut self.process.0.stderr {
+            errors.read_to_string(&mut log).expect("UTF-8");
+        }
+        (status, log)
+    }
+}
+
+impl Client<'_> {
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, None)
+    }
+
+    /// With the cookie, if there is one, and a body of JSON, as it stands here.
+    pub(crate) fn send(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
+        let mut request = self.service.request(method, path);
+        let cookie = self.cookie();
+        if !cookie.is_empty() {
+            request = request.header("cookie", cookie);
+        }
+        let answer = self.service.run(request, body);
+        let set = answer.header("set-cookie");
+        if let Some((cookie, attributes)) = set.split_once(';') {
+            let removed = attributes.contains("Max-Age=0");
+            let kept = if removed { "" } else { cookie };
+            kept.clone_into(&mut self.cookie.lock().expect("nobody panicked"));
+        }
+        answer
+    }
+
+    pub(crate) fn log_in(&self, user: i64) -> Answer {
+        let body = format!(r#"{{"username": "user{user}", "password": "password{user}"}}"#);
+        self.send("POST", "/api/auth/login", Some(&body))
+    }
+
+    /// As it is sent.
+    pub(crate) fn cookie(&self) -> String {
+        self.cookie.lock().expect("nobody panicked").clone()
     }
 }
 
@@ -247,6 +328,28 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         );
         std::thread::yield_now();
     }
+}
+
+/// All keys and values, those of entries, limits and sessions.
+pub(crate) fn everything_in(redis: &RedisServer) -> Vec<u8> {
+    let mut redis = redis::Client::open(redis.url())
+        .and_then(|client| client.get_connection())
+        .expect("a connection");
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("keys");
+    assert!(!keys.is_empty());
+    let values = keys.iter().flat_map(|key| {
+        let kind: String = redis::cmd("TYPE").arg(key).query(&mut redis).expect("one");
+        let value: redis::RedisResult<Vec<Vec<u8>>> = match &*kind {
+            "string" => redis::cmd("MGET").arg(key).query(&mut redis),
+            "zset" => redis::cmd("ZRANGE")
+                .arg(key)
+                .arg(&[0, -1])
+                .query(&mut redis),
+            other => panic!("{key} is a {other}: read it, too"),
+        };
+        value.expect("a value").concat()
+    });
+    values.chain(keys.join(" ").into_bytes()).collect()
 }
 
 fn keep(output: &Mutex<Vec<String>>, line: &str) {

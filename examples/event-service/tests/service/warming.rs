@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use cache_runtime::testing::RedisServer;
 
-use crate::support::{Service, eventually, run};
+use crate::support::{PATIENCE, Service, eventually, run};
 
 /// A thousand events, ten locations, two lists and the leaderboard.
 const ITEMS: usize = 1013;
@@ -26,6 +26,7 @@ fn what_one_process_warms_another_finds() {
     let environment = [
         ("REDIS_URL", &*server.url()),
         ("DATABASE_URL", &database.url()),
+        PATIENCE,
     ];
 
     let warmed = run(&["warm"], &environment);
@@ -54,6 +55,7 @@ fn what_is_fresh_is_not_loaded_again_and_progress_is_lines_where_nobody_watches(
     let environment = [
         ("REDIS_URL", &*server.url()),
         ("DATABASE_URL", &database.url()),
+        PATIENCE,
     ];
     run(&["warm"], &environment);
 

@@ -1,0 +1,335 @@
+//! A store for services that have sessions of the crate `tower-sessions`.
+
+#[cfg(test)]
+mod middleware;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use tower_sessions_core::session::{Id, Record};
+use tower_sessions_core::{SessionStore, session_store};
+
+use super::backend::{If, Which};
+use super::place::{Place, SID, Sid, TAG, Tag};
+use super::ring::DOMAIN;
+use super::seal::{HEAD, PINNED, Pinned};
+use super::{Inner, SessionError};
+use crate::cache::Cache;
+use crate::error::{Error, ErrorKind, with_causes};
+use crate::key::Key;
+use crate::metrics::SessionEvent;
+use crate::site::Site;
+use crate::store::script::{Reply, Script};
+
+/// Stands for these sessions in the statistics of operations.
+static SITE: Site = Site::new("TowerSessionStore", "session");
+
+static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/tower_put.lua")));
+static LOAD: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/tower_load.lua")));
+
+/// How many ids are tried for a new session. With ids of 128 random bits the second is never needed.
+const TRIES: usize = 4;
+
+/// How deep arrays and objects in a value may be nested. JSON that is read may be nested 127 deep, and two of that are around it.
+const DEEPEST: usize = 125;
+
+/// Keeps the sessions of the crate [`tower-sessions`](https://docs.rs/tower-sessions/0.15) 0.15, encrypted, in Redis, or in this process
+/// where there is none. A cheap clone: all clones are the same store.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use cache_runtime::Cache;
+/// use cache_runtime::session::TowerSessionStore;
+/// use tower_sessions::cookie::time::Duration;
+/// use tower_sessions::{Expiry, Session, SessionManagerLayer};
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory(); // a service says `Cache::connect(Config::from_env()?).await?`
+/// let store = TowerSessionStore::new(&cache)?;
+///
+/// let sessions = SessionManagerLayer::new(store)
+///     .with_name("__Host-id")
+///     .with_expiry(Expiry::OnInactivity(Duration::hours(1)));
+/// let app: Router = Router::new()
+///     .route(
+///         "/visits",
+///         get(async |session: Session| {
+///             let visits = session.get::<u64>("visits").await?.unwrap_or_default() + 1;
+///             session.insert("visits", visits).await?;
+///             Ok::<_, Problem>(visits.to_string())
+///         }),
+///     )
+///     .layer(sessions);
+/// # let _ = app;
+/// # Ok(())
+/// # }
+/// # struct Problem;
+/// # impl From<tower_sessions::session::Error> for Problem {
+/// #     fn from(_: tower_sessions::session::Error) -> Self { Self }
+/// # }
+/// # impl axum::response::IntoResponse for Problem {
+/// #     fn into_response(self) -> axum::response::Response {
+/// #         axum::http::StatusCode::SERVICE_UNAVAILABLE.into_response()
+/// #     }
+/// # }
+/// ```
+///
+/// It is for services that use that crate already. The trait that it fits knows no users and no revisions, so there is less here than in
+/// [`SessionStore`](super::SessionStore): **no list of a user's sessions, no end of all of them at once, and of two saves at the same
+/// moment the last one wins.** Nor do the options for the life of sessions and for their number count: both are up to the application.
+/// Only the keys are the same: see [`SessionKeys`](crate::SessionKeys).
+///
+/// # What holds
+///
+/// - **Redis holds nothing to use.** It sees a hash of a session's id, and data that is encrypted with a key of its own, for this prefix,
+///   this session and this expiry. Data under an older of the configured keys is read; each save is under the newest. Somebody who can
+///   write to Redis can end a session, or bring back an older version of it until that version expires, and no more.
+/// - **What was changed by somebody without the key is no session.** `load` answers [`None`], and says so in the log and in
+///   [`SessionStats::tampered`](crate::SessionStats::tampered).
+/// - **What was ended stays ended.** `save` changes a session that is there, and brings none back.
+/// - **An outage logs nobody out.** While Redis is away each call is an error, never [`None`]. A session that is deleted
+///   meanwhile is an error, too; this process refuses it from then on, and deletes it once Redis is back.
+///
+/// What does not hold of [`session`](super) does not hold here. And what the crate does in two steps remains two: `Session::cycle_id` deletes the session and lets the end of the request create it
+/// anew, so a logout between the two does not end it, and a response with a status of 500 or above loses it.
+///
+/// # A save of what has ended
+///
+/// It is an error, `Backend("the session has ended meanwhile; …")`. The middleware answers it with 500 and sets no cookie. If it were
+/// told that all is well, it would answer that a change is stored which is not, and send the id that has ended once more: that takes the
+/// place of the new id in the browser of a user who logged in meanwhile, and so logs them out.
+///
+/// A save without data is fine, since nothing is lost: so a handler that calls `Session::clear` for a visitor whose session has
+/// expired does not fail.
+///
+/// # Time
+///
+/// A session expires at the date that the application gives it, by the clocks of the processes: Redis is told how long to keep it, so
+/// it does not matter what time it is there. Processes whose clocks differ disagree by as much on when it expires. What has expired
+/// leaves Redis by itself, so there is nothing to delete from time to time.
+#[derive(Clone)]
+pub struct TowerSessionStore {
+    inner: Arc<Inner>,
+}
+
+/// What is encrypted.
+#[derive(Serialize, Deserialize)]
+struct Content<D> {
+    /// When it expires, in nanoseconds since 1970: what is given is given back.
+    expires: i128,
+    data: D,
+}
+
+impl TowerSessionStore {
+    /// Keeps sessions in the Redis of `cache`, or in this process where there is none: then only this store and its clones know them.
+    ///
+    /// # Errors
+    ///
+    /// As [`SessionStore::new`](super::SessionStore::new).
+    pub fn new(cache: &Cache) -> Result<Self, Error> {
+        let inner = Inner::new(cache)?;
+        Ok(Self { inner })
+    }
+
+    /// Stores a record at its id, and answers whether it did.
+    async fn put(&self, condition: If, record: &Record) -> Result<bool, SessionError> {
+        let inner = &self.inner;
+        if !record.data.values().all(|value| is_flat(value, DEEPEST)) {
+            return Err(SessionError::Invalid(
+                "the session's data is nested too deep to be read back; keep it elsewhere",
+            ));
+        }
+        let place = place(&record.id);
+        let expires = record.expiry_date.unix_timestamp_nanos();
+        let pinned = Pinned {
+            // The trait tells neither.
+            revision: 0,
+            created: 0,
+            absolute: u64::try_from(expires / 1_000_000).unwrap_or_default(),
+        };
+        let data = &record.data;
+        let sealed = inner.seal(place, pinned, &Content { expires, data })?;
+        // No use is noted, since the trait tells none.
+        let stored = [&pinned.bytes()[..], &[0; HEAD - PINNED], &sealed].concat();
+        let put = inner.put(condition, place, pinned.absolute, &stored).await;
+        put.map_err(|error| inner.unavailable(error))
+    }
+
+    async fn find(&self, id: &Id) -> Result<Option<Record>, SessionError> {
+        let inner = &self.inner;
+        let place = place(id);
+        if inner.pending.ends_one(place) {
+            return Err(inner.not_found());
+        }
+        let stored = inner.get(place).await;
+        let stored = stored.map_err(|error| inner.unavailable(error))?;
+        let stored = stored.ok_or_else(|| inner.not_found())?;
+        let (pinned, Content { expires, data }) =
+            inner.unseal::<Content<HashMap<String, Value>>>(place, &stored)?;
+        if pinned.absolute <= inner.backend.clock() {
+            return Err(inner.not_found());
+        }
+        let expiry_date = OffsetDateTime::from_unix_timestamp_nanos(expires);
+        let expiry_date = expiry_date.map_err(|_| SessionError::Unreadable)?;
+        inner.count(SessionEvent::Loaded);
+        Ok(Some(Record {
+            id: *id,
+            data,
+            expiry_date,
+        }))
+    }
+}
+
+#[async_trait]
+impl SessionStore for TowerSessionStore {
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        for _ in 0..TRIES {
+            if self.put(If::Absent, record).await.map_err(told)? {
+                self.inner.count(SessionEvent::Created);
+                return Ok(());
+            }
+            record.id = Id::default();
+        }
+        Err(session_store::Error::Backend(
+            "each new session id was taken already, which no chance explains".to_owned(),
+        ))
+    }
+
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        let inner = &self.inner;
+        let has_ended = inner.pending.ends_one(place(&record.id));
+        if !has_ended && self.put(If::Present, record).await.map_err(told)? {
+            inner.count(SessionEvent::Saved);
+            return Ok(());
+        }
+        if record.data.is_empty() {
+            return Ok(());
+        }
+        Err(told(inner.save_refused(SessionError::Gone)))
+    }
+
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        match self.find(id).await {
+            Err(error) if error.is_logged_out() => Ok(None),
+            found => found.map_err(told),
+        }
+    }
+
+    async fn delete(&self, id: &Id) -> session_store::Result<()> {
+        let Place { tag, sid } = place(id);
+        let ended = self.inner.destroy(tag, Which::One(sid)).await;
+        ended.map(drop).map_err(told)
+    }
+}
+
+impl Inner {
+    async fn put(
+        &self,
+        condition: If,
+        place: Place,
+        ends: u64,
+        record: &[u8],
+    ) -> Result<bool, Error> {
+        let now = self.backend.clock();
+        if let Some(memory) = &self.backend.memory {
+            return Ok(memory.put(condition, place, ends, record, now));
+        }
+        let condition: &[u8] = match condition {
+            If::Absent => b"NX",
+            If::Present => b"XX",
+        };
+        // One that has expired already ends what is there: Redis takes no life of 0.
+        let life = ends.saturating_sub(now).max(1).to_string();
+        let arguments = [condition, record, life.as_bytes()];
+        match self.ask(&PUT, place, &arguments).await? {
+            Reply::Number(stored) => Ok(stored == 1),
+            _ => Err(nonsense()),
+        }
+    }
+
+    async fn get(&self, place: Place) -> Result<Option<Vec<u8>>, Error> {
+        if let Some(memory) = &self.backend.memory {
+            return Ok(memory.get(place, self.backend.clock()));
+        }
+        match self.ask(&LOAD, place, &[]).await? {
+            Reply::Bytes(record) => Ok(Some(record)),
+            Reply::Nothing => Ok(None),
+            _ => Err(nonsense()),
+        }
+    }
+
+    async fn ask(
+        &self,
+        script: &Script,
+        Place { tag, sid }: Place,
+        arguments: &[&[u8]],
+    ) -> Result<Reply, Error> {
+        let record = Key::of_record(tag.base(&self.prefix) + &sid.text());
+        let cache = &self.backend.cache;
+        cache
+            .run(&SITE, script, &record, &[record.as_str()], arguments)
+            .await
+    }
+}
+
+/// Where a session is: alone in its slot, under a hash of its id. No key goes into the hash, so that it is found whichever is the newest;
+/// nobody guesses 128 random bits.
+fn place(id: &Id) -> Place {
+    let mut hash = Sha256::new();
+    hash.update(DOMAIN);
+    hash.update(b"tower-sessions");
+    hash.update(id.0.to_be_bytes());
+    let hash = hash.finalize();
+    let (mut tag, mut sid) = ([0; TAG], [0; SID]);
+    tag.copy_from_slice(&hash[..TAG]);
+    sid.copy_from_slice(&hash[TAG..]);
+    Place {
+        tag: Tag(tag),
+        sid: Sid(sid),
+    }
+}
+
+/// Whether arrays and objects are nested at most so deep.
+fn is_flat(value: &Value, depth: usize) -> bool {
+    let Some(below) = depth.checked_sub(1) else {
+        return !value.is_array() && !value.is_object();
+    };
+    match value {
+        Value::Array(items) => items.iter().all(|item| is_flat(item, below)),
+        Value::Object(fields) => fields.values().all(|field| is_flat(field, below)),
+        _ => true,
+    }
+}
+
+/// The trait's errors are texts.
+fn told(error: SessionError) -> session_store::Error {
+    let text = with_causes(&error);
+    match error {
+        SessionError::TooLarge | SessionError::Invalid(_) => session_store::Error::Encode(text),
+        _ => session_store::Error::Backend(text),
+    }
+}
+
+fn nonsense() -> Error {
+    Error::new(
+        ErrorKind::Command,
+        "the script of sessions answered something else",
+    )
+}
+
+impl fmt::Debug for TowerSessionStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TowerSessionStore")
+            .field("prefix", &self.inner.prefix)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! Accounts: who proves with a password to be which user.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread;
+
+use argon2::Argon2;
+use argon2::password_hash::{self, PasswordVerifier};
+use cache_runtime::Sensitive;
+use tokio::sync::Semaphore;
+use tokio::task;
+
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::users::{self, User};
+
+/// In characters.
+const MAX_USERNAME: usize = 64;
+
+/// In bytes. Nobody types more, and whoever sends more wants us to work.
+const MAX_PASSWORD: usize = 1024;
+
+/// The hash of a password that nobody has, which costs as much as any other.
+const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$lU/nWIoyQlnRiio79UW7gA$0aX1nbzPeABqA4dl7++b18lr9mzxyWXRZCOd5ao+eyY";
+
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    db: Db,
+    turns: Arc<Semaphore>,
+}
+
+impl Accounts {
+    pub fn new(db: Db) -> Self {
+        Self {
+            db,
+            // A verification keeps a core busy and takes 19 MiB: more of them at a time take more memory and end no sooner.
+            turns: Arc::new(Semaphore::new(cores())),
+        }
+    }
+
+    /// The user with this name and password, as the database has it. Nothing that was cached about that user before is served
+    /// after.
+    ///
+    /// `None` does not say which of the two was wrong, and neither does the time that it takes.
+    pub async fn log_in(
+        &self,
+        username: &str,
+        password: &Sensitive<String>,
+    ) -> Result<Option<User>> {
+        refuse_nonsense(username, password)?;
+        let (id, hash) = match self.credentials(username).await? {
+            Some((id, hash)) => (Some(id), hash),
+            None => (None, NOBODYS.to_owned()),
+        };
+        let password = password.clone();
+        let is_right = self.in_turn(move || verify(&password, &hash)).await??;
+        match id.filter(|_| is_right) {
+            Some(id) => users::evicting(id, self.user(id)).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn credentials(&self, username: &str) -> Result<Option<(i64, String)>> {
+        let credentials =
+            sqlx::query_as("SELECT user_id, password_hash FROM credentials WHERE username = ?")
+                .bind(username);
+        Ok(credentials.fetch_optional(self.db.read().await).await?)
+    }
+
+    /// Runs what keeps a core busy, beside the threads that serve requests, when it is its turn.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(Error::internal)?;
+        let work = move || {
+            // The work goes on when the caller does not wait for it any more, and so does its turn.
+            let _turn = turn;
+            work()
+        };
+        task::spawn_blocking(work).await.map_err(Error::internal)
+    }
+
+    async fn user(&self, id: i64) -> Result<Option<User>> {
+        let user = sqlx::query_as("SELECT * FROM users WHERE id = ?").bind(id);
+        Ok(user.fetch_optional(self.db.read().await).await?)
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+fn refuse_nonsense(username: &str, password: &Sensitive<String>) -> Result<()> {
+    if !(1..=MAX_USERNAME).contains(&username.chars().count()) {
+        let advice = format!("it must be text of 1 to {MAX_USERNAME} characters");
+        return Err(Error::invalid("username", advice));
+    }
+    if !(1..=MAX_PASSWORD).contains(&password.expose().len()) {
+        let advice = format!("it must be text of 1 to {MAX_PASSWORD} bytes");
+        return Err(Error::invalid("password", advice));
+    }
+    Ok(())
+}
+
+fn verify(password: &Sensitive<String>, hash: &str) -> Result<bool> {
+    match Argon2::default().verify_password(password.expose().as_bytes(), hash) {
+        Ok(()) => Ok(true),
+        Err(password_hash::Error::PasswordInvalid) => Ok(false),
+        Err(error) => Err(Error::internal(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

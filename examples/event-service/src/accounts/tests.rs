@@ -1,0 +1,362 @@
+//! Every test has users of its own, because all share the installed cache.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+use cache_runtime::Cache;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::*;
+use crate::events::Events;
+use crate::page::Page;
+use crate::tickets::Tickets;
+use crate::users::Users;
+
+/// Argon2id as OWASP recommends it.
+const COST: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
+
+/// Longer than a query takes, however busy the machine is.
+const A_WHILE: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn the_right_password_gives_its_user() {
+    let accounts = accounts().await;
+
+    for id in [1, 42, 200] {
+        let user = log_in(&accounts, id, id).await.expect("the right password");
+
+        assert_eq!(user.id, id);
+        assert_eq!(user.email, format!("user{id}@example.com"));
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_gives_nobody() {
+    let accounts = accounts().await;
+
+    let with_anothers = log_in(&accounts, 2, 3).await;
+    let with_upper_case = accounts.log_in("user2", &secret("Password2")).await;
+    let with_more = accounts.log_in("user2", &secret("password2 ")).await;
+
+    assert!(with_anothers.is_none());
+    assert!(with_upper_case.expect("no error").is_none());
+    assert!(with_more.expect("no error").is_none());
+}
+
+#[tokio::test]
+async fn an_unknown_name_gives_nobody() {
+    let accounts = accounts().await;
+
+    let user = log_in(&accounts, 201, 201).await;
+
+    assert!(user.is_none());
+}
+
+#[tokio::test]
+async fn a_user_without_credentials_cannot_log_in() {
+    let accounts = accounts().await;
+    let add =
+        "INSERT INTO users (id, name, email, bio) VALUES (201, 'New', 'user201@example.com', '')";
+    execute(&accounts, add).await;
+
+    let user = log_in(&accounts, 201, 201).await;
+
+    assert!(user.is_none());
+}
+
+#[tokio::test]
+async fn an_unknown_name_is_answered_after_a_hash_as_a_wrong_password_is() {
+    let accounts = accounts().await;
+    let _turns = all_turns(&accounts).await;
+
+    for name in ["user4", "nobody"] {
+        let password = secret("wrong");
+        let answer = timeout(A_WHILE, accounts.log_in(name, &password)).await;
+
+        assert!(answer.is_err(), "{name}: {answer:?}");
+    }
+}
+
+#[test]
+fn nobodys_hash_costs_as_much_as_the_others() {
+    assert!(NOBODYS.starts_with(COST));
+}
+
+#[tokio::test]
+async fn every_seeded_user_has_a_hash_with_a_salt_of_its_own() {
+    let hashes = hashes(&accounts().await).await;
+
+    let salts = hashes.iter().map(|hash| {
+        let rest = hash.strip_prefix(COST).expect("one cost for all");
+        rest.split('$').next().expect("a salt")
+    });
+    let mut salts: Vec<_> = salts.collect();
+    salts.sort_unstable();
+    salts.dedup();
+    assert_eq!((hashes.len(), salts.len()), (200, 200));
+}
+
+#[tokio::test]
+async fn empty_and_overlong_input_is_refused_before_anything_is_hashed() {
+    let accounts = accounts().await;
+    let _turns = all_turns(&accounts).await;
+    let (name, password) = ("é".repeat(65), "x".repeat(1025));
+    let cases = [
+        ("", "password5", "username"),
+        (&name, "password5", "username"),
+        ("user5", "", "password"),
+        ("user5", &password, "password"),
+    ];
+
+    for (name, password, blamed) in cases {
+        let password = secret(password);
+        let refused = timeout(A_WHILE, accounts.log_in(name, &password)).await;
+
+        let Ok(Err(Error::Refused { status, field, .. })) = refused else {
+            panic!("{blamed}: {refused:?}")
+        };
+        assert_eq!((status.as_u16(), field.as_deref()), (422, Some(blamed)));
+    }
+}
+
+#[tokio::test]
+async fn the_longest_name_and_password_are_looked_at() {
+    let accounts = accounts().await;
+
+    let answer = accounts
+        .log_in(&"é".repeat(64), &secret(&"x".repeat(1024)))
+        .await;
+
+    assert!(answer.expect("no error").is_none());
+}
+
+#[tokio::test]
+async fn a_login_evicts_all_that_is_cached_about_the_user_and_nothing_else() {
+    let accounts = accounts().await;
+    let (user, other) = (60, 61);
+    fill(&accounts, user).await;
+    fill(&accounts, other).await;
+
+    log_in(&accounts, user, user)
+        .await
+        .expect("the right password");
+
+    assert_eq!(cached(user).await, [false; 5]);
+    assert_eq!(cached(other).await, [true; 5]);
+}
+
+#[tokio::test]
+async fn a_login_that_fails_evicts_nothing() {
+    let accounts = accounts().await;
+    fill(&accounts, 62).await;
+
+    log_in(&accounts, 62, 63).await;
+    accounts
+        .log_in("user62", &secret(""))
+        .await
+        .expect_err("no password");
+
+    assert_eq!(cached(62).await, [true; 5]);
+}
+
+#[tokio::test]
+async fn a_login_sees_the_database_and_not_the_cache() {
+    let accounts = accounts().await;
+    fill(&accounts, 64).await;
+    execute(&accounts, "UPDATE users SET name = 'New' WHERE id = 64").await;
+
+    let user = log_in(&accounts, 64, 64).await.expect("the right password");
+
+    assert_eq!(user.name, "New");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_logins_at_a_time_all_get_their_own_user() {
+    let accounts = accounts().await;
+
+    let mut logins = JoinSet::new();
+    for id in 101..=120 {
+        let accounts = accounts.clone();
+        logins.spawn(async move { (id, log_in(&accounts, id, id).await.map(|user| user.id)) });
+    }
+    let users = logins.join_all().await;
+
+    assert_eq!(users.len(), 20);
+    for (id, user) in users {
+        assert_eq!(user, Some(id));
+    }
+}
+
+#[tokio::test]
+async fn no_more_hashes_are_computed_at_a_time_than_there_are_cores() {
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    let accounts = accounts().await;
+
+    let mut all = JoinSet::new();
+    for _ in 0..4 * cores() {
+        let accounts = accounts.clone();
+        let work = || {
+            let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
+            thread::sleep(Duration::from_millis(5));
+            RUNNING.fetch_sub(1, Ordering::SeqCst);
+            running
+        };
+        all.spawn(async move { accounts.in_turn(work).await.expect("it runs") });
+    }
+    let most = all.join_all().await.into_iter().max();
+
+    assert!(most <= Some(cores()), "{most:?}");
+}
+
+#[tokio::test]
+async fn who_gives_up_does_not_let_another_in_before_the_hash_is_done() {
+    let accounts = accounts().await;
+    let free = accounts.turns.available_permits();
+    let (end, ended) = mpsc::channel();
+    let (begin, begun) = mpsc::channel();
+    let work = move || {
+        begin.send(()).expect("the test waits");
+        ended.recv().expect("the test says when");
+    };
+    let caller = tokio::spawn({
+        let accounts = accounts.clone();
+        async move { accounts.in_turn(work).await }
+    });
+    task::spawn_blocking(move || begun.recv().expect("it begins"))
+        .await
+        .expect("no panic");
+
+    caller.abort();
+    assert!(caller.await.is_err_and(|end| end.is_cancelled()));
+
+    assert_eq!(accounts.turns.available_permits(), free - 1);
+    end.send(()).expect("it still runs");
+    let all = timeout(Duration::from_secs(10), all_turns(&accounts)).await;
+    assert!(all.is_ok(), "its turn does not end");
+}
+
+#[tokio::test]
+async fn a_hash_that_cannot_be_read_is_our_fault_and_evicts_nothing() {
+    let accounts = accounts().await;
+    fill(&accounts, 65).await;
+    let spoil = "UPDATE credentials SET password_hash = 'password65' WHERE user_id = 65";
+    execute(&accounts, spoil).await;
+
+    let failed = accounts.log_in("user65", &secret("password65")).await;
+
+    let failed = failed.expect_err("no such hash");
+    assert!(matches!(failed, Error::Internal(_)), "{failed:?}");
+    assert!(!format!("{failed:?}").contains("password65"), "{failed:?}");
+    assert_eq!(cached(65).await, [true; 5]);
+}
+
+#[tokio::test]
+async fn neither_password_nor_hash_is_logged() {
+    let accounts = accounts().await;
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer({
+            let log = log.clone();
+            move || log.clone()
+        });
+    let logging = tracing::subscriber::set_default(subscriber.finish());
+
+    tracing::info!("the log is kept");
+    for password in ["password66", "hunter66"] {
+        accounts
+            .log_in("user66", &secret(password))
+            .await
+            .expect("no error");
+    }
+
+    drop(logging);
+    let log = log.0.lock().expect("no panic").clone();
+    let log = String::from_utf8(log).expect("UTF-8");
+    assert!(log.contains("the log is kept"));
+    for secret in ["password66", "hunter66", COST] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn accounts() -> Accounts {
+    LazyLock::force(&CACHE);
+    Accounts::new(Db::open(None, Duration::ZERO).await.expect("a database"))
+}
+
+static CACHE: LazyLock<Cache> = LazyLock::new(|| {
+    let cache = Cache::memory();
+    cache.install();
+    cache
+});
+
+/// With the password of this other user.
+async fn log_in(accounts: &Accounts, id: i64, with_password_of: i64) -> Option<User> {
+    let password = secret(&format!("password{with_password_of}"));
+    let user = accounts.log_in(&format!("user{id}"), &password).await;
+    user.expect("no error")
+}
+
+fn secret(password: &str) -> Sensitive<String> {
+    password.to_owned().into()
+}
+
+/// As if as many hashes were computed as may be.
+async fn all_turns(accounts: &Accounts) -> impl Sized {
+    let turns = Arc::clone(&accounts.turns);
+    let all = turns.acquire_many_owned(cores().try_into().expect("not so many cores"));
+    all.await.expect("nobody closes it")
+}
+
+async fn hashes(accounts: &Accounts) -> Vec<String> {
+    let hashes = sqlx::query_scalar("SELECT password_hash FROM credentials");
+    hashes.fetch_all(accounts.db.write()).await.expect("hashes")
+}
+
+async fn execute(accounts: &Accounts, statement: &'static str) {
+    let done = sqlx::query(statement).execute(accounts.db.write()).await;
+    assert_eq!(done.expect("a statement").rows_affected(), 1);
+}
+
+/// Reads all that there is to cache about a user.
+async fn fill(accounts: &Accounts, id: i64) {
+    let db = &accounts.db;
+    let (users, events) = (Users::new(db.clone()), Events::new(db.clone()));
+    users.find(id).await.expect("a profile");
+    users.followers(id).await.expect("a count");
+    for page in ["1", "2"] {
+        let page: Page = page.parse().expect("a page");
+        events.organized_by(id, page).await.expect("events");
+    }
+    let tickets = Tickets::new(db.clone());
+    tickets.of_user(id).await.expect("tickets");
+    assert_eq!(cached(id).await, [true; 5]);
+}
+
+/// Which of what `fill` reads is in the cache.
+async fn cached(id: i64) -> [bool; 5] {
+    [
+        CACHE.exists(&format!("user:profile:{id}")).await,
+        CACHE.exists(&format!("user:followers:{id}")).await,
+        CACHE.exists(&format!("user:events:{id}:page:1")).await,
+        CACHE.exists(&format!("user:events:{id}:page:2")).await,
+        CACHE.exists(&format!("ticket:user:{id}")).await,
+    ]
+}

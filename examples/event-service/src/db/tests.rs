@@ -1,0 +1,133 @@
+//! Files, new and old.
+
+use std::path::PathBuf;
+
+use super::*;
+
+#[tokio::test]
+async fn a_new_file_gets_everything() {
+    let file = File::new("new");
+
+    let db = file.open().await.expect("a database");
+
+    assert_eq!(number(&db, "PRAGMA user_version").await, 2);
+    assert_eq!(number(&db, "SELECT count(*) FROM users").await, 200);
+    assert_eq!(number(&db, "SELECT count(*) FROM credentials").await, 200);
+}
+
+#[tokio::test]
+async fn a_file_that_is_up_to_date_stays_as_it_is() {
+    let file = File::new("current");
+    let db = file.open().await.expect("a database");
+    execute(&db, "DELETE FROM credentials WHERE user_id = 7").await;
+    db.close().await;
+
+    let db = file.open().await.expect("a database");
+
+    assert_eq!(number(&db, "SELECT count(*) FROM credentials").await, 199);
+}
+
+#[tokio::test]
+async fn a_file_of_version_1_keeps_what_it_has_and_gets_the_credentials_of_its_seeded_users() {
+    let file = File::of_version_1("old", &[
+        "UPDATE users SET name = 'New' WHERE id = 1",
+        "DELETE FROM referrals WHERE 200 IN (referred_id, referrer_id)",
+        "DELETE FROM followers WHERE 200 IN (user_id, follower_id)",
+        "DELETE FROM tickets WHERE user_id = 200",
+        "UPDATE events SET organizer_id = 1 WHERE organizer_id = 200",
+        "DELETE FROM users WHERE id = 200",
+        "INSERT INTO users (id, name, email, bio) VALUES (201, 'Other', 'other@example.com', '')",
+    ])
+    .await;
+
+    let db = file.open().await.expect("a database");
+
+    assert_eq!(number(&db, "PRAGMA user_version").await, 2);
+    let names = "SELECT count(*) FROM credentials WHERE username = 'user' || user_id";
+    assert_eq!(number(&db, names).await, 199);
+    let others = "SELECT count(*) FROM credentials WHERE user_id NOT BETWEEN 1 AND 199";
+    assert_eq!(number(&db, others).await, 0);
+    let kept = "SELECT count(*) FROM users WHERE name = 'New' OR id = 201";
+    assert_eq!(number(&db, kept).await, 2);
+}
+
+#[tokio::test]
+async fn a_file_of_a_version_to_come_is_left_alone_with_advice() {
+    let file = File::new("future");
+    let db = file.open().await.expect("a database");
+    execute(&db, "PRAGMA user_version = 3").await;
+    db.close().await;
+
+    let refused = file.open().await.expect_err("nobody knows version 3");
+
+    assert_eq!(
+        format!("{refused:#}"),
+        "the database has version 3, and this event-service knows none above 2: \
+         start a newer one, or set DATABASE_URL to another file"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_brought_up_to_date_stays_as_it_was() {
+    let file = File::of_version_1("taken", &["CREATE TABLE credentials (mine)"]).await;
+
+    let refused = file.open().await.expect_err("the table is taken");
+
+    assert!(format!("{refused:#}").contains("another program's database"));
+    let pool = in_file(&file.url()).await.expect("a file");
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(&pool)
+        .await
+        .expect("a version");
+    assert_eq!(version, 1);
+}
+
+/// A database in a file that goes with its test.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str) -> Self {
+        let folder = format!("event-service-db-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    /// As the service made it before there were credentials, with what happened to it since.
+    async fn of_version_1(name: &str, since: &[&'static str]) -> Self {
+        let file = Self::new(name);
+        let pool = in_file(&file.url()).await.expect("a file");
+        for script in STEPS[0].iter().chain(since) {
+            sqlx::raw_sql(script)
+                .execute(&pool)
+                .await
+                .expect("a statement");
+        }
+        pool.close().await;
+        file
+    }
+
+    async fn open(&self) -> anyhow::Result<Db> {
+        Db::open(Some(&self.url()), Duration::ZERO).await
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite:{}/events.db", self.0.display())
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn execute(db: &Db, statement: &'static str) {
+    let done = sqlx::query(statement).execute(db.write()).await;
+    done.expect("a statement");
+}
+
+async fn number(db: &Db, query: &'static str) -> i64 {
+    let number = sqlx::query_scalar(query).fetch_one(db.write()).await;
+    number.expect("a number")
+}
