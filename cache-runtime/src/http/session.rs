@@ -297,9 +297,8 @@ impl<E> Visit<E> {
     fn write(&self, cookie: &SessionCookie, headers: &mut HeaderMap) {
         let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
         let set = match (&*answer, self.carrier) {
-            (Answer::Leave, _) | (_, Some(Carrier::Header)) => return,
             // A cookie that was not sent may be one that another site could not make the browser send.
-            (Answer::Remove, None) => return,
+            (Answer::Remove, None) | (Answer::Leave, _) | (_, Some(Carrier::Header)) => return,
             (Answer::Set(token, life), _) => cookie.set(token.expose(), *life),
             (Answer::Remove, Some(Carrier::Cookie)) => cookie.removal(),
         };
