@@ -57,12 +57,14 @@
 //!
 //! # Keys
 //!
-//! `CACHE_SESSION_KEYS` holds them, newest first: see [`SessionKeys`]. Without it each process makes its own, with a
+//! `CACHE_SESSION_KEYS` holds them, newest first: see [`SessionKeys`](crate::SessionKeys). Without it each process makes its own, with a
 //! warning, and sessions end with it; in production that is an error.
 
 mod backend;
 mod data;
 mod error;
+mod inner;
+mod loaded;
 mod memory;
 mod pending;
 mod place;
@@ -76,42 +78,30 @@ mod tower;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
-use tracing::{debug, warn};
-use zeroize::Zeroizing;
 
-use self::backend::{Backend, Begin, Begun, Change, Lives, Stored, Which};
+use self::backend::{Begin, Begun, Change, Stored, Which};
 pub use self::data::{NewSession, SessionData};
 pub use self::error::SessionError;
-use self::pending::Pending;
-use self::place::{Place, Sid, Tag};
-use self::ring::Ring;
+use self::inner::Inner;
+pub use self::loaded::{ListedSession, Session};
+use self::place::{Place, Sid};
 use self::seal::Pinned;
 pub use self::token::SessionToken;
 use self::token::Signer;
 #[cfg(feature = "tower-sessions")]
 pub use self::tower::TowerSessionStore;
 use crate::cache::Cache;
-use crate::config::{Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
-use crate::metrics::{SessionEvent, SessionMetrics};
+use crate::metrics::SessionEvent;
 
 /// What a cookie with a session is called, unless something else is said. Browsers send a cookie of such a name to nobody but the host
 /// that set it, over TLS
 /// ([RFC 6265bis](https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/) 4.1.3.2).
 pub const COOKIE: &str = "__Host-session";
-
-/// How often an update is tried against others who save at the same moment.
-const TRIES: usize = 10;
-
-/// How long to wait between two looks whether Redis is back for what is to be ended.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Keeps sessions in Redis, or in this process where there is none. A cheap clone: all clones are the same store.
 ///
@@ -121,47 +111,6 @@ pub struct SessionStore<E = ()> {
     inner: Arc<Inner>,
     signer: Arc<Signer>,
     extension: PhantomData<fn() -> E>,
-}
-
-struct Inner {
-    backend: Backend,
-    ring: Ring,
-    prefix: String,
-    lives: Lives,
-    most: usize,
-    pending: Pending,
-    is_telling: AtomicBool,
-    this: Weak<Self>,
-}
-
-/// A session that was there when it was loaded.
-///
-/// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`].
-#[derive(Clone)]
-pub struct Session<E = ()> {
-    token: SessionToken,
-    reissued: bool,
-    pinned: Pinned,
-    /// When Redis was asked last, by its clock.
-    seen: u64,
-    ends: u64,
-    /// Whether its data may have been changed since it was loaded, and nobody was told that this is not stored.
-    unsaved: bool,
-    data: SessionData<E>,
-}
-
-/// One of a user's sessions, as a page of devices shows it.
-#[derive(Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct ListedSession<E = ()> {
-    /// Names the session, and is no secret: nobody can use it with this.
-    pub id: String,
-    /// When it ends if it is not used, in milliseconds since 1970.
-    pub expires_at: u64,
-    /// What it holds.
-    #[serde(flatten)]
-    pub data: SessionData<E>,
 }
 
 impl<E> SessionStore<E> {
@@ -521,255 +470,6 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     }
 }
 
-impl<E> Session<E> {
-    /// What it holds.
-    pub fn data(&self) -> &SessionData<E> {
-        &self.data
-    }
-
-    /// What it holds, to be changed. [`SessionStore::save`] stores it.
-    pub fn data_mut(&mut self) -> &mut SessionData<E> {
-        self.unsaved = true;
-        &mut self.data
-    }
-
-    /// The token that its owner is to have. It is another one than was sent if the session was [rotated](SessionStore::rotate),
-    /// or if the one that was sent was signed with an older key: see [`is_reissued`](Self::is_reissued).
-    pub fn token(&self) -> &SessionToken {
-        &self.token
-    }
-
-    /// Whether its owner does not have the [`token`](Self::token) yet.
-    pub fn is_reissued(&self) -> bool {
-        self.reissued
-    }
-
-    /// Names the session in lists and logs, and is no secret.
-    pub fn id(&self) -> String {
-        self.token.place().sid.text()
-    }
-
-    /// When it ends if it is not used any more, in milliseconds since 1970.
-    pub fn expires_at(&self) -> u64 {
-        self.ends
-    }
-
-    /// How much longer it can last, however much it is used. A cookie need not live longer.
-    pub fn longest(&self) -> Duration {
-        Duration::from_millis(self.pinned.absolute.saturating_sub(self.seen))
-    }
-
-    /// How often a change may be tried. To load it again would lose what was changed in it before.
-    fn tries(&self) -> usize {
-        if self.unsaved { 1 } else { TRIES }
-    }
-}
-
-impl Inner {
-    fn new(cache: &Cache) -> Result<Arc<Self>, Error> {
-        let config = cache.config();
-        let wrong = |text: String| Error::new(ErrorKind::Config, text);
-        if config.prefix.contains(['{', '}']) {
-            return Err(wrong(format!(
-                "the prefix `{}` has braces, which would put all sessions into one slot of a cluster; remove them",
-                config.prefix
-            )));
-        }
-        let keys = match &config.session_keys {
-            Some(keys) => keys.clone(),
-            None if config.environment == Environment::Prod => {
-                return Err(wrong(
-                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, the secret as `openssl rand -base64 32` prints it"
-                        .to_owned(),
-                ));
-            }
-            None => {
-                warn!(
-                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process, and no other process knows them"
-                );
-                SessionKeys::random()?
-            }
-        };
-        let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Ok(Arc::new_cyclic(|this| Self {
-            backend: Backend::new(cache),
-            prefix: config.prefix.clone(),
-            lives: Lives {
-                ttl: millis(config.session_ttl),
-                extend: millis(config.session_extend),
-                absolute: millis(config.session_absolute),
-                touch_every: millis(config.session_touch_every),
-            },
-            most: config.sessions_per_user,
-            pending: Pending::default(),
-            is_telling: AtomicBool::new(false),
-            this: Weak::clone(this),
-            ring,
-        }))
-    }
-
-    fn metrics(&self) -> &SessionMetrics {
-        self.backend.cache.metrics().sessions()
-    }
-
-    fn count(&self, event: SessionEvent) {
-        self.metrics().count(event);
-    }
-
-    fn not_found(&self) -> SessionError {
-        self.count(SessionEvent::NotFound);
-        SessionError::NotFound
-    }
-
-    fn save_refused(&self, error: SessionError) -> SessionError {
-        self.count(SessionEvent::SaveRefused);
-        error
-    }
-
-    fn unavailable(&self, error: Error) -> SessionError {
-        self.count(SessionEvent::Unavailable);
-        SessionError::Unavailable(error)
-    }
-
-    /// Whether the sessions of this user may be there. Not if the key is gone that says where.
-    fn is_place_of(&self, tag: Tag, user: &str) -> bool {
-        self.ring.tags(&self.prefix, user).any(|known| known == tag)
-    }
-
-    fn seal(
-        &self,
-        place: Place,
-        pinned: Pinned,
-        data: &impl Serialize,
-    ) -> Result<Vec<u8>, SessionError> {
-        let json = serde_json::to_vec(data).map_err(|_| {
-            SessionError::Invalid(
-                "a session's extension cannot be written as JSON; keys of maps must be texts",
-            )
-        })?;
-        let json = Zeroizing::new(json);
-        if json.len() > seal::LARGEST {
-            return Err(SessionError::TooLarge);
-        }
-        let sealed = seal::seal(self.ring.newest(), &self.prefix, place, pinned, &json);
-        sealed.ok_or_else(|| {
-            self.unavailable(Error::new(
-                ErrorKind::Unavailable,
-                "the operating system gives no random bytes",
-            ))
-        })
-    }
-
-    fn open<E: DeserializeOwned>(
-        &self,
-        place: Place,
-        record: &[u8],
-    ) -> Result<(Pinned, SessionData<E>), SessionError> {
-        let (pinned, mut data) = self.unseal::<SessionData<E>>(place, record)?;
-        if !self.is_place_of(place.tag, &data.user_id) {
-            return Err(self.not_found());
-        }
-        data.created_at = pinned.created;
-        data.last_activity = seal::last_use(record).unwrap_or_default();
-        Ok((pinned, data))
-    }
-
-    fn unseal<T: DeserializeOwned>(
-        &self,
-        place: Place,
-        record: &[u8],
-    ) -> Result<(Pinned, T), SessionError> {
-        let Some(opened) = seal::open(&self.ring, &self.prefix, place, record) else {
-            self.count(SessionEvent::Tampered);
-            warn!(
-                session = place.sid.text(),
-                "a stored session was changed without its key, or its key is not configured"
-            );
-            return Err(SessionError::Tampered);
-        };
-        let data = serde_json::from_slice(&opened.data).map_err(|error| {
-            self.count(SessionEvent::Tampered);
-            // Where, not what: the text could repeat what is stored.
-            warn!(
-                session = place.sid.text(),
-                column = error.column(),
-                "a stored session does not fit the type of its extension; give new fields `#[serde(default)]`"
-            );
-            SessionError::Unreadable
-        })?;
-        Ok((opened.pinned, data))
-    }
-
-    /// Ends sessions, and remembers to if Redis does not answer.
-    async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, SessionError> {
-        let error = match self.backend.destroy(tag, which).await {
-            Ok(ended) => {
-                self.metrics().add(SessionEvent::Destroyed, ended as u64);
-                return Ok(ended);
-            }
-            Err(error) => error,
-        };
-        let which = match which {
-            Which::Others {
-                except,
-                began: None,
-            } => Which::Others {
-                except,
-                began: Some(self.backend.now()),
-            },
-            which => which,
-        };
-        if self.pending.add(tag, which) {
-            self.tell();
-        } else {
-            warn!("so many sessions wait for Redis to be ended that one more is not remembered");
-        }
-        Err(self.unavailable(error))
-    }
-
-    /// Ends in the background what could not be ended before.
-    fn tell(&self) {
-        let (Ok(runtime), Some(this)) = (Handle::try_current(), self.this.upgrade()) else {
-            return;
-        };
-        if this.is_telling.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let this = Arc::downgrade(&this);
-        runtime.spawn(async move {
-            while let Some(inner) = this.upgrade() {
-                inner.tell_all().await;
-                if inner.pending.is_empty() {
-                    // A swap, since whoever found this task still there must be seen by it.
-                    inner.is_telling.swap(false, Ordering::AcqRel);
-                    if inner.pending.is_empty() || inner.is_telling.swap(true, Ordering::AcqRel) {
-                        return;
-                    }
-                }
-                drop(inner);
-                tokio::time::sleep(LOOK).await;
-            }
-        });
-    }
-
-    async fn tell_all(&self) {
-        for (tag, which) in self.pending.all() {
-            if !self.backend.cache.can_store() {
-                return;
-            }
-            match self.backend.destroy(tag, which).await {
-                Ok(ended) => {
-                    self.metrics().add(SessionEvent::Destroyed, ended as u64);
-                    self.pending.remove(tag, which);
-                }
-                // Of a cluster another part may be there.
-                Err(error) => debug!(%error, "a session could not be ended yet"),
-            }
-        }
-    }
-}
-
 impl<E> Clone for SessionStore<E> {
     fn clone(&self) -> Self {
         Self {
@@ -784,24 +484,6 @@ impl<E> fmt::Debug for SessionStore<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionStore")
             .field("prefix", &self.inner.prefix)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<E> fmt::Debug for Session<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("id", &self.id())
-            .field("data", &self.data)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<E> fmt::Debug for ListedSession<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListedSession")
-            .field("id", &self.id)
-            .field("data", &self.data)
             .finish_non_exhaustive()
     }
 }

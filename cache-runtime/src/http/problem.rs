@@ -9,7 +9,7 @@ use super::fields;
 use crate::limit::{Decision, Limited, Status, Verdict, whole_seconds};
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// 429, or 503 if the limit cannot be checked, with everything that [`http`](crate::http) says of such responses: a handler can
 /// return it as it is.

@@ -39,9 +39,6 @@ static LOAD: LazyLock<Script> =
 /// How many ids are tried for a new session. With ids of 128 random bits the second is never needed.
 const TRIES: usize = 4;
 
-/// How deep arrays and objects in a value may be nested. JSON that is read may be nested 127 deep, and two of that are around it.
-const DEEPEST: usize = 125;
-
 /// Keeps the sessions of the crate [`tower-sessions`](https://docs.rs/tower-sessions/0.15) 0.15, encrypted, in Redis, or in this process
 /// where there is none. A cheap clone: all clones are the same store.
 ///
@@ -143,11 +140,6 @@ impl TowerSessionStore {
     /// Stores a record at its id, and answers whether it did.
     async fn put(&self, condition: If, record: &Record) -> Result<bool, SessionError> {
         let inner = &self.inner;
-        if !record.data.values().all(|value| is_flat(value, DEEPEST)) {
-            return Err(SessionError::Invalid(
-                "the session's data is nested too deep to be read back; keep it elsewhere",
-            ));
-        }
         let place = place(&record.id);
         let expires = record.expiry_date.unix_timestamp_nanos();
         let pinned = Pinned {
@@ -295,18 +287,6 @@ fn place(id: &Id) -> Place {
     Place {
         tag: Tag(tag),
         sid: Sid(sid),
-    }
-}
-
-/// Whether arrays and objects are nested at most so deep.
-fn is_flat(value: &Value, depth: usize) -> bool {
-    let Some(below) = depth.checked_sub(1) else {
-        return !value.is_array() && !value.is_object();
-    };
-    match value {
-        Value::Array(items) => items.iter().all(|item| is_flat(item, below)),
-        Value::Object(fields) => fields.values().all(|field| is_flat(field, below)),
-        _ => true,
     }
 }
 

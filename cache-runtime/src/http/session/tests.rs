@@ -1,8 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::Method;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::Value;
@@ -13,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Config, SessionKeys};
 use crate::http::support::{PEER, request, send, text};
 use crate::http::{RateLimitLayer, SameSite};
+use crate::session::{NewSession, SessionData, SessionError};
 use crate::store::support::{ask, config, until};
 use crate::testing::RedisServer;
 

@@ -1,0 +1,300 @@
+//! What the stores of sessions have in common: keys, sealing, and endings that Redis must hear of.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tracing::{debug, warn};
+use zeroize::Zeroizing;
+
+use super::SessionError;
+use super::backend::{Backend, Lives, Which};
+use super::data::SessionData;
+use super::pending::Pending;
+use super::place::{Place, Tag};
+use super::ring::Ring;
+use super::seal::{self, Pinned};
+use crate::cache::Cache;
+use crate::config::{Environment, SessionKeys};
+use crate::error::{Error, ErrorKind};
+use crate::metrics::{SessionEvent, SessionMetrics};
+
+/// How long to wait between two looks whether Redis is back for what is to be ended.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How deep serde_json reads arrays and objects in each other. What it writes may be deeper.
+const DEEPEST: usize = 127;
+
+/// What all clones of a store share.
+pub(super) struct Inner {
+    pub(super) backend: Backend,
+    pub(super) ring: Ring,
+    pub(super) prefix: String,
+    pub(super) lives: Lives,
+    pub(super) most: usize,
+    pub(super) pending: Pending,
+    is_telling: AtomicBool,
+    this: Weak<Self>,
+}
+
+impl Inner {
+    pub(super) fn new(cache: &Cache) -> Result<Arc<Self>, Error> {
+        let config = cache.config();
+        let wrong = |text: String| Error::new(ErrorKind::Config, text);
+        if config.prefix.contains(['{', '}']) {
+            return Err(wrong(format!(
+                "the prefix `{}` has braces, which would put all sessions into one slot of a cluster; remove them",
+                config.prefix
+            )));
+        }
+        let keys = match &config.session_keys {
+            Some(keys) => keys.clone(),
+            None if config.environment == Environment::Prod => {
+                return Err(wrong(
+                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, the secret as `openssl rand -base64 32` prints it"
+                        .to_owned(),
+                ));
+            }
+            None => {
+                warn!(
+                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process, and no other process knows them"
+                );
+                SessionKeys::random()?
+            }
+        };
+        let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Ok(Arc::new_cyclic(|this| Self {
+            backend: Backend::new(cache),
+            prefix: config.prefix.clone(),
+            lives: Lives {
+                ttl: millis(config.session_ttl),
+                extend: millis(config.session_extend),
+                absolute: millis(config.session_absolute),
+                touch_every: millis(config.session_touch_every),
+            },
+            most: config.sessions_per_user,
+            pending: Pending::default(),
+            is_telling: AtomicBool::new(false),
+            this: Weak::clone(this),
+            ring,
+        }))
+    }
+
+    pub(super) fn metrics(&self) -> &SessionMetrics {
+        self.backend.cache.metrics().sessions()
+    }
+
+    pub(super) fn count(&self, event: SessionEvent) {
+        self.metrics().count(event);
+    }
+
+    pub(super) fn not_found(&self) -> SessionError {
+        self.count(SessionEvent::NotFound);
+        SessionError::NotFound
+    }
+
+    pub(super) fn save_refused(&self, error: SessionError) -> SessionError {
+        self.count(SessionEvent::SaveRefused);
+        error
+    }
+
+    pub(super) fn unavailable(&self, error: Error) -> SessionError {
+        self.count(SessionEvent::Unavailable);
+        SessionError::Unavailable(error)
+    }
+
+    /// Whether the sessions of this user may be there. Not if the key is gone that says where.
+    pub(super) fn is_place_of(&self, tag: Tag, user: &str) -> bool {
+        self.ring.tags(&self.prefix, user).any(|known| known == tag)
+    }
+
+    pub(super) fn seal(
+        &self,
+        place: Place,
+        pinned: Pinned,
+        data: &impl Serialize,
+    ) -> Result<Vec<u8>, SessionError> {
+        let json = serde_json::to_vec(data).map_err(|_| {
+            SessionError::Invalid(
+                "a session's extension cannot be written as JSON; keys of maps must be texts",
+            )
+        })?;
+        let json = Zeroizing::new(json);
+        if json.len() > seal::LARGEST {
+            return Err(SessionError::TooLarge);
+        }
+        if depth(&json) > DEEPEST {
+            return Err(SessionError::Invalid(
+                "a session's data is nested too deep to be read back; keep it elsewhere, and its name here",
+            ));
+        }
+        let sealed = seal::seal(self.ring.newest(), &self.prefix, place, pinned, &json);
+        sealed.ok_or_else(|| {
+            self.unavailable(Error::new(
+                ErrorKind::Unavailable,
+                "the operating system gives no random bytes",
+            ))
+        })
+    }
+
+    pub(super) fn open<E: DeserializeOwned>(
+        &self,
+        place: Place,
+        record: &[u8],
+    ) -> Result<(Pinned, SessionData<E>), SessionError> {
+        let (pinned, mut data) = self.unseal::<SessionData<E>>(place, record)?;
+        if !self.is_place_of(place.tag, &data.user_id) {
+            return Err(self.not_found());
+        }
+        data.created_at = pinned.created;
+        data.last_activity = seal::last_use(record).unwrap_or_default();
+        Ok((pinned, data))
+    }
+
+    pub(super) fn unseal<T: DeserializeOwned>(
+        &self,
+        place: Place,
+        record: &[u8],
+    ) -> Result<(Pinned, T), SessionError> {
+        let Some(opened) = seal::open(&self.ring, &self.prefix, place, record) else {
+            self.count(SessionEvent::Tampered);
+            warn!(
+                session = place.sid.text(),
+                "a stored session was changed without its key, or its key is not configured"
+            );
+            return Err(SessionError::Tampered);
+        };
+        let data = serde_json::from_slice(&opened.data).map_err(|error| {
+            self.count(SessionEvent::Tampered);
+            // Where, not what: the text could repeat what is stored.
+            warn!(
+                session = place.sid.text(),
+                column = error.column(),
+                "a stored session does not fit the type of its extension; give new fields `#[serde(default)]`"
+            );
+            SessionError::Unreadable
+        })?;
+        Ok((opened.pinned, data))
+    }
+
+    /// Ends sessions, and remembers to if Redis does not answer.
+    pub(super) async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, SessionError> {
+        let error = match self.backend.destroy(tag, which).await {
+            Ok(ended) => {
+                self.metrics().add(SessionEvent::Destroyed, ended as u64);
+                return Ok(ended);
+            }
+            Err(error) => error,
+        };
+        let which = match which {
+            Which::Others {
+                except,
+                began: None,
+            } => Which::Others {
+                except,
+                began: Some(self.backend.now()),
+            },
+            which => which,
+        };
+        if self.pending.add(tag, which) {
+            self.tell();
+        } else {
+            warn!("so many sessions wait for Redis to be ended that one more is not remembered");
+        }
+        Err(self.unavailable(error))
+    }
+
+    /// Ends in the background what could not be ended before.
+    fn tell(&self) {
+        let (Ok(runtime), Some(this)) = (Handle::try_current(), self.this.upgrade()) else {
+            return;
+        };
+        if this.is_telling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = Arc::downgrade(&this);
+        runtime.spawn(async move {
+            while let Some(inner) = this.upgrade() {
+                inner.tell_all().await;
+                if inner.pending.is_empty() {
+                    // A swap, since whoever found this task still there must be seen by it.
+                    inner.is_telling.swap(false, Ordering::AcqRel);
+                    if inner.pending.is_empty() || inner.is_telling.swap(true, Ordering::AcqRel) {
+                        return;
+                    }
+                }
+                drop(inner);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+    }
+
+    async fn tell_all(&self) {
+        for (tag, which) in self.pending.all() {
+            if !self.backend.cache.can_store() {
+                return;
+            }
+            match self.backend.destroy(tag, which).await {
+                Ok(ended) => {
+                    self.metrics().add(SessionEvent::Destroyed, ended as u64);
+                    self.pending.remove(tag, which);
+                }
+                // Of a cluster another part may be there.
+                Err(error) => debug!(%error, "a session could not be ended yet"),
+            }
+        }
+    }
+}
+
+/// How deep arrays and objects are in each other.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !is_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_depth_of_json_is_that_of_its_arrays_and_objects() {
+        for (json, expected) in [
+            (json!(1), 0),
+            (json!("[[["), 0),
+            (json!("\\\"[["), 0),
+            (json!({ "[\"{": ["]", { "a\\": [] }], "b": [] }), 4),
+        ] {
+            assert_eq!(depth(json.to_string().as_bytes()), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn json_of_the_greatest_depth_is_read_back_and_deeper_is_not() {
+        for (levels, is_read) in [(DEEPEST, true), (DEEPEST + 1, false)] {
+            let json = [b"[".repeat(levels), b"]".repeat(levels)].concat();
+
+            assert_eq!(depth(&json), levels);
+            assert_eq!(serde_json::from_slice::<Value>(&json).is_ok(), is_read);
+        }
+    }
+}

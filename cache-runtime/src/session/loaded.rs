@@ -1,0 +1,105 @@
+//! A session as it was found.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::data::SessionData;
+use super::seal::Pinned;
+use super::token::SessionToken;
+
+/// How often an update is tried against others who save at the same moment.
+const TRIES: usize = 10;
+
+/// A session that was there when it was loaded.
+///
+/// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`](super::SessionStore::save).
+#[derive(Clone)]
+pub struct Session<E = ()> {
+    pub(super) token: SessionToken,
+    pub(super) reissued: bool,
+    pub(super) pinned: Pinned,
+    /// When Redis was asked last, by its clock.
+    pub(super) seen: u64,
+    pub(super) ends: u64,
+    /// Whether its data may have been changed since it was loaded, and nobody was told that this is not stored.
+    pub(super) unsaved: bool,
+    pub(super) data: SessionData<E>,
+}
+
+/// One of a user's sessions, as a page of devices shows it.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct ListedSession<E = ()> {
+    /// Names the session, and is no secret: nobody can use it with this.
+    pub id: String,
+    /// When it ends if it is not used, in milliseconds since 1970.
+    pub expires_at: u64,
+    /// What it holds.
+    #[serde(flatten)]
+    pub data: SessionData<E>,
+}
+
+impl<E> Session<E> {
+    /// What it holds.
+    pub fn data(&self) -> &SessionData<E> {
+        &self.data
+    }
+
+    /// What it holds, to be changed. [`SessionStore::save`](super::SessionStore::save) stores it.
+    pub fn data_mut(&mut self) -> &mut SessionData<E> {
+        self.unsaved = true;
+        &mut self.data
+    }
+
+    /// The token that its owner is to have. It is another one than was sent if the session was [rotated](super::SessionStore::rotate),
+    /// or if the one that was sent was signed with an older key: see [`is_reissued`](Self::is_reissued).
+    pub fn token(&self) -> &SessionToken {
+        &self.token
+    }
+
+    /// Whether its owner does not have the [`token`](Self::token) yet.
+    pub fn is_reissued(&self) -> bool {
+        self.reissued
+    }
+
+    /// Names the session in lists and logs, and is no secret.
+    pub fn id(&self) -> String {
+        self.token.place().sid.text()
+    }
+
+    /// When it ends if it is not used any more, in milliseconds since 1970.
+    pub fn expires_at(&self) -> u64 {
+        self.ends
+    }
+
+    /// How much longer it can last, however much it is used. A cookie need not live longer.
+    pub fn longest(&self) -> Duration {
+        Duration::from_millis(self.pinned.absolute.saturating_sub(self.seen))
+    }
+
+    /// How often a change may be tried. To load it again would lose what was changed in it before.
+    pub(super) fn tries(&self) -> usize {
+        if self.unsaved { 1 } else { TRIES }
+    }
+}
+
+impl<E> fmt::Debug for Session<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E> fmt::Debug for ListedSession<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListedSession")
+            .field("id", &self.id)
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}
