@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cache_runtime::session::{NewSession, SessionStore};
 use cache_runtime::testing::RedisServer;
-use cache_runtime::{Cache, SessionKeys};
+use cache_runtime::{Cache, Config, SessionKeys};
 use redis::AsyncCommands as _;
 use tests::figures::{Figures, Spread, time};
 
@@ -104,6 +104,18 @@ async fn loading(figures: &mut Figures, server: &RedisServer, store: &SessionSto
     figures.note(
         "server time of a load, µs",
         format!("{:.1}", (time - time_before) / calls),
+    );
+    let config = Config::default().session_keys(SessionKeys::parse(KEYS)?);
+    let memory = SessionStore::<()>::new(&Cache::connect(config).await?)?;
+    let token = memory
+        .create(NewSession::new(USER, "ada"))
+        .await?
+        .token()
+        .clone();
+    let alone = tests::figures::time(FORGED, |_| memory.load(&token)).await;
+    figures.note(
+        "a load without Redis, µs",
+        format!("{:.2}", alone.as_secs_f64() * 1e6),
     );
     Ok(())
 }

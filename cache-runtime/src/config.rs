@@ -78,15 +78,15 @@ pub struct Config {
     pub max_clients: usize,
     /// What sessions are signed and encrypted with.
     pub session_keys: Option<SessionKeys>,
-    /// Life of a session that is not used.
+    /// How long a new session lasts.
     pub session_ttl: Duration,
-    /// By how much each use extends a session.
+    /// How much later each use lets a session end, at most `session_ttl` and this after it.
     pub session_extend: Duration,
     /// The longest life of a session, however much it is used.
     pub session_absolute: Duration,
     /// How long after a use the next one extends nothing.
     pub session_touch_every: Duration,
-    /// How many sessions a user may have; the one that would end first makes room for one more.
+    /// How many sessions a user may have under each key; the one that would end first makes room for one more.
     pub sessions_per_user: usize,
     /// Patterns that are switched off from the start.
     pub disabled: Vec<String>,

@@ -39,24 +39,40 @@
 //!
 //! ```
 //! # use axum::Router;
+//! # use axum::extract::Request;
+//! # use axum::middleware::{Next, from_fn};
+//! # use axum::response::Response;
 //! # use cache_runtime::{Cache, Error};
-//! # use cache_runtime::http::{ClientIp, RateLimitLayer};
+//! # use cache_runtime::http::{ClientIp, RateLimitLayer, Session, SessionLayer};
 //! # use cache_runtime::limit::{Identity, Policy, RateLimiter};
-//! # #[derive(Clone)]
-//! # struct User { id: i64 }
+//! # use cache_runtime::session::SessionStore;
+//! #[derive(Clone)]
+//! struct User(String);
+//!
+//! async fn user_of_session(session: Option<Session>, mut request: Request, next: Next) -> Response {
+//!     if let Some(session) = session {
+//!         request.extensions_mut().insert(User(session.user_id.clone()));
+//!     }
+//!     next.run(request).await
+//! }
+//!
 //! # fn main() -> Result<(), Error> {
-//! # let limiter = RateLimiter::new(&Cache::memory(), [Policy::api(), Policy::payment()])?;
+//! # let cache = Cache::memory();
+//! # let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::payment()])?;
 //! # let app = Router::<()>::new();
 //! let by_user = RateLimitLayer::new(limiter.limit(&["payment"])?).identify(|parts| {
-//!     let user = parts.extensions.get::<User>(); // from the middleware
-//!     let address = parts.extensions.get::<ClientIp>(); // from this layer
-//!     user.map(|user| Identity::user(user.id))
-//!         .or_else(|| address.map(|ClientIp(address)| Identity::ip(*address)))
+//!     let user = parts.extensions.get().map(|User(id)| Identity::user(id));
+//!     let address = parts.extensions.get(); // from the outer layer
+//!     user.or_else(|| address.map(|ClientIp(address)| Identity::ip(*address)))
 //! });
 //! let by_address = RateLimitLayer::new(limiter.limit(&["api"])?);
 //!
 //! // Of axum's layers, the last is the outermost.
-//! let app = app.layer(by_user) /* .layer(from_fn(user_of_session)).layer(sessions) */ .layer(by_address);
+//! let app = app
+//!     .layer(by_user)
+//!     .layer(from_fn(user_of_session))
+//!     .layer(SessionLayer::new(SessionStore::<()>::new(&cache)?))
+//!     .layer(by_address);
 //! # let _ = app;
 //! # Ok(())
 //! # }

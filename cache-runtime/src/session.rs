@@ -25,7 +25,7 @@
 //!
 //! # What holds
 //!
-//! - **What was ended stays ended.** Each transition is one step in Redis, and no process keeps sessions of its own: from the answer
+//! - **What was ended stays ended.** Each transition is one step in Redis, and with Redis no process keeps sessions of its own: from the answer
 //!   to [`destroy`](SessionStore::destroy) and [`destroy_user`](SessionStore::destroy_user) on, every process refuses them, and a
 //!   request that saves late gets [`Gone`](SessionError::Gone).
 //! - **A change is never lost silently.** A [`save`](SessionStore::save) of what somebody else saved first is a
@@ -37,7 +37,10 @@
 //! - **Nothing leaks.** A session is one key that expires by itself, beside one sorted set for its user, in the same slot of a
 //!   cluster; the set ends with its last session.
 //!
-//! What does not hold: a Redis that forgets what it has acknowledged, in an asynchronous failover or a crash before its file was
+//! What does not hold: an answer that is [`Unavailable`](SessionError::Unavailable) does not say that nothing happened, since Redis may
+//! carry out what it answers too late. A change may be stored then, and after a rotation or a login neither token may count: the user has
+//! to log in again. What this process remembers of a logout ends with it. A logout from everywhere has to know whose session it is, so it is
+//! not remembered if that could not be read. A Redis that forgets what it has acknowledged, in an asynchronous failover or a crash before its file was
 //! written, can bring back a session that was ended. Whoever can write to Redis can bring back an older version of a session, end it,
 //! or let it idle until its latest end. A Redis that is short of memory may drop sessions, which logs their users out: give sessions
 //! a Redis with `maxmemory-policy noeviction`, or enough memory. Nobody has a session before a login; what a visitor collects until then
@@ -47,13 +50,13 @@
 //!
 //! | option | usual | meaning |
 //! |---|---|---|
-//! | [`session_ttl`](crate::Config::session_ttl) | a day | life without use |
-//! | [`session_extend`](crate::Config::session_extend) | an hour | what each use adds; never more than `session_ttl + session_extend` from now |
+//! | [`session_ttl`](crate::Config::session_ttl) | a day | how long a new session lasts |
+//! | [`session_extend`](crate::Config::session_extend) | an hour | how much later each use lets it end, at most `session_ttl + session_extend` after that use |
 //! | [`session_absolute`](crate::Config::session_absolute) | 7 days | the end of every session, however much it is used |
 //! | [`session_touch_every`](crate::Config::session_touch_every) | 0 | a use so soon after another one adds nothing, and writes nothing |
 //! | [`sessions_per_user`](crate::Config::sessions_per_user) | 50 | the session that would end first makes room for one more |
 //!
-//! All times are by Redis's clock; when a session began is known to a second.
+//! All times are by Redis's clock; `created_at` may be up to a second early.
 //!
 //! # Keys
 //!
@@ -162,7 +165,7 @@ impl<E> SessionStore<E> {
         self.inner.destroy(tag, Which::One(sid)).await.map(drop)
     }
 
-    /// Ends all sessions of a user, but perhaps one. Answers how many there were.
+    /// Ends all sessions of a user, except the one with this token, if one is given. Answers how many there were.
     ///
     /// # Errors
     ///
@@ -245,7 +248,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 created,
                 absolute: created.saturating_add(inner.lives.absolute),
             };
-            let sealed = inner.seal(token.place(), pinned, &data)?;
+            let sealed = inner.seal::<SessionData<E>>(token.place(), pinned, &data)?;
             let last = created.to_be_bytes();
             let record = [&pinned.bytes()[..], &last, &last, &sealed].concat();
             let begin = Begin {
@@ -324,38 +327,17 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     /// # Errors
     ///
     /// [`Conflict`](SessionError::Conflict) if somebody else saved it since, [`Gone`](SessionError::Gone) if it has ended; or as
-    /// [`create`](Self::create). Nothing is stored then.
+    /// [`create`](Self::create). Nothing is stored then; only with [`Unavailable`](SessionError::Unavailable) it may be.
     pub async fn save(&self, session: &mut Session<E>) -> Result<(), SessionError> {
         self.change(session, None).await?;
         self.inner.count(SessionEvent::Saved);
         Ok(())
     }
 
-    /// Changes a session and stores it; if somebody else saved it meanwhile, it is loaded and changed again.
-    ///
-    /// # Errors
-    ///
-    /// As [`save`](Self::save), but [`Conflict`](SessionError::Conflict) only if others were faster ten times, or if there were changes
-    /// before this one that are not stored yet and would be lost.
-    pub async fn update(
-        &self,
-        session: &mut Session<E>,
-        mut change: impl FnMut(&mut SessionData<E>),
-    ) -> Result<(), SessionError> {
-        let mut tries = session.tries();
-        loop {
-            change(&mut session.data);
-            tries -= 1;
-            match self.save(session).await {
-                Err(SessionError::Conflict) if tries > 0 => self.reload(session).await?,
-                outcome => return outcome,
-            }
-        }
-    }
-
     /// Gives a session a new token; the old one counts no more. Do this whenever the user may do more than before.
     ///
-    /// Requests that the client sent with the old token and that come in later find no session; so does one that logs out.
+    /// Requests that the client sent with the old token and that come in later find no session. Only to end it, the old token counts for
+    /// another minute: whoever logs out meanwhile is logged out.
     ///
     /// # Errors
     ///
@@ -443,7 +425,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             place,
             seen: session.pinned.bytes(),
             pinned: pinned.bytes(),
-            sealed: &inner.seal(target, pinned, &session.data)?,
+            sealed: &inner.seal::<SessionData<E>>(target, pinned, &session.data)?,
             renamed: renamed.as_ref().map(|_| target.sid),
         };
         if inner.pending.ends(place, pinned.created) {
@@ -466,6 +448,39 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+impl<E: Clone + Serialize + DeserializeOwned> SessionStore<E> {
+    /// Changes a session and stores it; if somebody else saved it meanwhile, it is loaded and changed again. So the change may be made
+    /// several times, each time to what is stored; where it fails, `session` is as it was.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save), but [`Conflict`](SessionError::Conflict) only if others were faster ten times, or if there were changes
+    /// before this one that are not stored yet and would be lost.
+    pub async fn update(
+        &self,
+        session: &mut Session<E>,
+        mut change: impl FnMut(&mut SessionData<E>),
+    ) -> Result<(), SessionError> {
+        let mut tries = session.tries();
+        loop {
+            let before = session.data.clone();
+            change(&mut session.data);
+            tries -= 1;
+            let outcome = match self.save(session).await {
+                Err(SessionError::Conflict) if tries > 0 => match self.reload(session).await {
+                    Ok(()) => continue,
+                    failed => failed,
+                },
+                outcome => outcome,
+            };
+            if outcome.is_err() {
+                session.data = before;
+            }
+            return outcome;
         }
     }
 }

@@ -191,16 +191,18 @@ impl SessionCookie {
         Some(header)
     }
 
-    /// The values of this cookie in a request, in the order in which they came. What is no text is no value.
+    /// The values of this cookie in a request, in the order in which they came; empty for one that is no text. Other cookies in the
+    /// line may be anything.
     pub(super) fn values<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
         headers
             .get_all(header::COOKIE)
             .iter()
-            .filter_map(|line| std::str::from_utf8(line.as_bytes()).ok())
-            .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.split_once('='))
-            .filter(|(name, _)| name.trim_ascii() == self.name)
-            .map(|(_, value)| value.trim_ascii())
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+            .filter_map(|pair| {
+                let (name, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
+                let value = std::str::from_utf8(&value[1..]).unwrap_or_default();
+                (name.trim_ascii() == self.name.as_bytes()).then(|| value.trim_ascii())
+            })
     }
 }
 
@@ -342,12 +344,13 @@ mod tests {
         ] {
             headers.append(header::COOKIE, line.parse().expect("a header"));
         }
-        let broken = HeaderValue::from_bytes(b"session=\xff").expect("a header");
+        let broken = b"x=\xff; session=four; session=\xff; \xff=session=no";
+        let broken = HeaderValue::from_bytes(broken).expect("a header");
         headers.append(header::COOKIE, broken);
 
         let cookie = SessionCookie::insecure();
         let values: Vec<_> = cookie.values(&headers).collect();
 
-        assert_eq!(values, ["one", "two", "three=3", "\"quoted\""]);
+        assert_eq!(values, ["one", "two", "three=3", "\"quoted\"", "four", ""]);
     }
 }

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::http::Request;
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -23,6 +23,8 @@ use self::visit::Visit;
 use super::cookie::SessionCookie;
 use crate::error::Error;
 use crate::session::SessionStore;
+
+const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 
 /// Gives handlers the [`Session`] of a request, and clients its cookie.
 ///
@@ -63,11 +65,45 @@ use crate::session::SessionStore;
 /// # }
 /// ```
 ///
+/// What the application adds is a type of its own, the same one everywhere:
+///
+/// ```
+/// # use axum::extract::Path;
+/// # use axum::{Router, http::StatusCode, routing::post};
+/// # use cache_runtime::http::{Session, SessionLayer, Sessions};
+/// # use cache_runtime::session::{NewSession, SessionError, SessionStore};
+/// # use cache_runtime::{Cache, Error};
+/// #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// struct Shop {
+///     #[serde(default)] // sessions from before there was such a field go on
+///     cart: Vec<u32>,
+/// }
+///
+/// async fn add(mut session: Session<Shop>, Path(article): Path<u32>) -> Result<StatusCode, SessionError> {
+///     session.update(|data| data.extension.cart.push(article)).await?;
+///     Ok(StatusCode::NO_CONTENT)
+/// }
+///
+/// async fn log_in(sessions: Sessions<Shop>) -> Result<StatusCode, SessionError> {
+///     sessions.log_in(NewSession::new(42, "ada").extension(Shop::default())).await?;
+///     Ok(StatusCode::NO_CONTENT)
+/// }
+///
+/// # fn app(cache: &Cache) -> Result<Router, Error> {
+/// let layer = SessionLayer::new(SessionStore::<Shop>::new(cache)?);
+/// # Ok(Router::new().route("/login", post(log_in)).route("/cart/{article}", post(add)).layer(layer))
+/// # }
+/// ```
+///
 /// The cookie is [`SessionCookie`]'s default; without TLS browsers need [`SessionCookie::insecure`]. Browsers send it along with requests
 /// that other sites make them send as far as [`SameSite`](super::SameSite) says: with `Lax` with no `POST`, so let no `GET` change
-/// anything.
+/// anything. A subdomain of yours is no other site: if you do not trust all of them, refuse requests whose `Sec-Fetch-Site` is neither
+/// `same-origin` nor `none`.
 ///
-/// Put a [`RateLimitLayer`](super::RateLimitLayer) around it: then sessions know the client's address behind proxies.
+/// A response to a request whose session was read is `Cache-Control: private, no-cache`, unless the handler says otherwise.
+///
+/// Serve with `into_make_service_with_connect_info::<SocketAddr>()`: sessions take the client's address from it, and behind proxies from a
+/// [`RateLimitLayer`](super::RateLimitLayer) around this layer.
 #[must_use]
 pub struct SessionLayer<E = ()> {
     settings: Settings<E>,
@@ -117,8 +153,9 @@ impl<E> SessionLayer<E> {
         Ok(self)
     }
 
-    /// Also takes tokens from `Authorization: Bearer …`, for clients that are no browsers. Such a client finds a new token not in a
-    /// cookie but where the handler puts it: [`Session::token`].
+    /// Also takes tokens from `Authorization: Bearer …`, for clients that are no browsers. A request with such a token of ours is judged by
+    /// it alone, whatever cookies it brings, and its response sets none: a new token is where the handler puts it, [`Session::token`].
+    /// A login without one sets the cookie, too.
     pub fn bearer(mut self) -> Self {
         self.settings.bearer = Bearer::Taken;
         self
@@ -156,10 +193,15 @@ where
         let next = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, next);
         let cookie = Arc::clone(&self.settings.cookie);
+        let bearer = self.settings.bearer;
         let visit = Arc::new(Visit::new(&self.settings, &request));
         request.extensions_mut().insert(Arc::clone(&visit));
         Box::pin(async move {
             let mut response = inner.call(request).await?;
+            if response.status() == StatusCode::UNAUTHORIZED && bearer == Bearer::Taken {
+                let challenges = response.headers_mut();
+                challenges.append(header::WWW_AUTHENTICATE, BEARER);
+            }
             visit.write(&cookie, response.headers_mut());
             Ok(response)
         })

@@ -37,6 +37,9 @@ scripts! {
 /// How far a belief about the time may be behind, in milliseconds. Redis refuses one that is further off, and says what time it is.
 pub(super) const BELIEF: u64 = 1_000;
 
+/// In place of how far Redis's clock is ahead, before it was heard.
+const UNHEARD: i64 = i64::MIN;
+
 /// How long sessions live, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lives {
@@ -136,7 +139,7 @@ impl Backend {
     pub(super) fn new(cache: &Cache) -> Self {
         Self {
             memory: cache.is_local().then(Memory::default),
-            ahead: AtomicI64::new(0),
+            ahead: AtomicI64::new(UNHEARD),
             cache: cache.clone(),
         }
     }
@@ -146,9 +149,17 @@ impl Backend {
         self.cache.config().clock.now_millis()
     }
 
-    /// What time it is by Redis's clock, as far as is known.
+    /// What time it is by Redis's clock, or by ours before Redis was heard.
     pub(super) fn now(&self) -> u64 {
-        self.clock().saturating_add_signed(self.ahead.load(Relaxed))
+        self.known_now().unwrap_or_else(|| self.clock())
+    }
+
+    /// What time it is by Redis's clock, if it was heard.
+    pub(super) fn known_now(&self) -> Option<u64> {
+        match self.ahead.load(Relaxed) {
+            UNHEARD => self.cache.config().clock.driven(),
+            ahead => Some(self.clock().saturating_add_signed(ahead)),
+        }
     }
 
     /// Takes Redis's clock for so much ahead of ours.

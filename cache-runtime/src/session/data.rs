@@ -20,11 +20,11 @@ const LONGEST_NAME: usize = 256;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SessionData<E = ()> {
-    /// Whose session it is. It stays: another user gets another session.
+    /// Whose session it is, as text. It stays: another user gets another session.
     pub user_id: String,
     /// What the user is called.
     pub username: String,
-    /// Whether the user has proven who they are.
+    /// Whether the application has verified the user, by a confirmed address for example. Nothing here depends on it.
     pub is_verified: bool,
     /// When the session began. What is written here is not stored.
     #[serde(default)]
@@ -72,19 +72,19 @@ impl NewSession {
 }
 
 impl<E> NewSession<E> {
-    /// Says whether the user has proven who they are.
+    /// Says whether the application has verified the user.
     pub fn verified(mut self, is_verified: bool) -> Self {
         self.data.is_verified = is_verified;
         self
     }
 
-    /// Says where the user is.
+    /// The address from which the user logs in. A layer fills it in.
     pub fn ip_address(mut self, address: IpAddr) -> Self {
         self.data.ip_address = Some(address);
         self
     }
 
-    /// Says which browser it is, as the header `User-Agent` does. What is longer than 512 bytes is cut.
+    /// The browser, as the header `User-Agent` names it. What is longer than 512 bytes is cut. A layer fills it in.
     pub fn user_agent(mut self, name: &str) -> Self {
         self.data.user_agent = Some(printable(name));
         self

@@ -35,7 +35,10 @@ pub enum SessionError {
     TooLarge,
     /// The data cannot be: what is wrong, and what is allowed.
     Invalid(&'static str),
-    /// Redis is away or late, so nobody knows whether there is such a session. Never take this for "logged out".
+    /// The handler is on a route without sessions of this extension, whose type is named.
+    NoLayer(&'static str),
+    /// Redis is away or late, so nobody knows whether there is such a session, or whether what was asked for is done. Never take this for
+    /// "logged out".
     Unavailable(Error),
 }
 
@@ -51,7 +54,11 @@ impl SessionError {
             | Self::Tampered
             | Self::Unreadable
             | Self::Gone => true,
-            Self::Conflict | Self::TooLarge | Self::Invalid(_) | Self::Unavailable(_) => false,
+            Self::Conflict
+            | Self::TooLarge
+            | Self::Invalid(_)
+            | Self::NoLayer(_)
+            | Self::Unavailable(_) => false,
         }
     }
 }
@@ -78,6 +85,13 @@ impl fmt::Display for SessionError {
                 "the session's data is larger than 16 KiB; keep it elsewhere, and its name here"
             }
             Self::Invalid(wrong) => wrong,
+            Self::NoLayer(extension) => {
+                return write!(
+                    f,
+                    "a handler asks for sessions with the extension `{extension}`, but no `SessionLayer` around its route has that; \
+                     name the type that the layer's `SessionStore` has, or add a layer"
+                );
+            }
             Self::Unavailable(_) => "sessions are not available",
         })
     }

@@ -25,9 +25,6 @@ use crate::metrics::{SessionEvent, SessionMetrics};
 /// How long to wait between two looks whether Redis is back for what is to be ended.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How deep serde_json reads arrays and objects in each other. What it writes may be deeper.
-const DEEPEST: usize = 127;
-
 /// What all clones of a store share.
 pub(super) struct Inner {
     pub(super) backend: Backend,
@@ -65,6 +62,9 @@ impl Inner {
                 SessionKeys::random()?
             }
         };
+        if cache.is_local() && config.environment == Environment::Prod {
+            warn!("no Redis is configured, so sessions end with this process; set `REDIS_URL`");
+        }
         let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Ok(Arc::new_cyclic(|this| Self {
@@ -112,26 +112,25 @@ impl Inner {
         self.ring.tags(&self.prefix, user).any(|known| known == tag)
     }
 
-    pub(super) fn seal(
+    /// Encrypts what is to be stored, if it can be read back as an `R`.
+    pub(super) fn seal<R: DeserializeOwned>(
         &self,
         place: Place,
         pinned: Pinned,
         data: &impl Serialize,
     ) -> Result<Vec<u8>, SessionError> {
-        let json = serde_json::to_vec(data).map_err(|_| {
+        let unfit = |_| {
             SessionError::Invalid(
-                "a session's extension cannot be written as JSON; keys of maps must be texts",
+                "a session's data cannot be read back as it is written: maps need texts as keys, numbers must be finite, nothing may be \
+                 skipped that has no default, and it may be nested 127 deep",
             )
-        })?;
-        let json = Zeroizing::new(json);
+        };
+        let json = Zeroizing::new(serde_json::to_vec(data).map_err(unfit)?);
         if json.len() > seal::LARGEST {
             return Err(SessionError::TooLarge);
         }
-        if depth(&json) > DEEPEST {
-            return Err(SessionError::Invalid(
-                "a session's data is nested too deep to be read back; keep it elsewhere, and its name here",
-            ));
-        }
+        // What was stored and cannot be read would log its user out with the next request.
+        serde_json::from_slice::<R>(&json).map_err(unfit)?;
         let sealed = seal::seal(self.ring.newest(), &self.prefix, place, pinned, &json);
         sealed.ok_or_else(|| {
             self.unavailable(Error::new(
@@ -196,7 +195,7 @@ impl Inner {
                 began: None,
             } => Which::Others {
                 except,
-                began: Some(self.backend.now()),
+                began: Some(self.backend.known_now().unwrap_or(u64::MAX)),
             },
             which => which,
         };
@@ -246,55 +245,6 @@ impl Inner {
                 // Of a cluster another part may be there.
                 Err(error) => debug!(%error, "a session could not be ended yet"),
             }
-        }
-    }
-}
-
-/// How deep arrays and objects are in each other.
-fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut is_text, mut is_escaped) = (false, false);
-    for byte in json {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if is_text => is_escaped = true,
-            b'"' => is_text = !is_text,
-            b'[' | b'{' if !is_text => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' if !is_text => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[test]
-    fn the_depth_of_json_is_that_of_its_arrays_and_objects() {
-        for (json, expected) in [
-            (json!(1), 0),
-            (json!("[[["), 0),
-            (json!("\\\"[["), 0),
-            (json!({ "[\"{": ["]", { "a\\": [] }], "b": [] }), 4),
-        ] {
-            assert_eq!(depth(json.to_string().as_bytes()), expected, "{json}");
-        }
-    }
-
-    #[test]
-    fn json_of_the_greatest_depth_is_read_back_and_deeper_is_not() {
-        for (levels, is_read) in [(DEEPEST, true), (DEEPEST + 1, false)] {
-            let json = [b"[".repeat(levels), b"]".repeat(levels)].concat();
-
-            assert_eq!(depth(&json), levels);
-            assert_eq!(serde_json::from_slice::<Value>(&json).is_ok(), is_read);
         }
     }
 }

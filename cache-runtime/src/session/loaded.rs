@@ -12,7 +12,7 @@ use super::token::SessionToken;
 /// How often an update is tried against others who save at the same moment.
 const TRIES: usize = 10;
 
-/// A session that was there when it was loaded.
+/// A session that was there when it was loaded. Handlers of axum take an `http::Session`, which has one.
 ///
 /// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`](super::SessionStore::save).
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub struct Session<E = ()> {
     pub(super) data: SessionData<E>,
 }
 
-/// One of a user's sessions, as a page of devices shows it.
+/// One of a user's sessions, as a page of devices shows it. As JSON it has the extension, too: for a page make a type of your own.
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -65,7 +65,7 @@ impl<E> Session<E> {
         self.reissued
     }
 
-    /// Names the session in lists and logs, and is no secret.
+    /// Names the session in lists and logs, and is no secret. It is another one after a rotation.
     pub fn id(&self) -> String {
         self.token.place().sid.text()
     }

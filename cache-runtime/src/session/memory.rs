@@ -12,12 +12,20 @@ use super::seal::{HEAD, PINNED, Pinned, last_use};
 /// How often users are looked through who never came back, in milliseconds.
 const SWEEP: u64 = 60_000;
 
+/// How long a renamed session can be ended under its old name, in milliseconds.
+const MOVED: u64 = 60_000;
+
+/// How many names in a row are followed.
+const MOST_NAMES: usize = 16;
+
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Users>);
 
 #[derive(Default)]
 struct Users {
     sessions: HashMap<Tag, Sessions>,
+    /// What renamed sessions are called now, and until when that is worth knowing.
+    moved: HashMap<Place, (Sid, u64)>,
     swept: u64,
 }
 
@@ -79,6 +87,7 @@ impl Memory {
         }
         let mut users = self.lock();
         users.sweep(now);
+        let replaced = replaced.map(|sid| users.follow(place.tag, sid, now));
         let sessions = users.sessions.entry(place.tag).or_default();
         sessions.retain(|_, kept| kept.ends > now);
         if let Some(replaced) = replaced {
@@ -153,12 +162,22 @@ impl Memory {
             && let Some(kept) = sessions.remove(&place.sid)
         {
             sessions.insert(renamed, kept);
+            users
+                .moved
+                .insert(place, (renamed, now.saturating_add(MOVED).min(ends)));
         }
         Stored::Until(ends)
     }
 
     pub(super) fn destroy(&self, tag: Tag, which: Which, now: u64) -> usize {
         let mut users = self.lock();
+        let which = match which {
+            Which::One(sid) => Which::One(users.follow(tag, sid, now)),
+            Which::Others { except, began } => Which::Others {
+                except: except.map(|sid| users.follow(tag, sid, now)),
+                began,
+            },
+        };
         let Some(sessions) = users.alive(tag, now) else {
             return 0;
         };
@@ -216,11 +235,24 @@ impl Users {
         (kept.ends > now).then_some(kept)
     }
 
+    /// What a session is called now that was renamed a moment ago.
+    fn follow(&self, tag: Tag, sid: Sid, now: u64) -> Sid {
+        let mut place = Place { tag, sid };
+        for _ in 0..MOST_NAMES {
+            match self.moved.get(&place) {
+                Some((renamed, until)) if *until > now => place.sid = *renamed,
+                _ => break,
+            }
+        }
+        place.sid
+    }
+
     fn sweep(&mut self, now: u64) {
         if now < self.swept.saturating_add(SWEEP) {
             return;
         }
         self.swept = now;
+        self.moved.retain(|_, (_, until)| *until > now);
         self.sessions.retain(|_, sessions| {
             sessions.retain(|_, kept| kept.ends > now);
             !sessions.is_empty()

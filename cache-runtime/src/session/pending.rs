@@ -13,6 +13,9 @@ use super::place::{Place, Sid, Tag};
 /// Each of them is looked at with every request meanwhile. Whoever logs out beyond that is told to try again, and is not remembered.
 const MOST: usize = 10_000;
 
+/// Of one user: more sessions are alive only where the cap was raised, and one user shall not take the room of all.
+const MOST_OF_ONE: usize = 100;
+
 #[derive(Default)]
 pub(super) struct Pending {
     /// Read with every request; nearly always 0.
@@ -36,7 +39,12 @@ impl Pending {
             Which::One(sid) => one.contains(&Place { tag, sid }),
             Which::Others { except, .. } => others.contains_key(&(tag, except)),
         };
-        if !is_known && one.len() + others.len() >= MOST {
+        let of_user = || {
+            let ones = one.iter().filter(|place| place.tag == tag).count();
+            ones + others.keys().filter(|(of, _)| *of == tag).count()
+        };
+        let is_full = one.len() + others.len() >= MOST || of_user() >= MOST_OF_ONE;
+        if !is_known && is_full {
             return false;
         }
         match which {
@@ -98,5 +106,31 @@ impl Pending {
 
     fn lock(&self) -> MutexGuard<'_, Endings> {
         self.endings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::{SID, TAG};
+    use super::*;
+
+    #[test]
+    fn one_user_does_not_take_the_room_of_all() {
+        let pending = Pending::default();
+        let (ada, eve) = (Tag([1; TAG]), Tag([2; TAG]));
+        let one = |number: usize| {
+            let mut sid = [0; SID];
+            sid[..8].copy_from_slice(&number.to_be_bytes());
+            Which::One(Sid(sid))
+        };
+
+        for number in 0..MOST_OF_ONE {
+            assert!(pending.add(eve, one(number)));
+        }
+
+        assert!(!pending.add(eve, one(MOST_OF_ONE)));
+        // What is known already, and others, have room.
+        assert!(pending.add(eve, one(0)));
+        assert!(pending.add(ada, one(MOST_OF_ONE)));
     }
 }

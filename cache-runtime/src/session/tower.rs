@@ -96,8 +96,9 @@ const TRIES: usize = 4;
 /// - **An outage logs nobody out.** While Redis is away each call is an error, never [`None`]. A session that is deleted
 ///   meanwhile is an error, too; this process refuses it from then on, and deletes it once Redis is back.
 ///
-/// What does not hold of [`session`](super) does not hold here. And what the crate does in two steps remains two: `Session::cycle_id` deletes the session and lets the end of the request create it
-/// anew, so a logout between the two does not end it, and a response with a status of 500 or above loses it.
+/// The limits that [`session`](super) names are those of this store, too. And what the crate does in two steps remains two:
+/// `Session::cycle_id` deletes the session and lets the end of the request create it anew, so a logout between the two does not end it,
+/// and a response with a status of 500 or above loses it.
 ///
 /// # A save of what has ended
 ///
@@ -149,7 +150,11 @@ impl TowerSessionStore {
             absolute: u64::try_from(expires / 1_000_000).unwrap_or_default(),
         };
         let data = &record.data;
-        let sealed = inner.seal(place, pinned, &Content { expires, data })?;
+        let sealed = inner.seal::<Content<HashMap<String, Value>>>(
+            place,
+            pinned,
+            &Content { expires, data },
+        )?;
         // No use is noted, since the trait tells none.
         let stored = [&pinned.bytes()[..], &[0; HEAD - PINNED], &sealed].concat();
         let put = inner.put(condition, place, pinned.absolute, &stored).await;

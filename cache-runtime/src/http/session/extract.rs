@@ -23,21 +23,23 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("3");
 /// The session of a request, for handlers: [`SessionData`] to be read, and what can be done to it.
 ///
 /// As an extractor it answers 401 where there is no session. `Option<Session>` is [`None`] then. Both answer 503 if Redis is away:
-/// nobody knows then whether there is one. All of a request share one read.
+/// nobody knows then whether there is one. A page that goes on without knowing takes `Result<Session, SessionError>`. All of a request
+/// share one read.
 ///
-/// `E` is what the application adds, and that of the [`SessionLayer`](super::SessionLayer).
+/// `E` is what the application adds, and the same type here, in [`Sessions`] and in the [`SessionLayer`](super::SessionLayer). It is
+/// `Clone + Serialize + DeserializeOwned + Send + Sync`; if it is not, the compiler says only that the function is no `Handler`.
 pub struct Session<E = ()> {
     visit: Arc<Visit<E>>,
     session: session::Session<E>,
 }
 
-/// For handlers that begin and end sessions, whether the request has one or not.
+/// Begins and ends sessions. Unlike [`Session`] it is there for requests without one.
 pub struct Sessions<E = ()> {
     visit: Arc<Visit<E>>,
 }
 
 impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
-    /// Names the session in lists and logs, and is no secret.
+    /// Names the session in lists and logs, and is no secret. It is another one after [`rotate`](Self::rotate).
     pub fn id(&self) -> String {
         self.session.id()
     }
@@ -53,11 +55,12 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
     }
 
     /// Changes what the session holds, and stores it before this returns. If another request of the client stored something meanwhile,
-    /// the change is made once more, to that.
+    /// the change is made once more, to that, and so up to ten times. What a client sends must be bounded before it goes in: a session
+    /// holds 16 KiB.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::update`](session::SessionStore::update); nothing is stored then.
+    /// As [`SessionStore::update`](session::SessionStore::update); what is at hand is as it was then.
     pub async fn update(
         &mut self,
         change: impl FnMut(&mut SessionData<E>),
@@ -78,7 +81,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         Ok(())
     }
 
-    /// All sessions of this user, this one among them, as a page of devices shows them.
+    /// All sessions of this user, as a page of devices shows them. This one is the one whose `id` is [`id`](Self::id).
     ///
     /// # Errors
     ///
@@ -96,7 +99,8 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         self.visit.store.destroy_listed(&self.user_id, id).await
     }
 
-    /// Ends all other sessions of this user, as after a change of the password. Answers how many there were.
+    /// Ends all other sessions of this user. Answers how many there were. After a change of the password call [`rotate`](Self::rotate)
+    /// first, and then this.
     ///
     /// # Errors
     ///
@@ -164,8 +168,12 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::destroy`](session::SessionStore::destroy); the cookie stays then.
+    /// As [`SessionStore::destroy`](session::SessionStore::destroy), and [`UnknownKey`](SessionError::UnknownKey) if this process lacks
+    /// the key of the only token; the cookie stays then.
     pub async fn log_out(&self) -> Result<(), SessionError> {
+        if self.visit.has_unknown_key() {
+            return Err(SessionError::UnknownKey);
+        }
         let mut outcome = Ok(());
         for token in &self.visit.sent {
             let ended = self.visit.store.destroy(token).await;
@@ -181,7 +189,8 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
     ///
     /// # Errors
     ///
-    /// Those of [`SessionStore::verify`](session::SessionStore::verify) and [`SessionStore::load`](session::SessionStore::load), and [`Missing`](SessionError::Missing).
+    /// Those of [`SessionStore::verify`](session::SessionStore::verify) and [`SessionStore::load`](session::SessionStore::load), and
+    /// [`Missing`](SessionError::Missing).
     pub async fn current(&self) -> Result<Session<E>, SessionError> {
         let visit = Arc::clone(&self.visit);
         let session = visit.load().await?;
@@ -199,11 +208,8 @@ impl<E> Deref for Session<E> {
 
 /// What the layer has left in a request.
 fn visit<E: Send + Sync + 'static>(parts: &Parts) -> Result<Arc<Visit<E>>, SessionError> {
-    parts.extensions.get().cloned().ok_or_else(|| {
-        let extension = type_name::<E>();
-        error!(extension, "a handler asks for sessions, but its route has no `SessionLayer` with that extension; add one");
-        SessionError::Invalid("there is no `SessionLayer` around this route; add one, with the same extension")
-    })
+    let visit = parts.extensions.get().cloned();
+    visit.ok_or(SessionError::NoLayer(type_name::<E>()))
 }
 
 impl<S, E> FromRequestParts<S> for Sessions<E>
@@ -252,8 +258,8 @@ where
     }
 }
 
-/// 401 if nobody is logged in, in the same words whatever the reason; 503 with `Retry-After` while nobody can tell; 409 for a conflict,
-/// and 500 for what the service did wrong.
+/// 401 if nobody is logged in, in the same words whatever the reason; 503 with `Retry-After` while nobody can tell; 409 for a conflict;
+/// 413 for more data than a session holds; and 500 for what the service did wrong.
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
         let (status, detail) = match &self {
@@ -264,6 +270,10 @@ impl IntoResponse for SessionError {
             Self::Conflict => (
                 StatusCode::CONFLICT,
                 "the session was changed meanwhile; try again",
+            ),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the session cannot hold so much",
             ),
             error if error.is_logged_out() => (StatusCode::UNAUTHORIZED, "log in first"),
             _ => (

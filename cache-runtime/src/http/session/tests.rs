@@ -12,7 +12,7 @@ use super::*;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, SessionKeys};
-use crate::http::support::{PEER, request, send, text};
+use crate::http::support::{PEER, lines, request, send, text};
 use crate::http::{RateLimitLayer, SameSite};
 use crate::session::{NewSession, SessionData, SessionError};
 use crate::store::support::{ask, config, until};
@@ -340,11 +340,12 @@ async fn of_two_tokens_that_count_neither_does() {
     assert_eq!(status(&app, &[&ada, &ada]).await, 200);
     assert_eq!(status(&app, &[&forged, &ada]).await, 200);
     assert_eq!(status(&app, &[&ada, &forged]).await, 200);
-    // Nobody has so many.
-    assert_eq!(
-        status(&app, &[&forged, &forged, &forged, &forged, &ada]).await,
-        401
-    );
+    // Others of the name are in its way only beyond what is looked at.
+    let mut many = vec![&*forged; 63];
+    many.push(&ada);
+    assert_eq!(status(&app, &many).await, 200);
+    many.insert(0, &forged);
+    assert_eq!(status(&app, &many).await, 401);
 }
 
 #[tokio::test]
@@ -465,10 +466,73 @@ async fn a_bearer_token_counts_only_where_it_was_asked_for_and_gets_no_cookie() 
     assert_eq!(refused.status(), 401);
     let taken = send(&api, bearing(Method::GET, "/whoami", "bearer")).await;
     assert_eq!(taken.status(), 200);
+    // A client that keeps cookies, too, is judged by the header.
+    let mut both = bearing(Method::GET, "/whoami", "Bearer");
+    let other = cookie_of(&enter(&api, "eve", &[]).await);
+    both.headers_mut()
+        .insert(header::COOKIE, other.parse().unwrap());
+    let response = send(&api, both).await;
+    assert!(text(response).await.contains(r#""userId":"ada""#));
+    let refused = send(&api, with(Method::GET, "/whoami", &[])).await;
+    let challenges = lines(refused.headers(), "www-authenticate");
+    assert_eq!(challenges, ["Session", "Bearer"]);
     for path in ["/promote", "/logout"] {
         let response = send(&api, bearing(Method::POST, path, "Bearer")).await;
         assert!(set_cookies(&response).is_empty(), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_bearer_token_of_another_service_is_in_no_cookies_way() {
+    let app = app(layer(&in_memory(OLD)).bearer());
+    let cookie = cookie_of(&enter(&app, "ada", &[]).await);
+    let foreign = |method, path: &str, cookies: &[&str]| {
+        let mut request = with(method, path, cookies);
+        let value = HeaderValue::from_static("Bearer eyJ.other.service");
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+        request
+    };
+
+    let promoted = send(&app, foreign(Method::POST, "/promote", &[&cookie])).await;
+    assert_eq!(set_cookies(&promoted).len(), 1);
+    let entered = send(&app, foreign(Method::POST, "/login/ada", &[])).await;
+    assert_eq!(set_cookies(&entered).len(), 1);
+}
+
+#[tokio::test]
+async fn other_cookies_in_the_line_may_be_anything() {
+    let app = app_in_memory();
+    let token = enter(&app, "ada", &[]).await;
+    let mut request = with(Method::GET, "/whoami", &[]);
+    let line = [b"x=\xff; ".as_slice(), cookie_of(&token).as_bytes()].concat();
+    let line = HeaderValue::from_bytes(&line).unwrap();
+    request.headers_mut().insert(header::COOKIE, line);
+
+    assert_eq!(send(&app, request).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_logout_that_lacks_the_key_says_so_and_leaves_the_cookie() {
+    let cookie = cookie_of(&enter(&app(layer(&in_memory(NEW))), "ada", &[]).await);
+    let app = app_in_memory();
+
+    let response = send(&app, with(Method::POST, "/logout", &[&cookie])).await;
+
+    assert_eq!(response.status(), 401);
+    assert!(set_cookies(&response).is_empty());
+}
+
+#[tokio::test]
+async fn what_was_made_for_one_user_is_not_kept_for_others() {
+    let app = app_in_memory();
+    let cookie = cookie_of(&enter(&app, "ada", &[]).await);
+
+    let own = send(&app, with(Method::GET, "/whoami", &[&cookie])).await;
+    assert_eq!(own.headers()["cache-control"], "private, no-cache");
+    assert_eq!(own.headers()["vary"], "cookie");
+    let public = send(&app, with(Method::GET, "/public", &[&cookie])).await;
+    assert!(!public.headers().contains_key("cache-control"));
+    assert!(!public.headers().contains_key("vary"));
 }
 
 #[tokio::test]
@@ -522,6 +586,19 @@ async fn a_request_asks_redis_once_or_not_at_all() {
     send(&app, with(Method::GET, "/public", &[&cookie])).await;
     assert_eq!(status(&app, &["__Host-session=v1.old.x.y.z"]).await, 401);
     assert_eq!(calls(), before + 1);
+}
+
+#[tokio::test]
+async fn more_than_a_session_holds_is_refused_and_changes_nothing() {
+    let app = app_in_memory();
+    let cookie = cookie_of(&enter(&app, "ada", &[]).await);
+    let path = format!("/put/{}", "x".repeat(17_000));
+
+    let response = send(&app, with(Method::POST, &path, &[&cookie])).await;
+
+    assert_eq!(response.status(), 413);
+    let cart = text(send(&app, with(Method::POST, "/put/book", &[&cookie])).await).await;
+    assert_eq!(cart, r#"["book"]"#);
 }
 
 #[tokio::test]

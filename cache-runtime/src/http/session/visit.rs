@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, header};
+use axum::http::{HeaderMap, HeaderValue, Request, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -14,8 +14,11 @@ use crate::http::cookie::SessionCookie;
 use crate::http::problem::NO_STORE;
 use crate::session::{Session, SessionError, SessionStore, SessionToken};
 
-/// A request with more cookies of the name is made by somebody who tries; the rest is not looked at.
-const MOST_TOKENS: usize = 4;
+/// A request with more cookies of the name is made by somebody who tries; the rest is not looked at. Each costs a microsecond.
+const MOST_VALUES: usize = 64;
+
+const COOKIE_VARIES: HeaderValue = HeaderValue::from_static("cookie");
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// A request, as far as sessions are concerned.
 pub(super) struct Visit<E> {
@@ -23,7 +26,7 @@ pub(super) struct Visit<E> {
     /// What the client sent that could be a token, and how.
     pub(super) sent: Vec<SessionToken>,
     refused: Option<SessionError>,
-    /// How it sent that; [`None`] if it sent nothing.
+    /// How it sends its token; [`None`] if it has none.
     carrier: Option<Carrier>,
     pub(super) address: Option<IpAddr>,
     pub(super) user_agent: Option<String>,
@@ -58,17 +61,27 @@ impl<E> Visit<E> {
             Bearer::Taken => bearer(headers),
             Bearer::Ignored => None,
         };
-        let (mut sent, mut refused) = (Vec::new(), None);
-        let mut carrier = bearer.map(|_| Carrier::Header);
-        let values = bearer.into_iter().chain(cookie.values(headers));
-        for value in values.take(MOST_TOKENS) {
-            carrier = carrier.or(Some(Carrier::Cookie));
+        let (mut sent, mut refused, mut carrier) = (Vec::new(), None, None);
+        let cookies = cookie.values(headers).take(MOST_VALUES);
+        let has_cookie = cookie.values(headers).next().is_some();
+        let bearer = bearer.map(|value| (Carrier::Header, value));
+        let values = bearer.into_iter();
+        for (how, value) in values.chain(cookies.map(|value| (Carrier::Cookie, value))) {
+            // Other sites cannot make a browser send the header, so it is the client's own word.
+            if carrier == Some(Carrier::Header) {
+                break;
+            }
             match store.verify(value) {
                 Ok(token) if sent.contains(&token) => {}
-                Ok(token) => sent.push(token),
+                Ok(token) => {
+                    sent.push(token);
+                    carrier = carrier.or(Some(how));
+                }
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
+        // A header that is none of ours may be another service's.
+        let carrier = carrier.or(has_cookie.then_some(Carrier::Cookie));
         let user_agent = headers.get(header::USER_AGENT);
         Self {
             store: store.clone(),
@@ -97,6 +110,11 @@ impl<E> Visit<E> {
         }
     }
 
+    /// Whether the client may have a session that this process cannot end, since it lacks the key.
+    pub(super) fn has_unknown_key(&self) -> bool {
+        self.sent.is_empty() && matches!(self.refused, Some(SessionError::UnknownKey))
+    }
+
     pub(super) fn answer(&self, answer: Answer) {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
     }
@@ -109,6 +127,7 @@ impl<E> Visit<E> {
     }
 
     pub(super) fn write(&self, cookie: &SessionCookie, headers: &mut HeaderMap) {
+        self.keep_private(headers);
         let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
         let set = match (&*answer, self.carrier) {
             // A cookie that was not sent may be one that another site could not make the browser send.
@@ -120,6 +139,14 @@ impl<E> Visit<E> {
             headers.append(header::SET_COOKIE, set);
             // Nobody between here and the client shall keep a response with a token for others.
             headers.insert(header::CACHE_CONTROL, NO_STORE);
+        }
+    }
+
+    /// What was made for one user is not for others, unless the handler says so.
+    fn keep_private(&self, headers: &mut HeaderMap) {
+        if self.loaded().is_some() {
+            headers.append(header::VARY, COOKIE_VARIES);
+            headers.entry(header::CACHE_CONTROL).or_insert(PRIVATE);
         }
     }
 

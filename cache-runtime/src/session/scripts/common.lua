@@ -56,12 +56,30 @@ local function remove(sid)
   return redis.call('DEL', base .. sid)
 end
 
+-- The name under which a session goes on that was renamed within the last minute. Whoever ends it under the old one asked for that
+-- before the new one reached the client.
+local function follow(sid)
+  for _ = 1, 16 do
+    local moved = redis.pcall('GET', base .. sid .. ':moved')
+    if type(moved) ~= 'string' or #moved < 9 or struct.unpack('>I8', moved) <= now then
+      break
+    end
+    sid = string.sub(moved, 9)
+  end
+  return sid
+end
+
+-- The end of a set whose last session ends then: in whole seconds, so that it need not be moved with every use.
+local function set_ends(ends)
+  return math.ceil(ends / 1000) * 1000
+end
+
 -- Forgets what has ended, and lets the set end with its last session. An end that somebody has moved beyond all times is passed over.
 local function settle()
   ask('ZREMRANGEBYSCORE', '-inf', now)
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
   if last[2] then
-    redis.pcall('PEXPIREAT', index, last[2])
+    redis.pcall('PEXPIREAT', index, set_ends(tonumber(last[2])))
   end
 end
 

@@ -19,7 +19,7 @@ end
 redis.call('SET', base .. sid, ARGV[9])
 settle()
 if ARGV[8] ~= '' then
-  remove(ARGV[8])
+  remove(follow(ARGV[8]))
 end
 local ends, ended = math.min(now + tonumber(ARGV[4]), absolute), 0
 local surplus = redis.call('ZCARD', index) + 1 - tonumber(ARGV[5])

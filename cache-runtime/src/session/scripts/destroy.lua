@@ -6,7 +6,7 @@
 -- Answers  the time, and how many were alive
 --
 -- Atomic, so that a login at the same moment is either before and ended, or after and alive.
-local which, named, time = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local which, named, time = ARGV[3], follow(ARGV[4]), tonumber(ARGV[5])
 settle()
 local ended = 0
 if which == 'one' then

@@ -22,13 +22,17 @@ local last, again = struct.unpack('>I8I8', record, 26)
 if last == again and math.max(now - last, 0) >= tonumber(ARGV[6]) then
   local extend, use = tonumber(ARGV[5]), struct.pack('>I8', now)
   local extended = math.min(math.max(ends, math.min(ends + extend, now + tonumber(ARGV[4]) + extend)), absolute)
-  -- As `keep` and `settle` do, by the shortest way, since this is done with every request.
+  -- As `keep` and `settle` do, by the shortest way and once a second, since this is done with every request.
   local used = string.sub(record, 1, 25) .. use .. use .. string.sub(record, 42)
   if not failed(redis.pcall('SET', base .. sid, used, 'PXAT', extended), 'OOM') then
+    redis.call('ZADD', index, extended, sid)
+    if now - last >= 1000 then
+      redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+    end
+    if set_ends(extended) ~= set_ends(ends) then
+      redis.call('PEXPIREAT', index, set_ends(extended), 'GT')
+    end
     ends = extended
-    redis.call('ZADD', index, ends, sid)
-    redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
-    redis.call('PEXPIREAT', index, ends, 'GT')
   end
 end
 return { now, ends, last, record }

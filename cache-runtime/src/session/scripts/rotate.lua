@@ -1,4 +1,5 @@
--- Gives a session another name, under which it goes on; nothing is left under the old one.
+-- Gives a session another name, under which it goes on. Under the old one nothing is found any more, but for a minute it can be ended:
+-- `<prefix>session:{<tag>}:<sid>:moved` says what it is called now.
 --
 -- ARGV[3]  the session
 -- ARGV[4]  version and revision that it must have, as they are in the record
@@ -17,6 +18,8 @@ elseif record then
   redis.call('SET', base .. new, ARGV[5] .. string.sub(record, 26, 41) .. ARGV[6])
   keep(new, ends)
   remove(sid)
+  local known = math.min(now + 60000, ends)
+  redis.call('SET', base .. sid .. ':moved', struct.pack('>I8', known) .. new, 'PXAT', known)
   answer = ends
 end
 settle()

@@ -496,7 +496,8 @@ async fn all_keys_of_a_user_are_in_one_slot_and_in_no_other_users() {
     let mut session = log_in(&bench.store).await;
     log_in(&bench.store).await;
     bench.store.rotate(&mut session).await.unwrap();
-    assert_eq!(bench.keys().len(), 3);
+    // Two sessions, their set, and what the one that was renamed is called now.
+    assert_eq!(bench.keys().len(), 4);
     assert_eq!(slots().len(), 1);
 
     // Whatever the id is: it is a user's choice in some services.
@@ -593,4 +594,110 @@ async fn what_is_believed_of_the_time_is_never_ahead_of_redis() {
 fn redis_now(server: &RedisServer) -> u64 {
     let time: Vec<u64> = ask(server, &["TIME"]);
     time[0] * 1_000 + time[1] / 1_000
+}
+
+#[tokio::test]
+async fn who_ends_a_session_under_its_old_name_ends_what_it_became_within_a_minute() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for seconds in [0, 59, 61] {
+            let mut session = log_in(store).await;
+            let first = session.token().clone();
+            store.rotate(&mut session).await.unwrap();
+            let second = session.token().clone();
+            store.rotate(&mut session).await.unwrap();
+            bench.clock.advance(Duration::from_secs(seconds));
+
+            store.destroy(&first).await.unwrap();
+            let is_alive = store.load(session.token()).await.is_ok();
+            assert_eq!(is_alive, seconds > 60, "{seconds}");
+            // No old token is of any other use.
+            for old in [&first, &second] {
+                let refused = store.load(old).await;
+                assert!(
+                    matches!(refused, Err(SessionError::NotFound)),
+                    "{refused:?}"
+                );
+            }
+            store.destroy_user("42", None).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_replaces_what_the_former_session_has_become() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for user in ["42", "43"] {
+            let mut former = log_in(store).await;
+            let sent = former.token().clone();
+            store.rotate(&mut former).await.unwrap();
+
+            let new = NewSession::new(user, "eve");
+            store.create_instead(new, Some(&sent)).await.unwrap();
+
+            let refused = store.load(former.token()).await;
+            assert!(
+                matches!(refused, Err(SessionError::NotFound)),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_session_that_is_spared_may_be_named_by_the_token_it_had() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let mut session = log_in(store).await;
+        let other = log_in(store).await;
+        let old = session.token().clone();
+        store.rotate(&mut session).await.unwrap();
+
+        assert_eq!(store.destroy_user("42", Some(&old)).await.unwrap(), 1);
+
+        assert!(store.load(session.token()).await.is_ok());
+        assert!(store.load(other.token()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn data_that_could_not_be_read_back_is_refused_and_changes_nothing() {
+    let bench = Bench::in_memory_with(|config| config);
+    let cache = &bench.store.inner.backend.cache;
+    let store = SessionStore::<Vec<f64>>::new(cache).unwrap();
+    let new = |number| NewSession::new(42, "ada").extension(vec![number]);
+    assert_refused!(store.create(new(f64::NAN)).await, SessionError::Invalid(_));
+
+    let mut session = store.create(new(1.0)).await.unwrap();
+    let refused = store
+        .update(&mut session, |data| data.extension.push(f64::INFINITY))
+        .await;
+
+    assert!(
+        matches!(refused, Err(SessionError::Invalid(_))),
+        "{refused:?}"
+    );
+    assert_eq!(session.data().extension, [1.0]);
+    let stored = store.load(session.token()).await.unwrap();
+    assert_eq!(stored.data().extension, [1.0]);
+}
+
+#[tokio::test]
+async fn data_that_is_nested_too_deep_to_be_read_back_is_refused() {
+    let bench = Bench::in_memory_with(|config| config);
+    let store = SessionStore::<serde_json::Value>::new(&bench.store.inner.backend.cache).unwrap();
+    let nested =
+        |depth| (0..depth).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
+
+    let session = store
+        .create(NewSession::new(42, "ada").extension(nested(126)))
+        .await;
+    assert!(store.load(session.unwrap().token()).await.is_ok());
+    assert_refused!(
+        store
+            .create(NewSession::new(42, "ada").extension(nested(127)))
+            .await,
+        SessionError::Invalid(_)
+    );
 }
