@@ -3,8 +3,10 @@
 mod lifecycle;
 mod outages;
 mod races;
+mod rotations;
 mod secrets;
 mod stored;
+mod times;
 mod tokens;
 mod transitions;
 

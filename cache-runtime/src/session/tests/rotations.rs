@@ -1,0 +1,137 @@
+//! Sessions that get a new token.
+
+use super::*;
+
+#[tokio::test]
+async fn what_is_rotated_goes_on_under_the_new_token_alone() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let mut session = log_in(store).await;
+        let old = session.token().clone();
+
+        store.rotate(&mut session).await.unwrap();
+
+        assert!(session.is_reissued());
+        let gone = store.load(&old).await;
+        assert!(matches!(gone, Err(SessionError::NotFound)), "{gone:?}");
+        assert_eq!(
+            store.load(session.token()).await.unwrap().data().username,
+            "ada"
+        );
+        assert_eq!(store.list_user("42").await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_not_lost_when_a_rotation_meets_a_save() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let token = log_in(store).await.token().clone();
+        let mut ours = store.load(&token).await.unwrap();
+        let mut others = store.load(&token).await.unwrap();
+        others.data_mut().username = "eve".to_owned();
+        store.save(&mut others).await.unwrap();
+
+        // What was not changed here is loaded again, and goes on under the new token with what was saved.
+        store.rotate(&mut ours).await.unwrap();
+        assert_eq!(ours.data().username, "eve");
+
+        // What was changed here cannot be kept, and that is said.
+        let mut ours = store.load(ours.token()).await.unwrap();
+        let mut others = store.load(ours.token()).await.unwrap();
+        store.save(&mut others).await.unwrap();
+        ours.data_mut().is_verified = true;
+        assert_refused!(store.rotate(&mut ours).await, SessionError::Conflict);
+        store
+            .update(&mut ours, |data| data.is_verified = true)
+            .await
+            .unwrap();
+        store.rotate(&mut ours).await.unwrap();
+        assert!(store.load(ours.token()).await.unwrap().data().is_verified);
+    }
+}
+
+#[tokio::test]
+async fn what_is_changed_before_a_rotation_is_stored_with_it() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let mut session = log_in(store).await;
+        session.data_mut().is_verified = true;
+
+        store.rotate(&mut session).await.unwrap();
+
+        assert!(
+            store
+                .load(session.token())
+                .await
+                .unwrap()
+                .data()
+                .is_verified
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_ends_a_session_under_its_old_name_ends_what_it_became_within_a_minute() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for seconds in [0, 59, 61] {
+            let mut session = log_in(store).await;
+            let first = session.token().clone();
+            store.rotate(&mut session).await.unwrap();
+            let second = session.token().clone();
+            store.rotate(&mut session).await.unwrap();
+            bench.clock.advance(Duration::from_secs(seconds));
+
+            store.destroy(&first).await.unwrap();
+            let is_alive = store.load(session.token()).await.is_ok();
+            assert_eq!(is_alive, seconds > 60, "{seconds}");
+            // No old token is of any other use.
+            for old in [&first, &second] {
+                let refused = store.load(old).await;
+                assert!(
+                    matches!(refused, Err(SessionError::NotFound)),
+                    "{refused:?}"
+                );
+            }
+            store.destroy_user("42", None).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_replaces_what_the_former_session_has_become() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        for user in ["42", "43"] {
+            let mut former = log_in(store).await;
+            let sent = former.token().clone();
+            store.rotate(&mut former).await.unwrap();
+
+            let new = NewSession::new(user, "eve");
+            store.create_instead(new, Some(&sent)).await.unwrap();
+
+            let refused = store.load(former.token()).await;
+            assert!(
+                matches!(refused, Err(SessionError::NotFound)),
+                "{refused:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_session_that_is_spared_may_be_named_by_the_token_it_had() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let mut session = log_in(store).await;
+        let other = log_in(store).await;
+        let old = session.token().clone();
+        store.rotate(&mut session).await.unwrap();
+
+        assert_eq!(store.destroy_user("42", Some(&old)).await.unwrap(), 1);
+
+        assert!(store.load(session.token()).await.is_ok());
+        assert!(store.load(other.token()).await.is_err());
+    }
+}
