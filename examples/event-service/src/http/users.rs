@@ -117,14 +117,16 @@ async fn authenticate(
     owner(&session, "id", id)?;
     let user = app.users.authenticate(id, status).await?;
     let user = user.ok_or_else(|| Error::unknown("id", "user", id))?;
-    // A session says how far its user is trusted. Those elsewhere would go on saying what was true before, so they end. This
-    // one is told, and gets a new token: whoever has the old one by stealth shall not gain by the change.
-    session.log_out_others().await?;
+    // A session says how far its user is trusted. This one is told, and gets a new token: whoever has the old one by stealth
+    // shall not gain by the change.
     let is_verified = status == Authentication::Verified;
     session
         .update(|data| data.is_verified = is_verified)
         .await?;
     session.rotate().await?;
+    // Those elsewhere would go on saying what was true before, so they end. Only now: of two clicks at once one gets here, since
+    // the old token is gone for the other, which would else end the session that the first has just been given.
+    session.log_out_others().await?;
     Ok(Answer(user))
 }
 

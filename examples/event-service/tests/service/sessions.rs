@@ -339,6 +339,30 @@ fn a_change_of_the_verification_gives_a_new_token_and_ends_the_other_sessions() 
 }
 
 #[test]
+fn of_two_changes_of_the_verification_at_once_one_gets_a_session_that_lasts() {
+    let redis = RedisServer::start().expect("redis-server starts");
+    let service = Service::on(&redis);
+    let mut cookie = service.log_in(7).cookie();
+
+    for round in 0..100 {
+        let clicks = [&cookie; 2].map(|cookie| service.client_with(cookie));
+        let statuses = std::thread::scope(|scope| {
+            clicks
+                .each_ref()
+                .map(|click| scope.spawn(|| click.send("POST", "/api/users/7/verify", None)))
+                .map(|answer| answer.join().expect("no panic").status)
+        });
+
+        let mut outcomes = std::iter::zip(&clicks, statuses);
+        let done = outcomes.find(|(_, status)| *status == 200);
+        let (done, _) = done.unwrap_or_else(|| panic!("round {round}: {statuses:?}"));
+        let me = done.get("/api/auth/me");
+        assert_eq!(me.status, 200, "round {round}: {statuses:?}");
+        cookie = done.cookie();
+    }
+}
+
+#[test]
 fn without_redis_nobody_is_logged_out_or_in_and_reading_goes_on() {
     let on_disk = ["--appendonly", "yes", "--appendfsync", "always"];
     let redis = RedisServer::builder().tcp().args(on_disk).start();
