@@ -1,11 +1,11 @@
 //! Accounts: who proves with a password to be which user.
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use argon2::Argon2;
-use argon2::password_hash::{self, PasswordVerifier};
+use argon2::password_hash::{self, phc::Output};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use cache_runtime::Sensitive;
 use tokio::sync::Semaphore;
 use tokio::task;
@@ -27,7 +27,11 @@ const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$lU/nWIoyQlnRiio79UW7gA$0aX
 pub struct Accounts {
     db: Db,
     turns: Arc<Semaphore>,
+    memories: Arc<Mutex<Vec<Memory>>>,
 }
+
+/// What a hash is computed in, as large as any needed until now. What is left in it was made of a password.
+type Memory = Sensitive<Vec<Block>>;
 
 impl Accounts {
     pub fn new(db: Db) -> Self {
@@ -35,6 +39,9 @@ impl Accounts {
             db,
             // A verification keeps a core busy and takes 19 MiB: more of them at a time take more memory and end no sooner.
             turns: Arc::new(Semaphore::new(cores())),
+            // Kept, one for each turn that was taken at a time: the allocator would keep what is freed, too, but once for each
+            // thread that ever computed a hash.
+            memories: Arc::default(),
         }
     }
 
@@ -53,7 +60,10 @@ impl Accounts {
             None => (None, NOBODYS.to_owned()),
         };
         let password = password.clone();
-        let is_right = self.in_turn(move || verify(&password, &hash)).await??;
+        let is_right = self
+            .in_turn(move |memory| verify(&password, &hash, memory))
+            .await?
+            .map_err(Error::internal)?;
         match id.filter(|_| is_right) {
             Some(id) => users::evicting(id, self.user(id)).await,
             None => Ok(None),
@@ -67,17 +77,22 @@ impl Accounts {
         Ok(credentials.fetch_optional(self.db.read().await).await?)
     }
 
-    /// Runs what keeps a core busy, beside the threads that serve requests, when it is its turn.
+    /// Runs what keeps a core busy, beside the threads that serve requests, when it is its turn. The memory is its own
+    /// until it ends, and holds what others left there.
     async fn in_turn<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
     ) -> Result<T> {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let turn = turn.map_err(Error::internal)?;
+        let memories = Arc::clone(&self.memories);
         let work = move || {
             // The work goes on when the caller does not wait for it any more, and so does its turn.
             let _turn = turn;
-            work()
+            let mut memory = lock(&memories).pop().unwrap_or_default().into_inner();
+            let done = work(&mut memory);
+            lock(&memories).push(memory.into());
+            done
         };
         task::spawn_blocking(work).await.map_err(Error::internal)
     }
@@ -104,12 +119,40 @@ fn refuse_nonsense(username: &str, password: &Sensitive<String>) -> Result<()> {
     Ok(())
 }
 
-fn verify(password: &Sensitive<String>, hash: &str) -> Result<bool> {
-    match Argon2::default().verify_password(password.expose().as_bytes(), hash) {
-        Ok(()) => Ok(true),
-        Err(password_hash::Error::PasswordInvalid) => Ok(false),
-        Err(error) => Err(Error::internal(error)),
-    }
+/// As [`Argon2`] does by itself, but in this memory.
+fn verify(
+    password: &Sensitive<String>,
+    hash: &str,
+    memory: &mut Vec<Block>,
+) -> password_hash::Result<bool> {
+    let hash = PasswordHash::new(hash)?;
+    let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else {
+        return Err(password_hash::Error::EncodingInvalid);
+    };
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;
+    let version = hash.version.map(Version::try_from).transpose()?;
+    let params = Params::try_from(&hash)?;
+    grow(memory, params.block_count())?;
+    let argon2 = Argon2::new(algorithm, version.unwrap_or_default(), params);
+    let mut computed = vec![0; expected.len()];
+    let password = password.expose().as_bytes();
+    argon2.hash_password_into_with_memory(password, salt, &mut computed, memory)?;
+    // Two `Output`s are compared in constant time.
+    Ok(Output::new(&computed)? == *expected)
+}
+
+/// To at least so many blocks.
+fn grow(memory: &mut Vec<Block>, blocks: usize) -> password_hash::Result<()> {
+    let missing = blocks.saturating_sub(memory.len());
+    memory
+        .try_reserve_exact(missing)
+        .map_err(|_| password_hash::Error::OutOfMemory)?;
+    memory.resize(memory.len() + missing, Block::new());
+    Ok(())
+}
+
+fn lock(memories: &Mutex<Vec<Memory>>) -> MutexGuard<'_, Vec<Memory>> {
+    memories.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

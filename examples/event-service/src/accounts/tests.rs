@@ -199,7 +199,7 @@ async fn no_more_hashes_are_computed_at_a_time_than_there_are_cores() {
     let mut all = JoinSet::new();
     for _ in 0..4 * cores() {
         let accounts = accounts.clone();
-        let work = || {
+        let work = |_: &mut _| {
             let running = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
             thread::sleep(Duration::from_millis(5));
             RUNNING.fetch_sub(1, Ordering::SeqCst);
@@ -218,7 +218,7 @@ async fn who_gives_up_does_not_let_another_in_before_the_hash_is_done() {
     let free = accounts.turns.available_permits();
     let (end, ended) = mpsc::channel();
     let (begin, begun) = mpsc::channel();
-    let work = move || {
+    let work = move |_: &mut _| {
         begin.send(()).expect("the test waits");
         ended.recv().expect("the test says when");
     };
@@ -252,6 +252,32 @@ async fn a_hash_that_cannot_be_read_is_our_fault_and_evicts_nothing() {
     assert!(matches!(failed, Error::Internal(_)), "{failed:?}");
     assert!(!format!("{failed:?}").contains("password65"), "{failed:?}");
     assert_eq!(cached(65).await, [true; 5]);
+}
+
+#[test]
+fn a_hash_without_its_end_is_our_fault_and_no_wrong_password() {
+    let (without_end, _) = NOBODYS.rsplit_once('$').expect("a hash at the end");
+
+    let failed = verify(&secret("password67"), without_end, &mut Vec::new());
+
+    assert_eq!(failed, Err(password_hash::Error::EncodingInvalid));
+}
+
+/// The hashes are those of `password` that the reference implementation is tested with.
+#[test]
+fn one_memory_does_for_hashes_of_any_cost() {
+    let small = "$argon2d$v=16$m=32,t=2,p=3,data=Dw8PDw8P$AAAAAAAAAAA$KnH4gniiaFnDvlA1xev3yovC4cnrrI6tnHOYtmja90o";
+    let large =
+        "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+    let mut memory = Vec::new();
+
+    for hash in [small, large, small, large] {
+        for (password, is_right) in [("password", true), ("sassword", false)] {
+            let verified = verify(&secret(password), hash, &mut memory);
+
+            assert_eq!(verified, Ok(is_right), "{password}: {hash}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -204,3 +204,21 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
         assert!(!said.contains("panicked"), "{name}={value}: {said}");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_flood_of_logins_leaves_no_more_memory_in_use_than_those_at_a_time_need() {
+    let service = Service::start();
+    let before = service.resident();
+
+    std::thread::scope(|scope| {
+        for user in 1..=4 {
+            let service = &service;
+            scope.spawn(move || (0..25).for_each(|_| drop(service.log_in(user))));
+        }
+    });
+
+    // 19 MiB for each of four, and something for all the rest.
+    let grown = service.resident().saturating_sub(before);
+    assert!(grown < 4 * 19 + 30, "{grown} MiB");
+}

@@ -175,6 +175,16 @@ impl Service {
         output.iter().any(|line| line.contains(text))
     }
 
+    /// How much memory the process has, in MiB.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id()));
+        let status = status.expect("it runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.and_then(|kib| kib.trim().strip_suffix(" kB"));
+        resident.expect("a size").parse::<u64>().expect("a number") / 1024
+    }
+
     /// Tells the service to stop, as a service manager does.
     pub(crate) fn terminate(&self) {
         let killed = Command::new("kill")
