@@ -256,3 +256,25 @@ fn redis_now(server: &RedisServer) -> u64 {
     let time: Vec<u64> = ask(server, &["TIME"]);
     time[0] * 1_000 + time[1] / 1_000
 }
+
+#[tokio::test]
+async fn the_set_of_a_user_lives_as_long_as_its_last_session_and_forgets_the_others() {
+    let bench = Bench::new().await;
+    let store = &bench.store;
+    log_in(store).await;
+    bench.clock.advance(DAY / 2);
+    let session = log_in(store).await;
+    let (index, server) = (bench.index(&session), bench.server());
+    bench.clock.advance(DAY / 2);
+
+    // At this moment the first one has ended.
+    for _ in 0..3 {
+        let used = store.load(session.token()).await.unwrap();
+
+        assert_eq!(ask::<u64>(server, &["ZCARD", &index]), 1);
+        let end: u64 = ask(server, &["PEXPIRETIME", &index]);
+        let beyond = end - used.expires_at();
+        assert!(beyond < 1_000, "{beyond}");
+        bench.clock.advance(Duration::from_millis(400));
+    }
+}
