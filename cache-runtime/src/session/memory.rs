@@ -319,6 +319,33 @@ mod tests {
     }
 
     #[test]
+    fn old_names_are_forgotten() {
+        let memory = Memory::default();
+        begin(&memory, 1, SWEEP);
+        let pinned = Pinned {
+            revision: 0,
+            created: SWEEP,
+            absolute: SWEEP + LIVES.absolute,
+        };
+        let change = Change {
+            place: place(1),
+            seen: pinned.bytes(),
+            pinned: pinned.bytes(),
+            sealed: &[],
+            renamed: Some(Sid([1; SID])),
+        };
+        assert_eq!(
+            memory.change(change, SWEEP),
+            Stored::Until(SWEEP + LIVES.ttl)
+        );
+        assert_eq!(memory.lock().moved.len(), 1);
+
+        begin(&memory, 2, 2 * SWEEP);
+
+        assert!(memory.lock().moved.is_empty());
+    }
+
+    #[test]
     fn a_user_who_has_no_session_takes_no_room() {
         let memory = Memory::default();
         begin(&memory, 1, SWEEP);
