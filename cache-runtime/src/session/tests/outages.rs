@@ -1,5 +1,6 @@
 //! Redis that is away, late, or back without what it had.
 
+use super::super::backend::Which;
 use super::super::place::Tag;
 use super::*;
 
@@ -414,4 +415,23 @@ async fn a_redis_without_memory_keeps_its_sessions_and_begins_none_at_the_cost_o
 
     store.destroy(session.token()).await.unwrap();
     assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+}
+
+#[tokio::test]
+async fn who_never_heard_the_time_of_redis_ends_what_began_at_any_time() {
+    let mut bench = Bench::with(|config| config.clock(Clock::default())).await;
+    assert_eq!(bench.store.inner.backend.known_now(), None);
+    bench.server.as_mut().unwrap().kill();
+
+    let refused = bench.store.destroy_user("42", None).await;
+
+    assert_refused!(refused, SessionError::Unavailable(_));
+    let [(_, ending)] = bench.store.inner.pending.all()[..] else {
+        panic!("one ending is remembered")
+    };
+    let everything = Which::Others {
+        except: None,
+        began: Some(u64::MAX),
+    };
+    assert_eq!(ending, everything);
 }
