@@ -130,12 +130,13 @@ enum Bearer {
 }
 
 impl<E> SessionLayer<E> {
-    /// Gives requests the sessions of this store.
+    /// Gives requests the sessions of this store, in the cookie `__Host-session`, whatever cookie the store was made for.
     pub fn new(store: SessionStore<E>) -> Self {
+        let cookie = SessionCookie::default();
         Self {
             settings: Settings {
-                store,
-                cookie: Arc::default(),
+                store: store.for_cookie(cookie.name_text()),
+                cookie: Arc::new(cookie),
                 bearer: Bearer::Ignored,
             },
         }

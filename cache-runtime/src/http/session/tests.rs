@@ -352,12 +352,13 @@ async fn of_two_tokens_that_count_neither_does() {
 async fn a_token_counts_only_in_the_cookie_for_which_it_was_made() {
     let cache = in_memory(OLD);
     let store = SessionStore::new(&cache).unwrap();
-    let one = app(SessionLayer::new(store.clone()));
+    let one = app(SessionLayer::new(store.for_cookie("third")));
     let cookie = SessionCookie::insecure().same_site(SameSite::Strict);
-    let other = app(SessionLayer::new(store).cookie(cookie).unwrap());
+    let other = app(SessionLayer::new(store.clone()).cookie(cookie).unwrap());
 
     let token = enter(&one, "ada", &[]).await;
 
+    assert!(store.verify(&token).is_ok());
     assert_eq!(status(&one, &[&cookie_of(&token)]).await, 200);
     assert_eq!(status(&other, &[&format!("session={token}")]).await, 401);
     let response = send(&other, with(Method::POST, "/login/ada", &[])).await;
