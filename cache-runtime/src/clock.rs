@@ -40,16 +40,21 @@ impl Clock {
 
     /// Lets time pass for everybody who holds this clock, so that a test need not wait.
     pub fn advance(&self, by: Duration) {
-        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        self.ahead_millis.fetch_add(millis, Ordering::Relaxed);
+        self.ahead_millis
+            .fetch_add(whole_millis(by), Ordering::Relaxed);
     }
+}
+
+/// Whole milliseconds, at most as many as a number holds.
+pub(crate) fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn system_millis() -> u64 {
     let system = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    u64::try_from(system.as_millis()).unwrap_or(u64::MAX)
+    whole_millis(system)
 }
 
 #[cfg(test)]

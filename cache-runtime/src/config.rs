@@ -434,6 +434,14 @@ impl Config {
             .collect()
     }
 
+    /// What is wrong with a prefix with braces: Redis Cluster takes what is between the first of them for the name of the slot.
+    pub(crate) fn braces_around(&self, records: &str) -> Option<String> {
+        let prefix = &self.prefix;
+        prefix.contains(['{', '}']).then(|| {
+            format!("the prefix `{prefix}` has braces, which would put all {records} into one slot of a cluster; remove them")
+        })
+    }
+
     /// Whether all options are within their limits and agree with each other.
     pub(crate) fn check(&self) -> Result<(), Error> {
         report(&problems(self, &str::to_owned))

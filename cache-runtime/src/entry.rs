@@ -33,6 +33,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::clock::whole_millis;
 use crate::key::Key;
 
 const MAGIC: &[u8] = &[0xca, 0xce, b'E'];
@@ -289,10 +290,8 @@ pub(crate) fn with_life(
     let mut bytes = bytes.to_vec();
     set_refreshed_until(&mut bytes, 0);
     bytes[STAMP_AT..KEY_AT].copy_from_slice(&new_stamp());
-    bytes[FRESH_AT..FRESH_AT + 8].copy_from_slice(
-        &now.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))
-            .to_le_bytes(),
-    );
+    bytes[FRESH_AT..FRESH_AT + 8]
+        .copy_from_slice(&now.saturating_add(whole_millis(life)).to_le_bytes());
     Some((seen, seal(bytes)))
 }
 
@@ -420,7 +419,7 @@ fn header(kind: Kind, draft: &Draft<'_>) -> [u8; HEADER] {
         fresh,
         cost,
     } = *draft;
-    let fresh = u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX);
+    let fresh = whole_millis(fresh);
     let cost = u32::try_from(cost.as_micros()).unwrap_or(u32::MAX);
     let mut header = [0; HEADER];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);

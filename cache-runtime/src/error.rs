@@ -59,6 +59,21 @@ impl Error {
         }
     }
 
+    /// All that is wrong with a configuration at once, each on a line of its own; nothing if nothing is.
+    pub(crate) fn refuse_any(
+        what: &str,
+        problems: impl IntoIterator<Item = impl fmt::Display>,
+    ) -> Result<(), Self> {
+        let lines: String = problems
+            .into_iter()
+            .map(|problem| format!("\n  {problem}"))
+            .collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        Err(Self::new(ErrorKind::Config, format!("{what}:{lines}")))
+    }
+
     pub(crate) fn away() -> Self {
         Self::new(ErrorKind::Unavailable, "Redis is away; nothing was sent")
     }

@@ -73,7 +73,7 @@ use self::state::How;
 use self::table::Table;
 use self::top::Top;
 use crate::cache::Cache;
-use crate::clock::Clock;
+use crate::clock::{Clock, whole_millis};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::LimitMetrics;
@@ -150,22 +150,8 @@ impl RateLimiter {
                 Err(wrong) => problems.extend(wrong),
             }
         }
-        if config.prefix.contains(['{', '}']) {
-            problems.push(format!(
-                "the prefix `{}` has braces, which would put all clients into one slot of a cluster; remove them",
-                config.prefix
-            ));
-        }
-        if !problems.is_empty() {
-            let lines: String = problems
-                .iter()
-                .map(|problem| format!("\n  {problem}"))
-                .collect();
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("the rate limiter cannot be made:{lines}"),
-            ));
-        }
+        problems.extend(config.braces_around("clients"));
+        Error::refuse_any("the rate limiter cannot be made", problems)?;
         for quota in config.unmatched_limits(checked.iter().map(|policy| policy.name.as_str())) {
             warn!(
                 quota,
@@ -321,7 +307,7 @@ impl RateLimiter {
         client: &Identity,
         duration: Duration,
     ) -> Result<(), Error> {
-        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let millis = whole_millis(duration);
         if millis == 0 || duration > policy::LONGEST_WINDOW {
             return Err(Error::new(
                 ErrorKind::Input,
@@ -463,10 +449,9 @@ impl Limit {
 impl Inner {
     /// Milliseconds that pass evenly, from about the time of day.
     fn now(&self) -> u64 {
-        self.clock.driven().unwrap_or_else(|| {
-            let passed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.base.saturating_add(passed)
-        })
+        self.clock
+            .driven()
+            .unwrap_or_else(|| self.base.saturating_add(whole_millis(self.began.elapsed())))
     }
 
     /// Where Redis keeps a client's state. The braces put all of a client's policies into one slot.

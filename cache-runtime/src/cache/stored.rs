@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::refresh::Stale;
 use super::visit::Visit;
+use crate::clock::whole_millis;
 use crate::entry::{self, Draft, Entry, Limits, Read, Refusal, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Warning};
@@ -125,7 +126,7 @@ impl Visit<'_> {
         O::Value: DeserializeOwned,
     {
         let now = self.now();
-        let grace = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+        let grace = whole_millis(self.grace);
         let shape = self.site.shape::<O::Value>();
         let (output, meta, event) =
             match entry::read::<O::Value>(bytes, self.key, shape, now.saturating_sub(grace)) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::options::{LIFE, SETTINGS, life};
 use super::{Address, Config, Tls, Topology, text};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// What is allowed for a quota.
 pub(super) const QUOTA: &str =
@@ -42,17 +42,14 @@ impl Problem {
 
 /// All problems as one error.
 pub(super) fn report(problems: &[Problem]) -> Result<(), Error> {
-    if problems.is_empty() {
-        return Ok(());
+    Error::refuse_any("the configuration is wrong", problems)
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, what } = self;
+        write!(f, "{name}: {what}")
     }
-    let lines: String = problems
-        .iter()
-        .map(|Problem { name, what }| format!("\n  {name}: {what}"))
-        .collect();
-    Err(Error::new(
-        ErrorKind::Config,
-        format!("the configuration is wrong:{lines}"),
-    ))
 }
 
 /// What is outside its limits, or contradicts another option. `called` turns an option's name into the one that whoever

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::session::COOKIE;
 
 /// Some browsers refuse more than 4 KiB of name, value and attributes; nobody needs as much.
@@ -146,17 +146,7 @@ impl SessionCookie {
                 domain.escape_debug()
             ));
         }
-        if problems.is_empty() {
-            return Ok(());
-        }
-        let lines: String = problems
-            .iter()
-            .map(|problem| format!("\n  {problem}"))
-            .collect();
-        Err(Error::new(
-            ErrorKind::Config,
-            format!("browsers would refuse the cookie of sessions:{lines}"),
-        ))
+        Error::refuse_any("browsers would refuse the cookie of sessions", problems)
     }
 
     /// `Set-Cookie` with a token.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::rule::{Algorithm, Penalties, Rule};
+use crate::clock::whole_millis;
 use crate::config::Quota;
 
 /// The longest time that a policy may count: a calendar month.
@@ -329,7 +330,3 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// The script reads the whole log at every call.
 const MOST_LOGGED: u32 = 10_000;
-
-fn whole_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}

@@ -14,7 +14,7 @@ use std::time::Duration;
 use self::shard::{Shard, Slot};
 use super::script::Scripts;
 use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
-use crate::clock::Clock;
+use crate::clock::{Clock, whole_millis};
 use crate::entry::{self, FENCE_COUNT_AT, HEAD, is_claim, stamp_of};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
@@ -81,8 +81,7 @@ impl MemoryStore {
     }
 
     fn end_of(&self, life: Duration) -> u64 {
-        self.now()
-            .saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1))
+        self.now().saturating_add(whole_millis(life).max(1))
     }
 
     fn read(&self, key: &Key) -> Option<Vec<u8>> {

@@ -12,6 +12,7 @@ use super::pool::Pool;
 use super::reply::{self, Failure};
 use super::script::Scripts;
 use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
+use crate::clock::whole_millis;
 use crate::config::Config;
 use crate::entry::{FENCE_COUNT_AT, HEAD, REFRESH_AT, START, is_claim};
 use crate::error::Error;
@@ -479,9 +480,7 @@ fn slice_len(entries: &[(Key, Vec<u8>)]) -> usize {
 
 /// Redis refuses a life of nothing.
 fn millis(life: Duration) -> u64 {
-    u64::try_from(life.as_millis())
-        .unwrap_or(u64::MAX)
-        .clamp(1, 1 << 50)
+    whole_millis(life).clamp(1, 1 << 50)
 }
 
 fn is_one(number: i64) -> bool {
