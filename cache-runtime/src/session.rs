@@ -175,19 +175,11 @@ impl<E> SessionStore<E> {
         user_id: &str,
         except: Option<&SessionToken>,
     ) -> Result<usize, SessionError> {
-        let inner = &self.inner;
-        let except = except.map(|token| token.place().sid);
-        let mut ended = Ok(0);
-        for tag in inner.ring.tags(&inner.prefix, user_id) {
-            let which = Which::Others {
-                except,
-                began: None,
-            };
-            // Each place is tried, or remembered, whatever became of the others.
-            let here = inner.destroy(tag, which).await;
-            ended = ended.and_then(|ended: usize| Ok(ended + here?));
-        }
-        ended
+        let which = Which::Others {
+            except: except.map(|token| token.place().sid),
+            began: None,
+        };
+        self.inner.destroy_of(user_id, which).await
     }
 
     /// Ends the session of a user that a [`ListedSession`] names. Answers whether there was one.
@@ -196,16 +188,11 @@ impl<E> SessionStore<E> {
     ///
     /// As [`destroy`](Self::destroy).
     pub async fn destroy_listed(&self, user_id: &str, id: &str) -> Result<bool, SessionError> {
-        let inner = &self.inner;
         let Some(sid) = Sid::parse(id) else {
             return Ok(false);
         };
-        let mut ended = Ok(false);
-        for tag in inner.ring.tags(&inner.prefix, user_id) {
-            let here = inner.destroy(tag, Which::One(sid)).await;
-            ended = ended.and_then(|ended| Ok(ended || here? > 0));
-        }
-        ended
+        let ended = self.inner.destroy_of(user_id, Which::One(sid)).await?;
+        Ok(ended > 0)
     }
 }
 

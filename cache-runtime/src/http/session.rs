@@ -1,7 +1,7 @@
 //! Sessions of requests: a layer that knows the cookie, and extractors for handlers.
 //!
 //! A session is read when a handler asks for it, once in a request, and a change is in Redis before the handler goes on: what a
-//! response says has been stored. A request that nobody asks for its session costs nothing and extends nothing.
+//! response says has been stored. A request that nobody asks for its session costs no command and extends nothing.
 
 mod extract;
 mod visit;

@@ -354,7 +354,7 @@ impl Backend {
     }
 }
 
-fn nonsense() -> Error {
+pub(super) fn nonsense() -> Error {
     Error::new(
         ErrorKind::Command,
         "the script of sessions answered something else",

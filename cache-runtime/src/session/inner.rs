@@ -18,6 +18,7 @@ use super::place::{Place, Tag};
 use super::ring::Ring;
 use super::seal::{self, Pinned};
 use crate::cache::Cache;
+use crate::clock::whole_millis;
 use crate::config::{Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{SessionEvent, SessionMetrics};
@@ -41,11 +42,8 @@ impl Inner {
     pub(super) fn new(cache: &Cache) -> Result<Arc<Self>, Error> {
         let config = cache.config();
         let wrong = |text: String| Error::new(ErrorKind::Config, text);
-        if config.prefix.contains(['{', '}']) {
-            return Err(wrong(format!(
-                "the prefix `{}` has braces, which would put all sessions into one slot of a cluster; remove them",
-                config.prefix
-            )));
+        if let Some(braces) = config.braces_around("sessions") {
+            return Err(wrong(braces));
         }
         let keys = match &config.session_keys {
             Some(keys) => keys.clone(),
@@ -66,15 +64,14 @@ impl Inner {
             warn!("no Redis is configured, so sessions end with this process; set `REDIS_URL`");
         }
         let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Ok(Arc::new_cyclic(|this| Self {
             backend: Backend::new(cache),
             prefix: config.prefix.clone(),
             lives: Lives {
-                ttl: millis(config.session_ttl),
-                extend: millis(config.session_extend),
-                absolute: millis(config.session_absolute),
-                touch_every: millis(config.session_touch_every),
+                ttl: whole_millis(config.session_ttl),
+                extend: whole_millis(config.session_extend),
+                absolute: whole_millis(config.session_absolute),
+                touch_every: whole_millis(config.session_touch_every),
             },
             most: config.sessions_per_user,
             pending: Pending::default(),
@@ -180,13 +177,21 @@ impl Inner {
         Ok((opened.pinned, data))
     }
 
+    /// Ends sessions of a user, under whichever key they began.
+    pub(super) async fn destroy_of(&self, user: &str, which: Which) -> Result<usize, SessionError> {
+        let mut ended = Ok(0);
+        for tag in self.ring.tags(&self.prefix, user) {
+            // Each place is tried, or remembered, whatever became of the others.
+            let here = self.destroy(tag, which).await;
+            ended = ended.and_then(|ended: usize| Ok(ended + here?));
+        }
+        ended
+    }
+
     /// Ends sessions, and remembers to if Redis does not answer.
     pub(super) async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, SessionError> {
-        let error = match self.backend.destroy(tag, which).await {
-            Ok(ended) => {
-                self.metrics().add(SessionEvent::Destroyed, ended as u64);
-                return Ok(ended);
-            }
+        let error = match self.end(tag, which).await {
+            Ok(ended) => return Ok(ended),
             Err(error) => error,
         };
         let which = match which {
@@ -207,15 +212,21 @@ impl Inner {
         Err(self.unavailable(error))
     }
 
+    async fn end(&self, tag: Tag, which: Which) -> Result<usize, Error> {
+        let ended = self.backend.destroy(tag, which).await?;
+        self.metrics().add(SessionEvent::Destroyed, ended as u64);
+        Ok(ended)
+    }
+
     /// Ends in the background what could not be ended before.
     fn tell(&self) {
-        let (Ok(runtime), Some(this)) = (Handle::try_current(), self.this.upgrade()) else {
+        let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        if this.is_telling.swap(true, Ordering::AcqRel) {
+        if self.is_telling.swap(true, Ordering::AcqRel) {
             return;
         }
-        let this = Arc::downgrade(&this);
+        let this = Weak::clone(&self.this);
         runtime.spawn(async move {
             while let Some(inner) = this.upgrade() {
                 inner.tell_all().await;
@@ -237,11 +248,8 @@ impl Inner {
             if !self.backend.cache.can_store() {
                 return;
             }
-            match self.backend.destroy(tag, which).await {
-                Ok(ended) => {
-                    self.metrics().add(SessionEvent::Destroyed, ended as u64);
-                    self.pending.remove(tag, which);
-                }
+            match self.end(tag, which).await {
+                Ok(_) => self.pending.remove(tag, which),
                 // Of a cluster another part may be there.
                 Err(error) => debug!(%error, "a session could not be ended yet"),
             }

@@ -64,27 +64,23 @@ impl Pinned {
 
     pub(super) fn read(record: &[u8]) -> Option<Self> {
         let (version, rest) = record.split_first()?;
-        let numbers = rest.get(..PINNED - 1)?;
-        let mut numbers = numbers.chunks_exact(8).map(number);
-        let pinned = Self {
-            revision: numbers.next()?,
-            created: numbers.next()?,
-            absolute: numbers.next()?,
+        let ([revision, created, absolute, ..], _) = rest.as_chunks() else {
+            return None;
         };
-        (*version == VERSION).then_some(pinned)
+        (*version == VERSION).then(|| Self {
+            revision: u64::from_be_bytes(*revision),
+            created: u64::from_be_bytes(*created),
+            absolute: u64::from_be_bytes(*absolute),
+        })
     }
 }
 
 /// When a stored session was used last; [`None`] if what is stored is damaged.
 pub(super) fn last_use(record: &[u8]) -> Option<u64> {
-    let (one, other) = record.get(PINNED..HEAD)?.split_at(8);
-    (one == other).then(|| number(one))
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    let ([one, other], _) = record.get(PINNED..HEAD)?.as_chunks() else {
+        return None;
+    };
+    (one == other).then(|| u64::from_be_bytes(*one))
 }
 
 /// What follows the head. [`None`] if the operating system gives no random bytes.

@@ -17,13 +17,13 @@ use time::OffsetDateTime;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_core::{SessionStore, session_store};
 
-use super::backend::{If, Which};
+use super::backend::{If, Which, nonsense};
 use super::place::{Place, SID, Sid, TAG, Tag};
 use super::ring::DOMAIN;
 use super::seal::{HEAD, PINNED, Pinned};
 use super::{Inner, SessionError};
 use crate::cache::Cache;
-use crate::error::{Error, ErrorKind, with_causes};
+use crate::error::{Error, with_causes};
 use crate::key::Key;
 use crate::metrics::SessionEvent;
 use crate::site::Site;
@@ -302,13 +302,6 @@ fn told(error: SessionError) -> session_store::Error {
         SessionError::TooLarge | SessionError::Invalid(_) => session_store::Error::Encode(text),
         _ => session_store::Error::Backend(text),
     }
-}
-
-fn nonsense() -> Error {
-    Error::new(
-        ErrorKind::Command,
-        "the script of sessions answered something else",
-    )
 }
 
 impl fmt::Debug for TowerSessionStore {

@@ -62,15 +62,15 @@ impl<E> Visit<E> {
             Bearer::Ignored => None,
         };
         let (mut sent, mut refused, mut carrier) = (Vec::new(), None, None);
+        let mut has_cookie = false;
+        let bearer = bearer.map(|value| (Carrier::Header, value)).into_iter();
         let cookies = cookie.values(headers).take(MOST_VALUES);
-        let has_cookie = cookie.values(headers).next().is_some();
-        let bearer = bearer.map(|value| (Carrier::Header, value));
-        let values = bearer.into_iter();
-        for (how, value) in values.chain(cookies.map(|value| (Carrier::Cookie, value))) {
+        for (how, value) in bearer.chain(cookies.map(|value| (Carrier::Cookie, value))) {
             // Other sites cannot make a browser send the header, so it is the client's own word.
             if carrier == Some(Carrier::Header) {
                 break;
             }
+            has_cookie |= how == Carrier::Cookie;
             match store.verify(value) {
                 Ok(token) if sent.contains(&token) => {}
                 Ok(token) => {

@@ -6,6 +6,7 @@ use tower_sessions_core::session_store::Error;
 use super::*;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, SessionKeys};
+use crate::error::ErrorKind;
 use crate::metrics::SessionStats;
 use crate::store::support::{ask, config, until};
 use crate::testing::{FaultProxy, RedisServer};
