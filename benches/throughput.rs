@@ -82,7 +82,7 @@ async fn pooled(pool: &Pool<RedisConnectionManager>) -> Result<f64> {
 async fn main() -> Result<ExitCode> {
     let server = RedisServer::start()?;
     let cache = Cache::connect(server.config()).await?;
-    cache.install();
+    cache.install()?;
     let client = redis::Client::open(server.url())?;
     let connection = client.get_multiplexed_async_connection().await?;
     let untimed = AsyncConnectionConfig::new().set_response_timeout(None);

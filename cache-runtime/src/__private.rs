@@ -37,7 +37,7 @@ pub struct Call {
 pub enum Used {
     /// The process-wide one.
     Installed(&'static Cache),
-    /// One that the attribute names. The body may move what it is kept in.
+    /// One that the attribute names, whose place the body may move, or that of a [`Cache::run`].
     Named(Cache),
 }
 
@@ -128,14 +128,18 @@ impl Call {
     }
 }
 
-/// The process-wide cache. Without one the body runs, and the first time a warning says so.
+/// The cache of the [`Cache::run`] around the call, else the process-wide one. Without either the body runs, and the first time
+/// a warning says so.
 pub fn installed() -> Option<Used> {
     static WARNING: Once = Once::new();
+    if let Some(cache) = Cache::of_run() {
+        return Some(Used::Named(cache));
+    }
     let installed = Cache::installed();
     if installed.is_none() {
         WARNING.call_once(|| {
             warn!(
-                "no cache is installed, so annotated functions run uncached; call `cache.install()`"
+                "no cache is installed, so annotated functions run uncached; call `cache.install()`, or in a test `cache.run(…)`"
             );
         });
     }

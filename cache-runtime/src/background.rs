@@ -2,6 +2,7 @@
 //! user whose function cannot give it.
 
 use crate::__private::Call;
+use crate::run::in_current_run;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 
 /// Asks, where nothing else can go wrong, whether a body can run in a task of its own.
@@ -26,6 +27,8 @@ where
     match call.cache {
         Some(cache) => {
             let rules = Rules { unless, ttl };
+            // A refresh runs in another task, and calls what this one would call.
+            let body = in_current_run(body);
             cache.read_behind::<O>(call.plan, rules, body).await
         }
         None => body.await,

@@ -42,7 +42,7 @@ use std::time::Duration;
 use once_cell::sync::OnceCell;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::info;
 
 use self::flight::{Arrival, Flights, Saw, Turn};
 use self::journal::Journal;
@@ -55,7 +55,7 @@ use self::switches::Switches;
 use self::visit::{Fence, Look, Right, Visit};
 pub(crate) use self::warming::{Duty, Loaded, watched};
 use crate::config::Config;
-use crate::error::{Error, ErrorKind};
+use crate::error::{AlreadyInstalled, Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::{Event, Metrics};
 use crate::plan::Plan;
@@ -189,23 +189,26 @@ impl Cache {
         Self { inner }
     }
 
-    /// Makes this the cache of all annotated functions that name no other. The first installed cache stays; answers whether
-    /// it is this one. Warns about policies that functions name and the configuration lacks, and about the other way round.
-    pub fn install(&self) -> bool {
+    /// Makes this the cache of all annotated functions that name no other, for the rest of the process. Warns about policies
+    /// that functions name and the configuration lacks, and about the other way round.
+    ///
+    /// Tests use [`run`](Self::run) instead: it gives each of them a cache of its own.
+    ///
+    /// # Errors
+    ///
+    /// Another cache is installed already, and stays. Installing the same one again is not an error.
+    pub fn install(&self) -> Result<(), AlreadyInstalled> {
         let installed = INSTALLED.get_or_init(|| {
             policies::report(&self.inner.config, registry::sites());
             self.clone()
         });
-        let this = Arc::ptr_eq(&installed.inner, &self.inner);
-        if !this {
-            warn!(
-                "a cache is installed already and stays; use `cache = …` for functions that shall use another"
-            );
+        match Arc::ptr_eq(&installed.inner, &self.inner) {
+            true => Ok(()),
+            false => Err(AlreadyInstalled::cache()),
         }
-        this
     }
 
-    /// The installed cache.
+    /// The installed cache. See [`current`](Self::current) for the one that annotated functions use.
     pub fn installed() -> Option<&'static Self> {
         INSTALLED.get()
     }

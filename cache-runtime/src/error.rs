@@ -107,6 +107,49 @@ impl Error {
     }
 }
 
+/// Another cache or rate limiter is installed already, and stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlreadyInstalled {
+    what: &'static str,
+    argument: &'static str,
+}
+
+impl AlreadyInstalled {
+    pub(crate) fn cache() -> Self {
+        Self {
+            what: "cache",
+            argument: "cache",
+        }
+    }
+
+    pub(crate) fn limiter() -> Self {
+        Self {
+            what: "rate limiter",
+            argument: "limiter",
+        }
+    }
+}
+
+impl fmt::Display for AlreadyInstalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, argument } = self;
+        write!(
+            f,
+            "another {what} is installed already and stays; in tests wrap the calls in `{argument}.run(async {{ … }})`, and in \
+             a service install one {what} and give functions that need another one `{argument} = …`"
+        )
+    }
+}
+
+impl StdError for AlreadyInstalled {}
+
+/// So that a `main` that returns an [`Error`] can use `?`.
+impl From<AlreadyInstalled> for Error {
+    fn from(error: AlreadyInstalled) -> Self {
+        Self::new(ErrorKind::Config, error.to_string())
+    }
+}
+
 /// An error's text with those of its causes, for a log line. What was said already is not said again.
 pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();

@@ -33,9 +33,9 @@
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), std::io::Error> {
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // Memory mode: no Redis. A service says `Cache::connect(Config::from_env()?).await?`, which reads `REDIS_URL`.
-//! Cache::memory().install();
+//! Cache::memory().install()?;
 //! let events = Events::default();
 //!
 //! assert_eq!(events.event(42).await?, events.event(42).await?);
@@ -72,6 +72,7 @@
 //! | [`macro@cacheable`] | reads through the cache; its page has the language of keys |
 //! | [`macro@cache_put`], [`macro@cache_evict`] | runs the body and stores what it returned; runs it and removes |
 //! | [`Cache`] | made once with [`connect`](Cache::connect), [`install`](Cache::install)ed for all annotated functions; Redis's verbs by hand |
+//! | [`Cache::run`], [`limit::RateLimiter::run`] | the cache or limiter of one test; [`in_current_run`] takes it along into a task |
 //! | [`CacheScope`] | evictions that wait for the commit of a transaction |
 //! | [`Config`] | every option with its default, from code, a file or the environment |
 //! | [`Stats`], [`Health`] | what was counted, for each function; how the cache is, for health checks |
@@ -108,6 +109,7 @@ mod limited;
 mod metrics;
 mod plan;
 mod registry;
+mod run;
 mod sensitive;
 pub mod session;
 mod site;
@@ -125,12 +127,13 @@ pub use cache::{Cache, CacheScope, Evicted, Health, Status};
 pub use cache_macros::{cache_evict, cache_put, cacheable, rate_limit};
 pub use clock::Clock;
 pub use config::{Address, Config, Environment, Policy, Quota, Secret, SessionKeys, Tls, Topology};
-pub use error::{Error, ErrorKind};
+pub use error::{AlreadyInstalled, Error, ErrorKind};
 pub use key::{Key, KeyPart, KeyWriter, Pattern};
 pub use metrics::{
     Counts, FallbackStats, LimitStats, MemoryStats, Mode, PoolStats, SessionStats, SiteStats,
     Stats, Times,
 };
+pub use run::in_current_run;
 pub use sensitive::Sensitive;
 pub use site::{CacheValue, Ttl};
 // Here, too, so that rustc's messages do not speak of `__private`.

@@ -74,7 +74,7 @@ use self::table::Table;
 use self::top::Top;
 use crate::cache::Cache;
 use crate::clock::{Clock, whole_millis};
-use crate::error::{Error, ErrorKind};
+use crate::error::{AlreadyInstalled, Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::LimitMetrics;
 use crate::registry;
@@ -194,9 +194,15 @@ impl RateLimiter {
         Self { inner }
     }
 
-    /// Makes this the limiter of all functions with `#[rate_limit]` that name no other. The first installed limiter stays; answers
-    /// whether it is this one. Reports functions that name a policy which it does not have.
-    pub fn install(&self) -> bool {
+    /// Makes this the limiter of all functions with `#[rate_limit]` that name no other, for the rest of the process. Reports
+    /// functions that name a policy which it does not have.
+    ///
+    /// Tests use [`run`](Self::run) instead: it gives each of them a limiter of its own.
+    ///
+    /// # Errors
+    ///
+    /// Another limiter is installed already, and stays. Installing the same one again is not an error.
+    pub fn install(&self) -> Result<(), AlreadyInstalled> {
         let installed = INSTALLED.get_or_init(|| {
             for (function, policies) in registry::limit_sites() {
                 if let Err(error) = self.limit(policies) {
@@ -205,16 +211,13 @@ impl RateLimiter {
             }
             self.clone()
         });
-        let this = Arc::ptr_eq(&installed.inner, &self.inner);
-        if !this {
-            warn!(
-                "a rate limiter is installed already and stays; use `limiter = …` for functions that shall use another"
-            );
+        match Arc::ptr_eq(&installed.inner, &self.inner) {
+            true => Ok(()),
+            false => Err(AlreadyInstalled::limiter()),
         }
-        this
     }
 
-    /// The installed limiter.
+    /// The installed limiter. See [`current`](Self::current) for the one that annotated functions ask.
     pub fn installed() -> Option<&'static Self> {
         INSTALLED.get()
     }
@@ -342,7 +345,7 @@ impl RateLimiter {
             let names = [key.as_str()];
             let blocked = inner
                 .cache
-                .run(&SITE, &wire::DECIDE, &key, &names, &arguments);
+                .run_script(&SITE, &wire::DECIDE, &key, &names, &arguments);
             blocked.await.map(drop)
         };
         let now = inner.now();
@@ -386,7 +389,7 @@ impl RateLimiter {
         let wanted = count.min(top::KEPT * names.len()).to_string();
         let reply = inner
             .cache
-            .run(&SITE, &top::READ, &keys[0], &names, &[wanted.as_bytes()])
+            .run_script(&SITE, &top::READ, &keys[0], &names, &[wanted.as_bytes()])
             .await?;
         let Reply::List(items) = reply else {
             return Err(Error::new(
@@ -512,7 +515,7 @@ impl Inner {
         }
         let added = self
             .cache
-            .run(&SITE, &top::ADD, &key, &[key.as_str()], &arguments)
+            .run_script(&SITE, &top::ADD, &key, &[key.as_str()], &arguments)
             .await;
         if added.is_err() {
             self.top.put_back(policy, counts);

@@ -49,9 +49,13 @@ impl LimitSite {
 pub struct LimitCall(Option<Question>);
 
 impl LimitCall {
-    /// Asks the installed limiter about the client that `write` names.
+    /// Asks the limiter of the [`RateLimiter::run`] around the call, else the installed one, about the client that `write` names.
     pub fn new(site: &'static LimitSite, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
-        Self::asking(site, site.installed().map(Asked::Installed), write)
+        let limit = match RateLimiter::of_run() {
+            Some(limiter) => site.find(&limiter).map(Asked::Named),
+            None => site.installed().map(Asked::Installed),
+        };
+        Self::asking(site, limit, write)
     }
 
     /// `limiter = …`
@@ -168,7 +172,7 @@ struct Question {
 enum Asked {
     /// The process-wide limiter's.
     Installed(&'static Limit),
-    /// Those of one that the attribute names. The body may move what it is kept in.
+    /// Those of one that the attribute names, whose place the body may move, or of a [`RateLimiter::run`].
     Named(Limit),
 }
 
@@ -216,7 +220,7 @@ fn installed() -> Option<&'static RateLimiter> {
     if installed.is_none() {
         WARNING.call_once(|| {
             warn!(
-                "no rate limiter is installed, so annotated functions run unlimited; call `limiter.install()`"
+                "no rate limiter is installed, so annotated functions run unlimited; call `limiter.install()`, or in a test `limiter.run(…)`"
             );
         });
     }

@@ -18,6 +18,29 @@
 //! # }
 //! ```
 //!
+//! [`Cache::run`](crate::Cache::run) gives the annotated functions of one test a cache of their own, and
+//! [`RateLimiter::run`](crate::limit::RateLimiter::run) a limiter:
+//!
+//! ```
+//! use cache_runtime::{Cache, cacheable};
+//! use cache_runtime::testing::RedisServer;
+//!
+//! #[cacheable(key = "answer")]
+//! async fn answer() -> u32 { 42 }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = RedisServer::start()?;
+//! let cache = Cache::connect(server.config()).await?; // or `Cache::memory()`
+//! cache.run(async {
+//!     assert_eq!(answer().await, 42);
+//! })
+//! .await;
+//! assert_eq!(cache.get::<u32>("answer").await, Some(42));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Nothing here needs a tokio runtime, and everything can be called from one: calls return within microseconds, but for
 //! those that start a server and wait until it answers. The proxy runs on a thread of its own and by the real clock, so it
 //! keeps working in tests that pause tokio's.

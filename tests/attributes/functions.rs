@@ -189,12 +189,20 @@ async fn a_function_without_arguments_uses_the_installed_cache() {
         vec![3, 2, 1]
     }
     let lab = Lab::new();
-    lab.cache.install();
+    lab.cache.install().expect("no other cache is installed");
 
     leaderboard().await;
 
     assert_eq!(
         lab.cache.get::<Vec<u32>>("leaderboard").await,
         Some(vec![3, 2, 1])
+    );
+
+    lab.cache.install().expect("the same cache");
+    let second = Lab::new().cache.install().expect_err("another cache");
+    assert_eq!(
+        second.to_string(),
+        "another cache is installed already and stays; in tests wrap the calls in `cache.run(async { … })`, and in a service \
+         install one cache and give functions that need another one `cache = …`"
     );
 }

@@ -12,6 +12,7 @@ mod methods;
 mod names;
 mod rate_limit;
 mod returns;
+mod run;
 mod stacked;
 mod time;
 mod traits;

@@ -256,11 +256,28 @@ async fn the_installed_limiter_decides_where_none_is_named() {
         Ok(user)
     }
     pay(1).await.expect("no limiter is installed yet");
-    Desk::new().limiter.install();
+    let desk = Desk::new();
+    desk.limiter.install().expect("no other is installed");
     pay(1).await.expect("the first");
     pay(1).await.expect("the second");
 
     pay(1).await.expect_err("refused");
+    desk.limiter.install().expect("the same limiter");
+    let second = Desk::new().limiter.install().expect_err("another");
+    assert!(
+        second.to_string().starts_with(
+            "another rate limiter is installed already and stays; in tests wrap the calls in `limiter.run("
+        ),
+        "{second}"
+    );
+
+    let other = Desk::new();
+    other
+        .limiter
+        .run(pay(1))
+        .await
+        .expect("has counted nothing yet");
+    pay(1).await.expect_err("the installed one still refuses");
 }
 
 trait Native {

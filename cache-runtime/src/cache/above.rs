@@ -17,7 +17,7 @@ impl Cache {
 
     /// Runs a script on records, within the deadline; `record` stands for them in the log. Where there is no server that runs
     /// scripts, nothing was sent.
-    pub(crate) async fn run(
+    pub(crate) async fn run_script(
         &self,
         site: &'static Site,
         script: &Script,

@@ -61,7 +61,7 @@ tokio::task_local! {
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), std::io::Error> {
-/// # Cache::memory().install();
+/// # Cache::memory().install().expect("none is installed");
 /// # let db = Db::default();
 /// # balance(&db, 1).await?;
 /// let scope = CacheScope::new();

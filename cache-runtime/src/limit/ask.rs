@@ -171,7 +171,7 @@ impl Inner {
         arguments.extend(driven.as_ref().map(String::as_bytes));
         match self
             .cache
-            .run(&SITE, &wire::DECIDE, &keys[0], &names, &arguments)
+            .run_script(&SITE, &wire::DECIDE, &keys[0], &names, &arguments)
             .await?
         {
             Reply::Bytes(reply) => wire::answers(rules(), &reply),

@@ -335,7 +335,7 @@ impl Backend {
         all.extend_from_slice(arguments);
         let reply = self
             .cache
-            .run(&SITE, script, &index, &[index.as_str()], &all)
+            .run_script(&SITE, script, &index, &[index.as_str()], &all)
             .await?;
         let Reply::List(mut reply) = reply else {
             return Err(nonsense());

@@ -273,7 +273,7 @@ impl Inner {
         let record = Key::of_record(tag.base(&self.prefix) + &sid.text());
         let cache = &self.backend.cache;
         cache
-            .run(&SITE, script, &record, &[record.as_str()], arguments)
+            .run_script(&SITE, script, &record, &[record.as_str()], arguments)
             .await
     }
 }

@@ -12,6 +12,7 @@ use tracing::{debug, error, warn};
 
 use crate::cache::{Cache, Duty};
 use crate::error::Error;
+use crate::run::in_current_run;
 
 /// More often is a loop and no schedule; more rarely is never.
 const PERIODS: (Duration, Duration) = (
@@ -73,7 +74,7 @@ where
         is_away: false,
     };
     let task = match Handle::try_current() {
-        Ok(runtime) => Some(runtime.spawn(rounds.run())),
+        Ok(runtime) => Some(runtime.spawn(in_current_run(rounds.run()))),
         Err(_) => {
             warn!(
                 name,
@@ -143,7 +144,7 @@ where
     async fn run_job(&self) {
         let job = Arc::clone(&self.job);
         let mut running = JoinSet::new();
-        running.spawn(async move { job().await });
+        running.spawn(in_current_run(async move { job().await }));
         let ended = tokio::select! {
             ended = running.join_next() => ended,
             () = self.duty.keep() => None,

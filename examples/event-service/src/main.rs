@@ -92,7 +92,7 @@ async fn warm_once() -> anyhow::Result<()> {
         "set DATABASE_URL: a database in this process's memory is not the one that the service reads"
     );
     let cache = Cache::connect(config).await?;
-    cache.install();
+    cache.install()?;
     let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
 
     let summary = warm::run(&db, &cache, warm::shown()).await?;
@@ -114,9 +114,9 @@ async fn warm_once() -> anyhow::Result<()> {
 async fn serve() -> anyhow::Result<()> {
     let settings = Settings::from_env()?;
     let cache = Cache::connect(Config::from_env()?).await?;
-    cache.install();
+    cache.install()?;
     let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::auth(), Policy::payment()])?;
-    limiter.install();
+    limiter.install()?;
     let sessions = SessionLayer::new(SessionStore::new(&cache)?).cookie(settings.cookie)?;
     let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
     let schedule = settings

@@ -329,7 +329,7 @@ async fn accounts() -> Accounts {
 
 static CACHE: LazyLock<Cache> = LazyLock::new(|| {
     let cache = Cache::memory();
-    cache.install();
+    cache.install().expect("no other cache");
     cache
 });
 

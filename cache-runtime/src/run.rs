@@ -1,0 +1,105 @@
+//! Which cache and which rate limiter annotated functions use: those of the [`Cache::run`] and [`RateLimiter::run`] around the
+//! call, else the installed ones.
+
+use std::future::Future;
+
+use crate::cache::Cache;
+use crate::limit::RateLimiter;
+
+tokio::task_local! {
+    /// The cache of the innermost `run`; [`None`] for a task that inherited that there is none.
+    static CACHE: Option<Cache>;
+    /// The same for the rate limiter. A task-local of its own: `cache.run(limiter.run(work))` makes the inner future first.
+    static LIMITER: Option<RateLimiter>;
+}
+
+impl Cache {
+    /// Runs `work` with this cache as the one that annotated functions use, in place of the installed one. Functions with
+    /// `cache = …` keep theirs.
+    ///
+    /// With it each test of functions that name no cache has a cache of its own:
+    ///
+    /// ```
+    /// use cache_runtime::{Cache, cacheable};
+    /// # use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    /// # static LOADS: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// #[cacheable(key = "greeting:<name>")]
+    /// async fn greeting(name: &str) -> String {
+    ///     # LOADS.fetch_add(1, Relaxed);
+    ///     format!("hello, {name}")
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.run(async {
+    ///     greeting("Ada").await;
+    ///     greeting("Ada").await; // from `cache`
+    /// })
+    /// .await;
+    /// assert!(cache.exists("greeting:Ada").await);
+    /// # assert_eq!(LOADS.load(Relaxed), 1);
+    /// # }
+    /// ```
+    ///
+    /// It holds for everything that the task does inside, across `.await`; the innermost `run` wins. Only the call counts: a
+    /// future that is made inside and first polled outside is outside.
+    ///
+    /// A task or thread that `work` spawns does **not** inherit it. Wrap what it runs in [`in_current_run`], or in another
+    /// `run`. Background refreshes and the jobs of [`warm::every`](crate::warm::every) inherit it.
+    pub fn run<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        CACHE.scope(Some(self.clone()), work)
+    }
+
+    /// The cache that annotated functions use here: that of the [`run`](Self::run) around the call, else the
+    /// [`installed`](Self::installed) one.
+    pub fn current() -> Option<Self> {
+        Self::of_run().or_else(|| Self::installed().cloned())
+    }
+
+    pub(crate) fn of_run() -> Option<Self> {
+        CACHE.try_with(Clone::clone).ok().flatten()
+    }
+}
+
+impl RateLimiter {
+    /// Runs `work` with this limiter as the one that functions with `#[rate_limit]` ask, in place of the installed one: for
+    /// tests, as [`Cache::run`], whose rules hold here too. Functions with `limiter = …` keep theirs.
+    pub fn run<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        LIMITER.scope(Some(self.clone()), work)
+    }
+
+    /// The limiter that functions with `#[rate_limit]` ask here: that of the [`run`](Self::run) around the call, else the
+    /// [`installed`](Self::installed) one.
+    pub fn current() -> Option<Self> {
+        Self::of_run().or_else(|| Self::installed().cloned())
+    }
+
+    pub(crate) fn of_run() -> Option<Self> {
+        LIMITER.try_with(Clone::clone).ok().flatten()
+    }
+}
+
+/// Takes the cache and the limiter of the [`Cache::run`] and [`RateLimiter::run`] around this call along into `work`, which
+/// is to be spawned:
+///
+/// ```
+/// # use cache_runtime::{Cache, cacheable, in_current_run};
+/// # #[cacheable(key = "greeting")]
+/// # async fn greeting() -> String { "hello".to_owned() }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # let cache = Cache::memory();
+/// # cache.run(async {
+/// let task = tokio::spawn(in_current_run(async { greeting().await }));
+/// # task.await.ok();
+/// # }).await;
+/// # assert!(cache.exists("greeting").await);
+/// # }
+/// ```
+///
+/// Outside any `run`, as in production, functions in `work` use the installed ones.
+pub fn in_current_run<F: Future>(work: F) -> impl Future<Output = F::Output> + use<F> {
+    CACHE.scope(Cache::of_run(), LIMITER.scope(RateLimiter::of_run(), work))
+}
