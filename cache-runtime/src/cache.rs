@@ -142,7 +142,7 @@ impl Cache {
         })?;
         let store = RedisStore::new(&config)?;
         let cache = Self::around(config, None, |config, wake| {
-            Guard::remote(Arc::new(store), config.command_timeout, wake)
+            Guard::remote(Arc::new(store), config, wake)
         });
         keeper::first_attempt(&cache.inner).await;
         keeper::ensure(&cache.inner);
@@ -158,7 +158,9 @@ impl Cache {
         let memory = MemoryStore::new(config.memory_capacity, config.clock.clone());
         let memory = Arc::new(memory);
         let store = Arc::clone(&memory);
-        Self::around(config, Some(memory), |_, wake| Guard::local(store, wake))
+        Self::around(config, Some(memory), |config, wake| {
+            Guard::local(store, config, wake)
+        })
     }
 
     fn around(
@@ -323,7 +325,12 @@ impl Cache {
             return body.await;
         };
         let fence = visit.fence().await;
-        let eviction = Eviction::begin(&self.inner, &visit.metrics, plan.targets.clone());
+        let eviction = Eviction::begin(
+            &self.inner,
+            visit.site,
+            &visit.metrics,
+            plan.targets.clone(),
+        );
         let output = body.await;
 
         let stored = match visit.fresh::<O>(&output, rules, Duration::ZERO) {
@@ -349,13 +356,13 @@ impl Cache {
     ) -> O::Output {
         let inner = &*self.inner;
         let metrics = inner.metrics.site(plan.site);
-        let journaled =
-            plan.before && inner.remove(&metrics, &plan.targets).await == Evicted::Journaled;
+        let journaled = plan.before
+            && inner.remove(plan.site, &metrics, &plan.targets).await == Evicted::Journaled;
         let fenced = match plan.fence {
-            true => inner.fence(&metrics, plan.site, &plan.targets).await,
+            true => inner.fence(plan.site, &metrics, &plan.targets).await,
             false => Vec::new(),
         };
-        let mut eviction = Eviction::begin(inner, &metrics, plan.targets.clone());
+        let mut eviction = Eviction::begin(inner, plan.site, &metrics, plan.targets.clone());
         let output = body.await;
 
         match O::returned(&output) {
@@ -371,7 +378,7 @@ impl Cache {
                 eviction.settle();
                 if !fenced.is_empty() && !is_scoped {
                     // The values are gone already; now the fences only keep new ones out.
-                    inner.remove(&metrics, &fenced).await;
+                    inner.remove(plan.site, &metrics, &fenced).await;
                 }
                 return output;
             }
@@ -417,7 +424,7 @@ impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
             .field("config", &self.inner.config)
-            .field("mode", &self.inner.mode())
+            .field("mode", &self.inner.guard.mode())
             .finish()
     }
 }

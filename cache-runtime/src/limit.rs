@@ -287,7 +287,8 @@ impl RateLimiter {
         let outcome = if inner.cache.is_local() {
             Ok(())
         } else {
-            inner.cache.remove_record(&inner.key(policy, client)).await
+            let record = inner.key(policy, client);
+            inner.cache.remove_record(&ask::SITE, &record).await
         };
         inner
             .table

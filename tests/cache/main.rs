@@ -5,6 +5,7 @@ mod consistency;
 mod fallback;
 mod patterns;
 mod pipeline;
+mod refusals;
 mod scopes;
 mod stampede;
 mod storm;

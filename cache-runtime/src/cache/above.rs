@@ -1,12 +1,11 @@
 //! What the floors above need of a cache: its store behind the guard, for records that are no entries.
 
-use tokio::time::Instant;
-
 use super::Cache;
 use crate::error::Error;
 use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::site::Site;
+use crate::store::guard::{On, Op};
 use crate::store::script::{Reply, Script};
 
 impl Cache {
@@ -27,24 +26,26 @@ impl Cache {
     ) -> Result<Reply, Error> {
         let inner = &self.inner;
         let metrics = inner.metrics.site(site);
-        let began = Instant::now();
-        let ran = inner
-            .guard
-            .call_since(began, |store| match store.scripts() {
+        let op = Op::new(site.template, site, &metrics, On::Key(record));
+        inner
+            .run(op, |store| match store.scripts() {
                 Some(scripts) => scripts.run(script, site.template, keys, arguments),
                 None => Box::pin(async { Err(Error::away()) }),
-            });
-        inner
-            .observed(&metrics, site.template, site, record, began, ran)
+            })
             .await
     }
 
-    /// Removes a record.
-    pub(crate) async fn remove_record(&self, record: &Key) -> Result<(), Error> {
+    /// Removes a record; `site` is on whose behalf.
+    pub(crate) async fn remove_record(
+        &self,
+        site: &'static Site,
+        record: &Key,
+    ) -> Result<(), Error> {
         let keys = std::slice::from_ref(record);
+        let metrics = self.inner.metrics.site(site);
+        let op = Op::new("delete", site, &metrics, On::Key(record));
         self.inner
-            .guard
-            .call(|store| store.delete(keys))
+            .run(op, |store| store.delete(keys))
             .await
             .map(drop)
     }

@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
 use tracing::debug;
 
 use super::removal::Eviction;
@@ -18,10 +17,11 @@ use crate::metrics::Event;
 use crate::plan::Plan;
 use crate::site::{CacheValue, OptionOf, ResultOf, Rules, Site, Ttl};
 use crate::store::Replaced;
+use crate::store::guard::{On, Op};
 use crate::target::Target;
 
 /// Stands for all calls of the handle in the statistics.
-static HANDLE: Site = Site::new("Cache", "");
+pub(super) static HANDLE: Site = Site::new("Cache", "");
 
 impl Cache {
     /// The value at `key`. Never loads. An entry that was stored from another type than `T` is not found.
@@ -101,7 +101,7 @@ impl Cache {
         let owed = plans.iter().flat_map(|plan| plan.targets.clone()).collect();
         let metrics = self.inner.metrics.site(&HANDLE);
         // Whatever keeps a value from being stored: what was there before is no longer what the caller wants.
-        let eviction = Eviction::begin(&self.inner, &metrics, owed);
+        let eviction = Eviction::begin(&self.inner, &HANDLE, &metrics, owed);
 
         let mut entries = Vec::with_capacity(pairs.len());
         for (plan, (_, value)) in plans.iter().zip(pairs) {
@@ -120,13 +120,9 @@ impl Cache {
         let Some((first, _)) = entries.first() else {
             return Ok(());
         };
-        let began = Instant::now();
-        let stored = self
-            .inner
-            .guard
-            .call_since(began, |store| store.set_many(&entries, life));
+        let op = Op::new("set", &HANDLE, &metrics, On::Key(first));
         self.inner
-            .observed(&metrics, "set", &HANDLE, first, began, stored)
+            .run(op, |store| store.set_many(&entries, life))
             .await?;
         metrics.add(Event::Set, entries.len() as u64);
         self.inner.doom(&eviction.settle());
@@ -160,15 +156,8 @@ impl Cache {
             return Ok(Vec::new());
         };
         let metrics = self.inner.metrics.site(&HANDLE);
-        let began = Instant::now();
-        let found = self
-            .inner
-            .guard
-            .call_since(began, |store| store.get_many(&keys));
-        let found = self
-            .inner
-            .observed(&metrics, "get", &HANDLE, first, began, found)
-            .await?;
+        let op = Op::new("get", &HANDLE, &metrics, On::Key(first));
+        let found = self.inner.run(op, |store| store.get_many(&keys)).await?;
         let seen = plans.iter().zip(found).map(|(plan, bytes)| {
             let visit = Visit::new(&self.inner, plan)?;
             match visit
@@ -256,13 +245,14 @@ impl Cache {
     /// A pattern that cannot be used, or a Redis that is away or late.
     pub async fn try_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
         let pattern = Pattern::parse(self.prefix(), pattern)?;
+        let metrics = self.inner.metrics.site(&HANDLE);
         let mut names = std::collections::HashSet::new();
         let mut cursor = 0;
         loop {
+            let op = Op::new("keys", &HANDLE, &metrics, On::Pattern(&pattern));
             let (next, slice) = self
                 .inner
-                .guard
-                .call(|store| store.key_slice(&pattern, cursor))
+                .run(op, |store| store.key_slice(&pattern, cursor))
                 .await?;
             names.extend(
                 slice
@@ -293,7 +283,9 @@ impl Cache {
     /// As [`try_get`](Self::try_get).
     pub async fn try_ttl(&self, key: &str) -> Result<Option<Duration>, Error> {
         let key = Key::parse(self.prefix(), key)?;
-        let Some(bytes) = self.inner.guard.call(|store| store.get(&key, 0)).await? else {
+        let metrics = self.inner.metrics.site(&HANDLE);
+        let op = Op::new("ttl", &HANDLE, &metrics, On::Key(&key));
+        let Some(bytes) = self.inner.run(op, |store| store.get(&key, 0)).await? else {
             return Ok(None);
         };
         Ok(entry::fresh_for(
@@ -318,8 +310,9 @@ impl Cache {
     pub async fn try_expire(&self, key: &str, ttl: impl Into<Ttl>) -> Result<bool, Error> {
         let key = Key::parse(self.prefix(), key)?;
         let life = long_enough(ttl.into())?;
-        let guard = &self.inner.guard;
-        let Some(bytes) = guard.call(|store| store.get(&key, 0)).await? else {
+        let metrics = self.inner.metrics.site(&HANDLE);
+        let op = Op::new("expire", &HANDLE, &metrics, On::Key(&key));
+        let Some(bytes) = self.inner.run(op, |store| store.get(&key, 0)).await? else {
             return Ok(false);
         };
         let now = self.inner.config.clock.now_millis();
@@ -327,8 +320,11 @@ impl Cache {
             return Ok(false);
         };
         // Whoever changed the entry meanwhile has given it a time to live of its own.
-        guard
-            .call(|store| store.replace(&key, seen, entry.as_bytes(), life))
+        let op = Op::new("expire", &HANDLE, &metrics, On::Key(&key));
+        self.inner
+            .run(op, |store| {
+                store.replace(&key, seen, entry.as_bytes(), life)
+            })
             .await
             .map(|replaced| replaced == Replaced::Done)
     }
@@ -403,7 +399,7 @@ impl Cache {
         let metrics = self.inner.metrics.site(&HANDLE);
         metrics.count(Event::Delete);
         // A caller that goes away has written before: what it wanted removed is removed all the same.
-        Eviction::begin(&self.inner, &metrics, targets.to_vec())
+        Eviction::begin(&self.inner, &HANDLE, &metrics, targets.to_vec())
             .apply()
             .await
     }

@@ -11,10 +11,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, warn};
 
 use super::Inner;
-use super::removal::Via;
 use crate::error::{Error, with_causes};
-use crate::store::backoff;
-use crate::store::guard::State;
+use crate::site::Site;
+use crate::store::guard::{Op, State, Via};
+use crate::store::{BoxFuture, Store, backoff};
+
+/// Stands in the statistics for what no call waits for: recovery, and leases that are given back.
+pub(super) static BACKGROUND: Site = Site::new("background", "");
 
 /// A service does not wait longer for its cache when it starts.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
@@ -133,6 +136,19 @@ async fn probe(inner: &Inner) -> Result<(), Error> {
 }
 
 impl Inner {
+    /// Runs one operation of the store behind the guard. Where Redis is away, a task sees to its return.
+    pub(super) async fn run<'a, T>(
+        &'a self,
+        op: Op<'_>,
+        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let result = self.guard.run(op, operation).await;
+        if result.is_err() && !self.guard.is_connected() {
+            ensure(self);
+        }
+        result
+    }
+
     /// Says why Redis cannot be reached, once for each reason: an attempt a second would fill the log with the same line.
     fn say_why_away(&self, error: &Error) {
         let why = with_causes(error);
@@ -174,7 +190,7 @@ async fn settle(inner: &Inner) -> Option<Duration> {
 pub(super) async fn apply_journal(inner: &Inner) -> Result<(), Error> {
     while let Some(batch) = inner.journal.pending() {
         inner
-            .remove_from_store(&batch.targets(), Via::Keeper)
+            .remove_from_store(&BACKGROUND, &batch.targets(), Via::Recovery)
             .await?;
         inner.journal.applied(&batch);
     }

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
+use super::keeper::BACKGROUND;
 use super::refresh::Stale;
 use super::stored::{Answer, Obstacle};
 use super::visit::Visit;
@@ -21,6 +22,7 @@ use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::metrics::Event;
 use crate::site::Outcome;
+use crate::store::guard::{On, Op};
 use crate::store::{Mark, Refreshing};
 
 /// How soon to look again for what another process loads, and how rarely at most.
@@ -265,11 +267,10 @@ pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
     };
     let (is_local, key) = (inner.guard.is_local(), key.clone());
     later(is_local, async move {
+        let metrics = inner.metrics.site(&BACKGROUND);
+        let op = Op::new("release", &BACKGROUND, &metrics, On::Key(&key));
         // If it fails, the lease ends by itself.
-        let _ = inner
-            .guard
-            .call(|store| store.delete_if(&key, &lease))
-            .await;
+        let _ = inner.run(op, |store| store.delete_if(&key, &lease)).await;
     });
 }
 
@@ -277,9 +278,10 @@ pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
 pub(super) fn mark_later(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Duration) {
     let (inner, key) = (Arc::clone(inner), key.clone());
     later(inner.guard.is_local(), async move {
+        let metrics = inner.metrics.site(&BACKGROUND);
+        let op = Op::new("release", &BACKGROUND, &metrics, On::Key(&key));
         let _ = inner
-            .guard
-            .call(|store| store.refresh(&key, entry, life, Mark::Own))
+            .run(op, |store| store.refresh(&key, entry, life, Mark::Own))
             .await;
     });
 }

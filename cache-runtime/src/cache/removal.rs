@@ -6,8 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use tokio::time::Instant;
-
 use super::scope::{self, Collected};
 use super::{Evicted, Inner, keeper};
 use crate::entry;
@@ -15,21 +13,19 @@ use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
-use crate::store::{BoxFuture, Store};
+use crate::store::guard::{On, Op, Via};
 use crate::target::Target;
-
-/// On whose behalf the store is asked: callers are refused while it recovers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Via {
-    Caller,
-    Keeper,
-}
 
 impl Inner {
     /// Removes `targets` for a caller. What the store does not acknowledge goes into the journal.
-    pub(super) async fn remove(&self, metrics: &SiteMetrics, targets: &[Target]) -> Evicted {
+    pub(super) async fn remove(
+        &self,
+        site: &'static Site,
+        metrics: &SiteMetrics,
+        targets: &[Target],
+    ) -> Evicted {
         self.doom(targets);
-        let removed = self.remove_from_store(targets, Via::Caller).await;
+        let removed = self.remove_from_store(site, targets, Via::Caller).await;
         let evicted = match removed {
             Ok(keys) => {
                 metrics.add(Event::EvictedKeys, keys);
@@ -50,8 +46,8 @@ impl Inner {
     /// that a process that ends between its commit and its eviction leaves no stale one behind.
     pub(super) async fn fence(
         &self,
+        site: &'static Site,
         metrics: &SiteMetrics,
-        site: &Site,
         targets: &[Target],
     ) -> Vec<Target> {
         let now = self.config.clock.now_millis();
@@ -65,14 +61,10 @@ impl Inner {
         let Some((first, _)) = fences.first() else {
             return Vec::new();
         };
-        let (began, life) = (Instant::now(), self.config.fence_ttl);
-        let placed = self
-            .guard
-            .call_since(began, |store| store.fence(&fences, life));
+        let life = self.config.fence_ttl;
+        let op = Op::new("fence", site, metrics, On::Key(first));
         // Without it the eviction that follows is one like any other.
-        let _ = self
-            .observed(metrics, "fence", site, first, began, placed)
-            .await;
+        let _ = self.run(op, |store| store.fence(&fences, life)).await;
         fences
             .into_iter()
             .map(|(key, _)| Target::Key(key))
@@ -99,50 +91,45 @@ impl Inner {
     /// Answers how many keys there were.
     pub(super) async fn remove_from_store(
         &self,
+        site: &'static Site,
         targets: &[Target],
         via: Via,
     ) -> Result<u64, Error> {
+        let metrics = self.metrics.site(site);
+        let op = |name, on| Op {
+            via,
+            ..Op::new(name, site, &metrics, on)
+        };
         let mut removed = 0;
         let mut keys: Vec<Key> = Vec::new();
+        let all = Pattern::all(&self.config.prefix);
         for target in targets {
-            match target {
-                Target::Key(key) => keys.push(key.clone()),
-                Target::Pattern(pattern) => removed += self.sweep(pattern, via).await?,
-                Target::All => {
-                    removed += self.sweep(&Pattern::all(&self.config.prefix), via).await?;
+            let pattern = match target {
+                Target::Key(key) => {
+                    keys.push(key.clone());
+                    continue;
+                }
+                Target::Pattern(pattern) => pattern,
+                Target::All => &all,
+            };
+            let mut cursor = 0;
+            loop {
+                let op = op("scan", On::Pattern(pattern));
+                let (next, keys) = self
+                    .run(op, |store| store.delete_slice(pattern, cursor))
+                    .await?;
+                removed += keys;
+                cursor = next;
+                if cursor == 0 {
+                    break;
                 }
             }
         }
-        if !keys.is_empty() {
-            removed += self.ask(via, |store| store.delete(&keys)).await?;
+        if let Some(first) = keys.first() {
+            let op = op("delete", On::Key(first));
+            removed += self.run(op, |store| store.delete(&keys)).await?;
         }
         Ok(removed)
-    }
-
-    /// Walks the keyspace slice by slice, so that each step has the deadline of one operation.
-    async fn sweep(&self, pattern: &Pattern, via: Via) -> Result<u64, Error> {
-        let (mut cursor, mut removed) = (0, 0);
-        loop {
-            let (next, keys) = self
-                .ask(via, |store| store.delete_slice(pattern, cursor))
-                .await?;
-            removed += keys;
-            cursor = next;
-            if cursor == 0 {
-                return Ok(removed);
-            }
-        }
-    }
-
-    async fn ask<'a, T>(
-        &'a self,
-        via: Via,
-        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
-    ) -> Result<T, Error> {
-        match via {
-            Via::Caller => self.guard.call(operation).await,
-            Via::Keeper => self.guard.repair(operation).await,
-        }
     }
 }
 
@@ -152,26 +139,34 @@ pub(super) struct Eviction<'a> {
     /// Remembered, because a call may be dropped elsewhere.
     scope: Option<Arc<Collected>>,
     inner: &'a Inner,
+    site: &'static Site,
     metrics: &'a SiteMetrics,
     targets: Vec<Target>,
 }
 
 impl<'a> Eviction<'a> {
     /// Owes `targets`. Made right before the body is polled: a call that never got there owes nothing.
-    pub(super) fn begin(inner: &'a Inner, metrics: &'a SiteMetrics, targets: Vec<Target>) -> Self {
-        Self::begin_in(scope::current(), inner, metrics, targets)
+    pub(super) fn begin(
+        inner: &'a Inner,
+        site: &'static Site,
+        metrics: &'a SiteMetrics,
+        targets: Vec<Target>,
+    ) -> Self {
+        Self::begin_in(scope::current(), inner, site, metrics, targets)
     }
 
     /// The same in a given scope, or in none.
     pub(super) fn begin_in(
         scope: Option<Arc<Collected>>,
         inner: &'a Inner,
+        site: &'static Site,
         metrics: &'a SiteMetrics,
         targets: Vec<Target>,
     ) -> Self {
         Self {
             scope,
             inner,
+            site,
             metrics,
             targets,
         }
@@ -186,7 +181,11 @@ impl<'a> Eviction<'a> {
     pub(super) async fn apply(mut self) -> Evicted {
         let evicted = match self.is_deferred() {
             true => Evicted::Deferred,
-            false => self.inner.remove(self.metrics, &self.targets).await,
+            false => {
+                self.inner
+                    .remove(self.site, self.metrics, &self.targets)
+                    .await
+            }
         };
         self.targets.clear();
         evicted

@@ -120,10 +120,11 @@ impl World {
             let config = Config::default()
                 .prefix(prefix)
                 .clock(clock.clone())
-                .lease_wait(Duration::from_millis(20));
+                .lease_wait(Duration::from_millis(20))
+                .command_timeout(Duration::from_secs(60));
             let gated: Arc<dyn Store> = Arc::new(Gated::new(Arc::clone(&store), gate.clone()));
-            Cache::around(config, None, |_, wake| {
-                let guard = Guard::remote(gated, Duration::from_secs(60), wake);
+            Cache::around(config, None, |config, wake| {
+                let guard = Guard::remote(gated, config, wake);
                 guard.begin_recovery();
                 guard.finish_recovery();
                 guard

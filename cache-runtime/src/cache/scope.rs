@@ -310,7 +310,7 @@ impl Share {
     /// Owes what was collected, to `outer` if there is one.
     fn eviction(&mut self, outer: Option<Arc<Collected>>) -> Eviction<'_> {
         let targets = mem::take(&mut self.targets).into_vec();
-        Eviction::begin_in(outer, &self.cache, &self.metrics, targets)
+        Eviction::begin_in(outer, &self.cache, &SCOPE, &self.metrics, targets)
     }
 }
 

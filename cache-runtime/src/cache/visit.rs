@@ -21,6 +21,7 @@ use crate::key::Key;
 use crate::metrics::{Event, SiteRef, Timer, Warning};
 use crate::plan::Plan;
 use crate::site::{CacheValue, Outcome, Rules, Site, Ttl};
+use crate::store::guard::{On, Op};
 use crate::store::{BoxFuture, Replaced, Store};
 
 /// What one call knows: where it goes, how long what it stores shall live, and when it began.
@@ -121,8 +122,14 @@ impl<'a> Visit<'a> {
             return closed;
         }
         let expected = self.metrics.expected_bytes();
+        // The clock was read just now: a hit reads it as rarely as it can.
+        let op = Op {
+            began: self.started,
+            ..self.op("get")
+        };
         let answer = self
-            .ask_since(self.started, "get", |store| store.get(self.key, expected))
+            .inner
+            .run(op, |store| store.get(self.key, expected))
             .await;
         self.judge::<O>(answer)
     }
@@ -330,14 +337,7 @@ impl<'a> Visit<'a> {
         let stamp = fence.stamp();
         let fences = [(self.key.clone(), fence.into_bytes())];
         let life = self.inner.config.fence_ttl;
-        let began = Instant::now();
-        let placed = self
-            .inner
-            .guard
-            .call_since(began, |store| store.fence(&fences, life));
-        let placed =
-            self.inner
-                .observed(&self.metrics, "fence", self.site, self.key, began, placed);
+        let placed = self.ask("fence", |store| store.fence(&fences, life));
         match placed.await.as_deref() {
             Ok([1]) => Fence::Alone(stamp),
             Ok(_) => Fence::Joined,
@@ -413,20 +413,11 @@ impl<'a> Visit<'a> {
         name: &'static str,
         operation: impl FnOnce(&'b dyn Store) -> BoxFuture<'b, Result<T, Error>>,
     ) -> Result<T, Error> {
-        self.ask_since(Instant::now(), name, operation).await
+        self.inner.run(self.op(name), operation).await
     }
 
-    /// The same where the clock was read just now: a hit reads it as rarely as it can.
-    async fn ask_since<'b, T>(
-        &'b self,
-        began: Instant,
-        name: &'static str,
-        operation: impl FnOnce(&'b dyn Store) -> BoxFuture<'b, Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let asked = self.inner.guard.call_since(began, operation);
-        self.inner
-            .observed(&self.metrics, name, self.site, self.key, began, asked)
-            .await
+    fn op(&self, name: &'static str) -> Op<'_> {
+        Op::new(name, self.site, &self.metrics, On::Key(self.key))
     }
 
     pub(super) fn now(&self) -> u64 {

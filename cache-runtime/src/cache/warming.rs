@@ -13,7 +13,12 @@ use super::{Cache, Inner, keeper, lease};
 use crate::entry::{self, Stamp};
 use crate::error::Error;
 use crate::key::Key;
-use crate::store::guard::in_runtime;
+use crate::site::Site;
+use crate::store::guard::{On, Op, in_runtime};
+use crate::store::{BoxFuture, Store};
+
+/// Stands in the statistics for the leases of scheduled jobs.
+static DUTY: Site = Site::new("Schedule", "");
 
 /// How often to look whether the store is back.
 const LOOK: Duration = Duration::from_millis(20);
@@ -109,20 +114,23 @@ impl Duty {
 
     /// Asks for the duty of one round. What this instance left standing is not in its way.
     pub(crate) async fn take(&mut self) -> Result<bool, Error> {
-        let Inner { guard, config, .. } = &*self.inner;
-        if guard.is_local() {
+        let config = &self.inner.config;
+        if self.inner.guard.is_local() {
             return Ok(true);
         }
         keeper::ensure(&self.inner);
         let key = &self.key;
         if let Held::Left(stamp) = self.held {
-            guard.call(|store| store.delete_if(key, &stamp)).await?;
+            self.ask("release", |store| store.delete_if(key, &stamp))
+                .await?;
         }
         let lease = entry::lease(key, config.clock.now_millis());
         // It may be placed without an answer.
         self.held = Held::Left(lease.stamp());
-        let there = guard
-            .call(|store| store.lease(key, lease.as_bytes(), config.lease))
+        let there = self
+            .ask("lease", |store| {
+                store.lease(key, lease.as_bytes(), config.lease)
+            })
             .await?;
         self.held = match there {
             None => Held::Running(lease.stamp()),
@@ -168,10 +176,18 @@ impl Duty {
     }
 
     async fn prolong(&self, stamp: Stamp, life: Duration) -> Result<bool, Error> {
-        self.inner
-            .guard
-            .call(|store| store.renew(&self.key, stamp, life))
+        self.ask("renew", |store| store.renew(&self.key, stamp, life))
             .await
+    }
+
+    async fn ask<'a, T>(
+        &'a self,
+        name: &'static str,
+        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let metrics = self.inner.metrics.site(&DUTY);
+        let op = Op::new(name, &DUTY, &metrics, On::Key(&self.key));
+        self.inner.run(op, operation).await
     }
 
     fn release(&mut self) {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::{KeyPart, KeyWriter, check_text, is_reserved, keep_off_roots, reserved, reserved_root};
 use crate::error::Error;
 
@@ -74,6 +76,14 @@ impl Pattern {
     pub(crate) fn as_glob(&self) -> &str {
         &self.glob
     }
+
+    /// For logs: the pattern, or when `mask`ed its hash.
+    pub(crate) fn shown(&self, mask: bool) -> impl fmt::Display + '_ {
+        Shown {
+            pattern: self,
+            mask,
+        }
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -85,6 +95,20 @@ impl fmt::Display for Pattern {
             Token::One => f.write_char('?'),
             Token::Any => f.write_char('*'),
         })
+    }
+}
+
+struct Shown<'a> {
+    pattern: &'a Pattern,
+    mask: bool,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mask {
+            true => write!(f, "#{:016x}", xxh3_64(self.pattern.glob.as_bytes())),
+            false => self.pattern.fmt(f),
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 //!
 //! The guard judges and remembers. Who probes and who applies the journal is `cache/keeper.rs`.
 
+mod books;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -23,7 +25,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
+use self::books::Books;
+pub(crate) use self::books::{On, Op, Via};
+use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+use crate::metrics::Mode;
 use crate::store::{BoxFuture, Store};
 
 /// So many timeouts in a row are an outage: fewer happen when a server forks or a large reply is on its way.
@@ -42,12 +48,6 @@ pub(crate) enum State {
     Fallback,
     Recovering,
     Closed,
-}
-
-/// What came of an operation, and when.
-pub(crate) struct Answer<T> {
-    pub(crate) result: Result<T, Error>,
-    pub(crate) at: Instant,
 }
 
 /// Time spent in fallback mode.
@@ -73,6 +73,7 @@ pub(crate) struct Guard {
     made: Instant,
     canaries: AtomicU32,
     history: Mutex<History>,
+    books: Books,
     /// Wakes the keeper.
     wake: Arc<Notify>,
 }
@@ -86,13 +87,14 @@ struct History {
 
 impl Guard {
     /// Around a store in this process, which is always there.
-    pub(crate) fn local(store: Arc<dyn Store>, wake: Arc<Notify>) -> Self {
-        Self::new(store, None, State::Connected, wake)
+    pub(crate) fn local(store: Arc<dyn Store>, config: &Config, wake: Arc<Notify>) -> Self {
+        Self::new(store, None, State::Connected, config, wake)
     }
 
     /// Around a store that may be away. It begins in fallback mode: nothing is known of it yet.
-    pub(crate) fn remote(store: Arc<dyn Store>, deadline: Duration, wake: Arc<Notify>) -> Self {
-        let guard = Self::new(store, Some(deadline), State::Fallback, wake);
+    pub(crate) fn remote(store: Arc<dyn Store>, config: &Config, wake: Arc<Notify>) -> Self {
+        let deadline = Some(config.command_timeout);
+        let guard = Self::new(store, deadline, State::Fallback, config, wake);
         guard.history().since = Some(Instant::now());
         guard
     }
@@ -101,6 +103,7 @@ impl Guard {
         store: Arc<dyn Store>,
         deadline: Option<Duration>,
         state: State,
+        config: &Config,
         wake: Arc<Notify>,
     ) -> Self {
         Self {
@@ -112,6 +115,7 @@ impl Guard {
             made: Instant::now(),
             canaries: AtomicU32::new(0),
             history: Mutex::default(),
+            books: Books::new(config),
             wake,
         }
     }
@@ -133,6 +137,20 @@ impl Guard {
         self.deadline.is_none()
     }
 
+    /// Where entries are kept at this moment.
+    pub(crate) fn mode(&self) -> Mode {
+        match self.state() {
+            State::Connected if self.is_local() => Mode::Memory,
+            State::Connected => Mode::Redis,
+            State::Fallback | State::Recovering | State::Closed => Mode::Fallback,
+        }
+    }
+
+    /// What Redis refuses at present, a sentence for each operation.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        self.books.refusals()
+    }
+
     /// The store without its guard, for the keeper's own work and for what only reads counters.
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
@@ -152,61 +170,45 @@ impl Guard {
         }
     }
 
-    /// One operation for a caller: refused at once while the store is away, and never longer than the deadline.
-    pub(crate) async fn call<'a, T>(
+    /// Runs one operation within the deadline, and books it: its time, its failure, a line in the log if it was slow, and a
+    /// warning if Redis refuses it. A caller's is refused at once while the store is away.
+    pub(crate) async fn run<'a, T>(
         &'a self,
+        op: Op<'_>,
         operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
     ) -> Result<T, Error> {
-        self.call_since(Instant::now(), operation).await.result
-    }
-
-    /// The same where the clock was read already; it answers when the operation was over, too.
-    pub(crate) async fn call_since<'a, T>(
-        &'a self,
-        began: Instant,
-        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
-    ) -> Answer<T> {
-        if !self.is_connected() || !(self.is_local() || in_runtime()) {
-            let result = Err(Error::away());
-            return Answer { result, at: began };
+        if !self.admits(op.via) {
+            return Err(Error::away());
         }
-        self.judged(began, operation(&*self.store)).await
-    }
-
-    /// One operation of the keeper, which also works while recovering.
-    pub(crate) async fn repair<'a, T>(
-        &'a self,
-        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
-    ) -> Result<T, Error> {
-        self.judged(Instant::now(), operation(&*self.store))
-            .await
-            .result
-    }
-
-    async fn judged<T>(
-        &self,
-        began: Instant,
-        operation: impl Future<Output = Result<T, Error>>,
-    ) -> Answer<T> {
+        let operation = operation(&*self.store);
         let result = match self.deadline {
-            Some(deadline) => self.in_time(began, operation, deadline).await,
+            Some(deadline) => self.in_time(op.began, operation, deadline).await,
             None => Some(operation.await),
         };
         let at = Instant::now();
-        let Some(result) = result else {
-            return Answer {
-                result: Err(self.timed_out(began)),
-                at,
-            };
-        };
-        match result.as_ref().map_err(Error::kind) {
-            Err(ErrorKind::Connection | ErrorKind::Unavailable) => {
-                self.trip("the connection is lost", result.as_ref().err());
+        let result = match result {
+            None => Err(self.timed_out(op.began)),
+            Some(result) => {
+                match result.as_ref().map_err(Error::kind) {
+                    Err(ErrorKind::Connection | ErrorKind::Unavailable) => {
+                        self.trip("the connection is lost", result.as_ref().err());
+                    }
+                    Err(ErrorKind::Stalled) => {}
+                    Ok(_) | Err(_) => self.hear(at),
+                }
+                result
             }
-            Err(ErrorKind::Stalled) => {}
-            Ok(_) | Err(_) => self.hear(at),
+        };
+        self.books
+            .enter(&op, result.as_ref().err(), at - op.began, || self.mode());
+        result
+    }
+
+    fn admits(&self, via: Via) -> bool {
+        match via {
+            Via::Caller => self.is_connected() && (self.is_local() || in_runtime()),
+            Via::Recovery => true,
         }
-        Answer { result, at }
     }
 
     /// Waits in two halves. When the first has passed without a single answer to anybody, the server is stalled, and a few

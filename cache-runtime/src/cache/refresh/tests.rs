@@ -47,8 +47,8 @@ impl Lab {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, clock.clone()));
         let cache = || {
             let config = config.clone().clock(clock.clone()).load_deadline(DEADLINE);
-            Cache::around(config, None, |_, wake| {
-                Guard::local(Arc::clone(&store), wake)
+            Cache::around(config, None, |config, wake| {
+                Guard::local(Arc::clone(&store), config, wake)
             })
         };
         Arc::new(Self {
