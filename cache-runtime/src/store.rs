@@ -149,6 +149,9 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// The same store, if it is a server that runs scripts.
     fn scripts(&self) -> Option<&dyn Scripts>;
 
+    /// Whether a command would be sent: a connection is open, or none is needed.
+    fn is_open(&self) -> bool;
+
     /// The connections, where there are any.
     fn pool(&self) -> Option<PoolStats>;
 

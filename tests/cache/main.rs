@@ -1,6 +1,7 @@
 //! What a cache does with a real Redis: hits and misses, stampedes, outages, evictions, puts.
 
 mod by_hand;
+mod connections;
 mod consistency;
 mod fallback;
 mod patterns;

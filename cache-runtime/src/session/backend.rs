@@ -15,9 +15,9 @@ use crate::store::script::{Reply, Script};
 static SITE: Site = Site::new("SessionStore", "session");
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {$(
+    ($($name:ident = $kind:ident($file:literal);)*) => {$(
         static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(
+            Script::$kind(concat!(
                 include_str!("scripts/common.lua"),
                 include_str!(concat!("scripts/", $file)),
             ))
@@ -26,12 +26,12 @@ macro_rules! scripts {
 }
 
 scripts! {
-    CREATE = "create.lua";
-    LOAD = "load.lua";
-    SAVE = "save.lua";
-    ROTATE = "rotate.lua";
-    DESTROY = "destroy.lua";
-    LIST = "list.lua";
+    CREATE = new("create.lua");
+    LOAD = repeatable("load.lua");
+    SAVE = new("save.lua");
+    ROTATE = new("rotate.lua");
+    DESTROY = new("destroy.lua");
+    LIST = repeatable("list.lua");
 }
 
 /// How far a belief about the time may be behind, in milliseconds. Redis refuses one that is further off, and says what time it is.

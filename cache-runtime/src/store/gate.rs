@@ -171,6 +171,10 @@ impl Store for Gated {
         self.store.scripts()
     }
 
+    fn is_open(&self) -> bool {
+        self.store.is_open()
+    }
+
     fn pool(&self) -> Option<PoolStats> {
         self.store.pool()
     }

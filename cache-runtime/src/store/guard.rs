@@ -1,7 +1,7 @@
 //! The fallback mode: a deadline for every operation, a breaker, and one flag that is read before anything is sent.
 //!
 //! ```text
-//!            refused, lost, or 5 timeouts in a row            the probe got through
+//!        no connection open, or 5 unanswered in a row        the probe got through
 //! connected ────────────────────────────────────► fallback ───────────────────────► recovering
 //!     ▲                                               ▲                                  │
 //!     └──────────── the journal is empty ─────────────┼──────────────────────────────────┤
@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorKind};
 use crate::metrics::Mode;
 use crate::store::{BoxFuture, Store};
 
-/// So many timeouts in a row are an outage: fewer happen when a server forks or a large reply is on its way.
+/// So many unanswered operations in a row, timed out or lost with their connection, are an outage: fewer happen when a server forks or a large reply is on its way.
 const TIMEOUTS_IN_A_ROW: u32 = 5;
 
 /// So many callers wait out the whole deadline of a server that answers nobody. They are enough to open the breaker.
@@ -190,9 +190,10 @@ impl Guard {
             None => Err(self.timed_out(op.began)),
             Some(result) => {
                 match result.as_ref().map_err(Error::kind) {
-                    Err(ErrorKind::Connection | ErrorKind::Unavailable) => {
-                        self.trip("the connection is lost", result.as_ref().err());
+                    Err(ErrorKind::Unavailable) => {
+                        self.trip("no connection is open", result.as_ref().err());
                     }
+                    Err(ErrorKind::Connection) => self.lost(op.began, result.as_ref().err()),
                     Err(ErrorKind::Stalled) => {}
                     Ok(_) | Err(_) => self.hear(at),
                 }
@@ -252,14 +253,25 @@ impl Guard {
 
     fn timed_out(&self, began: Instant) -> Error {
         let error = Error::timeout(self.deadline.unwrap_or_default());
-        // While others are answered, one that is not says something of its connection, or of a process that has too much
-        // to do, and nothing of the server.
-        if self.is_silent_since(began)
-            && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW
-        {
+        if self.is_one_too_many(began) {
             self.trip("operations time out", Some(&error));
         }
         error
+    }
+
+    /// The connection of an operation was lost. While others are open that is not an outage: the server may have closed only
+    /// this one.
+    fn lost(&self, began: Instant, error: Option<&Error>) {
+        if !self.store.is_open() || self.is_one_too_many(began) {
+            self.trip("the connection is lost", error);
+        }
+    }
+
+    /// Counts an operation that nobody answered. While others are answered, it says something of its connection, or of a
+    /// process that has too much to do, and nothing of the server.
+    fn is_one_too_many(&self, began: Instant) -> bool {
+        self.is_silent_since(began)
+            && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW
     }
 
     fn is_silent_since(&self, began: Instant) -> bool {

@@ -351,6 +351,10 @@ impl Store for MemoryStore {
         None
     }
 
+    fn is_open(&self) -> bool {
+        true
+    }
+
     fn pool(&self) -> Option<PoolStats> {
         None
     }

@@ -28,8 +28,8 @@ const BYTES: usize = 1 << 20;
 pub(super) const COMMANDS: usize = 1024;
 /// Below so many commands a connection is never full, however large the replies.
 const FEW_COMMANDS: usize = 16;
-/// A larger reply would hold up the small ones behind it, so it takes the bulk connection.
-const BULK: usize = 128 << 10;
+/// A reply of so many bytes would hold up the small ones behind it, so it takes the bulk connection.
+pub(super) const BULK: usize = 128 << 10;
 
 /// Longer is for ever; a point of time so far ahead can still be computed.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -129,7 +129,7 @@ impl Pool {
     /// Room for one command or pipeline that moves `bytes`, at once or not at all.
     pub(super) fn ticket(&self, bytes: usize) -> Result<Ticket, Failure> {
         let lanes = self.lanes();
-        let found = match (&lanes.bulk, bytes > BULK) {
+        let found = match (&lanes.bulk, bytes >= BULK) {
             (Some(bulk), true) if bulk.is_open() => Some(bulk),
             (_, true) => {
                 self.ask_for(&self.bulk_wanted);
@@ -149,7 +149,7 @@ impl Pool {
 
     /// Room on the bulk connection, or on another while there is none.
     pub(super) fn bulk_ticket(&self) -> Result<Ticket, Failure> {
-        self.ticket(BULK + 1)
+        self.ticket(BULK)
     }
 
     fn first_with_room<'a>(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value};
 
 use self::scripts::{DELETE_IF, FENCE, REFRESH, RENEW, REPLACE};
-use super::pool::Pool;
+use super::pool::{BULK, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
 use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
@@ -56,8 +56,9 @@ impl RedisStore {
         self.pool.ticket(bytes)?.ask_all(commands).await
     }
 
-    /// For a command that changes nothing: if its connection is lost under it, it is tried once on another.
-    async fn read(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
+    /// For a command that may run twice, such as one that changes nothing: if its connection is lost under it, it is sent
+    /// once more on another.
+    pub(super) async fn read(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
         match self.ask(command, bytes).await {
             Err(Failure::Lost(reason)) => match self.ask(command, bytes).await {
                 Err(Failure::Unavailable) => Err(Failure::Lost(reason)),
@@ -92,7 +93,7 @@ impl RedisStore {
             .arg(pattern.as_glob())
             .arg("COUNT")
             .arg(SCAN_COUNT);
-        let (next, names) = reply::page(self.pool.bulk_ticket()?.ask(&command).await?)?;
+        let (next, names) = reply::page(self.read(&command, BULK).await?)?;
         // Redis matched the glob; this second look keeps other prefixes and reserved roots safe.
         let is_meant = |name: &String| pattern.matches(name);
         let names = names
@@ -445,6 +446,10 @@ impl Store for RedisStore {
 
     fn scripts(&self) -> Option<&dyn Scripts> {
         Some(self)
+    }
+
+    fn is_open(&self) -> bool {
+        self.pool.lanes().open() > 0
     }
 
     fn pool(&self) -> Option<PoolStats> {

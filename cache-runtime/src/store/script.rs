@@ -12,6 +12,8 @@ use crate::error::Error;
 pub(crate) struct Script {
     text: &'static str,
     hash: String,
+    /// Whether running it twice does what running it once does.
+    pub(super) is_repeatable: bool,
 }
 
 impl Script {
@@ -19,6 +21,15 @@ impl Script {
         Self {
             text,
             hash: redis::Script::new(text).get_hash().to_owned(),
+            is_repeatable: false,
+        }
+    }
+
+    /// A script that is sent once more if its connection is lost: it does the same when it runs twice.
+    pub(crate) fn repeatable(text: &'static str) -> Self {
+        Self {
+            is_repeatable: true,
+            ..Self::new(text)
         }
     }
 

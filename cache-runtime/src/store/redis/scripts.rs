@@ -43,9 +43,13 @@ impl RedisStore {
         arguments: impl Fn(&mut Cmd),
         bytes: usize,
     ) -> Result<Value, Failure> {
-        match self.ask(&script.by_hash(keys, &arguments), bytes).await {
+        let ask = async |command: Cmd| match script.is_repeatable {
+            true => self.read(&command, bytes).await,
+            false => self.ask(&command, bytes).await,
+        };
+        match ask(script.by_hash(keys, &arguments)).await {
             Err(Failure::Refused(error)) if reply::is_no_script(&error) => {
-                self.ask(&script.by_text(keys, &arguments), bytes).await
+                ask(script.by_text(keys, &arguments)).await
             }
             answer => answer,
         }
