@@ -25,7 +25,8 @@ pub(crate) use self::text::duration;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// How a cache is set up: in code, from a file through serde, or from the environment by [`from_env`](Self::from_env).
+/// How a cache is set up: in code, from a file through serde, or from the environment over either of them by
+/// [`from_env_over`](Self::from_env_over).
 ///
 /// ```
 /// # fn main() -> Result<(), cache_runtime::Error> {
@@ -70,6 +71,8 @@ pub struct Config {
     pub ttl_jitter: u8,
     /// Named policies, for `policy = "events"`.
     pub policies: BTreeMap<String, Policy>,
+    /// What the environment said about policies; it is in `policies`, too.
+    pub(crate) policies_from_env: BTreeMap<String, Policy>,
     /// Quotas by the name of a limiter's policy: they win over what the policy says.
     pub limits: BTreeMap<String, Quota>,
     /// How many processes share the Redis.
@@ -212,6 +215,7 @@ impl Default for Config {
             // What is stored at once may well expire at once: whoever stores many values at a time sets it.
             ttl_jitter: 0,
             policies: BTreeMap::new(),
+            policies_from_env: BTreeMap::new(),
             limits: BTreeMap::new(),
             // Nobody has said so, and one is what grants all of a limit.
             replicas: 1,
@@ -293,7 +297,6 @@ macro_rules! setters {
 }
 
 setters! {
-    environment: Environment => environment,
     prefix: impl Into<String> => prefix.into(),
     redis: impl Into<Option<Topology>> => redis.into(),
     username: impl Into<String> => Some(username.into()),
@@ -303,7 +306,6 @@ setters! {
     client_name: impl Into<String> => client_name.into(),
     default_ttl: Duration => default_ttl,
     ttl_jitter: u8 => ttl_jitter,
-    policies: BTreeMap<String, Policy> => policies,
     limits: BTreeMap<String, Quota> => limits,
     replicas: usize => replicas,
     max_clients: usize => max_clients,
@@ -338,24 +340,47 @@ setters! {
 }
 
 impl Config {
-    /// Sets where Redis is, and with it the user, the password, the database and the encryption that the address names.
-    /// The address is of any form that `REDIS_URL` may have.
+    /// Sets the field [`environment`](#structfield.environment), and the prefix with it, unless that is one of your own.
+    #[must_use]
+    pub fn environment(mut self, environment: Environment) -> Self {
+        if self.prefix == self.environment.prefix() {
+            self.prefix = environment.prefix();
+        }
+        self.environment = environment;
+        self
+    }
+
+    /// Sets where Redis is. The address is of any form that `REDIS_URL` may have.
+    ///
+    /// If another Redis was set before, everything about it is replaced: what the address does not name is no user, no
+    /// password, database 0 and no encryption. If none was, the user, password, database and encryption that were set belong to
+    /// this one, unless the address names them.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an address that cannot be read; its password is not shown.
     pub fn redis_url(mut self, url: &str) -> Result<Self, Error> {
         match RedisUrl::parse(url) {
-            Ok(url) => self.apply(url),
+            Ok(url) => self.connect_to(url),
             Err(allowed) => report(&[Problem::wrong("redis_url", url, allowed)])?,
         }
         Ok(self)
     }
 
-    /// Adds a named policy.
+    /// Sets all named policies.
+    #[must_use]
+    pub fn policies(mut self, policies: BTreeMap<String, Policy>) -> Self {
+        self.policies = policies;
+        self.policies_from_env.clear();
+        self
+    }
+
+    /// Adds a named policy, in place of one of that name.
     #[must_use]
     pub fn policy(mut self, name: impl Into<String>, policy: Policy) -> Self {
-        self.policies.insert(name.into(), policy);
+        let name = name.into();
+        self.policies_from_env.remove(&name);
+        self.policies.insert(name, policy);
         self
     }
 
@@ -411,13 +436,25 @@ impl Config {
             .collect()
     }
 
+    /// The policy that a function names. Variables cannot say `-`, `.` and capitals: a policy `a_b` is that of functions that
+    /// name `A-b`, too, unless there is one under that name.
+    pub(crate) fn policy_of(&self, name: &str) -> Option<&Policy> {
+        named(&self.policies, name)
+    }
+
+    /// What the environment says about the policy that a function names.
+    #[allow(dead_code, reason = "attributes do not ask yet")]
+    pub(crate) fn policy_from_env(&self, name: &str) -> Option<&Policy> {
+        match self.policies.contains_key(name) {
+            true => self.policies_from_env.get(name),
+            false => self.policies_from_env.get(&plain_name(name)),
+        }
+    }
+
     /// The quota of a limiter's policy. Variables cannot say `-`, `.` and capitals: a quota of `a_b` is that of the policy
     /// `A-b`, too, unless that has one under its own name.
     pub(crate) fn quota_of(&self, policy: &str) -> Option<Quota> {
-        let quota = self.limits.get(policy);
-        quota
-            .or_else(|| self.limits.get(&plain_name(policy)))
-            .copied()
+        named(&self.limits, policy).copied()
     }
 
     /// The quotas that none of the policies has.
@@ -447,7 +484,8 @@ impl Config {
         report(&problems(self, &str::to_owned))
     }
 
-    fn apply(&mut self, url: RedisUrl) {
+    /// Takes over what an address says. What was said about another Redis is not for this one.
+    fn connect_to(&mut self, url: RedisUrl) {
         let RedisUrl {
             topology,
             username,
@@ -455,7 +493,12 @@ impl Config {
             database,
             encrypted,
         } = url;
-        self.redis = Some(topology);
+        if self.redis.replace(topology).is_some() {
+            self.username = None;
+            self.password = None;
+            self.database = 0;
+            self.tls = Tls::Off;
+        }
         self.username = username.or(self.username.take());
         self.password = password.or(self.password.take());
         self.database = database.unwrap_or(self.database);
@@ -475,8 +518,13 @@ impl fmt::Display for Config {
     }
 }
 
+/// What stands under a name, else under that name as a variable can say it.
+fn named<'a, T>(all: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
+    all.get(name).or_else(|| all.get(&plain_name(name)))
+}
+
 /// A policy's name as a variable can say it.
-fn plain_name(policy: &str) -> String {
+pub(crate) fn plain_name(policy: &str) -> String {
     policy.replace(['-', '.'], "_").to_ascii_lowercase()
 }
 

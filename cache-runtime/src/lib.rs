@@ -34,7 +34,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Memory mode: no Redis. A service says `Cache::connect(Config::from_env()?).await?`, which reads `REDIS_URL`.
+//! // Memory mode: no Redis. A service calls `Cache::connect(Config::from_env_over(defaults)?)`, which reads `REDIS_URL`.
 //! Cache::memory().install()?;
 //! let events = Events::default();
 //!

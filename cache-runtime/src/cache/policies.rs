@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tracing::warn;
 
-use crate::config::Config;
+use crate::config::{Config, plain_name};
 use crate::site::Site;
 
 /// Below this likeness a suggestion puzzles more than it helps.
@@ -37,7 +37,7 @@ pub(super) fn report(config: &Config, sites: impl Iterator<Item = &'static Site>
             } => {
                 let variable = format!(
                     "CACHE_POLICY_{}_TTL",
-                    policy.replace('.', "_").to_ascii_uppercase()
+                    plain_name(policy).to_ascii_uppercase()
                 );
                 warn!(
                     function,
@@ -65,7 +65,7 @@ fn mismatches<'a>(
         let Some(policy) = site.policy else { continue };
         named.insert(policy);
         // A cache of its own has a configuration of its own.
-        if !site.has_own_cache && !configured.contains_key(policy) {
+        if !site.has_own_cache && config.policy_of(policy).is_none() {
             missing.insert((site.name, policy));
         }
     }
@@ -78,7 +78,11 @@ fn mismatches<'a>(
         });
     let not_named = configured
         .keys()
-        .filter(|policy| !named.contains(policy.as_str()))
+        .filter(|policy| {
+            !named
+                .iter()
+                .any(|name| name == policy || plain_name(name) == **policy)
+        })
         .map(|policy| Mismatch::NotNamed {
             policy,
             nearest: nearest(policy, named.iter().copied()),

@@ -79,7 +79,7 @@ impl<'a> Visit<'a> {
         let site = plan.site;
         let metrics = inner.metrics.site(site);
         let policy = site.policy.and_then(|name| {
-            let policy = inner.config.policies.get(name);
+            let policy = inner.config.policy_of(name);
             // What the installed cache lacks was said when it was installed.
             if policy.is_none() && site.has_own_cache && metrics.warn_once(Warning::UnknownPolicy) {
                 warn!(

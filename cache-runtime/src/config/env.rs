@@ -1,13 +1,17 @@
 //! A configuration from the environment. `docs/configuration.md` lists the variables.
 
-use std::collections::BTreeMap;
+mod links;
+mod variables;
+
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use self::variables::Variables;
 use super::options::{SETTINGS, life};
 use super::problem::{Problem, QUOTA, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
-use super::{Address, Config, Policy, Secret, SessionKeys, Tls, Topology, nearest, text};
+use super::{Address, Config, Policy, Secret, SessionKeys, Tls, Topology, plain_name, text};
 use crate::error::Error;
 
 /// What a process is for.
@@ -41,7 +45,7 @@ impl Environment {
     }
 
     /// What stands before its keys.
-    fn prefix(self) -> String {
+    pub(super) fn prefix(self) -> String {
         format!("{}_", self.name())
     }
 
@@ -74,7 +78,9 @@ const POLICY_TIMES: [(&str, PolicyTime); 3] = [
 type PolicyTime = fn(&mut Policy) -> &mut Option<Duration>;
 
 impl Config {
-    /// The configuration that the environment describes. With no variable set, it is that of memory mode.
+    /// The configuration that the environment describes, over the defaults of this crate. With no variable set, it is that of
+    /// memory mode. A service with defaults of its own uses [`from_env_over`](Self::from_env_over): what is set in code after
+    /// this call wins over the environment.
     ///
     /// # Errors
     ///
@@ -109,13 +115,56 @@ impl Config {
         N: Into<OsString>,
         V: Into<OsString>,
     {
+        Self::from_vars_over(Self::default(), variables)
+    }
+
+    /// The configuration that the environment describes, over `defaults`: what no variable names stays as it is there.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), cache_runtime::Error> {
+    /// use std::time::Duration;
+    /// use cache_runtime::{Config, Policy};
+    ///
+    /// let defaults = Config::default()
+    ///     .prefix("shop_")
+    ///     .policy("events", Policy::default().ttl(Duration::from_secs(300)));
+    /// let config = Config::from_env_over(defaults)?; // CACHE_POLICY_EVENTS_TTL=10m replaces the 300 s
+    /// # drop(config);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A policy and its times are replaced one by one, a limit as a whole. `REDIS_URL` replaces everything that `defaults` say
+    /// about another Redis, as [`redis_url`](Self::redis_url) does. `CACHE_ENV` changes the prefix, unless `defaults` have one
+    /// of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env). What is wrong in `defaults`, and not replaced, is reported by the name of its option.
+    pub fn from_env_over(defaults: Self) -> Result<Self, Error> {
+        Self::from_vars_over(defaults, std::env::vars_os())
+    }
+
+    /// The same from variables that the caller gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env_over`](Self::from_env_over).
+    pub fn from_vars_over<N, V>(
+        defaults: Self,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, Error>
+    where
+        N: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let set_in_code = set_in_code(&defaults);
         let mut vars = Variables::new(variables);
-        let environment = vars.environment();
-        let mut config = Self {
-            environment,
-            prefix: environment.prefix(),
-            ..Self::default()
-        };
+        let mut config = defaults;
+        if let Some(environment) = vars.environment() {
+            config = config.environment(environment);
+        }
+        let environment = config.environment;
         connection(&mut config, &mut vars, environment);
         for setting in SETTINGS {
             let name = setting.variable();
@@ -130,11 +179,15 @@ impl Config {
         session_keys(&mut config, &mut vars);
         vars.report_unknown();
 
-        let Variables {
-            problems: mut found,
-            ..
-        } = vars;
-        for problem in problems(&config, &|option| variable_of(option, environment)) {
+        let mut found = std::mem::take(&mut vars.problems);
+        let called = |option: &str| {
+            let variable = variable_of(option, environment);
+            match set_in_code.contains(option) && !vars.is_given(&variable) {
+                true => option.to_owned(),
+                false => variable,
+            }
+        };
+        for problem in problems(&config, &called) {
             // What could not be read has its line already.
             if found.iter().all(|known| known.name != problem.name) {
                 found.push(problem);
@@ -143,6 +196,16 @@ impl Config {
         report(&found)?;
         Ok(config)
     }
+}
+
+/// The options that are not as this crate has them.
+fn set_in_code(config: &Config) -> BTreeSet<String> {
+    let usual = Config::default().describe();
+    let other = config.describe().into_iter();
+    other
+        .filter(|option| !usual.contains(option))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// The variable that sets an option.
@@ -165,97 +228,6 @@ fn variable_of(option: &str, environment: Environment) -> String {
     }
 }
 
-/// The variables that nobody has taken yet, and what was wrong with the others.
-struct Variables {
-    values: BTreeMap<String, OsString>,
-    problems: Vec<Problem>,
-}
-
-impl Variables {
-    fn new<N: Into<OsString>, V: Into<OsString>>(
-        variables: impl IntoIterator<Item = (N, V)>,
-    ) -> Self {
-        let values = variables
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.into().into_string().ok()?, value.into())))
-            .filter(|(name, _)| name.starts_with("CACHE_") || name.contains("REDIS_"))
-            .collect();
-        Self {
-            values,
-            problems: Vec::new(),
-        }
-    }
-
-    /// The value as it is, unless it is empty.
-    fn take_verbatim(&mut self, name: &str) -> Option<String> {
-        let Ok(value) = self.values.remove(name)?.into_string() else {
-            self.problems
-                .push(Problem::new(name, "is not Unicode text"));
-            return None;
-        };
-        Some(value).filter(|value| !value.is_empty())
-    }
-
-    /// The value without white space around it, unless nothing remains.
-    fn take(&mut self, name: &str) -> Option<String> {
-        let value = self.take_verbatim(name)?;
-        Some(value.trim().to_owned()).filter(|value| !value.is_empty())
-    }
-
-    /// The value as `read` understands it.
-    fn take_as<T>(
-        &mut self,
-        name: &str,
-        read: impl Fn(&str) -> Option<T>,
-        allowed: &str,
-    ) -> Option<T> {
-        let found = self.take(name)?;
-        let value = read(&found);
-        if value.is_none() {
-            self.problems.push(Problem::wrong(name, &found, allowed));
-        }
-        value
-    }
-
-    fn environment(&mut self) -> Environment {
-        self.take_as(ENV, Environment::of_name, ENVIRONMENTS)
-            .unwrap_or_default()
-    }
-
-    fn report_unknown(&mut self) {
-        let values = std::mem::take(&mut self.values);
-        for (name, _) in values
-            .iter()
-            .filter(|(name, value)| name.starts_with("CACHE_") && !value.is_empty())
-        {
-            // Whoever writes CACHE_REDIS_URL means REDIS_URL.
-            let bare = name.strip_prefix("CACHE_").unwrap_or(name);
-            let meant = known()
-                .find(|known| known == bare)
-                .unwrap_or_else(|| nearest(name, known()));
-            self.problems.push(Problem::new(
-                text::shown(name),
-                format!("is not known; did you mean `{meant}`?"),
-            ));
-        }
-    }
-}
-
-/// The names of all variables.
-fn known() -> impl Iterator<Item = String> {
-    let connection = [ENV, URL, USERNAME, PASSWORD, TLS, TLS_CA, SESSION_KEYS].map(str::to_owned);
-    let parts = Environment::ALL
-        .into_iter()
-        .flat_map(|env| ["HOST", "PORT", "PASSWORD", "DB"].map(|part| env.variable(part)));
-    let policies = POLICY_TIMES.map(|(suffix, _)| format!("{POLICY}<NAME>{suffix}"));
-    connection
-        .into_iter()
-        .chain(parts)
-        .chain(SETTINGS.iter().map(super::options::Setting::variable))
-        .chain(policies)
-        .chain([format!("{LIMIT}<NAME>")])
-}
-
 fn connection(config: &mut Config, vars: &mut Variables, environment: Environment) {
     let [host, port, own_password, db] =
         ["HOST", "PORT", "PASSWORD", "DB"].map(|part| environment.variable(part));
@@ -263,7 +235,7 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: Environmen
     let is_url_wrong = match url.as_deref().map(RedisUrl::parse) {
         None => false,
         Some(Ok(parts)) => {
-            config.apply(parts);
+            config.connect_to(parts);
             false
         }
         Some(Err(allowed)) => {
@@ -353,11 +325,15 @@ fn tls(config: &mut Config, vars: &mut Variables) -> Option<&'static str> {
             ));
             None
         }
-        (Some(false), None) if config.tls != Tls::Off => {
+        (Some(false), None) if vars.is_given(URL) && config.tls != Tls::Off => {
             vars.problems.push(Problem::new(
                 TLS,
                 format!("is off, but {URL} begins with `rediss`; write `redis` there"),
             ));
+            None
+        }
+        (Some(false), None) => {
+            config.tls = Tls::Off;
             None
         }
         (_, Some(ca)) => {
@@ -365,21 +341,17 @@ fn tls(config: &mut Config, vars: &mut Variables) -> Option<&'static str> {
             Some(TLS_CA)
         }
         (Some(true), None) => {
-            config.tls = Tls::WebRoots;
+            if config.tls == Tls::Off {
+                config.tls = Tls::WebRoots;
+            }
             Some(TLS)
         }
-        (Some(false) | None, None) => None,
+        (None, None) => None,
     }
 }
 
 fn policies(config: &mut Config, vars: &mut Variables) {
-    let names: Vec<_> = vars
-        .values
-        .keys()
-        .filter(|name| name.starts_with(POLICY))
-        .cloned()
-        .collect();
-    for variable in names {
+    for variable in vars.beginning_with(POLICY) {
         let written = &variable[POLICY.len()..];
         let Some((name, field)) = POLICY_TIMES
             .iter()
@@ -391,28 +363,37 @@ fn policies(config: &mut Config, vars: &mut Variables) {
             continue;
         }
         if let Some(life) = vars.take_as(&variable, text::duration, &life()) {
-            let policy: &mut Policy = config
-                .policies
-                .entry(name.to_ascii_lowercase())
-                .or_default();
-            *field(policy) = Some(life);
+            for name in meant(&name.to_ascii_lowercase(), config.policies.keys()) {
+                for policies in [&mut config.policies, &mut config.policies_from_env] {
+                    let policy: &mut Policy = policies.entry(name.clone()).or_default();
+                    *field(policy) = Some(life);
+                }
+            }
         }
     }
 }
 
 fn limits(config: &mut Config, vars: &mut Variables) {
-    let names: Vec<_> = vars
-        .values
-        .keys()
-        .filter(|name| name.strip_prefix(LIMIT).is_some_and(is_name))
-        .cloned()
-        .collect();
-    for variable in names {
+    for variable in vars.beginning_with(LIMIT) {
+        let written = &variable[LIMIT.len()..];
+        if !is_name(written) {
+            continue;
+        }
         if let Some(quota) = vars.take_as(&variable, text::quota, QUOTA) {
-            let name = variable[LIMIT.len()..].to_ascii_lowercase();
-            config.limits.insert(name, quota);
+            for name in meant(&written.to_ascii_lowercase(), config.limits.keys()) {
+                config.limits.insert(name, quota);
+            }
         }
     }
+}
+
+/// The names that a variable speaks of: `name` as it is written, and all of those in code that a variable can only write so.
+fn meant<'a>(name: &str, in_code: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
+    in_code
+        .filter(|known| plain_name(known) == name)
+        .cloned()
+        .chain([name.to_owned()])
+        .collect()
 }
 
 fn session_keys(config: &mut Config, vars: &mut Variables) {
@@ -430,6 +411,9 @@ fn is_name(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     !text.is_empty() && text.bytes().all(is_plain)
 }
+
+#[cfg(test)]
+use self::variables::known;
 
 #[cfg(test)]
 mod tests;

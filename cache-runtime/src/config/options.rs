@@ -59,8 +59,8 @@ const PATTERN: Rule = (
 /// Redis keeps times in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// A hundred years. A point in time that is much further away cannot be computed.
-pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// 100 years, as `100years` is read. A point in time that is much further away cannot be computed.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
 
 pub(super) const LIFE: RangeInclusive<Duration> = SHORTEST..=LONGEST;
 
@@ -302,7 +302,7 @@ impl Field<'_> {
             Self::Text(_, (_, allowed)) => (*allowed).to_owned(),
             Self::Patterns(_) => PATTERN.1.to_owned(),
             Self::Duration(_, limits) => {
-                let limits = between(limits, |limit| text::show_duration(*limit), LONGEST);
+                let limits = between(limits, |limit| text::show_duration(*limit), Duration::MAX);
                 format!("a duration such as `{example}`, or a number of seconds, {limits}")
             }
             Self::Count(_, limits) => {

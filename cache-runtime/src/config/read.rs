@@ -114,7 +114,7 @@ fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
     let wrong = match name {
         "redis" => match RedisUrl::parse(&value) {
             Ok(url) => {
-                config.apply(url);
+                config.connect_to(url);
                 return None;
             }
             Err(allowed) => allowed,
@@ -136,7 +136,7 @@ fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
         },
         "environment" => match Environment::of_name(&value) {
             Some(environment) => {
-                config.environment = environment;
+                *config = std::mem::take(config).environment(environment);
                 return None;
             }
             None => ENVIRONMENTS.to_owned(),

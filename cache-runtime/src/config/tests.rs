@@ -28,6 +28,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         database: _,
         tls: _,
         policies: _,
+        policies_from_env: _,
         limits: _,
         clock: _,
         prefix,
@@ -144,17 +145,17 @@ fn every_problem_is_told_at_once_by_its_option() {
         "prefix: found `my prefix*`, allowed: a text such as `dev_`",
         "client_name: found ``",
         "pool_min: found `0`, allowed: a whole number such as `5`, from 1 to 10000",
-        "command_timeout: found `0s`, allowed: a duration such as `100ms`, or a number of seconds, at least 1ms",
+        "command_timeout: found `0s`, allowed: a duration such as `100ms`, or a number of seconds, from 1ms to 100years",
         "reconnect_max_delay: found `1m 1s`, allowed: a duration such as `3s`, or a number of seconds, from 1ms to 1m",
         "reconnect_max_attempts: found `0`",
-        "lease: found `99ms`, allowed: a duration such as `3s`, or a number of seconds, at least 100ms",
+        "lease: found `99ms`, allowed: a duration such as `3s`, or a number of seconds, from 100ms to 100years",
         "max_value: found `0`, allowed: a size such as `1MiB`, or a number of bytes, from 1 to 512MiB",
         "default_ttl: found",
         "disabled: found `event:*,session:*,`",
         "database: found `-1`",
         "ttl_jitter: found `51%`, allowed: a whole percentage such as `10%`, up to 50%",
         "max_refreshes: found `100001`, allowed: a whole number such as `64`, from 0 to 100000",
-        "policies.events.none_ttl: found `0s`, allowed: a duration such as `30m`, or a number of seconds, at least 1ms",
+        "policies.events.none_ttl: found `0s`, allowed: a duration such as `30m`, or a number of seconds, from 1ms to 100years",
         "policies.nights.grace: found `",
         "replicas: found `0`, allowed: a whole number such as `1`, from 1 to 10000",
         "max_clients: found `0`, allowed: a whole number such as `100000`, from 1 to 100000000",
@@ -316,6 +317,53 @@ fn an_address_sets_what_it_names_and_nothing_else() {
         (Some("app"), Some("kept".into()))
     );
     assert_eq!((config.database, config.tls), (7, Tls::WebRoots));
+}
+
+#[test]
+fn another_address_replaces_all_that_was_said_about_the_first() {
+    let first = || {
+        Config::default()
+            .redis_url("rediss://app:hunter2@first:7000/3")
+            .expect("valid")
+    };
+    let ca = || first().tls(Tls::Ca("/ca.pem".into()));
+
+    let bare = ca().redis_url("redis://second").expect("valid");
+    let full = ca().redis_url("rediss://me:other@second/4").expect("valid");
+    let socket = ca().redis_url("unix:///run/redis.sock").expect("valid");
+    let sentinels = ca().redis_url("redis+sentinel://h/m").expect("valid");
+
+    for config in [&bare, &socket, &sentinels] {
+        let Config {
+            username,
+            password,
+            database,
+            tls,
+            ..
+        } = config;
+        assert_eq!(
+            (username, password, *database, tls),
+            (&None, &None, 0, &Tls::Off),
+            "{config}"
+        );
+        config.check().expect("valid");
+    }
+    assert_eq!(full.username.as_deref(), Some("me"));
+    assert_eq!(full.password, Some("other".into()));
+    assert_eq!((full.database, full.tls), (4, Tls::WebRoots));
+}
+
+#[test]
+fn an_environment_brings_its_prefix_unless_another_was_chosen() {
+    let usual = Config::default().environment(Environment::Prod);
+    let own = Config::default()
+        .prefix("shop_")
+        .environment(Environment::Prod);
+
+    assert_eq!(
+        (usual.prefix.as_str(), own.prefix.as_str()),
+        ("prod_", "shop_")
+    );
 }
 
 #[test]

@@ -364,7 +364,7 @@ fn every_wrong_variable_has_its_line() {
         "DEV_REDIS_DB: found `first`",
         "CACHE_POOL_MIN: found `few`, allowed: a whole number such as `5`, from 1 to 10000",
         "CACHE_POOL_MAX: found `4`, allowed: at least CACHE_POOL_MIN, which is 5; or lower that",
-        "CACHE_DEFAULT_TTL: found `0s`, allowed: a duration such as `1h`, or a number of seconds, at least 1ms",
+        "CACHE_DEFAULT_TTL: found `0s`, allowed: a duration such as `1h`, or a number of seconds, from 1ms to 100years",
         "CACHE_MASK_KEYS: found `perhaps`, allowed: `true` or `false`",
         "CACHE_POOL_MUX: is not known; did you mean `CACHE_POOL_MAX`?",
         "CACHE_REDIS_URL: is not known; did you mean `REDIS_URL`?",
@@ -372,8 +372,8 @@ fn every_wrong_variable_has_its_line() {
         "CACHE_POLICY_EVENTS_TTL: found `soon`",
         "CACHE_POLICY_NIGHT_NONE_TTL: found `0s`",
         "CACHE_POLICY_EVENTS_GRACES: is not known; did you mean `CACHE_POLICY_<NAME>_GRACE`?",
-        "CACHE_POLICY_EVENTS_GRACE: found `a while`, allowed: a duration such as `30m`, or a number of seconds, at least 1ms",
-        "CACHE_POLICY_NIGHT_GRACE: found `0s`, allowed: a duration such as `30m`, or a number of seconds, at least 1ms",
+        "CACHE_POLICY_EVENTS_GRACE: found `a while`, allowed: a duration such as `30m`, or a number of seconds, from 1ms to 100years",
+        "CACHE_POLICY_NIGHT_GRACE: found `0s`, allowed: a duration such as `30m`, or a number of seconds, from 1ms to 100years",
         "CACHE_TTL_JITTER: found `51%`, allowed: a whole percentage such as `10%`, up to 50%",
         "CACHE_TTL_JITER: is not known; did you mean `CACHE_TTL_JITTER`?",
         "CACHE_MAX_REFRESHES: found `100001`, allowed: a whole number such as `64`, from 0 to 100000",
@@ -468,6 +468,312 @@ fn what_is_not_unicode_is_told_and_not_guessed() {
             .contains("REDIS_PASSWORD: is not Unicode text"),
         "{error}"
     );
+}
+
+/// What Kubernetes sets for a Service with two ports.
+fn links(service: &str) -> Vec<(String, String)> {
+    [
+        ("SERVICE_HOST", "10.96.0.7"),
+        ("SERVICE_PORT", "6379"),
+        ("SERVICE_PORT_REDIS", "6379"),
+        ("SERVICE_PORT_METRICS_HTTP", "9121"),
+        ("PORT", "tcp://10.96.0.7:6379"),
+        ("PORT_6379_TCP", "tcp://10.96.0.7:6379"),
+        ("PORT_6379_TCP_PROTO", "tcp"),
+        ("PORT_6379_TCP_PORT", "6379"),
+        ("PORT_6379_TCP_ADDR", "10.96.0.7"),
+        ("PORT_9121_UDP", "udp://10.96.0.7:9121"),
+        ("PORT_9121_UDP_PROTO", "udp"),
+    ]
+    .map(|(part, value)| (format!("{service}_{part}"), value.to_owned()))
+    .into()
+}
+
+#[test]
+fn the_service_links_of_kubernetes_are_ignored() {
+    for service in [
+        "CACHE",
+        "CACHE_REDIS_MASTER",
+        "CACHE_LIMIT",
+        "CACHE_LIMIT_API",
+        "CACHE_POLICY_EVENTS",
+        "CACHE_POOL_MAX",
+        "REDIS",
+        "DEV_REDIS",
+        "TEST_REDIS",
+        "PROD_REDIS",
+    ] {
+        for environment in ["dev", "test", "prod"] {
+            let mut vars = links(service);
+            vars.push(("CACHE_ENV".into(), environment.into()));
+
+            let config = Config::from_vars(vars).expect(service);
+
+            let alone = read(&[("CACHE_ENV", environment)]);
+            assert_eq!(config.to_string(), alone.to_string(), "{service}");
+        }
+        for alone in links(service) {
+            Config::from_vars([alone.clone()]).unwrap_or_else(|error| panic!("{alone:?}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn a_value_of_ours_is_used_beside_service_links() {
+    let mut vars = links("DEV_REDIS");
+    vars.extend(links("CACHE"));
+    vars.push(("DEV_REDIS_HOST".into(), "dev-redis".into()));
+    let linked = Config::from_vars(vars.clone()).expect("valid");
+    vars.push(("DEV_REDIS_PORT".into(), "6380".into()));
+    vars.push(("CACHE_LIMIT_A_SERVICE_PORT".into(), "5/s".into()));
+    let own = Config::from_vars(vars).expect("valid");
+
+    assert_eq!(address(&linked), "redis://dev-redis:6379");
+    assert_eq!(address(&own), "redis://dev-redis:6380");
+    assert!(own.quota_of("a_service_port").is_some());
+}
+
+#[test]
+fn what_is_wrong_and_not_of_a_service_stays_wrong() {
+    for (name, value, expected) in [
+        ("CACHE_PORT", "6379", "CACHE_PORT: is not known"),
+        ("CACHE_HOST", "10.0.0.1", "CACHE_HOST: is not known"),
+        (
+            "CACHE_SERVICE_HOSTS",
+            "a",
+            "CACHE_SERVICE_HOSTS: is not known",
+        ),
+        ("DEV_REDIS_PORT", "redis://h:1", "DEV_REDIS_PORT: found"),
+    ] {
+        let problem = problem(&[(name, value)]);
+        assert!(problem.contains(expected), "{problem}");
+    }
+}
+
+#[test]
+fn the_variable_of_the_testing_module_is_not_an_option() {
+    read(&[("CACHE_TEST_REDIS_SERVER", "valkey-server")]);
+}
+
+fn read_over(defaults: Config, vars: &[(&str, &str)]) -> Config {
+    Config::from_vars_over(defaults, vars.iter().copied()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn every_option_has_the_default_of_the_code_and_the_value_of_its_variable() {
+    for setting in SETTINGS {
+        let usual = setting.show(&mut Config::default());
+        // Something else that is allowed, whatever the option is.
+        let others = ["7", "9", "12h", "70ms", "true", "12%", "event:*", "on"];
+        let mut allowed = others.into_iter().filter(|text| {
+            let mut config = Config::default();
+            setting.set(&mut config, text).is_ok()
+                && setting.problem(&mut config).is_none()
+                && setting.show(&mut config) != usual
+        });
+        let in_code = allowed.next().expect(setting.name);
+        let mut defaults = Config::default();
+        setting.set(&mut defaults, in_code).expect("allowed");
+        let in_code = setting.show(&mut defaults);
+        // So that nothing contradicts the option.
+        defaults = match setting.name {
+            "pool_min" | "session_ttl" | "lease" => defaults
+                .pool_max(10_000)
+                .session_absolute(DAY)
+                .load_deadline(DAY),
+            "pool_max" => defaults.pool_min(1),
+            "session_absolute" => defaults.session_ttl(Duration::from_millis(70)),
+            "load_deadline" => defaults.lease(Duration::from_millis(100)),
+            _ => defaults,
+        };
+
+        let kept = Config::from_vars_over(defaults.clone(), [("HOME", "/root")]);
+        // A comma is an empty list.
+        let written = if usual.is_empty() { "," } else { &usual };
+        let replaced = Config::from_vars_over(defaults, [(setting.variable(), written)]);
+
+        assert_eq!(
+            setting.show(&mut kept.expect(setting.name)),
+            in_code,
+            "{}",
+            setting.name
+        );
+        assert_eq!(
+            setting.show(&mut replaced.expect(setting.name)),
+            usual,
+            "{}",
+            setting.name
+        );
+    }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn the_environment_wins_over_policies_and_limits_of_the_code_one_by_one() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let quota = |limit| Quota {
+        limit,
+        window: minutes(1),
+    };
+    let defaults = Config::default()
+        .policy(
+            "events",
+            Policy::default().ttl(minutes(5)).grace(minutes(1)),
+        )
+        .policy("Hot-Events", Policy::default().ttl(minutes(5)))
+        .policy("users", Policy::default().ttl(minutes(5)))
+        .limit("mail-out", quota(1))
+        .limit("api", quota(1));
+
+    let config = read_over(
+        defaults,
+        &[
+            ("CACHE_POLICY_EVENTS_TTL", "10m"),
+            ("CACHE_POLICY_HOT_EVENTS_TTL", "10m"),
+            ("CACHE_POLICY_NEW_NONE_TTL", "10m"),
+            ("CACHE_LIMIT_MAIL_OUT", "2/1m"),
+        ],
+    );
+
+    let policy = |name| config.policy_of(name).expect(name);
+    assert_eq!(
+        (policy("events").ttl, policy("events").grace),
+        (Some(minutes(10)), Some(minutes(1)))
+    );
+    assert_eq!(policy("Hot-Events").ttl, Some(minutes(10)));
+    assert_eq!(policy("users").ttl, Some(minutes(5)));
+    assert_eq!(policy("new").none_ttl, Some(minutes(10)));
+    assert_eq!(config.quota_of("mail-out"), Some(quota(2)));
+    assert_eq!(config.quota_of("api"), Some(quota(1)));
+
+    let from_env = |name| {
+        config
+            .policy_from_env(name)
+            .map(|policy| (policy.ttl, policy.grace))
+    };
+    assert_eq!(from_env("events"), Some((Some(minutes(10)), None)));
+    assert_eq!(from_env("Hot-Events"), Some((Some(minutes(10)), None)));
+    assert_eq!(from_env("users"), None);
+}
+
+#[test]
+fn a_policy_that_is_set_after_the_environment_is_of_the_code() {
+    let vars = [("CACHE_POLICY_HOT_EVENTS_TTL", "10m")];
+    let own = Policy::default().ttl(Duration::from_secs(1));
+
+    let same = read(&vars).policy("hot_events", own.clone());
+    let other = read(&vars).policy("hot-events", own.clone());
+    let all = read(&vars).policies([("hot_events".to_owned(), own.clone())].into());
+
+    for (config, name) in [
+        (same, "hot_events"),
+        (other, "hot-events"),
+        (all, "hot_events"),
+    ] {
+        assert_eq!(config.policy_of(name), Some(&own));
+        assert_eq!(config.policy_from_env(name), None);
+    }
+}
+
+#[test]
+fn the_environment_chooses_the_prefix_unless_the_code_did() {
+    let prefix = |defaults: Config, vars: &[(&str, &str)]| read_over(defaults, vars).prefix;
+    let prod = [("CACHE_ENV", "prod")];
+    let own = || Config::default().prefix("shop_");
+
+    assert_eq!(prefix(Config::default(), &prod), "prod_");
+    assert_eq!(prefix(own(), &prod), "shop_");
+    assert_eq!(
+        prefix(own(), &[("CACHE_ENV", "prod"), ("CACHE_PREFIX", "x_")]),
+        "x_"
+    );
+    let prod_in_code = || Config::default().environment(Environment::Prod);
+    assert_eq!(prefix(prod_in_code(), &[]), "prod_");
+    assert_eq!(prefix(prod_in_code(), &[("CACHE_ENV", "test")]), "test_");
+}
+
+#[test]
+fn a_url_of_the_environment_replaces_the_redis_of_the_code_and_parts_replace_parts() {
+    let defaults = || {
+        Config::default()
+            .redis_url("rediss://app:secret@code:7000/3")
+            .expect("valid")
+            .tls(Tls::Ca("/code.pem".into()))
+    };
+
+    let other = read_over(defaults(), &[("REDIS_URL", "redis://other")]);
+    let part = read_over(
+        defaults(),
+        &[("DEV_REDIS_PORT", "7001"), ("REDIS_PASSWORD", "new")],
+    );
+    let on = read_over(defaults(), &[("REDIS_TLS", "on")]);
+    let off = read_over(defaults(), &[("REDIS_TLS", "off")]);
+    let into = read_over(
+        Config::default()
+            .username("app")
+            .password("secret")
+            .tls(Tls::Ca("/code.pem".into())),
+        &[("REDIS_URL", "redis://other")],
+    );
+
+    assert_eq!(address(&other), "redis://other:6379");
+    assert_eq!(
+        (&other.username, &other.password, other.database, &other.tls),
+        (&None, &None, 0, &Tls::Off)
+    );
+    assert_eq!(address(&part), "redis://code:7001");
+    assert_eq!((part.username.as_deref(), part.database), (Some("app"), 3));
+    assert_eq!(part.password, Some("new".into()));
+    assert_eq!(on.tls, Tls::Ca("/code.pem".into()));
+    assert_eq!(off.tls, Tls::Off);
+    assert_eq!(
+        (into.username.as_deref(), &into.tls),
+        (Some("app"), &Tls::Ca("/code.pem".into()))
+    );
+}
+
+#[test]
+fn what_is_wrong_in_the_code_has_the_name_of_its_option_until_a_variable_replaces_it() {
+    let defaults = || Config::default().pool_min(60).lease(Duration::ZERO);
+
+    let wrong = Config::from_vars_over(defaults(), [("CACHE_POOL_MAX", "50")]).expect_err("wrong");
+    let put_right = Config::from_vars_over(
+        defaults(),
+        [("CACHE_POOL_MAX", "70"), ("CACHE_LEASE", "3s")],
+    );
+
+    let wrong = wrong.to_string();
+    for line in [
+        "CACHE_POOL_MAX: found `50`, allowed: at least pool_min, which is 60",
+        "lease: found `0s`",
+    ] {
+        assert!(wrong.contains(&format!("\n  {line}")), "{wrong}");
+    }
+    put_right.expect("valid");
+}
+
+#[test]
+fn a_duration_that_is_too_long_is_told_the_longest() {
+    for (text, found) in [("101years", "101years"), ("99999999999", "3168years")] {
+        for name in [
+            "CACHE_DEFAULT_TTL",
+            "CACHE_POLICY_X_TTL",
+            "CACHE_LEASE_WAIT",
+            "CACHE_POOL_IDLE",
+        ] {
+            let problem = problem(&[(name, text)]);
+            assert!(
+                problem.contains(&format!("{name}: found `{found}")),
+                "{problem}"
+            );
+            assert!(problem.ends_with("to 100years"), "{problem}");
+        }
+    }
+    assert!(
+        problem(&[("CACHE_DEFAULT_TTL", "99999999999999years")]).ends_with("from 1ms to 100years")
+    );
+    read(&[("CACHE_DEFAULT_TTL", "100years")]);
 }
 
 /// The rows of the table in the documentation: variable and default.
