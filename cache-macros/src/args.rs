@@ -96,8 +96,10 @@ impl fmt::Display for Evicted {
     }
 }
 
-/// The longest life that can be written. Redis adds it to the time of day in milliseconds and must not overflow.
-const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+/// The longest life that can be written, `100years`. Redis adds it to the time of day in milliseconds and must not overflow.
+const LONGEST: Duration = Duration::from_secs(36_525 * 86_400);
+
+const TOO_LONG: &str = "must be at most 100 years";
 
 /// The largest part of its life that a value may lose by chance, in percent.
 const MOST_JITTER: u8 = 50;
@@ -387,16 +389,7 @@ fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life> {
         Expr::Lit(ExprLit {
             lit: Lit::Str(text),
             ..
-        }) => match humantime::parse_duration(&text.value()) {
-            Ok(life) if life < Duration::from_millis(1) => {
-                Err("must be at least 1 millisecond".to_owned())
-            }
-            Ok(life) => Ok(life),
-            Err(_) => Err(format!(
-                "needs a duration such as \"90s\", \"30m\" or \"1h 30m\", not {:?}",
-                text.value()
-            )),
-        },
+        }) => duration(&text.value()),
         Expr::Lit(ExprLit {
             lit: Lit::Float(_), ..
         }) => Err("needs whole seconds, or a text such as \"1500ms\"".to_owned()),
@@ -408,7 +401,8 @@ fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life> {
             Some(0) => Err("must be at least 1 second".to_owned()),
             Some(seconds) => Ok(Duration::from_secs(seconds)),
             None if is_negative(&value) => Err("must be at least 1 second".to_owned()),
-            None if matches!(value, Expr::Lit(_)) => Err("is not a number of seconds".to_owned()),
+            // Digits that no number holds.
+            None if matches!(value, Expr::Lit(_)) => Err(TOO_LONG.to_owned()),
             None => return Some(Life::Asked(value)),
         },
         _ => return Some(Life::Asked(value)),
@@ -419,7 +413,7 @@ fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life> {
                 u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
             ));
         }
-        Ok(_) => "must be at most 100 years".to_owned(),
+        Ok(_) => TOO_LONG.to_owned(),
         Err(problem) => problem,
     };
     let otherwise = match name {
@@ -429,6 +423,25 @@ fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life> {
     };
     report.at(value, format!("`{name}` {problem}; {otherwise}"));
     None
+}
+
+/// A text such as `1h 30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    // Sums of larger numbers can panic in humantime.
+    let has_long_number = text
+        .split(|c: char| !c.is_ascii_digit())
+        .any(|digits| digits.len() > 12);
+    match humantime::parse_duration(if has_long_number { "" } else { text }) {
+        Ok(life) if life < Duration::from_millis(1) => {
+            Err("must be at least 1 millisecond".to_owned())
+        }
+        Ok(life) => Ok(life),
+        Err(humantime::DurationError::NumberOverflow) => Err(TOO_LONG.to_owned()),
+        Err(_) if has_long_number => Err(TOO_LONG.to_owned()),
+        Err(_) => Err(format!(
+            "needs a duration such as \"90s\", \"30m\" or \"1h 30m\", not {text:?}"
+        )),
+    }
 }
 
 /// A number, or sums and products of numbers such as `30 * 60`, which would otherwise be of no particular integer type.

@@ -58,6 +58,23 @@ fn a_ttl_that_cannot_be_meant_is_refused() {
     }
 }
 
+#[test]
+fn a_ttl_that_is_too_long_is_told_the_longest() {
+    for written in [
+        "\"101years\"",
+        "\"999999999999years\"",
+        "\"18446744073709551616s\"",
+        "\"18446744073709551615s 1000ms\"",
+        "3155760001",
+        "99999999999999999999",
+    ] {
+        let error = ttl(written).err().expect(written);
+        assert!(error.contains("`ttl` must be at most 100 years"), "{error}");
+    }
+    assert!(ttl("\"100years\"").is_ok());
+    assert!(ttl("3155760000").is_ok());
+}
+
 fn storing(arguments: &str) -> Result<Storing, String> {
     match checked(Cacheable, &format!("key = \"a\", {arguments}"))?.work {
         Work::Cacheable(_, storing) => Ok(storing),
