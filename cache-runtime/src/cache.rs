@@ -55,6 +55,7 @@ use self::switches::Switches;
 use self::visit::{Fence, Look, Right, Visit};
 pub(crate) use self::warming::{Duty, Loaded, watched};
 use crate::config::Config;
+use crate::entry::Build;
 use crate::error::{AlreadyInstalled, Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::{Event, Metrics};
@@ -91,6 +92,7 @@ struct Inner {
     refreshes: Refreshes,
     metrics: Metrics,
     switches: Switches,
+    build: Build,
     /// The store, where it is this process's own memory.
     memory: Option<Arc<MemoryStore>>,
     /// Whether there is a keeper. It ends with the runtime that it was started on; the next call that misses it starts another.
@@ -180,6 +182,10 @@ impl Cache {
                 refreshes: Refreshes::new(config.max_refreshes),
                 metrics: Metrics::new(),
                 switches: Switches::new(&config),
+                build: match memory {
+                    Some(_) => Build::Process,
+                    None => Build::program(),
+                },
                 memory,
                 is_kept: AtomicBool::new(false),
                 this: Weak::clone(this),

@@ -1,44 +1,50 @@
 //! The stored entry: what stands in Redis under a key, how it is written, and what an unreadable one means.
 //!
-//! A header of 72 bytes, numbers with the low byte first, then the payload:
+//! A header of 80 bytes, numbers with the low byte first, then the payload:
 //!
 //! | bytes | |
 //! |---|---|
-//! | 0 to 3 | `CA CE 45` and the format, 2 |
+//! | 0 to 3 | `CA CE 45` and the format, 3 |
 //! | 4 | kind: 1 value, 2 none, 3 lease, 4 fence |
 //! | 5 | flags: 1 means that the payload is compressed |
 //! | 6 to 7 | length of the section between header and payload, which readers skip |
 //! | 8 to 15 | stamp: random, another for every entry |
 //! | 16 to 23 | hash of the key |
-//! | 24 to 31 | fingerprint of the value's [shape](shape) |
-//! | 32 to 39 | epoch |
-//! | 40 to 47 | when it was stored, in milliseconds since 1970 |
-//! | 48 to 55 | until when it is fresh, the same |
-//! | 56 to 63 | until when somebody refreshes it, the same by the store's clock; changed in place |
-//! | 64 to 67 | what the load cost, in microseconds |
-//! | 68 to 71 | checksum over all the rest but bytes 56 to 63; of a value and a none only |
+//! | 24 to 31 | [build](origin) of the program that wrote it; 0 is unknown |
+//! | 32 to 39 | the value's type, a number that only the same build understands |
+//! | 40 to 47 | `version` of the attribute |
+//! | 48 to 55 | when it was stored, in milliseconds since 1970 |
+//! | 56 to 63 | until when it is fresh, the same |
+//! | 64 to 71 | until when somebody refreshes it, the same by the store's clock; changed in place |
+//! | 72 to 75 | what the load cost, in microseconds |
+//! | 76 to 79 | checksum over all the rest but bytes 64 to 71; of a value and a none only |
+//!
+//! An entry of the same build, type and version is trusted. One of another version is a miss. Any other is served if it encodes to
+//! the same payload again after it was decoded: so a deploy that changes a type finds misses and no garbage, and programs that
+//! have the same types share entries.
 //!
 //! A value's payload is JSON; when compressed, an LZ4 block behind the length of the JSON in four bytes. A fence's is a
 //! count of four bytes, which Redis changes by a script: that is why its checksum is not used.
 
 mod card;
 mod null;
-pub(crate) mod shape;
+mod origin;
+mod payload;
 
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+pub(crate) use self::origin::{Build, Origin};
+use self::payload::caught;
 use crate::clock::whole_millis;
 use crate::key::Key;
 
 const MAGIC: &[u8] = &[0xca, 0xce, b'E'];
-const FORMAT: u8 = 2;
-const HEADER: usize = 72;
+const FORMAT: u8 = 3;
+const HEADER: usize = 80;
 const COMPRESSED: u8 = 1;
 
 const KIND_AT: usize = 4;
@@ -46,14 +52,15 @@ const FLAGS_AT: usize = 5;
 const SECTION_AT: usize = 6;
 const STAMP_AT: usize = 8;
 const KEY_AT: usize = 16;
-const SHAPE_AT: usize = 24;
-const EPOCH_AT: usize = 32;
-const STORED_AT: usize = 40;
-const FRESH_AT: usize = 48;
+const BUILD_AT: usize = 24;
+const TYPE_AT: usize = 32;
+const VERSION_AT: usize = 40;
+const STORED_AT: usize = 48;
+const FRESH_AT: usize = 56;
 /// Where an entry keeps until when somebody refreshes it.
-pub(crate) const REFRESH_AT: usize = 56;
-const COST_AT: usize = 64;
-const CHECKSUM_AT: usize = 68;
+pub(crate) const REFRESH_AT: usize = 64;
+const COST_AT: usize = 72;
+const CHECKSUM_AT: usize = 76;
 
 /// How every entry of this format begins.
 pub(crate) const START: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], FORMAT];
@@ -74,8 +81,7 @@ pub(crate) type Stamp = [u8; 8];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Draft<'a> {
     pub(crate) key: &'a Key,
-    pub(crate) shape: u64,
-    pub(crate) epoch: u64,
+    pub(crate) origin: Origin,
     /// Milliseconds since 1970.
     pub(crate) now: u64,
     pub(crate) fresh: Duration,
@@ -128,10 +134,11 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) stamp: Stamp,
-    pub(crate) epoch: u64,
     pub(crate) stored_at: u64,
     pub(crate) fresh_until: u64,
     pub(crate) cost: Duration,
+    /// Whether it is of another origin than its reader, and was checked.
+    pub(crate) is_checked: bool,
 }
 
 impl Meta {
@@ -164,7 +171,7 @@ pub(crate) enum Unreadable {
     Corrupted,
     /// The answer to somebody else's question.
     OtherKey,
-    /// The value of another type, or of this type before it changed.
+    /// The value of another type, of this type before it changed, or of another version.
     OtherShape,
 }
 
@@ -190,19 +197,7 @@ pub(crate) fn value<T: Serialize + ?Sized>(
 ) -> Result<Entry, Refusal> {
     let mut bytes = Vec::with_capacity(HEADER + 256);
     bytes.extend_from_slice(&header(Kind::Value, draft));
-    let mut payload = Bounded {
-        bytes: &mut bytes,
-        room: limits.max_value,
-        refused: 0,
-    };
-    if let Err(error) = caught(|| serde_json::to_writer(&mut payload, value)) {
-        return Err(match payload.refused {
-            0 => Refusal::Encode(error),
-            refused => Refusal::TooLarge {
-                bytes: bytes.len() - HEADER + refused,
-            },
-        });
-    }
+    payload::encode(value, &mut bytes, limits.max_value)?;
     let json = &bytes[HEADER..];
     if json.windows(4).any(|word| word == b"null")
         && !caught(|| Ok(null::comes_back(value))).unwrap_or(false)
@@ -214,9 +209,11 @@ pub(crate) fn value<T: Serialize + ?Sized>(
         return Err(Refusal::Card);
     }
     if json.len() > limits.compress_above
-        && let Some(compressed) = compress(&bytes)
+        && let Some(compressed) = payload::compress(json)
     {
-        bytes = compressed;
+        bytes.truncate(HEADER);
+        bytes[FLAGS_AT] |= COMPRESSED;
+        bytes.extend_from_slice(&compressed);
     }
     Ok(seal(bytes))
 }
@@ -310,18 +307,21 @@ pub(crate) fn set_refreshed_until(bytes: &mut [u8], until: u64) {
     }
 }
 
-/// Reads the entry of `key`, if it is a `T` of this shape, and fresh at `served_from` or later. That is now, or as much earlier
-/// as the reader's grace is long.
-pub(crate) fn read<T: DeserializeOwned>(
-    bytes: &[u8],
-    key: &Key,
-    shape: u64,
-    served_from: u64,
-) -> Read<T> {
-    match check_header(bytes, key) {
+/// Who reads, and what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    pub(crate) key: &'a Key,
+    pub(crate) origin: Origin,
+    /// Since when an entry must be fresh, in milliseconds since 1970: now, or as much earlier as the reader's grace is long.
+    pub(crate) served_from: u64,
+}
+
+/// Reads the entry of the reader's key, if it is a `T`.
+pub(crate) fn read<T: Serialize + DeserializeOwned>(bytes: &[u8], reader: &Reader<'_>) -> Read<T> {
+    match check_header(bytes, reader.key) {
         Ok(Kind::Lease) => Read::Lease,
         Ok(Kind::Fence) => Read::Fence,
-        Ok(kind) => read_value(bytes, kind, shape, served_from).unwrap_or_else(Read::Unreadable),
+        Ok(kind) => read_value(bytes, kind, reader).unwrap_or_else(Read::Unreadable),
         Err(unreadable) => Read::Unreadable(unreadable),
     }
 }
@@ -352,27 +352,37 @@ fn check_header(bytes: &[u8], key: &Key) -> Result<Kind, Unreadable> {
     Ok(kind)
 }
 
-fn read_value<T: DeserializeOwned>(
+fn read_value<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
     kind: Kind,
-    shape: u64,
-    served_from: u64,
+    reader: &Reader<'_>,
 ) -> Result<Read<T>, Unreadable> {
-    if number_at(bytes, SHAPE_AT) != shape {
+    let origin = Origin {
+        build: number_at(bytes, BUILD_AT),
+        of_type: number_at(bytes, TYPE_AT),
+        version: number_at(bytes, VERSION_AT),
+    };
+    let is_same_build = reader.origin.is_same_build(&origin);
+    let is_trusted = is_same_build && origin == reader.origin;
+    if !is_trusted && origin.version != reader.origin.version {
         return Err(Unreadable::OtherShape);
     }
     let meta = Meta {
         stamp: bytes_at(bytes, STAMP_AT),
-        epoch: number_at(bytes, EPOCH_AT),
         stored_at: number_at(bytes, STORED_AT),
         fresh_until: number_at(bytes, FRESH_AT),
         cost: Duration::from_micros(u32::from_le_bytes(bytes_at(bytes, COST_AT)).into()),
+        is_checked: !is_trusted,
     };
-    if meta.is_stale(served_from) {
+    if meta.is_stale(reader.served_from) {
         return Ok(Read::Expired);
     }
     if kind == Kind::None {
-        return Ok(Read::None(meta));
+        // Another build has other numbers for its types, and a `None` has nothing to be checked by.
+        return match is_trusted || !is_same_build {
+            true => Ok(Read::None(meta)),
+            false => Err(Unreadable::OtherShape),
+        };
     }
     let section = usize::from(u16::from_le_bytes(bytes_at(bytes, SECTION_AT)));
     let payload = bytes.get(HEADER + section..).ok_or(Unreadable::Corrupted)?;
@@ -380,30 +390,29 @@ fn read_value<T: DeserializeOwned>(
     let json = match bytes[FLAGS_AT] {
         0 => payload,
         COMPRESSED => {
-            whole = decompress(payload).ok_or(Unreadable::Corrupted)?;
+            whole = payload::decompress(payload).ok_or(Unreadable::Corrupted)?;
             &whole
         }
         _ => return Err(Unreadable::Format),
     };
-    match caught(|| serde_json::from_slice(json)) {
-        Ok(value) => Ok(Read::Value(value, meta)),
-        Err(_) => Err(Unreadable::Corrupted),
+    let value = caught(|| serde_json::from_slice(json));
+    match value {
+        Ok(value) if is_trusted || payload::is_encoded(&value, json) => {
+            Ok(Read::Value(value, meta))
+        }
+        Err(_) if is_trusted => Err(Unreadable::Corrupted),
+        Ok(_) | Err(_) => Err(Unreadable::OtherShape),
     }
-}
-
-/// A type that panics while it turns into JSON or back must not take the call down, which would have been well without a cache.
-fn caught<T>(
-    convert: impl FnOnce() -> Result<T, serde_json::Error>,
-) -> Result<T, serde_json::Error> {
-    catch_unwind(AssertUnwindSafe(convert))
-        .unwrap_or_else(|_| Err(serde::de::Error::custom("its own code panicked")))
 }
 
 fn claim(key: &Key, now: u64) -> Draft<'_> {
     Draft {
         key,
-        shape: 0,
-        epoch: 0,
+        origin: Origin {
+            build: Build::UNKNOWN,
+            of_type: 0,
+            version: 0,
+        },
         now,
         fresh: Duration::ZERO,
         cost: Duration::ZERO,
@@ -413,8 +422,7 @@ fn claim(key: &Key, now: u64) -> Draft<'_> {
 fn header(kind: Kind, draft: &Draft<'_>) -> [u8; HEADER] {
     let Draft {
         key,
-        shape,
-        epoch,
+        origin,
         now,
         fresh,
         cost,
@@ -427,8 +435,9 @@ fn header(kind: Kind, draft: &Draft<'_>) -> [u8; HEADER] {
     put(MAGIC.len(), &[FORMAT, kind as u8]);
     put(STAMP_AT, &new_stamp());
     put(KEY_AT, &key.hash().to_le_bytes());
-    put(SHAPE_AT, &shape.to_le_bytes());
-    put(EPOCH_AT, &epoch.to_le_bytes());
+    put(BUILD_AT, &origin.build.to_le_bytes());
+    put(TYPE_AT, &origin.of_type.to_le_bytes());
+    put(VERSION_AT, &origin.version.to_le_bytes());
     put(STORED_AT, &now.to_le_bytes());
     put(FRESH_AT, &now.saturating_add(fresh).to_le_bytes());
     put(COST_AT, &cost.to_le_bytes());
@@ -450,34 +459,6 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
     bytes_at(&hash.to_le_bytes(), 0)
 }
 
-/// The entry with its payload compressed, where that makes it smaller.
-fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
-    let (header, json) = bytes.split_at(HEADER);
-    let length = u32::try_from(json.len()).ok()?;
-    let start = HEADER + size_of_val(&length);
-    let mut smaller = vec![0; start + lz4_flex::block::get_maximum_output_size(json.len())];
-    smaller[..HEADER].copy_from_slice(header);
-    smaller[FLAGS_AT] |= COMPRESSED;
-    smaller[HEADER..start].copy_from_slice(&length.to_le_bytes());
-    let end = start + lz4_flex::block::compress_into(json, &mut smaller[start..]).ok()?;
-    smaller.truncate(end);
-    smaller.shrink_to_fit();
-    (end < bytes.len()).then_some(smaller)
-}
-
-fn decompress(payload: &[u8]) -> Option<Vec<u8>> {
-    // No byte of an LZ4 block stands for more than 255.
-    const MOST: usize = 255;
-    let (length, block) = payload.split_first_chunk()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    if length > block.len().saturating_mul(MOST) {
-        return None;
-    }
-    let mut json = vec![0; length];
-    let written = lz4_flex::block::decompress_into(block, &mut json).ok()?;
-    (written == length).then_some(json)
-}
-
 fn number_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes_at(bytes, at))
 }
@@ -487,36 +468,6 @@ fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut found = [0; N];
     found.copy_from_slice(&bytes[at..at + N]);
     found
-}
-
-/// Refuses what is too large while it is written, so that no gigabyte is rendered to find out that it is one.
-struct Bounded<'a> {
-    bytes: &'a mut Vec<u8>,
-    room: usize,
-    /// The length of what did not fit.
-    refused: usize,
-}
-
-impl io::Write for Bounded<'_> {
-    #[inline]
-    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
-        self.write_all(part).map(|()| part.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, part: &[u8]) -> io::Result<()> {
-        let Some(room) = self.room.checked_sub(part.len()) else {
-            self.refused = part.len();
-            return Err(io::ErrorKind::FileTooLarge.into());
-        };
-        self.room = room;
-        self.bytes.extend_from_slice(part);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,12 @@
 //! What a macro states about a function, and which of its results are worth storing.
 
-use std::any::type_name;
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::entry::shape;
 use crate::metrics::SiteSlot;
 
 /// What an attribute says about its function, known while compiling.
@@ -27,7 +23,6 @@ pub struct Site {
     /// Whether it uses a cache that is not the installed one.
     pub(crate) has_own_cache: bool,
     pub(crate) metrics: SiteSlot,
-    shape: OnceLock<(&'static str, u64)>,
 }
 
 impl Site {
@@ -44,7 +39,6 @@ impl Site {
             version: 0,
             has_own_cache: false,
             metrics: SiteSlot::new(),
-            shape: OnceLock::new(),
         }
     }
 
@@ -89,20 +83,6 @@ impl Site {
         self.has_own_cache = true;
         self
     }
-
-    /// The fingerprint of what this function stores.
-    pub(crate) fn shape<T: DeserializeOwned>(&self) -> u64 {
-        let name = type_name::<T>();
-        // A function stores one type, unless it is generic: then the first stays here, and the others cost a look-up.
-        let (first, shape) = *self
-            .shape
-            .get_or_init(|| (name, shape_of::<T>(self.version)));
-        if first == name {
-            shape
-        } else {
-            shape_of::<T>(self.version)
-        }
-    }
 }
 
 /// What `#[rate_limit]` says about its function, known while compiling.
@@ -112,26 +92,6 @@ pub struct LimitFacts {
     pub(crate) policies: &'static [&'static str],
     /// Whether it asks a limiter that is not the installed one.
     pub(crate) has_own_limiter: bool,
-}
-
-/// The fingerprint of a type, traced once in the process.
-pub(crate) fn shape_of<T: DeserializeOwned>(version: u64) -> u64 {
-    static KNOWN: LazyLock<RwLock<HashMap<(&'static str, u64), u64>>> =
-        LazyLock::new(RwLock::default);
-    let key = (type_name::<T>(), version);
-    if let Some(shape) = KNOWN
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .get(&key)
-    {
-        return *shape;
-    }
-    let shape = shape::of::<T>(version);
-    KNOWN
-        .write()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(key, shape);
-    shape
 }
 
 /// How long a value is fresh. Made from whole seconds, or from a [`Duration`].
@@ -425,31 +385,5 @@ impl<T> Outcome for Plain<T> {
 
     fn from_none() -> Option<T> {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_site_knows_the_shape_of_each_type_that_it_stores() {
-        static SITE: Site = Site::new("app::find", "x:<id>").version(2);
-
-        let shapes = [
-            SITE.shape::<u8>(),
-            SITE.shape::<String>(),
-            SITE.shape::<u8>(),
-        ];
-
-        assert_eq!(
-            shapes,
-            [
-                shape::of::<u8>(2),
-                shape::of::<String>(2),
-                shape::of::<u8>(2)
-            ]
-        );
-        assert_ne!(shapes[0], Site::new("app::find", "x:<id>").shape::<u8>());
     }
 }

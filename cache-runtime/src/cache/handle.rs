@@ -4,7 +4,6 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use tracing::debug;
 
 use super::removal::Eviction;
@@ -24,8 +23,9 @@ use crate::target::Target;
 pub(super) static HANDLE: Site = Site::new("Cache", "");
 
 impl Cache {
-    /// The value at `key`. Never loads. An entry that was stored from another type than `T` is not found.
-    pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+    /// The value at `key`. Never loads. An entry that was stored from another type than `T` is found if a `T` is stored as the same
+    /// JSON.
+    pub async fn get<T: CacheValue>(&self, key: &str) -> Option<T> {
         self.try_get(key).await.unwrap_or_else(self.forgive("get"))
     }
 
@@ -34,7 +34,7 @@ impl Cache {
     /// # Errors
     ///
     /// A key that cannot be used, or a Redis that is away or late.
-    pub async fn try_get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub async fn try_get<T: CacheValue>(&self, key: &str) -> Result<Option<T>, Error> {
         let plan = self.plan(key)?;
         let Some(visit) = Visit::new(&self.inner, &plan) else {
             return Ok(None);
@@ -130,7 +130,7 @@ impl Cache {
     }
 
     /// The values at `keys`, in their order, in one batch.
-    pub async fn get_many<T: DeserializeOwned>(&self, keys: &[&str]) -> Vec<Option<T>> {
+    pub async fn get_many<T: CacheValue>(&self, keys: &[&str]) -> Vec<Option<T>> {
         let found = self.try_get_many(keys).await;
         found.unwrap_or_else(|error| {
             let () = self.forgive("get")(error);
@@ -143,7 +143,7 @@ impl Cache {
     /// # Errors
     ///
     /// As [`try_get`](Self::try_get).
-    pub async fn try_get_many<T: DeserializeOwned>(
+    pub async fn try_get_many<T: CacheValue>(
         &self,
         keys: &[&str],
     ) -> Result<Vec<Option<T>>, Error> {

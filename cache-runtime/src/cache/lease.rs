@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -21,7 +20,7 @@ use crate::entry::{self, Stamp};
 use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::metrics::Event;
-use crate::site::Outcome;
+use crate::site::{CacheValue, Outcome};
 use crate::store::guard::{On, Op};
 use crate::store::{Mark, Refreshing};
 
@@ -62,7 +61,7 @@ impl Visit<'_> {
     /// Asks for the lease, and waits for whoever has it.
     pub(super) async fn claim<O: Outcome>(&self) -> Claim<O::Output>
     where
-        O::Value: DeserializeOwned,
+        O::Value: CacheValue,
     {
         let lease = entry::lease(self.key, self.now());
         let life = self.inner.config.lease;

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::{Cache, CacheScope, Guard};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::entry;
+use crate::entry::{self, Build, Origin, Reader};
 use crate::key::{Key, Pattern};
 use crate::plan::Plan;
 use crate::site::{Plain, Rules, Site};
@@ -247,7 +247,12 @@ impl World {
     }
 
     fn peek(&self, bytes: &[u8]) -> entry::Read<u64> {
-        entry::read(bytes, &self.key(), READ.shape::<u64>(), 0)
+        let reader = Reader {
+            key: &self.key(),
+            origin: Origin::of::<u64>(Build::UNKNOWN, 0),
+            served_from: 0,
+        };
+        entry::read(bytes, &reader)
     }
 
     /// Waits until no refresh is under way in the background.

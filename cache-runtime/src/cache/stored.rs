@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
 use super::refresh::Stale;
 use super::visit::Visit;
 use crate::clock::whole_millis;
-use crate::entry::{self, Draft, Entry, Limits, Read, Refusal, Unreadable};
+use crate::entry::{self, Draft, Entry, Limits, Origin, Read, Reader, Refusal, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Warning};
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
@@ -91,11 +90,9 @@ impl Visit<'_> {
         fresh: Duration,
         cost: Duration,
     ) -> Result<Entry, Error> {
-        let shape = self.site.shape::<T>();
         let draft = Draft {
             key: self.key,
-            shape,
-            epoch: 0,
+            origin: self.origin::<T>(),
             now: self.now(),
             fresh,
             cost,
@@ -123,29 +120,39 @@ impl Visit<'_> {
     /// Reads an entry as what the function returns.
     pub(super) fn output<O: Outcome>(&self, bytes: &[u8]) -> Result<Answer<O::Output>, Obstacle>
     where
-        O::Value: DeserializeOwned,
+        O::Value: CacheValue,
     {
         let now = self.now();
-        let grace = whole_millis(self.grace);
-        let shape = self.site.shape::<O::Value>();
-        let (output, meta, event) =
-            match entry::read::<O::Value>(bytes, self.key, shape, now.saturating_sub(grace)) {
-                Read::Value(value, meta) => (O::from_value(value), meta, Event::Hit),
-                // A site that returned an option once may return none today.
-                Read::None(meta) => match O::from_none() {
-                    Some(none) => (none, meta, Event::HitNone),
-                    None => return Err(Obstacle::Unreadable(Unreadable::OtherShape)),
-                },
-                Read::Lease => return Err(Obstacle::Lease),
-                Read::Fence => return Err(Obstacle::Fence),
-                Read::Expired => return Err(Obstacle::Expired),
-                Read::Unreadable(reason) => return Err(Obstacle::Unreadable(reason)),
-            };
+        let reader = Reader {
+            key: self.key,
+            origin: self.origin::<O::Value>(),
+            served_from: now.saturating_sub(whole_millis(self.grace)),
+        };
+        let (output, meta, event) = match entry::read::<O::Value>(bytes, &reader) {
+            Read::Value(value, meta) => (O::from_value(value), meta, Event::Hit),
+            // A site that returned an option once may return none today.
+            Read::None(meta) => match O::from_none() {
+                Some(none) => (none, meta, Event::HitNone),
+                None => return Err(Obstacle::Unreadable(Unreadable::OtherShape)),
+            },
+            Read::Lease => return Err(Obstacle::Lease),
+            Read::Fence => return Err(Obstacle::Fence),
+            Read::Expired => return Err(Obstacle::Expired),
+            Read::Unreadable(reason) => return Err(Obstacle::Unreadable(reason)),
+        };
+        if meta.is_checked {
+            self.metrics.count(Event::Checked);
+        }
         if meta.is_stale(now) {
             let stamp = meta.stamp;
             return Ok(Answer::Stale(Stale { output, stamp }));
         }
         Ok(Answer::Fresh(output, event))
+    }
+
+    /// Who this function is, as a writer and as a reader of a `T`.
+    fn origin<T>(&self) -> Origin {
+        Origin::of::<T>(self.inner.build.id(), self.site.version)
     }
 
     pub(super) fn unreadable(&self, reason: Unreadable) -> Event {

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -116,7 +115,7 @@ impl<'a> Visit<'a> {
     /// Asks the store for the value. Every look counts as one hit or one miss, a stale value's in the end.
     pub(super) async fn look<O: Outcome>(&self) -> Look<O::Output>
     where
-        O::Value: DeserializeOwned,
+        O::Value: CacheValue,
     {
         if let Some(closed) = self.closed() {
             return closed;
@@ -159,7 +158,7 @@ impl<'a> Visit<'a> {
         answer: Result<Option<Vec<u8>>, Error>,
     ) -> Look<O::Output>
     where
-        O::Value: DeserializeOwned,
+        O::Value: CacheValue,
     {
         let mut failure = None;
         let saw = match &answer {
@@ -320,7 +319,7 @@ impl<'a> Visit<'a> {
     /// What another caller's load in this process returned; [`None`] if it cannot be read as what this function returns.
     pub(super) fn landed<O: Outcome>(&self, entry: &[u8]) -> Option<O::Output>
     where
-        O::Value: DeserializeOwned,
+        O::Value: CacheValue,
     {
         let (Answer::Fresh(output, _) | Answer::Stale(Stale { output, .. })) =
             self.output::<O>(entry).ok()?;

@@ -8,7 +8,11 @@ const LIMITS: Limits = Limits {
     compress_above: 1 << 10,
     card_guard: false,
 };
-const SHAPE: u64 = 7;
+const HERE: Origin = Origin {
+    build: 7,
+    of_type: 8,
+    version: 9,
+};
 const NOW: u64 = 1_000_000;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,12 +39,32 @@ fn key(name: &str) -> Key {
 fn draft(key: &Key) -> Draft<'_> {
     Draft {
         key,
-        shape: SHAPE,
-        epoch: 3,
+        origin: HERE,
         now: NOW,
         fresh: Duration::from_secs(60),
         cost: Duration::from_millis(12),
     }
+}
+
+/// Reads as its writer would.
+fn read<T: Serialize + DeserializeOwned>(bytes: &[u8], key: &Key, served_from: u64) -> Read<T> {
+    read_from(HERE, bytes, key, served_from)
+}
+
+fn read_from<T: Serialize + DeserializeOwned>(
+    origin: Origin,
+    bytes: &[u8],
+    key: &Key,
+    served_from: u64,
+) -> Read<T> {
+    super::read(
+        bytes,
+        &Reader {
+            key,
+            origin,
+            served_from,
+        },
+    )
 }
 
 #[test]
@@ -48,14 +72,14 @@ fn a_value_comes_back_with_what_the_header_says() {
     let key = key("event:42");
     let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
 
-    let read = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW + 59_999);
+    let read = read::<Event>(entry.as_bytes(), &key, NOW + 59_999);
 
     let meta = Meta {
         stamp: entry.stamp(),
-        epoch: 3,
         stored_at: NOW,
         fresh_until: NOW + 60_000,
         cost: Duration::from_millis(12),
+        is_checked: false,
     };
     assert_eq!(read, Read::Value(event("x"), meta));
     assert_eq!(stamp_of(entry.as_bytes()), entry.stamp());
@@ -69,15 +93,16 @@ fn the_bytes_stand_where_every_reader_expects_them() {
 
     let bytes = entry.as_bytes();
 
-    assert_eq!(bytes[..8], [0xca, 0xce, 0x45, 2, 1, 0, 0, 0]);
+    assert_eq!(bytes[..8], [0xca, 0xce, 0x45, 3, 1, 0, 0, 0]);
     assert_eq!(bytes[16..24], key.hash().to_le_bytes());
     assert_eq!(bytes[24..32], 7_u64.to_le_bytes());
-    assert_eq!(bytes[32..40], 3_u64.to_le_bytes());
-    assert_eq!(bytes[40..48], 1_000_000_u64.to_le_bytes());
-    assert_eq!(bytes[48..56], 1_060_000_u64.to_le_bytes());
-    assert_eq!(bytes[56..64], [0; 8]);
-    assert_eq!(bytes[64..68], 12_000_u32.to_le_bytes());
-    assert_eq!(&bytes[72..], br#""x""#);
+    assert_eq!(bytes[32..40], 8_u64.to_le_bytes());
+    assert_eq!(bytes[40..48], 9_u64.to_le_bytes());
+    assert_eq!(bytes[48..56], 1_000_000_u64.to_le_bytes());
+    assert_eq!(bytes[56..64], 1_060_000_u64.to_le_bytes());
+    assert_eq!(bytes[64..72], [0; 8]);
+    assert_eq!(bytes[72..76], 12_000_u32.to_le_bytes());
+    assert_eq!(&bytes[80..], br#""x""#);
     assert_eq!(fence.as_bytes()[FENCE_COUNT_AT..], [1, 0, 0, 0]);
 }
 
@@ -88,7 +113,7 @@ fn what_is_past_its_fresh_life_is_stale_for_as_long_as_the_grace_and_then_expire
     let grace = 10_000;
 
     for entry in [value, none(&draft(&key))] {
-        let stale = |now: u64| match read::<Event>(entry.as_bytes(), &key, SHAPE, now - grace) {
+        let stale = |now: u64| match read::<Event>(entry.as_bytes(), &key, now - grace) {
             Read::Value(_, meta) | Read::None(meta) => Some(meta.is_stale(now)),
             Read::Expired => None,
             read => panic!("{read:?}"),
@@ -98,7 +123,7 @@ fn what_is_past_its_fresh_life_is_stale_for_as_long_as_the_grace_and_then_expire
         assert_eq!(stale(NOW + 60_000), Some(true));
         assert_eq!(stale(NOW + 69_999), Some(true));
         assert_eq!(stale(NOW + 70_000), None);
-        let without_grace = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW + 60_000);
+        let without_grace = read::<Event>(entry.as_bytes(), &key, NOW + 60_000);
         assert_eq!(without_grace, Read::Expired);
     }
 }
@@ -109,12 +134,12 @@ fn no_bit_can_turn_in_a_value_that_is_served_but_those_of_its_mark() {
     let value = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
 
     for entry in [value, none(&draft(&key))] {
-        let whole = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW);
+        let whole = read::<Event>(entry.as_bytes(), &key, NOW);
         for bit in 0..8 * entry.as_bytes().len() {
             let mut bytes = entry.as_bytes().to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
 
-            let read = read::<Event>(&bytes, &key, SHAPE, NOW);
+            let read = read::<Event>(&bytes, &key, NOW);
 
             match bit / 8 {
                 REFRESH_AT..COST_AT => assert_eq!(read, whole, "bit {bit}"),
@@ -136,12 +161,12 @@ fn the_mark_of_a_refresh_is_kept_where_the_table_says() {
 
     set_refreshed_until(&mut bytes, NOW);
 
-    assert_eq!(bytes[56..64], NOW.to_le_bytes());
+    assert_eq!(bytes[64..72], NOW.to_le_bytes());
     assert_eq!(refreshed_until(&bytes), Some(NOW));
-    for other in [&b""[..], b"42", &bytes[..63], &bytes[1..]] {
+    for other in [&b""[..], b"42", &bytes[..71], &bytes[1..]] {
         let mut same = other.to_vec();
         assert_eq!(refreshed_until(other), None);
-        set_refreshed_until(&mut same[..other.len().min(63)], 1);
+        set_refreshed_until(&mut same[..other.len().min(71)], 1);
         assert_eq!(same, other);
     }
 }
@@ -160,7 +185,7 @@ fn an_entry_with_another_life_is_nobodys_to_refresh() {
     assert_eq!(seen, stamp_of(&marked));
     assert_ne!(longer.stamp(), seen);
     assert_eq!(refreshed_until(longer.as_bytes()), Some(0));
-    let read = read::<Event>(longer.as_bytes(), &key, SHAPE, NOW + 89_999);
+    let read = read::<Event>(longer.as_bytes(), &key, NOW + 89_999);
     assert!(matches!(read, Read::Value(..)), "{read:?}");
 }
 
@@ -175,15 +200,11 @@ fn the_other_kinds_are_told_apart() {
     fence[FENCE_COUNT_AT] += 1;
 
     assert!(matches!(
-        read::<Event>(none.as_bytes(), &key, SHAPE, NOW),
+        read::<Event>(none.as_bytes(), &key, NOW),
         Read::None(_)
     ));
-    assert_eq!(read::<Event>(lease.as_bytes(), &key, 1, NOW), Read::Lease);
-    assert_eq!(read::<Event>(&fence, &key, 1, NOW), Read::Fence);
-    assert_eq!(
-        read::<Event>(none.as_bytes(), &key, 1, NOW),
-        Read::Unreadable(Unreadable::OtherShape)
-    );
+    assert_eq!(read::<Event>(lease.as_bytes(), &key, NOW), Read::Lease);
+    assert_eq!(read::<Event>(&fence, &key, NOW), Read::Fence);
     let kinds = [none.as_bytes(), lease.as_bytes(), &fence, b"x"]
         .map(|bytes| check_header(bytes, &key).ok());
     assert_eq!(
@@ -208,10 +229,10 @@ fn a_large_value_is_compressed_when_that_helps() {
     assert_eq!(packed.as_bytes()[FLAGS_AT], COMPRESSED);
     assert_eq!(plain.as_bytes()[FLAGS_AT], 0);
     assert!(
-        matches!(read::<Event>(packed.as_bytes(), &key, SHAPE, NOW), Read::Value(read, _) if read == long)
+        matches!(read::<Event>(packed.as_bytes(), &key, NOW), Read::Value(read, _) if read == long)
     );
     assert!(
-        matches!(read::<String>(plain.as_bytes(), &key, SHAPE, NOW), Read::Value(read, _) if read == noise)
+        matches!(read::<String>(plain.as_bytes(), &key, NOW), Read::Value(read, _) if read == noise)
     );
 }
 
@@ -280,36 +301,26 @@ fn what_cannot_be_read_says_why() {
         bytes[at] ^= by;
         bytes
     };
-    let why = |bytes: &[u8], key: &Key, shape: u64| match read::<Event>(bytes, key, shape, NOW) {
+    let why = |bytes: &[u8], key: &Key| match read::<Event>(bytes, key, NOW) {
         Read::Unreadable(why) => why,
         read => panic!("{read:?}"),
     };
 
-    assert_eq!(why(b"", &key, SHAPE), Unreadable::Foreign);
-    assert_eq!(why(b"42", &key, SHAPE), Unreadable::Foreign);
-    assert_eq!(why(&changed(0, 1), &key, SHAPE), Unreadable::Foreign);
-    assert_eq!(why(&changed(3, 3), &key, SHAPE), Unreadable::Format);
-    assert_eq!(why(&bytes[..40], &key, SHAPE), Unreadable::Corrupted);
+    assert_eq!(why(b"", &key), Unreadable::Foreign);
+    assert_eq!(why(b"42", &key), Unreadable::Foreign);
+    assert_eq!(why(&changed(0, 1), &key), Unreadable::Foreign);
+    assert_eq!(why(&changed(3, 3), &key), Unreadable::Format);
+    assert_eq!(why(&bytes[..40], &key), Unreadable::Corrupted);
+    assert_eq!(why(&bytes[..bytes.len() - 1], &key), Unreadable::Corrupted);
+    assert_eq!(why(&changed(HEADER + 3, 1), &key), Unreadable::Corrupted);
+    assert_eq!(why(&changed(KIND_AT, 9), &key), Unreadable::Corrupted);
+    assert_eq!(why(bytes, &other), Unreadable::OtherKey);
     assert_eq!(
-        why(&bytes[..bytes.len() - 1], &key, SHAPE),
-        Unreadable::Corrupted
-    );
-    assert_eq!(
-        why(&changed(HEADER + 3, 1), &key, SHAPE),
-        Unreadable::Corrupted
-    );
-    assert_eq!(
-        why(&changed(KIND_AT, 9), &key, SHAPE),
-        Unreadable::Corrupted
-    );
-    assert_eq!(why(bytes, &other, SHAPE), Unreadable::OtherKey);
-    assert_eq!(
-        why(lease(&other, NOW).as_bytes(), &key, SHAPE),
+        why(lease(&other, NOW).as_bytes(), &key),
         Unreadable::OtherKey
     );
-    assert_eq!(why(bytes, &key, 8), Unreadable::OtherShape);
     let text = value(&draft(&key), "text", &LIMITS).expect("stored");
-    assert_eq!(why(text.as_bytes(), &key, SHAPE), Unreadable::Corrupted);
+    assert_eq!(why(text.as_bytes(), &key), Unreadable::Corrupted);
 }
 
 #[test]
@@ -321,7 +332,7 @@ fn a_section_behind_the_header_is_skipped() {
     bytes.splice(HEADER..HEADER, *b"tags");
     bytes[SECTION_AT] = 4;
 
-    let read = read::<String>(seal(bytes).as_bytes(), &key, SHAPE, NOW);
+    let read = read::<String>(seal(bytes).as_bytes(), &key, NOW);
 
     assert!(matches!(read, Read::Value(text, _) if text == "x"));
 }
@@ -334,7 +345,7 @@ fn a_claimed_length_is_not_believed() {
     bytes.extend_from_slice(&u32::MAX.to_le_bytes());
     bytes.extend_from_slice(b"0123456789");
 
-    let read = read::<String>(seal(bytes).as_bytes(), &key, SHAPE, NOW);
+    let read = read::<String>(seal(bytes).as_bytes(), &key, NOW);
 
     assert_eq!(read, Read::Unreadable(Unreadable::Corrupted));
 }
@@ -348,7 +359,7 @@ fn a_fresh_life_without_end_is_no_overflow() {
         ..draft(&key)
     };
 
-    let read = read::<String>(none(&draft).as_bytes(), &key, SHAPE, NOW);
+    let read = read::<String>(none(&draft).as_bytes(), &key, NOW);
 
     let Read::None(meta) = read else {
         panic!("{read:?}")
@@ -386,7 +397,7 @@ proptest! {
         let (key, event) = (key("event:42"), Event { id, title, price });
         let entry = value(&draft(&key), &event, &LIMITS).expect("stored");
 
-        let read = read::<Event>(entry.as_bytes(), &key, SHAPE, NOW);
+        let read = read::<Event>(entry.as_bytes(), &key, NOW);
 
         prop_assert!(matches!(read, Read::Value(read, _) if read == event));
     }
@@ -403,7 +414,7 @@ proptest! {
         let taken = start.min(bytes.len()).min(head.len());
         bytes[..taken].copy_from_slice(&head[..taken]);
 
-        let read = read::<Event>(&bytes, &key("event:42"), SHAPE, NOW);
+        let read = read::<Event>(&bytes, &key("event:42"), NOW);
 
         prop_assert!(matches!(read, Read::Unreadable(_)), "{:?}", read);
     }
@@ -430,7 +441,7 @@ proptest! {
         }
         prop_assume!(bytes != entry);
 
-        let read = read::<Event>(&bytes, &key("event:42"), SHAPE, NOW);
+        let read = read::<Event>(&bytes, &key("event:42"), NOW);
 
         prop_assert!(!matches!(read, Read::Value(..) | Read::None(_) | Read::Expired), "{:?}", read);
     }
@@ -440,17 +451,18 @@ proptest! {
         let mut marked = entry.clone();
         set_refreshed_until(&mut marked, mark);
 
-        let read_as = |bytes: &[u8]| read::<Event>(bytes, &key("event:42"), SHAPE, NOW);
+        let read_as = |bytes: &[u8]| read::<Event>(bytes, &key("event:42"), NOW);
         prop_assert_eq!(read_as(&marked), read_as(&entry));
         prop_assert_eq!(refreshed_until(&marked), Some(mark));
     }
 
     #[test]
-    fn an_entry_is_read_by_its_own_key_and_shape_only(entry in any_entry(), name in "[a-z]{1,8}", shape: u64) {
-        prop_assume!(shape != SHAPE);
+    fn an_entry_is_read_by_its_own_key_and_version_only(entry in any_entry(), name in "[a-z]{1,8}", version: u64, build: u64) {
+        prop_assume!(version != HERE.version);
 
-        let foreign = read::<Event>(&entry, &key(&name), SHAPE, NOW);
-        let changed = read::<Event>(&entry, &key("event:42"), shape, NOW);
+        let foreign = read::<Event>(&entry, &key(&name), NOW);
+        let origin = Origin { build, version, ..HERE };
+        let changed = read_from::<Event>(origin, &entry, &key("event:42"), NOW);
 
         prop_assert_eq!(foreign, Read::Unreadable(Unreadable::OtherKey));
         prop_assert!(!matches!(changed, Read::Value(..) | Read::None(_) | Read::Expired));
@@ -470,8 +482,102 @@ proptest! {
         }
         bytes.extend_from_slice(&payload);
 
-        let read = read::<Event>(seal(bytes).as_bytes(), &key, SHAPE, NOW);
+        let read = read::<Event>(seal(bytes).as_bytes(), &key, NOW);
 
         prop_assert!(matches!(read, Read::Unreadable(Unreadable::Corrupted)), "{:?}", read);
+    }
+}
+
+#[test]
+fn an_entry_of_another_build_is_checked_and_one_of_this_build_is_not() {
+    /// Does not encode to what it was decoded from.
+    #[derive(Debug, PartialEq)]
+    struct Lossy;
+    impl Serialize for Lossy {
+        fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            to.serialize_str("something else")
+        }
+    }
+    impl<'de> Deserialize<'de> for Lossy {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            serde::de::IgnoredAny::deserialize(from).map(|_| Self)
+        }
+    }
+    let key = key("event:42");
+    let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
+    let others = [
+        Origin { build: 1, ..HERE },
+        Origin { of_type: 1, ..HERE },
+        Origin {
+            build: Build::UNKNOWN,
+            ..HERE
+        },
+    ];
+
+    assert!(matches!(
+        read::<Lossy>(entry.as_bytes(), &key, NOW),
+        Read::Value(
+            Lossy,
+            Meta {
+                is_checked: false,
+                ..
+            }
+        )
+    ));
+    for origin in others {
+        assert_eq!(
+            read_from::<Lossy>(origin, entry.as_bytes(), &key, NOW),
+            Read::Unreadable(Unreadable::OtherShape)
+        );
+        let read = read_from::<Event>(origin, entry.as_bytes(), &key, NOW);
+        let is_served = matches!(
+            &read,
+            Read::Value(value, Meta { is_checked: true, .. }) if *value == event("x")
+        );
+        assert!(is_served, "{read:?}");
+    }
+}
+
+#[test]
+fn a_program_that_does_not_know_itself_checks_its_own_entries_too() {
+    let unknown = Origin {
+        build: Build::UNKNOWN,
+        ..HERE
+    };
+    let key = key("event:42");
+    let draft = Draft {
+        origin: unknown,
+        ..draft(&key)
+    };
+    let entry = value(&draft, &event("x"), &LIMITS).expect("stored");
+
+    let read = read_from::<Event>(unknown, entry.as_bytes(), &key, NOW);
+
+    assert!(
+        matches!(read, Read::Value(_, meta) if meta.is_checked),
+        "{read:?}"
+    );
+}
+
+#[test]
+fn a_none_is_taken_from_other_builds_but_not_from_other_types_of_this_one() {
+    let key = key("event:42");
+    let entry = none(&draft(&key));
+    let read = |origin| read_from::<Event>(origin, entry.as_bytes(), &key, NOW);
+
+    assert!(matches!(read(HERE), Read::None(_)));
+    assert!(matches!(read(Origin { build: 1, ..HERE }), Read::None(_)));
+    let other_type = Origin { of_type: 1, ..HERE };
+    assert_eq!(read(other_type), Read::Unreadable(Unreadable::OtherShape));
+    for version in [0, 10] {
+        let other_version = Origin {
+            build: 1,
+            version,
+            ..HERE
+        };
+        assert_eq!(
+            read(other_version),
+            Read::Unreadable(Unreadable::OtherShape)
+        );
     }
 }

@@ -70,8 +70,10 @@ events! {
     MissCorrupted => Kind::Miss("corrupted"),
     /// The entry belongs to another key.
     MissOtherKey => Kind::Miss("other_key"),
-    /// The entry holds a value of another shape.
+    /// The entry holds a value of another type or version, or of a type that changed.
     MissOtherShape => Kind::Miss("other_shape"),
+    /// The entry is of another build or type, fits all the same, and was used.
+    Checked => Kind::Step,
     /// A body ran after a miss.
     Load => Kind::Step,
     /// Another caller's load in this process was the answer.

@@ -81,6 +81,8 @@ pub struct Counts {
     pub hit_rate: Option<f64>,
     /// Misses among the reads, from 0 to 1; `None` without a read.
     pub miss_rate: Option<f64>,
+    /// Entries of another build or type that were used: they were decoded and encoded again to see whether they fit.
+    pub entries_checked: u64,
     /// Bodies that ran to an end after a miss, failed ones included.
     pub loads: u64,
     /// Misses that another caller's load in this process answered.
@@ -253,6 +255,7 @@ impl Counts {
             }),
             hit_rate: rate(hits),
             miss_rate: rate(misses),
+            entries_checked: count(Event::Checked),
             loads: count(Event::Load),
             loads_shared: count(Event::LoadShared),
             loads_awaited: count(Event::LoadAwaited),

@@ -74,10 +74,16 @@ impl Subject {
     fn end_mark(&self, key: &Key, life: Duration) {
         const NOW: &str = "local time = redis.call('TIME')
             local now = time[1] * 1000 + math.floor(time[2] / 1000)
-            return redis.call('SETRANGE', KEYS[1], 56, struct.pack('<I8', now))";
+            return redis.call('SETRANGE', KEYS[1], ARGV[1], struct.pack('<I8', now))";
         match &self.server {
             None => self.clock.advance(life),
-            Some(server) => assert_eq!(ask::<u32>(server, &["EVAL", NOW, "1", key.as_str()]), 96),
+            Some(server) => assert_eq!(
+                ask::<u32>(
+                    server,
+                    &["EVAL", NOW, "1", key.as_str(), &REFRESH_AT.to_string()]
+                ),
+                96
+            ),
         }
     }
 
@@ -152,7 +158,7 @@ fn pattern(glob: &str) -> Pattern {
 }
 
 /// How every entry begins, and what it is: see the table in `entry.rs`.
-const MAGIC: [u8; 4] = [0xCA, 0xCE, b'E', 2];
+const MAGIC: [u8; 4] = [0xCA, 0xCE, b'E', 3];
 const KIND_LEASE: u8 = 3;
 const KIND_FENCE: u8 = 4;
 

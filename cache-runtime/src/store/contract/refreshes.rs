@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{LIFE, Mark, Refreshing, Subject, at_once, entry, key, memory, redis};
-use crate::entry::{self, Draft, Limits, Read};
+use crate::entry::{self, Draft, Limits, Origin, REFRESH_AT, Read, Reader};
 
 on_every_store! {
     of_many_who_claim_a_refresh_at_once_one_wins_and_the_others_are_told_for_how_long
@@ -77,7 +77,7 @@ async fn the_owner_of_a_mark_prolongs_it_and_takes_it_away(subject: Subject) {
     let gone = subject
         .refresh(b"stamp--1", Duration::ZERO, Mark::Own)
         .await;
-    let mark = subject.get(&key("a")).await.unwrap()[56..64].to_vec();
+    let mark = subject.get(&key("a")).await.unwrap()[REFRESH_AT..REFRESH_AT + 8].to_vec();
     let next = subject.refresh(b"stamp--1", WHILE, Mark::Claim).await;
 
     assert_eq!([longer, gone, next], [Refreshing::Marked; 3]);
@@ -115,7 +115,7 @@ async fn a_mark_leaves_the_value_the_stamp_and_the_expiry_as_they_were(subject: 
     subject.refresh(b"stamp--1", 2 * LIFE, Mark::Own).await;
 
     let marked = subject.get(&key("a")).await.unwrap();
-    expected[56..64].copy_from_slice(&marked[56..64]);
+    expected[REFRESH_AT..REFRESH_AT + 8].copy_from_slice(&marked[REFRESH_AT..REFRESH_AT + 8]);
     assert_eq!(marked, expected);
     let left = subject.store.ttl(&key("a")).await.unwrap().unwrap();
     assert!(nearly(left, life), "{left:?}");
@@ -128,10 +128,10 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
         compress_above: 1 << 10,
         card_guard: false,
     };
+    let origin = Origin::of::<String>(7, 0);
     let draft = Draft {
         key: &key,
-        shape: 7,
-        epoch: 0,
+        origin,
         now: 1_000,
         fresh: LIFE,
         cost: Duration::ZERO,
@@ -144,7 +144,12 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
     let bytes = subject.get(&key).await.unwrap();
     assert_eq!(answer, Refreshing::Marked);
     assert_ne!(bytes, entry.as_bytes());
-    let read = entry::read::<String>(&bytes, &key, 7, 1_000);
+    let reader = Reader {
+        key: &key,
+        origin,
+        served_from: 1_000,
+    };
+    let read = entry::read::<String>(&bytes, &reader);
     assert!(
         matches!(&read, Read::Value(value, meta) if value == "value" && meta.stamp == entry.stamp()),
         "{read:?}"
@@ -156,7 +161,7 @@ async fn what_is_no_entry_is_never_marked(subject: Subject) {
     foreign[0] = b'x';
     let mut of_another_format = entry(1, b"stamp--1");
     of_another_format[3] = 1;
-    let cut = entry(1, b"stamp--1")[..63].to_vec();
+    let cut = entry(1, b"stamp--1")[..REFRESH_AT + 7].to_vec();
 
     for bytes in [
         foreign,
@@ -179,7 +184,7 @@ async fn what_is_no_entry_is_never_marked(subject: Subject) {
 async fn a_damaged_mark_stands_and_can_be_replaced(subject: Subject) {
     for mark in [u64::MAX, 1 << 63, 1 << 62] {
         let mut damaged = entry(1, b"stamp--1");
-        damaged[56..64].copy_from_slice(&mark.to_le_bytes());
+        damaged[REFRESH_AT..REFRESH_AT + 8].copy_from_slice(&mark.to_le_bytes());
         subject.set("a", &damaged).await;
 
         let standing = held(&subject).await;

@@ -1,0 +1,207 @@
+//! Who wrote an entry: which program, from which type.
+//!
+//! What a type reads cannot be learned from the type: its `Deserialize` is code, and code that is asked with invented values does
+//! what it likes. So nothing is learned. An entry that the same program wrote from the same type is trusted; any other is
+//! [checked](super::payload) when it is read.
+
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Once, OnceLock};
+use std::thread;
+
+use tracing::debug;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+/// What the header of an entry says about its writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The program; [`Build::UNKNOWN`] if it did not know itself yet.
+    pub(crate) build: u64,
+    /// The value's type. A number of the compiler's, which means nothing in another build.
+    pub(crate) of_type: u64,
+    /// `version = …` of the attribute.
+    pub(crate) version: u64,
+}
+
+impl Origin {
+    /// Of a `T` that this program writes or reads.
+    pub(crate) fn of<T>(build: u64, version: u64) -> Self {
+        let mut hasher = Taken(0);
+        // Not `TypeId::of`: a value may borrow. Its lifetimes do not count.
+        typeid::of::<T>().hash(&mut hasher);
+        Self {
+            build,
+            of_type: hasher.0,
+            version,
+        }
+    }
+
+    /// Whether the same program wrote it, as far as both are known.
+    pub(crate) fn is_same_build(&self, other: &Self) -> bool {
+        self.build != Build::UNKNOWN && self.build == other.build
+    }
+}
+
+/// Takes what a [`TypeId`](std::any::TypeId) gives to be hashed, that is part of a hash already.
+struct Taken(u64);
+
+impl Hasher for Taken {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 ^= xxh3_64(bytes);
+    }
+
+    fn write_u64(&mut self, part: u64) {
+        self.0 ^= part;
+    }
+}
+
+/// How a cache tells its own program from others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Build {
+    /// Entries never leave this process, and so have no other writer.
+    Process,
+    /// By a hash of the program's files.
+    Program,
+}
+
+static PROGRAM: OnceLock<u64> = OnceLock::new();
+
+impl Build {
+    /// Written by a program that did not know itself, and trusted by none.
+    pub(crate) const UNKNOWN: u64 = 0;
+
+    /// For entries that other programs read, too. Hashing takes a while, so a thread does it, once.
+    pub(crate) fn program() -> Self {
+        static HASHING: Once = Once::new();
+        HASHING.call_once(|| {
+            let hash = || match program() {
+                Ok(hash) => drop(PROGRAM.set(hash)),
+                Err(error) => debug!(%error, "the program's own file cannot be read: every entry is checked when it is read"),
+            };
+            let thread = thread::Builder::new().name("cache-build".to_owned());
+            if let Err(error) = thread.spawn(hash) {
+                debug!(%error, "no thread to hash the program: every entry is checked when it is read");
+            }
+        });
+        Self::Program
+    }
+
+    /// What stands for the program in an entry.
+    pub(crate) fn id(self) -> u64 {
+        match self {
+            Self::Process => 1,
+            Self::Program => PROGRAM.get().copied().unwrap_or(Self::UNKNOWN),
+        }
+    }
+}
+
+/// A hash of the executable, and of the library that this code is in, if it is in one.
+///
+/// Only where Linux says which files those are. A path alone does not: another file may stand there by now, while this
+/// process runs on from the old one; and the executable may be an interpreter, the same for all versions of a library.
+fn program() -> io::Result<u64> {
+    let executable = Path::new("/proc/self/exe");
+    let mut hasher = Xxh3Default::new();
+    hash(executable, &mut hasher)?;
+    let code = mapped_at(
+        &fs::read_to_string("/proc/self/maps")?,
+        program as *const () as usize,
+    )
+    .ok_or(io::ErrorKind::NotFound)?;
+    if code != fs::read_link(executable)? {
+        // The path of a library that was replaced is marked as such, and so leads nowhere.
+        hash(&code, &mut hasher)?;
+    }
+    Ok(hasher.digest().max(Build::Process.id() + 1))
+}
+
+fn hash(file: &Path, hasher: &mut Xxh3Default) -> io::Result<()> {
+    let mut file = File::open(file)?;
+    let mut part = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(()),
+            length => hasher.update(&part[..length]),
+        }
+    }
+}
+
+/// The file that is mapped at an address, by the lines of `/proc/self/maps`: `from-to rights offset device inode path`.
+fn mapped_at(maps: &str, address: usize) -> Option<PathBuf> {
+    let bound = |text| usize::from_str_radix(text, 16).ok();
+    maps.lines().find_map(|line| {
+        let (from, rest) = line.split_once('-')?;
+        let (to, rest) = rest.split_once(' ')?;
+        let is_there = (bound(from)?..bound(to)?).contains(&address);
+        let path = rest.find('/').filter(|_| is_there)?;
+        Some(PathBuf::from(&rest[path..]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_told_apart_by_themselves_and_not_by_their_names() {
+        fn first() -> Origin {
+            struct Price;
+            Origin::of::<Price>(1, 0)
+        }
+        fn second() -> Origin {
+            struct Price;
+            Origin::of::<Price>(1, 0)
+        }
+        fn borrowed<'a>(_: &'a str) -> Origin {
+            Origin::of::<std::borrow::Cow<'a, str>>(1, 0)
+        }
+
+        assert_ne!(first(), second());
+        assert_eq!(first(), first());
+        assert_eq!(borrowed(&"x".repeat(2)), borrowed("static"));
+        assert_ne!(Origin::of::<u8>(1, 0), Origin::of::<u8>(1, 1));
+        assert_ne!(Origin::of::<u8>(1, 0), Origin::of::<u8>(2, 0));
+        assert_ne!(Origin::of::<Vec<u8>>(1, 0), Origin::of::<Vec<i8>>(1, 0));
+    }
+
+    #[test]
+    fn a_program_that_does_not_know_itself_is_the_same_as_no_other() {
+        let unknown = Origin::of::<u8>(Build::UNKNOWN, 0);
+
+        assert!(!unknown.is_same_build(&unknown));
+        assert!(Origin::of::<u8>(7, 0).is_same_build(&Origin::of::<i8>(7, 1)));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_program_is_known_by_its_file() {
+        let (first, second) = (program().expect("/proc"), program().expect("/proc"));
+
+        assert_eq!(first, second);
+        assert!(first > Build::Process.id());
+    }
+
+    #[test]
+    fn the_file_behind_an_address_is_found_in_the_maps() {
+        let maps = "\
+55d0c0000000-55d0c0001000 r--p 00000000 08:01 1234       /usr/bin/service
+55d0c0001000-55d0c0009000 r-xp 00001000 08:01 1234       /usr/bin/service (deleted)
+7f0000000000-7f0000001000 rw-p 00000000 00:00 0
+7f0000001000-7f0000002000 r-xp 00000000 08:01 77         /opt/my app/plugin.so
+";
+
+        let found = |address| mapped_at(maps, address);
+
+        let text = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(found(0x55d0_c000_1000), text("/usr/bin/service (deleted)"));
+        assert_eq!(found(0x7f00_0000_1fff), text("/opt/my app/plugin.so"));
+        assert_eq!(found(0x7f00_0000_0000), None);
+        assert_eq!(found(0x1000), None);
+    }
+}

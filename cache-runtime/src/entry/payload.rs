@@ -1,0 +1,205 @@
+//! The payload: a value becomes JSON, and the JSON of another program's value is checked.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::Serialize;
+
+use super::Refusal;
+
+/// JSON nested more deeply than a type can read is nothing to compare.
+const DEEPEST: usize = 128;
+
+/// Appends a value of at most `most` bytes.
+pub(super) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    bytes: &mut Vec<u8>,
+    most: usize,
+) -> Result<(), Refusal> {
+    let before = bytes.len();
+    let mut payload = Bounded {
+        bytes,
+        room: most,
+        refused: 0,
+    };
+    let written = caught(|| serde_json::to_writer(&mut payload, value));
+    let refused = payload.refused;
+    written.map_err(|error| match refused {
+        0 => Refusal::Encode(error),
+        refused => Refusal::TooLarge {
+            bytes: bytes.len() - before + refused,
+        },
+    })
+}
+
+/// Whether a value that was decoded from `json` stands for all of it and for nothing else: whether it encodes to the same again,
+/// but for the order of maps and sets, which is another each time.
+///
+/// Hardly ever called on the path of a hit, and then it costs about as much as the decoding.
+#[cold]
+#[inline(never)]
+pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8]) -> bool {
+    let mut rest = Same(json);
+    if caught(|| serde_json::to_writer(&mut rest, value)).is_ok() && rest.0.is_empty() {
+        return true;
+    }
+    let mut again = Vec::with_capacity(json.len());
+    // In another order it has the same length.
+    encode(value, &mut again, json.len()).is_ok()
+        && again.len() == json.len()
+        && sorted(&again).is_some_and(|again| Some(again) == sorted(json))
+}
+
+/// JSON as it is written here, with the parts of every object and array in one order; [`None`] if it is something else. Nothing is
+/// turned into numbers or texts, so nothing is lost that makes two of them differ.
+fn sorted(json: &[u8]) -> Option<Vec<u8>> {
+    let (value, rest) = sorted_value(json, DEEPEST)?;
+    rest.is_empty().then_some(value)
+}
+
+/// The value at the beginning, and what follows it.
+fn sorted_value(json: &[u8], depth: usize) -> Option<(Vec<u8>, &[u8])> {
+    let (first, mut rest) = json.split_first()?;
+    let last = match first {
+        b'{' => b'}',
+        b'[' => b']',
+        b'"' => return Some(split(json, text_end(json)?)),
+        _ => {
+            let end = json.iter().position(|byte| b",:]}".contains(byte));
+            return Some(split(json, end.unwrap_or(json.len())));
+        }
+    };
+    let depth = depth.checked_sub(1)?;
+    let mut parts = Vec::new();
+    if let Some(rest) = rest.strip_prefix(&[last]) {
+        return Some((vec![*first, last], rest));
+    }
+    loop {
+        let (mut part, mut after) = sorted_value(rest, depth)?;
+        if *first == b'{' {
+            after = after.strip_prefix(b":")?;
+            part.push(b':');
+            let (value, behind) = sorted_value(after, depth)?;
+            part.extend_from_slice(&value);
+            after = behind;
+        }
+        parts.push(part);
+        let (separator, behind) = after.split_first()?;
+        rest = behind;
+        match separator {
+            b',' => {}
+            separator if *separator == last => break,
+            _ => return None,
+        }
+    }
+    parts.sort_unstable();
+    let mut value = vec![*first];
+    value.extend_from_slice(&parts.join(&b','));
+    value.push(last);
+    Some((value, rest))
+}
+
+fn split(json: &[u8], end: usize) -> (Vec<u8>, &[u8]) {
+    let (value, rest) = json.split_at(end);
+    (value.to_vec(), rest)
+}
+
+/// Where the text ends that `json` begins with.
+fn text_end(json: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match json.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// An LZ4 block behind the length of the JSON, where that is smaller.
+pub(super) fn compress(json: &[u8]) -> Option<Vec<u8>> {
+    let length = u32::try_from(json.len()).ok()?.to_le_bytes();
+    let start = length.len();
+    let mut smaller = vec![0; start + lz4_flex::block::get_maximum_output_size(json.len())];
+    smaller[..start].copy_from_slice(&length);
+    let end = start + lz4_flex::block::compress_into(json, &mut smaller[start..]).ok()?;
+    smaller.truncate(end);
+    (end < json.len()).then_some(smaller)
+}
+
+pub(super) fn decompress(payload: &[u8]) -> Option<Vec<u8>> {
+    // No byte of an LZ4 block stands for more than 255.
+    const MOST: usize = 255;
+    let (length, block) = payload.split_first_chunk()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    if length > block.len().saturating_mul(MOST) {
+        return None;
+    }
+    let mut json = vec![0; length];
+    let written = lz4_flex::block::decompress_into(block, &mut json).ok()?;
+    (written == length).then_some(json)
+}
+
+/// Refuses what is too large while it is written, so that no gigabyte is rendered to find out that it is one.
+struct Bounded<'a> {
+    bytes: &'a mut Vec<u8>,
+    room: usize,
+    /// The length of what did not fit.
+    refused: usize,
+}
+
+impl io::Write for Bounded<'_> {
+    #[inline]
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        self.write_all(part).map(|()| part.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, part: &[u8]) -> io::Result<()> {
+        let Some(room) = self.room.checked_sub(part.len()) else {
+            self.refused = part.len();
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        self.room = room;
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes what is the same as what is there already.
+struct Same<'a>(&'a [u8]);
+
+impl io::Write for Same<'_> {
+    #[inline]
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        self.write_all(part).map(|()| part.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, part: &[u8]) -> io::Result<()> {
+        self.0 = self
+            .0
+            .strip_prefix(part)
+            .ok_or(io::ErrorKind::InvalidData)?;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A type that panics while it turns into JSON or back must not take the call down, which would have been well without a cache.
+pub(super) fn caught<T>(
+    convert: impl FnOnce() -> Result<T, serde_json::Error>,
+) -> Result<T, serde_json::Error> {
+    catch_unwind(AssertUnwindSafe(convert))
+        .unwrap_or_else(|_| Err(serde::de::Error::custom("its own code panicked")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Whether `json` is served to a reader of `T`.
+fn is_served<T: Serialize + serde::de::DeserializeOwned>(json: &Value) -> bool {
+    let json = json.to_string();
+    serde_json::from_str::<T>(&json).is_ok_and(|value| is_encoded(&value, json.as_bytes()))
+}
+
+#[test]
+fn what_encodes_to_the_same_is_served() {
+    #[derive(Serialize, Deserialize)]
+    struct Row {
+        id: i64,
+        name: Option<String>,
+    }
+
+    assert!(is_served::<Row>(&json!({"id": 1, "name": "a"})));
+    assert!(is_served::<Row>(&json!({"id": 1, "name": null})));
+    assert!(is_served::<f64>(&json!(0.1)));
+}
+
+#[test]
+fn a_field_that_is_missing_unknown_or_of_another_form_is_not_served() {
+    #[derive(Serialize, Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    struct Row {
+        id: i64,
+        name: Option<String>,
+    }
+
+    assert!(!is_served::<Row>(&json!({"id": 1})));
+    assert!(!is_served::<Row>(&json!({"id": 1, "name": null, "age": 3})));
+    assert!(!is_served::<Row>(&json!({"id": 1, "title": "a"})));
+    assert!(!is_served::<f64>(&json!(1)));
+    assert!(!is_served::<Vec<f64>>(&json!([1.0, 2])));
+}
+
+#[test]
+fn maps_and_sets_are_served_in_any_order() {
+    let map: HashMap<String, u32> = (0..50).map(|n| (format!("key {n}"), n)).collect();
+    let set: HashSet<String> = map.keys().cloned().collect();
+
+    for _ in 0..10 {
+        assert!(is_served::<HashMap<String, u32>>(&json!(map)));
+        assert!(is_served::<Vec<HashSet<String>>>(&json!([set, set])));
+    }
+    assert!(!is_served::<HashSet<u8>>(&json!([1, 1])));
+}
+
+#[test]
+fn a_member_that_occurs_twice_is_not_taken_for_one() {
+    let twice = br#"{"a":1,"a":2}"#;
+    let map: HashMap<String, u8> = serde_json::from_slice(twice).expect("the last one counts");
+
+    assert!(!is_encoded(&map, twice));
+    assert_ne!(sorted(twice), sorted(br#"{"a":2,"a":2}"#));
+}
+
+#[test]
+fn numbers_beyond_any_float_are_compared_digit_by_digit() {
+    let (first, second) = (
+        br#"{"a":18446744073709551617,"b":18446744073709551619}"#,
+        br#"{"b":18446744073709551619,"a":18446744073709551619}"#,
+    );
+
+    assert_ne!(sorted(first), sorted(second));
+}
+
+#[test]
+fn what_is_no_json_of_ours_is_not_sorted() {
+    let deep = "[".repeat(100_000);
+    for text in [
+        "",
+        "[",
+        "[1",
+        "{\"a\"",
+        "{\"a\":",
+        "\"a",
+        "\"\\",
+        "[1}",
+        "1 2,",
+        deep.as_str(),
+    ] {
+        assert_eq!(sorted(text.as_bytes()), None, "{text:.20}");
+    }
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[\\PC\"\\\\{}\\[\\],:]{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 40, 5, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::hash_map("[a-c\"\\\\:,{}]{0,2}", inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// The same with every array turned round.
+fn reversed(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().rev().map(reversed).collect(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, value)| (key.clone(), reversed(value)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn sorting_forgets_the_order_and_nothing_else(first in any_json(), second in any_json()) {
+        let sort = |value: &Value| sorted(value.to_string().as_bytes()).expect("JSON");
+
+        prop_assert_eq!(sort(&first), sort(&reversed(&first)));
+        prop_assert_eq!(sort(&first).len(), first.to_string().len());
+        if sort(&first) == sort(&second) {
+            prop_assert_eq!(first.to_string().len(), second.to_string().len());
+        }
+        prop_assert_eq!(sorted(&sort(&first)), Some(sort(&first)));
+    }
+}
