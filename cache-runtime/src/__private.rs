@@ -82,8 +82,7 @@ impl Call {
     pub fn key(mut self, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
         if let Some(cache) = &self.cache {
             self.plan
-                .targets
-                .push(Target::Key(Key::render(cache.prefix(), write)));
+                .add(Target::Key(Key::render(cache.prefix(), write)));
         }
         self
     }
@@ -93,8 +92,7 @@ impl Call {
     pub fn pattern(mut self, write: impl FnOnce(&mut PatternWriter<'_>)) -> Self {
         if let Some(cache) = &self.cache {
             self.plan
-                .targets
-                .push(Target::Pattern(Pattern::render(cache.prefix(), write)));
+                .add(Target::Pattern(Pattern::render(cache.prefix(), write)));
         }
         self
     }
@@ -102,7 +100,7 @@ impl Call {
     /// `all_entries`
     #[must_use]
     pub fn all_entries(mut self) -> Self {
-        self.plan.targets.push(Target::All);
+        self.plan.add(Target::All);
         self
     }
 
@@ -152,64 +150,41 @@ pub fn using(cache: impl AsRef<Cache>) -> Option<Used> {
 }
 
 /// `#[cacheable]`: the stored value, or what the body returns. `ttl` is asked about each value that is stored.
-pub async fn cacheable<O: Outcome>(
+pub fn cacheable<O: Outcome>(
     call: Call,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     body: Pin<&mut impl Future<Output = O::Output>>,
-) -> O::Output
+) -> impl Future<Output = O::Output>
 where
     O::Value: CacheValue,
 {
-    match call.cache {
-        Some(cache) => {
-            let rules = Rules { unless, ttl };
-            cache.read::<O>(call.plan, &rules, body).await
-        }
-        None => body.await,
-    }
+    Cache::read::<O>(call.cache, call.plan, Rules { unless, ttl }, body)
 }
 
 /// `#[cache_put]`: what the body returns, stored. `ttl` is asked about each value that is stored.
-pub async fn cache_put<O: Outcome>(
+pub fn cache_put<O: Outcome>(
     call: Call,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     body: Pin<&mut impl Future<Output = O::Output>>,
-) -> O::Output
+) -> impl Future<Output = O::Output>
 where
     O::Value: CacheValue,
 {
-    match call.cache {
-        Some(cache) => {
-            let rules = Rules { unless, ttl };
-            cache.write::<O>(call.plan, &rules, body).await
-        }
-        None => body.await,
-    }
+    Cache::write::<O>(call.cache, call.plan, Rules { unless, ttl }, body)
 }
 
 /// `#[cache_evict]`: what the body returns; then the targets are gone. `more` adds those that `<return.…>` names.
-pub async fn cache_evict<O: Outcome>(
+pub fn cache_evict<O: Outcome>(
     call: Call,
     _outcome: O,
     more: impl FnOnce(&O::Value, Call) -> Call,
     body: Pin<&mut impl Future<Output = O::Output>>,
-) -> O::Output {
-    let Some(cache) = call.cache else {
-        return body.await;
-    };
-    let more = |value: &O::Value, plan| {
-        more(
-            value,
-            Call {
-                cache: Some(cache.clone()),
-                plan,
-            },
-        )
-        .plan
-    };
-    cache.evict::<O>(call.plan, more, body).await
+) -> impl Future<Output = O::Output> {
+    let used = call.cache.clone();
+    let more = |value: &O::Value, plan| more(value, Call { cache: used, plan }).plan;
+    Cache::evict::<O>(call.cache, call.plan, more, body)
 }

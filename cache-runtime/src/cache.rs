@@ -34,9 +34,11 @@ mod warming;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
@@ -226,182 +228,258 @@ impl Cache {
         &self.inner.config
     }
 
-    /// Reads through the cache: `#[cacheable]`.
-    pub(crate) async fn read<O: Outcome>(
-        &self,
+    /// Reads through the cache: `#[cacheable]`. Without one the body runs.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would hold its arguments twice"
+    )]
+    pub(crate) fn read<O: Outcome>(
+        cache: Option<impl Deref<Target = Self>>,
         plan: Plan,
-        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> O::Output
+    ) -> impl Future<Output = O::Output>
     where
         O::Value: CacheValue,
     {
-        let Some(visit) = Visit::new(&self.inner, &plan) else {
-            return body.await;
-        };
-        let look = visit.look::<O>().await;
-        self.answer::<O>(&visit, look, rules, body).await
+        async move {
+            let Some(visit) = Visit::of(cache.as_deref(), &plan) else {
+                return body.await;
+            };
+            match visit.look::<O>().await {
+                Look::Found(output) => output,
+                look => boxed(|| role::<O>(&visit, look, &rules, body)).await.await,
+            }
+        }
     }
 
-    /// The same, but a stale value is refreshed where nobody waits: `#[cacheable(…, refresh = "background")]`.
-    pub(crate) async fn read_behind<O>(
-        &self,
+    /// The same, but a stale value is refreshed where nobody waits: `#[cacheable(…, refresh = "background")]`. There the body
+    /// is `carried` into a task of its own.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would hold its arguments twice"
+    )]
+    pub(crate) fn read_behind<O, B, C>(
+        cache: Option<impl Deref<Target = Self>>,
         plan: Plan,
         rules: Rules<
             impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
             impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
         >,
-        body: impl Future<Output = O::Output> + Send + 'static,
-    ) -> O::Output
+        body: B,
+        carried: impl FnOnce(B) -> C,
+    ) -> impl Future<Output = O::Output>
     where
         O: Outcome<Output: Send, Value: CacheValue> + 'static,
+        B: Future<Output = O::Output>,
+        C: Future<Output = O::Output> + Send + 'static,
     {
-        let Some(visit) = Visit::new(&self.inner, &plan) else {
-            return body.await;
-        };
-        let look = visit.look::<O>().await;
-        let stale = match look {
-            Look::Stale(stale) => stale,
-            look => return self.answer::<O>(&visit, look, &rules, pin!(body)).await,
-        };
-        match visit.behind(&stale) {
-            Behind::Mine(attempt, permit) => {
-                let output = visit.serve(stale);
-                refresh::spawn::<O>(attempt, permit, plan, rules, body);
-                output
-            }
-            Behind::Others => visit.serve(stale),
-            Behind::Crowded => {
-                let look = Look::Stale(stale);
-                self.answer::<O>(&visit, look, &rules, pin!(body)).await
-            }
-        }
-    }
-
-    /// What a caller gets after its look: what it found, what another's load returns, or what its own does.
-    async fn answer<O: Outcome>(
-        &self,
-        visit: &Visit<'_>,
-        look: Look<O::Output>,
-        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-        mut body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> O::Output
-    where
-        O::Value: CacheValue,
-    {
-        let (right, saw) = match look {
-            Look::Found(output) => return output,
-            Look::Stale(stale) => match visit.refresh::<O>(stale, rules, body.as_mut()).await {
-                Refreshed::Answer(output) => return output,
-                Refreshed::Gone => (Right::Fill, Saw::Nothing),
-            },
-            Look::Nothing(right, saw, _) => (right, saw),
-        };
-        if right == Right::Alone || visit.is_loading_already() || !in_runtime() {
-            return visit.load::<O>(body).await;
-        }
-        let leader = match self.inner.flights.join(visit.key, visit.sight(saw)) {
-            Turn::Lead(leader) => leader,
-            Turn::Wait(waiter) => match waiter.arrival().await {
-                Arrival::Lead(leader) => leader,
-                Arrival::Landed(entry) => match visit.landed::<O>(&entry) {
-                    Some(output) => return output,
-                    None => return visit.load::<O>(body).await,
+        async move {
+            let Some(visit) = Visit::of(cache.as_deref(), &plan) else {
+                return boxed(|| body).await;
+            };
+            let look = match visit.look::<O>().await {
+                Look::Found(output) => return output,
+                Look::Stale(stale) => match visit.behind(&stale) {
+                    Behind::Mine(attempt, permit) => {
+                        let output = visit.serve(stale);
+                        drop(visit);
+                        refresh::spawn::<O>(attempt, permit, plan, rules, carried(body));
+                        return output;
+                    }
+                    Behind::Others => return visit.serve(stale),
+                    Behind::Crowded => Look::Stale(stale),
                 },
-                Arrival::Alone => return visit.load::<O>(body).await,
-            },
-        };
-        if leader.is_relief() {
-            visit.metrics.count(Event::LoadOverdue);
+                look => look,
+            };
+            let mut body = boxed(|| body);
+            boxed(|| role::<O>(&visit, look, &rules, body.as_mut()))
+                .await
+                .await
         }
-        visit.lead::<O>(leader, (right, saw), rules, body).await
     }
 
     /// Runs the body and stores what it returns: `#[cache_put]`.
-    pub(crate) async fn write<O: Outcome>(
-        &self,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would hold its arguments twice"
+    )]
+    pub(crate) fn write<O: Outcome>(
+        cache: Option<impl Deref<Target = Self>>,
         plan: Plan,
-        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> O::Output
+    ) -> impl Future<Output = O::Output>
     where
         O::Value: CacheValue,
     {
-        let Some(visit) = Visit::new(&self.inner, &plan) else {
-            return body.await;
-        };
-        let fence = visit.fence().await;
-        let eviction = Eviction::begin(
-            &self.inner,
-            visit.site,
-            &visit.metrics,
-            plan.targets.clone(),
-        );
-        let output = body.await;
+        async move {
+            let Some(visit) = Visit::of(cache.as_deref(), &plan) else {
+                return body.await;
+            };
+            let fence = boxed(|| visit.fence()).await;
+            let eviction = Eviction::begin(visit.inner, visit.site, &visit.metrics, plan.targets());
+            let output = body.await;
 
-        let stored = match visit.fresh::<O>(&output, rules, Duration::ZERO) {
-            Some(fresh) => visit.store_put(fence, &fresh).await,
-            None if fence == Fence::Unknown => None,
-            None => Some(false),
-        };
-        match stored {
-            Some(true) => self.inner.doom(&eviction.settle()),
-            Some(false) => drop(eviction.apply().await),
-            // Redis was waited for once already; the journal does the rest.
-            None => drop(eviction),
+            let stored = match visit.fresh::<O>(&output, &rules, Duration::ZERO) {
+                Some(fresh) => boxed(|| visit.store_put(fence, &fresh)).await,
+                None if fence == Fence::Unknown => None,
+                None => Some(false),
+            };
+            match stored {
+                Some(true) => visit.inner.doom(&eviction.settle()),
+                Some(false) => drop(boxed(|| eviction.apply()).await),
+                // Redis was waited for once already; the journal does the rest.
+                None => drop(eviction),
+            }
+            output
         }
-        output
     }
 
     /// Runs the body and then removes: `#[cache_evict]`. `more` adds the targets that what came back names.
-    pub(crate) async fn evict<O: Outcome>(
-        &self,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` would hold its arguments twice"
+    )]
+    pub(crate) fn evict<O: Outcome>(
+        cache: Option<impl Deref<Target = Self>>,
         plan: Plan,
         more: impl FnOnce(&O::Value, Plan) -> Plan,
         body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> O::Output {
-        let inner = &*self.inner;
-        let metrics = inner.metrics.site(plan.site);
-        let journaled = plan.before
-            && inner.remove(plan.site, &metrics, &plan.targets).await == Evicted::Journaled;
-        let fenced = match plan.fence {
-            true => inner.fence(plan.site, &metrics, &plan.targets).await,
-            false => Vec::new(),
-        };
-        let mut eviction = Eviction::begin(inner, plan.site, &metrics, plan.targets.clone());
-        let output = body.await;
+    ) -> impl Future<Output = O::Output> {
+        async move {
+            let Some(inner) = cache.as_deref().map(|cache| &*cache.inner) else {
+                return body.await;
+            };
+            let metrics = inner.metrics.site(plan.site);
+            let targets = plan.targets();
+            let journaled = plan.before
+                && boxed(|| inner.remove(plan.site, &metrics, &targets)).await
+                    == Evicted::Journaled;
+            let fenced = match plan.fence {
+                true => boxed(|| inner.fence(plan.site, &metrics, &targets)).await,
+                false => Vec::new(),
+            };
+            let mut eviction = Eviction::begin(inner, plan.site, &metrics, targets);
+            let output = body.await;
 
-        match O::returned(&output) {
-            Some(returned) => {
-                if let Some(value) = O::value(returned) {
-                    eviction.also(more(value, plan.without_targets()).targets);
+            match O::returned(&output) {
+                Some(returned) => {
+                    if let Some(value) = O::value(returned) {
+                        eviction.also(more(value, plan.without_targets()).targets());
+                    }
+                }
+                None if plan.always => {}
+                None => {
+                    // In a scope another step may rely on the same fences: they expire.
+                    let is_scoped = eviction.is_scoped();
+                    eviction.settle();
+                    if !fenced.is_empty() && !is_scoped {
+                        // The values are gone already; now the fences only keep new ones out.
+                        boxed(|| inner.remove(plan.site, &metrics, &fenced)).await;
+                    }
+                    return output;
                 }
             }
-            None if plan.always => {}
-            None => {
-                // In a scope another step may rely on the same fences: they expire.
-                let is_scoped = eviction.is_scoped();
-                eviction.settle();
-                if !fenced.is_empty() && !is_scoped {
-                    // The values are gone already; now the fences only keep new ones out.
-                    inner.remove(plan.site, &metrics, &fenced).await;
-                }
-                return output;
+            metrics.count(Event::Evict);
+            if journaled && inner.journal.depth() > 0 {
+                // Redis was waited for once already, and still owes the answer.
+                drop(eviction);
+            } else {
+                boxed(|| eviction.apply()).await;
             }
+            output
         }
-        metrics.count(Event::Evict);
-        if journaled && inner.journal.depth() > 0 {
-            // Redis was waited for once already, and still owes the answer.
-            drop(eviction);
-        } else {
-            eviction.apply().await;
-        }
-        output
     }
 
     pub(crate) fn prefix(&self) -> &str {
         &self.inner.config.prefix
     }
+}
+
+/// Finds out what a caller does that found no fresh value. Waits for the load of another, where there is one.
+async fn role<'a, O: Outcome>(
+    visit: &'a Visit<'a>,
+    look: Look<O::Output>,
+    rules: &'a Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+    body: Pin<&'a mut impl Future<Output = O::Output>>,
+) -> Role<
+    O::Output,
+    impl Future<Output = O::Output>,
+    impl Future<Output = O::Output>,
+    impl Future<Output = O::Output>,
+>
+where
+    O::Value: CacheValue,
+{
+    let (right, saw) = match look {
+        Look::Found(output) => return Role::Answered(Some(output)),
+        Look::Stale(stale) => match visit.who_refreshes(stale).await {
+            Refreshed::Here(stale, attempt) => {
+                return Role::Refresh(boxed(|| visit.refresh::<O>(stale, attempt, rules, body)));
+            }
+            Refreshed::Elsewhere(stale) => return Role::Answered(Some(visit.serve(stale))),
+            Refreshed::Gone => (Right::Fill, Saw::Nothing),
+        },
+        Look::Nothing(right, saw, _) => (right, saw),
+    };
+    if right == Right::Alone || visit.is_loading_already() || !in_runtime() {
+        return Role::Alone(boxed(|| visit.load::<O>(body)));
+    }
+    let leader = match visit.inner.flights.join(visit.key, visit.sight(saw)) {
+        Turn::Lead(leader) => leader,
+        Turn::Wait(waiter) => match waiter.arrival().await {
+            Arrival::Lead(leader) => leader,
+            Arrival::Landed(entry) => match visit.landed::<O>(&entry) {
+                Some(output) => return Role::Answered(Some(output)),
+                None => return Role::Alone(boxed(|| visit.load::<O>(body))),
+            },
+            Arrival::Alone => return Role::Alone(boxed(|| visit.load::<O>(body))),
+        },
+    };
+    if leader.is_relief() {
+        visit.metrics.count(Event::LoadOverdue);
+    }
+    Role::Lead(boxed(|| visit.lead::<O>(leader, (right, saw), rules, body)))
+}
+
+/// What a caller does that found no fresh value.
+enum Role<T, A, L, R> {
+    /// It has what another's load returned, or a stale value that others refresh.
+    Answered(Option<T>),
+    /// It runs its body for itself.
+    Alone(Pin<Box<A>>),
+    /// It loads for all.
+    Lead(Pin<Box<L>>),
+    Refresh(Pin<Box<R>>),
+}
+
+// What it holds by value is never pinned.
+impl<T, A, L, R> Unpin for Role<T, A, L, R> {}
+
+impl<T, A, L, R> Future for Role<T, A, L, R>
+where
+    A: Future<Output = T>,
+    L: Future<Output = T>,
+    R: Future<Output = T>,
+{
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match self.get_mut() {
+            Self::Answered(output) => output.take().map_or(Poll::Pending, Poll::Ready),
+            Self::Alone(load) => load.as_mut().poll(cx),
+            Self::Lead(load) => load.as_mut().poll(cx),
+            Self::Refresh(load) => load.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Makes a future in a box of its own. A function that awaits it has room for a pointer in its own future and on the stack,
+/// where a body may be one level of many.
+#[inline(never)]
+fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::pin(make())
 }
 
 impl Inner {

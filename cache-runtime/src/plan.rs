@@ -8,7 +8,10 @@ use crate::target::Target;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) site: &'static Site,
-    pub(crate) targets: Vec<Target>,
+    /// What a read or a put is about, and the first key that an eviction names. In place: a hit allocates no list for it.
+    pub(crate) key: Option<Key>,
+    /// What an eviction names besides.
+    pub(crate) more: Vec<Target>,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) before: bool,
     pub(crate) always: bool,
@@ -19,7 +22,8 @@ impl Plan {
     pub(crate) fn new(site: &'static Site) -> Self {
         Self {
             site,
-            targets: Vec::new(),
+            key: None,
+            more: Vec::new(),
             ttl: None,
             before: false,
             always: false,
@@ -27,19 +31,33 @@ impl Plan {
         }
     }
 
-    /// What a read or a put is about.
-    pub(crate) fn key(&self) -> Option<&Key> {
-        match self.targets.first() {
-            Some(Target::Key(key)) => Some(key),
-            _ => None,
+    /// A plan about one key.
+    pub(crate) fn of(site: &'static Site, key: Key) -> Self {
+        Self {
+            key: Some(key),
+            ..Self::new(site)
         }
+    }
+
+    pub(crate) fn add(&mut self, target: Target) {
+        match target {
+            Target::Key(key) if self.key.is_none() => self.key = Some(key),
+            target => self.more.push(target),
+        }
+    }
+
+    /// Everything that an eviction names.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        let key = self.key.iter().cloned().map(Target::Key);
+        key.chain(self.more.iter().cloned()).collect()
     }
 
     /// The same for targets that are known only later.
     pub(crate) fn without_targets(&self) -> Self {
         let Self {
             site,
-            targets: _,
+            key: _,
+            more: _,
             ttl,
             before,
             always,
@@ -47,7 +65,8 @@ impl Plan {
         } = *self;
         Self {
             site,
-            targets: Vec::new(),
+            key: None,
+            more: Vec::new(),
             ttl,
             before,
             always,

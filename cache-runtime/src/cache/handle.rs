@@ -98,7 +98,7 @@ impl Cache {
             .iter()
             .map(|(key, _)| self.plan(key))
             .collect::<Result<Vec<_>, _>>()?;
-        let owed = plans.iter().flat_map(|plan| plan.targets.clone()).collect();
+        let owed = plans.iter().flat_map(Plan::targets).collect();
         let metrics = self.inner.metrics.site(&HANDLE);
         // Whatever keeps a value from being stored: what was there before is no longer what the caller wants.
         let eviction = Eviction::begin(&self.inner, &HANDLE, &metrics, owed);
@@ -151,7 +151,7 @@ impl Cache {
             .iter()
             .map(|key| self.plan(key))
             .collect::<Result<Vec<_>, _>>()?;
-        let keys: Vec<_> = plans.iter().filter_map(Plan::key).cloned().collect();
+        let keys: Vec<_> = plans.iter().filter_map(|plan| plan.key.clone()).collect();
         let Some(first) = keys.first() else {
             return Ok(Vec::new());
         };
@@ -344,7 +344,7 @@ impl Cache {
                     unless: |_: &T| false,
                     ttl: |_: &T| None,
                 };
-                self.read::<ResultOf<T, E>>(Plan { ttl, ..plan }, &rules, pin!(load))
+                Self::read::<ResultOf<T, E>>(Some(self), Plan { ttl, ..plan }, rules, pin!(load))
                     .await
             }
             Err(error) => {
@@ -405,10 +405,7 @@ impl Cache {
     }
 
     fn plan(&self, key: &str) -> Result<Plan, Error> {
-        Ok(Plan {
-            targets: vec![Target::Key(Key::parse(self.prefix(), key)?)],
-            ..Plan::new(&HANDLE)
-        })
+        Ok(Plan::of(&HANDLE, Key::parse(self.prefix(), key)?))
     }
 
     /// The cache's failure is an event: what was asked for is answered as if nothing were there.

@@ -1,7 +1,10 @@
 //! The loads that are under way: who is in the middle of which, and how they are counted.
 
 use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,6 +12,8 @@ use tokio::time::Instant;
 use super::{Inner, warming};
 use crate::key::Key;
 use crate::metrics::{Event, SiteMetrics, Timer};
+use crate::site::Outcome;
+use crate::store::BoxFuture;
 
 tokio::task_local! {
     /// The loads that this task is in the middle of.
@@ -30,14 +35,59 @@ pub(super) fn is_under_way(inner: &Inner, key: &Key) -> bool {
         .unwrap_or(false)
 }
 
-/// Runs `body` as the load of `key`.
-pub(super) fn run<F: Future>(inner: &Inner, key: &Key, body: F) -> impl Future<Output = F::Output> {
-    let chain = Chain {
-        cache: address(inner),
-        key: key.hash(),
-        outer: LOADING.try_with(Arc::clone).ok(),
-    };
-    LOADING.scope(Arc::new(chain), body)
+/// A body that runs as the load of a key, and what is done beside it. Resolves to what it returned, and how long it took.
+///
+/// By hand: a body may be one level of many, and each of the futures that this would else be made of takes its part of the stack.
+pub(super) struct Load<'a, O, B> {
+    chain: Arc<Chain>,
+    loading: Option<Loading<'a>>,
+    held: Option<BoxFuture<'a, ()>>,
+    body: Pin<&'a mut B>,
+    outcome: PhantomData<fn() -> O>,
+}
+
+impl<'a, O, B> Load<'a, O, B> {
+    pub(super) fn new(
+        inner: &Inner,
+        key: &Key,
+        metrics: &'a SiteMetrics,
+        held: Option<BoxFuture<'a, ()>>,
+        body: Pin<&'a mut B>,
+    ) -> Self {
+        let chain = Chain {
+            cache: address(inner),
+            key: key.hash(),
+            outer: LOADING.try_with(Arc::clone).ok(),
+        };
+        Self {
+            chain: Arc::new(chain),
+            loading: Some(Loading::begin(metrics)),
+            held,
+            body,
+            outcome: PhantomData,
+        }
+    }
+}
+
+impl<O: Outcome, B: Future<Output = O::Output>> Future for Load<'_, O, B> {
+    type Output = (O::Output, Duration);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let body = this.body.as_mut();
+        let polled = LOADING.sync_scope(Arc::clone(&this.chain), || body.poll(cx));
+        if let Poll::Ready(output) = polled {
+            this.held = None;
+            let loading = this.loading.take();
+            let took = loading.map(|loading| loading.end(O::returned(&output).is_some()));
+            return Poll::Ready((output, took.unwrap_or_default()));
+        }
+        let held = this.held.as_mut();
+        if held.is_some_and(|held| held.as_mut().poll(cx).is_ready()) {
+            this.held = None;
+        }
+        Poll::Pending
+    }
 }
 
 /// Tells caches apart for as long as they live.
@@ -64,14 +114,14 @@ impl Chain {
 }
 
 /// Counts a load, also one that panics or is dropped.
-pub(super) struct Loading<'a> {
+struct Loading<'a> {
     metrics: &'a SiteMetrics,
     began: Instant,
     is_over: bool,
 }
 
 impl<'a> Loading<'a> {
-    pub(super) fn begin(metrics: &'a SiteMetrics) -> Self {
+    fn begin(metrics: &'a SiteMetrics) -> Self {
         Self {
             metrics,
             began: Instant::now(),
@@ -80,7 +130,7 @@ impl<'a> Loading<'a> {
     }
 
     /// The body returned. Answers how long it took.
-    pub(super) fn end(mut self, is_ok: bool) -> Duration {
+    fn end(mut self, is_ok: bool) -> Duration {
         self.is_over = true;
         let took = self.began.elapsed();
         warming::note(is_ok);

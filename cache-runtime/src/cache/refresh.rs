@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::lease::{self, Hold};
 use super::stored::Fresh;
 use super::visit::Visit;
-use super::{Inner, warming};
+use super::{Inner, boxed, warming};
 use crate::entry::Stamp;
 use crate::key::Key;
 use crate::metrics::{Event, Timer};
@@ -37,10 +37,12 @@ pub(super) struct Stale<T> {
     pub(super) stamp: Stamp,
 }
 
-/// What came of a refresh.
+/// Who refreshes a stale value.
 pub(super) enum Refreshed<T> {
-    Answer(T),
-    /// The entry is not there any more: nothing keeps this caller from loading anew.
+    /// This caller.
+    Here(Stale<T>, Attempt),
+    Elsewhere(Stale<T>),
+    /// Nobody, the entry is not there any more: nothing keeps this caller from loading anew.
     Gone,
 }
 
@@ -233,43 +235,50 @@ impl Visit<'_> {
         stale.output
     }
 
-    /// Refreshes in the caller's own time, if it is the one: it gets what its body returned, and all others the stale value. So
-    /// does it where its body failed.
-    pub(super) async fn refresh<O: Outcome>(
-        &self,
-        stale: Stale<O::Output>,
-        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> Refreshed<O::Output>
-    where
-        O::Value: CacheValue,
-    {
+    /// Who refreshes a stale value in the caller's own time: one caller of all processes.
+    pub(super) async fn who_refreshes<T>(&self, stale: Stale<T>) -> Refreshed<T> {
         if !in_runtime() {
             return Refreshed::Gone;
         }
         let Some(attempt) = self.attempt(stale.stamp) else {
-            return Refreshed::Answer(self.serve(stale));
+            return Refreshed::Elsewhere(stale);
         };
-        let attempt = match self.mark(attempt).await {
-            Marked::Mine(attempt) => attempt,
-            Marked::Others => return Refreshed::Answer(self.serve(stale)),
+        match self.mark(attempt).await {
+            Marked::Mine(attempt) => Refreshed::Here(stale, attempt),
+            Marked::Others => Refreshed::Elsewhere(stale),
             Marked::Gone => {
                 self.metrics.count(Event::MissStale);
-                return Refreshed::Gone;
+                Refreshed::Gone
             }
-        };
+        }
+    }
+
+    /// Refreshes in the caller's own time: it gets what its body returned, and all others the stale value. So does it where its
+    /// body failed.
+    pub(super) async fn refresh<O: Outcome>(
+        &self,
+        stale: Stale<O::Output>,
+        attempt: Attempt,
+        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> O::Output
+    where
+        O::Value: CacheValue,
+    {
         let hold = Hold::Refresh(attempt.stamp);
-        let (output, cost) = self
-            .timed_load::<O>(Some(hold), || self.metrics.count(Event::LoadOverdue), body)
-            .await;
+        let held = boxed(|| async {
+            self.keep(hold).await;
+            self.metrics.count(Event::LoadOverdue);
+        });
+        let (output, cost) = self.timed_load::<O>(Some(held), body).await;
         if O::returned(&output).is_none() {
-            attempt.fail(self).await;
-            return Refreshed::Answer(self.serve(stale));
+            boxed(|| attempt.fail(self)).await;
+            return self.serve(stale);
         }
         self.metrics.count(Event::MissStale);
         let fresh = self.fresh::<O>(&output, rules, cost);
-        self.put_in_place(attempt, fresh).await;
-        Refreshed::Answer(output)
+        boxed(|| self.put_in_place(attempt, fresh)).await;
+        output
     }
 
     /// Refreshes where nobody waits. What takes longer than the deadline has failed.
@@ -346,7 +355,7 @@ impl Visit<'_> {
     ) -> Option<(O::Output, Duration)> {
         tokio::select! {
             biased;
-            loaded = self.timed_load::<O>(None, || {}, body) => Some(loaded),
+            loaded = self.timed_load::<O>(None, body) => Some(loaded),
             () = self.keep(hold) => None,
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Whatever the point, nothing that was loaded before a write is served or stored after it, and nobody is left waiting.
 
+use std::convert::identity;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,10 +148,7 @@ impl World {
     }
 
     fn plan(&self, site: &'static Site) -> Plan {
-        Plan {
-            targets: vec![Target::Key(self.key())],
-            ..Plan::new(site)
-        }
+        Plan::of(site, self.key())
     }
 
     async fn begin(&self, start: Start) {
@@ -195,16 +193,27 @@ impl World {
         };
         let evict = async move |plan: Plan, write| {
             let more = |_: &u64, plan| plan;
-            cache.evict::<Plain<u64>>(plan, more, pin!(write)).await;
+            Cache::evict::<Plain<u64>>(Some(cache), plan, more, pin!(write)).await;
         };
         match actor {
             Read => {
                 let mut load = pin!(load);
-                let read = cache.read::<Plain<u64>>(plan, &rules, load.as_mut());
+                let read = Cache::read::<Plain<u64>>(Some(cache), plan, rules, load.as_mut());
                 return Some(read.await);
             }
-            ReadBehind => return Some(cache.read_behind::<Plain<u64>>(plan, rules, load).await),
-            Put => drop(cache.write::<Plain<u64>>(plan, &rules, pin!(write)).await),
+            ReadBehind => {
+                return Some(
+                    Cache::read_behind::<Plain<u64>, _, _>(
+                        Some(cache),
+                        plan,
+                        rules,
+                        load,
+                        identity,
+                    )
+                    .await,
+                );
+            }
+            Put => drop(Cache::write::<Plain<u64>>(Some(cache), plan, rules, pin!(write)).await),
             EvictKey => evict(plan, write).await,
             EvictFenced => {
                 let fence = true;
@@ -214,12 +223,14 @@ impl World {
                 let pattern = Pattern::render(cache.prefix(), |pattern| {
                     pattern.text("row:").any();
                 });
-                let targets = vec![Target::Pattern(pattern)];
-                evict(Plan { targets, ..plan }, write).await;
+                let mut plan = Plan::new(plan.site);
+                plan.add(Target::Pattern(pattern));
+                evict(plan, write).await;
             }
             Clear => {
-                let targets = vec![Target::All];
-                evict(Plan { targets, ..plan }, write).await;
+                let mut plan = Plan::new(plan.site);
+                plan.add(Target::All);
+                evict(plan, write).await;
             }
             EvictScoped => {
                 let scope = CacheScope::new();

@@ -1,7 +1,7 @@
 //! One call's dealings with its one key: the steps that `cache.rs` puts in order.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,11 +9,11 @@ use tracing::warn;
 
 use super::flight::{Leader, Saw, Sight};
 use super::lease::{Claim, Hold};
-use super::loading::{self, Loading};
+use super::loading::{self, Load};
 use super::refresh::Stale;
 use super::scope::{self, Standing};
 use super::stored::{Answer, Fresh, Obstacle};
-use super::{Inner, keeper};
+use super::{Cache, Inner, boxed, keeper};
 use crate::entry::{self, Stamp, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -72,9 +72,14 @@ pub(super) enum Fence {
 }
 
 impl<'a> Visit<'a> {
+    /// A visit of `cache` to the key of `plan`; [`None`] where either is missing.
+    pub(super) fn of(cache: Option<&'a Cache>, plan: &'a Plan) -> Option<Self> {
+        Self::new(&cache?.inner, plan)
+    }
+
     /// A visit to the key of `plan`; [`None`] where it has none.
     pub(super) fn new(inner: &'a Inner, plan: &'a Plan) -> Option<Self> {
-        let key = plan.key()?;
+        let key = plan.key.as_ref()?;
         let site = plan.site;
         let metrics = inner.metrics.site(site);
         let policy = site.policy.and_then(|name| {
@@ -120,17 +125,20 @@ impl<'a> Visit<'a> {
         if let Some(closed) = self.closed() {
             return closed;
         }
+        let answer = boxed(|| self.fetch()).await;
+        self.judge::<O>(answer)
+    }
+
+    async fn fetch(&self) -> Result<Option<Vec<u8>>, Error> {
         let expected = self.metrics.expected_bytes();
         // The clock was read just now: a hit reads it as rarely as it can.
         let op = Op {
             began: self.started,
             ..self.op("get")
         };
-        let answer = self
-            .inner
+        self.inner
             .run(op, |store| store.get(self.key, expected))
-            .await;
-        self.judge::<O>(answer)
+            .await
     }
 
     /// Why the store is not even asked, if that is so.
@@ -225,6 +233,39 @@ impl<'a> Visit<'a> {
     where
         O::Value: CacheValue,
     {
+        if let Some(output) = boxed(|| self.take_lease::<O>(&mut leader, right, saw)).await {
+            return output;
+        }
+        let hold = leader.lease().map(Hold::Lease);
+        let held = hold.map(|hold| -> BoxFuture<'_, ()> {
+            let leader = &leader;
+            boxed(|| async move {
+                self.keep(hold).await;
+                if leader.abandon() {
+                    self.metrics.count(Event::LoadOverdue);
+                }
+            })
+        });
+        let (output, cost) = self.timed_load::<O>(held, body).await;
+
+        let is_wanted = leader.lease().is_some() || leader.is_awaited();
+        let fresh = is_wanted
+            .then(|| self.fresh::<O>(&output, rules, cost))
+            .flatten();
+        boxed(|| self.finish(leader, fresh)).await;
+        output
+    }
+
+    /// Asks for the lease, where there may be one. Answers what another process has loaded meanwhile, if it has.
+    async fn take_lease<O: Outcome>(
+        &self,
+        leader: &mut Leader<'_>,
+        right: Right,
+        saw: Saw,
+    ) -> Option<O::Output>
+    where
+        O::Value: CacheValue,
+    {
         let mut standing = match saw {
             Saw::Entry(stamp) => Some(stamp),
             Saw::Nothing | Saw::Unknown => None,
@@ -240,47 +281,36 @@ impl<'a> Visit<'a> {
                 } => {
                     leader.rest_on(at, before);
                     leader.land(entry.into());
-                    return output;
+                    return Some(output);
                 }
                 Claim::Refused(claim) => standing = claim,
             }
         }
         leader.rest_on(Instant::now(), leader.lease().or(standing));
+        None
+    }
 
-        let overdue = || {
-            if leader.abandon() {
-                self.metrics.count(Event::LoadOverdue);
+    /// Gives what was loaded to those who wait, and stores it.
+    async fn finish(&self, mut leader: Leader<'_>, fresh: Option<Fresh>) {
+        let Some(fresh) = fresh else {
+            if let Some(stamp) = leader.give_up() {
+                // If it fails, the lease ends by itself.
+                let _ = self
+                    .ask("release", |store| store.delete_if(self.key, &stamp))
+                    .await;
             }
+            return;
         };
-        let hold = leader.lease().map(Hold::Lease);
-        let (output, cost) = self.timed_load::<O>(hold, overdue, body).await;
-
-        let is_wanted = leader.lease().is_some() || leader.is_awaited();
-        let fresh = is_wanted
-            .then(|| self.fresh::<O>(&output, rules, cost))
-            .flatten();
-        match fresh {
-            Some(fresh) => {
-                leader.land(fresh.entry.as_bytes().into());
-                match leader.lease() {
-                    // The store would refuse it, too, unless the lease is younger than the eviction.
-                    Some(stamp) if leader.is_doomed() => {
-                        self.metrics.count(Event::FillRefused);
-                        leader.release(stamp);
-                    }
-                    Some(stamp) => self.fill(stamp, &fresh).await,
-                    None => {}
-                }
+        leader.land(fresh.entry.as_bytes().into());
+        match leader.lease() {
+            // The store would refuse it, too, unless the lease is younger than the eviction.
+            Some(stamp) if leader.is_doomed() => {
+                self.metrics.count(Event::FillRefused);
+                leader.release(stamp);
             }
-            None => {
-                if let Some(stamp) = leader.give_up() {
-                    let _ = self
-                        .ask("release", |store| store.delete_if(self.key, &stamp))
-                        .await;
-                }
-            }
+            Some(stamp) => self.fill(stamp, &fresh).await,
+            None => {}
         }
-        output
     }
 
     /// Runs the body for this call alone.
@@ -288,32 +318,16 @@ impl<'a> Visit<'a> {
         &self,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> O::Output {
-        self.timed_load::<O>(None, || {}, body).await.0
+        self.timed_load::<O>(None, body).await.0
     }
 
-    /// Runs the body, and keeps its hold meanwhile, up to the deadline: then it says `overdue`, and goes on. Answers how long
-    /// the body took, too.
-    pub(super) async fn timed_load<O: Outcome>(
-        &self,
-        hold: Option<Hold>,
-        overdue: impl FnOnce(),
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> (O::Output, Duration) {
-        let loading = Loading::begin(&self.metrics);
-        let mut body = pin!(loading::run(self.inner, self.key, body));
-        let output = match hold {
-            None => body.await,
-            Some(hold) => tokio::select! {
-                biased;
-                output = &mut body => output,
-                () = self.keep(hold) => {
-                    overdue();
-                    body.await
-                }
-            },
-        };
-        let cost = loading.end(O::returned(&output).is_some());
-        (output, cost)
+    /// Runs the body, and what keeps its hold beside it until that ends. Answers how long the body took, too.
+    pub(super) fn timed_load<'b, O: Outcome>(
+        &'b self,
+        held: Option<BoxFuture<'b, ()>>,
+        body: Pin<&'b mut impl Future<Output = O::Output>>,
+    ) -> impl Future<Output = (O::Output, Duration)> {
+        Load::<O, _>::new(self.inner, self.key, &self.metrics, held, body)
     }
 
     /// What another caller's load in this process returned; [`None`] if it cannot be read as what this function returns.

@@ -1,3 +1,4 @@
+use std::convert::identity;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::sync::Semaphore;
@@ -12,7 +13,6 @@ use crate::metrics::Counts;
 use crate::site::{ResultOfOption, Site};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
-use crate::target::Target;
 
 const TTL: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(100);
@@ -106,17 +106,14 @@ impl Lab {
         let key = Key::render(self.caches[process].prefix(), |name| {
             name.text("row:").value(&key);
         });
-        Plan {
-            targets: vec![Target::Key(key)],
-            ..Plan::new(&SITE)
-        }
+        Plan::of(&SITE, key)
     }
 
     fn read(self: &Arc<Self>, process: usize, key: u32) -> JoinHandle<Returned> {
         let lab = Arc::clone(self);
         tokio::spawn(async move {
             let (cache, plan) = (&lab.caches[process], lab.plan(process, key));
-            cache.read::<Row>(plan, &rules(), pin!(lab.body())).await
+            Cache::read::<Row>(Some(cache), plan, rules(), pin!(lab.body())).await
         })
     }
 
@@ -125,14 +122,19 @@ impl Lab {
         tokio::spawn(async move {
             let (cache, plan) = (lab.caches[process].clone(), lab.plan(process, key));
             let body = async move { lab.body().await };
-            cache.read_behind::<Row>(plan, rules(), body).await
+            Cache::read_behind::<Row, _, _>(Some(&cache), plan, rules(), body, identity).await
         })
     }
 
     async fn evict(&self, process: usize) {
         let plan = self.plan(process, 1);
         let mut body = pin!(async { Ok::<_, &str>(Some(1)) });
-        let evicted = self.caches[process].evict::<Row>(plan, |_, plan| plan, body.as_mut());
+        let evicted = Cache::evict::<Row>(
+            Some(&self.caches[process]),
+            plan,
+            |_, plan| plan,
+            body.as_mut(),
+        );
         evicted.await.unwrap();
     }
 }

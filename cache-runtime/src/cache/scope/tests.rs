@@ -27,30 +27,22 @@ fn target(id: u64) -> Target {
 
 /// Reads row 1, which is `value` by now.
 async fn read(cache: &Cache, value: u32) -> u32 {
-    let plan = Plan {
-        targets: vec![target(1)],
-        ..Plan::new(&READ)
-    };
+    let plan = Plan::of(&READ, key(1));
     let rules = Rules {
         unless: |_: &u32| false,
         ttl: |_: &u32| None::<Ttl>,
     };
-    cache
-        .read::<Plain<u32>>(plan, &rules, pin!(async { value }))
-        .await
+    Cache::read::<Plain<u32>>(Some(cache), plan, rules, pin!(async { value })).await
 }
 
 /// Writes row 1 behind a fence.
 async fn write(cache: &Cache, outcome: Result<(), ()>) {
     let plan = Plan {
-        targets: vec![target(1)],
         fence: true,
-        ..Plan::new(&WRITE)
+        ..Plan::of(&WRITE, key(1))
     };
     let body = pin!(async { outcome });
-    let _ = cache
-        .evict::<ResultOf<(), ()>>(plan, |(), plan| plan, body)
-        .await;
+    let _ = Cache::evict::<ResultOf<(), ()>>(Some(cache), plan, |(), plan| plan, body).await;
 }
 
 fn misses(cache: &Cache, reason: &str) -> u64 {
