@@ -1,7 +1,7 @@
 //! Whose calls are counted: an address, a user, or any other name, made safe to stand in a key.
 
 use std::fmt::{self, Write as _};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sha2::{Digest, Sha256};
 
@@ -21,8 +21,18 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A client by its address. An IPv4 address that is written as an IPv6 one is the IPv4 address; of other IPv6 addresses
-    /// the first 64 bits count.
+    /// A client by its address. An IPv6 address that stands for an IPv4 client is that client; of other IPv6 addresses the first 64 bits
+    /// count.
+    ///
+    /// | written as | standard | the IPv4 address |
+    /// |---|---|---|
+    /// | `::ffff:192.0.2.1` | mapped, RFC 4291 | the last 32 bits |
+    /// | `64:ff9b::192.0.2.1` | NAT64, RFC 6052 | the last 32 bits |
+    /// | `64:ff9b:1::192.0.2.1`, all of that /48 | NAT64 of a site, RFC 8215 | the last 32 bits, as with prefixes of 96 bits |
+    /// | `2002:c000:201::1` | 6to4, RFC 3056 | the 32 bits after `2002:`; such a client has 65,536 networks of 64 bits to itself |
+    /// | `2001:0:…` | Teredo, RFC 4380 | the last 32 bits inverted; otherwise all clients of one relay would be one |
+    ///
+    /// This is for counting only: a proxy is trusted by the address that it has, however it is written.
     pub fn ip(address: IpAddr) -> Self {
         Self::ip_within(address, IPV6_PREFIX)
     }
@@ -30,7 +40,11 @@ impl Identity {
     /// The same with another part of IPv6 addresses: 56 bits if a subscriber commonly has so many, 48 for a site; what is
     /// more than 128 is 128.
     pub fn ip_within(address: IpAddr, ipv6_prefix: u8) -> Self {
-        let name = match address.to_canonical() {
+        let address = match address.to_canonical() {
+            IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
+            v4 => v4,
+        };
+        let name = match address {
             IpAddr::V4(address) => format!("ip4:{address}"),
             IpAddr::V6(address) => {
                 let prefix = ipv6_prefix.min(128);
@@ -93,6 +107,19 @@ impl Identity {
     }
 }
 
+/// The IPv4 client that an address of a transition mechanism stands for: see [`Identity::ip`].
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let bits = address.to_bits();
+    let last = bits as u32;
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(last),
+        [0x2002, ..] => Some((bits >> 80) as u32),
+        [0x2001, 0, ..] => Some(!last),
+        _ => None,
+    }
+    .map(Ipv4Addr::from_bits)
+}
+
 /// Shows the whole name, as a log line should that is to be of use; it is an address or a user, so mind where it goes.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,6 +173,39 @@ mod tests {
         assert_eq!(ip("::ffff:1.2.3.4"), "ip4:1.2.3.4");
         assert_eq!(ip("::ffff:102:304"), "ip4:1.2.3.4");
         assert_eq!(ip("2001:db8::1.2.3.4"), "ip6:2001:db8::/64");
+    }
+
+    #[test]
+    fn an_ipv4_client_is_the_same_behind_a_translator_or_a_tunnel() {
+        for (written, client) in [
+            ("64:ff9b::192.0.2.33", "ip4:192.0.2.33"),
+            ("64:ff9b::c000:221", "ip4:192.0.2.33"),
+            ("64:ff9b:1::192.0.2.33", "ip4:192.0.2.33"),
+            ("64:ff9b:1:fffe::192.0.2.33", "ip4:192.0.2.33"),
+            ("2002:c000:221::1", "ip4:192.0.2.33"),
+            ("2002:c000:221:ffff::2", "ip4:192.0.2.33"),
+            ("2001:0:4136:e378:8000:63bf:3fff:fdde", "ip4:192.0.2.33"),
+        ] {
+            assert_eq!(ip(written), client, "{written}");
+            let within = Identity::ip_within(written.parse().unwrap(), 48);
+            assert_eq!(within.as_str(), client, "{written}");
+        }
+        // Two clients of one translator are two.
+        assert_ne!(ip("64:ff9b::192.0.2.33"), ip("64:ff9b::192.0.2.34"));
+    }
+
+    #[test]
+    fn addresses_beside_those_of_translators_are_networks_as_usual() {
+        for (written, client) in [
+            ("64:ff9b:0:0:0:1::1", "ip6:64:ff9b::/64"),
+            ("64:ff9b:2::192.0.2.33", "ip6:64:ff9b:2::/64"),
+            ("64:ff9a::192.0.2.33", "ip6:64:ff9a::/64"),
+            ("2001:1::1", "ip6:2001:1::/64"),
+            ("2003:c000:221::1", "ip6:2003:c000:221::/64"),
+            ("::192.0.2.33", "ip6:::/64"),
+        ] {
+            assert_eq!(ip(written), client, "{written}");
+        }
     }
 
     #[test]
