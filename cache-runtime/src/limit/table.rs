@@ -23,6 +23,8 @@ const SWEEP: u64 = 1_000;
 #[derive(Debug)]
 pub(super) struct Table {
     shards: Vec<Mutex<Shard>>,
+    /// All clients for whom there is no room: one for all shards, so that they share one allowance.
+    overflow: Mutex<Client>,
     hasher: RandomState,
     /// Clients in each shard.
     room: usize,
@@ -31,7 +33,6 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 struct Shard {
     clients: HashMap<Box<str>, Client>,
-    overflow: Client,
     swept: u64,
 }
 
@@ -94,6 +95,10 @@ impl Table {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            overflow: Mutex::new(Client {
+                is_shared: true,
+                ..Client::default()
+            }),
             hasher: RandomState::new(),
             room: capacity.div_ceil(SHARDS),
         }
@@ -108,14 +113,10 @@ impl Table {
         work: impl FnOnce(&mut Client) -> T,
     ) -> T {
         let shard = (self.hasher.hash_one(name) as usize) % SHARDS;
-        let mut shard = self.shards[shard]
+        let mut guard = self.shards[shard]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let Shard {
-            clients,
-            overflow,
-            swept,
-        } = &mut *shard;
+        let Shard { clients, swept } = &mut *guard;
         if let Some(client) = clients.get_mut(name) {
             return work(client);
         }
@@ -124,8 +125,9 @@ impl Table {
             clients.retain(|_, client| !client.is_idle(policies, now));
         }
         if clients.len() >= self.room {
-            overflow.is_shared = true;
-            return work(overflow);
+            drop(guard);
+            let mut overflow = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
+            return work(&mut overflow);
         }
         work(clients.entry(name.into()).or_default())
     }

@@ -264,3 +264,21 @@ fn a_table_full_of_clients_that_count_lets_new_ones_share_an_allowance() {
         "those that no longer count make room"
     );
 }
+
+#[tokio::test]
+async fn all_clients_without_room_share_one_allowance_of_ten_limits() {
+    let config = crate::config::Config::default()
+        .clock(crate::clock::Clock::stopped())
+        .max_clients(16);
+    let cache = crate::cache::Cache::local(config);
+    let limiter = super::RateLimiter::new(&cache, [policy(2)]).unwrap();
+
+    let mut admitted = 0;
+    for client in 0..2_000 {
+        let client = super::Identity::user(client);
+        admitted += usize::from(limiter.check("test", &client).await.unwrap().is_allowed());
+    }
+
+    // 16 of their own, and the shared allowance.
+    assert_eq!(admitted, 16 + 20);
+}
