@@ -62,7 +62,7 @@ use once_cell::sync::OnceCell;
 use tokio::runtime::Handle;
 use tracing::{debug, error, warn};
 
-use self::ask::{Call, SITE};
+use self::ask::{Call, SITE, Step};
 #[cfg(feature = "http")]
 pub(crate) use self::decision::whole_seconds;
 pub use self::decision::{Backend, Decision, Limited, Status, Verdict};
@@ -315,7 +315,7 @@ impl RateLimiter {
         if millis == 0 || duration > policy::LONGEST_WINDOW {
             return Err(Error::new(
                 ErrorKind::Input,
-                format!("a block of {duration:?} cannot be; give it from 1 ms to 31 days"),
+                format!("invalid block of {duration:?}; use 1 ms to 31 days"),
             ));
         }
         self.set_block(policy, client, millis).await
@@ -338,16 +338,10 @@ impl RateLimiter {
         let outcome = if inner.cache.is_local() {
             Ok(())
         } else {
-            let key = inner.key(policy, client);
-            let packed = wire::rule(rule, millis);
-            let driven = inner.clock.driven().map(|now| now.to_string());
-            let mut arguments: Vec<&[u8]> = vec![&packed, b"block"];
-            arguments.extend(driven.as_ref().map(String::as_bytes));
-            let names = [key.as_str()];
-            let blocked = inner
-                .cache
-                .run_script(&SITE, &wire::DECIDE, &key, &names, &arguments);
-            blocked.await.map(drop)
+            inner
+                .run(&[policy], client, Step::Block, millis)
+                .await
+                .map(drop)
         };
         let now = inner.now();
         inner
@@ -427,6 +421,31 @@ impl Limit {
     /// What `check` would say now; counts nothing.
     pub async fn peek(&self, client: &Identity) -> Decision {
         self.decide(client, 1, How::Peek).await
+    }
+
+    /// Gives back what an allowed call used, once it turns out not to count, and sets `decision.charged` to 0: a second refund of the same
+    /// decision does nothing, and neither does one of a rejection. Use it to count only failures: charge each login before the
+    /// password is checked, and refund the ones that succeed. The order matters: guesses that are under way at the same time are then
+    /// counted too.
+    ///
+    /// ```
+    /// # async fn log_in(limit: cache_runtime::limit::Limit, client: cache_runtime::limit::Identity) -> bool {
+    /// let mut decision = limit.check(&client).await;
+    /// if !decision.is_allowed() {
+    ///     return false;
+    /// }
+    /// let is_right = true; // check the password
+    /// if is_right {
+    ///     limit.refund(&client, &mut decision).await;
+    /// }
+    /// is_right
+    /// # }
+    /// ```
+    ///
+    /// The newest units are given back, whoever used them, so a window may hold as many more units as were refunded in the time that the
+    /// refunded calls took. Strikes and blocks stay. If Redis does not answer, the units count until their window ends.
+    pub async fn refund(&self, client: &Identity, decision: &mut Decision) {
+        self.inner.refund(&self.policies, client, decision).await;
     }
 
     /// Counts a rejection for the statistics, under the template of the route that it was about, such as `/api/events/{id}`: a text

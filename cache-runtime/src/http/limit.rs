@@ -28,6 +28,7 @@ use crate::limit::{Decision, Identity, Limit, Limited};
 const UNMATCHED: &str = "unmatched";
 
 type Identify = dyn Fn(&Parts) -> Option<Identity> + Send + Sync;
+type Counts = dyn Fn(StatusCode) -> bool + Send + Sync;
 type Respond = dyn Fn(&Limited, &Parts) -> Response + Send + Sync;
 
 /// Puts a [`Limit`] in front of a service: see [`http`](crate::http).
@@ -75,6 +76,8 @@ struct Settings {
     on_missing: OnMissing,
     bypasses: Vec<Bypass>,
     headers: RateLimitHeaders,
+    /// Left out, every response counts.
+    counts: Option<Arc<Counts>>,
     respond: Option<Arc<Respond>>,
     /// Whether it was said that addresses are missing.
     missing: Arc<Once>,
@@ -83,7 +86,7 @@ struct Settings {
 /// What becomes of a request.
 enum Admission {
     Uncounted,
-    Counted(Decision),
+    Counted(Identity, Decision),
     Rejected(Response),
 }
 
@@ -99,6 +102,7 @@ impl RateLimitLayer {
                 on_missing: OnMissing::default(),
                 bypasses: Vec::new(),
                 headers: RateLimitHeaders::default(),
+                counts: None,
                 respond: None,
                 missing: Arc::new(Once::new()),
             },
@@ -174,6 +178,26 @@ impl RateLimitLayer {
         self
     }
 
+    /// Counts only requests whose response has such a status, so that a limit on logins counts the failed ones:
+    ///
+    /// ```
+    /// # use axum::http::StatusCode;
+    /// # use cache_runtime::http::RateLimitLayer;
+    /// # fn layer(limit: cache_runtime::limit::Limit) -> RateLimitLayer {
+    /// RateLimitLayer::new(limit).count_if(|status| status == StatusCode::UNAUTHORIZED)
+    /// # }
+    /// ```
+    ///
+    /// Each request is charged when it arrives, so a crowd of guesses at the same time is limited, too, and refunded with its response
+    /// ([`Limit::refund`]). One that is cancelled, or that the service fails, stays charged.
+    pub fn count_if<F>(mut self, counts: F) -> Self
+    where
+        F: Fn(StatusCode) -> bool + Send + Sync + 'static,
+    {
+        self.settings.counts = Some(Arc::new(counts));
+        self
+    }
+
     /// What a rejected client gets, in place of a body of `application/problem+json` with status 429 or 503. `Retry-After`,
     /// `Cache-Control` and the fields of [`headers`](Self::headers) are added, unless they are there.
     pub fn respond_with<F>(mut self, respond: F) -> Self
@@ -224,10 +248,14 @@ where
             }
             let response = inner.call(Request::from_parts(parts, body)).await?;
             let mut response = response.map(Body::new);
-            if let Admission::Counted(decision) = admission
-                && settings.headers == RateLimitHeaders::Always
-            {
-                fields::append(response.headers_mut(), &decision.policies);
+            if let Admission::Counted(identity, mut decision) = admission {
+                let counts = settings.counts.as_ref();
+                if counts.is_some_and(|counts| !counts(response.status())) {
+                    settings.limit.refund(&identity, &mut decision).await;
+                }
+                if settings.headers == RateLimitHeaders::Always {
+                    fields::append(response.headers_mut(), &decision.policies);
+                }
             }
             Ok(response)
         })
@@ -251,7 +279,7 @@ impl Settings {
             (None, OnMissing::Skip) => return Admission::Uncounted,
         };
         match self.limit.check(&identity).await.into_result() {
-            Ok(decision) => Admission::Counted(decision),
+            Ok(decision) => Admission::Counted(identity, decision),
             Err(limited) => Admission::Rejected(self.refuse(&limited, parts)),
         }
     }
@@ -332,6 +360,7 @@ impl fmt::Debug for Settings {
             on_missing,
             bypasses,
             headers,
+            counts: _,
             respond: _,
             missing: _,
         } = self;

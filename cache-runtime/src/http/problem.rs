@@ -123,6 +123,7 @@ mod tests {
             retry_after,
             policies,
             backend: Backend::Memory,
+            charged: 0,
         };
         decision.into_result().unwrap_err().into_response()
     }

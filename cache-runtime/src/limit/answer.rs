@@ -77,6 +77,7 @@ impl Inner {
             retry_after: None,
             policies: policies.collect(),
             backend: Backend::Known,
+            charged: 0,
         })
     }
 
@@ -98,6 +99,7 @@ impl Inner {
             retry_after: None,
             policies: Vec::with_capacity(answers.len()),
             backend,
+            charged: 0,
         };
         for (policy, answer) in call.policies.iter().copied().zip(answers) {
             let rule = &self.policies[policy].rule;
@@ -128,6 +130,9 @@ impl Inner {
             decision
                 .policies
                 .push(self.status(policy, verdict, remaining, answer.more));
+        }
+        if decision.is_allowed() {
+            decision.charged = call.charge();
         }
         if call.how == How::Take {
             self.count(call, &decision);

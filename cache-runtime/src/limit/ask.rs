@@ -16,7 +16,10 @@
 //!          the process learns what it said ─────────────────────► its answer
 //! ```
 
+use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
+
+use tracing::debug;
 
 use super::decision::{Backend, Decision};
 use super::policy::OnOutage;
@@ -42,6 +45,26 @@ pub(super) struct Call<'a> {
     pub(super) client: &'a Identity,
     pub(super) cost: u32,
     pub(super) how: How,
+}
+
+/// What the script is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Take,
+    Peek,
+    Refund,
+    Block,
+}
+
+impl Step {
+    fn word(self) -> &'static [u8] {
+        match self {
+            Self::Take => b"take",
+            Self::Peek => b"peek",
+            Self::Refund => b"refund",
+            Self::Block => b"block",
+        }
+    }
 }
 
 /// What is to be done about a call, from what the process knows.
@@ -146,27 +169,33 @@ impl Inner {
     }
 
     async fn ask_redis(&self, call: Call<'_>) -> Result<Vec<Answer>, Error> {
-        let keys: Vec<Key> = call
-            .policies
+        let step = match call.how {
+            How::Take => Step::Take,
+            How::Peek => Step::Peek,
+        };
+        self.run(call.policies, call.client, step, call.cost.into())
+            .await
+    }
+
+    /// Runs the script for one client. `number` is what the call costs, or how long the client is to be blocked.
+    pub(super) async fn run(
+        &self,
+        policies: &[usize],
+        client: &Identity,
+        step: Step,
+        number: u64,
+    ) -> Result<Vec<Answer>, Error> {
+        let keys: Vec<Key> = policies
             .iter()
-            .map(|policy| self.key(*policy, call.client))
+            .map(|policy| self.key(*policy, client))
             .collect();
         let names: Vec<&str> = keys.iter().map(Key::as_str).collect();
-        let rules = || {
-            call.policies
-                .iter()
-                .map(|policy| &self.policies[*policy].rule)
-        };
-        let packed: Vec<Vec<u8>> = rules()
-            .map(|rule| wire::rule(rule, call.cost.into()))
-            .collect();
+        let rules = || policies.iter().map(|policy| &self.policies[*policy].rule);
+        let packed: Vec<Vec<u8>> = rules().map(|rule| wire::rule(rule, number)).collect();
         let mut arguments: Vec<&[u8]> = packed.iter().map(Vec::as_slice).collect();
         let driven = self.clock.driven().map(|now| now.to_string());
-        if call.how == How::Peek || driven.is_some() {
-            arguments.push(match call.how {
-                How::Take => b"take",
-                How::Peek => b"peek",
-            });
+        if step != Step::Take || driven.is_some() {
+            arguments.push(step.word());
         }
         arguments.extend(driven.as_ref().map(String::as_bytes));
         match self
@@ -180,9 +209,44 @@ impl Inner {
         .ok_or_else(|| {
             Error::new(
                 ErrorKind::Command,
-                "the script of the limiter answered something else",
+                "the rate limiter's script returned an unexpected reply",
             )
         })
+    }
+
+    /// Takes back what `decision` charged, where it was charged.
+    pub(super) async fn refund(
+        &self,
+        policies: &[usize],
+        client: &Identity,
+        decision: &mut Decision,
+    ) {
+        let cost = mem::take(&mut decision.charged);
+        if cost == 0 {
+            return;
+        }
+        for status in &mut decision.policies {
+            status.remaining = status.remaining.saturating_add(cost).min(status.limit);
+        }
+        if decision.backend == Backend::Redis
+            && let Err(error) = self.run(policies, client, Step::Refund, cost.into()).await
+        {
+            debug!(%error, "a refund did not reach Redis; its units count until their window ends");
+        }
+        let now = self.now();
+        self.table
+            .with(client.as_str(), &self.policies, now, |known| {
+                let is_shared = known.is_shared;
+                for slot in known.slots(policies, &self.policies) {
+                    let rule = self.policies[slot.policy].rule;
+                    let rule = if is_shared { shared(rule) } else { rule };
+                    slot.state.refund(&rule, cost, now);
+                    if decision.backend == Backend::Memory {
+                        slot.own.refund(&rule, cost, now);
+                    }
+                    slot.denied = None;
+                }
+            });
     }
 
     /// What was rejected less than a second ago, and still is.
@@ -348,7 +412,7 @@ impl Inner {
             if answer.verdict != Verdict::Fits && call.cost > 0 {
                 slot.denied = Some(Denied {
                     at: now,
-                    until: now + answer.retry.min(KNOWN),
+                    until: now.saturating_add(answer.retry.min(KNOWN)),
                     cost: call.cost,
                     answer: *answer,
                 });
@@ -392,7 +456,7 @@ impl Inner {
 
 impl Call<'_> {
     /// What is charged if it is allowed.
-    fn charge(self) -> u32 {
+    pub(super) fn charge(self) -> u32 {
         match self.how {
             How::Take => self.cost,
             How::Peek => 0,

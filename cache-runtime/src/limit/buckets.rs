@@ -63,6 +63,20 @@ impl Buckets {
         }
     }
 
+    /// Takes back the newest units.
+    pub(super) fn refund(&mut self, rule: &Rule, cost: u32, now: u64) {
+        if self.is_empty(rule, now) {
+            return;
+        }
+        self.trim(rule, now);
+        let mut left = cost;
+        for units in self.units.iter_mut().rev() {
+            let less = left.min(*units);
+            *units -= less;
+            left -= less;
+        }
+    }
+
     /// Makes it so many units: what nobody here used was used now, and what is too much was the oldest.
     pub(super) fn adjust(&mut self, rule: &Rule, used: u32, now: u64, may_shrink: bool) {
         self.trim(rule, now);

@@ -3,7 +3,8 @@
 -- KEYS     the client's state under each policy, all in one slot
 -- ARGV     for each key its policy, packed as `<Bdddddd`: algorithm, limit, window and cost, and of the penalties the first block,
 --          the longest one and the time that forgives a strike; a first block of 0 means no penalties
---          then, if not a plain call: `take` or `peek`, or `block` for as long as the cost says (0 ends a block)
+--          then, if not a plain call: `take` or `peek`, `refund` for as many units as the cost says, newest first, or `block` for
+--          as long as the cost says (0 ends a block)
 --          then, for tests: the time
 -- Answers  for each key, packed as `<Bdddd`: a verdict (0 fits, 1 over the limit, 2 blocked), what is used (units; of a Gcra for
 --          how many milliseconds it is filled, and how many parts of one), when to try again, and when more is to be had;
@@ -80,7 +81,8 @@ if #KEYS == 1 and how == 'take' then
 end
 
 local floor, max, min, sub, rep = math.floor, math.max, math.min, string.sub, string.rep
-local PARTS, MOST_STRIKES, MARK = 60, 32, 16
+-- The longest block that can be set is 31 days.
+local PARTS, MOST_STRIKES, MARK, LONGEST_BLOCK = 60, 32, 16, 2678400000
 local now = given and tonumber(given)
 
 -- Each `look` finds in a state: whether the call fits, what is used (two numbers), when to try again, when more is to be had, and
@@ -225,7 +227,7 @@ local function look_gcra(state, at, limit, window, cost)
     local found, rest, of = unpack('<ddd', state, at)
     if found % 1 == 0 and found >= now and found <= now + 2 * window then
       empty, parts = found, rest
-      if of ~= limit then
+      if of ~= limit or not (rest >= 0 and rest < limit and rest % 1 == 0) then
         empty, parts = found + (rest > 0 and 1 or 0), 0
       end
     end
@@ -247,7 +249,7 @@ end
 -- A state as far as it can be read, and what the policy says of the call. Everything that `settle` needs.
 local function look(key, rule)
   local algorithm, limit, window, cost = unpack('<Bddd', rule)
-  if how == 'block' then
+  if how == 'block' or how == 'refund' then
     cost = 0
   end
   local state = redis.pcall('GET', key)
@@ -282,7 +284,7 @@ local function look(key, rule)
     now = time[1] * 1000 + floor(time[2] / 1000)
   end
   -- What reaches further into the future than it can was set by a clock that has gone back since.
-  if till ~= 0 and not (till > now and till - now <= block + window) then
+  if till ~= 0 and not (till > now and till - now <= block + window and block <= LONGEST_BLOCK) then
     till, block, dirty = 0, 0, true
   end
   if strikes > 0 then
@@ -320,6 +322,30 @@ local function write(key, rule, body, ends, strikes, struck, till, block)
   redis.call('SET', key, head .. body, given and 'PX' or 'PXAT', given and 3600000 or ends)
 end
 
+-- Takes back the newest units of a state. `a` is where those begin that count, or the index of the first bucket; a block stays as it is.
+local function refund(key, rule, used, parts, state, at, a, b)
+  local algorithm, limit, window, cost = unpack('<Bddd', rule)
+  local body
+  if algorithm == 1 and a then
+    body = sub(state, at, at + 7) .. sub(state, at + 4 + 4 * a, #state - 4 * min(cost, used))
+  elseif algorithm == 2 and a then
+    local kept = {}
+    for i = (#state - at - 15) / 4, a, -1 do
+      local units = unpack('<I4', state, at + 12 + 4 * i)
+      local less = min(cost, units)
+      cost = cost - less
+      kept[i - a + 1] = pack('<I4', units - less)
+    end
+    body = pack('<dd', math.ceil(window / PARTS), b + a - 1) .. table.concat(kept)
+  elseif algorithm == 3 and used + parts > 0 then
+    local left = max(0, used * limit + parts - cost * window)
+    body = pack('<ddd', now + floor(left / limit), left % limit, limit)
+  end
+  if body then
+    redis.call('SET', key, sub(state, 1, at - 1) .. body, 'KEEPTTL')
+  end
+end
+
 -- Charges a call that all policies allow, counts a strike of one that this policy rejects, and puts the answer together.
 local function settle(all, key, rule, verdict, used, parts, retry, more, state, at, ends, strikes, struck, till, block, dirty, a, b)
   local algorithm, limit, window, cost = unpack('<Bddd', rule)
@@ -328,6 +354,10 @@ local function settle(all, key, rule, verdict, used, parts, retry, more, state, 
     block = cost
     if state ~= '' or cost > 0 then
       write(key, rule, sub(state, at), ends, strikes, struck, till, block)
+    end
+  elseif how == 'refund' then
+    if verdict < 2 then
+      refund(key, rule, used, parts, state, at, a, b)
     end
   elseif how == 'take' and all and cost > 0 then
     local body

@@ -18,6 +18,8 @@ pub struct Decision {
     pub policies: Vec<Status>,
     /// Who decided.
     pub backend: Backend,
+    /// How many units the call used of each policy: none if it was refused, or refunded.
+    pub charged: u32,
 }
 
 /// Whether a call may go on.

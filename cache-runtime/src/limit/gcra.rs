@@ -42,11 +42,17 @@ impl Gcra {
         Look {
             fits,
             used,
-            retry: if fits { 0 } else { after.whole() - full.millis },
+            retry: if fits {
+                0
+            } else {
+                after.whole().saturating_sub(full.millis)
+            },
             more: match rule.limit - remaining {
                 0 => 0,
                 // When one more fits than does now.
-                _ => self::after(empty, rule, remaining + 1).whole() - full.millis,
+                _ => self::after(empty, rule, remaining + 1)
+                    .whole()
+                    .saturating_sub(full.millis),
             },
         }
     }
@@ -55,10 +61,25 @@ impl Gcra {
         self.empty = after(self.begin(rule, now), rule, cost);
     }
 
+    /// Takes back units: it is empty earlier by what they filled, but not before now.
+    pub(super) fn refund(&mut self, rule: &Rule, cost: u32, now: u64) {
+        let limit = u64::from(rule.limit);
+        let Moment { millis, parts } = self.begin(rule, now);
+        let filled = (millis - now).saturating_mul(limit).saturating_add(parts);
+        if filled == 0 {
+            return;
+        }
+        let left = filled.saturating_sub(u64::from(cost).saturating_mul(rule.window));
+        self.empty = Moment {
+            millis: now + left / limit,
+            parts: left % limit,
+        };
+    }
+
     /// Takes over how full it is.
     pub(super) fn adjust(&mut self, (millis, parts): (u64, u64), now: u64, may_shrink: bool) {
         let empty = Moment {
-            millis: now + millis,
+            millis: now.saturating_add(millis),
             parts,
         };
         if may_shrink || empty > self.empty {

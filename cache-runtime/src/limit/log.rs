@@ -46,6 +46,16 @@ impl Log {
         self.stamps.drain(..excess);
     }
 
+    /// Takes back the newest units.
+    pub(super) fn refund(&mut self, rule: &Rule, cost: u32, now: u64) {
+        if self.is_empty(rule, now) {
+            return;
+        }
+        self.trim(rule, now);
+        let kept = self.stamps.len().saturating_sub(cost as usize);
+        self.stamps.truncate(kept);
+    }
+
     /// Makes it so many units: what nobody here used was used now, and what is too much was the oldest.
     pub(super) fn adjust(&mut self, rule: &Rule, used: u32, now: u64, may_shrink: bool) {
         self.trim(rule, now);

@@ -9,6 +9,9 @@ use super::rule::{Algorithm, Answer, Penalties, Rule, Standing, Used, Verdict};
 /// More strikes change nothing: the longest block is long reached.
 const MOST_STRIKES: u8 = 32;
 
+/// The longest block that can be set, in milliseconds: 31 days. The script has the same number.
+const LONGEST_BLOCK: u64 = 31 * 86_400_000;
+
 /// What an algorithm says of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
@@ -167,10 +170,26 @@ impl State {
         self.record.adopt(answer.standing, now, may_shrink);
     }
 
+    /// Takes back units that were charged, the newest first. A block stays, and so does what is known under it.
+    pub(super) fn refund(&mut self, rule: &Rule, cost: u32, now: u64) {
+        if self.record.standing(rule, now).blocked > 0 {
+            return;
+        }
+        match &mut self.level {
+            Level::Log(log) => log.refund(rule, cost, now),
+            Level::Buckets(buckets) => buckets.refund(rule, cost, now),
+            Level::Gcra(gcra) => gcra.refund(rule, cost, now),
+        }
+    }
+
     /// Blocks the client from now on for so long, and not at all for 0.
     pub(super) fn block(&mut self, rule: &Rule, duration: u64, now: u64) {
         self.record = self.record.at(rule, now);
-        self.record.until = now + duration;
+        // Not `now`, which would be a block again if the clock went back.
+        self.record.until = match duration {
+            0 => 0,
+            _ => now.saturating_add(duration),
+        };
         self.record.block = duration;
     }
 
@@ -189,15 +208,17 @@ impl Record {
     /// What of it still counts. What reaches further into the future than it can was set by a clock that has gone back since.
     fn at(self, rule: &Rule, now: u64) -> Self {
         let mut record = self;
-        let is_over = self.until <= now || self.until - now > self.block + rule.window;
-        if is_over {
+        let left = self.until.saturating_sub(now);
+        let is_over = left == 0 || left > self.block.saturating_add(rule.window);
+        if is_over || self.block > LONGEST_BLOCK {
             (record.until, record.block) = (0, 0);
         }
         let forgive_after = rule
             .penalties
             .map_or(0, |penalties| penalties.forgive_after);
-        let forgiven = self.struck + forgive_after * u64::from(self.strikes);
-        if forgiven <= now || self.struck > now + rule.window {
+        let forgiven = forgive_after.saturating_mul(self.strikes.into());
+        let forgiven = self.struck.saturating_add(forgiven);
+        if forgiven <= now || self.struck > now.saturating_add(rule.window) {
             (record.strikes, record.struck) = (0, 0);
         }
         record
@@ -206,7 +227,7 @@ impl Record {
     /// A rejection over the limit: a strike, unless the last one was in the same window.
     fn strike(&mut self, rule: &Rule, penalties: &Penalties, now: u64) {
         let record = self.at(rule, now);
-        if record.strikes > 0 && now < record.struck + rule.window {
+        if record.strikes > 0 && now < record.struck.saturating_add(rule.window) {
             return;
         }
         let forgiven = now.saturating_sub(record.struck) / penalties.forgive_after;
@@ -219,7 +240,7 @@ impl Record {
         if self.strikes >= 2 {
             let doubled = penalties.first.saturating_mul(1 << (self.strikes - 2));
             self.block = doubled.min(penalties.longest);
-            self.until = now + self.block;
+            self.until = now.saturating_add(self.block);
         }
     }
 
@@ -251,8 +272,12 @@ impl Record {
         if may_shrink || strikes > self.strikes {
             (self.strikes, self.struck) = (strikes, now.saturating_sub(struck));
         }
-        if may_shrink || now + blocked > self.until {
-            (self.until, self.block) = (now + blocked, block);
+        let until = match blocked {
+            0 => 0,
+            _ => now.saturating_add(blocked),
+        };
+        if may_shrink || until > self.until {
+            (self.until, self.block) = (until, block);
         }
     }
 }

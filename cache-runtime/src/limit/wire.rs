@@ -12,6 +12,10 @@ pub(super) static DECIDE: LazyLock<Script> =
 /// Added to a verdict that is followed by how the client stands.
 const MARK: u8 = 16;
 
+/// The script works with whole numbers below this. What it read in Redis may have been written by anybody, so a larger one counts as
+/// this, to which a time of day can be added.
+const LARGEST: f64 = (1_u64 << 53) as f64;
+
 /// A rule with what the call costs, or how long the client is to be blocked.
 pub(super) fn rule(rule: &Rule, cost: u64) -> Vec<u8> {
     let Rule {
@@ -61,10 +65,11 @@ impl Packed<'_> {
         let used = match (verdict, rule.algorithm) {
             (Verdict::Blocked, _) => Used::Unknown,
             (_, Algorithm::Gcra) => Used::Drained {
-                millis: used,
-                parts,
+                // No bucket takes longer than two windows to drain, and no millisecond has more parts.
+                millis: used.min(2 * rule.window),
+                parts: parts.min(u64::from(rule.limit) - 1),
             },
-            _ => Used::Units(u32::try_from(used).ok()?),
+            _ => Used::Units(u32::try_from(used).map_or(rule.limit, |used| used.min(rule.limit))),
         };
         let standing = if marked < MARK {
             Standing::default()
@@ -78,11 +83,13 @@ impl Packed<'_> {
                 block,
             }
         };
+        // Stamps in the wrong order could name a later time than any that can be set.
+        let longest = standing.blocked.max(2 * rule.span());
         Some(Answer {
             verdict,
             used,
-            retry,
-            more,
+            retry: retry.min(longest),
+            more: more.min(longest),
             standing,
         })
     }
@@ -98,7 +105,8 @@ impl Packed<'_> {
         for number in &mut numbers {
             let (bytes, rest) = self.0.split_first_chunk()?;
             self.0 = rest;
-            *number = f64::from_le_bytes(*bytes).max(0.0) as u64;
+            // What is no number becomes 0.
+            *number = f64::from_le_bytes(*bytes).clamp(0.0, LARGEST) as u64;
         }
         Some(numbers)
     }

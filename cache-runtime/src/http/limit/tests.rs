@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Path;
 use axum::http::{HeaderValue, Response as HttpResponse, header};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -290,6 +291,60 @@ mod a_response_of_ones_own {
         assert_eq!(lines(rejected.headers(), "retry-after"), ["90"]);
         assert_eq!(rests(rejected.headers()), [r#""api";r=0"#]);
     }
+}
+
+/// A service that takes the password `right`, in its path.
+fn logins(layer: RateLimitLayer) -> Router {
+    let log_in = |Path(password): Path<String>| async move {
+        match password.as_str() {
+            "right" => StatusCode::NO_CONTENT,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    };
+    Router::new()
+        .route("/login/{password}", post(log_in))
+        .layer(layer)
+}
+
+#[tokio::test]
+async fn only_responses_that_count_are_counted() {
+    let failures = RateLimitLayer::new(limit(3)).count_if(|status| status == 401);
+    let app = logins(failures);
+    let guess = |password: &str| request(Method::POST, &format!("/login/{password}"), PEER);
+
+    for _ in 0..10 {
+        let response = send(&app, guess("right")).await;
+        assert_eq!(response.status(), 204);
+        assert_eq!(rests(response.headers()), [r#""api";r=3"#]);
+    }
+    for left in [2, 1, 0] {
+        let response = send(&app, guess("wrong")).await;
+        assert_eq!(response.status(), 401);
+        assert_eq!(rests(response.headers()), [format!(r#""api";r={left}"#)]);
+    }
+
+    assert_eq!(send(&app, guess("wrong")).await.status(), 429);
+    assert_eq!(send(&app, guess("right")).await.status(), 429);
+}
+
+#[tokio::test]
+async fn guesses_at_the_same_time_are_no_more_than_the_limit() {
+    let failures = RateLimitLayer::new(limit(3)).count_if(|status| status == 401);
+    let app = Router::new()
+        .route(
+            "/login",
+            post(|| async {
+                tokio::task::yield_now().await;
+                StatusCode::UNAUTHORIZED
+            }),
+        )
+        .layer(failures);
+
+    let guesses = (0..60).map(|_| send(&app, request(Method::POST, "/login", PEER)));
+    let statuses = futures_util::future::join_all(guesses).await;
+
+    let tried = statuses.iter().filter(|guess| guess.status() == 401);
+    assert_eq!(tried.count(), 3);
 }
 
 #[tokio::test]

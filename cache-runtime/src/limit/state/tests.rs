@@ -120,6 +120,7 @@ struct Step {
 enum What {
     Take,
     Peek,
+    Refund,
     Block(u64),
 }
 
@@ -127,6 +128,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let what = prop_oneof![
         12 => Just(What::Take),
         2 => Just(What::Peek),
+        2 => Just(What::Refund),
         1 => (0..5_000_u64).prop_map(What::Block),
     ];
     // Mostly on, now and then back.
@@ -172,6 +174,13 @@ fn the_script_and_the_functions_say_the_same() {
                 let (how, word) = match step.what {
                     What::Take => (How::Take, "take"),
                     What::Peek => (How::Peek, "peek"),
+                    What::Refund => {
+                        script.call(&name, &rules, cost.into(), "refund", Some(now));
+                        for (rule, state) in rules.iter().zip(&mut functions.states) {
+                            state.refund(rule, cost, now);
+                        }
+                        continue;
+                    }
                     What::Block(duration) => {
                         script.call(&name, &rules, duration, "block", Some(now));
                         for (rule, state) in rules.iter().zip(&mut functions.states) {
@@ -193,4 +202,118 @@ fn the_script_and_the_functions_say_the_same() {
             Ok(())
         })
         .unwrap();
+}
+
+/// What a writer to Redis may leave in a number: what scripts write, and what they never would.
+fn any_number() -> impl Strategy<Value = f64> {
+    let near = (-200_000..200_000_i64).prop_map(|off| (START as i64 + off) as f64);
+    prop_oneof![
+        6 => near,
+        3 => (0..200_u32).prop_map(f64::from),
+        1 => Just(f64::NAN),
+        1 => Just(f64::INFINITY),
+        1 => Just(f64::NEG_INFINITY),
+        1 => prop::sample::select(vec![0.0, -1.0, 0.5, 1e300, -1e300, 9_007_199_254_740_992.0, 1.8e19]),
+        2 => any::<f64>(),
+    ]
+}
+
+/// A state as somebody else may have written it: of any kind, with any numbers, and of any length.
+fn any_written() -> impl Strategy<Value = Vec<u8>> {
+    let head = (prop_oneof![1..4_u8, 17..20_u8, any::<u8>()], any_number());
+    let record = proptest::option::of((any::<u8>(), any_number(), any_number(), any_number()));
+    let doubles = proptest::collection::vec(any_number(), 0..4);
+    let units = proptest::collection::vec(prop_oneof![0..100_u32, any::<u32>()], 0..20);
+    let cut = prop_oneof![5 => Just(0_usize), 1 => 0..20_usize];
+    (head, record, doubles, units, cut).prop_map(|((kind, ends), record, doubles, units, cut)| {
+        let mut state = vec![kind];
+        state.extend(ends.to_le_bytes());
+        if let Some((strikes, struck, till, block)) = record {
+            state.push(strikes);
+            for number in [struck, till, block] {
+                state.extend(number.to_le_bytes());
+            }
+        }
+        state.extend(doubles.into_iter().flat_map(f64::to_le_bytes));
+        state.extend(units.into_iter().flat_map(u32::to_le_bytes));
+        state.truncate(state.len().saturating_sub(cut));
+        state
+    })
+}
+
+#[test]
+fn a_state_that_somebody_else_wrote_is_answered_within_what_could_be_set() {
+    let script = RefCell::new(Script::start());
+    let clients = Cell::new(0);
+    let how = prop::sample::select(vec!["take", "peek", "refund"]);
+    let cases = (any_rule(), any_written(), how, 0..3_u32);
+    let mut runner = TestRunner::new(Runs {
+        cases: 2_000,
+        failure_persistence: None,
+        ..Runs::default()
+    });
+
+    runner
+        .run(&cases, |(rule, written, how, cost)| {
+            let mut script = script.borrow_mut();
+            clients.set(clients.get() + 1);
+            let name = format!("client{}", clients.get());
+            let cost = cost.min(rule.limit);
+            let key = format!("{{{name}}}:0");
+            let () = redis::cmd("SET")
+                .arg(&key)
+                .arg(&written)
+                .query(&mut script.connection)
+                .unwrap();
+
+            let said = script.call(&name, &[rule], cost.into(), how, Some(START));
+
+            let longest = super::LONGEST_BLOCK + 2 * rule.span();
+            for answer in &said {
+                prop_assert!(answer.retry <= longest, "{answer:?}");
+                prop_assert!(answer.more <= longest, "{answer:?}");
+                prop_assert!(answer.standing.blocked <= longest, "{answer:?}");
+            }
+            // The process learns it, and decides by it, without an overflow.
+            for may_shrink in [false, true] {
+                let mut state = State::new(rule.algorithm);
+                state.add(&rule, 1, START);
+                state.adopt(&rule, &said[0], START, may_shrink);
+                for now in [0, START - 5_000, START, START + 5_000, START + longest] {
+                    let mut asked = [Asked {
+                        rule,
+                        state: &mut state,
+                        pending: 1,
+                    }];
+                    decide(&mut asked, cost, now, How::Take);
+                    state.refund(&rule, cost, now);
+                    state.is_idle(&rule, now);
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn the_end_of_a_block_stays_one_when_the_clock_goes_back() {
+    let rule = Rule {
+        algorithm: Algorithm::SlidingLog,
+        limit: 2,
+        window: 1_000,
+        penalties: None,
+    };
+    let mut script = Script::start();
+    let mut functions = Functions::new(&[rule]);
+    for duration in [500, 0] {
+        script.call("client", &[rule], duration, "block", Some(START));
+        functions.states[0].block(&rule, duration, START);
+    }
+
+    let earlier = START - 2;
+    let said = script.call("client", &[rule], 1, "take", Some(earlier));
+    let meant = functions.call(&[rule], 1, How::Take, earlier);
+
+    assert_eq!(said[0].verdict, super::super::rule::Verdict::Fits);
+    assert_eq!(said, meant);
 }

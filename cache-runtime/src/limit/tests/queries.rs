@@ -1,6 +1,6 @@
 //! Looking at clients and changing how they stand.
 
-use super::super::{Identity, Penalty, Policy, Verdict};
+use super::super::{Algorithm, Identity, Penalty, Policy, Verdict};
 use super::{Bench, admitted, another, check, client, in_memory, millis, policy};
 use crate::error::ErrorKind;
 
@@ -155,4 +155,82 @@ async fn routes_without_end_are_counted_together() {
     let stats = limiter.inner.cache.stats().limits.remove(0);
     assert!(stats.rejected_by_route.len() <= 257);
     assert_eq!(stats.rejected_by_route.values().sum::<u64>(), 1_000);
+}
+
+#[tokio::test]
+async fn a_refund_gives_back_what_an_allowed_call_used_and_nothing_else() {
+    let policies = || {
+        [
+            policy(3),
+            Policy::new("many").limit(2_000).per("1s"),
+            Policy::new("even")
+                .limit(3)
+                .per("1s")
+                .algorithm(Algorithm::Gcra),
+        ]
+    };
+    let bench = Bench::new(policies()).await;
+    let (local, _) = in_memory(policies());
+    for limiter in [&bench.limiter, &local] {
+        for name in ["test", "many", "even"] {
+            let limit = limiter.limit(&[name]).unwrap();
+            let all = limit.peek(&client()).await.policies[0].remaining;
+
+            let mut allowed = limit.check_cost(&client(), 2).await;
+            assert_eq!(
+                (allowed.charged, allowed.policies[0].remaining),
+                (2, all - 2)
+            );
+            limit.refund(&client(), &mut allowed).await;
+            limit.refund(&client(), &mut allowed).await;
+
+            assert_eq!((allowed.charged, allowed.policies[0].remaining), (0, all));
+            let after = limit.peek(&client()).await;
+            assert_eq!(after.policies[0].remaining, all, "{name}");
+        }
+        assert_eq!(admitted(limiter, 4).await, 3);
+        let limit = limiter.limit(&["test"]).unwrap();
+        let mut refused = limit.check(&client()).await;
+        limit.refund(&client(), &mut refused).await;
+        assert_eq!(admitted(limiter, 1).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_only_fails_is_blocked_and_one_that_succeeds_never_is() {
+    let logins = || [policy(3).per("10s").penalty(Penalty::default())];
+    let bench = Bench::new(logins()).await;
+    let limit = bench.limiter.limit(&["test"]).unwrap();
+
+    for _ in 0..50 {
+        let mut decision = limit.check(&client()).await;
+        assert!(decision.is_allowed());
+        limit.refund(&client(), &mut decision).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(admitted(&bench.limiter, 4).await, 3);
+        bench.clock.advance(millis(10_000));
+        admitted(&bench.limiter, 3).await;
+        assert!(!check(&bench.limiter).await.is_allowed());
+        if check(&bench.limiter).await.verdict == Verdict::Blocked {
+            return;
+        }
+        bench.clock.advance(millis(10_000));
+    }
+    panic!("a client that goes on failing is not blocked");
+}
+
+#[tokio::test]
+async fn a_refund_in_an_outage_is_one_of_the_process() {
+    let mut bench = Bench::new([policy(3)]).await;
+    bench.kill().await;
+    let limit = bench.limiter.limit(&["test"]).unwrap();
+
+    for _ in 0..10 {
+        let mut decision = limit.check(&client()).await;
+        assert!(decision.is_allowed(), "{decision:?}");
+        limit.refund(&client(), &mut decision).await;
+    }
+
+    assert_eq!(admitted(&bench.limiter, 5).await, 3);
 }
