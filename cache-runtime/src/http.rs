@@ -123,6 +123,7 @@ mod fields;
 mod hops;
 mod limit;
 mod networks;
+mod origin;
 mod problem;
 mod session;
 #[cfg(test)]

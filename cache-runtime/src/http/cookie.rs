@@ -2,6 +2,7 @@
 //! ([RFC 6265bis](https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/)).
 
 use std::fmt::Write as _;
+use std::iter;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -11,6 +12,11 @@ use crate::session::COOKIE;
 
 /// Some browsers refuse more than 4 KiB of name, value and attributes; nobody needs as much.
 const LONGEST: usize = 128;
+
+const REMOVED: &str = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
+
+/// How many domains a cookie is removed from that is not set there any more: each is a header of 100 bytes.
+const MOST_DOMAINS: usize = 3;
 
 /// How the cookie with a session's token looks: `__Host-session`, which browsers send to nobody but the host that set it, over TLS
 /// alone, and show to no script.
@@ -35,7 +41,8 @@ pub enum SameSite {
     /// With links that are followed, never with forms, scripts and images.
     #[default]
     Lax,
-    /// With all. Each route that changes anything then needs a protection of its own against requests that other sites forge.
+    /// With all. Requests that change something are then refused by their origin alone: see
+    /// [`SessionLayer`](super::SessionLayer#requests-that-pages-of-other-origins-make-a-browser-send).
     None,
 }
 
@@ -87,6 +94,10 @@ impl SessionCookie {
         self
     }
 
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
     pub(super) fn name_text(&self) -> &str {
         &self.name
     }
@@ -101,11 +112,7 @@ impl SessionCookie {
             is_secure,
         } = self;
         let shown = name.escape_debug();
-        let has_prefix = |prefix: &str| {
-            let start = name.get(..prefix.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-        };
-        let is_host = has_prefix("__Host-");
+        let is_host = has_prefix(name, "__Host-");
         let mut problems = Vec::new();
         let is_token =
             |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -114,7 +121,7 @@ impl SessionCookie {
                 "`{shown}` is no name of a cookie; write 1 to {LONGEST} letters, digits, `-` and `_`"
             ));
         }
-        if (is_host || has_prefix("__Secure-") || has_prefix("__Http-")) && !is_secure {
+        if (is_host || has_prefix(name, "__Secure-") || has_prefix(name, "__Http-")) && !is_secure {
             problems.push(format!(
                 "`{shown}` must be secure by its name; name it otherwise, or do not begin with `SessionCookie::insecure()`"
             ));
@@ -157,14 +164,53 @@ impl SessionCookie {
 
     /// `Set-Cookie` that removes it. Browsers do so only if the attributes are those with which it was set.
     pub(super) fn removal(&self) -> Option<HeaderValue> {
-        self.render("", "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT")
+        self.render("", REMOVED)
+    }
+
+    /// `Set-Cookie` headers that remove the forms which the cookie had if its domain or path was changed since: with the configured domain
+    /// and path and without them, and with those domains above `host` that browsers would take. To browsers each is a cookie of its own, and
+    /// they send all of them.
+    pub(super) fn other_removals(&self, host: Option<&str>) -> Vec<HeaderValue> {
+        // A name with this prefix has one form.
+        if has_prefix(&self.name, "__Host-") {
+            return Vec::new();
+        }
+        let host = host.map_or("", |host| host.split(':').next().unwrap_or_default());
+        let above = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
+        let mut domains: Vec<_> = [None, self.domain.as_deref()].into();
+        let taken = iter::once(host).chain(above).filter(|name| is_domain(name));
+        domains.extend(taken.take(MOST_DOMAINS).map(Some));
+        domains.dedup();
+        let mut forms: Vec<(&str, Option<&str>)> = Vec::new();
+        for path in [self.path.as_str(), "/"] {
+            for domain in &domains {
+                let form = (path, *domain);
+                if form != (self.path.as_str(), self.domain.as_deref()) && !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
+        }
+        forms
+            .into_iter()
+            .filter_map(|(path, domain)| self.render_as(path, domain, "", REMOVED))
+            .collect()
     }
 
     fn render(&self, value: &str, life: &str) -> Option<HeaderValue> {
+        self.render_as(&self.path, self.domain.as_deref(), value, life)
+    }
+
+    fn render_as(
+        &self,
+        path: &str,
+        domain: Option<&str>,
+        value: &str,
+        life: &str,
+    ) -> Option<HeaderValue> {
         let Self {
             name,
-            path,
-            domain,
+            path: _,
+            domain: _,
             same_site,
             is_secure,
         } = self;
@@ -194,6 +240,12 @@ impl SessionCookie {
                 (name.trim_ascii() == self.name.as_bytes()).then(|| value.trim_ascii())
             })
     }
+}
+
+/// Whether a name begins so. Browsers compare it without regard to case.
+fn has_prefix(name: &str, prefix: &str) -> bool {
+    let start = name.get(..prefix.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// What stands in an attribute as it is.

@@ -10,17 +10,22 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
+use axum::BoxError;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
 use tower_layer::Layer;
 use tower_service::Service;
+use tracing::{debug, warn};
 
 pub use self::extract::{Session, Sessions};
 use self::visit::Visit;
 use super::cookie::SessionCookie;
+use super::origin::Trusted;
+use super::problem::{self, NO_STORE};
 use crate::error::Error;
 use crate::session::SessionStore;
 
@@ -95,10 +100,28 @@ const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 /// # }
 /// ```
 ///
-/// The cookie is [`SessionCookie`]'s default; without TLS browsers need [`SessionCookie::insecure`]. Browsers send it along with requests
-/// that other sites make them send as far as [`SameSite`](super::SameSite) says: with `Lax` with no `POST`, so let no `GET` change
-/// anything. A subdomain of yours is no other site: if you do not trust all of them, refuse requests whose `Sec-Fetch-Site` is neither
-/// `same-origin` nor `none`.
+/// The cookie is [`SessionCookie`]'s default; without TLS browsers need [`SessionCookie::insecure`].
+///
+/// # Requests that pages of other origins make a browser send
+///
+/// A browser sends the cookie along with requests of other sites as far as [`SameSite`](super::SameSite) allows, and with all requests of
+/// the same site, to which every subdomain belongs. So the layer answers 403, with a body of `application/problem+json`, to a request that
+/// may change something and comes from another origin. It does not reach a handler. What changes nothing by its method (`GET`, `HEAD`,
+/// `OPTIONS`, `TRACE`) passes, so let none of these change anything; a `GET` that opens a WebSocket is checked.
+///
+/// | the request has | it passes |
+/// |---|---|
+/// | an `Origin` that [is trusted](Self::trusted_origins) | always |
+/// | `Sec-Fetch-Site`, which browsers send to `https` and `localhost` | if it is `same-origin` or `none` |
+/// | only `Origin` | if scheme, host and port are those of the service |
+/// | neither | always: no browser sends it |
+/// | `Authorization: Bearer` and no session cookie, or a token of ours there under [`bearer`](Self::bearer) | always: a page cannot make a browser add that header without being allowed to |
+///
+/// The host of the service is the one in `Host`. What ends TLS does not tell the scheme: a cookie that is `Secure` stands for `https`, and for
+/// `http` on this machine. If a proxy in front changes `Host`, name the public origin with [`trusted_origins`](Self::trusted_origins);
+/// `X-Forwarded-Host` is not read. Put a CORS layer outside of this one, so that it answers preflights.
+///
+/// # Caches and addresses
 ///
 /// A response to a request whose session was read is `Cache-Control: private, no-cache`, unless the handler says otherwise.
 ///
@@ -120,6 +143,9 @@ struct Settings<E> {
     store: SessionStore<E>,
     cookie: Arc<SessionCookie>,
     bearer: Bearer,
+    trusted: Arc<Trusted>,
+    /// Whether it was said that a request of another origin was refused.
+    refused: Arc<Once>,
 }
 
 /// Whether tokens count that are no cookies.
@@ -138,6 +164,8 @@ impl<E> SessionLayer<E> {
                 store: store.for_cookie(cookie.name_text()),
                 cookie: Arc::new(cookie),
                 bearer: Bearer::Ignored,
+                trusted: Arc::default(),
+                refused: Arc::new(Once::new()),
             },
         }
     }
@@ -161,6 +189,27 @@ impl<E> SessionLayer<E> {
         self.settings.bearer = Bearer::Taken;
         self
     }
+
+    /// Lets pages of these origins send requests that change something, such as `https://app.example.com`. The service's own origin needs
+    /// no mention, unless a proxy changes `Host`. The last call counts.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with everything that is not an origin, or for none.
+    pub fn trusted_origins<T: AsRef<str>>(
+        mut self,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Result<Self, Error> {
+        self.settings.trusted = Arc::new(Trusted::parse(origins)?);
+        Ok(self)
+    }
+
+    /// Does not check where requests come from. Then every route that changes something needs a protection of its own against requests that
+    /// other sites forge.
+    pub fn allow_any_origin(mut self) -> Self {
+        self.settings.trusted = Arc::new(Trusted::Any);
+        self
+    }
 }
 
 impl<S, E> Layer<S> for SessionLayer<E> {
@@ -180,10 +229,11 @@ where
     S::Future: Send,
     E: Send + Sync + 'static,
     B: Send + 'static,
+    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response<R>;
+    type Response = Response;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -196,9 +246,13 @@ where
         let cookie = Arc::clone(&self.settings.cookie);
         let bearer = self.settings.bearer;
         let visit = Arc::new(Visit::new(&self.settings, &request));
+        if visit.is_at_risk() && self.settings.trusted.refuses(&request, cookie.is_secure()) {
+            let refusal = self.settings.refuse_origin(&request);
+            return Box::pin(async { Ok(refusal) });
+        }
         request.extensions_mut().insert(Arc::clone(&visit));
         Box::pin(async move {
-            let mut response = inner.call(request).await?;
+            let mut response = inner.call(request).await?.map(Body::new);
             if response.status() == StatusCode::UNAUTHORIZED && bearer == Bearer::Taken {
                 let challenges = response.headers_mut();
                 challenges.append(header::WWW_AUTHENTICATE, BEARER);
@@ -206,6 +260,39 @@ where
             visit.write(&cookie, response.headers_mut());
             Ok(response)
         })
+    }
+}
+
+impl<E> Settings<E> {
+    fn refuse_origin<B>(&self, request: &Request<B>) -> Response {
+        let headers = request.headers();
+        let [origin, site, host] = [
+            headers.get(header::ORIGIN),
+            headers.get("sec-fetch-site"),
+            headers.get(header::HOST),
+        ];
+        debug!(
+            ?origin,
+            ?site,
+            ?host,
+            "a request of another origin was refused"
+        );
+        self.refused.call_once(|| {
+            warn!(
+                ?origin,
+                ?site,
+                ?host,
+                "a request that may change something was refused because a page of another origin sent it; if the origin is yours, name it \
+                 in `SessionLayer::trusted_origins`; this is logged once, at `debug` always"
+            );
+        });
+        let mut response = problem::untyped(
+            StatusCode::FORBIDDEN,
+            "the request was sent by a page of another origin",
+        );
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        response
     }
 }
 
@@ -223,11 +310,15 @@ impl<E> Clone for Settings<E> {
             store,
             cookie,
             bearer,
+            trusted,
+            refused,
         } = self;
         Self {
             store: store.clone(),
             cookie: Arc::clone(cookie),
             bearer: *bearer,
+            trusted: Arc::clone(trusted),
+            refused: Arc::clone(refused),
         }
     }
 }
@@ -244,11 +335,14 @@ impl<E> fmt::Debug for Settings<E> {
             store,
             cookie,
             bearer,
+            trusted,
+            refused: _,
         } = self;
         f.debug_struct("Settings")
             .field("store", store)
             .field("cookie", cookie)
             .field("bearer", bearer)
+            .field("trusted", trusted)
             .finish()
     }
 }

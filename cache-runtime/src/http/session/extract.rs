@@ -122,16 +122,14 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         Ok(ended)
     }
 
-    /// Ends this session, and removes the cookie.
+    /// Ends this session and all others that the client sent a token of, and removes the cookie.
     ///
     /// # Errors
     ///
     /// As [`SessionStore::destroy`](session::SessionStore::destroy); the cookie stays then.
     pub async fn log_out(self) -> Result<(), SessionError> {
-        self.visit.store.destroy(self.token()).await?;
-        self.visit.forget();
-        self.visit.answer(Answer::Remove);
-        Ok(())
+        let outcome = self.visit.store.destroy(self.token()).await;
+        self.visit.log_out(outcome).await
     }
 }
 
@@ -164,7 +162,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
         })
     }
 
-    /// Ends the session that the client has, if any, and removes the cookie, also one that is no token of ours.
+    /// Ends the sessions that the client has, if any, and removes the cookie, also one that is no token of ours.
     ///
     /// # Errors
     ///
@@ -174,15 +172,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
         if self.visit.has_unknown_key() {
             return Err(SessionError::UnknownKey);
         }
-        let mut outcome = Ok(());
-        for token in &self.visit.sent {
-            let ended = self.visit.store.destroy(token).await;
-            outcome = outcome.and(ended);
-        }
-        self.visit.forget();
-        outcome?;
-        self.visit.answer(Answer::Remove);
-        Ok(())
+        self.visit.log_out(Ok(())).await
     }
 
     /// The session of this request, as the extractor [`Session`] finds it.

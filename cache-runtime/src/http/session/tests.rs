@@ -1,3 +1,6 @@
+mod jar;
+mod origins;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 

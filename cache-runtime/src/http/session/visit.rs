@@ -17,6 +17,10 @@ use crate::session::{Session, SessionError, SessionStore, SessionToken};
 /// A request with more cookies of the name is made by somebody who tries; the rest is not looked at. Each costs a microsecond.
 const MOST_VALUES: usize = 64;
 
+/// How many tokens are looked up, each for one command. A browser has several only after the cookie's domain or path has changed, or if
+/// somebody planted them.
+const MOST_LOADED: usize = 8;
+
 const COOKIE_VARIES: HeaderValue = HeaderValue::from_static("cookie");
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
@@ -26,6 +30,9 @@ pub(super) struct Visit<E> {
     /// What the client sent that could be a token, and how.
     pub(super) sent: Vec<SessionToken>,
     refused: Option<SessionError>,
+    /// Whether a page of another origin could have made the client send it.
+    is_at_risk: bool,
+    host: Option<String>,
     /// How it sends its token; [`None`] if it has none.
     carrier: Option<Carrier>,
     pub(super) address: Option<IpAddr>,
@@ -55,12 +62,13 @@ impl<E> Visit<E> {
             store,
             cookie,
             bearer: taken,
+            trusted: _,
+            refused: _,
         } = settings;
         let headers = request.headers();
-        let bearer = match taken {
-            Bearer::Taken => bearer(headers),
-            Bearer::Ignored => None,
-        };
+        let authorization = bearer(headers);
+        let has_authorization = authorization.is_some();
+        let bearer = authorization.filter(|_| *taken == Bearer::Taken);
         let (mut sent, mut refused, mut carrier) = (Vec::new(), None, None);
         let mut has_cookie = false;
         let bearer = bearer.map(|value| (Carrier::Header, value)).into_iter();
@@ -87,6 +95,11 @@ impl<E> Visit<E> {
             store: store.clone(),
             sent,
             refused,
+            is_at_risk: carrier != Some(Carrier::Header) && (has_cookie || !has_authorization),
+            host: headers
+                .get(header::HOST)
+                .and_then(|host| host.to_str().ok())
+                .map(str::to_owned),
             carrier,
             address: ClientIp::of(request.extensions()).map(|ClientIp(address)| address),
             user_agent: user_agent
@@ -96,18 +109,20 @@ impl<E> Visit<E> {
         }
     }
 
-    /// The one token that counts. Who sends two that do is not told whose session it would be.
-    fn token(&self) -> Result<&SessionToken, SessionError> {
-        match &self.sent[..] {
-            [token] => Ok(token),
-            [] => Err(match &self.refused {
-                Some(SessionError::UnknownKey) => SessionError::UnknownKey,
-                Some(SessionError::BadSignature) => SessionError::BadSignature,
-                Some(_) => SessionError::Malformed,
-                None => SessionError::Missing,
-            }),
-            _ => Err(SessionError::Malformed),
+    /// Why there is no token.
+    fn missing(&self) -> SessionError {
+        match &self.refused {
+            Some(SessionError::UnknownKey) => SessionError::UnknownKey,
+            Some(SessionError::BadSignature) => SessionError::BadSignature,
+            Some(_) => SessionError::Malformed,
+            None => SessionError::Missing,
         }
+    }
+
+    /// Whether a page of another origin could have made the client send this request with what it proves, or log it in. A token in a header
+    /// is nothing that a browser adds by itself.
+    pub(super) fn is_at_risk(&self) -> bool {
+        self.is_at_risk
     }
 
     /// Whether the client may have a session that this process cannot end, since it lacks the key.
@@ -135,7 +150,10 @@ impl<E> Visit<E> {
             (Answer::Set(token, life), _) => cookie.set(token.expose(), *life),
             (Answer::Remove, Some(Carrier::Cookie)) => cookie.removal(),
         };
-        if let Some(set) = set {
+        // First the other forms, so that a client that takes two of them for one cookie keeps what is set last.
+        let is_ours = !self.sent.is_empty() && self.refused.is_none();
+        let host = self.host.as_deref().filter(|_| is_ours);
+        for set in cookie.other_removals(host).into_iter().chain(set) {
             headers.append(header::SET_COOKIE, set);
             // Nobody between here and the client shall keep a response with a token for others.
             headers.insert(header::CACHE_CONTROL, NO_STORE);
@@ -165,9 +183,51 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
         if let Some(session) = &*self.loaded() {
             return Ok(session.clone());
         }
-        let session = self.store.load(self.token()?).await?;
+        let session = self.find().await?;
         self.keep(&session);
         Ok(session)
+    }
+
+    /// The session that the client's tokens lead to. A token whose session is over counts as none, so of several the one that is alive
+    /// counts; of two of the same user the newer one. Of two users' neither does: the client is not told whose session it would be.
+    async fn find(&self) -> Result<Session<E>, SessionError> {
+        let mut found: Option<Session<E>> = None;
+        let mut ended = None;
+        // From the last: what was planted for a longer path stands before it.
+        for token in self.sent.iter().rev().take(MOST_LOADED) {
+            let session = match self.store.load(token).await {
+                Ok(session) => session,
+                Err(error) if error.is_logged_out() => {
+                    ended = Some(error);
+                    continue;
+                }
+                // It may be another user's.
+                Err(error) => return Err(error),
+            };
+            found = match found {
+                Some(known) if known.data().user_id != session.data().user_id => {
+                    return Err(SessionError::Malformed);
+                }
+                Some(known) if known.data().created_at > session.data().created_at => Some(known),
+                _ => Some(session),
+            };
+        }
+        found.ok_or_else(|| ended.unwrap_or_else(|| self.missing()))
+    }
+
+    /// Ends all sessions that the client sent a token of, after one of them was ended with this outcome.
+    pub(super) async fn log_out(
+        &self,
+        mut outcome: Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
+        for token in &self.sent {
+            let ended = self.store.destroy(token).await;
+            outcome = outcome.and(ended);
+        }
+        self.forget();
+        outcome?;
+        self.answer(Answer::Remove);
+        Ok(())
     }
 
     /// The session is now this one, or at this revision.
