@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// Why there is no session, or why it is not changed.
 ///
@@ -37,6 +37,8 @@ pub enum SessionError {
     Invalid(&'static str),
     /// The handler is on a route without sessions of this extension, whose type is named.
     NoLayer(&'static str),
+    /// The service asked for what cannot be: the configuration or an argument is wrong. Trying again does not help.
+    Refused(Error),
     /// Redis is away or late, so nobody knows whether there is such a session, or whether what was asked for is done. Never take this for
     /// "logged out".
     Unavailable(Error),
@@ -58,14 +60,27 @@ impl SessionError {
             | Self::TooLarge
             | Self::Invalid(_)
             | Self::NoLayer(_)
+            | Self::Refused(_)
             | Self::Unavailable(_) => false,
         }
     }
 }
 
+/// [`Unavailable`](SessionError::Unavailable) if trying again may help, and else [`Refused`](SessionError::Refused).
 impl From<Error> for SessionError {
     fn from(error: Error) -> Self {
-        Self::Unavailable(error)
+        match error.kind() {
+            ErrorKind::Unavailable
+            | ErrorKind::Connection
+            | ErrorKind::Timeout
+            | ErrorKind::Stalled
+            | ErrorKind::Command => Self::Unavailable(error),
+            ErrorKind::Config
+            | ErrorKind::Input
+            | ErrorKind::Foreign
+            | ErrorKind::Encode
+            | ErrorKind::Refused => Self::Refused(error),
+        }
     }
 }
 
@@ -92,6 +107,7 @@ impl fmt::Display for SessionError {
                      name the type that the layer's `SessionStore` has, or add a layer"
                 );
             }
+            Self::Refused(_) => "what was asked of sessions is wrong",
             Self::Unavailable(_) => "sessions are not available",
         })
     }
@@ -100,8 +116,37 @@ impl fmt::Display for SessionError {
 impl StdError for SessionError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Unavailable(error) => Some(error),
+            Self::Refused(error) | Self::Unavailable(error) => Some(error),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_pass_is_unavailable() {
+        for (kind, is_retryable) in [
+            (ErrorKind::Unavailable, true),
+            (ErrorKind::Connection, true),
+            (ErrorKind::Timeout, true),
+            (ErrorKind::Stalled, true),
+            (ErrorKind::Command, true),
+            (ErrorKind::Config, false),
+            (ErrorKind::Input, false),
+            (ErrorKind::Foreign, false),
+            (ErrorKind::Encode, false),
+            (ErrorKind::Refused, false),
+        ] {
+            let error = SessionError::from(Error::new(kind, "because"));
+
+            let is_unavailable = matches!(error, SessionError::Unavailable(_));
+            assert_eq!(is_unavailable, is_retryable, "{kind:?}");
+            assert!(!error.is_logged_out(), "{kind:?}");
+            let source = error.source().expect("a cause").to_string();
+            assert!(source.contains("because"), "{source}");
         }
     }
 }
