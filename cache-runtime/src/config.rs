@@ -85,6 +85,9 @@ pub struct Config {
     pub session_ttl: Duration,
     /// How much later each use lets a session end, at most `session_ttl` and this after it.
     pub session_extend: Duration,
+    /// How long after its last use a session ends, in place of `session_ttl` and `session_extend`: then those two stay as they are by
+    /// default.
+    pub session_idle: Option<Duration>,
     /// The longest life of a session, however much it is used.
     pub session_absolute: Duration,
     /// How long after a use the next one extends nothing.
@@ -226,6 +229,8 @@ impl Default for Config {
             session_ttl: Duration::from_secs(86_400),
             // A day of work earns the next one.
             session_extend: Duration::from_secs(3_600),
+            // Those two describe the same thing in another way.
+            session_idle: None,
             // What a stolen token is worth at most; with a life of a day it must not be left out (OWASP).
             session_absolute: Duration::from_secs(7 * 86_400),
             // Every use counts; a few seconds spare Redis the writes of a page's many requests.
@@ -312,6 +317,7 @@ setters! {
     session_keys: impl Into<Option<SessionKeys>> => session_keys.into(),
     session_ttl: Duration => session_ttl,
     session_extend: Duration => session_extend,
+    session_idle: impl Into<Option<Duration>> => session_idle.into(),
     session_absolute: Duration => session_absolute,
     session_touch_every: Duration => session_touch_every,
     sessions_per_user: usize => sessions_per_user,

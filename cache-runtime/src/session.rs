@@ -56,6 +56,10 @@
 //! | [`session_touch_every`](crate::Config::session_touch_every) | 0 | a use so soon after another one adds nothing, and writes nothing |
 //! | [`sessions_per_user`](crate::Config::sessions_per_user) | 50 | the session that would end first makes room for one more |
 //!
+//! With [`session_idle`](crate::Config::session_idle), `CACHE_SESSION_IDLE=30m` for example, a session ends so long after its last use
+//! instead, and never after `session_absolute`. Each use is noted to the millisecond, so that end is exact. With `session_touch_every` it may
+//! be earlier by that time, but never by more than a 60th of the idle time (30 s of 30 minutes).
+//!
 //! All times are by Redis's clock; `created_at` may be up to a second early.
 //!
 //! # Keys
@@ -284,7 +288,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         let inner = &self.inner;
         let place = token.place();
         // When it began is not known yet; it may be later than that all of the user's were ended.
-        if inner.pending.ends_one(place) {
+        if inner.is_ending(place) {
             return Err(inner.not_found());
         }
         let loaded = inner.backend.load(place, inner.lives).await;

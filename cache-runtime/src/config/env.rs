@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use self::variables::Variables;
 use super::options::{SETTINGS, life};
-use super::problem::{Problem, QUOTA, problems, report};
+use super::problem::{Problem, QUOTA, idle_excludes, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
 use super::{Address, Config, Policy, Secret, SessionKeys, Tls, Topology, plain_name, text};
 use crate::error::Error;
@@ -166,13 +166,21 @@ impl Config {
         }
         let environment = config.environment;
         connection(&mut config, &mut vars, environment);
+        let mut set = Vec::new();
         for setting in SETTINGS {
             let name = setting.variable();
-            if let Some(found) = vars.take(&name)
-                && let Err(allowed) = setting.set(&mut config, &found)
-            {
-                vars.problems.push(Problem::wrong(name, &found, allowed));
+            if let Some(found) = vars.take(&name) {
+                set.push(setting.name);
+                if let Err(allowed) = setting.set(&mut config, &found) {
+                    vars.problems.push(Problem::wrong(name, &found, allowed));
+                }
             }
+        }
+        if config.session_idle.is_some() {
+            let others = ["session_ttl", "session_extend"];
+            let others = others.into_iter().filter(|name| set.contains(name));
+            let called = |option: &str| variable_of(option, environment);
+            vars.problems.extend(idle_excludes(&called, others));
         }
         policies(&mut config, &mut vars);
         limits(&mut config, &mut vars);

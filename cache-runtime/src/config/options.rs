@@ -19,6 +19,8 @@ enum Field<'a> {
     Text(&'a mut String, Rule),
     Patterns(&'a mut Vec<String>),
     Duration(&'a mut Duration, RangeInclusive<Duration>),
+    /// A duration, or none where nothing is set.
+    Optional(&'a mut Option<Duration>, RangeInclusive<Duration>),
     Count(&'a mut usize, RangeInclusive<usize>),
     Bytes(&'a mut usize, RangeInclusive<usize>),
     Percent(&'a mut u8, RangeInclusive<u8>),
@@ -103,6 +105,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "session_extend",
         field: |config| Field::Duration(&mut config.session_extend, Duration::ZERO..=LONGEST),
+    },
+    Setting {
+        name: "session_idle",
+        field: |config| Field::Optional(&mut config.session_idle, LIFE),
     },
     Setting {
         name: "session_absolute",
@@ -257,6 +263,8 @@ impl Field<'_> {
                     .collect();
             }
             Self::Duration(value, _) => *value = text::duration(written)?,
+            Self::Optional(value, _) if written.eq_ignore_ascii_case(NONE) => *value = None,
+            Self::Optional(value, _) => *value = Some(text::duration(written)?),
             Self::Count(value, _) => *value = written.parse().ok()?,
             Self::Bytes(value, _) => *value = text::bytes(written)?,
             Self::Percent(value, _) => *value = text::percent(written)?,
@@ -272,6 +280,7 @@ impl Field<'_> {
             Self::Text(value, _) => (*value).clone(),
             Self::Patterns(value) => value.join(","),
             Self::Duration(value, _) => text::show_duration(**value),
+            Self::Optional(value, _) => value.map_or_else(|| NONE.to_owned(), text::show_duration),
             Self::Count(value, _) => value.to_string(),
             Self::Bytes(value, _) => text::show_bytes(**value),
             Self::Percent(value, _) => format!("{value}%"),
@@ -288,6 +297,9 @@ impl Field<'_> {
             Self::Patterns(value) => value.iter().all(|pattern| PATTERN.0(pattern)),
             // Some crates can be compared with durations, too, so it must be said what this is.
             Self::Duration(value, limits) => limits.contains::<Duration>(value),
+            Self::Optional(value, limits) => {
+                value.is_none_or(|value| limits.contains::<Duration>(&value))
+            }
             Self::Count(value, limits) | Self::Bytes(value, limits) => limits.contains(value),
             Self::Percent(value, limits) => limits.contains(value),
             Self::Limit(value) => **value != Some(0),
@@ -304,6 +316,10 @@ impl Field<'_> {
             Self::Duration(_, limits) => {
                 let limits = between(limits, |limit| text::show_duration(*limit), Duration::MAX);
                 format!("a duration such as `{example}`, or a number of seconds, {limits}")
+            }
+            Self::Optional(_, limits) => {
+                let limits = between(limits, |limit| text::show_duration(*limit), LONGEST);
+                format!("a duration such as `30m`, or a number of seconds, {limits}")
             }
             Self::Count(_, limits) => {
                 format!(
@@ -325,6 +341,9 @@ impl Field<'_> {
 }
 
 const UNLIMITED: &str = "unlimited";
+
+/// What is shown of an option without a value.
+const NONE: &str = "none";
 
 fn between<T: PartialEq>(
     limits: &RangeInclusive<T>,

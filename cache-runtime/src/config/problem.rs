@@ -92,9 +92,24 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
         lease,
         load_deadline,
         session_ttl,
+        session_extend,
+        session_idle,
         session_absolute,
         ..
     } = config;
+    if session_idle.is_some() {
+        let usual = Config::default();
+        let others = [
+            ("session_ttl", *session_ttl != usual.session_ttl),
+            ("session_extend", *session_extend != usual.session_extend),
+        ];
+        let set = others.into_iter().filter(|(_, is_set)| *is_set);
+        problems.extend(idle_excludes(called, set.map(|(name, _)| name)));
+    }
+    let (session_life, life) = match session_idle {
+        Some(idle) => ("session_idle", idle),
+        None => ("session_ttl", session_ttl),
+    };
     if pool_min > pool_max {
         let allowed = format!(
             "at least {}, which is {pool_min}; or lower that",
@@ -108,12 +123,7 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
     }
     for (long, longer, short, shorter) in [
         ("load_deadline", load_deadline, "lease", lease),
-        (
-            "session_absolute",
-            session_absolute,
-            "session_ttl",
-            session_ttl,
-        ),
+        ("session_absolute", session_absolute, session_life, life),
     ] {
         if longer < shorter {
             let [found, least] = [longer, shorter].map(|time| text::show_duration(*time));
@@ -124,6 +134,19 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
             problems.push(Problem::wrong(called(long), &found, allowed));
         }
     }
+}
+
+/// That an idle time is set beside one of the `others`, which say in another way how long a session lives.
+pub(super) fn idle_excludes<'a>(
+    called: &dyn Fn(&str) -> String,
+    others: impl Iterator<Item = &'a str>,
+) -> Option<Problem> {
+    let others: Vec<_> = others.map(|name| format!("`{}`", called(name))).collect();
+    let what = format!(
+        "cannot be set beside {}: a session ends either so long after its last use, or by those two; leave one of them out",
+        others.join(" and ")
+    );
+    (!others.is_empty()).then(|| Problem::new(called("session_idle"), what))
 }
 
 fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut Vec<Problem>) {

@@ -39,6 +39,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         max_clients,
         session_ttl,
         session_extend,
+        session_idle,
         session_absolute,
         session_touch_every,
         sessions_per_user,
@@ -74,6 +75,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         ("max_clients", max_clients.to_string()),
         ("session_ttl", time(session_ttl)),
         ("session_extend", time(session_extend)),
+        ("session_idle", session_idle.map_or("none".to_owned(), time)),
         ("session_absolute", time(session_absolute)),
         ("session_touch_every", time(session_touch_every)),
         ("sessions_per_user", sessions_per_user.to_string()),
@@ -412,4 +414,55 @@ fn keys_of_sessions_are_printed_by_their_names() {
 
     assert!(printed.contains("session_keys = 2026-11\n"), "{printed}");
     assert!(!printed.contains(secret), "{printed}");
+}
+
+#[test]
+fn an_idle_time_stands_for_ttl_and_extend_and_not_beside_them() {
+    let check = |config: Config| config.check().map_err(|error| error.to_string());
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    let idle = || Config::default().session_idle(minutes(30));
+
+    assert_eq!(check(idle()), Ok(()));
+    assert_eq!(check(idle().session_absolute(minutes(30))), Ok(()));
+    let both = check(idle().session_ttl(minutes(30))).unwrap_err();
+    assert!(
+        both.contains("session_idle: cannot be set beside `session_ttl`:"),
+        "{both}"
+    );
+    let all = check(idle().session_ttl(minutes(30)).session_extend(minutes(5))).unwrap_err();
+    assert!(
+        all.contains("beside `session_ttl` and `session_extend`:"),
+        "{all}"
+    );
+    let short = check(idle().session_absolute(minutes(29))).unwrap_err();
+    assert!(
+        short.contains("session_absolute: found `29m`, allowed: at least session_idle"),
+        "{short}"
+    );
+    let none = check(idle().session_idle(Duration::ZERO)).unwrap_err();
+    assert!(none.contains("session_idle: found `0s`"), "{none}");
+}
+
+#[test]
+fn an_idle_time_is_read_from_the_environment_and_said_to_exclude_the_others() {
+    let read = |variables: &[(&str, &str)]| {
+        Config::from_vars(variables.iter().copied()).map_err(|error| error.to_string())
+    };
+
+    let config = read(&[("CACHE_SESSION_IDLE", "30m")]).unwrap();
+    assert_eq!(config.session_idle, Some(Duration::from_secs(1_800)));
+    assert_eq!(read(&[]).unwrap().session_idle, None);
+    // Also where the other says what is so by default.
+    for ttl in ["30m", "1day"] {
+        let both = read(&[("CACHE_SESSION_IDLE", "30m"), ("CACHE_SESSION_TTL", ttl)]).unwrap_err();
+        let told = "CACHE_SESSION_IDLE: cannot be set beside `CACHE_SESSION_TTL`:";
+        assert_eq!(both.matches(told).count(), 1, "{both}");
+    }
+    let both = read(&[("CACHE_SESSION_IDLE", "30m"), ("CACHE_SESSION_EXTEND", "0")]).unwrap_err();
+    assert!(both.contains("beside `CACHE_SESSION_EXTEND`:"), "{both}");
+    let wrong = read(&[("CACHE_SESSION_IDLE", "half an hour")]).unwrap_err();
+    assert!(
+        wrong.contains("allowed: a duration such as `30m`"),
+        "{wrong}"
+    );
 }

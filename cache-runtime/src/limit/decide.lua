@@ -253,6 +253,10 @@ local function look(key, rule)
     cost = 0
   end
   local state = redis.pcall('GET', key)
+  if type(state) == 'table' and not string.find(state.err, 'WRONGTYPE', 1, true) then
+    -- Once more as a call that passes its error on: a right that is missing is no fresh allowance.
+    redis.call('GET', key)
+  end
   local at, ends, strikes, struck, till, block, dirty = 10, 0, 0, 0, 0, 0, true
   if type(state) == 'string' and #state >= 9 then
     local kind

@@ -44,7 +44,8 @@ const UNHEARD: i64 = i64::MIN;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lives {
     pub(super) ttl: u64,
-    pub(super) extend: u64,
+    /// [`None`]: each use lets it end `ttl` after that use.
+    pub(super) extend: Option<u64>,
     pub(super) absolute: u64,
     pub(super) touch_every: u64,
 }
@@ -222,7 +223,8 @@ impl Backend {
             absolute: _,
             touch_every,
         } = lives;
-        let numbers = [ttl, extend, touch_every].map(|number| number.to_string());
+        let numbers = [Some(ttl), extend, Some(touch_every)];
+        let numbers = numbers.map(|number| number.map_or_else(String::new, |it| it.to_string()));
         let [ttl, extend, touch_every] = numbers.each_ref().map(String::as_bytes);
         let sid = place.sid.text();
         let arguments = [sid.as_bytes(), ttl, extend, touch_every];

@@ -19,12 +19,15 @@ use super::ring::Ring;
 use super::seal::{self, Pinned};
 use crate::cache::Cache;
 use crate::clock::whole_millis;
-use crate::config::{Environment, SessionKeys};
+use crate::config::{Config, Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{SessionEvent, SessionMetrics};
 
 /// How long to wait between two looks whether Redis is back for what is to be ended.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// So many uses at least are noted in an idle time, whatever the touch interval: a session ends by a 60th of it too early at most.
+const TOUCHES: u64 = 60;
 
 /// What all clones of a store share.
 pub(super) struct Inner {
@@ -67,12 +70,7 @@ impl Inner {
         Ok(Arc::new_cyclic(|this| Self {
             backend: Backend::new(cache),
             prefix: config.prefix.clone(),
-            lives: Lives {
-                ttl: whole_millis(config.session_ttl),
-                extend: whole_millis(config.session_extend),
-                absolute: whole_millis(config.session_absolute),
-                touch_every: whole_millis(config.session_touch_every),
-            },
+            lives: lives(config),
             most: config.sessions_per_user,
             pending: Pending::default(),
             is_telling: AtomicBool::new(false),
@@ -218,7 +216,17 @@ impl Inner {
         Ok(ended)
     }
 
-    /// Ends in the background what could not be ended before.
+    /// Whether this very session is to end, which Redis may not have heard.
+    pub(super) fn is_ending(&self, place: Place) -> bool {
+        let is_empty = self.pending.is_empty();
+        if !is_empty {
+            // The task may have ended with its runtime.
+            self.tell();
+        }
+        !is_empty && self.pending.ends_one(place)
+    }
+
+    /// Ends in the background what could not be ended before, unless a task is at it.
     fn tell(&self) {
         let Ok(runtime) = Handle::try_current() else {
             return;
@@ -226,16 +234,17 @@ impl Inner {
         if self.is_telling.swap(true, Ordering::AcqRel) {
             return;
         }
-        let this = Weak::clone(&self.this);
+        let telling = Telling(Weak::clone(&self.this));
         runtime.spawn(async move {
-            while let Some(inner) = this.upgrade() {
+            while let Some(inner) = telling.0.upgrade() {
                 inner.tell_all().await;
                 if inner.pending.is_empty() {
-                    // A swap, since whoever found this task still there must be seen by it.
-                    inner.is_telling.swap(false, Ordering::AcqRel);
-                    if inner.pending.is_empty() || inner.is_telling.swap(true, Ordering::AcqRel) {
-                        return;
+                    drop(telling);
+                    // Somebody may have found this task still there.
+                    if !inner.pending.is_empty() {
+                        inner.tell();
                     }
+                    return;
                 }
                 drop(inner);
                 tokio::time::sleep(LOOK).await;
@@ -254,5 +263,37 @@ impl Inner {
                 Err(error) => debug!(%error, "a session could not be ended yet"),
             }
         }
+    }
+}
+
+/// Says, when it is dropped, that no task is telling Redis: it goes with the runtime that the task runs on, too.
+struct Telling(Weak<Inner>);
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            // A swap, since whoever found the task still there must be seen by what follows.
+            inner.is_telling.swap(false, Ordering::AcqRel);
+        }
+    }
+}
+
+fn lives(config: &Config) -> Lives {
+    let touch_every = whole_millis(config.session_touch_every);
+    let absolute = whole_millis(config.session_absolute);
+    match config.session_idle.map(whole_millis) {
+        Some(idle) => Lives {
+            ttl: idle,
+            extend: None,
+            absolute,
+            // A use that is not noted ends a session so much earlier after it.
+            touch_every: touch_every.min(idle / TOUCHES),
+        },
+        None => Lives {
+            ttl: whole_millis(config.session_ttl),
+            extend: Some(whole_millis(config.session_extend)),
+            absolute,
+            touch_every,
+        },
     }
 }

@@ -70,7 +70,7 @@ impl<E> Session<E> {
         self.token.place().sid.text()
     }
 
-    /// When it ends if it is not used any more, in milliseconds since 1970.
+    /// When it ends if it is not used any more: milliseconds (not seconds) since 1970, by the clock of Redis.
     pub fn expires_at(&self) -> u64 {
         self.ends
     }

@@ -15,9 +15,6 @@ const SWEEP: u64 = 60_000;
 /// How long a renamed session can be ended under its old name, in milliseconds.
 const MOVED: u64 = 60_000;
 
-/// How many names in a row are followed.
-const MOST_NAMES: usize = 16;
-
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Users>);
 
@@ -87,10 +84,10 @@ impl Memory {
         }
         let mut users = self.lock();
         users.sweep(now);
-        let replaced = replaced.map(|sid| users.follow(place.tag, sid, now));
+        let replaced = replaced.map(|sid| [sid, users.follow(place.tag, sid, now)]);
         let sessions = users.sessions.entry(place.tag).or_default();
         sessions.retain(|_, kept| kept.ends > now);
-        if let Some(replaced) = replaced {
+        for replaced in replaced.into_iter().flatten() {
             sessions.remove(&replaced);
         }
         let mut ended = 0;
@@ -123,9 +120,12 @@ impl Memory {
             touch_every,
         } = lives;
         if now.saturating_sub(last) >= touch_every {
-            let most = now.saturating_add(ttl).saturating_add(extend);
-            let extended = kept.ends.saturating_add(extend).min(most);
-            kept.ends = kept.ends.max(extended).min(absolute);
+            let fresh = now.saturating_add(ttl);
+            let extended = match extend {
+                Some(extend) => kept.ends.min(fresh).saturating_add(extend).max(kept.ends),
+                None => fresh,
+            };
+            kept.ends = extended.min(absolute);
             for place in [PINNED, PINNED + 8] {
                 kept.record[place..place + 8].copy_from_slice(&now.to_be_bytes());
             }
@@ -171,23 +171,22 @@ impl Memory {
 
     pub(super) fn destroy(&self, tag: Tag, which: Which, now: u64) -> usize {
         let mut users = self.lock();
-        let which = match which {
-            Which::One(sid) => Which::One(users.follow(tag, sid, now)),
-            Which::Others { except, began } => Which::Others {
-                except: except.map(|sid| users.follow(tag, sid, now)),
-                began,
-            },
+        let sent = match which {
+            Which::One(sid) => Some(sid),
+            Which::Others { except, .. } => except,
         };
+        let named = sent.map(|sid| [sid, users.follow(tag, sid, now)]);
+        let is_named = |sid: &Sid| named.is_some_and(|named| named.contains(sid));
         let Some(sessions) = users.alive(tag, now) else {
             return 0;
         };
         let before = sessions.len();
         match which {
-            Which::One(sid) => drop(sessions.remove(&sid)),
-            Which::Others { except, began } => sessions.retain(|sid, kept| {
+            Which::One(_) => sessions.retain(|sid, _| !is_named(sid)),
+            Which::Others { except: _, began } => sessions.retain(|sid, kept| {
                 let created = Pinned::read(&kept.record).map(|pinned| pinned.created);
                 let is_later = began.is_some_and(|began| created.is_some_and(|at| at > began));
-                Some(*sid) == except || is_later
+                is_named(sid) || is_later
             }),
         }
         let ended = before - sessions.len();
@@ -235,14 +234,13 @@ impl Users {
         (kept.ends > now).then_some(kept)
     }
 
-    /// What a session is called now that was renamed a moment ago.
+    /// What a session is called now that was renamed within the last minute, however often. No name comes twice, so this ends.
     fn follow(&self, tag: Tag, sid: Sid, now: u64) -> Sid {
         let mut place = Place { tag, sid };
-        for _ in 0..MOST_NAMES {
-            match self.moved.get(&place) {
-                Some((renamed, until)) if *until > now => place.sid = *renamed,
-                _ => break,
-            }
+        while let Some((renamed, until)) = self.moved.get(&place)
+            && *until > now
+        {
+            place.sid = *renamed;
         }
         place.sid
     }
@@ -267,7 +265,7 @@ mod tests {
 
     const LIVES: Lives = Lives {
         ttl: 1_000,
-        extend: 0,
+        extend: Some(0),
         absolute: 1_000,
         touch_every: 0,
     };

@@ -114,6 +114,10 @@ const TRIES: usize = 4;
 /// A session expires at the date that the application gives it, by the clocks of the processes: Redis is told how long to keep it, so
 /// it does not matter what time it is there. Processes whose clocks differ disagree by as much on when it expires. What has expired
 /// leaves Redis by itself, so there is nothing to delete from time to time.
+///
+/// `session_idle` does not count here either, since the crate sets the expiry. For sessions that end 30 minutes after their last use, say
+/// `.with_expiry(Expiry::OnInactivity(Duration::minutes(30))).with_always_save(true)`: without the second, the crate moves the expiry only
+/// with requests that change the session.
 #[derive(Clone)]
 pub struct TowerSessionStore {
     inner: Arc<Inner>,
@@ -164,7 +168,7 @@ impl TowerSessionStore {
     async fn find(&self, id: &Id) -> Result<Option<Record>, SessionError> {
         let inner = &self.inner;
         let place = place(id);
-        if inner.pending.ends_one(place) {
+        if inner.is_ending(place) {
             return Err(inner.not_found());
         }
         let stored = inner.get(place).await;
@@ -203,7 +207,7 @@ impl SessionStore for TowerSessionStore {
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
         let inner = &self.inner;
-        let has_ended = inner.pending.ends_one(place(&record.id));
+        let has_ended = inner.is_ending(place(&record.id));
         if !has_ended && self.put(If::Present, record).await.map_err(told)? {
             inner.count(SessionEvent::Saved);
             return Ok(());

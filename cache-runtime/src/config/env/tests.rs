@@ -140,6 +140,7 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_MAX_CLIENTS", "500"),
         ("CACHE_SESSION_TTL", "30m"),
         ("CACHE_SESSION_EXTEND", "0s"),
+        ("CACHE_SESSION_IDLE", "20m"),
         ("CACHE_SESSION_ABSOLUTE", "12h"),
         ("CACHE_SESSION_TOUCH_EVERY", "10s"),
         ("CACHE_SESSIONS_PER_USER", "5"),
@@ -173,7 +174,14 @@ fn every_option_is_read_from_its_variable() {
             .collect::<Vec<_>>()
     );
 
-    let config = read(&values);
+    // The one that excludes two others is read by itself.
+    let (idle, others): (Vec<_>, Vec<_>) = values
+        .iter()
+        .partition(|(name, _)| *name == "CACHE_SESSION_IDLE");
+    let config = Config {
+        session_idle: read(&idle).session_idle,
+        ..read(&others)
+    };
 
     for (setting, (_, value)) in SETTINGS.iter().zip(values) {
         assert_ne!(

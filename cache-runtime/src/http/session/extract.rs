@@ -49,7 +49,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         self.session.token()
     }
 
-    /// When it ends if it is not used any more, in milliseconds since 1970.
+    /// When it ends if it is not used any more: milliseconds (not seconds) since 1970, by the clock of Redis.
     pub fn expires_at(&self) -> u64 {
         self.session.expires_at()
     }

@@ -186,3 +186,38 @@ async fn a_client_takes_little_memory() {
         assert!(bytes <= most, "{bytes} bytes for {limit}");
     }
 }
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_no_fresh_allowance() {
+    let server = RedisServer::start().unwrap();
+    let even = policy(3).per("1h").algorithm(Algorithm::Gcra);
+    // By the server's own clock, so that the script asks it for the time.
+    let limiters = [
+        timed(&server, policy(3).per("1h")).await,
+        timed(&server, even).await,
+    ];
+    for command in ["get", "set", "append", "pttl", "time"] {
+        for (number, limiter) in limiters.iter().enumerate() {
+            let client = Identity::user(format!("{command}{number}"));
+            let admitted = async |calls: usize| {
+                let mut admitted = 0;
+                for _ in 0..calls {
+                    let decision = limiter.check("test", &client).await.unwrap();
+                    admitted += usize::from(decision.is_allowed());
+                }
+                admitted
+            };
+            let before = admitted(2).await;
+            let () = ask(
+                &server,
+                &["ACL", "SETUSER", "default", &format!("-{command}")],
+            );
+            let meanwhile = admitted(10).await;
+            let () = ask(
+                &server,
+                &["ACL", "SETUSER", "default", &format!("+{command}")],
+            );
+            assert_eq!(before + meanwhile, 3, "{number} without {command}");
+        }
+    }
+}

@@ -15,11 +15,14 @@ local sid, created, absolute = ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
 if created > now or created <= now - 1000 then
   return { now, 0, 0 }
 end
--- First of all: if Redis has no memory it refuses this, and then nothing shall have made room.
-redis.call('SET', base .. sid, ARGV[9])
+-- First of all: if Redis refuses any of it, for lack of memory for example, nothing shall have made room.
+may_keep()
+may_remove()
 settle()
 if ARGV[8] ~= '' then
-  remove(follow(ARGV[8]))
+  local moved = follow(ARGV[8])
+  remove(ARGV[8])
+  remove(moved)
 end
 local ends, ended = math.min(now + tonumber(ARGV[4]), absolute), 0
 local surplus = redis.call('ZCARD', index) + 1 - tonumber(ARGV[5])
@@ -28,6 +31,6 @@ if surplus > 0 then
     ended = ended + remove(soonest)
   end
 end
-keep(sid, ends)
+keep(sid, ends, ARGV[9])
 settle()
 return { now, ends, ended }

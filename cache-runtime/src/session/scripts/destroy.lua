@@ -6,16 +6,22 @@
 -- Answers  the time, and how many were alive
 --
 -- Atomic, so that a login at the same moment is either before and ended, or after and alive.
-local which, named, time = ARGV[3], follow(ARGV[4]), tonumber(ARGV[5])
+local which, sent, time = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local moved = follow(sent)
 settle()
+may_remove()
 local ended = 0
 if which == 'one' then
-  ended = remove(named)
+  -- Both: nobody who writes into a mark can keep a session from being ended by its name.
+  ended = remove(sent)
+  if moved ~= sent then
+    ended = ended + remove(moved)
+  end
 else
   for _, sid in ipairs(redis.call('ZRANGE', index, 0, -1)) do
-    local head = time and redis.pcall('GETRANGE', base .. sid, 9, 16)
-    local is_later = type(head) == 'string' and #head == 8 and struct.unpack('>I8', head) > time
-    if sid ~= named and not is_later then
+    local record = time and get(base .. sid)
+    local is_later = record and #record >= 17 and struct.unpack('>I8', record, 10) > time
+    if sid ~= sent and sid ~= moved and not is_later then
       ended = ended + remove(sid)
     end
   end

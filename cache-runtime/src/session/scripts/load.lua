@@ -2,11 +2,12 @@
 --
 -- ARGV[3]  the session
 -- ARGV[4]  the life of a new session
--- ARGV[5]  by how much it is extended
+-- ARGV[5]  by how much it is extended; empty if it ends so long after its last use as a new one lives
 -- ARGV[6]  how long after a use the next one extends nothing
 -- Answers  the time, and the session's end, its last use before this one, and its record; or only the time if there is none
 --
--- Atomic, because a session that ends at this moment must not come back. Its end is never lowered, except to the latest possible one.
+-- Atomic, because a session that ends at this moment must not come back. An extension never lowers its end, except to the latest possible
+-- one.
 -- What cannot be read is answered as it is: who asks has the key, and will say so. If Redis has no memory it is read and not extended.
 local sid = ARGV[3]
 local record, ends, absolute = find(sid)
@@ -21,10 +22,18 @@ local last, again = struct.unpack('>I8I8', record, 26)
 -- The clock may have been set back since.
 if last == again and math.max(now - last, 0) >= tonumber(ARGV[6]) then
   local extend, use = tonumber(ARGV[5]), struct.pack('>I8', now)
-  local extended = math.min(math.max(ends, math.min(ends + extend, now + tonumber(ARGV[4]) + extend)), absolute)
+  local extended = now + tonumber(ARGV[4])
+  if extend then
+    extended = math.max(ends, math.min(ends, extended) + extend)
+  end
+  extended = math.min(extended, absolute)
   -- As `keep` and `settle` do, by the shortest way and once a second, since this is done with every request.
   local used = string.sub(record, 1, 25) .. use .. use .. string.sub(record, 42)
-  if not failed(redis.pcall('SET', base .. sid, used, 'PXAT', extended), 'OOM') then
+  local stored = redis.pcall('SET', base .. sid, used, 'PXAT', extended)
+  if not failed(stored, 'OOM') then
+    if failed(stored, '') then
+      redis.call('SET', base .. sid, used, 'PXAT', extended)
+    end
     redis.call('ZADD', index, extended, sid)
     if now - last >= 1000 then
       redis.call('ZREMRANGEBYSCORE', index, '-inf', now)

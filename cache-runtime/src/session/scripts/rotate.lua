@@ -1,5 +1,6 @@
 -- Gives a session another name, under which it goes on. Under the old one nothing is found any more, but for a minute it can be ended:
--- `<prefix>session:{<tag>}:<sid>:moved` says what it is called now.
+-- `<prefix>session:{<tag>}:<sid>:moved` names the first name of all that it had within a minute of each other, `<first>:now` the current
+-- one, and `<current>:first` the first again.
 --
 -- ARGV[3]  the session
 -- ARGV[4]  version and revision that it must have, as they are in the record
@@ -15,11 +16,17 @@ local answer = 0
 if record and string.sub(record, 1, 9) ~= ARGV[4] then
   answer = 1
 elseif record then
-  redis.call('SET', base .. new, ARGV[5] .. string.sub(record, 26, 41) .. ARGV[6])
-  keep(new, ends)
-  remove(sid)
+  may_keep()
+  may_remove()
+  settle()
+  local first = named(base .. sid .. ':first') or sid
   local known = math.min(now + 60000, ends)
-  redis.call('SET', base .. sid .. ':moved', struct.pack('>I8', known) .. new, 'PXAT', known)
+  keep(new, ends, ARGV[5] .. string.sub(record, 26, 41) .. ARGV[6])
+  remove(sid)
+  redis.call('DEL', base .. sid .. ':first')
+  name(base .. sid .. ':moved', first, known)
+  name(base .. first .. ':now', new, known)
+  name(base .. new .. ':first', first, known)
   answer = ends
 end
 settle()

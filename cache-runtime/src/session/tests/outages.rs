@@ -1,6 +1,5 @@
 //! Redis that is away, late, or back without what it had.
 
-use super::super::backend::Which;
 use super::super::place::Tag;
 use super::*;
 
@@ -434,4 +433,43 @@ async fn who_never_heard_the_time_of_redis_ends_what_began_at_any_time() {
         began: Some(u64::MAX),
     };
     assert_eq!(ending, everything);
+}
+
+#[test]
+fn an_ending_that_is_pending_outlives_the_runtime_that_was_to_tell_it() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let lasting_runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    // The connections belong to a runtime that goes on; the logout is asked for on one that ends.
+    let mut bench = lasting_runtime.block_on(lasting());
+    let session = lasting_runtime.block_on(log_in(&bench.store));
+    let other = lasting_runtime.block_on(log_in_as(&bench.store, 7));
+    bench.kill();
+    let ended = first.block_on(bench.store.destroy(session.token()));
+    assert_refused!(ended, SessionError::Unavailable(_));
+    drop(first);
+    bench.restart();
+
+    lasting_runtime.block_on(async {
+        available(&bench.store).await;
+        assert!(!bench.store.inner.pending.is_empty());
+
+        bench.store.load(other.token()).await.unwrap();
+
+        bench.told().await;
+        let elsewhere = bench.another().await;
+        assert_refused!(
+            elsewhere.load(session.token()).await,
+            SessionError::NotFound
+        );
+    });
 }

@@ -135,3 +135,80 @@ async fn the_session_that_is_spared_may_be_named_by_the_token_it_had() {
         assert!(store.load(other.token()).await.is_err());
     }
 }
+
+#[tokio::test]
+async fn a_logout_with_a_token_of_many_rotations_ago_ends_the_session() {
+    for rotations in [1, 2, 16, 17, 18, 100] {
+        for bench in Bench::both().await {
+            let store = &bench.store;
+            let mut session = log_in(store).await;
+            let mut tokens = vec![session.token().clone()];
+            for _ in 0..rotations {
+                store.rotate(&mut session).await.unwrap();
+                tokens.push(session.token().clone());
+                bench.clock.advance(millis(500));
+            }
+
+            // Not the oldest alone: each of them leads there.
+            let sent = &tokens[rotations / 3];
+            store.destroy_user("42", Some(sent)).await.unwrap();
+            assert!(store.load(session.token()).await.is_ok(), "{rotations}");
+            store.destroy(&tokens[0]).await.unwrap();
+
+            assert_refused!(
+                store.load(session.token()).await,
+                SessionError::NotFound,
+                "{rotations}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_with_a_token_of_many_rotations_ago_replaces_the_session() {
+    for bench in Bench::both().await {
+        let store = &bench.store;
+        let mut session = log_in(store).await;
+        let oldest = session.token().clone();
+        for _ in 0..40 {
+            store.rotate(&mut session).await.unwrap();
+        }
+
+        let new = NewSession::new(42, "ada");
+        store.create_instead(new, Some(&oldest)).await.unwrap();
+
+        assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+        assert_eq!(store.list_user("42").await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_mark_that_somebody_else_wrote_keeps_no_session_alive() {
+    let bench = Bench::new().await;
+    let store = &bench.store;
+    let session = log_in(store).await;
+    let mut intruder = Intruder::at(bench.server());
+    let mark = bench.record(&session) + ":moved";
+    let value = [&u64::MAX.to_be_bytes()[..], b"AAAAAAAAAAAAAAAAAAAAAA"].concat();
+    let () = intruder.ask("SET", &[mark.as_bytes(), &value]);
+
+    store.destroy(session.token()).await.unwrap();
+
+    assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+}
+
+#[tokio::test]
+async fn what_tells_the_names_of_a_session_ends_within_a_minute() {
+    let bench = Bench::with(|config| config.clock(Clock::default())).await;
+    let store = &bench.store;
+    let mut session = log_in(store).await;
+    for _ in 0..20 {
+        store.rotate(&mut session).await.unwrap();
+    }
+
+    for key in bench.keys() {
+        let life: u64 = ask(bench.server(), &["PTTL", &key]);
+        let is_session = key == bench.record(&session) || key == bench.index(&session);
+        assert!(is_session || life <= 60_000, "{key} lives for {life} ms");
+    }
+}

@@ -278,3 +278,76 @@ async fn the_set_of_a_user_lives_as_long_as_its_last_session_and_forgets_the_oth
         bench.clock.advance(Duration::from_millis(400));
     }
 }
+
+/// Half an hour after the last use.
+fn idle(config: Config) -> Config {
+    config.session_idle(30 * MINUTE)
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn with_an_idle_time_a_session_ends_so_long_after_its_last_use() {
+    for bench in Bench::both_with(idle).await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let session = log_in(store).await;
+        assert_eq!(left(&session, clock), 30 * MINUTE);
+
+        // However often it is used, and at whatever distance.
+        for pause in [0, 0, 1, 29 * 60_000, 30 * 60_000 - 1, 0, 17] {
+            clock.advance(millis(pause));
+            let loaded = store.load(session.token()).await.unwrap();
+            assert_eq!(left(&loaded, clock), 30 * MINUTE);
+        }
+        clock.advance(30 * MINUTE - millis(1));
+        assert!(store.load(session.token()).await.is_ok());
+        clock.advance(30 * MINUTE);
+        assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+        assert!(store.list_user("42").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_idle_time_does_not_go_beyond_the_latest_end() {
+    for bench in Bench::both_with(|config| idle(config).session_absolute(HOUR)).await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let session = log_in(store).await;
+        for _ in 0..3 {
+            clock.advance(15 * MINUTE);
+            let loaded = store.load(session.token()).await.unwrap();
+            assert!(loaded.expires_at() <= session.pinned.absolute);
+        }
+        clock.advance(15 * MINUTE - millis(1));
+        let last = store.load(session.token()).await.unwrap();
+        assert_eq!(left(&last, clock), millis(1));
+        clock.advance(millis(1));
+        assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn a_touch_interval_cuts_at_most_a_60th_of_the_idle_time() {
+    for bench in Bench::both_with(|config| idle(config).session_touch_every(10 * MINUTE)).await {
+        let (store, clock) = (&bench.store, &bench.clock);
+        let session = log_in(store).await;
+        for pause in [1, 10, 29, 30, 31, 59, 600] {
+            clock.advance(Duration::from_secs(pause));
+            let loaded = store.load(session.token()).await.unwrap();
+            assert!(left(&loaded, clock) <= 30 * MINUTE);
+            assert!(left(&loaded, clock) > 30 * MINUTE - MINUTE / 2, "{pause}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_from_before_there_was_an_idle_time_gets_it_with_its_next_use() {
+    let bench = Bench::new().await;
+    let session = log_in(&bench.store).await;
+    let store = bench.another_with(idle).await;
+
+    let loaded = store.load(session.token()).await.unwrap();
+
+    assert_eq!(left(&loaded, &bench.clock), 30 * MINUTE);
+    bench.clock.advance(30 * MINUTE);
+    assert_refused!(store.load(session.token()).await, SessionError::NotFound);
+}

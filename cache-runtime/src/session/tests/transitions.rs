@@ -72,6 +72,7 @@ fn any_lives() -> impl Strategy<Value = Lives> {
     // Long enough that Redis's own expiry, which goes by the real time, is in nobody's way.
     let ttl = 1_000_000..2_000_000_u64;
     let extend = prop_oneof![Just(0_u64), 1..100_000_u64, 1_000_000..3_000_000_u64];
+    let extend = proptest::option::weighted(0.7, extend);
     let touch_every = prop_oneof![2 => Just(0_u64), 1 => 1..3_u64, 1 => 1..500_000_u64];
     (ttl, extend, 0..5_000_000_u64, touch_every).prop_map(|(ttl, extend, more, touch_every)| {
         Lives {

@@ -253,3 +253,34 @@ async fn an_outage_makes_nobody_of_nobody() {
         assert_eq!(answer.cookie, None, "{path}");
     }
 }
+
+#[tokio::test]
+async fn an_idle_time_needs_that_every_request_saves() {
+    for (is_always_saved, is_moved) in [(true, true), (false, false)] {
+        let bench = Bench::new().await;
+        let sessions = SessionManagerLayer::new(bench.store.clone())
+            .with_expiry(Expiry::OnInactivity(HOUR.try_into().unwrap()))
+            .with_always_save(is_always_saved);
+        let app = Router::new()
+            .route("/set/{value}", get(set))
+            .route("/get", get(read))
+            .layer(sessions);
+        let send = async |path: &str, cookie: &str| {
+            let request = Request::get(path).header(COOKIE, cookie);
+            let request = request.body(Body::empty()).unwrap();
+            app.clone().oneshot(request).await.unwrap()
+        };
+        let entered = send("/set/ada", "").await;
+        let cookie = entered.headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        let cookie = cookie.split(';').next().unwrap();
+        let [key] = &ask::<Vec<String>>(bench.server(), &["KEYS", "*"])[..] else {
+            panic!("there is one session");
+        };
+        let () = ask(bench.server(), &["PEXPIRE", key, "1000000"]);
+
+        send("/get", cookie).await;
+
+        let life: u64 = ask(bench.server(), &["PTTL", key]);
+        assert_eq!(life > 3_000_000, is_moved, "{life} ms");
+    }
+}

@@ -520,3 +520,25 @@ fn production_needs_keys() {
 
     assert_eq!(refused.kind(), ErrorKind::Config);
 }
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_not_a_session_that_is_gone() {
+    let bench = Bench::new().await;
+    let record = bench.created(json!({ "user": "ada" })).await;
+    for command in ["get", "set"] {
+        let () = ask(
+            bench.server(),
+            &["ACL", "SETUSER", "default", &format!("-{command}")],
+        );
+        let loaded = bench.store.load(&record.id).await;
+        let saved = bench.store.save(&record).await;
+        let () = ask(
+            bench.server(),
+            &["ACL", "SETUSER", "default", &format!("+{command}")],
+        );
+
+        assert!(!matches!(loaded, Ok(None)), "without {command}: {loaded:?}");
+        assert!(loaded.is_err() || saved.is_err(), "without {command}");
+        assert!(bench.store.load(&record.id).await.unwrap().is_some());
+    }
+}

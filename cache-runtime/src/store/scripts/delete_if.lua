@@ -6,6 +6,10 @@
 --
 -- Atomic, because what replaced the entry between the comparison and the step would be removed.
 local stamp = redis.pcall('GETRANGE', KEYS[1], 8, 15)
+if type(stamp) == 'table' and not string.find(stamp.err, 'WRONGTYPE', 1, true) then
+  -- What could not be read may be anything.
+  return stamp
+end
 if type(stamp) == 'string' and stamp ~= ARGV[1] then
   return 0
 end
