@@ -5,6 +5,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::escape::Escaped;
+
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// A failure of the cache itself.
@@ -162,12 +164,13 @@ pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
         }
         cause = error.source();
     }
-    text
+    // Causes are the words of Redis or of another crate, which may repeat what somebody sent.
+    Escaped(text).to_string()
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.inner.text)
+        write!(f, "{}", Escaped(&self.inner.text))
     }
 }
 

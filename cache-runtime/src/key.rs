@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, ErrorKind};
+use crate::escape::Escaped;
 
 pub use part::KeyPart;
 pub use pattern::{Pattern, PatternWriter};
@@ -132,7 +133,7 @@ impl fmt::Display for Shown<'_> {
         if self.mask {
             write!(f, "#{hash:016x}")
         } else {
-            f.write_str(name)
+            write!(f, "{}", Escaped(name))
         }
     }
 }

@@ -101,6 +101,7 @@ mod clock;
 mod config;
 mod entry;
 mod error;
+mod escape;
 #[cfg(feature = "http")]
 pub mod http;
 mod key;

@@ -4,6 +4,7 @@ use axum::http::Method;
 use axum::http::request::Parts;
 
 use crate::error::{Error, ErrorKind};
+use crate::escape::excerpt;
 
 /// A method and a path, as a request line has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ impl Bypass {
             let path = path.to_owned();
             return Ok(Self { method, path });
         }
-        let shown: String = path.chars().take(50).flat_map(char::escape_debug).collect();
+        let shown = excerpt(path, 50);
         let text = format!(
             "`{shown}` is no path to bypass; write one exact path as clients send it, such as `/health`, without patterns and \
              without a query"

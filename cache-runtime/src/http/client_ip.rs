@@ -14,6 +14,7 @@ use super::hops::{Field, address};
 use super::networks::Networks;
 use super::problem;
 use crate::error::{Error, ErrorKind};
+use crate::escape::excerpt;
 
 /// Nobody has so many proxies in a row. What a header says beyond that is not read.
 const MOST_HOPS: usize = 32;
@@ -140,7 +141,7 @@ impl ClientIpSource {
         networks: impl IntoIterator<Item = T>,
     ) -> Result<Self, Error> {
         let Ok(name) = name.parse() else {
-            let shown: String = name.chars().take(50).flat_map(char::escape_debug).collect();
+            let shown = excerpt(name, 50);
             let text = format!("`{shown}` is no name of a header; write one such as `X-Real-IP`");
             return Err(Error::new(ErrorKind::Config, text));
         };

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::{Error, ErrorKind};
+use crate::escape::excerpt;
 
 /// How much of a wrong text is shown.
 const SHOWN: usize = 50;
@@ -50,12 +51,7 @@ impl Networks {
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    let shown = || {
-        text.chars()
-            .take(SHOWN)
-            .flat_map(char::escape_debug)
-            .collect::<String>()
-    };
+    let shown = || excerpt(text, SHOWN);
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),
         Err(_) => text.parse::<IpNet>().map_err(|_| {

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 use crate::error::{Error, ErrorKind};
+use crate::escape::excerpt;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -56,11 +57,7 @@ impl Trusted {
             match Origin::parse(text) {
                 Some(origin) => listed.push(origin),
                 None => {
-                    let shown: String = text
-                        .chars()
-                        .take(SHOWN)
-                        .flat_map(char::escape_debug)
-                        .collect();
+                    let shown = excerpt(text, SHOWN);
                     problems.push(match text {
                         "*" => "`*` is not an origin; to trust all of them, use `allow_any_origin`".to_owned(),
                         "null" => "`null` is not an origin: every sandboxed page sends it".to_owned(),

@@ -6,6 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{KeyPart, KeyWriter, check_text, is_reserved, keep_off_roots, reserved, reserved_root};
 use crate::error::Error;
+use crate::escape::Escaped;
 
 /// Which keys an operation means: `*` is any run of characters, `?` is one, all else is literal.
 ///
@@ -107,7 +108,7 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mask {
             true => write!(f, "#{:016x}", xxh3_64(self.pattern.glob.as_bytes())),
-            false => self.pattern.fmt(f),
+            false => write!(f, "{}", Escaped(self.pattern)),
         }
     }
 }

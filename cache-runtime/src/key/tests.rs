@@ -408,3 +408,18 @@ proptest! {
         prop_assert_eq!(pattern.matches(&key(&other)), value == other);
     }
 }
+
+#[test]
+fn what_is_not_seen_is_escaped_in_logs() {
+    let text = "user:\u{202e}nimda\u{200b}";
+    let key = Key::parse("app_", text).expect("a key");
+    let pattern = Pattern::parse("app_", "user:\u{202e}*").expect("a pattern");
+
+    assert_eq!(
+        key.shown(false).to_string(),
+        "app_user:\\u{202e}nimda\\u{200b}"
+    );
+    assert_eq!(pattern.shown(false).to_string(), "app_user:\\u{202e}*");
+    // In Redis it is as it was given.
+    assert_eq!(key.as_str(), format!("app_{text}"));
+}

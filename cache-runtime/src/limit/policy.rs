@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::rule::{Algorithm, Penalties, Rule};
 use crate::clock::whole_millis;
 use crate::config::Quota;
+use crate::escape::excerpt;
 
 /// The longest time that a policy may count: a calendar month.
 pub(super) const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
@@ -220,11 +221,7 @@ impl Policy {
             share,
         } = self;
         let mut problems = Vec::new();
-        let shown: String = name
-            .chars()
-            .take(LONGEST_NAME)
-            .flat_map(char::escape_debug)
-            .collect();
+        let shown = excerpt(&name, LONGEST_NAME);
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
         if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_plain) {
             problems.push(format!(
@@ -239,7 +236,7 @@ impl Policy {
         let window = match window.0 {
             Ok(window) => window,
             Err(text) => {
-                let text: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+                let text = excerpt(&text, 40);
                 problems.push(format!(
                     "`{shown}` counts per `{text}`, which is no time; write it as \"60s\", \"10m\" or \"1h\""
                 ));
