@@ -21,17 +21,21 @@ mod keeper;
 mod lease;
 mod loading;
 mod policies;
+mod purge;
+mod recovery;
 mod refresh;
 mod removal;
 mod report;
 #[cfg(test)]
 mod schedules;
 mod scope;
+mod shutdown;
 mod stored;
 mod switches;
 mod visit;
 mod warming;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
@@ -53,6 +57,7 @@ use self::refresh::{Behind, Refreshed, Refreshes};
 use self::removal::Eviction;
 pub use self::report::{Health, Status};
 pub use self::scope::CacheScope;
+use self::shutdown::Owed;
 use self::switches::Switches;
 use self::visit::{Fence, Look, Right, Visit};
 pub(crate) use self::warming::{Duty, Loaded, watched};
@@ -100,8 +105,10 @@ struct Inner {
     /// Whether there is a keeper. It ends with the runtime that it was started on; the next call that misses it starts another.
     is_kept: AtomicBool,
     this: Weak<Self>,
-    /// Why Redis could not be reached last.
-    why_away: Mutex<Option<String>>,
+    /// Evictions that calls and scopes still have to make.
+    owed: Owed,
+    /// Prefixes of other caches that begin with this one's, as far as that was noticed.
+    neighbours: Mutex<BTreeSet<String>>,
     /// Wakes the keeper: the fallback mode was entered, an eviction was journaled, or the cache is gone.
     wake: Arc<Notify>,
 }
@@ -191,7 +198,8 @@ impl Cache {
                 memory,
                 is_kept: AtomicBool::new(false),
                 this: Weak::clone(this),
-                why_away: Mutex::default(),
+                owed: Owed::default(),
+                neighbours: Mutex::default(),
                 wake,
                 config,
             }
@@ -483,6 +491,11 @@ fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
 }
 
 impl Inner {
+    /// Whether what the store has under `key` is not to be served: it is switched off, or its eviction waits in the journal.
+    fn is_hidden(&self, key: &Key) -> bool {
+        self.switches.is_off(key) || self.journal.blocks(key)
+    }
+
     /// Detaches later callers from the loads that `targets` cover.
     fn doom(&self, targets: &[Target]) {
         for target in targets {

@@ -51,7 +51,7 @@ use crate::error::Error;
 pub struct Config {
     /// What is at stake. In production, sessions need keys.
     pub environment: Environment,
-    /// Put before every key.
+    /// Put before every key. Caches on one Redis need prefixes of which none begins another.
     pub prefix: String,
     /// Which Redis; `None` keeps everything in this process.
     pub redis: Option<Topology>,

@@ -7,7 +7,7 @@
 //! | 0 to 3 | `CA CE 45` and the format, 3 |
 //! | 4 | kind: 1 value, 2 none, 3 lease, 4 fence |
 //! | 5 | flags: 1 means that the payload is compressed |
-//! | 6 to 7 | length of the section between header and payload, which readers skip |
+//! | 6 to 7 | length of the prefix of the key, by which caches whose prefixes begin with one another tell their entries apart |
 //! | 8 to 15 | stamp: random, another for every entry |
 //! | 16 to 23 | hash of the key |
 //! | 24 to 31 | [build](origin) of the program that wrote it; 0 is unknown |
@@ -42,14 +42,18 @@ use self::payload::caught;
 use crate::clock::whole_millis;
 use crate::key::Key;
 
-const MAGIC: &[u8] = &[0xca, 0xce, b'E'];
+pub(crate) const MAGIC: &[u8] = &[0xca, 0xce, b'E'];
 const FORMAT: u8 = 3;
-const HEADER: usize = 80;
+pub(crate) const HEADER: usize = 80;
 const COMPRESSED: u8 = 1;
+
+/// The first format whose entries say how long the prefix of their key is.
+pub(crate) const PREFIXED_FORMAT: u8 = 3;
 
 const KIND_AT: usize = 4;
 const FLAGS_AT: usize = 5;
-const SECTION_AT: usize = 6;
+/// Where an entry keeps the length of its key's prefix, in [`PREFIXED_FORMAT`] and later ones.
+pub(crate) const PREFIX_AT: usize = 6;
 const STAMP_AT: usize = 8;
 const KEY_AT: usize = 16;
 const BUILD_AT: usize = 24;
@@ -258,17 +262,17 @@ pub(crate) fn whole_stamp_of(bytes: &[u8]) -> Option<Stamp> {
     stamp_of(bytes).try_into().ok()
 }
 
-/// Whether an entry that begins so is a lease or a fence.
-pub(crate) fn is_claim(head: &[u8]) -> bool {
-    head.strip_prefix(MAGIC)
-        .is_some_and(|rest| matches!(rest, [FORMAT, 3 | 4, ..]))
+/// Whether an entry that begins with this header is a value or a none of `key`, fresh or not.
+pub(crate) fn is_value(header: &[u8], key: &Key) -> bool {
+    matches!(check(header, key, |_| true), Ok(Kind::Value | Kind::None))
 }
 
-/// For how long a value or a none stays fresh; [`None`] where there is neither.
-pub(crate) fn fresh_for(bytes: &[u8], key: &Key, now: u64) -> Option<Duration> {
-    match check_header(bytes, key) {
+/// For how long a value or a none stays fresh; [`None`] where there is neither. The header is enough: damage behind it is not
+/// seen.
+pub(crate) fn fresh_for(header: &[u8], key: &Key, now: u64) -> Option<Duration> {
+    match check(header, key, |_| true) {
         Ok(Kind::Value | Kind::None) => {
-            let left = number_at(bytes, FRESH_AT).saturating_sub(now);
+            let left = number_at(header, FRESH_AT).saturating_sub(now);
             (left > 0).then(|| Duration::from_millis(left))
         }
         _ => None,
@@ -282,6 +286,7 @@ pub(crate) fn with_life(
     now: u64,
     life: Duration,
 ) -> Option<(Stamp, Entry)> {
+    check_header(bytes, key).ok()?;
     fresh_for(bytes, key, now)?;
     let seen = bytes_at(bytes, STAMP_AT);
     let mut bytes = bytes.to_vec();
@@ -327,6 +332,12 @@ pub(crate) fn read<T: Serialize + DeserializeOwned>(bytes: &[u8], reader: &Reade
 }
 
 fn check_header(bytes: &[u8], key: &Key) -> Result<Kind, Unreadable> {
+    check(bytes, key, |bytes| {
+        checksum(bytes) == bytes[CHECKSUM_AT..HEADER]
+    })
+}
+
+fn check(bytes: &[u8], key: &Key, is_whole: fn(&[u8]) -> bool) -> Result<Kind, Unreadable> {
     let Some((format, _)) = bytes.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
         return Err(Unreadable::Foreign);
     };
@@ -343,10 +354,11 @@ fn check_header(bytes: &[u8], key: &Key) -> Result<Kind, Unreadable> {
         4 => Kind::Fence,
         _ => return Err(Unreadable::Corrupted),
     };
-    if matches!(kind, Kind::Value | Kind::None) && checksum(bytes) != bytes[CHECKSUM_AT..HEADER] {
+    if matches!(kind, Kind::Value | Kind::None) && !is_whole(bytes) {
         return Err(Unreadable::Corrupted);
     }
-    if number_at(bytes, KEY_AT) != key.hash() {
+    let prefix = u16::from_le_bytes(bytes_at(bytes, PREFIX_AT));
+    if number_at(bytes, KEY_AT) != key.hash() || prefix != key.prefix_len() {
         return Err(Unreadable::OtherKey);
     }
     Ok(kind)
@@ -384,8 +396,7 @@ fn read_value<T: Serialize + DeserializeOwned>(
             false => Err(Unreadable::OtherShape),
         };
     }
-    let section = usize::from(u16::from_le_bytes(bytes_at(bytes, SECTION_AT)));
-    let payload = bytes.get(HEADER + section..).ok_or(Unreadable::Corrupted)?;
+    let payload = &bytes[HEADER..];
     let whole;
     let json = match bytes[FLAGS_AT] {
         0 => payload,
@@ -433,6 +444,7 @@ fn header(kind: Kind, draft: &Draft<'_>) -> [u8; HEADER] {
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, MAGIC);
     put(MAGIC.len(), &[FORMAT, kind as u8]);
+    put(PREFIX_AT, &key.prefix_len().to_le_bytes());
     put(STAMP_AT, &new_stamp());
     put(KEY_AT, &key.hash().to_le_bytes());
     put(BUILD_AT, &origin.build.to_le_bytes());

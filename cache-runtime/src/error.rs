@@ -97,6 +97,22 @@ impl Error {
         self.inner.kind
     }
 
+    /// Why the operation failed, without the error's own text, which may name a key.
+    pub(crate) fn cause(&self) -> String {
+        self.source().map_or_else(
+            || {
+                let cause = match self.kind() {
+                    ErrorKind::Unavailable => "no connection is open",
+                    ErrorKind::Connection => "the connection was lost",
+                    ErrorKind::Timeout | ErrorKind::Stalled => "there was no answer in time",
+                    _ => "the answer was of the wrong kind",
+                };
+                cause.to_owned()
+            },
+            ToString::to_string,
+        )
+    }
+
     /// Whether the same operation may succeed later without a change.
     pub fn is_transient(&self) -> bool {
         matches!(

@@ -37,6 +37,8 @@ const TEXT_CAP: usize = 512;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     hash: u64,
+    /// How long the prefix is. Entries carry it to prove to which cache they belong: prefixes may begin with one another.
+    prefix: u16,
     name: String,
 }
 
@@ -67,7 +69,7 @@ impl Key {
         if let Some(root) = reserved_root(text) {
             return Err(reserved("key", text, root));
         }
-        Ok(Self::named([prefix, text].concat()))
+        Ok(Self::named([prefix, text].concat(), prefix.len()))
     }
 
     pub(crate) fn render(prefix: &str, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
@@ -78,24 +80,25 @@ impl Key {
         if name.len() > NAME_CAP {
             shorten(&mut name, prefix.len());
         }
-        Self::named(name)
+        Self::named(name, prefix.len())
     }
 
     /// The key of a record of our own. No entry has it, and no operation on entries reaches it.
     pub(crate) fn record(prefix: &str, kind: &str, name: &str) -> Self {
         let mut key = format!("{prefix}cache:{kind}:");
         KeyWriter::new(&mut key).value(name);
-        Self::named(key)
+        Self::named(key, prefix.len())
     }
 
     /// A record of our own by its whole name.
     pub(crate) fn of_record(name: String) -> Self {
-        Self::named(name)
+        Self::named(name, 0)
     }
 
-    fn named(name: String) -> Self {
+    fn named(name: String, prefix: usize) -> Self {
         Self {
             hash: xxh3_64(name.as_bytes()),
+            prefix: u16::try_from(prefix).unwrap_or(u16::MAX),
             name,
         }
     }
@@ -103,6 +106,11 @@ impl Key {
     /// The whole name, prefix included.
     pub fn as_str(&self) -> &str {
         &self.name
+    }
+
+    /// How long its prefix is, in bytes.
+    pub(crate) fn prefix_len(&self) -> u16 {
+        self.prefix
     }
 
     /// The same for the same name on every machine; entries carry it to prove whose they are.
@@ -129,7 +137,7 @@ struct Shown<'a> {
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Key { hash, name } = self.key;
+        let Key { hash, name, .. } = self.key;
         if self.mask {
             write!(f, "#{hash:016x}")
         } else {

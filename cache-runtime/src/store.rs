@@ -32,11 +32,10 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Keeps entries: bytes under names, each with a life.
 ///
-/// Every method is one atomic step for each key and, on Redis, one round trip, but for the two that walk the keyspace: those
-/// take two.
+/// Every method is one atomic step for each key and, on Redis, one round trip.
 /// An `Err` means that the outcome is not known, unless its kind is `Unavailable`: then nothing was sent. An entry's *stamp*
 /// is the eight bytes that follow its first eight (see `entry.rs`); a shorter value has as stamp what it has of them. A key that
-/// holds something that is no string answers `Foreign` to all methods but `delete`, `delete_slice` and `delete_if`.
+/// holds something that is no string answers `Foreign` to all methods but `peek` and those that delete.
 pub(crate) trait Store: Send + Sync + Debug {
     /// The entry, whatever its kind. `expected` is the size of reply to plan for, in bytes.
     fn get<'a>(
@@ -97,6 +96,19 @@ pub(crate) trait Store: Send + Sync + Debug {
         life: Duration,
     ) -> BoxFuture<'a, Result<Vec<u32>, Error>>;
 
+    /// The first `length` bytes of each entry, in the order of the keys; `None` where there is nothing or what is no string.
+    fn peek<'a>(
+        &'a self,
+        keys: &'a [Key],
+        length: usize,
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Error>>;
+
+    /// The size of the entry in bytes and what it has left to live; `None` where there is none.
+    fn measure<'a>(
+        &'a self,
+        key: &'a Key,
+    ) -> BoxFuture<'a, Result<Option<(usize, Duration)>, Error>>;
+
     /// For the contract's tests: stores without a condition.
     #[cfg(test)]
     fn set<'a>(
@@ -116,29 +128,26 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// Removes the keys, as one batch, and answers how many there were.
     fn delete<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64, Error>>;
 
+    /// The same with an answer for each key: whether it was there, or why it could not be removed.
+    fn delete_each<'a>(
+        &'a self,
+        keys: &'a [Key],
+    ) -> BoxFuture<'a, Result<Vec<Result<bool, Error>>, Error>>;
+
+    /// Removes those of the keys, which have one prefix, that hold an entry of a cache with that prefix, whatever its kind.
+    fn delete_entries<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Deleted, Error>>;
+
     /// Removes the entry if its stamp is still `stamp`, or if what is there is no string.
     fn delete_if<'a>(&'a self, key: &'a Key, stamp: &'a [u8])
     -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Looks at one slice of the keyspace and removes every key in it that matches, except reserved ones. Begins at cursor
-    /// 0; answers where to go on, 0 at the end, and how many keys were removed.
-    fn delete_slice<'a>(
+    /// Looks at one slice of the keyspace and answers the names that match any of `patterns`, which have one prefix. Begins at
+    /// cursor 0; answers where to go on, 0 at the end. A name may come in two slices, and need not be that of an entry.
+    fn scan<'a>(
         &'a self,
-        pattern: &'a Pattern,
+        patterns: &'a [Pattern],
         cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, u64), Error>>;
-
-    /// Looks at one slice in the same way and answers the names that match, without reserved ones, leases and fences. A
-    /// name may come in two slices.
-    fn key_slice<'a>(
-        &'a self,
-        pattern: &'a Pattern,
-        cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, Vec<String>), Error>>;
-
-    /// For the contract's tests: what the entry has left to live; `None` where there is no entry.
-    #[cfg(test)]
-    fn ttl<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Duration>, Error>>;
+    ) -> BoxFuture<'a, Result<(u64, Vec<Key>), Error>>;
 
     /// Makes the store reachable if it can be: opens what is needed and asks for a sign of life.
     fn probe(&self) -> BoxFuture<'_, Result<(), Error>>;
@@ -157,6 +166,23 @@ pub(crate) trait Store: Send + Sync + Debug {
 
     /// Closes what is open. Every later operation is `Unavailable`.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+#[cfg(test)]
+impl dyn Store {
+    /// What the entry has left to live.
+    pub(crate) async fn ttl(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let measured = self.measure(key).await?;
+        Ok(measured.map(|(_, left)| left))
+    }
+}
+
+/// What was removed of what a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deleted {
+    pub(crate) removed: u64,
+    /// The prefix of another cache whose entries were among it, and were left alone.
+    pub(crate) other_prefix: Option<String>,
 }
 
 /// What came of replacing an entry that was seen.
@@ -194,6 +220,8 @@ pub(crate) enum Refreshing {
 pub struct ServerInfo {
     /// `redis_version`.
     pub version: String,
+    /// `run_id`: another one each time that a server starts.
+    pub run_id: String,
     /// Since when the server runs, in seconds.
     pub uptime: u64,
     /// Bytes in use.

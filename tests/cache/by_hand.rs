@@ -219,3 +219,132 @@ async fn what_is_switched_off_is_neither_stored_nor_found() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_is_switched_off_does_not_exist_and_has_no_life() {
+    on_both(async |cache| {
+        cache.set("event:1", &1, 60_u64).await;
+        cache.disable("event:*").expect("the pattern is right");
+
+        assert!(!cache.exists("event:1").await);
+        assert_eq!(cache.ttl("event:1").await, None);
+        assert!(!cache.expire("event:1", 600_u64).await);
+        assert_eq!(cache.keys("*").await, Vec::<String>::new());
+
+        cache.enable("event:*").expect("the pattern is right");
+        assert!(cache.exists("event:1").await);
+        assert!(
+            cache
+                .ttl("event:1")
+                .await
+                .is_some_and(|left| left <= Duration::from_secs(60))
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waits_in_the_journal_does_not_exist_and_has_no_life() {
+    let server = server();
+    let (cache, other) = (cache(&server).await, cache(&server).await);
+    let mut raw = raw(&server).await;
+    let right = async |raw: &mut redis::aio::MultiplexedConnection, rule: &str| {
+        let _: () = redis::cmd("ACL")
+            .arg(&["SETUSER", "default", rule])
+            .query_async(raw)
+            .await
+            .expect("the rule is right");
+    };
+    cache.set("name", &1, 60_u64).await;
+    right(&mut raw, "-unlink").await;
+
+    assert_eq!(cache.delete("name").await, Evicted::Journaled);
+
+    assert_eq!(other.try_exists("name").await.ok(), Some(true));
+    assert_eq!(cache.try_exists("name").await.ok(), Some(false));
+    assert_eq!(cache.try_ttl("name").await.ok(), Some(None));
+    assert_eq!(cache.try_expire("name", 600_u64).await.ok(), Some(false));
+    assert_eq!(cache.keys("*").await, Vec::<String>::new());
+    right(&mut raw, "+unlink").await;
+}
+
+#[tokio::test]
+async fn while_redis_is_unavailable_existence_is_an_error_to_those_who_ask_for_one() {
+    let mut server = cache_runtime::testing::RedisServer::tcp().expect("redis-server starts");
+    let cache = cache(&server).await;
+    cache.set("name", &1, 60_u64).await;
+    server.kill();
+    cache.get::<i32>("name").await;
+
+    assert!(!cache.exists("name").await);
+    let kind = cache.try_exists("name").await.map_err(|error| error.kind());
+    assert_eq!(kind, Err(ErrorKind::Unavailable));
+    let kind = cache.try_ttl("name").await.map_err(|error| error.kind());
+    assert_eq!(kind, Err(ErrorKind::Unavailable));
+    assert_eq!(
+        cache
+            .try_exists("with space")
+            .await
+            .map_err(|error| error.kind()),
+        Err(ErrorKind::Input)
+    );
+}
+
+#[tokio::test]
+async fn a_large_value_is_not_fetched_to_find_that_it_exists() {
+    let server = server();
+    let cache = cache(&server).await;
+    // Nothing that compresses well.
+    let text: String = (0..40_000_u64)
+        .map(|n| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        .collect();
+    assert!(cache.set("name", &text, 60_u64).await);
+    let sent = async || {
+        let info: String = redis::cmd("INFO")
+            .arg("stats")
+            .query_async(&mut raw(&server).await)
+            .await
+            .expect("it answers");
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        line.and_then(|bytes| bytes.trim().parse::<u64>().ok())
+            .expect("it is a number")
+    };
+    let before = sent().await;
+
+    assert!(cache.exists("name").await);
+    assert!(cache.ttl("name").await.is_some());
+
+    let sent = sent().await - before;
+    assert!(sent < 100_000, "{sent} bytes");
+}
+
+#[cache_runtime::cacheable(key = "slow:<id>", ttl = 60, grace = 600, cache = cache)]
+async fn graceful(cache: &Cache, id: u32) -> u32 {
+    id
+}
+
+#[tokio::test]
+async fn a_new_life_leaves_the_grace_as_it_is() {
+    let server = server();
+    let cache = cache(&server).await;
+    graceful(&cache, 1).await;
+    let mut raw = raw(&server).await;
+
+    assert!(cache.expire("slow:1", 300_u64).await);
+
+    assert!(
+        cache
+            .ttl("slow:1")
+            .await
+            .is_some_and(|left| left <= Duration::from_secs(300))
+    );
+    let left: i64 = raw.pttl("test_slow:1").await.expect("it answers");
+    assert!((890_000..=900_000).contains(&left), "{left} ms");
+
+    let _: () = raw.persist("test_slow:1").await.expect("it answers");
+    assert!(cache.expire("slow:1", 10_u64).await);
+    let left: i64 = raw.pttl("test_slow:1").await.expect("it answers");
+    assert!((1..=10_000).contains(&left), "{left} ms");
+}

@@ -7,7 +7,7 @@ use cache_runtime::testing::{FaultProxy, RedisServer};
 use cache_runtime::{Cache, Evicted, Mode, Status, cache_evict, cache_put, cacheable};
 use redis::AsyncCommands;
 
-use crate::support::{Table, cache, connect, raw, row, server, soon, until};
+use crate::support::{Gate, Table, cache, connect, raw, row, server, soon, until};
 
 /// What a call may wait for Redis, with the default `command_timeout`.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -465,4 +465,168 @@ async fn a_wrong_password_is_named_as_the_reason() {
     let reason = health.fallback_reason.unwrap_or_default();
     assert!(reason.contains("credentials"), "{reason}");
     assert!(!reason.contains("wrong"), "{reason}");
+}
+
+#[test]
+fn a_runtime_that_is_driven_by_short_calls_only_finds_redis_again() {
+    let mut server = RedisServer::tcp().expect("redis-server starts");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let cache = runtime.block_on(cache(&server));
+    let table = Table::default();
+    let call = || {
+        let began = Instant::now();
+        runtime.block_on(row(&cache, &table, 1));
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(500), "a call took {took:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    call();
+    server.kill();
+    for _ in 0..50 {
+        call();
+    }
+    assert_eq!(cache.stats().mode, Mode::Fallback);
+
+    server.restart().expect("redis-server starts again");
+    let began = Instant::now();
+    while cache.stats().mode != Mode::Redis {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "Redis is not found again"
+        );
+        call();
+    }
+
+    let reads = table.reads();
+    call();
+    call();
+    assert!(table.reads() <= reads + 1, "it is cached again");
+}
+
+#[test]
+fn evictions_of_a_runtime_that_is_driven_by_short_calls_only_are_applied() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let cache = runtime.block_on(connect(network.config()));
+    let table = Table::default();
+    runtime.block_on(row(&cache, &table, 1));
+
+    network.cut();
+    runtime.block_on(update(&cache, &table, 1));
+    network.pass();
+    let began = Instant::now();
+    while cache.stats().journal_depth > 0 {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "the journal is not applied"
+        );
+        runtime.block_on(update(&cache, &table, 2));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    assert_eq!(
+        runtime.block_on(row(&cache, &table, 1)),
+        table.value.load(std::sync::atomic::Ordering::SeqCst)
+    );
+}
+
+#[cache_evict(key = "row:<id>", cache = cache)]
+async fn slow_update(cache: &Cache, table: &Table, id: u64, gate: &Gate) -> usize {
+    gate.pass().await;
+    table.write()
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_evictions_that_calls_still_owe() {
+    let server = server();
+    let (cache, other) = (cache(&server).await, cache(&server).await);
+    let (table, gate) = (Table::default(), Gate::new());
+    row(&cache, &table, 1).await;
+    let writer = tokio::spawn({
+        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
+        async move { slow_update(&cache, &table, 1, &gate).await }
+    });
+    gate.arrival().await;
+
+    let end = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.shutdown().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!end.is_finished());
+    gate.open(1);
+    writer.await.expect("it returns");
+    soon("the shutdown ends", end).await.expect("it ends well");
+
+    assert!(!other.exists("row:1").await);
+    assert_eq!(cache.health().await.status, Status::Down);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_a_scope_that_was_not_committed_yet() {
+    let server = server();
+    let (cache, other) = (cache(&server).await, cache(&server).await);
+    let table = Table::default();
+    row(&cache, &table, 1).await;
+    let scope = cache_runtime::CacheScope::new();
+    scope.run(update(&cache, &table, 1)).await;
+
+    let end = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.shutdown().await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
+    soon("the shutdown ends", end).await.expect("it ends well");
+
+    assert!(!other.exists("row:1").await);
+}
+
+#[tokio::test]
+async fn an_eviction_after_the_shutdown_is_applied_on_a_connection_of_its_own() {
+    let server = server();
+    let (cache, other) = (cache(&server).await, cache(&server).await);
+    for name in ["a", "b:1", "b:2"] {
+        other.set(name, &1, 60_u64).await;
+    }
+    row(&other, &Table::default(), 1).await;
+    cache.shutdown().await;
+
+    assert_eq!(cache.delete("a").await, Evicted::Applied { keys: 1 });
+    assert_eq!(
+        cache.delete_matching("b:*").await,
+        Evicted::Applied { keys: 2 }
+    );
+    update(&cache, &Table::default(), 1).await;
+
+    assert_eq!(other.keys("*").await, Vec::<String>::new());
+    // Dropped on the way, it is made all the same.
+    row(&other, &Table::default(), 2).await;
+    let gate = Gate::new();
+    let call = tokio::spawn({
+        let (cache, gate) = (cache.clone(), gate.clone());
+        async move { slow_update(&cache, &Table::default(), 2, &gate).await }
+    });
+    gate.arrival().await;
+    call.abort();
+    until("the entry is gone", async || !other.exists("row:2").await).await;
+    drop(other);
+    only_one_client_is_left(&raw(&server).await).await;
+}
+
+#[tokio::test]
+async fn an_eviction_that_fails_after_the_shutdown_says_so() {
+    let mut server = RedisServer::tcp().expect("redis-server starts");
+    let cache = cache(&server).await;
+    cache.shutdown().await;
+    server.kill();
+
+    assert_eq!(cache.delete("a").await, Evicted::Journaled);
 }

@@ -6,6 +6,7 @@ mod consistency;
 mod fallback;
 mod patterns;
 mod pipeline;
+mod prefixes;
 mod refusals;
 mod scopes;
 mod stampede;

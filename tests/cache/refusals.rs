@@ -1,9 +1,13 @@
 //! A Redis that answers and refuses: without a right, without room on its disk, without replicas.
 
-use cache_runtime::{Cache, Counts, Status, cache_evict};
+use std::time::Duration;
+
+use cache_runtime::testing::{FaultProxy, RedisServer};
+use cache_runtime::{Cache, Counts, Evicted, Mode, Status, cache_evict};
+use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
-use crate::support::{Table, cache, raw, row, server, until};
+use crate::support::{Table, cache, connect, raw, row, server, until};
 
 #[cache_evict(key = "row:<id>", cache = cache)]
 async fn update(cache: &Cache, table: &Table, id: u64) -> usize {
@@ -73,10 +77,10 @@ async fn refused_evictions_are_counted_and_reported() {
     assert_eq!(counts(&cache, "::update_all").errors, 1);
     let health = cache.health().await;
     assert_eq!((health.status, health.connected), (Status::Degraded, true));
-    let refusals = health.refusals.join("\n");
+    let problems = health.problems.join("\n");
     assert!(
-        refusals.contains("NOPERM") && refusals.contains("'scan'"),
-        "{refusals}"
+        problems.contains("NOPERM") && problems.contains("'scan'"),
+        "{problems}"
     );
 
     acl(&mut raw, "+@all").await;
@@ -85,4 +89,313 @@ async fn refused_evictions_are_counted_and_reported() {
     })
     .await;
     assert_eq!(cache.health().await.status, Status::Healthy);
+}
+
+async fn config_set(raw: &mut MultiplexedConnection, name: &str, value: &str) {
+    let _: () = redis::cmd("CONFIG")
+        .arg(&["SET", name, value])
+        .query_async(raw)
+        .await
+        .expect("the option exists");
+}
+
+/// How often the server was asked for this command, refused or not.
+async fn calls(raw: &mut MultiplexedConnection, command: &str) -> u64 {
+    let stats: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query_async(raw)
+        .await
+        .expect("the server answers");
+    let line = stats
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")));
+    let number = |name: &str| {
+        let fields = line.unwrap_or_default().split(',');
+        let mut values = fields.filter_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        values.next().and_then(|value| value.parse::<u64>().ok())
+    };
+    number("calls").unwrap_or_default() + number("rejected_calls").unwrap_or_default()
+}
+
+async fn is_back(cache: &Cache) {
+    until("the cache is back", async || {
+        cache.stats().mode == Mode::Redis
+    })
+    .await;
+}
+
+/// Whether the second of two calls is a hit.
+async fn caches(cache: &Cache, id: u64) -> bool {
+    let table = Table::default();
+    row(cache, &table, id).await;
+    let reads = table.reads();
+    row(cache, &table, id).await;
+    reads == 1 && table.reads() == 1
+}
+
+#[tokio::test]
+async fn after_a_restart_only_what_a_refused_eviction_names_stays_uncached() {
+    let mut server = RedisServer::builder()
+        .tcp()
+        .args([
+            "--user", "default", "on", "nopass", "~*", "&*", "+@all", "-scan",
+        ])
+        .start()
+        .expect("redis-server starts");
+    let cache = cache(&server).await;
+    assert!(caches(&cache, 1).await);
+    assert_eq!(cache.delete_matching("event:*").await, Evicted::Journaled);
+
+    server.kill();
+    assert_eq!(row(&cache, &Table::default(), 1).await, 0);
+    assert_eq!(cache.delete("row:7").await, Evicted::Journaled);
+    server.restart().expect("redis-server starts again");
+    is_back(&cache).await;
+
+    assert!(caches(&cache, 1).await, "what nobody evicted is cached");
+    let other = connect(server.config()).await;
+    assert!(other.set("event:1", &1, 60_u64).await);
+    assert_eq!(
+        cache.get::<i32>("event:1").await,
+        None,
+        "it is still to be evicted"
+    );
+    assert!(!cache.exists("event:1").await);
+    assert_eq!(cache.stats().journal_depth, 1);
+    let health = cache.health().await;
+    assert_eq!(
+        (health.status, health.fallback_reason),
+        (Status::Degraded, None)
+    );
+    let problems = health.problems.join("\n");
+    assert!(
+        problems.contains("journal: 1") && problems.contains("NOPERM"),
+        "{problems}"
+    );
+
+    acl(&mut raw(&server).await, "+scan").await;
+    until("the eviction is applied", async || {
+        cache.stats().journal_depth == 0
+    })
+    .await;
+    assert_eq!(other.get::<i32>("event:1").await, None);
+    assert_eq!(cache.health().await.status, Status::Healthy);
+}
+
+/// An outage with evictions, after which Redis refuses to write until it is `cured`.
+async fn comes_back_read_only(
+    arguments: &[&str],
+    spoil: impl AsyncFn(&mut MultiplexedConnection),
+    cure: impl AsyncFn(&mut MultiplexedConnection),
+    code: &str,
+) {
+    let server = RedisServer::builder()
+        .tcp()
+        .args(arguments.iter().copied())
+        .start()
+        .expect("redis-server starts");
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config()).await;
+    let mut raw = raw(&server).await;
+    for id in 1..=3 {
+        row(&cache, &Table::default(), id).await;
+    }
+    cache.set("event:1", &1, 60_u64).await;
+
+    network.cut();
+    update(&cache, &Table::default(), 1).await;
+    cache.delete_matching("event:*").await;
+    spoil(&mut raw).await;
+    network.pass();
+    is_back(&cache).await;
+
+    let table = Table::default();
+    row(&cache, &table, 2).await;
+    assert_eq!(table.reads(), 0, "what is there is served");
+    row(&cache, &table, 1).await;
+    assert_eq!(table.reads(), 1, "what was evicted is not");
+    assert_eq!(cache.stats().journal_depth, 2);
+    let health = cache.health().await;
+    assert_eq!(health.status, Status::Degraded);
+    let problems = health.problems.join("\n");
+    assert!(problems.contains(code), "{problems}");
+
+    cure(&mut raw).await;
+    until("the journal is applied", async || {
+        cache.stats().journal_depth == 0
+    })
+    .await;
+    assert!(caches(&cache, 1).await);
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_the_cache_off() {
+    let spoil = async |raw: &mut MultiplexedConnection| {
+        config_set(raw, "dir", "/proc").await;
+        config_set(raw, "save", "3600 1").await;
+        let _: () = redis::cmd("BGSAVE")
+            .query_async(raw)
+            .await
+            .expect("it begins");
+        let raw = &*raw;
+        until("the server takes no writes", async || {
+            let mut raw = raw.clone();
+            raw.set::<_, _, ()>("x", "y").await.is_err()
+        })
+        .await;
+    };
+    let cure = async |raw: &mut MultiplexedConnection| {
+        config_set(raw, "stop-writes-on-bgsave-error", "no").await;
+    };
+    comes_back_read_only(
+        &["--enable-protected-configs", "yes"],
+        spoil,
+        cure,
+        "MISCONF",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn missing_replicas_do_not_keep_the_cache_off() {
+    let set = |value: &'static str| {
+        async move |raw: &mut MultiplexedConnection| {
+            config_set(raw, "min-replicas-to-write", value).await;
+        }
+    };
+    comes_back_read_only(&[], set("1"), set("0"), "NOREPLICAS").await;
+}
+
+#[tokio::test]
+async fn one_refused_key_does_not_keep_the_others_in_the_journal() {
+    let server = server();
+    let cache = cache(&server).await;
+    let mut raw = raw(&server).await;
+    for name in ["mine:1", "mine:2", "theirs:1"] {
+        cache.set(name, &1, 60_u64).await;
+    }
+    acl(&mut raw, "resetkeys").await;
+    acl(&mut raw, "~test_mine:*").await;
+
+    assert_eq!(
+        cache.delete_many(&["mine:1", "theirs:1", "mine:2"]).await,
+        Evicted::Journaled
+    );
+
+    assert_eq!(cache.stats().journal_depth, 1);
+    acl(&mut raw, "~*").await;
+    assert_eq!(raw.exists::<_, u32>("test_mine:1").await.ok(), Some(0));
+    assert_eq!(raw.exists::<_, u32>("test_mine:2").await.ok(), Some(0));
+    until("the other is gone", async || {
+        cache.stats().journal_depth == 0
+    })
+    .await;
+    assert_eq!(raw.exists::<_, u32>("test_theirs:1").await.ok(), Some(0));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_tried_again_ever_more_rarely() {
+    let server = server();
+    let cache = cache(&server).await;
+    let mut raw = raw(&server).await;
+    acl(&mut raw, "-scan").await;
+    cache.delete_matching("event:*").await;
+
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    let calls = calls(&mut raw, "scan").await;
+    assert!((2..=10).contains(&calls), "{calls} attempts in two seconds");
+}
+
+/// Stores keys of another program.
+async fn fill(raw: &mut MultiplexedConnection, many: usize) {
+    const PART: usize = 2_000;
+    for part in 0..many / PART {
+        let mut fill = redis::pipe();
+        for n in 0..PART {
+            fill.set(format!("foreign:{part}:{n}"), "x").ignore();
+        }
+        let _: () = fill.query_async(raw).await.expect("it is filled");
+    }
+}
+
+/// A walk on a busy machine needs more than a call may wait.
+const LONG: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn all_patterns_in_the_journal_take_one_walk() {
+    const FOREIGN: usize = 20_000;
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config().command_timeout(LONG)).await;
+    let mut raw = raw(&server).await;
+    fill(&mut raw, FOREIGN).await;
+    for n in 0..40 {
+        assert!(cache.set(&format!("list{n}:a"), &n, 60_u64).await);
+    }
+
+    network.cut();
+    for n in 0..38 {
+        cache.delete_matching(&format!("list{n}:*")).await;
+    }
+    let before = calls(&mut raw, "scan").await;
+    network.pass();
+    is_back(&cache).await;
+
+    let walk = FOREIGN as u64 / 250 + 2;
+    let scans = calls(&mut raw, "scan").await - before;
+    assert!((walk / 2..2 * walk).contains(&scans), "{scans} slices");
+    let mut left = cache.keys("*").await;
+    left.sort();
+    assert_eq!(left, ["list38:a", "list39:a"]);
+
+    let before = calls(&mut raw, "scan").await;
+    two_lists(&cache, 38, 39).await;
+    let scans = calls(&mut raw, "scan").await - before;
+    assert!((walk / 2..2 * walk).contains(&scans), "{scans} slices");
+    assert_eq!(cache.keys("*").await, Vec::<String>::new());
+}
+
+#[cache_evict(pattern = ["list<a>:*", "list<b>:*"], cache = cache)]
+async fn two_lists(cache: &Cache, a: u32, b: u32) {}
+
+#[tokio::test]
+async fn a_walk_that_loses_its_connections_goes_on_where_it_was() {
+    const FOREIGN: usize = 100_000;
+    let server = server();
+    let cache = connect(server.config().command_timeout(LONG)).await;
+    let mut raw = raw(&server).await;
+    fill(&mut raw, FOREIGN).await;
+    let before = calls(&mut raw, "scan").await;
+    let walk = FOREIGN as u64 / 250;
+
+    // The eviction that meets the loss is journaled; its walk begins anew, and that one is what is interrupted.
+    let eviction = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.delete_matching("event:*").await }
+    });
+    for part in [2, 8] {
+        let raw = &raw;
+        until("the walk is under way", async || {
+            calls(&mut raw.clone(), "scan").await - before > part * walk / 10
+        })
+        .await;
+        let _: i64 = redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .query_async(&mut raw.clone())
+            .await
+            .expect("they are killed");
+    }
+    eviction.await.expect("it ends");
+    until("the journal is applied", async || {
+        cache.stats().journal_depth == 0
+    })
+    .await;
+
+    let scans = calls(&mut raw, "scan").await - before;
+    // A fifth before the first loss, and a whole walk after it.
+    assert!(
+        scans < walk * 14 / 10,
+        "{scans} slices where {walk} are a walk"
+    );
 }

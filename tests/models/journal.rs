@@ -1,5 +1,5 @@
 //! An eviction that Redis did not acknowledge is kept in the journal of its process, which neither reads nor fills what is in
-//! it, and which applies it before it uses Redis again.
+//! it, and which tries to apply it before it uses Redis again. What Redis refuses stays in the journal, and is tried again later.
 //!
 //! One process whose connection comes and goes, with readers and with writers that evict; another process that stays
 //! connected, with a reader of its own. A command that was not answered may have been carried out, may be carried out much
@@ -21,6 +21,8 @@ struct Journaling {
     writers: usize,
     /// A command may go unanswered while the connection stands.
     times_out: bool,
+    /// Redis may refuse what the keeper sends.
+    refuses: bool,
     opens: Opens,
     blocks: Blocks,
     forgets: Forgets,
@@ -29,7 +31,8 @@ struct Journaling {
 /// How the journal stands when the process uses Redis again: as built, or as a twin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opens {
-    WhenEmpty,
+    /// When it is empty, or what is left was refused.
+    WhenTried,
     /// Twin: as it is. It is applied behind the callers' backs.
     AsItIs,
     /// Twin: nothing is remembered.
@@ -42,6 +45,8 @@ enum Blocks {
     Always,
     /// Twin.
     OnlyWhileRedisIsAway,
+    /// Twin.
+    UnlessRefused,
 }
 
 /// What is struck out of the journal when a batch was applied: as built, or as a twin.
@@ -58,6 +63,8 @@ struct State {
     link: Link,
     /// The eviction that is owed.
     journal: Option<Owed>,
+    /// Whether Redis refused it.
+    is_refused: bool,
     keeper: Keeper,
     /// Nobody sees this: evictions up to this version have returned in this process.
     promised_here: Version,
@@ -134,6 +141,7 @@ impl Model for Journaling {
             row: Row::CACHED,
             link: Link::Connected,
             journal: None,
+            is_refused: false,
             keeper: Keeper::Idle,
             promised_here: 0,
             readers: [Here::Done; READERS],
@@ -208,7 +216,12 @@ impl Journaling {
     fn read(&self, state: &State, me: Call, mut step: impl FnMut(&'static str, State)) {
         let index = usize::from(me);
         let is_away = state.link != Link::Connected;
-        let is_blocked = state.journal.is_some() && self.blocks == Blocks::Always;
+        let is_blocked = state.journal.is_some()
+            && match self.blocks {
+                Blocks::Always => true,
+                Blocks::OnlyWhileRedisIsAway => false,
+                Blocks::UnlessRefused => !state.is_refused,
+            };
         let mut go = |what, here, change: &dyn Fn(&mut State)| {
             let mut next = *state;
             next.readers[index] = here;
@@ -339,14 +352,23 @@ impl Journaling {
         match (state.keeper, state.journal, state.link) {
             (Keeper::Idle, _, Link::Fallback) => {
                 next.link = match self.opens {
-                    Opens::WhenEmpty => Link::Recovering,
+                    Opens::WhenTried => Link::Recovering,
                     Opens::AsItIs => Link::Connected,
                     Opens::Emptied => {
                         next.journal = None;
                         Link::Connected
                     }
                 };
+                next.is_refused = false;
                 step("finds Redis again", next);
+            }
+            (Keeper::Idle, Some(_), _) if state.is_refused => {
+                if state.link == Link::Recovering {
+                    let link = Link::Connected;
+                    step("opens the cache for the rest", State { link, ..*state });
+                }
+                next.is_refused = false;
+                step("tries again", next);
             }
             (Keeper::Idle, Some(owed), _) => {
                 next.keeper = Keeper::Applying(owed);
@@ -366,12 +388,20 @@ impl Journaling {
                 next.late_delete = true;
                 next.keeper = Keeper::Idle;
                 step("is not answered and keeps the journal", next);
+
+                if self.refuses {
+                    let mut next = *state;
+                    next.keeper = Keeper::Idle;
+                    next.is_refused = next.journal == Some(owed);
+                    step("is refused and keeps the journal", next);
+                }
             }
             (Keeper::Applied(owed), journal, _) => {
                 next.keeper = Keeper::Idle;
                 next.row.promise(owed.version);
                 if journal == Some(owed) || self.forgets == Forgets::Everything {
                     next.journal = None;
+                    next.is_refused = false;
                     step("strikes it out", next);
                 } else {
                     step("leaves what was added again", next);
@@ -415,6 +445,7 @@ impl State {
             number: number + 1,
             version: version.max(before),
         });
+        self.is_refused = false;
     }
 
     fn is_orphan(&self, by: Call) -> bool {
@@ -439,7 +470,8 @@ fn as_built() -> Journaling {
         readers: 1,
         writers: 2,
         times_out: true,
-        opens: Opens::WhenEmpty,
+        refuses: false,
+        opens: Opens::WhenTried,
         blocks: Blocks::Always,
         forgets: Forgets::WhatWasNotAddedAgain,
     }
@@ -476,6 +508,36 @@ fn a_lease_that_nobody_was_told_of_stores_nothing_older_than_what_was_evicted() 
 
     explored.assert_holds(50_000, &REACHED);
     explored.assert_holds(50_000, &["takes over an orphan"]);
+}
+
+#[test]
+fn an_eviction_that_redis_refuses_hides_its_key_until_it_is_applied() {
+    let explored = explore(&Journaling {
+        writers: 1,
+        refuses: true,
+        ..as_built()
+    });
+
+    explored.assert_holds(
+        5_000,
+        &[
+            "is refused and keeps the journal",
+            "opens the cache for the rest",
+            "tries again",
+            "finds the key in the journal",
+        ],
+    );
+}
+
+#[test]
+fn a_journal_that_lets_readers_at_what_was_refused_is_caught() {
+    let explored = explore(&Journaling {
+        refuses: true,
+        blocks: Blocks::UnlessRefused,
+        ..as_built()
+    });
+
+    explored.assert_breaks(Wrong::StaleAnswer);
 }
 
 #[test]

@@ -52,11 +52,7 @@ impl Cache {
 
     /// How many connections to the server were lost so far.
     pub(crate) fn losses(&self) -> u64 {
-        self.inner
-            .guard
-            .store()
-            .scripts()
-            .map_or(0, |scripts| scripts.losses())
+        self.inner.losses()
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

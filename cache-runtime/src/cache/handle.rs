@@ -1,5 +1,6 @@
 //! The cache by hand: Redis's verbs over the same entries that annotated functions use.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tracing::debug;
 
 use super::removal::Eviction;
 use super::visit::{Look, Visit};
-use super::{Cache, Evicted, keeper};
+use super::{Cache, Evicted};
 use crate::entry;
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
@@ -231,7 +232,7 @@ impl Cache {
         self.remove(&[Target::All]).await
     }
 
-    /// The keys that match, without the prefix and in no order. Walks the whole keyspace.
+    /// The keys of entries that match, without the prefix and in no order. Walks the whole keyspace.
     pub async fn keys(&self, pattern: &str) -> Vec<String> {
         self.try_keys(pattern)
             .await
@@ -242,23 +243,31 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// A pattern that cannot be used, or a Redis that is away or late.
+    /// A pattern that cannot be used, or a Redis that is unavailable, late or refuses the walk.
     pub async fn try_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
-        let pattern = Pattern::parse(self.prefix(), pattern)?;
+        let patterns = [Pattern::parse(self.prefix(), pattern)?];
         let metrics = self.inner.metrics.site(&HANDLE);
-        let mut names = std::collections::HashSet::new();
+        let op = || Op::new("keys", &HANDLE, &metrics, On::Pattern(&patterns[0]));
+        let mut names = HashSet::new();
         let mut cursor = 0;
         loop {
-            let op = Op::new("keys", &HANDLE, &metrics, On::Pattern(&pattern));
-            let (next, slice) = self
+            let (next, keys) = self
                 .inner
-                .run(op, |store| store.key_slice(&pattern, cursor))
+                .run(op(), |store| store.scan(&patterns, cursor))
                 .await?;
-            names.extend(
-                slice
-                    .into_iter()
-                    .filter_map(|name| name.strip_prefix(self.prefix()).map(str::to_owned)),
-            );
+            let heads = self
+                .inner
+                .run(op(), |store| store.peek(&keys, entry::HEADER))
+                .await?;
+            for (key, head) in keys.iter().zip(heads) {
+                let name = key.as_str().strip_prefix(self.prefix());
+                if let (Some(name), Some(head)) = (name, head)
+                    && entry::is_value(&head, key)
+                    && !self.inner.is_hidden(key)
+                {
+                    names.insert(name.to_owned());
+                }
+            }
             cursor = next;
             if cursor == 0 {
                 return Ok(names.into_iter().collect());
@@ -266,12 +275,24 @@ impl Cache {
         }
     }
 
-    /// Whether there is a value, or a remembered `None`, at `key`.
+    /// Whether [`get`](Self::get) would find a fresh value, or a remembered `None`, at `key`. Reads the header of the entry only,
+    /// so it does not see that a value is damaged or of another type.
     pub async fn exists(&self, key: &str) -> bool {
-        self.ttl(key).await.is_some()
+        self.try_exists(key)
+            .await
+            .unwrap_or_else(self.forgive("exists"))
     }
 
-    /// For how long the entry at `key` stays fresh; [`None`] where there is none.
+    /// [`exists`](Self::exists), telling "there is nothing" from "Redis did not say".
+    ///
+    /// # Errors
+    ///
+    /// As [`try_get`](Self::try_get).
+    pub async fn try_exists(&self, key: &str) -> Result<bool, Error> {
+        Ok(self.fresh_for("exists", &self.plan(key)?).await?.is_some())
+    }
+
+    /// For how long the entry at `key` stays fresh; [`None`] where [`exists`](Self::exists) is false.
     pub async fn ttl(&self, key: &str) -> Option<Duration> {
         self.try_ttl(key).await.unwrap_or_else(self.forgive("ttl"))
     }
@@ -282,20 +303,24 @@ impl Cache {
     ///
     /// As [`try_get`](Self::try_get).
     pub async fn try_ttl(&self, key: &str) -> Result<Option<Duration>, Error> {
-        let key = Key::parse(self.prefix(), key)?;
-        let metrics = self.inner.metrics.site(&HANDLE);
-        let op = Op::new("ttl", &HANDLE, &metrics, On::Key(&key));
-        let Some(bytes) = self.inner.run(op, |store| store.get(&key, 0)).await? else {
-            return Ok(None);
-        };
-        Ok(entry::fresh_for(
-            &bytes,
-            &key,
-            self.inner.config.clock.now_millis(),
-        ))
+        self.fresh_for("ttl", &self.plan(key)?).await
     }
 
-    /// Gives the entry at `key` a new time to live, from now on. Answers whether there was one.
+    async fn fresh_for(&self, name: &'static str, plan: &Plan) -> Result<Option<Duration>, Error> {
+        let Some(visit) = Visit::new(&self.inner, plan) else {
+            return Ok(None);
+        };
+        if visit.is_hidden() {
+            return Ok(None);
+        }
+        let keys = std::slice::from_ref(visit.key);
+        let heads = visit.ask(name, |store| store.peek(keys, entry::HEADER));
+        let head = heads.await?.into_iter().next().flatten();
+        Ok(head.and_then(|head| entry::fresh_for(&head, visit.key, visit.now())))
+    }
+
+    /// Gives the entry at `key` a new time to live, from now on. Its grace stays as it is. Returns whether there was one that
+    /// [`exists`](Self::exists).
     pub async fn expire(&self, key: &str, ttl: impl Into<Ttl>) -> bool {
         self.try_expire(key, ttl)
             .await
@@ -308,25 +333,40 @@ impl Cache {
     ///
     /// As [`try_get`](Self::try_get).
     pub async fn try_expire(&self, key: &str, ttl: impl Into<Ttl>) -> Result<bool, Error> {
-        let key = Key::parse(self.prefix(), key)?;
+        let plan = self.plan(key)?;
         let life = long_enough(ttl.into())?;
-        let metrics = self.inner.metrics.site(&HANDLE);
-        let op = Op::new("expire", &HANDLE, &metrics, On::Key(&key));
-        let Some(bytes) = self.inner.run(op, |store| store.get(&key, 0)).await? else {
+        let Some(visit) = Visit::new(&self.inner, &plan) else {
             return Ok(false);
         };
-        let now = self.inner.config.clock.now_millis();
-        let Some((seen, entry)) = entry::with_life(&bytes, &key, now, life) else {
+        if visit.is_hidden() {
+            return Ok(false);
+        }
+        // Read before the store is asked, so that the grace is not taken for longer than it is.
+        let now = visit.now();
+        let measured = visit.ask("expire", |store| store.measure(visit.key));
+        let Some((size, left)) = measured.await? else {
             return Ok(false);
         };
-        // Whoever changed the entry meanwhile has given it a time to live of its own.
-        let op = Op::new("expire", &HANDLE, &metrics, On::Key(&key));
-        self.inner
-            .run(op, |store| {
-                store.replace(&key, seen, entry.as_bytes(), life)
-            })
-            .await
-            .map(|replaced| replaced == Replaced::Done)
+        let found = visit.ask("expire", |store| store.get(visit.key, size));
+        let Some(bytes) = found.await? else {
+            return Ok(false);
+        };
+        let (Some(fresh), Some((seen, entry))) = (
+            entry::fresh_for(&bytes, visit.key, now),
+            entry::with_life(&bytes, visit.key, now, life),
+        ) else {
+            return Ok(false);
+        };
+        // The store keeps an entry for its ttl and its grace. One whose expiry somebody took away has none.
+        let grace = match left {
+            Duration::MAX => Duration::ZERO,
+            left => left.saturating_sub(fresh),
+        };
+        // If the entry was changed in between, it has a time to live of its own.
+        let replaced = visit.ask("expire", |store| {
+            store.replace(visit.key, seen, entry.as_bytes(), life + grace)
+        });
+        Ok(replaced.await? == Replaced::Done)
     }
 
     /// The value at `key`, or what `load` returns, by the same path as `#[cacheable]`: one load among all callers, stored
@@ -376,23 +416,6 @@ impl Cache {
             .inner
             .switches
             .set_on(&Pattern::parse(self.prefix(), pattern)?))
-    }
-
-    /// Applies the journal if Redis answers, and closes the connections. Annotated functions run uncached from then on.
-    pub async fn shutdown(&self) {
-        let inner = &self.inner;
-        if inner.guard.is_connected() {
-            let _ = keeper::apply_journal(inner).await;
-        }
-        let evictions = inner.journal.depth();
-        if evictions > 0 {
-            tracing::warn!(
-                evictions,
-                "shut down with evictions that Redis has not seen: it may serve what they name until it expires"
-            );
-        }
-        inner.guard.close();
-        inner.guard.store().close().await;
     }
 
     async fn remove(&self, targets: &[Target]) -> Evicted {

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::key::{Key, Pattern};
 use crate::target::Target;
 
-/// What is still to be evicted.
+/// The evictions of a process that Redis has not seen.
 #[derive(Debug)]
 pub(crate) struct Journal {
     intents: Mutex<Intents>,
@@ -22,20 +22,29 @@ pub(crate) struct Journal {
     wake: Arc<Notify>,
 }
 
-/// Each intent bears the number of the call that added it last, so that one which is added again while it is being applied
-/// is applied again.
-#[derive(Clone, Debug, Default)]
+/// What is still to be evicted. Each intent bears the number of the call that added it last, so that one which is added again
+/// while it is being applied is applied again.
+#[derive(Debug, Default)]
 struct Intents {
-    keys: HashMap<Key, u64>,
-    patterns: HashMap<Pattern, u64>,
-    all: Option<u64>,
+    keys: HashMap<Key, Intent>,
+    patterns: HashMap<Pattern, Intent>,
+    all: Option<Intent>,
     next: u64,
+    /// Why the journal does not shrink.
+    obstacle: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Intent {
+    number: u64,
+    /// Redis refused it. It is not tried again before [`Journal::retry_refused`].
+    is_refused: bool,
 }
 
 /// Intents to be applied, as they were at one moment.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    intents: Intents,
+    numbers: HashMap<Target, u64>,
 }
 
 impl Journal {
@@ -50,14 +59,32 @@ impl Journal {
 
     /// Remembers `targets`. More than the journal can hold become "all entries": it may evict too much, never too little.
     pub(crate) fn add<'a>(&self, targets: impl IntoIterator<Item = &'a Target>) {
+        self.insert(targets, false);
+        self.wake.notify_one();
+    }
+
+    /// Remembers targets that Redis refused, in these words.
+    pub(crate) fn add_refused(&self, targets: &[(Target, String)]) {
+        let Some((_, cause)) = targets.last() else {
+            return;
+        };
+        self.insert(targets.iter().map(|(target, _)| target), true);
+        self.lock().obstacle = Some(refusal(cause));
+        self.wake.notify_one();
+    }
+
+    fn insert<'a>(&self, targets: impl IntoIterator<Item = &'a Target>, is_refused: bool) {
         let mut intents = self.lock();
         for target in targets {
             intents.next += 1;
-            let number = intents.next;
+            let intent = Intent {
+                number: intents.next,
+                is_refused,
+            };
             match target {
-                Target::Key(key) => drop(intents.keys.insert(key.clone(), number)),
-                Target::Pattern(pattern) => drop(intents.patterns.insert(pattern.clone(), number)),
-                Target::All => intents.all = Some(number),
+                Target::Key(key) => drop(intents.keys.insert(key.clone(), intent)),
+                Target::Pattern(pattern) => drop(intents.patterns.insert(pattern.clone(), intent)),
+                Target::All => intents.all = Some(intent),
             }
         }
         if intents.keys.len() + intents.patterns.len() > self.capacity {
@@ -65,15 +92,17 @@ impl Journal {
                 capacity = self.capacity,
                 "the journal of evictions is full; all entries will be evicted instead"
             );
+            let intent = Intent {
+                number: intents.next,
+                is_refused: false,
+            };
             *intents = Intents {
-                all: Some(intents.next),
+                all: Some(intent),
                 next: intents.next,
                 ..Intents::default()
             };
         }
         self.depth.store(intents.depth(), Ordering::Release);
-        drop(intents);
-        self.wake.notify_one();
     }
 
     /// Whether an eviction of `key` is still to be applied.
@@ -94,45 +123,95 @@ impl Journal {
         self.depth.load(Ordering::Acquire)
     }
 
-    /// All that is still to be applied.
+    /// All that is still to be applied, without what Redis refused.
     pub(crate) fn pending(&self) -> Option<Batch> {
         let intents = self.lock();
-        (intents.depth() > 0).then(|| Batch {
-            intents: intents.clone(),
-        })
+        let numbers: HashMap<_, _> = intents
+            .each()
+            .filter(|(_, intent)| !intent.is_refused)
+            .map(|(target, intent)| (target, intent.number))
+            .collect();
+        (!numbers.is_empty()).then_some(Batch { numbers })
     }
 
-    /// Forgets what `batch` holds, but not what was added again since.
-    pub(crate) fn applied(&self, batch: &Batch) {
+    /// Some of what is still to be applied, refused or not.
+    pub(crate) fn some(&self) -> Vec<Target> {
+        const SOME: usize = 10;
+        let intents = self.lock();
+        let targets = intents.each().map(|(target, _)| target);
+        targets.take(SOME).collect()
+    }
+
+    /// Forgets `targets` of `batch`, but not what was added again since.
+    pub(crate) fn applied(&self, batch: &Batch, targets: &[Target]) {
+        let mut intents = self.lock();
+        for target in targets {
+            if let Some(number) = batch.numbers.get(target) {
+                intents.remove(target, *number);
+            }
+        }
+        if intents.depth() == 0 {
+            intents.obstacle = None;
+        }
+        self.depth.store(intents.depth(), Ordering::Release);
+    }
+
+    /// Keeps a target of `batch` that Redis refuses, in these words, and does not try it again for the time being.
+    pub(crate) fn refused(&self, batch: &Batch, target: &Target, cause: &str) {
+        let mut intents = self.lock();
+        let number = batch.numbers.get(target);
+        if let Some(intent) = intents.get_mut(target)
+            && Some(&intent.number) == number
+        {
+            intent.is_refused = true;
+        }
+        intents.obstacle = Some(refusal(cause));
+    }
+
+    /// Why the journal does not shrink, if it is not because of a refusal.
+    pub(crate) fn hindered(&self, why: String) {
+        self.lock().obstacle = Some(why);
+    }
+
+    /// Why the journal does not shrink.
+    pub(crate) fn obstacle(&self) -> Option<String> {
+        let intents = self.lock();
+        let depth = intents.depth();
+        let why = intents.obstacle.as_ref().filter(|_| depth > 0)?;
+        Some(format!("evictions waiting in the journal: {depth}; {why}"))
+    }
+
+    /// Makes what Redis refused pending again. Returns whether there was any.
+    pub(crate) fn retry_refused(&self) -> bool {
         let mut intents = self.lock();
         let Intents {
             keys,
             patterns,
             all,
-            next: _,
-        } = &batch.intents;
-        for (key, number) in keys {
-            if intents.keys.get(key) == Some(number) {
-                intents.keys.remove(key);
-            }
+            ..
+        } = &mut *intents;
+        let every = keys.values_mut().chain(patterns.values_mut()).chain(all);
+        let mut any = false;
+        for intent in every {
+            any |= std::mem::take(&mut intent.is_refused);
         }
-        for (pattern, number) in patterns {
-            if intents.patterns.get(pattern) == Some(number) {
-                intents.patterns.remove(pattern);
-            }
-        }
-        if intents.all == *all {
-            intents.all = None;
-        }
-        self.depth.store(intents.depth(), Ordering::Release);
+        any
     }
 
-    /// Runs `then` if nothing is pending, while nothing can be added.
-    pub(crate) fn if_empty(&self, then: impl FnOnce()) {
+    /// Runs `then` if all that is left was tried and refused, while nothing can be added. Returns whether anything is left.
+    pub(crate) fn if_tried(&self, then: impl FnOnce()) -> bool {
         let intents = self.lock();
-        if intents.depth() == 0 {
+        let Intents {
+            keys,
+            patterns,
+            all,
+            ..
+        } = &*intents;
+        let mut every = keys.values().chain(patterns.values()).chain(all);
+        if every.all(|intent| intent.is_refused) {
             then();
         }
+        intents.depth() > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Intents> {
@@ -140,26 +219,54 @@ impl Journal {
     }
 }
 
+fn refusal(cause: &str) -> String {
+    format!("Redis refuses them: {cause}")
+}
+
 impl Intents {
     fn depth(&self) -> usize {
         self.keys.len() + self.patterns.len() + usize::from(self.all.is_some())
     }
+
+    fn each(&self) -> impl Iterator<Item = (Target, Intent)> {
+        let all = self.all.map(|intent| (Target::All, intent));
+        let patterns = self
+            .patterns
+            .iter()
+            .map(|(pattern, intent)| (Target::Pattern(pattern.clone()), *intent));
+        let keys = self
+            .keys
+            .iter()
+            .map(|(key, intent)| (Target::Key(key.clone()), *intent));
+        all.into_iter().chain(patterns).chain(keys)
+    }
+
+    fn get_mut(&mut self, target: &Target) -> Option<&mut Intent> {
+        match target {
+            Target::Key(key) => self.keys.get_mut(key),
+            Target::Pattern(pattern) => self.patterns.get_mut(pattern),
+            Target::All => self.all.as_mut(),
+        }
+    }
+
+    fn remove(&mut self, target: &Target, number: u64) {
+        if self
+            .get_mut(target)
+            .is_none_or(|intent| intent.number != number)
+        {
+            return;
+        }
+        match target {
+            Target::Key(key) => drop(self.keys.remove(key)),
+            Target::Pattern(pattern) => drop(self.patterns.remove(pattern)),
+            Target::All => self.all = None,
+        }
+    }
 }
 
 impl Batch {
-    /// The targets, widest first.
-    pub(crate) fn targets(&self) -> Vec<Target> {
-        let Intents {
-            keys,
-            patterns,
-            all,
-            next: _,
-        } = &self.intents;
-        all.map(|_| Target::All)
-            .into_iter()
-            .chain(patterns.keys().cloned().map(Target::Pattern))
-            .chain(keys.keys().cloned().map(Target::Key))
-            .collect()
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
+        self.numbers.keys().cloned()
     }
 }
 
@@ -189,7 +296,7 @@ mod tests {
         assert!(journal.blocks(&rendered(1)));
         assert!(!journal.blocks(&rendered(2)));
         let batch = journal.pending().expect("one intent is pending");
-        journal.applied(&batch);
+        journal.applied(&batch, &[key(1)]);
         assert!(!journal.blocks(&rendered(1)));
         assert_eq!(journal.depth(), 0);
     }
@@ -201,7 +308,7 @@ mod tests {
         let batch = journal.pending().expect("two intents are pending");
 
         journal.add(&[key(1)]);
-        journal.applied(&batch);
+        journal.applied(&batch, &[key(1), key(2)]);
 
         assert!(journal.blocks(&rendered(1)));
         assert!(!journal.blocks(&rendered(2)));
@@ -225,5 +332,37 @@ mod tests {
 
         assert_eq!(journal.depth(), 1);
         assert!(!journal.blocks(&rendered(99)));
+    }
+    #[test]
+    fn what_redis_refused_blocks_its_key_and_is_not_pending_until_it_is_retried() {
+        let journal = Journal::new(10, Arc::default());
+        journal.add(&[key(1), key(2)]);
+        let batch = journal.pending().expect("two intents are pending");
+
+        journal.refused(&batch, &key(1), "NOPERM");
+        journal.applied(&batch, &[key(2)]);
+
+        assert!(journal.pending().is_none());
+        assert!(journal.blocks(&rendered(1)) && !journal.blocks(&rendered(2)));
+        let mut is_open = false;
+        assert!(journal.if_tried(|| is_open = true));
+        assert!(is_open);
+        assert!(journal.obstacle().is_some_and(|why| why.contains("NOPERM")));
+        assert!(journal.retry_refused());
+        assert!(journal.pending().is_some());
+        assert!(journal.if_tried(|| panic!("it was not tried again yet")));
+    }
+
+    #[test]
+    fn what_is_added_again_is_no_longer_refused() {
+        let journal = Journal::new(10, Arc::default());
+        journal.add_refused(&[(key(1), "NOPERM".to_owned())]);
+        assert!(journal.pending().is_none());
+
+        journal.add(&[key(1)]);
+
+        let batch = journal.pending().expect("it is pending");
+        journal.applied(&batch, &[key(1)]);
+        assert_eq!((journal.depth(), journal.obstacle()), (0, None));
     }
 }

@@ -1,23 +1,20 @@
-//! The one background task of a cache with a Redis: it probes while Redis is away, applies the journal, and only then lets
-//! callers through again.
+//! The one background task of a cache with a Redis: it probes while Redis is unavailable, applies the journal, and only then
+//! lets callers through again.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, error, warn};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::error;
 
 use super::Inner;
+use super::recovery::{Next, Recovery};
 use crate::error::{Error, with_causes};
-use crate::site::Site;
-use crate::store::guard::{Op, State, Via};
+use crate::store::guard::{Op, State, Via, in_runtime};
 use crate::store::{BoxFuture, Store, backoff};
-
-/// Stands in the statistics for what no call waits for: recovery, and leases that are given back.
-pub(super) static BACKGROUND: Site = Site::new("background", "");
 
 /// A service does not wait longer for its cache when it starts.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
@@ -26,19 +23,19 @@ const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 /// writes. Finding it was no success.
 const STEADY: Duration = Duration::from_secs(1);
 
+/// How often a caller that waits for an attempt looks whether it is over.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// One attempt to connect before the cache is handed out.
 pub(super) async fn first_attempt(inner: &Inner) {
     if timeout(FIRST_ATTEMPT, probe(inner))
         .await
         .is_ok_and(|probed| probed.is_ok())
     {
-        settle(inner).await;
+        Recovery::default().settle(inner).await;
     }
     if !inner.guard.is_connected() {
-        inner.guard.start_without();
-        if inner.why_away().is_none() {
-            inner.say_why_away(&Error::timeout(FIRST_ATTEMPT));
-        }
+        inner.guard.start_without(&Error::timeout(FIRST_ATTEMPT));
     }
 }
 
@@ -50,12 +47,38 @@ pub(super) fn ensure(inner: &Inner) {
     let kept = Kept(Weak::clone(&inner.this));
     if let Ok(runtime) = Handle::try_current() {
         let (cache, wake) = (Weak::clone(&inner.this), Arc::clone(&inner.wake));
+        inner.guard.beat.strike();
         runtime.spawn(async move {
             run(cache, wake).await;
             // One that has given up is not to be replaced.
             std::mem::forget(kept);
         });
     }
+}
+
+/// Lets the keeper work where only callers drive its runtime: a `current_thread` runtime with short `block_on`s polls no other
+/// task in between. One caller at a time waits for its next attempt, no longer than an operation may take. On any other runtime
+/// the keeper shows that it is polled, and nobody waits. Returns whether this call waited.
+pub(super) async fn drive(inner: &Inner) -> bool {
+    let guard = &inner.guard;
+    if guard.is_connected() || guard.state() == State::Closed || !in_runtime() {
+        return false;
+    }
+    ensure(inner);
+    let Some(turn) = guard.beat.turn_if_starved() else {
+        return false;
+    };
+    // Boxed: every call has room for this future, and hardly any runs it.
+    Box::pin(async move {
+        let attempt = async {
+            while !guard.is_connected() && !turn.is_over() {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(inner.config.command_timeout, attempt).await;
+    })
+    .await;
+    true
 }
 
 /// Says, when it is dropped, that the keeper is gone.
@@ -73,21 +96,25 @@ impl Drop for Kept {
 async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
     let (mut failures, mut losses) = (0, 0);
     let mut found: Option<Instant> = None;
+    let mut recovery = Recovery::default();
     loop {
         // The cache may go away while nothing is to be done.
         let Some(inner) = cache.upgrade() else { return };
-        let pause = match inner.guard.state() {
+        let next = match inner.guard.state() {
             State::Closed => return,
             State::Connected | State::Recovering => {
                 failures = 0;
                 found.get_or_insert_with(Instant::now);
-                settle(&inner).await
+                inner.guard.beat.during(recovery.settle(&inner)).await
             }
             State::Fallback if was_no_success(&mut found, &mut losses) => {
-                Some(backoff::pause(losses, inner.config.reconnect_max_delay))
+                Next::Pause(backoff::pause(losses, inner.config.reconnect_max_delay))
             }
-            State::Fallback => match probe(&inner).await {
-                Ok(()) => continue,
+            State::Fallback => match inner.guard.beat.during(probe(&inner)).await {
+                Ok(()) => {
+                    recovery.begin_again(&inner);
+                    continue;
+                }
                 Err(error) => {
                     failures += 1;
                     if inner
@@ -98,14 +125,21 @@ async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
                         error!(%error, failures, "giving up on Redis: functions run uncached until the service restarts");
                         return;
                     }
-                    Some(backoff::pause(failures, inner.config.reconnect_max_delay))
+                    Next::Pause(backoff::pause(failures, inner.config.reconnect_max_delay))
                 }
             },
         };
+        if let Next::Pause(pause) = next {
+            inner.guard.beat.rest(pause);
+        }
         drop(inner);
-        match pause {
-            Some(pause) => sleep(pause).await,
-            None => wake.notified().await,
+        match next {
+            Next::Pause(pause) => sleep(pause).await,
+            Next::WorkOrAt(Some(at)) => tokio::select! {
+                () = wake.notified() => {}
+                () = sleep_until(at) => {}
+            },
+            Next::WorkOrAt(None) => wake.notified().await,
         }
     }
 }
@@ -126,73 +160,26 @@ async fn probe(inner: &Inner) -> Result<(), Error> {
     let probed = timeout(bound, inner.guard.store().probe()).await;
     let probed = probed.unwrap_or_else(|_| Err(Error::timeout(bound)));
     match &probed {
-        Ok(()) => {
-            *inner.known_reason() = None;
-            inner.guard.begin_recovery();
-        }
-        Err(error) => inner.say_why_away(error),
+        Ok(()) => inner.guard.begin_recovery(),
+        Err(error) => inner.guard.is_unavailable_because(with_causes(error)),
     }
     probed
 }
 
 impl Inner {
-    /// Runs one operation of the store behind the guard. Where Redis is away, a task sees to its return.
+    /// Runs one operation of the store behind the guard. Where Redis is unavailable, a task sees to its return.
     pub(super) async fn run<'a, T>(
         &'a self,
-        op: Op<'_>,
+        mut op: Op<'_>,
         operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
     ) -> Result<T, Error> {
+        if op.via == Via::Caller && drive(self).await {
+            op.began = Instant::now();
+        }
         let result = self.guard.run(op, operation).await;
         if result.is_err() && !self.guard.is_connected() {
             ensure(self);
         }
         result
     }
-
-    /// Says why Redis cannot be reached, once for each reason: an attempt a second would fill the log with the same line.
-    fn say_why_away(&self, error: &Error) {
-        let why = with_causes(error);
-        let mut known = self.known_reason();
-        if known.as_ref() != Some(&why) {
-            warn!(
-                why,
-                "Redis cannot be reached; functions run uncached until it can"
-            );
-            *known = Some(why);
-        }
-    }
-
-    /// Why Redis could not be reached when that was tried last; [`None`] since it answered.
-    pub(super) fn why_away(&self) -> Option<String> {
-        self.known_reason().clone()
-    }
-
-    fn known_reason(&self) -> MutexGuard<'_, Option<String>> {
-        self.why_away.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Applies the journal, and opens the cache if it is empty. Answers how long to wait before the next look, if at all.
-async fn settle(inner: &Inner) -> Option<Duration> {
-    match apply_journal(inner).await {
-        Ok(()) => {
-            inner.journal.if_empty(|| inner.guard.finish_recovery());
-            (inner.journal.depth() > 0).then_some(Duration::ZERO)
-        }
-        Err(error) => {
-            debug!(%error, "the journal could not be applied yet");
-            Some(backoff::FIRST_PAUSE)
-        }
-    }
-}
-
-/// Applies what is in the journal at this moment.
-pub(super) async fn apply_journal(inner: &Inner) -> Result<(), Error> {
-    while let Some(batch) = inner.journal.pending() {
-        inner
-            .remove_from_store(&BACKGROUND, &batch.targets(), Via::Recovery)
-            .await?;
-        inner.journal.applied(&batch);
-    }
-    Ok(())
 }

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
-use super::keeper::BACKGROUND;
+use super::recovery::BACKGROUND;
 use super::refresh::Stale;
 use super::stored::{Answer, Obstacle};
 use super::visit::Visit;

@@ -6,14 +6,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+use super::purge::{Behalf, Progress, Purge};
+use super::recovery::Recovery;
 use super::scope::{self, Collected};
 use super::{Evicted, Inner, keeper};
 use crate::entry;
-use crate::error::Error;
-use crate::key::{Key, Pattern};
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
-use crate::store::guard::{On, Op, Via};
+use crate::store::guard::{On, Op, State, Via};
 use crate::target::Target;
 
 impl Inner {
@@ -24,18 +24,30 @@ impl Inner {
         metrics: &SiteMetrics,
         targets: &[Target],
     ) -> Evicted {
+        if self.guard.state() == State::Closed {
+            return self.remove_late(site, metrics, targets).await;
+        }
         self.doom(targets);
-        let removed = self.remove_from_store(site, targets, Via::Caller).await;
-        let evicted = match removed {
-            Ok(keys) => {
-                metrics.add(Event::EvictedKeys, keys);
-                Evicted::Applied { keys }
-            }
-            Err(_) => {
-                metrics.count(Event::EvictJournaled);
-                self.owe(targets);
-                Evicted::Journaled
-            }
+        let mut purge = Purge::new(targets.iter().cloned(), &self.config.prefix);
+        let behalf = Behalf {
+            site,
+            metrics,
+            via: Via::Caller,
+        };
+        // What stopped it is booked, and what is left is owed.
+        let _ = purge.run(self, behalf).await;
+        let Progress {
+            removed, refused, ..
+        } = purge.take_progress();
+        let rest = purge.into_rest();
+        metrics.add(Event::EvictedKeys, removed);
+        let evicted = if refused.is_empty() && rest.is_empty() {
+            Evicted::Applied { keys: removed }
+        } else {
+            metrics.count(Event::EvictJournaled);
+            self.journal.add_refused(&refused);
+            self.owe(&rest);
+            Evicted::Journaled
         };
         // A load that began in between may have found what was removed a moment later, or is owed.
         self.doom(targets);
@@ -73,12 +85,17 @@ impl Inner {
 
     /// Removes `targets` without anybody waiting: from now on this process neither reads nor fills them, and the keeper
     /// takes them from the store.
-    pub(super) fn remove_later(&self, targets: &[Target]) {
+    pub(super) fn remove_later(&self, site: &'static Site, targets: &[Target]) {
+        if self.guard.state() == State::Closed {
+            self.remove_late_alone(site, targets);
+            return;
+        }
         self.owe(targets);
         self.doom(targets);
         if self.guard.is_local() {
             // A store in this process answers at the first poll, and there is no keeper.
-            let _ = pin!(keeper::apply_journal(self)).poll(&mut Context::from_waker(Waker::noop()));
+            let mut recovery = Recovery::default();
+            let _ = pin!(recovery.apply(self)).poll(&mut Context::from_waker(Waker::noop()));
         }
     }
 
@@ -86,50 +103,6 @@ impl Inner {
     fn owe(&self, targets: &[Target]) {
         self.journal.add(targets);
         keeper::ensure(self);
-    }
-
-    /// Answers how many keys there were.
-    pub(super) async fn remove_from_store(
-        &self,
-        site: &'static Site,
-        targets: &[Target],
-        via: Via,
-    ) -> Result<u64, Error> {
-        let metrics = self.metrics.site(site);
-        let op = |name, on| Op {
-            via,
-            ..Op::new(name, site, &metrics, on)
-        };
-        let mut removed = 0;
-        let mut keys: Vec<Key> = Vec::new();
-        let all = Pattern::all(&self.config.prefix);
-        for target in targets {
-            let pattern = match target {
-                Target::Key(key) => {
-                    keys.push(key.clone());
-                    continue;
-                }
-                Target::Pattern(pattern) => pattern,
-                Target::All => &all,
-            };
-            let mut cursor = 0;
-            loop {
-                let op = op("scan", On::Pattern(pattern));
-                let (next, keys) = self
-                    .run(op, |store| store.delete_slice(pattern, cursor))
-                    .await?;
-                removed += keys;
-                cursor = next;
-                if cursor == 0 {
-                    break;
-                }
-            }
-        }
-        if let Some(first) = keys.first() {
-            let op = op("delete", On::Key(first));
-            removed += self.run(op, |store| store.delete(&keys)).await?;
-        }
-        Ok(removed)
     }
 }
 
@@ -163,6 +136,7 @@ impl<'a> Eviction<'a> {
         metrics: &'a SiteMetrics,
         targets: Vec<Target>,
     ) -> Self {
+        inner.owed.begin();
         Self {
             scope,
             inner,
@@ -213,7 +187,8 @@ impl Drop for Eviction<'_> {
     fn drop(&mut self) {
         if !self.targets.is_empty() && !self.is_deferred() {
             self.metrics.count(Event::EvictJournaled);
-            self.inner.remove_later(&self.targets);
+            self.inner.remove_later(self.site, &self.targets);
         }
+        self.inner.owed.end();
     }
 }

@@ -26,9 +26,9 @@ pub struct Health {
     pub fallback_for: Option<Duration>,
     /// Why Redis could not be reached when that was tried last; `None` while it answers, and in memory mode.
     pub fallback_reason: Option<String>,
-    /// What Redis refuses although it answers, one sentence each; empty while it refuses nothing. A refusal is reported until the
-    /// same operation succeeds, or for 60 s.
-    pub refusals: Vec<String>,
+    /// What does not work although Redis answers, one sentence each: operations that it refuses, and evictions that wait in the
+    /// journal. A refusal is reported until the same operation succeeds, or for 60 s.
+    pub problems: Vec<String>,
     /// Keys and patterns in the journal: evicted, but not seen by Redis yet. One eviction may name several.
     pub journal_depth: usize,
 }
@@ -41,7 +41,7 @@ pub enum Status {
     /// Redis answers and does what it is asked, or none is configured.
     Healthy,
     /// Redis is unavailable, so that functions run uncached; or it refuses some operations, and
-    /// [`refusals`](Health::refusals) says why.
+    /// [`problems`](Health::problems) says why.
     Degraded,
     /// The cache was shut down.
     Down,
@@ -79,20 +79,21 @@ impl Cache {
         let server = inner.run(info, |store| store.server()).await;
         let server = server.ok().flatten();
         let mode = inner.guard.mode();
-        let refusals = inner.guard.refusals();
+        let mut problems = inner.guard.refusals();
+        problems.extend(inner.journal.obstacle());
         Health {
             status: match (inner.guard.state(), mode) {
                 (State::Closed, _) => Status::Down,
                 (_, Mode::Fallback) => Status::Degraded,
-                _ if !refusals.is_empty() => Status::Degraded,
+                _ if !problems.is_empty() => Status::Degraded,
                 _ => Status::Healthy,
             },
             mode,
             connected: server.is_some(),
             server,
             fallback_for: inner.guard.outages().current,
-            fallback_reason: inner.why_away(),
-            refusals,
+            fallback_reason: inner.guard.why_unavailable(),
+            problems,
             journal_depth: inner.journal.depth(),
         }
     }

@@ -300,6 +300,7 @@ struct Share {
 
 impl Share {
     fn new(cache: Arc<Inner>) -> Self {
+        cache.owed.begin();
         Self {
             metrics: cache.metrics.site(&SCOPE),
             targets: Targets::default(),
@@ -311,6 +312,12 @@ impl Share {
     fn eviction(&mut self, outer: Option<Arc<Collected>>) -> Eviction<'_> {
         let targets = mem::take(&mut self.targets).into_vec();
         Eviction::begin_in(outer, &self.cache, &SCOPE, &self.metrics, targets)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.cache.owed.end();
     }
 }
 

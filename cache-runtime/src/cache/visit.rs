@@ -122,20 +122,21 @@ impl<'a> Visit<'a> {
     where
         O::Value: CacheValue,
     {
+        // The clock was read just now: a hit reads it as rarely as it can.
+        let began = match keeper::drive(self.inner).await {
+            true => Instant::now(),
+            false => self.started,
+        };
         if let Some(closed) = self.closed() {
             return closed;
         }
-        let answer = boxed(|| self.fetch()).await;
+        let answer = boxed(|| self.fetch(began)).await;
         self.judge::<O>(answer)
     }
 
-    async fn fetch(&self) -> Result<Option<Vec<u8>>, Error> {
+    async fn fetch(&self, began: Instant) -> Result<Option<Vec<u8>>, Error> {
         let expected = self.metrics.expected_bytes();
-        // The clock was read just now: a hit reads it as rarely as it can.
-        let op = Op {
-            began: self.started,
-            ..self.op("get")
-        };
+        let op = self.op_since(began, "get");
         self.inner
             .run(op, |store| store.get(self.key, expected))
             .await
@@ -158,6 +159,11 @@ impl<'a> Visit<'a> {
         };
         self.metrics.count_at(event, self.started.into_std());
         Some(self.nothing(right, saw, failure))
+    }
+
+    /// Whether a read of the key would not be told what the store has: it is switched off, or evicted here and not yet there.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.standing == Standing::Evicted || self.inner.is_hidden(self.key)
     }
 
     /// What the store's answer means.
@@ -430,7 +436,11 @@ impl<'a> Visit<'a> {
     }
 
     fn op(&self, name: &'static str) -> Op<'_> {
-        Op::new(name, self.site, &self.metrics, On::Key(self.key))
+        self.op_since(Instant::now(), name)
+    }
+
+    fn op_since(&self, began: Instant, name: &'static str) -> Op<'_> {
+        Op::since(began, name, self.site, &self.metrics, On::Key(self.key))
     }
 
     pub(super) fn now(&self) -> u64 {

@@ -93,7 +93,7 @@ fn the_bytes_stand_where_every_reader_expects_them() {
 
     let bytes = entry.as_bytes();
 
-    assert_eq!(bytes[..8], [0xca, 0xce, 0x45, 3, 1, 0, 0, 0]);
+    assert_eq!(bytes[..8], [0xca, 0xce, 0x45, 3, 1, 0, 4, 0]);
     assert_eq!(bytes[16..24], key.hash().to_le_bytes());
     assert_eq!(bytes[24..32], 7_u64.to_le_bytes());
     assert_eq!(bytes[32..40], 8_u64.to_le_bytes());
@@ -324,17 +324,20 @@ fn what_cannot_be_read_says_why() {
 }
 
 #[test]
-fn a_section_behind_the_header_is_skipped() {
-    let key = key("event:42");
-    let mut bytes = value(&draft(&key), "x", &LIMITS)
-        .expect("stored")
-        .into_bytes();
-    bytes.splice(HEADER..HEADER, *b"tags");
-    bytes[SECTION_AT] = 4;
+fn an_entry_of_the_same_name_under_another_prefix_is_another_key() {
+    let name = |prefix: &str, text: &str| Key::parse(prefix, text).expect("a key");
+    let (ours, theirs) = (name("shop_", "admin_x"), name("shop_admin_", "x"));
+    assert_eq!(ours.as_str(), theirs.as_str());
 
-    let read = read::<String>(seal(bytes).as_bytes(), &key, NOW);
+    let entry = value(&draft(&theirs), "x", &LIMITS).expect("stored");
 
-    assert!(matches!(read, Read::Value(text, _) if text == "x"));
+    let read = read::<String>(entry.as_bytes(), &ours, NOW);
+    assert_eq!(read, Read::Unreadable(Unreadable::OtherKey));
+    assert_eq!(fresh_for(entry.as_bytes(), &ours, NOW), None);
+    assert_eq!(
+        fresh_for(&entry.as_bytes()[..HEADER], &theirs, NOW),
+        Some(draft(&theirs).fresh)
+    );
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Sets of names: what an eviction by pattern means.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{KeyPart, KeyWriter, check_text, is_reserved, keep_off_roots, reserved, reserved_root};
+use super::{
+    Key, KeyPart, KeyWriter, check_text, is_reserved, keep_off_roots, reserved, reserved_root,
+};
 use crate::error::Error;
 use crate::escape::Escaped;
 
@@ -72,10 +75,31 @@ impl Pattern {
             && !is_reserved(&self.head[..self.prefix], name)
     }
 
-    /// The pattern for Redis, prefix included. It lets through all that [`matches`](Self::matches), and more: Redis's `?` is one
-    /// byte where ours is one character, and it does not know our own records. What it finds must still match.
-    pub(crate) fn as_glob(&self) -> &str {
-        &self.glob
+    /// A pattern for Redis that lets through all that any of `patterns` [matches](Self::matches), and more: Redis's `?` is one byte
+    /// where ours is one character, and it does not know our own records. What it finds must still match.
+    pub(crate) fn common_glob(patterns: &[Self]) -> Cow<'_, str> {
+        let Some((first, rest)) = patterns.split_first() else {
+            return Cow::Borrowed("");
+        };
+        if rest.is_empty() {
+            return Cow::Borrowed(&first.glob);
+        }
+        let is_common = |(at, c): &(usize, char)| {
+            rest.iter()
+                .all(|pattern| pattern.head[*at..].starts_with(*c))
+        };
+        let mut glob = String::new();
+        // As long as all heads are the same, the place of a character in one is its place in the others.
+        for (_, c) in first.head.char_indices().take_while(is_common) {
+            push_literal(&mut glob, c);
+        }
+        glob.push('*');
+        Cow::Owned(glob)
+    }
+
+    /// The key of a name that it matches.
+    pub(crate) fn key(&self, name: String) -> Key {
+        Key::named(name, self.prefix)
     }
 
     /// For logs: the pattern, or when `mask`ed its hash.

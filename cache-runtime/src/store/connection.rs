@@ -155,8 +155,11 @@ impl Connection {
         self.pongs.fetch_add(1, Ordering::Relaxed);
         self.abandoned.store(false, Ordering::Relaxed);
         match self.outcome(answer).and_then(reply::ok) {
-            // A user who may not ping may still be one who may read and write.
-            Err(Failure::Refused(error)) if error.kind() != Some(ServerErrorKind::NoPerm) => {
+            // A user who may not ping may still be one who may read and write, and a server that cannot write to its disk
+            // refuses even pings, but goes on answering reads.
+            Err(Failure::Refused(error))
+                if error.kind() != Some(ServerErrorKind::NoPerm) && error.code() != "MISCONF" =>
+            {
                 self.lose(reply::said(&error));
             }
             _ => {}

@@ -100,28 +100,30 @@ impl Subject {
         self.store.get(key, 0).await.unwrap()
     }
 
-    async fn keys(&self, glob: &str) -> Vec<String> {
+    /// The names that a whole walk finds.
+    async fn scan(&self, globs: &[&str]) -> Vec<String> {
+        let patterns: Vec<_> = globs.iter().copied().map(pattern).collect();
         let (mut names, mut cursor) = (BTreeSet::new(), 0);
         loop {
-            let slice = self.store.key_slice(&pattern(glob), cursor).await.unwrap();
+            let slice = self.store.scan(&patterns, cursor).await.unwrap();
             cursor = slice.0;
-            names.extend(slice.1);
+            names.extend(slice.1.iter().map(|key| key.as_str().to_owned()));
             if cursor == 0 {
                 return names.into_iter().collect();
             }
         }
     }
 
+    async fn keys(&self, glob: &str) -> Vec<String> {
+        self.scan(&[glob]).await
+    }
+
     async fn delete_matching(&self, glob: &str) -> u64 {
-        let (mut removed, mut cursor) = (0, 0);
+        let (patterns, mut removed, mut cursor) = ([pattern(glob)], 0, 0);
         loop {
-            let slice = self
-                .store
-                .delete_slice(&pattern(glob), cursor)
-                .await
-                .unwrap();
-            cursor = slice.0;
-            removed += slice.1;
+            let (next, keys) = self.store.scan(&patterns, cursor).await.unwrap();
+            cursor = next;
+            removed += self.store.delete_entries(&keys).await.unwrap().removed;
             if cursor == 0 {
                 return removed;
             }
@@ -163,8 +165,9 @@ const KIND_LEASE: u8 = 3;
 const KIND_FENCE: u8 = 4;
 
 fn entry(kind: u8, stamp: &[u8; 8]) -> Vec<u8> {
+    // All keys here have a prefix of 4 bytes.
     let mut entry = MAGIC.to_vec();
-    entry.extend([kind, 0, 0, 0]);
+    entry.extend([kind, 0, 4, 0]);
     entry.extend(stamp);
     entry.resize(96, 0xA5);
     entry[REFRESH_AT..REFRESH_AT + 8].fill(0);

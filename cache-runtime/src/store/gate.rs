@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
 use super::script::Scripts;
-use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
+use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -147,9 +147,11 @@ impl Store for Gated {
         set(key: &'a Key, entry: &'a [u8], life: Duration) -> ();
         set_many(entries: &'a [(Key, Vec<u8>)], life: Duration) -> ();
         delete_if(key: &'a Key, stamp: &'a [u8]) -> bool;
-        delete_slice(pattern: &'a Pattern, cursor: u64) -> (u64, u64);
-        key_slice(pattern: &'a Pattern, cursor: u64) -> (u64, Vec<String>);
-        ttl(key: &'a Key) -> Option<Duration>;
+        delete_each(keys: &'a [Key]) -> Vec<Result<bool, Error>>;
+        delete_entries(keys: &'a [Key]) -> Deleted;
+        scan(patterns: &'a [Pattern], cursor: u64) -> (u64, Vec<Key>);
+        peek(keys: &'a [Key], length: usize) -> Vec<Option<Vec<u8>>>;
+        measure(key: &'a Key) -> Option<(usize, Duration)>;
     }
 
     fn delete<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64, Error>> {

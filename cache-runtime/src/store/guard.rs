@@ -4,12 +4,13 @@
 //!        no connection open, or 5 unanswered in a row        the probe got through
 //! connected ────────────────────────────────────► fallback ───────────────────────► recovering
 //!     ▲                                               ▲                                  │
-//!     └──────────── the journal is empty ─────────────┼──────────────────────────────────┤
+//!     └──────── the journal is empty or refused ──────┼──────────────────────────────────┤
 //!                                                     └──────── lost once more ──────────┘
 //! ```
 //!
 //! The guard judges and remembers. Who probes and who applies the journal is `cache/keeper.rs`.
 
+mod beat;
 mod books;
 
 use std::error::Error as StdError;
@@ -25,10 +26,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
+use self::beat::Beat;
 use self::books::Books;
 pub(crate) use self::books::{On, Op, Via};
 use crate::config::Config;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, with_causes};
 use crate::metrics::Mode;
 use crate::store::{BoxFuture, Store};
 
@@ -74,12 +76,16 @@ pub(crate) struct Guard {
     canaries: AtomicU32,
     history: Mutex<History>,
     books: Books,
+    /// Whether the keeper is polled.
+    pub(crate) beat: Beat,
     /// Wakes the keeper.
     wake: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct History {
+    /// Why the store is unavailable.
+    reason: Option<String>,
     since: Option<Instant>,
     entered: u64,
     total: Duration,
@@ -116,6 +122,7 @@ impl Guard {
             canaries: AtomicU32::new(0),
             history: Mutex::default(),
             books: Books::new(config),
+            beat: Beat::new(),
             wake,
         }
     }
@@ -158,6 +165,7 @@ impl Guard {
 
     pub(crate) fn outages(&self) -> Outages {
         let History {
+            reason: _,
             since,
             entered,
             total,
@@ -296,18 +304,45 @@ impl Guard {
                     reason,
                     cause, "fallback mode entered: Redis is away, functions run uncached"
                 );
+                history.reason = Some(match cause {
+                    Some(cause) => format!("{reason}: {cause}"),
+                    None => reason.to_owned(),
+                });
             }
             State::Recovering => {}
             State::Fallback | State::Closed => return,
         }
+        // The keeper is to be polled from now on.
+        self.beat.strike();
         self.set(State::Fallback, &history);
         drop(history);
         self.wake.notify_one();
     }
 
-    /// The first attempt failed: the service starts in fallback mode.
-    pub(crate) fn start_without(&self) {
+    /// The first attempt failed: the service starts in fallback mode. `error` is why, unless that is known.
+    pub(crate) fn start_without(&self, error: &Error) {
         self.history().entered += 1;
+        if self.why_unavailable().is_none() {
+            self.is_unavailable_because(with_causes(error));
+        }
+    }
+
+    /// Why the store could not be used when that was tried last. Warns once for each reason: an attempt a second would fill the
+    /// log with the same line.
+    pub(crate) fn is_unavailable_because(&self, why: String) {
+        let mut history = self.history();
+        if history.reason.as_ref() != Some(&why) {
+            warn!(
+                why,
+                "Redis cannot be used; functions run uncached until it can"
+            );
+            history.reason = Some(why);
+        }
+    }
+
+    /// Why the store is unavailable; [`None`] while it is there.
+    pub(crate) fn why_unavailable(&self) -> Option<String> {
+        self.history().reason.clone()
     }
 
     /// The store answered the probe: only the journal stands between it and its callers now.
@@ -318,13 +353,14 @@ impl Guard {
         }
     }
 
-    /// The journal is empty. The caller holds the journal's lock, so that nothing can be added meanwhile.
+    /// All that is left in the journal was refused. The caller holds the journal's lock, so that nothing can be added.
     pub(crate) fn finish_recovery(&self) {
         let mut history = self.history();
         if self.state() != State::Recovering {
             return;
         }
         self.timeouts.store(0, Ordering::Relaxed);
+        history.reason = None;
         let lasted = history
             .since
             .take()

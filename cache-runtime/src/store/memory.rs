@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::shard::{Shard, Slot};
+use self::shard::Shard;
 use super::script::Scripts;
-use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
+use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::clock::{Clock, whole_millis};
-use crate::entry::{self, FENCE_COUNT_AT, HEAD, is_claim, stamp_of};
+use crate::entry::{self, FENCE_COUNT_AT, HEAD, stamp_of};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -278,64 +278,73 @@ impl Store for MemoryStore {
         })
     }
 
-    fn delete_slice<'a>(
+    fn delete_each<'a>(
         &'a self,
-        pattern: &'a Pattern,
-        _cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, u64), Error>> {
+        keys: &'a [Key],
+    ) -> BoxFuture<'a, Result<Vec<Result<bool, Error>>, Error>> {
         self.done(move || {
-            let mut removed = 0;
-            for shard in &self.shards {
-                let mut shard = lock(shard);
-                let now = self.now();
-                let names: Vec<_> = shard
-                    .places
-                    .keys()
-                    .filter(|name| pattern.matches(name))
-                    .cloned()
-                    .collect();
-                removed += names
-                    .iter()
-                    .map(|name| u64::from(shard.remove(name, now)))
-                    .sum::<u64>();
-            }
-            (0, removed)
+            keys.iter()
+                .map(|key| Ok(self.shard(key).remove(key.as_str(), self.now())))
+                .collect()
         })
     }
 
-    fn key_slice<'a>(
+    /// Nobody else keeps anything here.
+    fn delete_entries<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Deleted, Error>> {
+        self.done(move || Deleted {
+            removed: keys
+                .iter()
+                .map(|key| u64::from(self.shard(key).remove(key.as_str(), self.now())))
+                .sum(),
+            other_prefix: None,
+        })
+    }
+
+    fn scan<'a>(
         &'a self,
-        pattern: &'a Pattern,
+        patterns: &'a [Pattern],
         _cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, Vec<String>), Error>> {
+    ) -> BoxFuture<'a, Result<(u64, Vec<Key>), Error>> {
         self.done(move || {
-            let mut names = Vec::new();
+            let mut found = Vec::new();
             for shard in &self.shards {
                 let shard = lock(shard);
                 let now = self.now();
-                let listed = |slot: &&Slot| {
-                    slot.end > now && !is_claim(&slot.entry) && pattern.matches(&slot.name)
-                };
-                names.extend(
-                    shard
-                        .slots
-                        .iter()
-                        .flatten()
-                        .filter(listed)
-                        .map(|slot| slot.name.to_string()),
-                );
+                let alive = shard.slots.iter().flatten().filter(|slot| slot.end > now);
+                found.extend(alive.filter_map(|slot| {
+                    let is_meant = |pattern: &&Pattern| pattern.matches(&slot.name);
+                    let pattern = patterns.iter().find(is_meant)?;
+                    Some(pattern.key(slot.name.to_string()))
+                }));
             }
-            (0, names)
+            (0, found)
         })
     }
 
-    #[cfg(test)]
-    fn ttl<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Duration>, Error>> {
+    fn peek<'a>(
+        &'a self,
+        keys: &'a [Key],
+        length: usize,
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Error>> {
+        self.done(move || {
+            let head = |key: &Key| {
+                let mut shard = self.shard(key);
+                let slot = shard.get(key.as_str(), self.now())?;
+                Some(slot.entry[..length.min(slot.entry.len())].to_vec())
+            };
+            keys.iter().map(head).collect()
+        })
+    }
+
+    fn measure<'a>(
+        &'a self,
+        key: &'a Key,
+    ) -> BoxFuture<'a, Result<Option<(usize, Duration)>, Error>> {
         self.done(move || {
             let now = self.now();
             self.shard(key)
                 .get(key.as_str(), now)
-                .map(|slot| Duration::from_millis(slot.end - now))
+                .map(|slot| (slot.entry.len(), Duration::from_millis(slot.end - now)))
         })
     }
 

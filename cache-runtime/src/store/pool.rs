@@ -147,11 +147,6 @@ impl Pool {
         Ok(ticket)
     }
 
-    /// Room on the bulk connection, or on another while there is none.
-    pub(super) fn bulk_ticket(&self) -> Result<Ticket, Failure> {
-        self.ticket(BULK)
-    }
-
     fn first_with_room<'a>(
         &self,
         open: &'a [Arc<Connection>],

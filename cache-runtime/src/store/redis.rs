@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 
-use self::scripts::{DELETE_IF, FENCE, REFRESH, RENEW, REPLACE};
+use self::scripts::{DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, RENEW, REPLACE};
 use super::pool::{BULK, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
-use super::{BoxFuture, Mark, Refreshing, Replaced, ServerInfo, Store};
+use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Store};
 use crate::clock::whole_millis;
 use crate::config::Config;
-use crate::entry::{FENCE_COUNT_AT, HEAD, REFRESH_AT, START, is_claim};
+use crate::entry::{FENCE_COUNT_AT, HEAD, MAGIC, PREFIX_AT, PREFIXED_FORMAT, REFRESH_AT, START};
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -85,49 +85,22 @@ impl RedisStore {
     }
 
     /// One step of a scan: the next cursor, and the names that are meant.
-    async fn scan(&self, pattern: &Pattern, cursor: u64) -> Result<(u64, Vec<String>), Failure> {
+    async fn names(&self, patterns: &[Pattern], cursor: u64) -> Result<(u64, Vec<Key>), Failure> {
         let mut command = redis::cmd("SCAN");
         command
             .arg(cursor)
             .arg("MATCH")
-            .arg(pattern.as_glob())
+            .arg(&*Pattern::common_glob(patterns))
             .arg("COUNT")
             .arg(SCAN_COUNT);
         let (next, names) = reply::page(self.read(&command, BULK).await?)?;
-        // Redis matched the glob; this second look keeps other prefixes and reserved roots safe.
-        let is_meant = |name: &String| pattern.matches(name);
-        let names = names
-            .into_iter()
-            .filter_map(|name| String::from_utf8(name).ok());
-        Ok((next, names.filter(is_meant).collect()))
-    }
-
-    async fn unlink(&self, names: &[String]) -> Result<u64, Failure> {
-        if names.is_empty() {
-            return Ok(0);
-        }
-        let mut command = redis::cmd("UNLINK");
-        command.arg(names);
-        reply::count(self.pool.bulk_ticket()?.ask(&command).await?)
-    }
-
-    /// Those of the names that are neither leases nor fences.
-    async fn listed(&self, names: Vec<String>) -> Result<Vec<String>, Failure> {
-        if names.is_empty() {
-            return Ok(names);
-        }
-        let mut pipeline = Pipeline::with_capacity(names.len());
-        for name in &names {
-            pipeline.cmd("GETRANGE").arg(name).arg(0).arg(HEAD - 1);
-        }
-        let heads = self.pool.bulk_ticket()?.ask_all(&pipeline).await?;
-        // What is no string is another program's, and neither a lease nor a fence.
-        let is_listed = |head: &Value| !matches!(head, Value::BulkString(head) if is_claim(head));
-        let names = names
-            .into_iter()
-            .zip(heads)
-            .filter(|(_, head)| is_listed(head));
-        Ok(names.map(|(name, _)| name).collect())
+        // Redis matched a glob; this second look keeps other prefixes and reserved roots safe.
+        let meant = |name: Vec<u8>| {
+            let name = String::from_utf8(name).ok()?;
+            let pattern = patterns.iter().find(|pattern| pattern.matches(&name))?;
+            Some(pattern.key(name))
+        };
+        Ok((next, names.into_iter().filter_map(meant).collect()))
     }
 }
 
@@ -370,61 +343,135 @@ impl Store for RedisStore {
         })
     }
 
-    fn delete_slice<'a>(
+    fn delete_each<'a>(
         &'a self,
-        pattern: &'a Pattern,
-        cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, u64), Error>> {
+        keys: &'a [Key],
+    ) -> BoxFuture<'a, Result<Vec<Result<bool, Error>>, Error>> {
         Box::pin(async move {
-            let slice = async {
-                let (next, names) = self.scan(pattern, cursor).await?;
-                Ok((next, self.unlink(&names).await?))
+            if keys.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut pipeline = Pipeline::with_capacity(keys.len());
+            for key in keys {
+                pipeline.cmd("UNLINK").arg(key.as_str());
+            }
+            let answers = self.ask_all(&pipeline, 0).await;
+            let answers = answers.map_err(|failure| {
+                failure.during(|| format!("delete of {} keys, one by one", keys.len()))
+            })?;
+            let answer = |(key, answer): (&Key, Value)| {
+                let removed = reply::integer(answer).map(is_one);
+                removed
+                    .map_err(|failure| failure.during(|| format!("delete of `{}`", key.as_str())))
             };
-            slice.await.map_err(|failure: Failure| {
-                failure.during(|| format!("delete of `{}`", pattern.as_glob()))
+            Ok(keys.iter().zip(answers).map(answer).collect())
+        })
+    }
+
+    fn delete_entries<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Deleted, Error>> {
+        Box::pin(async move {
+            let Some(first) = keys.first() else {
+                return Ok(Deleted::default());
+            };
+            let names: Vec<_> = keys.iter().map(Key::as_str).collect();
+            let arguments = |command: &mut Cmd| {
+                command
+                    .arg(MAGIC)
+                    .arg(PREFIXED_FORMAT)
+                    .arg(PREFIX_AT)
+                    .arg(first.prefix_len());
+            };
+            let answers = self
+                .run_on(&DELETE_ENTRIES, &names, arguments, BULK)
+                .await
+                .and_then(reply::array)
+                .and_then(|answers| answers.into_iter().map(reply::integer).collect());
+            let answers: Vec<i64> = answers.map_err(|failure| {
+                failure.during(|| format!("delete of {} entries", keys.len()))
+            })?;
+            let mut deleted = Deleted::default();
+            for (name, answer) in names.iter().zip(answers) {
+                match usize::try_from(answer) {
+                    Ok(removed) => deleted.removed += removed as u64,
+                    Err(_) => {
+                        let length = usize::try_from(answer.unsigned_abs()).unwrap_or_default();
+                        deleted.other_prefix = name.get(..length).map(str::to_owned);
+                    }
+                }
+            }
+            Ok(deleted)
+        })
+    }
+
+    fn scan<'a>(
+        &'a self,
+        patterns: &'a [Pattern],
+        cursor: u64,
+    ) -> BoxFuture<'a, Result<(u64, Vec<Key>), Error>> {
+        Box::pin(async move {
+            self.names(patterns, cursor).await.map_err(|failure| {
+                failure.during(|| format!("scan for `{}`", Pattern::common_glob(patterns)))
             })
         })
     }
 
-    fn key_slice<'a>(
+    fn peek<'a>(
         &'a self,
-        pattern: &'a Pattern,
-        cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, Vec<String>), Error>> {
+        keys: &'a [Key],
+        length: usize,
+    ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Error>> {
         Box::pin(async move {
-            let slice = async {
-                let (next, names) = self.scan(pattern, cursor).await?;
-                Ok((next, self.listed(names).await?))
+            let Some(last) = length.checked_sub(1).filter(|_| !keys.is_empty()) else {
+                return Ok(vec![None; keys.len()]);
             };
-            slice.await.map_err(|failure: Failure| {
-                failure.during(|| format!("list of `{}`", pattern.as_glob()))
+            let mut pipeline = Pipeline::with_capacity(keys.len());
+            for key in keys {
+                pipeline.cmd("GETRANGE").arg(key.as_str()).arg(0).arg(last);
+            }
+            let answers = self.ask_all(&pipeline, keys.len() * length).await;
+            // Without a key Redis answers with an empty string. What is no string is another program's.
+            let head = |answer| match answer {
+                Value::ServerError(error) if !reply::is_wrong_type(&error) => {
+                    Err(Failure::Refused(error))
+                }
+                Value::BulkString(head) if !head.is_empty() => Ok(Some(head)),
+                _ => Ok(None),
+            };
+            let heads = answers.and_then(|answers| answers.into_iter().map(head).collect());
+            heads.map_err(|failure| {
+                failure.during(|| match keys {
+                    [key] => format!("look at `{}`", key.as_str()),
+                    _ => format!("look at {} keys", keys.len()),
+                })
             })
         })
     }
 
-    #[cfg(test)]
-    fn ttl<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Duration>, Error>> {
+    fn measure<'a>(
+        &'a self,
+        key: &'a Key,
+    ) -> BoxFuture<'a, Result<Option<(usize, Duration)>, Error>> {
         Box::pin(async move {
-            // STRLEN is there for its complaint about what is no string: PTTL takes anything.
+            // STRLEN also complains about what is no string: PTTL takes anything.
             let mut pipeline = Pipeline::with_capacity(2);
             pipeline
                 .cmd("STRLEN")
                 .arg(key.as_str())
                 .cmd("PTTL")
                 .arg(key.as_str());
-            let life = self.ask_all(&pipeline, 0).await.and_then(|answers| {
-                let mut life = -2;
-                for answer in answers {
-                    life = reply::integer(answer)?;
-                }
-                Ok(life)
+            let measured = self.ask_all(&pipeline, 0).await.and_then(|answers| {
+                let numbers: Result<Vec<_>, _> = answers.into_iter().map(reply::integer).collect();
+                Ok(numbers?.try_into().unwrap_or([0, -2]))
             });
-            match life.map_err(|failure| failure.during(|| format!("ttl of `{}`", key.as_str())))? {
-                -2 => Ok(None),
+            let [size, left] = measured
+                .map_err(|failure| failure.during(|| format!("ttl of `{}`", key.as_str())))?;
+            let left = match left {
+                -2 => return Ok(None),
                 // Somebody else took its expiry away.
-                -1 => Ok(Some(Duration::MAX)),
-                millis => Ok(Some(Duration::from_millis(millis.unsigned_abs()))),
-            }
+                -1 => Duration::MAX,
+                millis => Duration::from_millis(millis.unsigned_abs()),
+            };
+            Ok(Some((usize::try_from(size).unwrap_or_default(), left)))
         })
     }
 

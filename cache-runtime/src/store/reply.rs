@@ -69,7 +69,7 @@ pub(super) fn is_no_script(error: &ServerError) -> bool {
 }
 
 /// Redis before 7 wraps what a command inside a script answered.
-fn is_wrong_type(error: &ServerError) -> bool {
+pub(super) fn is_wrong_type(error: &ServerError) -> bool {
     error.code() == "WRONGTYPE"
         || error
             .details()
@@ -152,6 +152,7 @@ pub(super) fn server_info(info: &str) -> ServerInfo {
     };
     ServerInfo {
         version: field("redis_version").unwrap_or_default().to_owned(),
+        run_id: field("run_id").unwrap_or_default().to_owned(),
         uptime: number("uptime_in_seconds"),
         memory_used: number("used_memory"),
         memory_peak: number("used_memory_peak"),

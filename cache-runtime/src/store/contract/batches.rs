@@ -9,7 +9,9 @@ on_every_store! {
     batches_may_be_large
     a_pattern_removes_what_matches_and_counts_it
     patterns_stay_inside_their_prefix_and_off_reserved_roots
-    keys_lists_each_name_once_without_leases_and_fences
+    a_scan_finds_the_names_of_all_patterns_once
+    heads_are_told_in_the_order_of_their_keys
+    what_is_removed_one_by_one_is_answered_one_by_one
     scans_find_every_one_of_many_keys
     many_fences_at_once_each_have_their_own_count
 }
@@ -106,7 +108,8 @@ async fn patterns_stay_inside_their_prefix_and_off_reserved_roots(subject: Subje
     })
     .into();
     for key in others.iter().chain([&mine]) {
-        subject.store.set(key, b"0123456789", LIFE).await.unwrap();
+        let entry = entry(1, b"stamp--1");
+        subject.store.set(key, &entry, LIFE).await.unwrap();
     }
 
     assert_eq!(subject.keys("*").await, ["dev_event:1"]);
@@ -123,34 +126,54 @@ async fn patterns_stay_inside_their_prefix_and_off_reserved_roots(subject: Subje
     );
 }
 
-async fn keys_lists_each_name_once_without_leases_and_fences(subject: Subject) {
+async fn a_scan_finds_the_names_of_all_patterns_once(subject: Subject) {
+    for name in ["event:1", "event:[2]", "events", "user:1", "x"] {
+        subject.set(name, &entry(1, b"stamp--1")).await;
+    }
     subject
-        .store
-        .set(&key("value"), &entry(1, b"stamp--1"), LIFE)
-        .await
-        .unwrap();
-    subject
-        .store
-        .set(&key("none"), &entry(2, b"stamp--1"), LIFE)
-        .await
-        .unwrap();
-    subject.store.set(&key("short"), b"x", LIFE).await.unwrap();
-    subject
-        .store
-        .lease(&key("lease"), &entry(KIND_LEASE, b"stamp--1"), LIFE)
-        .await
-        .unwrap();
-    subject
-        .store
-        .fence(&[(key("fence"), fence(b"stamp--1"))], LIFE)
-        .await
-        .unwrap();
+        .set("event:lease", &entry(KIND_LEASE, b"stamp--1"))
+        .await;
 
+    let found = subject.scan(&["event:*", "e*:1", "user:?", "none:*"]).await;
+
+    let expected = [
+        "dev_event:1",
+        "dev_event:[2]",
+        "dev_event:lease",
+        "dev_user:1",
+    ];
+    assert_eq!(found, expected);
     assert_eq!(
-        subject.keys("*").await,
-        ["dev_none", "dev_short", "dev_value"]
+        subject.scan(&["event:[2]", "event:[3]"]).await,
+        ["dev_event:[2]"]
     );
-    assert_eq!(subject.keys("val?e").await, ["dev_value"]);
+}
+
+async fn heads_are_told_in_the_order_of_their_keys(subject: Subject) {
+    subject.set("long", b"0123456789").await;
+    subject.set("short", b"01").await;
+
+    let keys = [key("short"), key("absent"), key("long")];
+    let heads = subject.store.peek(&keys, 4).await.unwrap();
+
+    assert_eq!(heads, [Some(b"01".to_vec()), None, Some(b"0123".to_vec())]);
+    assert_eq!(subject.store.peek(&[], 4).await.unwrap(), []);
+    let measured = subject.store.measure(&key("long")).await.unwrap();
+    assert!(measured.is_some_and(|(size, left)| size == 10 && left <= LIFE));
+    assert_eq!(subject.store.measure(&key("absent")).await.unwrap(), None);
+}
+
+async fn what_is_removed_one_by_one_is_answered_one_by_one(subject: Subject) {
+    subject.set("a", b"value").await;
+    subject.set("c", b"value").await;
+
+    let keys = [key("a"), key("b"), key("c")];
+    let answers = subject.store.delete_each(&keys).await.unwrap();
+
+    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(answers, [true, false, true]);
+    assert!(subject.store.delete_each(&[]).await.unwrap().is_empty());
+    assert_eq!(subject.get(&key("c")).await, None);
 }
 
 async fn scans_find_every_one_of_many_keys(subject: Subject) {
@@ -158,11 +181,7 @@ async fn scans_find_every_one_of_many_keys(subject: Subject) {
         .map(|n| (key(&format!("k:{n}")), entry(1, b"stamp--1")))
         .collect();
     subject.store.set_many(&pairs, LIFE).await.unwrap();
-    subject
-        .store
-        .set(&key("other"), b"stays", LIFE)
-        .await
-        .unwrap();
+    subject.set("other", &entry(1, b"stamp--1")).await;
 
     assert_eq!(subject.keys("k:*").await.len(), 3_000);
     assert_eq!(subject.delete_matching("k:*").await, 3_000);

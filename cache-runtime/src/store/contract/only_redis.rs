@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{LIFE, Mark, ask, fence, key, redis};
 use crate::entry::FENCE_COUNT_AT;
 use crate::error::ErrorKind;
+use crate::key::Key;
 
 #[tokio::test]
 async fn what_is_no_string_is_foreign_and_can_be_deleted() {
@@ -55,6 +56,11 @@ async fn what_is_no_string_is_foreign_and_can_be_deleted() {
         [None]
     );
     assert_eq!(subject.keys("*").await, ["dev_list"]);
+    assert_eq!(
+        store.peek(std::slice::from_ref(&key), 8).await.unwrap(),
+        [None]
+    );
+    assert_eq!(subject.delete_matching("*").await, 0);
     assert!(store.delete_if(&key, b"stamp--1").await.unwrap());
     assert_eq!(ask::<u32>(server, &["EXISTS", "dev_list"]), 0);
 }
@@ -159,4 +165,43 @@ async fn the_server_says_what_it_is() {
         "{info:?}"
     );
     assert_eq!(info.memory_max, Some(512 << 20));
+}
+
+#[tokio::test]
+async fn only_entries_of_the_own_prefix_are_removed_by_a_walk() {
+    let subject = redis().await;
+    let server = subject.server.as_ref().unwrap();
+    let store = &subject.store;
+    let other = Key::parse("dev_shop_", "event:1").unwrap();
+    let theirs = crate::entry::lease(&other, 0);
+    let mine = crate::entry::lease(&key("shop_event:2"), 0);
+    let mut old = mine.as_bytes().to_vec();
+    // The format before entries said whose they are.
+    (old[3], old[6]) = (2, 0);
+    store.set(&other, theirs.as_bytes(), LIFE).await.unwrap();
+    subject.set("shop_event:2", mine.as_bytes()).await;
+    subject.set("old", &old).await;
+    subject.set("text", b"somebody's").await;
+    subject.set("empty", b"").await;
+    let () = ask(server, &["HSET", "dev_hash", "field", "value"]);
+
+    let names = [
+        key("shop_event:1"),
+        key("shop_event:2"),
+        key("old"),
+        key("text"),
+        key("empty"),
+        key("hash"),
+        key("absent"),
+    ];
+    let deleted = store.delete_entries(&names).await.unwrap();
+
+    assert_eq!(deleted.removed, 2);
+    assert_eq!(deleted.other_prefix.as_deref(), Some("dev_shop_"));
+    let mut left: Vec<String> = ask(server, &["KEYS", "*"]);
+    left.sort();
+    assert_eq!(
+        left,
+        ["dev_empty", "dev_hash", "dev_shop_event:1", "dev_text"]
+    );
 }

@@ -1,7 +1,6 @@
 //! What is written down about every operation, whoever asked for it.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,13 +54,24 @@ impl<'a> Op<'a> {
         metrics: &'a SiteMetrics,
         on: On<'a>,
     ) -> Self {
+        Self::since(Instant::now(), name, site, metrics, on)
+    }
+
+    /// The same where the clock was read just now.
+    pub(crate) fn since(
+        began: Instant,
+        name: &'static str,
+        site: &'static Site,
+        metrics: &'a SiteMetrics,
+        on: On<'a>,
+    ) -> Self {
         Self {
             name,
             site,
             metrics,
             on,
             via: Via::Caller,
-            began: Instant::now(),
+            began,
         }
     }
 }
@@ -142,11 +152,7 @@ impl Books {
     }
 
     fn refuse(&self, op: &Op<'_>, error: &Error) {
-        // Without a cause there is only the error's own text, which names the key.
-        let reason = error.source().map_or_else(
-            || "an answer of the wrong kind".to_owned(),
-            ToString::to_string,
-        );
+        let reason = error.cause();
         // The recovery warns once for each reason and names what it concerns.
         if op.via == Via::Caller && op.metrics.warn_once(Warning::Command) {
             warn!(

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::{COMMANDS, Pool};
+use super::{BULK, COMMANDS, Pool};
 use crate::config::Config;
 use crate::error::ErrorKind;
 use crate::store::Store;
@@ -104,9 +104,9 @@ async fn bulk_work_gets_a_connection_of_its_own() {
     })
     .await;
 
-    let early = pool.bulk_ticket().unwrap();
+    let early = pool.ticket(BULK).unwrap();
     until("a bulk connection is open", || pool.lanes().bulk.is_some()).await;
-    let late = [pool.bulk_ticket().unwrap(), pool.ticket(1 << 20).unwrap()];
+    let late = [pool.ticket(BULK).unwrap(), pool.ticket(1 << 20).unwrap()];
 
     let bulk = pool.lanes().bulk.clone().unwrap();
     assert_eq!(bulk.load().commands, 2);

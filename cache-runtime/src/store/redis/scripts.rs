@@ -19,6 +19,8 @@ pub(super) static REFRESH: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/refresh.lua")));
 pub(super) static FENCE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/fence.lua")));
+pub(super) static DELETE_ENTRIES: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/delete_entries.lua")));
 pub(super) static DELETE_IF: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/delete_if.lua")));
 
@@ -36,7 +38,7 @@ impl RedisStore {
             .and_then(reply::integer)
     }
 
-    async fn run_on(
+    pub(super) async fn run_on(
         &self,
         script: &Script,
         keys: &[&str],

@@ -1,0 +1,268 @@
+//! Takes targets out of the store: keys in batches, and all patterns in one walk of the keyspace.
+//!
+//! A target that Redis refuses does not keep the others from being removed. An error of any other kind stops the purge, and
+//! the next [`run`](Purge::run) goes on where it stopped.
+
+use std::mem;
+use std::sync::PoisonError;
+
+use tracing::warn;
+
+use super::Inner;
+use crate::error::{Error, ErrorKind};
+use crate::key::{Key, Pattern};
+use crate::metrics::SiteMetrics;
+use crate::site::Site;
+use crate::store::guard::{On, Op, Via};
+use crate::target::Target;
+
+/// Keys in one operation. Each operation has a deadline of its own.
+const BATCH: usize = 500;
+
+/// So many other prefixes are warned about.
+const NEIGHBOURS: usize = 16;
+
+/// A removal of targets that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Purge {
+    keys: Vec<Key>,
+    walk: Option<Walk>,
+    progress: Progress,
+}
+
+/// What came of a purge so far.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// How many entries there were.
+    pub(super) removed: u64,
+    pub(super) applied: Vec<Target>,
+    /// What Redis refuses, and its words for that.
+    pub(super) refused: Vec<(Target, String)>,
+}
+
+/// One walk of the keyspace for all patterns.
+#[derive(Debug)]
+struct Walk {
+    targets: Vec<Target>,
+    patterns: Vec<Pattern>,
+    cursor: u64,
+}
+
+/// On whose behalf a purge runs.
+#[derive(Clone, Copy)]
+pub(super) struct Behalf<'a> {
+    pub(super) site: &'static Site,
+    pub(super) metrics: &'a SiteMetrics,
+    pub(super) via: Via,
+}
+
+impl<'a> Behalf<'a> {
+    fn op<'b>(self, name: &'static str, on: On<'b>) -> Op<'b>
+    where
+        'a: 'b,
+    {
+        Op {
+            via: self.via,
+            ..Op::new(name, self.site, self.metrics, on)
+        }
+    }
+}
+
+impl Purge {
+    pub(super) fn new(targets: impl IntoIterator<Item = Target>, prefix: &str) -> Self {
+        let mut purge = Self::default();
+        let mut walk = Walk {
+            targets: Vec::new(),
+            patterns: Vec::new(),
+            cursor: 0,
+        };
+        for target in targets {
+            match &target {
+                Target::Key(key) => purge.keys.push(key.clone()),
+                Target::Pattern(pattern) => {
+                    walk.patterns.push(pattern.clone());
+                    walk.targets.push(target);
+                }
+                Target::All => {
+                    walk.patterns.push(Pattern::all(prefix));
+                    walk.targets.push(target);
+                }
+            }
+        }
+        purge.walk = (!walk.targets.is_empty()).then_some(walk);
+        purge
+    }
+
+    /// Removes what is left, until all is removed or refused.
+    pub(super) async fn run(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
+        while !self.keys.is_empty() {
+            self.remove_keys(inner, behalf).await?;
+        }
+        while self.walk.is_some() {
+            self.step(inner, behalf).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets how far the walk came: the server is another one, or is in another state.
+    pub(super) fn walk_anew(&mut self) {
+        if let Some(walk) = &mut self.walk {
+            walk.cursor = 0;
+        }
+    }
+
+    /// Whether a walk is under way.
+    pub(super) fn has_walk(&self) -> bool {
+        self.walk.is_some()
+    }
+
+    /// What came of it since this was asked last.
+    pub(super) fn take_progress(&mut self) -> Progress {
+        mem::take(&mut self.progress)
+    }
+
+    /// What is neither removed nor refused.
+    pub(super) fn into_rest(self) -> Vec<Target> {
+        let walked = self.walk.into_iter().flat_map(|walk| walk.targets);
+        let keys = self.keys.into_iter().map(Target::Key);
+        keys.chain(walked).collect()
+    }
+
+    async fn remove_keys(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
+        let from = self.keys.len().saturating_sub(BATCH);
+        let batch = &self.keys[from..];
+        let op = behalf.op("delete", On::Key(&batch[0]));
+        match inner.run(op, |store| store.delete(batch)).await {
+            Ok(removed) => self.progress.removed += removed,
+            Err(error) if error.kind() != ErrorKind::Command => return Err(error),
+            Err(error) if batch.len() == 1 => {
+                let refused = Target::Key(batch[0].clone());
+                self.progress.refused.push((refused, error.cause()));
+                self.keys.truncate(from);
+                return Ok(());
+            }
+            Err(_) => {
+                // One key of them is enough to be refused.
+                let op = behalf.op("delete each", On::Key(&batch[0]));
+                let answers = inner.run(op, |store| store.delete_each(batch)).await?;
+                for (key, answer) in self.keys.drain(from..).zip(answers) {
+                    match answer {
+                        Ok(removed) => {
+                            self.progress.removed += u64::from(removed);
+                            self.progress.applied.push(Target::Key(key));
+                        }
+                        Err(error) => self
+                            .progress
+                            .refused
+                            .push((Target::Key(key), error.cause())),
+                    }
+                }
+                return Ok(());
+            }
+        }
+        let removed = self.keys.drain(from..).map(Target::Key);
+        self.progress.applied.extend(removed);
+        Ok(())
+    }
+
+    /// Looks at one slice of the keyspace.
+    async fn step(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
+        let Some(walk) = &mut self.walk else {
+            return Ok(());
+        };
+        let op = behalf.op("scan", On::Pattern(&walk.patterns[0]));
+        let scanned = inner
+            .run(op, |store| store.scan(&walk.patterns, walk.cursor))
+            .await;
+        let (next, names) = match scanned {
+            Ok(slice) => slice,
+            Err(error) if error.kind() == ErrorKind::Command => {
+                let cause = error.cause();
+                let refused = walk.targets.drain(..).map(|target| (target, cause.clone()));
+                self.progress.refused.extend(refused);
+                self.walk = None;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        match delete_entries(inner, behalf, &names).await {
+            Ok(removed) => self.progress.removed += removed,
+            Err(error) if error.kind() != ErrorKind::Command => return Err(error),
+            Err(_) => {
+                walk.delete_by_pattern(inner, behalf, &names, &mut self.progress)
+                    .await?;
+            }
+        }
+        walk.cursor = next;
+        if next == 0 || walk.targets.is_empty() {
+            self.progress.applied.append(&mut walk.targets);
+            self.walk = None;
+        }
+        Ok(())
+    }
+}
+
+impl Walk {
+    /// Removes what was found pattern by pattern, and gives up those that Redis refuses.
+    async fn delete_by_pattern(
+        &mut self,
+        inner: &Inner,
+        behalf: Behalf<'_>,
+        names: &[Key],
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let mut at = 0;
+        while let Some(pattern) = self.patterns.get(at) {
+            let meant: Vec<_> = names
+                .iter()
+                .filter(|name| pattern.matches(name.as_str()))
+                .cloned()
+                .collect();
+            match delete_entries(inner, behalf, &meant).await {
+                Ok(removed) => {
+                    progress.removed += removed;
+                    at += 1;
+                }
+                Err(error) if error.kind() == ErrorKind::Command => {
+                    self.patterns.remove(at);
+                    progress
+                        .refused
+                        .push((self.targets.remove(at), error.cause()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn delete_entries(inner: &Inner, behalf: Behalf<'_>, names: &[Key]) -> Result<u64, Error> {
+    let mut removed = 0;
+    for names in names.chunks(BATCH) {
+        let op = behalf.op("delete", On::Key(&names[0]));
+        let deleted = inner.run(op, |store| store.delete_entries(names)).await?;
+        removed += deleted.removed;
+        if let Some(other) = deleted.other_prefix {
+            inner.warn_of_neighbour(other);
+        }
+    }
+    Ok(removed)
+}
+
+impl Inner {
+    /// Warns once of each prefix that begins with this cache's own.
+    fn warn_of_neighbour(&self, other: String) {
+        let mut neighbours = self
+            .neighbours
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if neighbours.len() < NEIGHBOURS && neighbours.insert(other.clone()) {
+            warn!(
+                prefix = self.config.prefix,
+                other,
+                "the prefix of another cache on this Redis begins with this one's: evictions leave its entries alone, but some keys \
+                 are keys of both; choose prefixes of which none begins another"
+            );
+        }
+    }
+}

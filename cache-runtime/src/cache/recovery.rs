@@ -1,0 +1,218 @@
+//! What the keeper does with the journal once Redis answers: each eviction is tried, those that Redis refuses stay, and the
+//! cache is opened for everything that they do not name.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::Inner;
+use super::journal::Batch;
+use super::purge::{Behalf, Progress, Purge};
+use crate::error::Error;
+use crate::site::Site;
+use crate::store::backoff;
+use crate::store::guard::{On, Op, Via};
+use crate::target::Target;
+
+/// Stands in the statistics for what no call waits for: recovery, and leases that are given back.
+pub(super) static BACKGROUND: Site = Site::new("background", "");
+
+/// So many failures in a row without an outage are no accident.
+const HINDERED: u32 = 3;
+
+/// Targets that one line of the log names.
+const NAMED: usize = 5;
+
+/// When to look at the journal again.
+pub(super) enum Next {
+    /// After a pause, whatever happens.
+    Pause(Duration),
+    /// When there is something to do, or at this moment.
+    WorkOrAt(Option<Instant>),
+}
+
+/// How far the journal is applied.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    current: Option<Round>,
+    /// Errors in a row.
+    failures: u32,
+    /// Rounds in a row in which Redis refused something.
+    refusals: u32,
+    retry_at: Option<Instant>,
+    /// The reasons that were warned about.
+    warned: BTreeSet<String>,
+}
+
+/// One batch on its way to the store.
+#[derive(Debug)]
+struct Round {
+    batch: Batch,
+    purge: Purge,
+    /// How many connections had been lost when it began, and which server it was.
+    losses: u64,
+    server: Option<String>,
+}
+
+impl Recovery {
+    /// Applies what is in the journal, and opens the cache when all of it was tried.
+    pub(super) async fn settle(&mut self, inner: &Inner) -> Next {
+        if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+            self.retry_at = None;
+            inner.journal.retry_refused();
+        }
+        if let Err(error) = self.apply(inner).await {
+            self.failures += 1;
+            debug!(%error, failures = self.failures, "the journal could not be applied yet");
+            if inner.guard.is_connected() {
+                if self.failures >= HINDERED {
+                    inner.journal.hindered(error.cause());
+                }
+            } else {
+                inner.guard.is_unavailable_because(error.cause());
+            }
+            let longest = inner.config.reconnect_max_delay;
+            return Next::Pause(backoff::pause(self.failures, longest));
+        }
+        self.failures = 0;
+        let is_left = inner.journal.if_tried(|| inner.guard.finish_recovery());
+        if !is_left {
+            self.refusals = 0;
+            self.retry_at = None;
+            if !std::mem::take(&mut self.warned).is_empty() {
+                info!("Redis took the evictions that it had refused");
+            }
+        } else if self.retry_at.is_none() {
+            self.refusals += 1;
+            let pause = backoff::pause(self.refusals, inner.config.reconnect_max_delay);
+            self.retry_at = Some(Instant::now() + pause);
+        }
+        if inner.journal.pending().is_some() {
+            return Next::Pause(Duration::ZERO);
+        }
+        Next::WorkOrAt(self.retry_at)
+    }
+
+    /// Redis was found again: what it refused before is tried at once.
+    pub(super) fn begin_again(&mut self, inner: &Inner) {
+        self.retry_at = None;
+        inner.journal.retry_refused();
+    }
+
+    /// Applies what is in the journal at this moment, except for what Redis refuses. An error leaves the rest for the next call, which
+    /// goes on where this one stopped.
+    pub(super) async fn apply(&mut self, inner: &Inner) -> Result<(), Error> {
+        loop {
+            let mut round = match self.current.take() {
+                Some(round) => round,
+                None => match inner.journal.pending() {
+                    Some(batch) => Round::begin(inner, batch).await,
+                    None => return Ok(()),
+                },
+            };
+            let outcome = round.run(inner).await;
+            self.book(inner, &round.batch, round.purge.take_progress());
+            if outcome.is_err() {
+                self.current = Some(round);
+                return outcome;
+            }
+        }
+    }
+
+    fn book(&mut self, inner: &Inner, batch: &Batch, progress: Progress) {
+        let Progress {
+            removed: _,
+            applied,
+            refused,
+        } = progress;
+        inner.journal.applied(batch, &applied);
+        for (target, cause) in &refused {
+            inner.journal.refused(batch, target, cause);
+        }
+        let Some((_, cause)) = refused.last() else {
+            return;
+        };
+        if self.warned.insert(cause.clone()) {
+            let targets = refused.iter().map(|(target, _)| target);
+            warn!(
+                error = cause,
+                evictions = refused.len(),
+                targets = inner.named(targets),
+                "Redis refuses evictions: this process does not cache what they name, and other processes serve it until its ttl ends"
+            );
+        }
+    }
+}
+
+impl Round {
+    async fn begin(inner: &Inner, batch: Batch) -> Self {
+        let purge = Purge::new(batch.targets(), &inner.config.prefix);
+        let losses = inner.losses();
+        let server = match purge.has_walk() {
+            true => server(inner).await,
+            false => None,
+        };
+        Self {
+            batch,
+            purge,
+            losses,
+            server,
+        }
+    }
+
+    async fn run(&mut self, inner: &Inner) -> Result<(), Error> {
+        let losses = inner.losses();
+        if self.purge.has_walk() && losses != self.losses {
+            // A cursor means nothing to another server, or to the same one after a restart.
+            let server = server(inner).await;
+            if server.is_none() || server != self.server {
+                self.purge.walk_anew();
+            }
+            (self.losses, self.server) = (losses, server);
+        }
+        let metrics = inner.metrics.site(&BACKGROUND);
+        let behalf = Behalf {
+            site: &BACKGROUND,
+            metrics: &metrics,
+            via: Via::Recovery,
+        };
+        self.purge.run(inner, behalf).await
+    }
+}
+
+/// What tells a start of a server from all others.
+async fn server(inner: &Inner) -> Option<String> {
+    let metrics = inner.metrics.site(&BACKGROUND);
+    let op = Op {
+        via: Via::Recovery,
+        ..Op::new("info", &BACKGROUND, &metrics, On::Server)
+    };
+    let info = inner.run(op, |store| store.server()).await.ok()??;
+    Some(info.run_id).filter(|id| !id.is_empty())
+}
+
+impl Inner {
+    /// How many connections to the server were lost so far.
+    pub(super) fn losses(&self) -> u64 {
+        let scripts = self.guard.store().scripts();
+        scripts.map_or(0, |scripts| scripts.losses())
+    }
+
+    /// The first of these targets, for a line of the log.
+    pub(super) fn named<'a>(&self, targets: impl Iterator<Item = &'a Target>) -> String {
+        let mut text = String::new();
+        for (index, target) in targets.enumerate() {
+            if index == NAMED {
+                text.push_str(", …");
+                break;
+            }
+            if index > 0 {
+                text.push_str(", ");
+            }
+            text.push_str(&target.shown(self.config.mask_keys).to_string());
+        }
+        text
+    }
+}

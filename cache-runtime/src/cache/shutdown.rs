@@ -1,0 +1,172 @@
+//! The end of a cache: what it waits for, and what becomes of evictions that come after it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::purge::{Behalf, Purge};
+use super::recovery::Recovery;
+use super::{Cache, Evicted, Inner};
+use crate::metrics::{Event, SiteMetrics};
+use crate::site::Site;
+use crate::store::guard::{Guard, Via, in_runtime};
+use crate::store::redis::RedisStore;
+use crate::target::Target;
+
+/// A shutdown waits so long for evictions that calls still owe, and again as long for the journal. A service that is told to
+/// stop usually has 30 s.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Counts evictions that are owed by calls and by scopes.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    count: AtomicUsize,
+    is_none: Notify,
+}
+
+impl Owed {
+    pub(super) fn begin(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn end(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.is_none.notify_waiters();
+        }
+    }
+
+    async fn none(&self) {
+        loop {
+            // Listens before it looks.
+            let none = self.is_none.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
+    }
+}
+
+impl Cache {
+    /// Waits up to 5 s for calls that still have to evict something, applies the journal if Redis answers, and closes the
+    /// connections. Annotated functions run uncached from then on.
+    ///
+    /// An eviction that comes later is tried once, on a connection of its own. If that fails, it is logged with what it names:
+    /// other processes may serve that until its ttl ends.
+    pub async fn shutdown(&self) {
+        let inner = &self.inner;
+        if !inner.guard.is_local() && in_runtime() {
+            let _ = timeout(PATIENCE, inner.owed.none()).await;
+            if inner.guard.is_connected() {
+                let _ = timeout(PATIENCE, Recovery::default().apply(inner)).await;
+            }
+        }
+        let evictions = inner.journal.depth();
+        if evictions > 0 {
+            let targets = inner.named(inner.journal.some().iter());
+            warn!(
+                evictions,
+                targets,
+                "shut down with evictions that Redis has not seen: it may serve what they name until it expires"
+            );
+        }
+        inner.guard.close();
+        inner.guard.store().close().await;
+    }
+}
+
+impl Inner {
+    /// Removes `targets` after the shutdown, on a connection of its own.
+    pub(super) async fn remove_late(
+        &self,
+        site: &'static Site,
+        metrics: &SiteMetrics,
+        targets: &[Target],
+    ) -> Evicted {
+        if self.guard.is_local() {
+            // Everything went with the store.
+            return Evicted::Applied { keys: 0 };
+        }
+        match self.try_late(site, targets).await {
+            Ok(keys) => {
+                metrics.add(Event::EvictedKeys, keys);
+                Evicted::Applied { keys }
+            }
+            Err(left) => {
+                metrics.count(Event::EvictJournaled);
+                self.warn_late(&left);
+                Evicted::Journaled
+            }
+        }
+    }
+
+    /// The same where nobody waits.
+    pub(super) fn remove_late_alone(&self, site: &'static Site, targets: &[Target]) {
+        if self.guard.is_local() {
+            return;
+        }
+        let (Some(inner), Ok(runtime)) = (self.this.upgrade(), Handle::try_current()) else {
+            self.warn_late(targets);
+            return;
+        };
+        let targets = targets.to_vec();
+        runtime.spawn(async move {
+            let metrics = inner.metrics.site(site);
+            inner.remove_late(site, &metrics, &targets).await;
+        });
+    }
+
+    fn warn_late(&self, targets: &[Target]) {
+        let targets = self.named(targets.iter());
+        warn!(
+            targets,
+            "an eviction after the shutdown could not be applied: Redis may serve what it names until it expires"
+        );
+    }
+
+    /// Answers how many entries there were, or what is left.
+    async fn try_late(&self, site: &'static Site, targets: &[Target]) -> Result<u64, Vec<Target>> {
+        let all = || targets.to_vec();
+        if !in_runtime() {
+            return Err(all());
+        }
+        let store = RedisStore::new(&self.config).map_err(|_| all())?;
+        let cache = Cache::around(self.config.clone(), None, |config, wake| {
+            Guard::remote(Arc::new(store), config, wake)
+        });
+        let inner = &cache.inner;
+        let patience = self.config.connect_timeout + self.config.command_timeout;
+        let probed = timeout(patience, inner.guard.store().probe()).await;
+        let left = match probed {
+            Ok(Ok(())) => {
+                inner.guard.begin_recovery();
+                inner.guard.finish_recovery();
+                let metrics = self.metrics.site(site);
+                let behalf = Behalf {
+                    site,
+                    metrics: &metrics,
+                    via: Via::Caller,
+                };
+                let mut purge = Purge::new(all(), &self.config.prefix);
+                let _ = purge.run(inner, behalf).await;
+                let progress = purge.take_progress();
+                let mut left = purge.into_rest();
+                left.extend(progress.refused.into_iter().map(|(target, _)| target));
+                if left.is_empty() {
+                    Ok(progress.removed)
+                } else {
+                    Err(left)
+                }
+            }
+            _ => Err(all()),
+        };
+        inner.guard.close();
+        inner.guard.store().close().await;
+        left
+    }
+}
