@@ -259,7 +259,9 @@ fn is_domain(text: &str) -> bool {
         let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         (1..=63).contains(&label.len()) && label.bytes().all(is_inner)
     };
-    let is_address = text.parse::<std::net::IpAddr>().is_ok();
+    // An address, or a part of one: no top-level domain is a number.
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let is_address = text.rsplit('.').next().is_some_and(is_number);
     text.len() <= 253 && !is_address && text.contains('.') && text.split('.').all(is_label)
 }
 
@@ -320,6 +322,15 @@ mod tests {
             let problem = problem(&cookie);
             assert!(problem.contains(told), "{cookie:?}: {problem}");
         }
+    }
+
+    #[test]
+    fn no_part_of_an_address_is_taken_for_a_domain() {
+        let removals = |host| SessionCookie::insecure().other_removals(Some(host)).len();
+
+        assert_eq!(removals("127.0.0.1:8080"), 0);
+        assert_eq!(removals("localhost"), 0);
+        assert_eq!(removals("app.example.com"), 2);
     }
 
     #[test]
