@@ -128,6 +128,25 @@ impl ClientIpSource {
         Ok(Self(Source::Chain { trust, field }))
     }
 
+    /// Whether the peer of a connection at this address may say who its clients are. Such a peer is a proxy: limits on connections
+    /// that go by address do not fit it.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        match &self.0 {
+            Source::Peer => false,
+            Source::Chain {
+                trust: Trust::Hops(_),
+                ..
+            } => true,
+            Source::Chain {
+                trust: Trust::Networks(networks),
+                ..
+            }
+            | Source::Header {
+                proxies: networks, ..
+            } => networks.contain(peer.to_canonical()),
+        }
+    }
+
     /// The one address in this header, such as `X-Real-IP`, if the peer of the connection is in these networks. If the header
     /// is missing, occurs twice or holds anything else, it is the peer.
     ///
