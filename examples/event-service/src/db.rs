@@ -10,9 +10,10 @@ use sqlx::{ConnectOptions, SqlitePool};
 /// The scripts that bring a database from each version to the next, from nothing on. The last of them sets the version.
 ///
 /// What stands here has made files already: a change is a step of its own.
-const STEPS: [&[&str]; 2] = [
+const STEPS: [&[&str]; 3] = [
     &[include_str!("db/schema.sql"), include_str!("db/seed.sql")],
     &[include_str!("db/credentials.sql")],
+    &[include_str!("db/claims.sql")],
 ];
 
 /// A cheap handle to the database.

@@ -30,6 +30,7 @@ impl fmt::Debug for Token {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verification {
     pub reference: String,
+    pub user_id: i64,
     pub status: Status,
     pub amount_cents: i64,
 }
@@ -52,8 +53,9 @@ impl Gateway {
         format!("ref-{tx}")
     }
 
-    /// Takes the money.
+    /// Takes the money. Asked again about the same reference, it takes nothing more and gives the same answer.
     pub async fn capture(&self, _token: &Token, payment: &Payment) -> Status {
+        tracing::debug!(tx = payment.tx, "capturing");
         tokio::time::sleep(LATENCY).await;
         if payment.amount_cents > LIMIT_CENTS {
             Status::Failed
@@ -67,6 +69,7 @@ impl Gateway {
         tokio::time::sleep(LATENCY).await;
         Verification {
             reference: payment.reference.clone(),
+            user_id: payment.user_id,
             status: payment.status,
             amount_cents: payment.amount_cents,
         }

@@ -1,13 +1,17 @@
 //! Payments: a gateway decides, we remember what it said. The card number passes through and is kept nowhere.
 
-use cache_runtime::{Sensitive, cache_evict, cache_put, cacheable, rate_limit};
+use cache_runtime::{Cache, Sensitive, cache_evict, cache_put, cacheable, rate_limit};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
+use tokio::task;
 
 use crate::db::Db;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gateway::{Gateway, Token, Verification};
 use crate::input::{Cents, Id, card_number};
+
+/// How long one confirmation has for the gateway, in seconds. A claim that is older was left by a process that died.
+const CLAIM: i64 = 30;
 
 #[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
 pub struct Payment {
@@ -25,6 +29,8 @@ pub struct Payment {
 #[sqlx(rename_all = "lowercase")]
 pub enum Status {
     Pending,
+    /// One confirmation has claimed it and asks the gateway.
+    Capturing,
     Confirmed,
     Failed,
 }
@@ -43,17 +49,22 @@ pub struct NewPayment {
 pub struct Payments {
     db: Db,
     gateway: Gateway,
+    /// Apart from the cache that is installed: a token is a credential, which must not be readable in Redis.
+    tokens: Cache,
 }
 
 impl Payments {
     pub fn new(db: Db, gateway: Gateway) -> Self {
-        Self { db, gateway }
+        Self {
+            db,
+            gateway,
+            tokens: Cache::memory(),
+        }
     }
 
     /// `tx` comes from the caller, because the entry is fenced under its name before the payment begins.
     ///
-    /// The user in `new` is the one whose session it is, and so whose limit: routes see to that, here and in
-    /// [`confirm`](Self::confirm).
+    /// The user in `new` is the one whose session it is, and so whose limit: routes see to that.
     #[cache_put(key = "payment:transaction:<tx>", ttl = 1800)]
     #[rate_limit(policy = "payment", key = "<new.user_id.get()>")]
     pub async fn initiate(&self, tx: &str, new: &NewPayment) -> Result<Payment> {
@@ -87,26 +98,73 @@ impl Payments {
     }
 
     /// The gateway's leave to charge a user. It holds for an hour; we ask again a little earlier.
-    #[cacheable(key = "payment:token:<user_id>", ttl = 3000)]
+    #[cacheable(cache = self.tokens, key = "payment:token:<user_id>", ttl = 3000)]
     pub async fn token(&self, user_id: i64) -> Result<Token> {
         Ok(self.gateway.issue_token(user_id).await)
     }
 
-    /// Asks the gateway for the money and records its answer. `None` means that this had been done already.
-    #[rate_limit(policy = "payment", key = "<payment.user_id>")]
-    pub async fn confirm(&self, payment: &Payment) -> Result<Option<Payment>> {
+    /// Asks the gateway for the money, once, and records its answer. 409 if that was done before, or is being done.
+    pub async fn confirm(&self, tx: &str, user_id: i64) -> Result<Payment> {
+        let owner = "SELECT user_id FROM payments WHERE tx = ?";
+        let owner = sqlx::query_scalar::<_, i64>(owner).bind(tx);
+        match owner.fetch_optional(self.db.write()).await? {
+            Some(owner) if owner == user_id => self.confirm_own(tx, user_id).await,
+            // Nothing of anybody's limit is used up.
+            Some(_) => Err(Error::not_theirs("tx")),
+            None => Err(Error::unknown("tx", "payment", tx)),
+        }
+    }
+
+    #[rate_limit(policy = "payment", key = "<user_id>")]
+    async fn confirm_own(&self, tx: &str, user_id: i64) -> Result<Payment> {
+        let (this, tx) = (self.clone(), tx.to_owned());
+        // In a task of its own: it goes on if the client does not wait, so that what the gateway did is recorded.
+        let captured = task::spawn(async move { this.capture(&tx, user_id).await });
+        captured.await.map_err(Error::internal)?
+    }
+
+    async fn capture(&self, tx: &str, user_id: i64) -> Result<Payment> {
+        let payment = self.claim(tx, user_id).await?;
         let token = self.token(payment.user_id).await?;
-        let answer = self.gateway.capture(&token, payment).await;
-        self.settle(payment, answer).await
+        let answer = self.gateway.capture(&token, &payment).await;
+        self.settle(&payment, answer).await
+    }
+
+    /// Of several confirmations one claims the payment, before the gateway hears of any. A claim that is left over is taken again: the
+    /// gateway knows the payment by its reference.
+    #[cache_evict(key = ["payment:transaction:<tx>", "payment:verification:<return.reference>"])]
+    async fn claim(&self, tx: &str, user_id: i64) -> Result<Payment> {
+        let claimed = sqlx::query_as(
+            "UPDATE payments SET status = 'capturing', claimed_at = unixepoch()
+             WHERE tx = ?1 AND user_id = ?2
+               AND (status = 'pending' OR status = 'capturing' AND claimed_at <= unixepoch() - ?3)
+             RETURNING *",
+        )
+        .bind(tx)
+        .bind(user_id)
+        .bind(CLAIM)
+        .fetch_optional(self.db.write())
+        .await?;
+        claimed.ok_or_else(|| {
+            let detail = "the payment is being confirmed, or it was confirmed or has failed before";
+            Error::conflict("tx", detail)
+        })
     }
 
     #[cache_evict(key = ["payment:transaction:<payment.tx>", "payment:verification:<payment.reference>"])]
-    async fn settle(&self, payment: &Payment, status: Status) -> Result<Option<Payment>> {
+    async fn settle(&self, payment: &Payment, status: Status) -> Result<Payment> {
         let settled = sqlx::query_as(
-            "UPDATE payments SET status = ? WHERE tx = ? AND status = 'pending' RETURNING *",
+            "UPDATE payments SET status = ?, claimed_at = NULL WHERE tx = ? AND status = 'capturing' RETURNING *",
         )
         .bind(status)
-        .bind(&payment.tx);
-        Ok(settled.fetch_optional(self.db.write()).await?)
+        .bind(&payment.tx)
+        .fetch_optional(self.db.write())
+        .await?;
+        // Somebody else has settled it, if the claim was taken again.
+        settled
+            .ok_or_else(|| Error::conflict("tx", "the payment was confirmed or has failed before"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ async fn a_new_file_gets_everything() {
 
     let db = file.open().await.expect("a database");
 
-    assert_eq!(number(&db, "PRAGMA user_version").await, 2);
+    assert_eq!(number(&db, "PRAGMA user_version").await, 3);
     assert_eq!(number(&db, "SELECT count(*) FROM users").await, 200);
     assert_eq!(number(&db, "SELECT count(*) FROM credentials").await, 200);
 }
@@ -42,7 +42,7 @@ async fn a_file_of_version_1_keeps_what_it_has_and_gets_the_credentials_of_its_s
 
     let db = file.open().await.expect("a database");
 
-    assert_eq!(number(&db, "PRAGMA user_version").await, 2);
+    assert_eq!(number(&db, "PRAGMA user_version").await, 3);
     let names = "SELECT count(*) FROM credentials WHERE username = 'user' || user_id";
     assert_eq!(number(&db, names).await, 199);
     let others = "SELECT count(*) FROM credentials WHERE user_id NOT BETWEEN 1 AND 199";
@@ -52,17 +52,40 @@ async fn a_file_of_version_1_keeps_what_it_has_and_gets_the_credentials_of_its_s
 }
 
 #[tokio::test]
+async fn the_payments_of_an_old_file_stay_as_they_are_and_can_be_claimed() {
+    let file = File::of_version_1("payments", &[
+        "INSERT INTO payments (tx, reference, user_id, event_id, amount_cents) VALUES ('a', 'ref-a', 1, 2, 300)",
+        "INSERT INTO payments (tx, reference, user_id, event_id, amount_cents, status)
+         VALUES ('b', 'ref-b', 4, 5, 600, 'confirmed')",
+    ])
+    .await;
+
+    let db = file.open().await.expect("a database");
+
+    let kept = "SELECT count(*) FROM payments WHERE (tx, reference, user_id, event_id, amount_cents, status) IN
+                (VALUES ('a', 'ref-a', 1, 2, 300, 'pending'), ('b', 'ref-b', 4, 5, 600, 'confirmed'))";
+    assert_eq!(number(&db, kept).await, 2);
+    let claim = "UPDATE payments SET status = 'capturing', claimed_at = 1 WHERE tx = 'a'";
+    execute(&db, claim).await;
+    let unfounded = sqlx::query("UPDATE payments SET status = 'confirmed' WHERE tx = 'a'");
+    assert!(
+        unfounded.execute(db.write()).await.is_err(),
+        "its claim stays"
+    );
+}
+
+#[tokio::test]
 async fn a_file_of_a_version_to_come_is_left_alone_with_advice() {
     let file = File::new("future");
     let db = file.open().await.expect("a database");
-    execute(&db, "PRAGMA user_version = 3").await;
+    execute(&db, "PRAGMA user_version = 4").await;
     db.close().await;
 
-    let refused = file.open().await.expect_err("nobody knows version 3");
+    let refused = file.open().await.expect_err("nobody knows version 4");
 
     assert_eq!(
         format!("{refused:#}"),
-        "the database has version 3, and this event-service knows none above 2: \
+        "the database has version 4, and this event-service knows none above 3: \
          start a newer one, or set DATABASE_URL to another file"
     );
 }

@@ -18,8 +18,8 @@ fn a_payment_is_pending_until_it_is_confirmed() {
         (initiated.status, initiated.body["status"].as_str()),
         (201, Some("pending"))
     );
-    assert_eq!(service.get(&payment).body, initiated.body);
-    assert_eq!(service.get(&verification).body["status"], "pending");
+    assert_eq!(client.get(&payment).body, initiated.body);
+    assert_eq!(client.get(&verification).body["status"], "pending");
 
     let confirmed = client.send("POST", &format!("{payment}/confirm"), None);
 
@@ -27,8 +27,8 @@ fn a_payment_is_pending_until_it_is_confirmed() {
         (confirmed.status, confirmed.body["status"].as_str()),
         (200, Some("confirmed"))
     );
-    assert_eq!(service.get(&payment).body["status"], "confirmed");
-    assert_eq!(service.get(&verification).body["status"], "confirmed");
+    assert_eq!(client.get(&payment).body["status"], "confirmed");
+    assert_eq!(client.get(&verification).body["status"], "confirmed");
     let again = client.send("POST", &format!("{payment}/confirm"), None);
     assert_eq!(
         (again.status, again.body["field"].as_str()),
@@ -42,7 +42,7 @@ fn a_payment_that_the_gateway_declines_has_failed() {
     let client = service.log_in(1);
     let initiated = pay(&client, 1_000_001, CARD).body;
     let (payment, verification) = paths(&initiated);
-    assert_eq!(service.get(&verification).body["status"], "pending");
+    assert_eq!(client.get(&verification).body["status"], "pending");
 
     let declined = client.send("POST", &format!("{payment}/confirm"), None);
 
@@ -50,8 +50,54 @@ fn a_payment_that_the_gateway_declines_has_failed() {
         (declined.status, declined.body["status"].as_str()),
         (200, Some("failed"))
     );
-    assert_eq!(service.get(&payment).body["status"], "failed");
-    assert_eq!(service.get(&verification).body["status"], "failed");
+    assert_eq!(client.get(&payment).body["status"], "failed");
+    assert_eq!(client.get(&verification).body["status"], "failed");
+}
+
+#[test]
+fn of_confirmations_at_once_one_is_captured_and_the_gateway_is_asked_once() {
+    let redis = RedisServer::start().expect("redis-server starts");
+    let environment = [
+        ("REDIS_URL", &*redis.url()),
+        ("RUST_LOG", "event_service=debug,info"),
+    ];
+    let (one, other) = (Service::with(&environment), Service::with(&environment));
+    let client = one.log_in(1);
+    let (payment, _) = paths(&pay(&client, 100, CARD).body);
+    let confirm = format!("{payment}/confirm");
+
+    let mut statuses: Vec<_> = std::thread::scope(|scope| {
+        let confirmations: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| client.send("POST", &confirm, None).status))
+            .collect();
+        confirmations
+            .into_iter()
+            .map(|confirmation| confirmation.join().expect("an answer"))
+            .collect()
+    });
+    statuses.push(client.send("POST", &confirm, None).status);
+
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 409, 409, 409, 409, 409, 409, 409]);
+    assert_eq!(one.times_said("capturing"), 1);
+    // Each has a database in memory of its own: the other does not know the payment.
+    let stranger = other.client_with(&client.cookie());
+    assert_eq!(stranger.send("POST", &confirm, None).status, 404);
+    assert_eq!(other.times_said("capturing"), 0);
+}
+
+#[test]
+fn the_leave_to_charge_a_user_is_not_in_redis() {
+    let redis = RedisServer::start().expect("redis-server starts");
+    let service = Service::on(&redis);
+    let client = service.log_in(1);
+
+    let (payment, _) = paths(&pay(&client, 100, CARD).body);
+    client.send("POST", &format!("{payment}/confirm"), None);
+
+    let kept = everything_in(&redis);
+    assert!(contains(&kept, "payment:transaction") || contains(&kept, "dev_"));
+    assert!(!contains(&kept, "token-1-") && !contains(&kept, "payment:token"));
 }
 
 #[test]
@@ -118,8 +164,8 @@ fn a_card_number_is_kept_nowhere() {
     let client = service.log_in(1);
     let initiated = pay(&client, 100, CARD).body;
     let (payment, verification) = paths(&initiated);
-    service.get(&payment);
-    service.get(&verification);
+    client.get(&payment);
+    client.get(&verification);
 
     assert!(!contains(&everything_in(&redis), CARD));
     for part in file.parts().filter(|part| part.exists()) {
