@@ -20,6 +20,11 @@ pub enum Error {
     },
     /// 429, or 503 while nobody can tell: too many calls of one client.
     Limited(Limited),
+    /// 503: there is too much to do. The client may come back after so many seconds.
+    Busy {
+        detail: &'static str,
+        retry_after: u64,
+    },
     /// 401 if nobody is logged in, 503 while nobody can tell.
     Session(SessionError),
     /// 500: the client learns nothing of it, the log everything.
@@ -37,6 +42,11 @@ impl Error {
     /// 403: `field` names what is another user's.
     pub fn forbidden(field: &str, detail: impl Into<String>) -> Self {
         Self::refused(StatusCode::FORBIDDEN, Some(field), detail)
+    }
+
+    /// 403: `field` names what another user alone may see or change.
+    pub fn not_theirs(field: &str) -> Self {
+        Self::forbidden(field, "it is another user's: log in as that user")
     }
 
     /// 404: `field` names something that does not exist.

@@ -27,7 +27,8 @@ impl Events {
         Ok(event.fetch_optional(self.db.read().await).await?)
     }
 
-    #[cacheable(key = "events:published:page:<page>", ttl = 300)]
+    // A client chooses the page: without `unless`, each number beyond the last would leave an entry.
+    #[cacheable(key = "events:published:page:<page>", ttl = 300, unless = |found| found.is_beyond_the_last())]
     pub async fn published(&self, page: Page) -> Result<EventPage> {
         let db = self.db.read().await;
         let total = sqlx::query_scalar("SELECT count(*) FROM events WHERE published")
@@ -43,7 +44,7 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
-    #[cacheable(key = "events:trending:page:<page>", ttl = 600)]
+    #[cacheable(key = "events:trending:page:<page>", ttl = 600, unless = |found| found.is_beyond_the_last())]
     pub async fn trending(&self, page: Page) -> Result<EventPage> {
         let db = self.db.read().await;
         let total = sqlx::query_scalar("SELECT count(*) FROM events WHERE published")
@@ -59,7 +60,8 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
-    #[cacheable(key = "events:location:<location>:page:<page>", ttl = 300)]
+    // A client chooses the location, too: only one that has events is stored.
+    #[cacheable(key = "events:location:<location>:page:<page>", ttl = 300, unless = |found| found.events.is_empty())]
     pub async fn near(&self, location: &str, page: Page) -> Result<EventPage> {
         let db = self.db.read().await;
         let total =
@@ -78,21 +80,48 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
-    /// What a user organises, published or not. `None` means that there is no such user.
-    #[cacheable(key = "user:events:<user_id>:page:<page>", ttl = 600, none_ttl = 30)]
+    /// What a user organises and has published. `None` means that there is no such user.
+    #[cacheable(
+        key = "user:events:<user_id>:page:<page>",
+        ttl = 600,
+        unless = |found| found.as_ref().is_some_and(EventPage::is_beyond_the_last),
+    )]
     pub async fn organized_by(&self, user_id: i64, page: Page) -> Result<Option<EventPage>> {
+        self.of_organizer(user_id, page, Drafts::Hidden).await
+    }
+
+    /// What a user organises, drafts too, which nobody else may see.
+    #[cacheable(
+        key = "user:events:<user_id>:all:page:<page>",
+        ttl = 600,
+        unless = |found| found.as_ref().is_some_and(EventPage::is_beyond_the_last),
+    )]
+    pub async fn all_organized_by(&self, user_id: i64, page: Page) -> Result<Option<EventPage>> {
+        self.of_organizer(user_id, page, Drafts::Shown).await
+    }
+
+    async fn of_organizer(
+        &self,
+        user_id: i64,
+        page: Page,
+        drafts: Drafts,
+    ) -> Result<Option<EventPage>> {
         let db = self.db.read().await;
+        let shows_drafts = drafts == Drafts::Shown;
         let total = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM events WHERE organizer_id = users.id) FROM users WHERE id = ?",
+            "SELECT (SELECT count(*) FROM events WHERE organizer_id = users.id AND (published OR ?2))
+             FROM users WHERE id = ?1",
         )
         .bind(user_id)
+        .bind(shows_drafts)
         .fetch_optional(db)
         .await?;
         let Some(total) = total else { return Ok(None) };
         let events = sqlx::query_as(
-            "SELECT * FROM events WHERE organizer_id = ? ORDER BY id LIMIT ? OFFSET ?",
+            "SELECT * FROM events WHERE organizer_id = ? AND (published OR ?) ORDER BY id LIMIT ? OFFSET ?",
         )
         .bind(user_id)
+        .bind(shows_drafts)
         .bind(Page::SIZE)
         .bind(page.offset())
         .fetch_all(db)
@@ -103,7 +132,8 @@ impl Events {
     #[cacheable(key = "analytics:<event_id>", ttl = 1800)]
     pub async fn analytics(&self, event_id: i64) -> Result<Option<Analytics>> {
         let analytics = sqlx::query_as(
-            "SELECT events.id AS event_id, sold AS tickets_sold, count(DISTINCT user_id) AS buyers,
+            "SELECT organizer_id, published,
+                    events.id AS event_id, sold AS tickets_sold, count(DISTINCT user_id) AS buyers,
                     coalesce(sum(quantity * tickets.price_cents), 0) AS revenue_cents,
                     sold * 1.0 / capacity AS sold_share
              FROM events LEFT JOIN tickets ON tickets.event_id = events.id
@@ -115,7 +145,7 @@ impl Events {
     }
 
     /// A new event is a draft.
-    #[cache_evict(pattern = ["events:*", "user:events:<organizer_id>:page:*"])]
+    #[cache_evict(pattern = ["events:*", "user:events:<organizer_id>:*"])]
     pub async fn create(&self, organizer_id: i64, new: &NewEvent) -> Result<Event> {
         let event = sqlx::query_as(
             "INSERT INTO events (organizer_id, title, description, location, starts_at, price_cents, capacity)
@@ -132,17 +162,19 @@ impl Events {
         Ok(event.fetch_one(self.db.write()).await?)
     }
 
+    // The database decides whose event it is: a cached copy of it says what anybody wrote who can write to Redis.
+
     #[cache_evict(
-        key = ["event:<event.id>", "analytics:<event.id>"],
-        pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
+        key = ["event:<id>", "analytics:<id>"],
+        pattern = ["events:*", "user:events:<organizer_id>:*"],
     )]
-    pub async fn update(&self, event: &Event, change: &EventChange) -> Result<Option<Event>> {
+    pub async fn update(&self, id: i64, organizer_id: i64, change: &EventChange) -> Result<Event> {
         let updated = sqlx::query_as(
             "UPDATE events
              SET title = coalesce(?, title), description = coalesce(?, description), location = coalesce(?, location),
                  starts_at = coalesce(?, starts_at), price_cents = coalesce(?, price_cents),
                  capacity = coalesce(?, capacity)
-             WHERE id = ?
+             WHERE id = ? AND organizer_id = ?
              RETURNING *",
         )
         .bind(change.title.as_ref().map(Text::as_str))
@@ -151,37 +183,75 @@ impl Events {
         .bind(change.starts_at.map(Whole::get))
         .bind(change.price_cents.map(Whole::get))
         .bind(change.capacity.map(Whole::get))
-        .bind(event.id)
+        .bind(id)
+        .bind(organizer_id)
         .fetch_optional(self.db.write())
         .await;
-        updated.map_err(|error| match error.as_database_error() {
-            Some(cause) if cause.is_check_violation() => {
-                Error::conflict("capacity", "more tickets than that are sold")
-            }
-            _ => error.into(),
+        match updated {
+            Ok(Some(event)) => Ok(event),
+            Ok(None) => Err(self.refused(id).await?),
+            Err(error) => Err(match error.as_database_error() {
+                Some(cause) if cause.is_check_violation() => {
+                    Error::conflict("capacity", "more tickets than that are sold")
+                }
+                _ => error.into(),
+            }),
+        }
+    }
+
+    #[cache_evict(
+        key = ["event:<id>", "analytics:<id>"],
+        pattern = ["events:*", "user:events:<organizer_id>:*"],
+    )]
+    pub async fn publish(&self, id: i64, organizer_id: i64) -> Result<Event> {
+        let published = sqlx::query_as(
+            "UPDATE events SET published = TRUE WHERE id = ? AND organizer_id = ? RETURNING *",
+        )
+        .bind(id)
+        .bind(organizer_id)
+        .fetch_optional(self.db.write())
+        .await?;
+        match published {
+            Some(event) => Ok(event),
+            None => Err(self.refused(id).await?),
+        }
+    }
+
+    #[cache_evict(
+        key = ["event:<id>", "analytics:<id>"],
+        pattern = ["events:*", "user:events:<organizer_id>:*"],
+    )]
+    pub async fn delete(&self, id: i64, organizer_id: i64) -> Result<()> {
+        let deleted = sqlx::query("DELETE FROM events WHERE id = ? AND organizer_id = ?")
+            .bind(id)
+            .bind(organizer_id)
+            .execute(self.db.write())
+            .await?;
+        match deleted.rows_affected() {
+            0 => Err(self.refused(id).await?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why an event was not changed by somebody who is not its organiser. A draft does not exist for them.
+    async fn refused(&self, id: i64) -> Result<Error> {
+        let published: Option<bool> =
+            sqlx::query_scalar("SELECT published FROM events WHERE id = ?")
+                .bind(id)
+                .fetch_optional(self.db.write())
+                .await?;
+        Ok(match published {
+            Some(true) => Error::not_theirs("id"),
+            Some(false) | None => Error::unknown("id", "event", id),
         })
     }
+}
 
-    #[cache_evict(
-        key = ["event:<event.id>", "analytics:<event.id>"],
-        pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
-    )]
-    pub async fn publish(&self, event: &Event) -> Result<Option<Event>> {
-        let published =
-            sqlx::query_as("UPDATE events SET published = TRUE WHERE id = ? RETURNING *")
-                .bind(event.id);
-        Ok(published.fetch_optional(self.db.write()).await?)
-    }
-
-    /// Whether there was still something to delete.
-    #[cache_evict(
-        key = ["event:<event.id>", "analytics:<event.id>"],
-        pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
-    )]
-    pub async fn delete(&self, event: &Event) -> Result<bool> {
-        let deleted = sqlx::query("DELETE FROM events WHERE id = ?").bind(event.id);
-        Ok(deleted.execute(self.db.write()).await?.rows_affected() > 0)
-    }
+/// Whether a list has the events that are not published yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drafts {
+    Shown,
+    Hidden,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
@@ -197,6 +267,13 @@ pub struct Event {
     pub capacity: i64,
     pub tickets_left: i64,
     pub published: bool,
+}
+
+impl Event {
+    /// Whether this user, if it is one, may know of the event: a draft is its organiser's alone.
+    pub fn is_for(&self, user_id: Option<i64>) -> bool {
+        self.published || user_id == Some(self.organizer_id)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -217,10 +294,24 @@ impl EventPage {
             events,
         }
     }
+
+    /// The first page is there even if it is empty.
+    fn is_beyond_the_last(&self) -> bool {
+        i64::from(self.page) > self.pages.max(1)
+    }
+}
+
+/// The figures of an event, and who may see them.
+#[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
+pub struct Analytics {
+    pub organizer_id: i64,
+    pub published: bool,
+    #[sqlx(flatten)]
+    pub figures: Figures,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
-pub struct Analytics {
+pub struct Figures {
     pub event_id: i64,
     pub tickets_sold: i64,
     pub buyers: i64,

@@ -37,7 +37,7 @@ impl Tickets {
     }
 
     /// `None` means that there is no such user.
-    #[cacheable(key = "ticket:user:<user_id>", ttl = 300, none_ttl = 30)]
+    #[cacheable(key = "ticket:user:<user_id>", ttl = 300)]
     pub async fn of_user(&self, user_id: i64) -> Result<Option<Vec<Ticket>>> {
         let db = self.db.read().await;
         let user = sqlx::query("SELECT 1 FROM users WHERE id = ?")
@@ -54,16 +54,16 @@ impl Tickets {
 
     /// Each step evicts what it changes, but not before the transaction is committed: until then a reader would only store again
     /// what the database had before.
-    pub async fn buy(&self, event: &Event, user_id: i64, quantity: i64) -> Result<Ticket> {
+    pub async fn buy(&self, event_id: i64, user_id: i64, quantity: i64) -> Result<Ticket> {
         let scope = CacheScope::new();
         let mut transaction = self.db.write().begin_with("BEGIN IMMEDIATE").await?;
         let sale = scope.run(async {
-            let price_cents = take_places(&mut transaction, event, quantity).await?;
+            let places = take_places(&mut transaction, event_id, user_id, quantity).await?;
             let sale = Sale {
-                event_id: event.id,
+                event_id,
                 user_id,
                 quantity,
-                price_cents,
+                price_cents: places.price_cents,
             };
             issue(&mut transaction, sale).await
         });
@@ -90,30 +90,41 @@ struct Sale {
     price_cents: i64,
 }
 
-/// Takes places only where they are left, so the database decides between two who want the last one. Answers what one costs.
+/// What was taken, as the database has it.
+#[derive(FromRow)]
+struct Places {
+    organizer_id: i64,
+    /// What one of them costs.
+    price_cents: i64,
+}
+
+/// Takes places only where they are left, so the database decides between two who want the last one.
 #[cache_evict(
-    key = ["event:<event.id>", "analytics:<event.id>"],
-    pattern = ["events:*", "user:events:<event.organizer_id>:page:*"],
+    key = ["event:<event_id>", "analytics:<event_id>"],
+    pattern = ["events:*", "user:events:<return.organizer_id>:*"],
 )]
 async fn take_places(
     transaction: &mut SqliteConnection,
-    event: &Event,
+    event_id: i64,
+    user_id: i64,
     quantity: i64,
-) -> Result<i64> {
-    let price: Option<i64> = sqlx::query_scalar(
+) -> Result<Places> {
+    let places = sqlx::query_as(
         "UPDATE events SET sold = sold + ?2
          WHERE id = ?1 AND published AND tickets_left >= ?2
-         RETURNING price_cents",
+         RETURNING organizer_id, price_cents",
     )
-    .bind(event.id)
+    .bind(event_id)
     .bind(quantity)
     .fetch_optional(&mut *transaction)
     .await?;
-    match price {
-        Some(price) => Ok(price),
+    match places {
+        Some(places) => Ok(places),
         None => {
-            let event = sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(event.id);
-            Err(not_sold(event.fetch_optional(transaction).await?))
+            let event = sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(event_id);
+            let event: Option<Event> = event.fetch_optional(transaction).await?;
+            let event = event.filter(|event| event.is_for(Some(user_id)));
+            Err(event.map_or_else(|| Error::unknown("id", "event", event_id), not_sold))
         }
     }
 }
@@ -130,13 +141,12 @@ async fn issue(transaction: &mut SqliteConnection, sale: Sale) -> Result<Ticket>
     Ok(ticket.fetch_one(transaction).await?)
 }
 
-fn not_sold(event: Option<Event>) -> Error {
-    match event {
-        None => Error::conflict("id", "the event was deleted"),
-        Some(event) if !event.published => Error::conflict("id", "the event is not published yet"),
-        Some(event) if event.tickets_left == 0 => {
-            Error::conflict("quantity", "the event is sold out")
-        }
-        Some(event) => Error::conflict("quantity", format!("only {} are left", event.tickets_left)),
+fn not_sold(event: Event) -> Error {
+    if !event.published {
+        return Error::conflict("id", "the event is not published yet");
+    }
+    match event.tickets_left {
+        0 => Error::conflict("quantity", "the event is sold out"),
+        left => Error::conflict("quantity", format!("only {left} are left")),
     }
 }

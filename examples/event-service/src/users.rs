@@ -17,6 +17,37 @@ pub struct User {
     pub authentication: Authentication,
 }
 
+/// A user as others see them; their e-mail address is for themselves.
+#[derive(Debug, Serialize)]
+pub struct Profile {
+    pub id: i64,
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    pub bio: String,
+    pub authentication: Authentication,
+}
+
+impl User {
+    /// As this user, if it is one, may see it.
+    pub fn seen_by(self, user_id: Option<i64>) -> Profile {
+        let Self {
+            id,
+            name,
+            email,
+            bio,
+            authentication,
+        } = self;
+        Profile {
+            id,
+            name,
+            email: (user_id == Some(id)).then_some(email),
+            bio,
+            authentication,
+        }
+    }
+}
+
 /// Whether a user has proven who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
@@ -42,7 +73,7 @@ pub struct Referrer {
     pub referrals: i64,
 }
 
-// Users come with the database and stay: a remembered "there is none" cannot become wrong.
+// Without `none_ttl`: a client chooses the number, and each that nobody has would leave an entry.
 #[derive(Clone, Debug)]
 pub struct Users {
     db: Db,
@@ -53,14 +84,14 @@ impl Users {
         Self { db }
     }
 
-    #[cacheable(key = "user:profile:<id>", ttl = 1800, none_ttl = 30)]
+    #[cacheable(key = "user:profile:<id>", ttl = 1800)]
     pub async fn find(&self, id: i64) -> Result<Option<User>> {
         let user = sqlx::query_as("SELECT * FROM users WHERE id = ?").bind(id);
         Ok(user.fetch_optional(self.db.read().await).await?)
     }
 
     /// How many follow a user; `None` means that there is no such user.
-    #[cacheable(key = "user:followers:<id>", ttl = 300, none_ttl = 30)]
+    #[cacheable(key = "user:followers:<id>", ttl = 300)]
     pub async fn followers(&self, id: i64) -> Result<Option<i64>> {
         let count = sqlx::query_scalar(
             "SELECT (SELECT count(*) FROM followers WHERE user_id = users.id) FROM users WHERE id = ?",
@@ -143,7 +174,7 @@ impl Users {
 /// Runs what changes how far a user is trusted. Where it succeeds, nothing that was cached about that user is served again.
 #[cache_evict(
     key = ["user:profile:<id>", "user:followers:<id>", "ticket:user:<id>"],
-    pattern = "user:events:<id>:page:*",
+    pattern = "user:events:<id>:*",
 )]
 pub(crate) async fn evicting<T>(id: i64, change: impl Future<Output = Result<T>>) -> Result<T> {
     change.await

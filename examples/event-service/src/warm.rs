@@ -89,6 +89,7 @@ async fn items(db: &Db) -> Result<Vec<Item>, sqlx::Error> {
 fn told(error: Error) -> String {
     match error {
         Error::Refused { detail, .. } => detail,
+        Error::Busy { detail, .. } => detail.to_owned(),
         Error::Limited(limited) => limited.to_string(),
         Error::Session(error) => error.to_string(),
         Error::Database(error) => error.to_string(),

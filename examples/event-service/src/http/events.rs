@@ -3,14 +3,14 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use cache_runtime::http::Session;
+use axum::response::{IntoResponse, Response};
+use cache_runtime::http::{Session, Sessions};
 
-use super::App;
-use super::auth::owner;
+use super::auth::{owner, user_of, viewer};
 use super::extract::{Json, Path};
+use super::{App, PRIVATE};
 use crate::error::{Error, Result};
-use crate::events::{Analytics, Event, EventChange, EventPage, NewEvent};
+use crate::events::{Event, EventChange, EventPage, NewEvent};
 use crate::page::Page;
 use crate::tickets::Purchase;
 
@@ -36,18 +36,50 @@ pub(super) async fn near(
     Ok(Answer(app.events.near(&location, page).await?))
 }
 
-pub(super) async fn find(State(app): State<App>, Path(id): Path<i64>) -> Result<Answer<Event>> {
-    Ok(Answer(event(&app, "id", id).await?))
+pub(super) async fn find(
+    State(app): State<App>,
+    sessions: Sessions,
+    Path(id): Path<i64>,
+) -> Result<Response> {
+    let event = event(&app, "id", id).await?;
+    let (published, organizer_id) = (event.published, event.organizer_id);
+    shown(&sessions, Answer(event), id, published, organizer_id).await
 }
 
 pub(super) async fn analytics(
     State(app): State<App>,
+    sessions: Sessions,
     Path(id): Path<i64>,
-) -> Result<Answer<Analytics>> {
-    let analytics = app.events.analytics(id).await?;
-    analytics
-        .map(Answer)
-        .ok_or_else(|| Error::unknown("id", "event", id))
+) -> Result<Response> {
+    let found = app.events.analytics(id).await?;
+    let found = found.ok_or_else(|| Error::unknown("id", "event", id))?;
+    let (published, organizer_id) = (found.published, found.organizer_id);
+    shown(
+        &sessions,
+        Answer(found.figures),
+        id,
+        published,
+        organizer_id,
+    )
+    .await
+}
+
+/// What is known of an event, for those who may know it: a draft is there for its organiser alone. Only for a draft is the session
+/// looked at.
+async fn shown(
+    sessions: &Sessions,
+    answer: impl IntoResponse,
+    id: i64,
+    published: bool,
+    organizer_id: i64,
+) -> Result<Response> {
+    if published {
+        return Ok(answer.into_response());
+    }
+    match viewer(sessions).await? {
+        Some(user) if user == organizer_id => Ok((PRIVATE, answer).into_response()),
+        _ => Err(Error::unknown("id", "event", id)),
+    }
 }
 
 pub(super) async fn create(
@@ -64,20 +96,14 @@ pub(super) async fn create(
     ))
 }
 
-// A change is given the event as it was read, perhaps from the cache: it needs its number and its organiser, and these
-// never change.
-
 pub(super) async fn update(
     State(app): State<App>,
     session: Session,
     Path(id): Path<i64>,
     Json(change): Json<EventChange>,
 ) -> Result<Answer<Event>> {
-    let event = own_event(&app, &session, id).await?;
-    let updated = app.events.update(&event, &change).await?;
-    updated
-        .map(Answer)
-        .ok_or_else(|| Error::unknown("id", "event", id))
+    let organizer = user_of(&session)?;
+    Ok(Answer(app.events.update(id, organizer, &change).await?))
 }
 
 pub(super) async fn publish(
@@ -85,11 +111,7 @@ pub(super) async fn publish(
     session: Session,
     Path(id): Path<i64>,
 ) -> Result<Answer<Event>> {
-    let event = own_event(&app, &session, id).await?;
-    let published = app.events.publish(&event).await?;
-    published
-        .map(Answer)
-        .ok_or_else(|| Error::unknown("id", "event", id))
+    Ok(Answer(app.events.publish(id, user_of(&session)?).await?))
 }
 
 pub(super) async fn delete(
@@ -97,11 +119,8 @@ pub(super) async fn delete(
     session: Session,
     Path(id): Path<i64>,
 ) -> Result<StatusCode> {
-    let event = own_event(&app, &session, id).await?;
-    match app.events.delete(&event).await? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(Error::unknown("id", "event", id)),
-    }
+    app.events.delete(id, user_of(&session)?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn buy(
@@ -112,9 +131,7 @@ pub(super) async fn buy(
 ) -> Result<impl IntoResponse> {
     let buyer = purchase.user_id.get();
     owner(&session, "user_id", buyer)?;
-    let event = event(&app, "id", id).await?;
-    let ticket = app.tickets.buy(&event, buyer, purchase.quantity.get());
-    let ticket = ticket.await?;
+    let ticket = app.tickets.buy(id, buyer, purchase.quantity.get()).await?;
     Ok((StatusCode::CREATED, Answer(ticket)))
 }
 
@@ -124,11 +141,4 @@ pub(super) async fn event(app: &App, field: &str, id: i64) -> Result<Event> {
         .find(id)
         .await?
         .ok_or_else(|| Error::unknown(field, "event", id))
-}
-
-/// The event of this number, if the session is its organiser's.
-async fn own_event(app: &App, session: &Session, id: i64) -> Result<Event> {
-    let event = event(app, "id", id).await?;
-    owner(session, "id", event.organizer_id)?;
-    Ok(event)
 }

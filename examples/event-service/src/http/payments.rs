@@ -8,7 +8,7 @@ use cache_runtime::http::Session;
 use uuid::Uuid;
 
 use super::App;
-use super::auth::owner;
+use super::auth::{owner, user_of};
 use super::extract::{Json, Path};
 use crate::error::{Error, Result};
 use crate::gateway::Verification;
@@ -20,7 +20,11 @@ pub(super) async fn initiate(
     Json(new): Json<NewPayment>,
 ) -> Result<impl IntoResponse> {
     owner(&session, "user_id", new.user_id.get())?;
-    super::events::event(&app, "event_id", new.event_id.get()).await?;
+    let event_id = new.event_id.get();
+    let event = super::events::event(&app, "event_id", event_id).await?;
+    if !event.is_for(Some(new.user_id.get())) {
+        return Err(Error::unknown("event_id", "event", event_id));
+    }
     let tx = Uuid::new_v4().to_string();
     let payment = app.payments.initiate(&tx, &new).await?;
     Ok((
@@ -32,9 +36,13 @@ pub(super) async fn initiate(
 
 pub(super) async fn find(
     State(app): State<App>,
+    session: Session,
     Path(tx): Path<String>,
 ) -> Result<Answer<Payment>> {
-    Ok(Answer(payment(&app, &tx).await?))
+    let payment = app.payments.find(&tx).await?;
+    let payment = payment.ok_or_else(|| Error::unknown("tx", "payment", tx))?;
+    owner(&session, "tx", payment.user_id)?;
+    Ok(Answer(payment))
 }
 
 pub(super) async fn confirm(
@@ -42,27 +50,18 @@ pub(super) async fn confirm(
     session: Session,
     Path(tx): Path<String>,
 ) -> Result<Answer<Payment>> {
-    let payment = payment(&app, &tx).await?;
-    owner(&session, "tx", payment.user_id)?;
-    let settled = app.payments.confirm(&payment).await?;
-    settled
-        .map(Answer)
-        .ok_or_else(|| Error::conflict("tx", "the payment was confirmed or has failed before"))
+    let confirmed = app.payments.confirm(&tx, user_of(&session)?);
+    Ok(Answer(confirmed.await?))
 }
 
 pub(super) async fn verify(
     State(app): State<App>,
+    session: Session,
     Path(reference): Path<String>,
 ) -> Result<Answer<Verification>> {
     let verification = app.payments.verify(&reference).await?;
-    verification
-        .map(Answer)
-        .ok_or_else(|| Error::unknown("reference", "payment", reference))
-}
-
-async fn payment(app: &App, tx: &str) -> Result<Payment> {
-    app.payments
-        .find(tx)
-        .await?
-        .ok_or_else(|| Error::unknown("tx", "payment", tx))
+    let verification =
+        verification.ok_or_else(|| Error::unknown("reference", "payment", reference))?;
+    owner(&session, "reference", verification.user_id)?;
+    Ok(Answer(verification))
 }

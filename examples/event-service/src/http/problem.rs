@@ -20,12 +20,17 @@ struct Problem {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
+        let retry_after = match self {
+            Self::Busy { retry_after, .. } => Some(retry_after),
+            _ => None,
+        };
         let (status, field, detail) = match self {
             Self::Refused {
                 status,
                 field,
                 detail,
             } => (status, field, detail),
+            Self::Busy { detail, .. } => (StatusCode::SERVICE_UNAVAILABLE, None, detail.to_owned()),
             // A problem as well, with the headers that tell the client when to come back.
             Self::Limited(limited) => return limited.into_response(),
             Self::Session(error) => return error.into_response(),
@@ -52,6 +57,11 @@ impl IntoResponse for Error {
             Json(problem),
         )
             .into_response();
+        if let Some(seconds) = retry_after {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
+        }
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 11.6.1 wants a scheme: the one that the framework names where there is no session.
             let headers = response.headers_mut();

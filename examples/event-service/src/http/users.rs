@@ -2,15 +2,15 @@
 
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::StatusCode;
-use cache_runtime::http::Session;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use cache_runtime::http::{Session, Sessions};
 use serde::Serialize;
 
-use super::App;
-use super::auth::owner;
+use super::auth::{owner, viewer};
 use super::extract::{Json, Path};
+use super::{App, PRIVATE};
 use crate::error::{Error, Result};
-use crate::events::EventPage;
 use crate::page::Page;
 use crate::tickets::Ticket;
 use crate::users::{Authentication, ProfileChange, Referrer, User};
@@ -20,25 +20,51 @@ pub(super) struct Followers {
     count: i64,
 }
 
-pub(super) async fn find(State(app): State<App>, Path(id): Path<i64>) -> Result<Answer<User>> {
-    Ok(Answer(user(&app, id).await?))
+pub(super) async fn find(
+    State(app): State<App>,
+    sessions: Sessions,
+    Path(id): Path<i64>,
+) -> Result<Response> {
+    let viewer = viewer_or_public(&sessions).await;
+    let profile = user(&app, id).await?.seen_by(viewer);
+    Ok(as_seen_by(viewer == Some(id), Answer(profile)))
 }
 
 pub(super) async fn events(
     State(app): State<App>,
+    sessions: Sessions,
     Path(id): Path<i64>,
     page: Page,
-) -> Result<Answer<EventPage>> {
-    let events = app.events.organized_by(id, page).await?;
-    events
-        .map(Answer)
-        .ok_or_else(|| Error::unknown("id", "user", id))
+) -> Result<Response> {
+    let is_own = viewer_or_public(&sessions).await == Some(id);
+    let events = match is_own {
+        true => app.events.all_organized_by(id, page).await?,
+        false => app.events.organized_by(id, page).await?,
+    };
+    let events = events.ok_or_else(|| Error::unknown("id", "user", id))?;
+    Ok(as_seen_by(is_own, Answer(events)))
+}
+
+/// While nobody can tell who asks, everybody is shown what is public: reading goes on without Redis.
+async fn viewer_or_public(sessions: &Sessions) -> Option<i64> {
+    viewer(sessions).await.unwrap_or(None)
+}
+
+/// Two answers at one address: who keeps one for others must know that it depends on the cookie.
+fn as_seen_by(is_own: bool, answer: impl IntoResponse) -> Response {
+    let varies = [(header::VARY, "cookie")];
+    match is_own {
+        true => (PRIVATE, varies, answer).into_response(),
+        false => (varies, answer).into_response(),
+    }
 }
 
 pub(super) async fn tickets(
     State(app): State<App>,
+    session: Session,
     Path(id): Path<i64>,
 ) -> Result<Answer<Vec<Ticket>>> {
+    owner(&session, "id", id)?;
     let tickets = app.tickets.of_user(id).await?;
     tickets
         .map(Answer)

@@ -25,7 +25,6 @@ const CASES: &[Case] = &[
     ("GET", "/api/users/201", None, 404, Some("id")),
     ("GET", "/api/users/201/followers", None, 404, Some("id")),
     ("GET", "/api/users/201/events", None, 404, Some("id")),
-    ("GET", "/api/users/201/tickets", None, 404, Some("id")),
     ("DELETE", "/api/users/201/followers/1", None, 404, Some("id")),
     ("GET", "/api/payments/none", None, 404, Some("tx")),
     ("POST", "/api/payments/none/confirm", None, 404, Some("tx")),
@@ -60,6 +59,8 @@ const CASES: &[Case] = &[
     ("PUT", "/api/users/1", Some(r#"{"name":17}"#), 422, Some("name")),
     ("POST", "/api/users/1/followers/1", None, 422, Some("follower_id")),
     ("POST", "/api/payments", Some(r#"{"user_id":1,"event_id":1,"amount_cents":0,"card_number":"4111111111111111"}"#), 422, Some("amount_cents")),
+    // What is another's.
+    ("GET", "/api/users/201/tickets", None, 403, Some("id")),
     // What is not possible now.
     ("PUT", "/api/users/1", Some(r#"{"email":"user2@example.com"}"#), 409, Some("email")),
     ("POST", "/api/events/1/tickets", Some(r#"{"user_id":1,"quantity":1000}"#), 409, Some("quantity")),

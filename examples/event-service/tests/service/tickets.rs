@@ -121,7 +121,7 @@ fn a_file_keeps_what_was_sold() {
 
     let second = Service::with(&environment);
 
-    let tickets = second.get("/api/users/5/tickets").body;
+    let tickets = second.log_in(5).get("/api/users/5/tickets").body;
     assert_eq!(
         tickets.as_array().and_then(|tickets| tickets.last()),
         Some(&ticket)

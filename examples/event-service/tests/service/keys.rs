@@ -1,0 +1,127 @@
+//! Keys that a client chooses: how many entries 2,000 requests leave.
+
+use std::collections::BTreeSet;
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
+
+use cache_runtime::testing::RedisServer;
+
+use crate::edge::{answer, connect};
+use crate::support::{Service, entries};
+
+const MANY: i64 = 2_000;
+
+/// What is asked for, at which paths, and the status of the answers.
+type Kind = (&'static str, fn(i64) -> String, u16);
+
+#[test]
+fn what_is_not_there_leaves_no_entry() {
+    let redis = RedisServer::start().expect("redis-server starts");
+    let service = Service::on(&redis);
+    let client = service.log_in(1);
+    let mut connection = connect(&service);
+    let kinds: [Kind; 12] = [
+        (
+            "pages",
+            |number| format!("/api/events?page={}", 51 + number),
+            200,
+        ),
+        (
+            "trending",
+            |number| format!("/api/events/trending?page={}", 51 + number),
+            200,
+        ),
+        (
+            "places",
+            |number| format!("/api/events/near/nowhere%20{number}%3A%2A"),
+            200,
+        ),
+        (
+            "pages of a place",
+            |number| format!("/api/events/near/Oslo?page={}", 4 + number),
+            200,
+        ),
+        (
+            "pages of a user",
+            |number| format!("/api/users/8/events?page={}", 2 + number),
+            200,
+        ),
+        (
+            "pages of one's own",
+            |number| format!("/api/users/1/events?page={}", 4 + number),
+            200,
+        ),
+        (
+            "users",
+            |number| format!("/api/users/{}", 201 + number),
+            404,
+        ),
+        (
+            "followers",
+            |number| format!("/api/users/{}/followers", -number),
+            404,
+        ),
+        (
+            "events of users",
+            |number| format!("/api/users/{}/events?page={number}", 201 + number),
+            404,
+        ),
+        (
+            "events",
+            |number| format!("/api/events/{}", 1001 + number),
+            404,
+        ),
+        (
+            "analytics",
+            |number| format!("/api/events/{}/analytics", 1001 + number),
+            404,
+        ),
+        (
+            "payments",
+            |number| format!("/api/payments/tx-{number}"),
+            404,
+        ),
+    ];
+
+    for (kind, path, status) in kinds {
+        flood(&mut connection, &client.cookie(), status, path);
+
+        assert_eq!(entries(&redis), BTreeSet::new(), "{kind}");
+    }
+    flood(&mut connection, &client.cookie(), 404, |number| {
+        format!("/api/payments/verify/ref-{number}")
+    });
+    assert_eq!(entries(&redis), BTreeSet::new());
+}
+
+#[test]
+fn what_is_there_leaves_an_entry_for_each_page_that_has_something() {
+    let redis = RedisServer::start().expect("redis-server starts");
+    let service = Service::on(&redis);
+    let mut connection = connect(&service);
+
+    for list in [
+        "/api/events",
+        "/api/events/trending",
+        "/api/events/near/Oslo",
+    ] {
+        flood(&mut connection, "", 200, |number| {
+            format!("{list}?page={number}")
+        });
+    }
+
+    // 1,000 events in pages of 20, twice, and 50 in Oslo.
+    assert_eq!(entries(&redis).len(), 50 + 50 + 3);
+}
+
+/// Many requests of one kind, one after the other.
+fn flood(connection: &mut TcpStream, cookie: &str, expected: u16, path: impl Fn(i64) -> String) {
+    let mut answers = BufReader::new(connection.try_clone().expect("a clone"));
+    for number in 1..=MANY {
+        let path = path(number);
+        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\n\r\n");
+        connection.write_all(head.as_bytes()).expect("it is open");
+        let (status, body) = answer(&mut answers);
+        assert_eq!(status, expected, "{path}: {body}");
+    }
+}
