@@ -2,7 +2,6 @@
 
 use std::env;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,8 +12,9 @@ use cache_runtime::session::SessionStore;
 use cache_runtime::{Cache, Config, Mode};
 use event_service::db::Db;
 use event_service::http::{App, router};
+use event_service::server::{self, Limits};
 use event_service::settings::Settings;
-use event_service::warm;
+use event_service::{guesses, warm};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -30,7 +30,8 @@ Without a command it serves HTTP.
 Commands:
   warm    fills the cache in Redis with what most people ask for, and ends
 
-Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, INSECURE_COOKIE, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
+Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, INSECURE_COOKIE, MAX_CONNECTIONS,
+MAX_CONNECTIONS_PER_ADDRESS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
 ";
 
 #[tokio::main]
@@ -115,9 +116,14 @@ async fn serve() -> anyhow::Result<()> {
     let settings = Settings::from_env()?;
     let cache = Cache::connect(Config::from_env()?).await?;
     cache.install()?;
-    let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::auth(), Policy::payment()])?;
+    let limiter = RateLimiter::new(
+        &cache,
+        [Policy::api(), Policy::auth(), Policy::payment()]
+            .into_iter()
+            .chain(guesses::policies()),
+    )?;
     limiter.install()?;
-    let sessions = SessionLayer::new(SessionStore::new(&cache)?).cookie(settings.cookie)?;
+    let sessions = SessionLayer::new(SessionStore::new(&cache)?).cookie(settings.cookie.clone())?;
     let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
     let schedule = settings
         .warm_every
@@ -134,13 +140,15 @@ async fn serve() -> anyhow::Result<()> {
         mode(&cache)
     );
 
-    let app = App::new(db.clone(), cache.clone());
+    let app = App::new(db.clone(), cache.clone(), &limiter, &settings)?;
+    let limits = Limits::new(
+        settings.max_connections,
+        settings.max_connections_per_address,
+        settings.client_ip.clone(),
+    );
     let router = router(app, &limiter, settings.client_ip, sessions)?;
-    // Limits count by the address of the peer, which the server has to pass on.
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service);
     tokio::select! {
-        served = server.with_graceful_shutdown(stop) => served?,
+        () = server::serve(listener, router, limits, settings.timeouts, stop) => {}
         () = async { overdue.await; tokio::time::sleep(GRACE).await } => {
             tracing::warn!("requests are still under way after {GRACE:?}; leaving them");
         }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cache_runtime::http::{ClientIpSource, SessionCookie};
 
+use crate::devices::DeviceCookie;
+use crate::server::Timeouts;
+
 /// What the environment says, and else the defaults.
 #[derive(Debug)]
 pub struct Settings {
@@ -21,6 +24,16 @@ pub struct Settings {
     pub client_ip: ClientIpSource,
     /// `INSECURE_COOKIE`: `1` for a cookie that clients send over plain HTTP, too. Without it only over TLS.
     pub cookie: SessionCookie,
+    /// As `cookie`.
+    pub device_cookie: DeviceCookie,
+    /// `MAX_CONNECTIONS`: how many there may be at a time.
+    pub max_connections: usize,
+    /// `MAX_CONNECTIONS_PER_ADDRESS`: of one client. Trusted proxies may have more.
+    pub max_connections_per_address: usize,
+    /// `HEAD_TIMEOUT`, `BODY_TIMEOUT` and `WRITE_TIMEOUT`: how long a client may keep us waiting.
+    pub timeouts: Timeouts,
+    /// `LOGIN_WAIT`: how long a login waits for others whose passwords are being verified.
+    pub login_wait: Duration,
 }
 
 impl Settings {
@@ -44,9 +57,9 @@ impl Settings {
                 })?,
             None => ClientIpSource::peer(),
         };
-        let cookie = match variable("INSECURE_COOKIE")?.as_deref() {
-            Some("1") => SessionCookie::insecure(),
-            Some("0") | None => SessionCookie::default(),
+        let (cookie, device_cookie) = match variable("INSECURE_COOKIE")?.as_deref() {
+            Some("1") => (SessionCookie::insecure(), DeviceCookie::Insecure),
+            Some("0") | None => (SessionCookie::default(), DeviceCookie::Secure),
             Some(text) => bail!("INSECURE_COOKIE is `{text}`: it must be `1` or `0`"),
         };
         Ok(Self {
@@ -57,7 +70,41 @@ impl Settings {
             warm_every,
             client_ip,
             cookie,
+            device_cookie,
+            // What a process can usually have open, and more than this service can answer at a time.
+            max_connections: count("MAX_CONNECTIONS", 1024)?,
+            // A browser has six, an office behind one address some dozens.
+            max_connections_per_address: count("MAX_CONNECTIONS_PER_ADDRESS", 256)?,
+            // A phone on a bad line manages 64 KiB in that time.
+            timeouts: Timeouts {
+                head: time("HEAD_TIMEOUT", Duration::from_secs(10))?,
+                body: time("BODY_TIMEOUT", Duration::from_secs(10))?,
+                write: time("WRITE_TIMEOUT", Duration::from_secs(10))?,
+            },
+            // Longer than people wait.
+            login_wait: time("LOGIN_WAIT", Duration::from_secs(5))?,
         })
+    }
+}
+
+fn count(name: &str, default: usize) -> anyhow::Result<usize> {
+    match variable(name)? {
+        Some(text) => match text.parse() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => bail!("{name} is `{text}`: it must be a whole number of at least 1"),
+        },
+        None => Ok(default),
+    }
+}
+
+fn time(name: &str, default: Duration) -> anyhow::Result<Duration> {
+    match variable(name)? {
+        Some(text) => timeout(&text).with_context(|| {
+            format!(
+                "{name} is `{text}`: it must be from 1 ms to 1 h, such as `500ms`, `10s` or `1m`"
+            )
+        }),
+        None => Ok(default),
     }
 }
 
@@ -79,6 +126,15 @@ fn period(text: &str) -> Option<Duration> {
         .unwrap_or((text, 1));
     let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
     (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+/// As a [`period`], or a whole number of milliseconds.
+fn timeout(text: &str) -> Option<Duration> {
+    let timeout = match text.strip_suffix("ms") {
+        Some(number) => Duration::from_millis(number.parse().ok()?),
+        None => period(text)?,
+    };
+    (!timeout.is_zero() && timeout <= Duration::from_secs(3600)).then_some(timeout)
 }
 
 #[cfg(test)]
@@ -106,6 +162,15 @@ mod tests {
             "18446744073709551615h",
         ] {
             assert_eq!(period(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_may_be_milliseconds() {
+        assert_eq!(timeout("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("10s"), Some(Duration::from_secs(10)));
+        for text in ["0ms", "0", "-1ms", "2h", "1.5s", "ms"] {
+            assert_eq!(timeout(text), None, "{text}");
         }
     }
 }

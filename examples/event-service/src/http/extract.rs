@@ -1,9 +1,11 @@
 //! How requests are read: as axum does, but every refusal is a problem that names the field.
 
+use std::error::Error as StdError;
+
 use axum::RequestPartsExt;
 use axum::body::Bytes;
 use axum::extract::path::ErrorKind;
-use axum::extract::rejection::PathRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{self, FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -13,6 +15,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::page::Page;
+use crate::server::TooSlow;
 
 /// The parameters in a path.
 pub(super) struct Path<T>(pub(super) T);
@@ -83,9 +86,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                 advice,
             ));
         }
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| Error::refused(rejection.status(), None, rejection.body_text()))?;
+        let bytes =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match is_too_slow(&rejection) {
+                    true => Error::refused(
+                        StatusCode::REQUEST_TIMEOUT,
+                        None,
+                        "the body did not come in time",
+                    ),
+                    false => Error::refused(rejection.status(), None, rejection.body_text()),
+                })?;
         let body: Value = serde_json::from_slice(&bytes)
             .map_err(|error| Error::malformed("body", format!("it is not JSON: {error}")))?;
         if !body.is_object() {
@@ -104,6 +115,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                 Error::invalid(field, detail.as_str())
             })
     }
+}
+
+/// Whether the server has stopped waiting for the body.
+fn is_too_slow(rejection: &BytesRejection) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(rejection);
+    while let Some(error) = cause {
+        if error.is::<TooSlow>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn is_json(request: &Request) -> bool {

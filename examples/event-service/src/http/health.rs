@@ -1,13 +1,40 @@
 //! `/api/health` and `/api/cache`: how the service is, for probes and for people.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use cache_runtime::{Health, Mode, Stats, Status};
+use cache_runtime::{Cache, Health, Mode, Stats, Status};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::App;
+
+/// How old an answer of Redis may be. These routes have no limit, so nobody may make Redis work with them.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The last look at Redis, for everybody. Who comes while one looks waits for what it sees.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Looks {
+    last: Arc<Mutex<Option<(Instant, Health)>>>,
+}
+
+impl Looks {
+    async fn look(&self, cache: &Cache) -> Health {
+        let mut last = self.last.lock().await;
+        if let Some((at, health)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return health.clone();
+        }
+        let health = cache.health().await;
+        *last = Some((Instant::now(), health.clone()));
+        health
+    }
+}
 
 /// Whether the process answers at all; asks nobody else, so that an outage elsewhere does not get it restarted.
 pub(super) async fn live() -> Answer<Value> {
@@ -16,7 +43,7 @@ pub(super) async fn live() -> Answer<Value> {
 
 /// 503 only when the cache was shut down: without Redis the service is slower, not broken.
 pub(super) async fn cache(State(app): State<App>) -> (StatusCode, Answer<CacheHealth>) {
-    let health = CacheHealth::new(&app.cache.health().await, &app.cache.stats());
+    let health = CacheHealth::new(&app.looks.look(&app.cache).await, &app.cache.stats());
     let code = if health.status == Status::Down {
         StatusCode::SERVICE_UNAVAILABLE
     } else {

@@ -3,10 +3,13 @@
 mod support;
 
 mod caching;
+mod edge;
 mod eviction;
+mod keys;
 mod limits;
 mod operation;
 mod payments;
+mod privacy;
 mod problems;
 mod routes;
 mod sessions;

@@ -87,6 +87,46 @@ fn with_redis_it_is_healthy_in_redis_mode() {
 }
 
 #[test]
+fn a_crowd_that_asks_for_the_health_makes_redis_work_once_a_second() {
+    let server = RedisServer::start().expect("redis-server starts");
+    let service = Service::on(&server);
+    let infos = || {
+        let mut redis = redis::Client::open(server.url())
+            .and_then(|client| client.get_connection())
+            .expect("a connection");
+        let stats: String = redis::cmd("INFO")
+            .arg("commandstats")
+            .query(&mut redis)
+            .expect("statistics");
+        let calls = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("cmdstat_info:calls="));
+        let calls = calls.and_then(|rest| rest.split(',').next());
+        calls.map_or(0, |calls| calls.parse::<u64>().expect("a number"))
+    };
+    let (before, began) = (infos(), Instant::now());
+
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let health = service.get("/api/health/cache");
+                    assert_eq!(
+                        (health.status, &health.body["mode"]),
+                        (200, &json!("redis"))
+                    );
+                }
+            });
+        }
+    });
+
+    // One each second, one that began before, and the one that the second count is.
+    let most = began.elapsed().as_secs() + 3;
+    let asked = infos() - before;
+    assert!(asked <= most, "{asked} of 400, {most} at most");
+}
+
+#[test]
 fn with_redis_away_it_works_degraded() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     server.kill();
@@ -187,6 +227,12 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ("TRUSTED_PROXIES", "localhost"),
         ("TRUSTED_PROXIES", "0.0.0.0/0"),
         ("INSECURE_COOKIE", "perhaps"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "many"),
+        ("HEAD_TIMEOUT", "0ms"),
+        ("BODY_TIMEOUT", "soon"),
+        ("WRITE_TIMEOUT", "-1s"),
+        ("LOGIN_WAIT", "2h"),
         ("CACHE_SESSION_KEYS", "secret"),
         ("CACHE_LIMIT_API", "many"),
         ("REDIS_URL", "http://localhost"),

@@ -1,5 +1,6 @@
 //! Starts the service as a process of its own, and talks to it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ use ureq::http::{HeaderMap, Request, Response};
 const USUAL: &[(&str, &str)] = &[
     ("CACHE_LIMIT_API", "1000000/60s"),
     ("CACHE_LIMIT_AUTH", "1000000/60s"),
+    ("CACHE_LIMIT_ACCOUNT", "1000000/60s"),
     ("CACHE_LIMIT_PAYMENT", "1000000/60s"),
     PATIENCE,
     (
@@ -42,6 +44,8 @@ pub(crate) struct Client<'a> {
     service: &'a Service,
     /// `name=value`; empty where there is none.
     cookie: Mutex<String>,
+    /// The cookie by which an account knows a browser.
+    device: Mutex<String>,
 }
 
 /// What the service answered.
@@ -66,8 +70,23 @@ impl Service {
 
     /// With these variables and no others but the usual ones, on a free port.
     pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
+        Self::of(
+            Command::new(env!("CARGO_BIN_EXE_event-service")),
+            environment,
+        )
+    }
+
+    /// Where the process may open no more than so many files.
+    pub(crate) fn with_files(files: u32, environment: &[(&str, &str)]) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        let program = env!("CARGO_BIN_EXE_event-service");
+        shell.args(["-c", &format!("ulimit -n {files} && exec {program}")]);
+        Self::of(shell, environment)
+    }
+
+    fn of(command: Command, environment: &[(&str, &str)]) -> Self {
         let environment = [USUAL, environment, &[("BIND", "127.0.0.1:0")]].concat();
-        let mut process = Process::start(&[], &environment);
+        let mut process = Process::spawn(command, &environment);
         let output = process.0.stdout.take().expect("it is piped");
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
         let output = Arc::new(Mutex::new(Vec::new()));
@@ -134,6 +153,7 @@ impl Service {
         Client {
             service: self,
             cookie: Mutex::new(cookie.to_owned()),
+            device: Mutex::default(),
         }
     }
 
@@ -167,6 +187,12 @@ impl Service {
     /// The counters of all sites together.
     pub(crate) fn counts(&self) -> Value {
         self.get("/api/cache/stats").body["total"].take()
+    }
+
+    /// How many lines were logged with this.
+    pub(crate) fn times_said(&self, text: &str) -> usize {
+        let output = self.output.lock().expect("nobody panicked");
+        output.iter().filter(|line| line.contains(text)).count()
     }
 
     /// Whether this was logged.
@@ -212,29 +238,61 @@ impl Client<'_> {
         self.send("GET", path, None)
     }
 
-    /// With the cookie, if there is one, and a body of JSON, as it stands here.
+    /// With the cookies, if there are any, and a body of JSON, as it stands here.
     pub(crate) fn send(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
+        self.run(self.service.request(method, path), body)
+    }
+
+    /// As a proxy sends it on for this client.
+    pub(crate) fn send_from(
+        &self,
+        address: &str,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Answer {
+        let request = self.service.request(method, path);
+        self.run(request.header("x-forwarded-for", address), body)
+    }
+
+    /// With these headers.
+    pub(crate) fn send_with(&self, headers: &[(&str, &str)], method: &str, path: &str) -> Answer {
         let mut request = self.service.request(method, path);
-        let cookie = self.cookie();
-        if !cookie.is_empty() {
-            request = request.header("cookie", cookie);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.run(request, None)
+    }
+
+    fn run(&self, mut request: Builder, body: Option<&str>) -> Answer {
+        for cookie in [&self.cookie, &self.device] {
+            let cookie = cookie.lock().expect("nobody panicked");
+            if !cookie.is_empty() {
+                request = request.header("cookie", &*cookie);
+            }
         }
         let answer = self.service.run(request, body);
-        let set = answer.header("set-cookie");
-        if let Some((cookie, attributes)) = set.split_once(';') {
-            let removed = attributes.contains("Max-Age=0");
-            let kept = if removed { "" } else { cookie };
-            kept.clone_into(&mut self.cookie.lock().expect("nobody panicked"));
+        for set in answer.headers.get_all("set-cookie") {
+            let set = set.to_str().expect("ASCII");
+            let (cookie, attributes) = set.split_once(';').expect("attributes");
+            let kept = match attributes.contains("Max-Age=0") {
+                true => "",
+                false => cookie,
+            };
+            let place = match cookie.contains("device=") {
+                true => &self.device,
+                false => &self.cookie,
+            };
+            kept.clone_into(&mut place.lock().expect("nobody panicked"));
         }
         answer
     }
 
     pub(crate) fn log_in(&self, user: i64) -> Answer {
-        let body = format!(r#"{{"username": "user{user}", "password": "password{user}"}}"#);
-        self.send("POST", "/api/auth/login", Some(&body))
+        self.send("POST", "/api/auth/login", Some(&credentials(user)))
     }
 
-    /// As it is sent.
+    /// That of the session, as it is sent.
     pub(crate) fn cookie(&self) -> String {
         self.cookie.lock().expect("nobody panicked").clone()
     }
@@ -248,6 +306,10 @@ impl Process {
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_event-service"));
         command.args(arguments);
+        Self::spawn(command, environment)
+    }
+
+    fn spawn(mut command: Command, environment: &[(&str, &str)]) -> Self {
         command.env_clear().envs(environment.iter().copied());
         command
             .stdin(Stdio::null())
@@ -294,6 +356,11 @@ impl Answer {
     }
 }
 
+/// What this user logs in with.
+pub(crate) fn credentials(user: i64) -> String {
+    format!(r#"{{"username": "user{user}", "password": "password{user}"}}"#)
+}
+
 /// Starts the service in an environment in which it cannot run: its exit code, and what it says on standard error.
 pub(crate) fn refused(environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let Ended { code, said, .. } = run(&[], environment);
@@ -338,6 +405,21 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         );
         std::thread::yield_now();
     }
+}
+
+/// The names of all entries. What clients have used of their limits is in Redis, too, and so are their sessions.
+pub(crate) fn entries(redis: &RedisServer) -> BTreeSet<String> {
+    let mut redis = redis::Client::open(redis.url())
+        .and_then(|client| client.get_connection())
+        .expect("a connection");
+    let keys: BTreeSet<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("keys");
+    keys.into_iter()
+        .filter(|key| {
+            !["dev_ratelimit:", "dev_session", "dev_cache:"]
+                .iter()
+                .any(|kind| key.starts_with(kind))
+        })
+        .collect()
 }
 
 /// All keys and values, those of entries, limits and sessions.
