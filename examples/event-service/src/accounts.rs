@@ -3,12 +3,14 @@
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use argon2::password_hash::{self, phc::Output};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use cache_runtime::Sensitive;
 use tokio::sync::Semaphore;
 use tokio::task;
+use tokio::time::timeout;
 
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -20,6 +22,12 @@ const MAX_USERNAME: usize = 64;
 /// In bytes. Nobody types more, and whoever sends more wants us to work.
 const MAX_PASSWORD: usize = 1024;
 
+/// What a login is told that has waited too long for its turn.
+const BUSY: Error = Error::Busy {
+    detail: "too many users are logging in",
+    retry_after: 5,
+};
+
 /// The hash of a password that nobody has, which costs as much as any other.
 const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$lU/nWIoyQlnRiio79UW7gA$0aX1nbzPeABqA4dl7++b18lr9mzxyWXRZCOd5ao+eyY";
 
@@ -27,18 +35,29 @@ const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$lU/nWIoyQlnRiio79UW7gA$0aX
 pub struct Accounts {
     db: Db,
     turns: Arc<Semaphore>,
+    /// How long a login waits for its turn.
+    patience: Duration,
     memories: Arc<Mutex<Vec<Memory>>>,
 }
 
 /// What a hash is computed in, as large as any needed until now. What is left in it was made of a password.
 type Memory = Sensitive<Vec<Block>>;
 
+/// Somebody did not prove to be a user.
+#[derive(Debug)]
+pub struct Wrong {
+    /// Whose name was given, if anybody's. For the log only: a client must not learn it.
+    pub user_id: Option<i64>,
+}
+
 impl Accounts {
-    pub fn new(db: Db) -> Self {
+    /// A login waits for others no longer than `patience`.
+    pub fn new(db: Db, patience: Duration) -> Self {
         Self {
             db,
             // A verification keeps a core busy and takes 19 MiB: more of them at a time take more memory and end no sooner.
             turns: Arc::new(Semaphore::new(cores())),
+            patience,
             // Kept, one for each turn that was taken at a time: the allocator would keep what is freed, too, but once for each
             // thread that ever computed a hash.
             memories: Arc::default(),
@@ -48,12 +67,12 @@ impl Accounts {
     /// The user with this name and password, as the database has it. Nothing that was cached about that user before is served
     /// after.
     ///
-    /// `None` does not say which of the two was wrong, and neither does the time that it takes.
+    /// The time that it takes does not say which of the two was wrong.
     pub async fn log_in(
         &self,
         username: &str,
         password: &Sensitive<String>,
-    ) -> Result<Option<User>> {
+    ) -> Result<Result<User, Wrong>> {
         refuse_nonsense(username, password)?;
         let (id, hash) = match self.credentials(username).await? {
             Some((id, hash)) => (Some(id), hash),
@@ -64,10 +83,11 @@ impl Accounts {
             .in_turn(move |memory| verify(&password, &hash, memory))
             .await?
             .map_err(Error::internal)?;
-        match id.filter(|_| is_right) {
-            Some(id) => users::evicting(id, self.user(id)).await,
-            None => Ok(None),
-        }
+        let user = match id.filter(|_| is_right) {
+            Some(id) => users::evicting(id, self.user(id)).await?,
+            None => None,
+        };
+        Ok(user.ok_or(Wrong { user_id: id }))
     }
 
     async fn credentials(&self, username: &str) -> Result<Option<(i64, String)>> {
@@ -83,7 +103,9 @@ impl Accounts {
         &self,
         work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
     ) -> Result<T> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        // Otherwise a flood of logins is a queue without an end, at which an honest one stands last.
+        let turn = timeout(self.patience, Arc::clone(&self.turns).acquire_owned());
+        let turn = turn.await.map_err(|_| BUSY)?;
         let turn = turn.map_err(Error::internal)?;
         let memories = Arc::clone(&self.memories);
         let work = move || {

@@ -1,19 +1,26 @@
 //! The routes, and what they all share.
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{Method, StatusCode, Uri};
-use axum::routing::{any, delete, get, post};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Extension, Router};
 use cache_runtime::Cache;
-use cache_runtime::http::{ClientIpSource, RateLimitLayer, SessionLayer};
-use cache_runtime::limit::RateLimiter;
+use cache_runtime::http::{ClientIp, ClientIpSource, RateLimitLayer, SessionLayer};
+use cache_runtime::limit::{Backend, Limited, RateLimiter, Verdict};
 
+use self::health::Looks;
 use crate::accounts::Accounts;
 use crate::db::Db;
+use crate::devices::{DeviceCookie, Devices};
 use crate::error::Error;
 use crate::events::Events;
 use crate::gateway::Gateway;
+use crate::guesses::Guesses;
 use crate::payments::Payments;
+use crate::settings::Settings;
 use crate::tickets::Tickets;
 use crate::users::Users;
 
@@ -28,6 +35,15 @@ mod users;
 /// The longest body, in bytes. The largest event, every character escaped, is a little shorter.
 const MAX_BODY: usize = 64 * 1024;
 
+/// What probes ask for.
+pub const HEALTH: [&str; 2] = ["/api/health", "/api/health/cache"];
+
+/// Beside an answer: it belongs to the user who asks, and nobody else may keep it.
+const PRIVATE: Extension<Private> = Extension(Private);
+
+#[derive(Clone)]
+struct Private;
+
 /// What every request can reach.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -36,20 +52,36 @@ pub struct App {
     pub users: Users,
     pub payments: Payments,
     pub accounts: Accounts,
+    pub devices: Devices,
+    pub device_cookie: DeviceCookie,
+    pub guesses: Guesses,
     /// For the routes that look into the cache. The others use it through the attributes.
     pub cache: Cache,
+    looks: Looks,
 }
 
 impl App {
-    pub fn new(db: Db, cache: Cache) -> Self {
-        Self {
+    /// # Errors
+    ///
+    /// A limiter without the policies of [`guesses`](crate::guesses).
+    pub fn new(
+        db: Db,
+        cache: Cache,
+        limiter: &RateLimiter,
+        settings: &Settings,
+    ) -> Result<Self, cache_runtime::Error> {
+        Ok(Self {
             events: Events::new(db.clone()),
             tickets: Tickets::new(db.clone()),
             users: Users::new(db.clone()),
             payments: Payments::new(db.clone(), Gateway::default()),
-            accounts: Accounts::new(db),
+            accounts: Accounts::new(db.clone(), settings.login_wait),
+            devices: Devices::new(db),
+            device_cookie: settings.device_cookie,
+            guesses: Guesses::new(limiter)?,
             cache,
-        }
+            looks: Looks::default(),
+        })
     }
 }
 
@@ -64,66 +96,137 @@ pub fn router(
     client_ip: ClientIpSource,
     sessions: SessionLayer,
 ) -> Result<Router, cache_runtime::Error> {
-    let api = RateLimitLayer::new(limiter.limit(&["api"])?)
-        .client_ip(client_ip)
+    let mut api = RateLimitLayer::new(limiter.limit(&["api"])?).client_ip(client_ip);
+    for path in HEALTH {
         // Whoever asks for the health decides whether the process lives: no crowd may come between.
-        .bypass("/api/health")?
-        .bypass("/api/health/cache")?;
-    // By the address that the layer around it has found.
-    let guesses = RateLimitLayer::new(limiter.limit(&["auth"])?);
-    let logins = Router::new()
-        .route("/api/auth/login", post(auth::log_in))
+        api = api.bypass(path)?;
+    }
+    // By the address that the layer around it has found. Only wrong passwords count: an image on another site, which any page can
+    // show its visitors, must not be able to lock them out.
+    let guesses = RateLimitLayer::new(limiter.limit(&["auth"])?)
+        .count_if(|status| status == StatusCode::UNAUTHORIZED)
+        .respond_with(too_many_guesses);
+    let public = Router::new()
+        .route("/api/events", get(events::published))
+        .route("/api/events/trending", get(events::trending))
+        .route("/api/events/near/{location}", get(events::near))
+        .route("/api/events/{id}", get(events::find))
+        .route("/api/events/{id}/analytics", get(events::analytics))
+        .route("/api/users/{id}", get(users::find))
+        .route("/api/users/{id}/events", get(users::events))
+        .route("/api/users/{id}/followers", get(users::followers))
+        .route("/api/leaderboard/referrals", get(users::top_referrers))
+        .route("/api/health", get(health::live))
+        .route("/api/health/cache", get(health::cache))
+        .route("/api/cache/stats", get(health::stats));
+    let of_users = Router::new()
+        .route("/api/events", post(events::create))
+        .route(
+            "/api/events/{id}",
+            put(events::update).delete(events::delete),
+        )
+        .route("/api/events/{id}/publish", post(events::publish))
+        .route("/api/events/{id}/tickets", post(events::buy))
+        .route("/api/users/{id}", put(users::update))
+        .route(
+            "/api/users/{id}/verify",
+            post(users::verify).delete(users::unverify),
+        )
+        .route("/api/users/{id}/tickets", get(users::tickets))
+        .route(
+            "/api/users/{id}/followers/{follower_id}",
+            post(users::follow).delete(users::unfollow),
+        )
+        .route("/api/payments", post(payments::initiate))
+        .route("/api/payments/{tx}", get(payments::find))
+        .route("/api/payments/{tx}/confirm", post(payments::confirm))
+        .route("/api/payments/verify/{reference}", get(payments::verify))
+        .route("/api/auth/login", post(auth::log_in).layer(guesses))
         .route("/api/auth/logout", post(auth::log_out))
         .route("/api/auth/logout-all", post(auth::log_out_everywhere))
         .route("/api/auth/sessions", get(auth::list))
         .route("/api/auth/sessions/{id}", delete(auth::end))
         .route("/api/auth/me", get(auth::me))
-        // Whoever guesses what else there is, is limited as whoever guesses a password.
-        .route("/api/auth/{*rest}", any(unknown_route))
-        // Here, too, since what is added below is outside of this limit.
-        .method_not_allowed_fallback(wrong_method)
-        .route_layer(guesses);
-    let router = Router::new()
-        .route("/api/events", get(events::published).post(events::create))
-        .route("/api/events/trending", get(events::trending))
-        .route("/api/events/near/{location}", get(events::near))
-        .route(
-            "/api/events/{id}",
-            get(events::find).put(events::update).delete(events::delete),
-        )
-        .route("/api/events/{id}/analytics", get(events::analytics))
-        .route("/api/events/{id}/publish", post(events::publish))
-        .route("/api/events/{id}/tickets", post(events::buy))
-        .route("/api/users/{id}", get(users::find).put(users::update))
-        .route(
-            "/api/users/{id}/verify",
-            post(users::verify).delete(users::unverify),
-        )
-        .route("/api/users/{id}/events", get(users::events))
-        .route("/api/users/{id}/tickets", get(users::tickets))
-        .route("/api/users/{id}/followers", get(users::followers))
-        .route(
-            "/api/users/{id}/followers/{follower_id}",
-            post(users::follow).delete(users::unfollow),
-        )
-        .route("/api/leaderboard/referrals", get(users::top_referrers))
-        .route("/api/payments", post(payments::initiate))
-        .route("/api/payments/{tx}", get(payments::find))
-        .route("/api/payments/{tx}/confirm", post(payments::confirm))
-        .route("/api/payments/verify/{reference}", get(payments::verify))
-        .route("/api/health", get(health::live))
-        .route("/api/health/cache", get(health::cache))
-        .route("/api/cache/stats", get(health::stats))
-        .merge(logins)
+        .route_layer(map_response(private));
+    let router = public
+        .merge(of_users)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         // Inside the next one, which finds the address that a session is to remember.
         .layer(sessions)
-        // The outermost, so that it counts everything, also what has no route.
+        .layer(from_fn(bounded))
+        // Counts everything, also what has no route.
         .layer(api)
+        .layer(map_response(headers))
         .with_state(app);
     Ok(router)
+}
+
+/// Says in the log that an address guesses, when it is refused, and not again while it is blocked.
+fn too_many_guesses(limited: &Limited, parts: &Parts) -> Response {
+    let decision = limited.decision();
+    if decision.verdict == Verdict::Limited && decision.backend != Backend::Known {
+        let address = parts
+            .extensions
+            .get()
+            .map(|ClientIp(address)| address.to_string());
+        let (address, wait) = (address.as_deref(), limited.retry_after());
+        tracing::warn!(target: "audit", address, ?wait, "an address has too many failed logins and is refused");
+    }
+    limited.clone().into_response()
+}
+
+async fn private(mut response: Response) -> Response {
+    // A refusal by a limit says nothing of the user, and how it may be kept says the limit.
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        response.extensions_mut().insert(Private);
+    }
+    response
+}
+
+/// The last word about every answer.
+async fn headers(mut response: Response) -> Response {
+    let is_private = response.extensions().get::<Private>().is_some();
+    let device = response.extensions_mut().remove::<SetDevice>();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if is_private {
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("private, no-store"),
+        );
+    }
+    if let Some(SetDevice(cookie)) = device {
+        headers.append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Beside an answer: the cookie of a device, which comes after that of the session.
+#[derive(Clone)]
+struct SetDevice(HeaderValue);
+
+/// Refuses a body whose length is too much as soon as it is announced.
+async fn bounded(request: Request, next: Next) -> Response {
+    if announced(request.headers()).is_some_and(|length| length > MAX_BODY as u64) {
+        let refused = Error::refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            None,
+            format!("a body may have {MAX_BODY} bytes"),
+        );
+        // What comes is not read, so nothing can follow it.
+        return ([(header::CONNECTION, "close")], refused).into_response();
+    }
+    next.run(request).await
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 async fn unknown_route(uri: Uri) -> Error {

@@ -8,13 +8,16 @@
 
 pub mod accounts;
 pub mod db;
+pub mod devices;
 pub mod error;
 pub mod events;
 pub mod gateway;
+pub mod guesses;
 pub mod http;
 pub mod input;
 pub mod page;
 pub mod payments;
+pub mod server;
 pub mod settings;
 pub mod tickets;
 pub mod users;

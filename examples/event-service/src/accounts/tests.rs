@@ -19,6 +19,9 @@ use crate::users::Users;
 /// Argon2id as OWASP recommends it.
 const COST: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 
+/// Longer than any test waits for its turn.
+const A_LONG_TIME: Duration = Duration::from_secs(60);
+
 /// Longer than a query takes, however busy the machine is.
 const A_WHILE: Duration = Duration::from_millis(300);
 
@@ -43,8 +46,8 @@ async fn a_wrong_password_gives_nobody() {
     let with_more = accounts.log_in("user2", &secret("password2 ")).await;
 
     assert!(with_anothers.is_none());
-    assert!(with_upper_case.expect("no error").is_none());
-    assert!(with_more.expect("no error").is_none());
+    assert!(with_upper_case.expect("no error").is_err());
+    assert!(with_more.expect("no error").is_err());
 }
 
 #[tokio::test]
@@ -131,7 +134,7 @@ async fn the_longest_name_and_password_are_looked_at() {
         .log_in(&"é".repeat(64), &secret(&"x".repeat(1024)))
         .await;
 
-    assert!(answer.expect("no error").is_none());
+    assert!(answer.expect("no error").is_err());
 }
 
 #[tokio::test]
@@ -210,6 +213,37 @@ async fn no_more_hashes_are_computed_at_a_time_than_there_are_cores() {
     let most = all.join_all().await.into_iter().max();
 
     assert!(most <= Some(cores()), "{most:?}");
+}
+
+#[tokio::test]
+async fn who_waits_too_long_is_told_to_come_back() {
+    let mut accounts = accounts().await;
+    accounts.patience = Duration::from_millis(20);
+    let turns = all_turns(&accounts).await;
+
+    let refused = accounts.log_in("user68", &secret("password68")).await;
+    drop(turns);
+    let later = accounts.log_in("user68", &secret("password68")).await;
+
+    assert!(
+        matches!(refused, Err(Error::Busy { retry_after: 5, .. })),
+        "{refused:?}"
+    );
+    assert_eq!(later.expect("no error").expect("the password").id, 68);
+}
+
+#[tokio::test]
+async fn whose_name_it_was_is_known_after_a_wrong_password() {
+    let accounts = accounts().await;
+
+    let with_account = accounts.log_in("user69", &secret("wrong")).await;
+    let without = accounts.log_in("nobody", &secret("wrong")).await;
+
+    let user_id = |login: Result<Result<User, Wrong>>| {
+        login.expect("no error").err().map(|wrong| wrong.user_id)
+    };
+    assert_eq!(user_id(with_account), Some(Some(69)));
+    assert_eq!(user_id(without), Some(None));
 }
 
 #[tokio::test]
@@ -294,10 +328,7 @@ async fn neither_password_nor_hash_is_logged() {
 
     tracing::info!("the log is kept");
     for password in ["password66", "hunter66"] {
-        accounts
-            .log_in("user66", &secret(password))
-            .await
-            .expect("no error");
+        let _ = accounts.log_in("user66", &secret(password)).await;
     }
 
     drop(logging);
@@ -324,7 +355,10 @@ impl io::Write for Log {
 
 async fn accounts() -> Accounts {
     LazyLock::force(&CACHE);
-    Accounts::new(Db::open(None, Duration::ZERO).await.expect("a database"))
+    Accounts::new(
+        Db::open(None, Duration::ZERO).await.expect("a database"),
+        A_LONG_TIME,
+    )
 }
 
 static CACHE: LazyLock<Cache> = LazyLock::new(|| {
@@ -337,7 +371,7 @@ static CACHE: LazyLock<Cache> = LazyLock::new(|| {
 async fn log_in(accounts: &Accounts, id: i64, with_password_of: i64) -> Option<User> {
     let password = secret(&format!("password{with_password_of}"));
     let user = accounts.log_in(&format!("user{id}"), &password).await;
-    user.expect("no error")
+    user.expect("no error").ok()
 }
 
 fn secret(password: &str) -> Sensitive<String> {
@@ -367,10 +401,9 @@ async fn fill(accounts: &Accounts, id: i64) {
     let (users, events) = (Users::new(db.clone()), Events::new(db.clone()));
     users.find(id).await.expect("a profile");
     users.followers(id).await.expect("a count");
-    for page in ["1", "2"] {
-        let page: Page = page.parse().expect("a page");
-        events.organized_by(id, page).await.expect("events");
-    }
+    let page = Page::default();
+    events.organized_by(id, page).await.expect("events");
+    events.all_organized_by(id, page).await.expect("events");
     let tickets = Tickets::new(db.clone());
     tickets.of_user(id).await.expect("tickets");
     assert_eq!(cached(id).await, [true; 5]);
@@ -382,7 +415,7 @@ async fn cached(id: i64) -> [bool; 5] {
         CACHE.exists(&format!("user:profile:{id}")).await,
         CACHE.exists(&format!("user:followers:{id}")).await,
         CACHE.exists(&format!("user:events:{id}:page:1")).await,
-        CACHE.exists(&format!("user:events:{id}:page:2")).await,
+        CACHE.exists(&format!("user:events:{id}:all:page:1")).await,
         CACHE.exists(&format!("ticket:user:{id}")).await,
     ]
 }

@@ -1,21 +1,20 @@
 //! `/api/auth`: logging in and out, and what a session says about its user.
 
+use axum::Extension;
 use axum::Json as Answer;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
 use cache_runtime::Sensitive;
-use cache_runtime::http::{Session, Sessions};
+use cache_runtime::http::{ClientIp, Session, Sessions};
 use cache_runtime::session::{ListedSession, NewSession, SessionData};
 use serde::{Deserialize, Serialize};
 
-use super::App;
 use super::extract::{Json, Path};
+use super::{App, SetDevice};
 use crate::error::{Error, Result};
 use crate::input::password;
 use crate::users::Authentication;
-
-/// For answers about a session, which nobody between here and the client shall keep for others.
-type Private<T> = ([(HeaderName, &'static str); 1], Answer<T>);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,18 +36,35 @@ pub(super) struct Device {
 pub(super) async fn log_in(
     State(app): State<App>,
     sessions: Sessions,
+    ClientIp(address): ClientIp,
+    headers: HeaderMap,
     Json(sent): Json<Credentials>,
-) -> Result<Private<SessionData>> {
-    let user = app.accounts.log_in(&sent.username, &sent.password).await?;
-    // The same words for both, so that nobody learns who has an account.
-    let user = user.ok_or_else(|| {
-        let detail = "the username or the password is wrong";
-        Error::refused(StatusCode::UNAUTHORIZED, None, detail)
-    })?;
+) -> Result<impl IntoResponse> {
+    let cookie = app.device_cookie.read(&headers);
+    let device = app.devices.find(cookie, &sent.username).await?;
+    let attempt = app.guesses.admit(&sent.username, device.as_ref(), address);
+    let attempt = attempt.await?;
+    let outcome = app.accounts.log_in(&sent.username, &sent.password).await;
+    let user = match outcome {
+        Ok(Ok(user)) => user,
+        Ok(Err(wrong)) => {
+            attempt.failed(&wrong);
+            // The same words whichever is wrong, so that nobody learns who has an account.
+            let detail = "the username or the password is wrong";
+            return Err(Error::refused(StatusCode::UNAUTHORIZED, None, detail));
+        }
+        Err(error) => {
+            attempt.forgive().await;
+            return Err(error);
+        }
+    };
+    attempt.forgive().await;
     let is_verified = user.authentication == Authentication::Verified;
     let new = NewSession::new(user.id, sent.username).verified(is_verified);
     let session = sessions.log_in(new).await?;
-    Ok(private(session.clone()))
+    let device = app.devices.remember(user.id, device).await?;
+    let cookie = app.device_cookie.set(&device).map_err(Error::internal)?;
+    Ok((Extension(SetDevice(cookie)), Answer(session.clone())))
 }
 
 /// Logging out twice is logging out once.
@@ -62,13 +78,13 @@ pub(super) async fn log_out_everywhere(session: Session) -> Result<StatusCode> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn list(session: Session) -> Result<Private<Vec<Device>>> {
+pub(super) async fn list(session: Session) -> Result<Answer<Vec<Device>>> {
     let id = session.id();
     let devices = session.list().await?.into_iter().map(|session| Device {
         current: session.id == id,
         session,
     });
-    Ok(private(devices.collect()))
+    Ok(Answer(devices.collect()))
 }
 
 pub(super) async fn end(session: Session, Path(id): Path<String>) -> Result<StatusCode> {
@@ -80,21 +96,28 @@ pub(super) async fn end(session: Session, Path(id): Path<String>) -> Result<Stat
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn me(session: Session) -> Private<SessionData> {
-    private(session.clone())
+pub(super) async fn me(session: Session) -> Answer<SessionData> {
+    Answer(session.clone())
+}
+
+/// The user whose session it is.
+pub(super) fn user_of(session: &Session) -> Result<i64> {
+    session.user_id.parse().map_err(Error::internal)
 }
 
 /// 403 unless it is this user's session. `field` names what is the user's.
 pub(super) fn owner(session: &Session, field: &str, user_id: i64) -> Result<()> {
-    if session.user_id == user_id.to_string() {
-        return Ok(());
+    match user_of(session)? == user_id {
+        true => Ok(()),
+        false => Err(Error::not_theirs(field)),
     }
-    Err(Error::forbidden(
-        field,
-        "it is another user's: log in as that user",
-    ))
 }
 
-fn private<T>(body: T) -> Private<T> {
-    ([(header::CACHE_CONTROL, "no-store")], Answer(body))
+/// The user who asks, if somebody has logged in.
+pub(super) async fn viewer(sessions: &Sessions) -> Result<Option<i64>> {
+    match sessions.current().await {
+        Ok(session) => user_of(&session).map(Some),
+        Err(error) if error.is_logged_out() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -1,11 +1,15 @@
 //! Who may ask how often, and what those are told who ask more.
 
+use std::time::{Duration, Instant};
+
 use cache_runtime::testing::RedisServer;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, Service, eventually};
+use crate::support::{Answer, Client, Service, credentials, entries, eventually, everything_in};
 
 const EVENT: &str = "/api/events/1";
+
+const LOGIN: &str = "/api/auth/login";
 
 #[test]
 fn an_address_has_a_hundred_requests_a_minute() {
@@ -95,28 +99,181 @@ fn the_eleventh_guess_of_a_password_is_too_many_and_reading_goes_on() {
 }
 
 #[test]
-fn all_below_auth_counts_as_a_guess_whether_it_is_there_or_not() {
-    for (method, path, status) in [
-        ("POST", "/api/auth/login", 415),
-        ("POST", "/api/auth/logout", 204),
-        ("POST", "/api/auth/logout-all", 401),
-        ("GET", "/api/auth/sessions", 401),
-        ("DELETE", "/api/auth/sessions/1", 401),
-        ("GET", "/api/auth/me", 401),
-        ("GET", "/api/auth/login", 405),
-        ("POST", "/api/auth/register", 404),
-        ("GET", "/api/auth/no/such/thing", 404),
+fn only_wrong_passwords_count_as_guesses() {
+    let service = Service::with(&[("CACHE_LIMIT_AUTH", "1/60s")]);
+    let client = service.client();
+
+    for (method, path, body, status) in [
+        ("POST", "/api/auth/login", None, 415),
+        ("POST", "/api/auth/login", Some("{}"), 422),
+        ("POST", "/api/auth/logout", None, 204),
+        ("POST", "/api/auth/logout-all", None, 401),
+        ("GET", "/api/auth/sessions", None, 401),
+        ("DELETE", "/api/auth/sessions/1", None, 401),
+        ("GET", "/api/auth/me", None, 401),
+        ("GET", "/api/auth/login", None, 405),
+        // As an image of another site's page.
+        ("GET", "/api/auth/x", None, 404),
+        ("POST", "/api/auth/register", None, 404),
     ] {
-        let service = Service::with(&[("CACHE_LIMIT_AUTH", "1/60s")]);
-
-        let (first, second) = (
-            service.send(method, path, None),
-            service.send(method, path, None),
-        );
-
-        assert_eq!(first.status, status, "{method} {path}");
-        assert_is_rejection(&second, "auth");
+        for _ in 0..3 {
+            let answer = client.send(method, path, body);
+            assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        }
     }
+    let logins = [(); 3].map(|()| service.client().log_in(1).status);
+
+    assert_eq!(logins, [200; 3], "nor does the right password");
+    let guesses = [(); 2].map(|()| guess(&client, "192.0.2.1", "user1").status);
+    assert_eq!(guesses, [401, 429]);
+}
+
+#[test]
+fn guesses_at_the_same_time_are_counted_too() {
+    let service = Service::with(&[("CACHE_LIMIT_AUTH", "3/60s")]);
+
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let guesses: Vec<_> = (0..20)
+            .map(|_| scope.spawn(|| guess(&service.client(), "192.0.2.1", "user1").status))
+            .collect();
+        guesses
+            .into_iter()
+            .map(|guess| guess.join().expect("an answer"))
+            .collect()
+    });
+
+    let tried = statuses.iter().filter(|status| **status == 401).count();
+    assert_eq!((tried, statuses.len()), (3, 20), "{statuses:?}");
+}
+
+#[test]
+fn guesses_of_one_account_from_many_addresses_become_slow_and_lock_nobody_out() {
+    let service = Service::with(&[
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+        ("CACHE_LIMIT_ACCOUNT", "5/15m"),
+        ("CACHE_LIMIT_ACCOUNT_SLOW", "1/1s"),
+    ]);
+    let known = service.client();
+    assert_eq!(
+        known
+            .send_from("192.0.2.1", "POST", LOGIN, Some(&credentials(1)))
+            .status,
+        200
+    );
+    known.send_from("192.0.2.1", "POST", "/api/auth/logout", None);
+    let stranger = service.client();
+
+    let statuses: Vec<_> = (0..30)
+        .map(|number| guess(&stranger, &format!("198.51.100.{number}"), "user1").status)
+        .collect();
+
+    assert_eq!(statuses[..5], [401; 5]);
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(refused >= 15, "{statuses:?}");
+    // The browser of its user goes on as if nothing happened, from wherever.
+    let owner = known.send_from("203.0.113.9", "POST", LOGIN, Some(&credentials(1)));
+    assert_eq!(owner.status, 200, "{owner:?}");
+    // A browser that the account does not know waits a little, and is let in.
+    let new = service.client();
+    eventually("a login", || {
+        let login = new.send_from("203.0.113.10", "POST", LOGIN, Some(&credentials(1)));
+        if login.status == 429 {
+            let wait: u64 = login.header("retry-after").parse().expect("seconds");
+            assert!(wait <= 1, "{login:?}");
+        }
+        login.status == 200
+    });
+    // Other accounts are as they were.
+    let other = service.client();
+    assert_eq!(
+        other
+            .send_from("203.0.113.11", "POST", LOGIN, Some(&credentials(2)))
+            .status,
+        200
+    );
+}
+
+#[test]
+fn a_known_browser_cannot_guess_without_end_either() {
+    let service = Service::with(&[
+        ("CACHE_LIMIT_ACCOUNT", "3/15m"),
+        ("CACHE_LIMIT_ACCOUNT_SLOW", "1/60s"),
+    ]);
+    let thief = service.log_in(1);
+
+    let statuses = [(); 6].map(|()| guess(&thief, "192.0.2.1", "user1").status);
+
+    assert_eq!(statuses, [401, 401, 401, 401, 429, 429]);
+}
+
+#[test]
+fn names_that_nobody_has_leave_a_bounded_number_of_records() {
+    let redis = RedisServer::start().expect("redis-server starts");
+    let service = Service::on(&redis);
+    let client = service.client();
+
+    for number in 0..60 {
+        let status = guess(&client, "192.0.2.1", &format!("nobody{number}")).status;
+        assert_eq!(status, 401);
+    }
+
+    let kept = String::from_utf8_lossy(&everything_in(&redis)).into_owned();
+    assert!(!kept.contains("nobody"), "{kept}");
+    assert_eq!(entries(&redis).len(), 0);
+}
+
+#[test]
+fn failed_logins_and_refused_addresses_are_in_the_log_and_nothing_that_was_typed() {
+    let service = Service::with(&[
+        ("CACHE_LIMIT_AUTH", "2/60s"),
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+    ]);
+    let client = service.client();
+
+    for name in ["user7", "hunter2\\n\\u202e", "user7"] {
+        guess(&client, "192.0.2.7", name);
+    }
+
+    let said = |text: &str| eventually(text, || service.has_said(text));
+    said("login failed address=192.0.2.7 user_id=7");
+    said("login failed address=192.0.2.7 user_id=nobody");
+    said("refused address=\"192.0.2.7\"");
+    for typed in ["user7", "hunter2", "sesame", "202e"] {
+        assert!(!service.has_said(typed), "{typed}");
+    }
+}
+
+#[test]
+fn logins_do_not_wait_in_a_queue_without_an_end() {
+    let service = Service::with(&[("LOGIN_WAIT", "100ms")]);
+    let slowest = std::sync::Mutex::new(Duration::ZERO);
+
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let logins: Vec<_> = (0..150)
+            .map(|_| {
+                scope.spawn(|| {
+                    let began = Instant::now();
+                    let login = service.client().log_in(1);
+                    if login.status == 503 {
+                        assert_eq!(login.header("retry-after"), "5", "{login:?}");
+                        assert_eq!(login.content_type, "application/problem+json");
+                    }
+                    let mut slowest = slowest.lock().expect("nobody panicked");
+                    *slowest = began.elapsed().max(*slowest);
+                    login.status
+                })
+            })
+            .collect();
+        logins
+            .into_iter()
+            .map(|login| login.join().expect("an answer"))
+            .collect()
+    });
+
+    let count = |status| statuses.iter().filter(|other| **other == status).count();
+    assert!(*slowest.lock().expect("nobody panicked") < Duration::from_secs(20));
+    assert!(count(200) > 0 && count(503) > 0, "{statuses:?}");
+    assert_eq!(count(200) + count(503), 150, "{statuses:?}");
 }
 
 #[test]
@@ -140,7 +297,7 @@ fn the_sixth_payment_of_a_user_is_too_many_and_others_go_on() {
         "/api/payments/{}",
         payments[0].body["tx"].as_str().expect("text")
     );
-    assert_eq!(service.get(&paid).status, 200, "reading is no payment");
+    assert_eq!(first.get(&paid).status, 200, "reading is no payment");
 }
 
 #[test]
@@ -153,7 +310,7 @@ fn confirming_counts_for_whoever_pays() {
     let confirmed = client.send("POST", &format!("/api/payments/{tx}/confirm"), None);
 
     assert_is_rejection(&confirmed, "payment");
-    let payment = service.get(&format!("/api/payments/{tx}")).body;
+    let payment = client.get(&format!("/api/payments/{tx}")).body;
     assert_eq!(payment["status"], "pending", "nobody was charged");
 }
 
@@ -213,8 +370,9 @@ fn the_limit_of_logins_counts_the_forwarded_address_too() {
     ];
     let service = Service::with(&variables);
 
+    let client = service.client();
     let statuses = ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
-        .map(|client| service.get_for(client, "/api/auth/me").status);
+        .map(|address| guess(&client, address, "user1").status);
 
     assert_eq!(statuses, [401, 429, 401]);
 }
@@ -265,8 +423,9 @@ fn rejections_are_counted_by_policy_and_route_and_nobody_is_named() {
     ] {
         service.get_for("192.0.2.1", path);
     }
-    service.get_for("192.0.2.2", "/api/auth/me");
-    service.get_for("192.0.2.2", "/api/auth/me");
+    let client = service.client();
+    let guesses = [(); 2].map(|()| guess(&client, "192.0.2.2", "user1").status);
+    assert_eq!(guesses, [401, 429]);
 
     let stats = service.get_for("192.0.2.3", "/api/cache/stats").body;
 
@@ -276,7 +435,7 @@ fn rejections_are_counted_by_policy_and_route_and_nobody_is_named() {
         api["rejected_by_route"],
         json!({"/api/events/{id}": 2, "unmatched": 1})
     );
-    assert_eq!(auth["rejected_by_route"], json!({"/api/auth/me": 1}));
+    assert_eq!(auth["rejected_by_route"], json!({"/api/auth/login": 1}));
     assert!(!stats.to_string().contains("192.0.2."), "{stats}");
 }
 
@@ -291,6 +450,12 @@ fn assert_is_rejection(answer: &Answer, policy: &str) {
         (&answer.body["status"], &answer.body["violated-policies"]),
         (&json!(429), &json!([policy]))
     );
+}
+
+/// With a wrong password, from this address.
+fn guess(client: &Client<'_>, address: &str, name: &str) -> Answer {
+    let body = format!(r#"{{"username": "{name}", "password": "sesame"}}"#);
+    client.send_from(address, "POST", LOGIN, Some(&body))
 }
 
 fn of_policy<'a>(stats: &'a Value, policy: &str) -> &'a Value {

@@ -52,7 +52,7 @@ fn who_logs_in_is_known_until_they_log_out() {
     assert!(session["isVerified"].is_boolean() && session["createdAt"].is_u64());
     assert_eq!((me.status, constant(&me.body)), (200, constant(session)));
     assert!(me.body["lastActivity"].as_u64() >= session["createdAt"].as_u64());
-    assert_eq!(me.header("cache-control"), "no-store");
+    assert_eq!(me.header("cache-control"), "private, no-store");
     assert_eq!((logout.status, after.status), (204, 401));
 }
 
@@ -125,13 +125,19 @@ fn the_cookie_is_for_this_host_over_tls_and_for_no_script() {
         let cookie = client.cookie();
         let logout = client.send("POST", "/api/auth/logout", None);
 
+        let set = login.headers.get_all("set-cookie").iter();
+        let set: Vec<_> = set.map(|set| set.to_str().expect("ASCII")).collect();
         assert_eq!(
-            login.header("set-cookie"),
+            set[0],
             format!("{cookie}; Path=/; Max-Age=604800; HttpOnly; SameSite=Lax{secure}")
         );
+        let device = name.replace("session", "device");
+        assert!(set[1].starts_with(&device), "{set:?}");
+        let kept = format!("; Path=/; Max-Age=15552000; HttpOnly; SameSite=Lax{secure}");
+        assert!(set[1].ends_with(&kept), "{set:?}");
         assert!(cookie.starts_with(name), "{name}");
         assert!(!login.body.to_string().contains(&cookie[name.len()..]));
-        assert_eq!(login.header("cache-control"), "no-store");
+        assert_eq!(login.header("cache-control"), "private, no-store");
         // Browsers remove a cookie only if they are given its attributes.
         assert_eq!(
             logout.header("set-cookie"),
@@ -178,7 +184,7 @@ fn users_see_their_sessions_and_which_one_it_is_that_asks() {
 
     let sessions = listed.body.as_array().expect("a list");
     assert_eq!((listed.status, sessions.len()), (200, 2));
-    assert_eq!(listed.header("cache-control"), "no-store");
+    assert_eq!(listed.header("cache-control"), "private, no-store");
     for session in sessions {
         assert_eq!(session["userId"], "1");
         assert!(session["expiresAt"].as_u64() > session["createdAt"].as_u64());
@@ -279,7 +285,7 @@ fn only_its_own_user_writes_and_only_logged_in() {
             "/api/users/8/tickets",
             &paid,
         ]
-        .map(|path| service.get(path).body)
+        .map(|path| payer.get(path).body)
     };
     let before = state();
     let (nobody, another) = (service.client(), service.log_in(9));
