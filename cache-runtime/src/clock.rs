@@ -1,10 +1,19 @@
 //! The time of day, which tests can drive.
 
+#[cfg(any(test, feature = "testing"))]
+mod paused;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::paused::{hold, in_real_time};
+
 /// Judges the age of entries. All clones show the same time.
+///
+/// With the feature `testing` it follows tokio's clock where a test pauses or advances that: see
+/// [`testing`](crate::testing#time).
 ///
 /// Nothing is ordered by it: two processes whose clocks differ disagree on how old a value is, never on which is newer.
 #[derive(Clone, Debug, Default)]
@@ -32,9 +41,11 @@ impl Clock {
             .saturating_add(self.ahead_millis.load(Ordering::Relaxed))
     }
 
-    /// The same if a test drives this clock.
+    /// The same if a test drives this clock, or tokio's.
     pub(crate) fn driven(&self) -> Option<u64> {
-        let is_driven = self.stopped_at.is_some() || self.ahead_millis.load(Ordering::Relaxed) > 0;
+        let is_driven = self.stopped_at.is_some()
+            || self.ahead_millis.load(Ordering::Relaxed) > 0
+            || tokio_millis().is_some();
         is_driven.then(|| self.now_millis())
     }
 
@@ -51,10 +62,32 @@ pub(crate) fn whole_millis(duration: Duration) -> u64 {
 }
 
 fn system_millis() -> u64 {
-    let system = SystemTime::now()
+    tokio_millis().unwrap_or_else(|| whole_millis(since_1970()))
+}
+
+#[cfg(any(test, feature = "testing"))]
+use self::paused::millis as tokio_millis;
+
+/// Nobody pauses tokio's clock in production, and looking at it takes time.
+#[cfg(not(any(test, feature = "testing")))]
+fn tokio_millis() -> Option<u64> {
+    None
+}
+
+/// Keeps a paused clock of tokio's from jumping, where tests may pause it.
+#[cfg(not(any(test, feature = "testing")))]
+pub(crate) fn hold(_limit: Duration) -> impl Sized {}
+
+/// Waits for `work`, whose timers are those of real time where nobody pauses tokio's clock.
+#[cfg(not(any(test, feature = "testing")))]
+pub(crate) fn in_real_time<F: Future>(_limit: Duration, work: F) -> F {
+    work
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    whole_millis(system)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

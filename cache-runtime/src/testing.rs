@@ -41,6 +41,35 @@
 //! # }
 //! ```
 //!
+//! # Time
+//!
+//! A [`Clock`] in the [`Config`] is the time of one cache: it stands still, or runs ahead, as the test says.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use cache_runtime::testing::Clock;
+//! use cache_runtime::{Cache, Config};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), cache_runtime::Error> {
+//! let clock = Clock::stopped();
+//! let cache = Cache::connect(Config::default().clock(clock.clone())).await?;
+//! cache.set("a", &1, 60).await;
+//! clock.advance(Duration::from_secs(61));
+//! assert_eq!(cache.get::<i32>("a").await, None);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With this feature everything also follows tokio's clock: after `tokio::time::pause`, entries, graces, sessions and limits age
+//! as `tokio::time::advance` says, in memory and in Redis. Operations on a real Redis keep their deadlines in real time: tokio's
+//! clock does not jump while an answer is awaited. What Redis itself does follows its own clock, so it removes an entry later
+//! than the cache stops serving it. An outage does not pass by itself, but a pause between two attempts to reach Redis takes no
+//! time.
+//!
+//! # Processes
+//!
 //! Nothing here needs a tokio runtime, and everything can be called from one: calls return within microseconds, but for
 //! those that start a server and wait until it answers. The proxy runs on a thread of its own and by the real clock, so it
 //! keeps working in tests that pause tokio's.
@@ -54,6 +83,11 @@ pub use proxy::FaultProxy;
 #[cfg(test)]
 pub(crate) use server::{Directory, free_port};
 pub use server::{RedisServer, RedisServerBuilder};
+
+pub use crate::clock::Clock;
+
+#[cfg(test)]
+mod tests;
 
 use crate::config::{Address, Config, Secret, Topology};
 

@@ -12,6 +12,7 @@ use tracing::error;
 
 use super::Inner;
 use super::recovery::{Next, Recovery};
+use crate::clock::in_real_time;
 use crate::error::{Error, with_causes};
 use crate::store::guard::{Op, State, Via, in_runtime};
 use crate::store::{BoxFuture, Store, backoff};
@@ -28,9 +29,10 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// One attempt to connect before the cache is handed out.
 pub(super) async fn first_attempt(inner: &Inner) {
-    if timeout(FIRST_ATTEMPT, probe(inner))
+    let attempt = async { timeout(FIRST_ATTEMPT, probe(inner)).await.ok() };
+    if in_real_time(FIRST_ATTEMPT, attempt)
         .await
-        .is_ok_and(|probed| probed.is_ok())
+        .is_some_and(|probed| probed.is_ok())
     {
         Recovery::default().settle(inner).await;
     }
@@ -157,8 +159,9 @@ fn was_no_success(found: &mut Option<Instant>, losses: &mut u32) -> bool {
 /// Asks for a sign of life.
 async fn probe(inner: &Inner) -> Result<(), Error> {
     let bound = inner.config.connect_timeout + inner.config.command_timeout;
-    let probed = timeout(bound, inner.guard.store().probe()).await;
-    let probed = probed.unwrap_or_else(|_| Err(Error::timeout(bound)));
+    let probed = async { timeout(bound, inner.guard.store().probe()).await.ok() };
+    let probed = in_real_time(bound, probed).await;
+    let probed = probed.unwrap_or_else(|| Err(Error::timeout(bound)));
     match &probed {
         Ok(()) => inner.guard.begin_recovery(),
         Err(error) => inner.guard.is_unavailable_because(with_causes(error)),

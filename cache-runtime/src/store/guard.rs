@@ -29,6 +29,7 @@ use tracing::{info, warn};
 use self::beat::Beat;
 use self::books::Books;
 pub(crate) use self::books::{On, Op, Via};
+use crate::clock::in_real_time;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::metrics::Mode;
@@ -190,7 +191,9 @@ impl Guard {
         }
         let operation = operation(&*self.store);
         let result = match self.deadline {
-            Some(deadline) => self.in_time(op.began, operation, deadline).await,
+            Some(deadline) => {
+                in_real_time(deadline, self.in_time(op.began, operation, deadline)).await
+            }
             None => Some(operation.await),
         };
         let at = Instant::now();

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::backoff;
 use super::connection::Connection;
 use super::pool::{Lane, Pool};
+use crate::clock::hold;
 
 /// Above it for `BUSY_FOR` the pool is nearly full, which somebody must hear of before it is.
 const BUSY: f64 = 0.80;
@@ -183,7 +184,7 @@ impl Keeper {
         if seen.silent_looks > patience {
             connection.lose(format!("it gave no answer for {:?}", self.look * patience));
         } else if connection.is_in_doubt() {
-            ask(connection);
+            ask(connection, pool.limits.answer);
         }
     }
 
@@ -216,7 +217,7 @@ impl Keeper {
             };
             if now >= seen.next_ping {
                 seen.next_ping = now + pool.limits.health;
-                ask(connection);
+                ask(connection, pool.limits.answer);
                 // The watchdog sees to it that silence has an end.
                 pool.watched.store(true, Ordering::SeqCst);
                 self.next_look.get_or_insert(now + self.look);
@@ -330,9 +331,12 @@ fn missing(pool: &Pool) -> Option<Lane> {
 }
 
 /// In a task of its own; the watchdog is the one that loses patience.
-fn ask(connection: &Arc<Connection>) {
+fn ask(connection: &Arc<Connection>, patience: Duration) {
     let connection = connection.clone();
-    tokio::spawn(async move { connection.ping().await });
+    tokio::spawn(async move {
+        let _real_time = hold(patience);
+        connection.ping().await;
+    });
 }
 
 fn with_cause(error: &crate::error::Error) -> String {

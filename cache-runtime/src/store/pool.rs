@@ -17,6 +17,7 @@ use super::connection::{Connection, Load, Ticket};
 use super::keeper;
 use super::reply::Failure;
 use super::topology::{Connector, Opened};
+use crate::clock::hold;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::metrics::PoolStats;
@@ -44,6 +45,8 @@ pub(super) struct Limits {
     pub(super) health: Duration,
     pub(super) answer: Duration,
     pub(super) longest_pause: Duration,
+    /// For opening a connection.
+    pub(super) connect: Duration,
 }
 
 /// The connections to one Redis.
@@ -109,6 +112,7 @@ impl Pool {
                 health: config.health_interval.clamp(SHORTEST_PING, LONGEST),
                 answer: config.command_timeout,
                 longest_pause: config.reconnect_max_delay,
+                connect: config.connect_timeout,
             },
             connector: Arc::new(Connector::new(config)?),
             lanes: ArcSwap::default(),
@@ -255,7 +259,9 @@ impl Pool {
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         let connecting = Counted::new(&self.connecting);
         let (connector, pool) = (self.connector.clone(), Arc::downgrade(self));
+        let limit = self.limits.connect;
         async move {
+            let _real_time = hold(limit);
             let opened = connector.open().await?;
             pool.upgrade()
                 .ok_or_else(closed)?
@@ -391,6 +397,7 @@ fn ping(
     patience: Duration,
 ) -> tokio::task::JoinHandle<Result<(), String>> {
     tokio::spawn(async move {
+        let _real_time = hold(patience);
         if timeout(patience, connection.ping()).await.is_err() {
             connection.lose("it did not answer a ping");
         }

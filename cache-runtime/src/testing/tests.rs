@@ -1,0 +1,160 @@
+//! Everything follows tokio's clock where a test pauses it.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::{advance, pause, sleep};
+
+use super::{FaultProxy, RedisServer};
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::limit::{Identity, Policy, RateLimiter};
+use crate::metrics::Mode;
+use crate::session::{NewSession, SessionStore};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Whether `key` is there; the cache's own failure is a failure of the test.
+async fn holds(cache: &Cache, key: &str) -> bool {
+    cache.try_get::<u8>(key).await.expect("an answer").is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_in_memory_expires_when_tokio_time_is_advanced() {
+    let cache = Cache::memory();
+    cache.set("a", &1_u8, 60).await;
+
+    advance(59 * SECOND).await;
+    let before = holds(&cache, "a").await;
+    let left = cache.ttl("a").await;
+    advance(2 * SECOND).await;
+
+    assert!(before);
+    assert_eq!(left, Some(SECOND));
+    assert!(!holds(&cache, "a").await);
+}
+
+#[tokio::test]
+async fn a_cache_from_before_the_pause_follows_it_and_so_does_a_younger_one() {
+    let old = Cache::memory();
+    old.set("a", &1_u8, 60).await;
+    pause();
+    advance(30 * SECOND).await;
+    let young = Cache::memory();
+    young.set("a", &1_u8, 60).await;
+
+    advance(31 * SECOND).await;
+
+    assert!(!holds(&old, "a").await);
+    assert!(holds(&young, "a").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn real_time_does_not_age_what_a_paused_clock_holds() {
+    let cache = Cache::memory();
+    cache.set("a", &1_u8, Duration::from_millis(2)).await;
+
+    std::thread::sleep(Duration::from_millis(5));
+
+    assert!(holds(&cache, "a").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_lets_no_operation_on_a_real_redis_time_out() {
+    let server = RedisServer::start().expect("a server");
+    let began = tokio::time::Instant::now();
+    let cache = Cache::connect(server.config()).await.expect("valid");
+    assert_eq!(cache.stats().mode, Mode::Redis);
+
+    for n in 0..200 {
+        let key = format!("a:{n}");
+        assert!(cache.try_set(&key, &1_u8, 60).await.is_ok());
+        assert!(holds(&cache, &key).await);
+    }
+    cache.try_delete("a:1").await.expect("an answer");
+
+    let stats = cache.stats();
+    assert_eq!((stats.total.timeouts, stats.total.errors), (0, 0));
+    assert_eq!(began.elapsed(), Duration::ZERO, "no timer was waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_outlast_hours_that_pass_at_once() {
+    let server = RedisServer::start().expect("a server");
+    let cache = Cache::connect(server.config()).await.expect("valid");
+    cache.set("a", &1_u8, DAY).await;
+
+    sleep(Duration::from_secs(3_600)).await;
+    advance(Duration::from_secs(3_600)).await;
+
+    assert!(holds(&cache, "a").await);
+    let stats = cache.stats();
+    assert_eq!(stats.fallback.entered, 0);
+    assert_eq!(stats.pool.expect("a pool").lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_in_redis_is_not_served_beyond_its_time_by_tokio() {
+    let server = RedisServer::start().expect("a server");
+    let cache = Cache::connect(server.config()).await.expect("valid");
+    cache.set("a", &1_u8, 60).await;
+
+    advance(61 * SECOND).await;
+
+    assert!(!holds(&cache, "a").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redis_that_does_not_answer_is_given_the_deadline_in_real_time() {
+    let server = RedisServer::start().expect("a server");
+    let network = FaultProxy::start(&server).expect("a proxy");
+    let deadline = Duration::from_millis(200);
+    let config = network.config().command_timeout(deadline);
+    let cache = Cache::connect(config).await.expect("valid");
+    assert!(!holds(&cache, "a").await);
+    network.stall();
+    let began = Instant::now();
+
+    let answer = cache.try_get::<u8>("a").await;
+
+    assert!(answer.expect_err("no answer").is_transient());
+    assert!(began.elapsed() >= deadline, "{:?}", began.elapsed());
+    assert!(began.elapsed() < 50 * deadline, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_end_when_tokio_time_is_advanced() {
+    let server = RedisServer::start().expect("a server");
+    for config in [Config::default(), server.config()] {
+        let cache = Cache::connect(config).await.expect("valid");
+        let sessions = SessionStore::<()>::new(&cache).expect("valid");
+        let session = sessions.create(NewSession::new(1, "ada")).await;
+        let token = session.expect("no outage").token().clone();
+
+        advance(DAY - SECOND).await;
+        sessions.load(&token).await.expect("it has not ended");
+        advance(2 * DAY).await;
+
+        sessions.load(&token).await.expect_err("it has ended");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_are_free_again_when_tokio_time_is_advanced() {
+    let server = RedisServer::start().expect("a server");
+    for config in [Config::default(), server.config()] {
+        let cache = Cache::connect(config).await.expect("valid");
+        let policy = Policy::new("api").limit(1).per("1h");
+        let limiter = RateLimiter::new(&cache, [policy]).expect("a policy");
+        let client = Identity::key("a");
+        let is_allowed = async || {
+            let decision = limiter.check("api", &client).await;
+            decision.expect("a policy").is_allowed()
+        };
+        let first = [is_allowed().await, is_allowed().await];
+
+        advance(Duration::from_secs(3_601)).await;
+
+        assert_eq!((first, is_allowed().await), ([true, false], true));
+    }
+}
