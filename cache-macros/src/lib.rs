@@ -114,7 +114,8 @@ use written::Attribute;
 /// # Functions
 ///
 /// Any `async fn` with a body: free functions, methods with every kind of receiver, generic functions, trait methods, also under
-/// `#[async_trait]`. The signature stays as it is, and the future is `Send` if the body's is.
+/// `#[async_trait]`. The signature stays as it is. The future is `Send` if the body's is and what the function returns is: it is held
+/// while it is stored. `Box<dyn Error>` is not `Send`; use `Box<dyn Error + Send + Sync>`.
 ///
 /// A function that calls itself puts that call in a box, as every recursive `async fn` does:
 ///

@@ -9,15 +9,20 @@ pub use inventory;
 use tracing::warn;
 
 pub use crate::__register as register;
+#[cfg(feature = "limits")]
 pub use crate::__register_limit as register_limit;
 pub use crate::background::{background, cacheable_background};
 pub use crate::cache::Cache;
 use crate::key::{Key, Pattern};
 pub use crate::key::{KeyWriter, PatternWriter};
+#[cfg(feature = "limits")]
 pub use crate::limit::RateLimiter;
+#[cfg(feature = "limits")]
 pub use crate::limited::{LimitCall, LimitSite, limited, refused};
 use crate::plan::Plan;
-pub use crate::registry::{Registered, RegisteredLimit};
+pub use crate::registry::Registered;
+#[cfg(feature = "limits")]
+pub use crate::registry::RegisteredLimit;
 use crate::site::Rules;
 pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, life_of, storable};
 use crate::target::Target;

@@ -137,10 +137,12 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// A wrong configuration, with every problem in it; or a call outside a tokio runtime, which the connections live on.
+    /// A wrong configuration, with every problem in it; no Redis where [`require_redis`](Config::require_redis) wants one, as in
+    /// production; or a call outside a tokio runtime, which the connections live on.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         config.check()?;
         if config.redis.is_none() {
+            config.check_memory_mode()?;
             info!("caching in this process's memory; set REDIS_URL to share entries through Redis");
             return Ok(Self::local(config));
         }

@@ -3,6 +3,7 @@
 mod env;
 mod keys;
 mod options;
+mod policy;
 mod problem;
 mod read;
 mod redis;
@@ -12,15 +13,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 pub use self::env::Environment;
+#[cfg(feature = "sessions")]
 pub(crate) use self::keys::SessionKey;
 pub use self::keys::SessionKeys;
 use self::options::SETTINGS;
+use self::policy::named;
+pub(crate) use self::policy::plain_name;
+pub use self::policy::{Policy, Quota};
 use self::problem::{Problem, problems, report};
 use self::redis::RedisUrl;
 pub use self::redis::{Address, Secret, Tls, Topology};
+#[cfg(feature = "limits")]
 pub(crate) use self::text::duration;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -49,153 +53,98 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What is at stake. In production, sessions need keys.
+    /// What is at stake. In production, sessions need keys. Default: `Dev`.
     pub environment: Environment,
-    /// Put before every key. Caches on one Redis need prefixes of which none begins another.
+    /// Put before every key. Caches on one Redis need prefixes of which none begins another. Default: `dev_`, or that of the
+    /// environment.
     pub prefix: String,
-    /// Which Redis; `None` keeps everything in this process.
+    /// Which Redis; `None` keeps everything in this process. Default: none.
     pub redis: Option<Topology>,
-    /// The user to authenticate as.
+    /// Whether a cache without any Redis is refused; `None` is only in production. Default: `None`.
+    pub require_redis: Option<bool>,
+    /// The user to authenticate as. Default: none.
     pub username: Option<String>,
-    /// The password to authenticate with.
+    /// The password to authenticate with. Default: none.
     pub password: Option<Secret>,
-    /// The index of the database to select.
+    /// The index of the database to select. Default: 0.
     pub database: i64,
-    /// Whether connections are encrypted.
+    /// Whether connections are encrypted. Default: off.
     pub tls: Tls,
-    /// What connections call themselves in `CLIENT LIST`.
+    /// What connections call themselves in `CLIENT LIST`. Default: `cache-runtime`.
     pub client_name: String,
-    /// Fresh life of a value whose site does not say.
+    /// Fresh life of a value whose site does not say. Default: 1 hour.
     pub default_ttl: Duration,
-    /// By how many percent at most a time to live is shortened at random.
+    /// By how many percent at most a time to live is shortened at random. Default: 0.
     pub ttl_jitter: u8,
-    /// Named policies, for `policy = "events"`.
+    /// Named policies, for `policy = "events"`. Default: none.
     pub policies: BTreeMap<String, Policy>,
     /// What the environment said about policies; it is in `policies`, too.
     pub(crate) policies_from_env: BTreeMap<String, Policy>,
-    /// Quotas by the name of a limiter's policy: they win over what the policy says.
+    /// Quotas by the name of a limiter's policy: they win over what the policy says. Default: none.
     pub limits: BTreeMap<String, Quota>,
-    /// How many processes share the Redis.
+    /// How many processes share the Redis. Default: 1.
     pub replicas: usize,
-    /// How many clients a limiter remembers in this process.
+    /// How many clients a limiter remembers in this process. Default: 100,000.
     pub max_clients: usize,
-    /// What sessions are signed and encrypted with.
+    /// What sessions are signed and encrypted with. Default: none.
     pub session_keys: Option<SessionKeys>,
-    /// How long a new session lasts.
+    /// How long a new session lasts. Default: 1 day.
     pub session_ttl: Duration,
-    /// How much later each use lets a session end, at most `session_ttl` and this after it.
+    /// How much later each use lets a session end, at most `session_ttl` and this after it. Default: 1 hour.
     pub session_extend: Duration,
     /// How long after its last use a session ends, in place of `session_ttl` and `session_extend`: then those two stay as they are by
-    /// default.
+    /// default. Default: `None`.
     pub session_idle: Option<Duration>,
-    /// The longest life of a session, however much it is used.
+    /// The longest life of a session, however much it is used. Default: 7 days.
     pub session_absolute: Duration,
-    /// How long after a use the next one extends nothing.
+    /// How long after a use the next one extends nothing. Default: 0 s.
     pub session_touch_every: Duration,
-    /// How many sessions a user may have under each key; the one that would end first makes room for one more.
+    /// How many sessions a user may have under each key; the one that would end first makes room for one more. Default: 50.
     pub sessions_per_user: usize,
-    /// Patterns that are switched off from the start.
+    /// Patterns that are switched off from the start. Default: none.
     pub disabled: Vec<String>,
-    /// Connections that stay open.
+    /// Connections that stay open. Default: 5.
     pub pool_min: usize,
-    /// Connections that may be open.
+    /// Connections that may be open. Default: 50.
     pub pool_max: usize,
-    /// How long a connection above the minimum may have nothing to do.
+    /// How long a connection above the minimum may have nothing to do. Default: 5 minutes.
     pub pool_idle: Duration,
-    /// How long a connection may take to open.
+    /// How long a connection may take to open. Default: 10 s.
     pub connect_timeout: Duration,
-    /// How long a caller may wait for one operation.
+    /// How long a caller may wait for one operation. Default: 100 ms.
     pub command_timeout: Duration,
-    /// How often a healthy connection is asked for a sign of life.
+    /// How often a healthy connection is asked for a sign of life. Default: 30 s.
     pub health_interval: Duration,
-    /// The longest pause between two attempts to reach Redis.
+    /// The longest pause between two attempts to reach Redis. Default: 3 s.
     pub reconnect_max_delay: Duration,
-    /// How many attempts; `None` never stops.
+    /// How many attempts; `None` never stops. Default: `None`.
     pub reconnect_max_attempts: Option<u32>,
-    /// Life of a load's claim on its key, renewed while the body runs.
+    /// Life of a load's claim on its key, renewed while the body runs. Default: 3 s.
     pub lease: Duration,
-    /// How long to wait for another process that loads the same key.
+    /// How long to wait for another process that loads the same key. Default: 1 s.
     pub lease_wait: Duration,
-    /// How long a load may keep its claim.
+    /// How long a load may keep its claim. Default: 30 s.
     pub load_deadline: Duration,
-    /// How many stale values may be refreshed in the background at a time.
+    /// How many stale values may be refreshed in the background at a time. Default: 64.
     pub max_refreshes: usize,
-    /// Life of the fence that a put, or an eviction with `fence`, stands behind.
+    /// Life of the fence that a put, or an eviction with `fence`, stands behind. Default: 5 s.
     pub fence_ttl: Duration,
-    /// The largest value that is stored, in bytes of JSON.
+    /// The largest value that is stored, in bytes of JSON. Default: 1 MiB.
     pub max_value: usize,
-    /// From which size on a value is compressed, in bytes of JSON.
+    /// From which size on a value is compressed, in bytes of JSON. Default: 1 KiB.
     pub compress_above: usize,
-    /// What the memory store may hold, in bytes.
+    /// What the memory store may hold, in bytes. Default: 64 MiB.
     pub memory_capacity: usize,
-    /// How many evictions are remembered during an outage.
+    /// How many evictions are remembered during an outage. Default: 100,000.
     pub journal_capacity: usize,
-    /// From which duration on an operation is logged as slow.
+    /// From which duration on an operation is logged as slow. Default: 100 ms.
     pub slow_threshold: Duration,
-    /// Whether logs show a hash in place of a key.
+    /// Whether logs show a hash in place of a key. Default: no.
     pub mask_keys: bool,
-    /// Whether values that contain a payment card number are refused.
+    /// Whether values that contain a payment card number are refused. Default: no.
     pub card_guard: bool,
-    /// The clock that ages entries.
+    /// The clock that ages entries. Default: the time of the system.
     pub clock: Clock,
-}
-
-/// A named policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Policy {
-    /// Fresh life.
-    #[serde(deserialize_with = "read::optional_duration")]
-    pub ttl: Option<Duration>,
-    /// How long after it a value may still be served while it is refreshed, or when its load fails.
-    #[serde(deserialize_with = "read::optional_duration")]
-    pub grace: Option<Duration>,
-    /// How long a `None` is remembered.
-    #[serde(deserialize_with = "read::optional_duration")]
-    pub none_ttl: Option<Duration>,
-}
-
-/// How many units a client may use in any window of some length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// How many.
-    pub limit: u32,
-    /// The length of the window.
-    pub window: Duration,
-}
-
-impl Policy {
-    /// Sets the fresh life.
-    #[must_use]
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Sets how long after its fresh life a value may still be served.
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = Some(grace);
-        self
-    }
-
-    /// Sets how long a `None` is remembered.
-    #[must_use]
-    pub fn none_ttl(mut self, none_ttl: Duration) -> Self {
-        self.none_ttl = Some(none_ttl);
-        self
-    }
-
-    /// The times by the names of their fields.
-    fn times(&self) -> [(&'static str, Option<Duration>); 3] {
-        let Self {
-            ttl,
-            grace,
-            none_ttl,
-        } = *self;
-        [("ttl", ttl), ("grace", grace), ("none_ttl", none_ttl)]
-    }
 }
 
 impl Default for Config {
@@ -206,6 +155,8 @@ impl Default for Config {
             prefix: "dev_".to_owned(),
             // A service must run on a machine that has no Redis.
             redis: None,
+            // In production a forgotten variable would keep entries, sessions and limits in each process for itself.
+            require_redis: None,
             username: None,
             password: None,
             // Where every client is that says nothing.
@@ -303,7 +254,7 @@ macro_rules! setters {
 
 setters! {
     prefix: impl Into<String> => prefix.into(),
-    redis: impl Into<Option<Topology>> => redis.into(),
+    require_redis: impl Into<Option<bool>> => require_redis.into(),
     username: impl Into<String> => Some(username.into()),
     password: impl Into<Secret> => Some(password.into()),
     database: i64 => database,
@@ -353,6 +304,14 @@ impl Config {
             self.prefix = environment.prefix();
         }
         self.environment = environment;
+        self
+    }
+
+    /// Sets which Redis, and nothing else: user, password, database and encryption stay as they are. `None` is memory mode.
+    /// [`redis_url`](Self::redis_url) sets all of it.
+    #[must_use]
+    pub fn redis(mut self, redis: impl Into<Option<Topology>>) -> Self {
+        self.redis = redis.into();
         self
     }
 
@@ -490,6 +449,20 @@ impl Config {
         report(&problems(self, &str::to_owned))
     }
 
+    /// Whether a cache may keep everything in this process.
+    pub(crate) fn check_memory_mode(&self) -> Result<(), Error> {
+        let why = match self.require_redis {
+            Some(true) => "`require_redis` is on",
+            None if self.environment == Environment::Prod => "the environment is `prod`",
+            Some(false) | None => return Ok(()),
+        };
+        let what = format!(
+            "is not named, although {why}; set REDIS_URL or call `redis_url`, or set CACHE_REQUIRE_REDIS=false to keep \
+             entries, sessions and limits in the memory of each process"
+        );
+        report(&[Problem::new("redis", what)])
+    }
+
     /// Takes over what an address says. What was said about another Redis is not for this one.
     fn connect_to(&mut self, url: RedisUrl) {
         let RedisUrl {
@@ -522,16 +495,6 @@ impl fmt::Display for Config {
         }
         Ok(())
     }
-}
-
-/// What stands under a name, else under that name as a variable can say it.
-fn named<'a, T>(all: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
-    all.get(name).or_else(|| all.get(&plain_name(name)))
-}
-
-/// A policy's name as a variable can say it.
-pub(crate) fn plain_name(policy: &str) -> String {
-    policy.replace(['-', '.'], "_").to_ascii_lowercase()
 }
 
 /// The name that `wrong` was most likely meant to be.

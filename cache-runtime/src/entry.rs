@@ -26,6 +26,7 @@
 //! A value's payload is JSON; when compressed, an LZ4 block behind the length of the JSON in four bytes. A fence's is a
 //! count of four bytes, which Redis changes by a script: that is why its checksum is not used.
 
+mod block;
 mod card;
 mod null;
 mod origin;

@@ -118,6 +118,7 @@
 
 mod bypass;
 mod client_ip;
+#[cfg(feature = "sessions")]
 mod cookie;
 mod fields;
 mod hops;
@@ -125,12 +126,15 @@ mod limit;
 mod networks;
 mod origin;
 mod problem;
+#[cfg(feature = "sessions")]
 mod session;
 #[cfg(test)]
 mod support;
 
 pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
+#[cfg(feature = "sessions")]
 pub use self::cookie::{SameSite, SessionCookie};
 pub use self::fields::RateLimitHeaders;
 pub use self::limit::{OnMissing, RateLimitLayer, RateLimitService};
+#[cfg(feature = "sessions")]
 pub use self::session::{Session, SessionLayer, SessionService, Sessions};

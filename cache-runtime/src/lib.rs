@@ -87,13 +87,29 @@
 //!
 //! | feature | default | adds | pulls in |
 //! |---|---|---|---|
-//! | `http` | no | the module `http`: rate limits and sessions as layers for axum and tower, and the address of a client behind proxies | `axum`, `ipnet` |
+//! | `compression` | yes | values over `compress_above` are compressed. Without it, what another process compressed is a miss | `lz4_flex` |
+//! | `limits` | yes | the module `limit`, `#[rate_limit]` | |
+//! | `sessions` | yes | the module `session` | `aes-gcm`, `hkdf`, `hmac` |
+//! | `tls` | yes | `rediss://` and `REDIS_TLS` | `rustls`, `tokio-rustls`, `webpki-roots` |
+//! | `http` | no | the module `http`: rate limits, and with `sessions` sessions, as layers for axum and tower, and the address of a client behind proxies; turns `limits` on | `axum`, `ipnet` |
 //! | `testing` | no | the module `testing`: real Redis servers, and a network that fails when it is told to | tokio's `io-util` |
-//! | `tower-sessions` | no | `session::TowerSessionStore`: a store for services that have sessions of the crate `tower-sessions` already | `tower-sessions-core` |
+//! | `tower-sessions` | no | `session::TowerSessionStore`: a store for services that have sessions of the crate `tower-sessions` already; turns `sessions` on | `tower-sessions-core` |
 //! | `uuid` | no | `Uuid` in keys | `uuid` |
+//!
+//! Beside argon2 0.3 leave `tls` out: `default-features = false, features = ["compression", "limits", "sessions"]`. It wants a
+//! `subtle` before 2.5, and rustls a later one.
 //!
 //! What is promised about stale values, outages and races, and what is not, is in `docs/consistency.md` of the repository;
 //! every option with its variable is in `docs/configuration.md`.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(feature = "limits", feature = "sessions")),
+    allow(
+        dead_code,
+        reason = "what only limits and sessions need of lower floors; a full build finds the rest"
+    )
+)]
 
 mod background;
 mod cache;
@@ -105,13 +121,16 @@ mod escape;
 #[cfg(feature = "http")]
 pub mod http;
 mod key;
+#[cfg(feature = "limits")]
 pub mod limit;
+#[cfg(feature = "limits")]
 mod limited;
 mod metrics;
 mod plan;
 mod registry;
 mod run;
 mod sensitive;
+#[cfg(feature = "sessions")]
 pub mod session;
 mod site;
 mod store;
@@ -125,7 +144,9 @@ pub mod __private;
 pub mod testing;
 
 pub use cache::{Cache, CacheScope, Evicted, Health, Status};
-pub use cache_macros::{cache_evict, cache_put, cacheable, rate_limit};
+#[cfg(feature = "limits")]
+pub use cache_macros::rate_limit;
+pub use cache_macros::{cache_evict, cache_put, cacheable};
 pub use clock::Clock;
 pub use config::{Address, Config, Environment, Policy, Quota, Secret, SessionKeys, Tls, Topology};
 pub use error::{AlreadyInstalled, Error, ErrorKind};
@@ -140,6 +161,7 @@ pub use site::{CacheValue, Ttl};
 // Here, too, so that rustc's messages do not speak of `__private`.
 #[doc(hidden)]
 pub use background::{background, cacheable_background};
+#[cfg(feature = "limits")]
 #[doc(hidden)]
 pub use limited::{FromLimited, Refusable, refused};
 #[doc(hidden)]

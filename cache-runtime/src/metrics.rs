@@ -22,12 +22,16 @@ use std::time::{Duration, Instant};
 pub(crate) use self::event::Event;
 use self::event::Kind;
 use self::histogram::{Distribution, Histogram};
+#[cfg(feature = "limits")]
+pub(crate) use self::limits::LimitEvent;
+pub(crate) use self::limits::LimitMetrics;
 pub use self::limits::LimitStats;
 use self::limits::Limits;
-pub(crate) use self::limits::{LimitEvent, LimitMetrics};
 use self::recent::Recent;
+#[cfg(feature = "sessions")]
+pub(crate) use self::sessions::SessionEvent;
+pub(crate) use self::sessions::SessionMetrics;
 pub use self::sessions::SessionStats;
-pub(crate) use self::sessions::{SessionEvent, SessionMetrics};
 pub(crate) use self::stats::Surroundings;
 pub use self::stats::{
     Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,

@@ -1,6 +1,8 @@
 //! Every annotated function of the program, known before the first of them is called.
 
-use crate::site::{LimitFacts, Site};
+#[cfg(feature = "limits")]
+use crate::site::LimitFacts;
+use crate::site::Site;
 
 /// What a caching attribute leaves behind about its function.
 #[derive(Debug)]
@@ -9,9 +11,11 @@ pub struct Registered(pub &'static Site);
 inventory::collect!(Registered);
 
 /// What `#[rate_limit]` leaves behind about its function.
+#[cfg(feature = "limits")]
 #[derive(Debug)]
 pub struct RegisteredLimit(pub &'static LimitFacts);
 
+#[cfg(feature = "limits")]
 inventory::collect!(RegisteredLimit);
 
 /// The functions with caching attributes of this program and of all that it links.
@@ -20,6 +24,7 @@ pub(crate) fn sites() -> impl Iterator<Item = &'static Site> {
 }
 
 /// The functions with `#[rate_limit]` that ask the installed limiter: each with its name and the policies that it names.
+#[cfg(feature = "limits")]
 pub(crate) fn limit_sites() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     inventory::iter::<RegisteredLimit>()
         .map(|registered| registered.0)
@@ -37,6 +42,7 @@ macro_rules! __register {
 }
 
 /// Makes a site of `#[rate_limit]` known at start.
+#[cfg(feature = "limits")]
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __register_limit {

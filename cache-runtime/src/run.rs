@@ -4,11 +4,16 @@
 use std::future::Future;
 
 use crate::cache::Cache;
+#[cfg(feature = "limits")]
 use crate::limit::RateLimiter;
 
 tokio::task_local! {
     /// The cache of the innermost `run`; [`None`] for a task that inherited that there is none.
     static CACHE: Option<Cache>;
+}
+
+#[cfg(feature = "limits")]
+tokio::task_local! {
     /// The same for the rate limiter. A task-local of its own: `cache.run(limiter.run(work))` makes the inner future first.
     static LIMITER: Option<RateLimiter>;
 }
@@ -63,6 +68,7 @@ impl Cache {
     }
 }
 
+#[cfg(feature = "limits")]
 impl RateLimiter {
     /// Runs `work` with this limiter as the one that functions with `#[rate_limit]` ask, in place of the installed one: for
     /// tests, as [`Cache::run`], whose rules hold here too. Functions with `limiter = …` keep theirs.
@@ -101,5 +107,7 @@ impl RateLimiter {
 ///
 /// Outside any `run`, as in production, functions in `work` use the installed ones.
 pub fn in_current_run<F: Future>(work: F) -> impl Future<Output = F::Output> + use<F> {
-    CACHE.scope(Cache::of_run(), LIMITER.scope(RateLimiter::of_run(), work))
+    #[cfg(feature = "limits")]
+    let work = LIMITER.scope(RateLimiter::of_run(), work);
+    CACHE.scope(Cache::of_run(), work)
 }

@@ -86,6 +86,7 @@ impl Site {
 }
 
 /// What `#[rate_limit]` says about its function, known while compiling.
+#[cfg(feature = "limits")]
 #[derive(Debug)]
 pub struct LimitFacts {
     pub(crate) name: &'static str,

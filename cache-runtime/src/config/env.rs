@@ -176,12 +176,7 @@ impl Config {
                 }
             }
         }
-        if config.session_idle.is_some() {
-            let others = ["session_ttl", "session_extend"];
-            let others = others.into_iter().filter(|name| set.contains(name));
-            let called = |option: &str| variable_of(option, environment);
-            vars.problems.extend(idle_excludes(&called, others));
-        }
+        session_life(&mut config, &mut vars, &set, environment);
         policies(&mut config, &mut vars);
         limits(&mut config, &mut vars);
         session_keys(&mut config, &mut vars);
@@ -203,6 +198,26 @@ impl Config {
         }
         report(&found)?;
         Ok(config)
+    }
+}
+
+/// An idle time and the two options that it excludes: where the environment sets one side, the code's other side is replaced.
+fn session_life(config: &mut Config, vars: &mut Variables, set: &[&str], environment: Environment) {
+    let [ttl, extend] = ["session_ttl", "session_extend"].map(|name| (name, set.contains(&name)));
+    if set.contains(&"session_idle") && config.session_idle.is_some() {
+        let usual = Config::default();
+        if !ttl.1 {
+            config.session_ttl = usual.session_ttl;
+        }
+        if !extend.1 {
+            config.session_extend = usual.session_extend;
+        }
+        let others = [ttl, extend].into_iter().filter(|(_, is_set)| *is_set);
+        let called = |option: &str| variable_of(option, environment);
+        vars.problems
+            .extend(idle_excludes(&called, others.map(|(name, _)| name)));
+    } else if ttl.1 || extend.1 {
+        config.session_idle = None;
     }
 }
 

@@ -27,6 +27,8 @@ enum Field<'a> {
     /// A count, or none for no limit.
     Limit(&'a mut Option<u32>),
     Switch(&'a mut bool),
+    /// A switch, or none for what the environment wants.
+    Auto(&'a mut Option<bool>),
 }
 
 /// What a text must be: a test, and the test in words.
@@ -80,6 +82,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "client_name",
         field: |config| Field::Text(&mut config.client_name, CLIENT_NAME),
+    },
+    Setting {
+        name: "require_redis",
+        field: |config| Field::Auto(&mut config.require_redis),
     },
     Setting {
         name: "default_ttl",
@@ -271,6 +277,8 @@ impl Field<'_> {
             Self::Limit(value) if written.eq_ignore_ascii_case(UNLIMITED) => *value = None,
             Self::Limit(value) => *value = Some(written.parse().ok()?),
             Self::Switch(value) => *value = text::switch(written)?,
+            Self::Auto(value) if written.eq_ignore_ascii_case(AUTO) => *value = None,
+            Self::Auto(value) => *value = Some(text::switch(written)?),
         }
         Some(())
     }
@@ -288,6 +296,7 @@ impl Field<'_> {
                 value.map_or_else(|| UNLIMITED.to_owned(), |limit| limit.to_string())
             }
             Self::Switch(value) => value.to_string(),
+            Self::Auto(value) => value.map_or_else(|| AUTO.to_owned(), |is_on| is_on.to_string()),
         }
     }
 
@@ -303,7 +312,7 @@ impl Field<'_> {
             Self::Count(value, limits) | Self::Bytes(value, limits) => limits.contains(value),
             Self::Percent(value, limits) => limits.contains(value),
             Self::Limit(value) => **value != Some(0),
-            Self::Switch(_) => true,
+            Self::Switch(_) | Self::Auto(_) => true,
         }
     }
 
@@ -336,11 +345,13 @@ impl Field<'_> {
             }
             Self::Limit(_) => format!("a whole number such as `10`, at least 1, or `{UNLIMITED}`"),
             Self::Switch(_) => "`true` or `false`".to_owned(),
+            Self::Auto(_) => format!("`true`, `false` or `{AUTO}`"),
         }
     }
 }
 
 const UNLIMITED: &str = "unlimited";
+const AUTO: &str = "auto";
 
 /// What is shown of an option without a value.
 const NONE: &str = "none";

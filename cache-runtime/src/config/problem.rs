@@ -169,6 +169,12 @@ fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut V
         let what = format!("is set without a password; set {} too", called("password"));
         problems.push(Problem::new(called("username"), what));
     }
+    if *tls != Tls::Off && !cfg!(feature = "tls") {
+        problems.push(Problem::new(
+            called("tls"),
+            "is on, but cache-runtime was built without its feature `tls`; add that, or use a `redis://` address",
+        ));
+    }
     let Some(topology) = redis else { return };
     let addresses = match topology {
         Topology::Standalone(address) => std::slice::from_ref(address),

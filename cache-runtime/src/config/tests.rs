@@ -1,4 +1,5 @@
 use super::*;
+use crate::cache::Cache;
 
 fn problem_of(config: Config) -> String {
     config.check().expect_err("wrong").to_string()
@@ -33,6 +34,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         clock: _,
         prefix,
         client_name,
+        require_redis,
         default_ttl,
         ttl_jitter,
         replicas,
@@ -69,6 +71,10 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
     let fields = [
         ("prefix", prefix),
         ("client_name", client_name),
+        (
+            "require_redis",
+            require_redis.map_or("auto".to_owned(), |is_on| is_on.to_string()),
+        ),
         ("default_ttl", time(default_ttl)),
         ("ttl_jitter", format!("{ttl_jitter}%")),
         ("replicas", replicas.to_string()),
@@ -390,6 +396,41 @@ fn no_print_out_shows_the_password() {
         !format!("{error} {error:?}").contains("hunter2"),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn production_does_not_start_without_a_redis_unless_it_is_allowed() {
+    let refused = async |config: Config| {
+        let connected = Cache::connect(config).await;
+        connected.err().map(|error| error.to_string())
+    };
+    let config = |environment, require: Option<bool>| {
+        Config::default()
+            .environment(environment)
+            .require_redis(require)
+    };
+
+    let production = refused(config(Environment::Prod, None)).await;
+    assert_eq!(
+        production.as_deref(),
+        Some(
+            "the configuration is wrong:\n  redis: is not named, although the environment is `prod`; set REDIS_URL or call \
+             `redis_url`, or set CACHE_REQUIRE_REDIS=false to keep entries, sessions and limits in the memory of each process"
+        )
+    );
+    let required = refused(config(Environment::Dev, Some(true))).await;
+    assert!(required.expect("refused").contains("`require_redis` is on"));
+    for allowed in [
+        config(Environment::Prod, Some(false)),
+        config(Environment::Test, None),
+        config(Environment::Dev, None),
+        // Named and absent is an outage, and no mistake.
+        config(Environment::Prod, None)
+            .redis_url("redis://127.0.0.1:1")
+            .expect("valid"),
+    ] {
+        assert_eq!(refused(allowed).await, None);
+    }
 }
 
 #[test]

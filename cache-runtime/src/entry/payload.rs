@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 
-use super::Refusal;
+use super::{Refusal, block};
 
 /// JSON nested more deeply than a type can read is nothing to compare.
 const DEEPEST: usize = 128;
@@ -120,9 +120,9 @@ fn text_end(json: &[u8]) -> Option<usize> {
 pub(super) fn compress(json: &[u8]) -> Option<Vec<u8>> {
     let length = u32::try_from(json.len()).ok()?.to_le_bytes();
     let start = length.len();
-    let mut smaller = vec![0; start + lz4_flex::block::get_maximum_output_size(json.len())];
+    let mut smaller = vec![0; start + block::get_maximum_output_size(json.len())];
     smaller[..start].copy_from_slice(&length);
-    let end = start + lz4_flex::block::compress_into(json, &mut smaller[start..]).ok()?;
+    let end = start + block::compress_into(json, &mut smaller[start..]).ok()?;
     smaller.truncate(end);
     (end < json.len()).then_some(smaller)
 }
@@ -136,7 +136,7 @@ pub(super) fn decompress(payload: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut json = vec![0; length];
-    let written = lz4_flex::block::decompress_into(block, &mut json).ok()?;
+    let written = block::decompress_into(block, &mut json).ok()?;
     (written == length).then_some(json)
 }
 

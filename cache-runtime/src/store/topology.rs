@@ -1,24 +1,23 @@
 //! Opens one connection: the only file that knows what stands behind an address.
 
+#[cfg_attr(not(feature = "tls"), path = "topology/no_tls.rs")]
+mod tls;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::reply;
-use crate::config::{Address, Config, Tls, Topology};
+use crate::config::{Address, Config, Topology};
 use crate::error::{Error, ErrorKind};
 
 /// Whatever carries bytes to the server.
@@ -39,7 +38,7 @@ pub(super) struct Opened {
 pub(super) struct Connector {
     topology: Topology,
     session: RedisConnectionInfo,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<tls::Client>,
     client_name: String,
     connect_timeout: Duration,
     greeting_timeout: Duration,
@@ -74,7 +73,7 @@ impl Connector {
         Ok(Self {
             topology,
             session,
-            tls: tls(&config.tls)?,
+            tls: tls::client(&config.tls)?,
             client_name: config.client_name.clone(),
             connect_timeout: config.connect_timeout,
             // A server that accepts and then says nothing for so many times what a command may take is of no use. Waiting
@@ -128,7 +127,7 @@ impl Connector {
     async fn reach(
         &self,
         address: &Address,
-        tls: Option<&Arc<ClientConfig>>,
+        tls: Option<&tls::Client>,
     ) -> Result<Box<dyn Wire>, Error> {
         let connect = async {
             let wire: Box<dyn Wire> = match address {
@@ -139,15 +138,7 @@ impl Connector {
                     SockRef::from(&socket).set_tcp_keepalive(&keepalive())?;
                     match tls {
                         None => Box::new(socket),
-                        Some(tls) => {
-                            let name =
-                                ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-                            Box::new(
-                                tokio_rustls::TlsConnector::from(tls.clone())
-                                    .connect(name, socket)
-                                    .await?,
-                            )
-                        }
+                        Some(tls) => Box::new(tls::encrypt(tls, host, socket).await?),
                     }
                 }
             };
@@ -268,42 +259,6 @@ fn keepalive() -> TcpKeepalive {
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5))
         .with_retries(3)
-}
-
-/// One `ClientConfig` for all connections, so that sessions are resumed. The provider is named here and not looked up,
-/// because rustls panics in a process that has installed none.
-fn tls(tls: &Tls) -> Result<Option<Arc<ClientConfig>>, Error> {
-    let mut roots = RootCertStore::empty();
-    match tls {
-        Tls::Off => return Ok(None),
-        Tls::WebRoots => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Tls::Ca(path) => {
-            let wrong = || {
-                format!(
-                    "`{}` is no certificate authority in PEM form",
-                    path.display()
-                )
-            };
-            let certificates = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| Error::new(ErrorKind::Config, wrong()).because(error))?;
-            for certificate in certificates {
-                roots
-                    .add(certificate)
-                    .map_err(|error| Error::new(ErrorKind::Config, wrong()).because(error))?;
-            }
-            if roots.is_empty() {
-                return Err(Error::new(ErrorKind::Config, wrong()));
-            }
-        }
-    }
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::new(ErrorKind::Config, "TLS cannot be set up").because(error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-    Ok(Some(Arc::new(config)))
 }
 
 fn is_master(role: &Value) -> bool {

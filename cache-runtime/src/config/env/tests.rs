@@ -134,6 +134,7 @@ fn every_option_is_read_from_its_variable() {
     let values = [
         ("CACHE_PREFIX", "app:"),
         ("CACHE_CLIENT_NAME", "tickets"),
+        ("CACHE_REQUIRE_REDIS", "true"),
         ("CACHE_DEFAULT_TTL", "2h"),
         ("CACHE_TTL_JITTER", "10%"),
         ("CACHE_REPLICAS", "4"),
@@ -663,6 +664,19 @@ fn the_environment_wins_over_policies_and_limits_of_the_code_one_by_one() {
     assert_eq!(from_env("events"), Some((Some(minutes(10)), None)));
     assert_eq!(from_env("Hot-Events"), Some((Some(minutes(10)), None)));
     assert_eq!(from_env("users"), None);
+}
+
+#[test]
+fn an_idle_time_of_the_environment_replaces_the_life_of_the_code_and_the_other_way_round() {
+    let by_life = Config::default().session_ttl(2 * DAY).session_extend(DAY);
+    let by_idle = Config::default().session_idle(DAY);
+
+    let idle = read_over(by_life, &[("CACHE_SESSION_IDLE", "30m")]);
+    let life = read_over(by_idle, &[("CACHE_SESSION_TTL", "2h")]);
+
+    assert_eq!(idle.session_idle, Some(Duration::from_secs(1_800)));
+    assert_eq!(life.session_idle, None);
+    assert_eq!(life.session_ttl, Duration::from_secs(7_200));
 }
 
 #[test]

@@ -458,7 +458,8 @@ fn no_password_token_or_name_is_in_the_log_or_in_redis() {
 
 #[test]
 fn in_production_sessions_need_keys() {
-    let (code, said) = refused(&[("BIND", "127.0.0.1:0"), ("CACHE_ENV", "prod")]);
+    let in_memory = ("CACHE_REQUIRE_REDIS", "false");
+    let (code, said) = refused(&[("BIND", "127.0.0.1:0"), ("CACHE_ENV", "prod"), in_memory]);
 
     assert_eq!(code, Some(1), "{said}");
     assert!(said.starts_with("event-service: sessions in production need keys"));
