@@ -15,12 +15,15 @@
 
 mod above;
 mod flight;
+#[cfg(test)]
+mod futurelock;
 mod handle;
 mod journal;
 mod keeper;
 mod lease;
 mod loading;
 mod policies;
+mod pulse;
 mod purge;
 mod recovery;
 mod refresh;
@@ -50,9 +53,10 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::info;
 
-use self::flight::{Arrival, Flights, Saw, Turn};
+use self::flight::{Arrival, Flights, Relieved, Saw, Turn};
 use self::journal::Journal;
 use self::lease::Orphans;
+use self::pulse::Watched;
 use self::refresh::{Behind, Refreshed, Refreshes};
 use self::removal::Eviction;
 pub use self::report::{Health, Status};
@@ -447,10 +451,14 @@ where
             Arrival::Alone => return Role::Alone(boxed(|| visit.load::<O>(body))),
         },
     };
-    if leader.is_relief() {
-        visit.metrics.count(Event::LoadOverdue);
+    match leader.relieves() {
+        Some(Relieved::Overdue) => visit.metrics.count(Event::LoadOverdue),
+        Some(Relieved::Stuck) => visit.metrics.count(Event::LoadStuck),
+        None => {}
     }
-    Role::Lead(boxed(|| visit.lead::<O>(leader, (right, saw), rules, body)))
+    let pulse = leader.pulse();
+    let leading = boxed(|| visit.lead::<O>(leader, (right, saw), rules, body));
+    Role::Lead(Watched::new(leading, pulse))
 }
 
 /// What a caller does that found no fresh value.
@@ -460,7 +468,7 @@ enum Role<T, A, L, R> {
     /// It runs its body for itself.
     Alone(Pin<Box<A>>),
     /// It loads for all.
-    Lead(Pin<Box<L>>),
+    Lead(Watched<L>),
     Refresh(Pin<Box<R>>),
 }
 
@@ -479,7 +487,7 @@ where
         match self.get_mut() {
             Self::Answered(output) => output.take().map_or(Poll::Pending, Poll::Ready),
             Self::Alone(load) => load.as_mut().poll(cx),
-            Self::Lead(load) => load.as_mut().poll(cx),
+            Self::Lead(load) => Pin::new(load).poll(cx),
             Self::Refresh(load) => load.as_mut().poll(cx),
         }
     }

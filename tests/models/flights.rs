@@ -2,6 +2,9 @@
 //! it: an eviction in this process dooms the load that is under way, and one in another process takes away the claim in
 //! Redis that the load rests on, which a later caller sees.
 //!
+//! A leader that waits can be stuck, which is to say that its task does not poll it: then whoever waits for it begins a load
+//! under the same lease. It may go on at any time later.
+//!
 //! One process with two callers and a writer that evicts, which Redis may leave without an answer; another process with a
 //! load under way and with a writer. The callers are alike, so they begin in order. While Redis is away nobody can know of
 //! another process's evictions, and loads are shared all the more: what is promised then is what this process evicted itself.
@@ -98,6 +101,8 @@ struct Flight {
     /// The leader is gone; this is the lease that it left.
     left: Option<Option<Stamp>>,
     landed: Option<Version>,
+    /// The leader was not polled, and another has begun a load with its lease.
+    is_deposed: bool,
 }
 
 /// What the result rests on.
@@ -114,6 +119,7 @@ const NO_FLIGHT: Flight = Flight {
     basis: None,
     left: None,
     landed: None,
+    is_deposed: false,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -309,8 +315,11 @@ impl State {
         }
     }
 
-    /// Whoever waits takes over; if nobody does, the lease goes back.
+    /// Whoever waits takes over; if nobody does, the lease goes back. A leader that was deposed has nothing to hand over.
     fn hand_over(&mut self, flight: Call, lease: Option<Stamp>) {
+        if self.flight(flight).is_deposed {
+            return;
+        }
         let is_awaited = self
             .callers
             .iter()
@@ -366,6 +375,9 @@ fn nobody_is_given_what_was_loaded_before_an_eviction_that_had_returned() {
             "shares what landed",
             "is dropped",
             "takes over",
+            "takes over from a stuck leader",
+            "takes over the lease of a stuck leader",
+            "leaves a stuck leader",
             "gives back the lease",
             "is refused the fill",
             "fills",

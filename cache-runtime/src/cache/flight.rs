@@ -1,17 +1,21 @@
 //! One load per key in this process. Whoever comes while a load runs waits for its encoded result.
 //!
 //! A leader may fail, panic or be dropped. Then one of those who wait takes over at once, together with the lease that the
-//! leader held in the store, so that nobody waits for a claim of the dead.
+//! leader held in the store, so that nobody waits for a claim of the dead. A leader may also be alive and not polled by its task,
+//! which may wait for it; one that was woken and not polled for 50 ms is deposed: the next loads under its lease.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
+use super::pulse::Pulse;
 use crate::entry::Stamp;
 use crate::key::Key;
 use crate::target::Target;
@@ -39,6 +43,7 @@ struct Flight {
     doomed: AtomicBool,
     /// It is older than the deadline, and others may load.
     overdue: AtomicBool,
+    pulse: Arc<Pulse>,
 }
 
 #[derive(Debug)]
@@ -49,6 +54,16 @@ struct State {
     fruitless: u32,
     /// What the result rests on, as soon as that is known.
     basis: Option<Basis>,
+    claims: Claims,
+}
+
+/// What a leader has in the store. The next leader takes it over.
+#[derive(Debug, Default)]
+struct Claims {
+    lease: Option<Stamp>,
+    /// Leases that it and the leaders before it have asked for: one may have been placed for a leader that is not polled, and so
+    /// does not know.
+    asked: Vec<Stamp>,
 }
 
 /// From when on no eviction can have been missed by what is loaded.
@@ -92,8 +107,10 @@ impl State {
 enum Phase {
     /// A leader loads.
     Flying,
-    /// The leader is gone; this is the lease that it left.
-    Leaderless(Option<Stamp>),
+    /// The leader is gone.
+    Leaderless,
+    /// The leader is not polled; another has begun a load with what it claimed.
+    Deposed,
     /// The encoded result.
     Landed(Arc<[u8]>),
 }
@@ -118,6 +135,14 @@ pub(crate) enum Arrival<'a> {
     Alone,
 }
 
+/// What becomes of a load whose leader is stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stuck {
+    /// It is joined as any other: whether its leader is just late is for the waiter to find out.
+    Joined,
+    Deposed,
+}
+
 impl Flights {
     pub(crate) fn new(
         deadline: Duration,
@@ -132,37 +157,44 @@ impl Flights {
 
     /// Joins the load of `key`, or begins it.
     pub(crate) fn join<'a>(&'a self, key: &'a Key, sight: Sight) -> Turn<'a> {
+        self.enter(key, sight, Stuck::Joined)
+    }
+
+    fn enter<'a>(&'a self, key: &'a Key, sight: Sight, stuck: Stuck) -> Turn<'a> {
         let mut shard = self.shard(key);
-        let (under_way, overdue) = match shard.get(key).map(Arc::clone) {
-            Some(flight) if flight.started.elapsed() < self.deadline => (Some(flight), None),
-            overdue => (None, overdue),
-        };
-        if let Some(flight) = under_way {
-            let mut state = flight.state();
-            if let Phase::Leaderless(lease) = state.phase {
-                state.phase = Phase::Flying;
-                drop(state);
-                return Turn::Lead(Leader::new(self, key, flight, lease));
-            }
-            if state.serves(sight) {
-                state.waiting += 1;
-                let fruitless = state.fruitless;
-                drop(state);
-                let since = flight.started.max(sight.since);
-                return Turn::Wait(Waiter {
-                    flights: self,
-                    key,
-                    flight,
-                    fruitless,
-                    sight,
-                    until: since + self.deadline,
-                });
+        let (mut relieves, mut claims) = (None, Claims::default());
+        if let Some(flight) = shard.get(key).map(Arc::clone) {
+            if flight.started.elapsed() >= self.deadline {
+                relieves = flight.set_overdue().then_some(Relieved::Overdue);
+            } else if let Some(left) = flight.depose_if(stuck) {
+                (relieves, claims) = (Some(Relieved::Stuck), left);
+            } else {
+                let mut state = flight.state();
+                if let Phase::Leaderless = state.phase {
+                    state.phase = Phase::Flying;
+                    drop(state);
+                    return Turn::Lead(Leader::new(self, key, flight));
+                }
+                if state.serves(sight) {
+                    state.waiting += 1;
+                    let fruitless = state.fruitless;
+                    drop(state);
+                    let since = flight.started.max(sight.since);
+                    return Turn::Wait(Waiter {
+                        flights: self,
+                        key,
+                        flight,
+                        fruitless,
+                        sight,
+                        until: since + self.deadline,
+                    });
+                }
             }
         }
-        let flight = Flight::begin();
+        let flight = Flight::begin(claims);
         shard.insert(key.clone(), Arc::clone(&flight));
-        let mut leader = Leader::new(self, key, flight, None);
-        leader.is_relief = overdue.is_some_and(|flight| flight.set_overdue());
+        let mut leader = Leader::new(self, key, flight);
+        leader.relieves = relieves;
         Turn::Lead(leader)
     }
 
@@ -203,29 +235,25 @@ impl Flights {
     }
 
     /// The leader of `flight` is gone. Whoever waits takes over; if nobody does, the lease comes back as the answer.
-    fn hand_over(
-        &self,
-        key: &Key,
-        flight: &Arc<Flight>,
-        lease: Option<Stamp>,
-        fruitless: bool,
-    ) -> Option<Stamp> {
+    fn hand_over(&self, key: &Key, flight: &Arc<Flight>, fruitless: bool) -> Option<Stamp> {
         // The map's lock comes first, as in `join`: nobody may begin to wait between the look and the removal.
         let mut shard = self.shard(key);
         let mut state = flight.state();
-        state.fruitless += u32::from(fruitless);
-        state.phase = Phase::Leaderless(lease);
-        let awaited = state.waiting > 0;
-        drop(state);
-        if !awaited {
-            remove(&mut shard, key, flight);
-        }
-        drop(shard);
-        if awaited {
-            flight.changed.notify_waiters();
+        if let Phase::Deposed = state.phase {
             return None;
         }
-        lease
+        state.fruitless += u32::from(fruitless);
+        state.phase = Phase::Leaderless;
+        if state.waiting == 0 {
+            let lease = state.claims.lease;
+            drop(state);
+            remove(&mut shard, key, flight);
+            return lease;
+        }
+        drop(state);
+        drop(shard);
+        flight.changed.notify_waiters();
+        None
     }
 }
 
@@ -238,7 +266,7 @@ impl fmt::Debug for Flights {
 }
 
 impl Flight {
-    fn begin() -> Arc<Self> {
+    fn begin(claims: Claims) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
             state: Mutex::new(State {
@@ -246,11 +274,29 @@ impl Flight {
                 waiting: 0,
                 fruitless: 0,
                 basis: None,
+                claims,
             }),
             changed: Notify::new(),
             doomed: AtomicBool::new(false),
             overdue: AtomicBool::new(false),
+            pulse: Arc::default(),
         })
+    }
+
+    /// Takes what a leader has claimed from it, if it is not polled.
+    fn depose_if(&self, stuck: Stuck) -> Option<Claims> {
+        let mut state = self.state();
+        let Phase::Flying = state.phase else {
+            return None;
+        };
+        if stuck == Stuck::Joined || !self.pulse.is_stuck() {
+            return None;
+        }
+        state.phase = Phase::Deposed;
+        let claims = mem::take(&mut state.claims);
+        drop(state);
+        self.changed.notify_waiters();
+        Some(claims)
     }
 
     /// Whether this is the first that is said of it.
@@ -269,11 +315,17 @@ pub(crate) struct Leader<'a> {
     flights: &'a Flights,
     key: &'a Key,
     flight: Arc<Flight>,
-    /// The lease in the store, which is handed over with the leadership.
-    lease: Option<Stamp>,
-    /// It takes the place of a load that is older than the deadline, of which nobody knew yet.
-    is_relief: bool,
+    relieves: Option<Relieved>,
     end: End,
+}
+
+/// A leader in whose place another loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relieved {
+    /// Its load is older than the deadline, and nobody knew yet.
+    Overdue,
+    /// It was woken and not polled.
+    Stuck,
 }
 
 /// How a leadership ends.
@@ -287,24 +339,45 @@ enum End {
 }
 
 impl<'a> Leader<'a> {
-    fn new(flights: &'a Flights, key: &'a Key, flight: Arc<Flight>, lease: Option<Stamp>) -> Self {
+    fn new(flights: &'a Flights, key: &'a Key, flight: Arc<Flight>) -> Self {
+        flight.pulse.restart();
         Self {
             flights,
             key,
             flight,
-            lease,
-            is_relief: false,
+            relieves: None,
             end: End::Dropped,
         }
     }
 
-    /// The lease under which the result may be stored.
-    pub(crate) fn lease(&self) -> Option<Stamp> {
-        self.lease
+    /// What tells those who wait whether this leader is polled.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.flight.pulse)
     }
 
-    pub(crate) fn set_lease(&mut self, lease: Option<Stamp>) {
-        self.lease = lease;
+    /// The lease under which the result may be stored. A leader that was deposed has none any more.
+    pub(crate) fn lease(&self) -> Option<Stamp> {
+        self.flight.state().claims.lease
+    }
+
+    /// A lease is about to be asked for.
+    pub(crate) fn asks_for(&self, lease: Stamp) {
+        self.flight.state().claims.asked.push(lease);
+    }
+
+    /// Whether this leader, or one that it relieved, has asked for this lease.
+    pub(crate) fn has_asked_for(&self, lease: Stamp) -> bool {
+        self.flight.state().claims.asked.contains(&lease)
+    }
+
+    /// The lease is this leader's. Answers whether it still leads.
+    pub(crate) fn set_lease(&self, lease: Stamp) -> bool {
+        let mut state = self.flight.state();
+        if let Phase::Deposed = state.phase {
+            return false;
+        }
+        state.claims.lease = Some(lease);
+        true
     }
 
     /// What is returned was, or will be, loaded after `at`, while `claim` stood in the store.
@@ -317,8 +390,8 @@ impl<'a> Leader<'a> {
         (self.flights.release)(self.key, lease);
     }
 
-    pub(crate) fn is_relief(&self) -> bool {
-        self.is_relief
+    pub(crate) fn relieves(&self) -> Option<Relieved> {
+        self.relieves
     }
 
     /// The load is older than the deadline: it keeps nobody else from loading any more. Answers whether nobody knew yet.
@@ -347,8 +420,7 @@ impl<'a> Leader<'a> {
     /// lease if nobody waits.
     pub(crate) fn give_up(mut self) -> Option<Stamp> {
         self.end = End::Fruitless;
-        self.flights
-            .hand_over(self.key, &self.flight, self.lease, true)
+        self.flights.hand_over(self.key, &self.flight, true)
     }
 }
 
@@ -358,10 +430,7 @@ impl Drop for Leader<'_> {
             End::Landed => self.flights.forget(self.key, &self.flight),
             End::Fruitless => {}
             End::Dropped => {
-                if let Some(lease) =
-                    self.flights
-                        .hand_over(self.key, &self.flight, self.lease, false)
-                {
+                if let Some(lease) = self.flights.hand_over(self.key, &self.flight, false) {
                     self.release(lease);
                 }
             }
@@ -383,21 +452,22 @@ pub(crate) struct Waiter<'a> {
 
 impl<'a> Waiter<'a> {
     /// Waits until the load lands, until it is this caller's turn, or until it has waited for too long. When the load is too
-    /// old, one of those who wait begins another, and the rest wait for that.
+    /// old, or its leader is stuck, one of those who wait begins another, and the rest wait for that. Nobody waits for a third
+    /// after two that were stuck.
     pub(crate) async fn arrival(mut self) -> Arrival<'a> {
+        let mut was_let_down = false;
         loop {
-            let overdue = self.flight.started + self.flights.deadline;
-            let changed = self.flight.changed.notified();
-            if let Some(arrival) = self.look() {
-                return arrival;
-            }
-            if timeout_at(overdue.min(self.until), changed).await.is_ok() {
-                continue;
-            }
-            match self.flights.join(self.key, self.sight) {
+            let is_stuck = match self.news().await {
+                News::Arrival(arrival) => return arrival,
+                News::Stuck => true,
+                News::Overdue => false,
+            };
+            match self.flights.enter(self.key, self.sight, Stuck::Deposed) {
                 Turn::Lead(leader) => return Arrival::Lead(leader),
                 Turn::Wait(_) if Instant::now() >= self.until => return Arrival::Alone,
+                Turn::Wait(_) if is_stuck && was_let_down => return Arrival::Alone,
                 Turn::Wait(next) => {
+                    was_let_down |= is_stuck;
                     let until = self.until;
                     self = next;
                     self.until = until;
@@ -406,26 +476,61 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    fn look(&self) -> Option<Arrival<'a>> {
+    /// Waits for what there is to know of this load.
+    async fn news(&self) -> News<'a> {
+        let pulse = &self.flight.pulse;
+        let overdue = self.until.min(self.flight.started + self.flights.deadline);
+        loop {
+            let changed = self.flight.changed.notified();
+            if let Some(news) = self.look() {
+                return news;
+            }
+            let suspicion = pulse.stuck_from();
+            if timeout_at(overdue.min(suspicion), changed).await.is_ok() {
+                continue;
+            }
+            if Instant::now() >= overdue {
+                return News::Overdue;
+            }
+            if pulse.is_stuck() {
+                // In a runtime that has much to do, the leader stands before this caller in the queue.
+                yield_now().await;
+                if pulse.is_stuck() {
+                    return News::Stuck;
+                }
+            }
+        }
+    }
+
+    fn look(&self) -> Option<News<'a>> {
         let mut state = self.flight.state();
-        match &state.phase {
-            Phase::Landed(_) if !state.serves(self.sight) => Some(Arrival::Alone),
-            Phase::Landed(entry) => Some(Arrival::Landed(Arc::clone(entry))),
-            Phase::Leaderless(lease) => {
-                let lease = *lease;
+        let arrival = match &state.phase {
+            Phase::Landed(_) if !state.serves(self.sight) => Arrival::Alone,
+            Phase::Landed(entry) => Arrival::Landed(Arc::clone(entry)),
+            Phase::Leaderless => {
                 state.phase = Phase::Flying;
                 drop(state);
-                Some(Arrival::Lead(Leader::new(
+                Arrival::Lead(Leader::new(
                     self.flights,
                     self.key,
                     Arc::clone(&self.flight),
-                    lease,
-                )))
+                ))
             }
-            Phase::Flying if state.fruitless > self.fruitless => Some(Arrival::Alone),
-            Phase::Flying => None,
-        }
+            Phase::Deposed => return Some(News::Stuck),
+            Phase::Flying if state.fruitless > self.fruitless => Arrival::Alone,
+            Phase::Flying => return None,
+        };
+        Some(News::Arrival(arrival))
     }
+}
+
+/// What a waiter learns of a load.
+enum News<'a> {
+    Arrival(Arrival<'a>),
+    /// Its leader was woken and is not polled.
+    Stuck,
+    /// It is too old.
+    Overdue,
 }
 
 impl Drop for Waiter<'_> {
@@ -433,12 +538,13 @@ impl Drop for Waiter<'_> {
         let mut shard = self.flights.shard(self.key);
         let mut state = self.flight.state();
         state.waiting -= 1;
-        let Phase::Leaderless(lease) = state.phase else {
+        let Phase::Leaderless = state.phase else {
             return;
         };
         if state.waiting > 0 {
             return;
         }
+        let lease = state.claims.lease;
         drop(state);
         remove(&mut shard, self.key, &self.flight);
         drop(shard);

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
+use super::flight::Leader;
 use super::recovery::BACKGROUND;
 use super::refresh::Stale;
 use super::stored::{Answer, Obstacle};
@@ -59,11 +60,12 @@ pub(super) enum Claim<T> {
 
 impl Visit<'_> {
     /// Asks for the lease, and waits for whoever has it.
-    pub(super) async fn claim<O: Outcome>(&self) -> Claim<O::Output>
+    pub(super) async fn claim<O: Outcome>(&self, leader: &Leader<'_>) -> Claim<O::Output>
     where
         O::Value: CacheValue,
     {
         let lease = entry::lease(self.key, self.now());
+        leader.asks_for(lease.stamp());
         let life = self.inner.config.lease;
         let give_up = Instant::now() + self.inner.config.lease_wait;
         let (mut pause, longest) = POLL;
@@ -109,7 +111,10 @@ impl Visit<'_> {
                 Err(Obstacle::Fence) => return Claim::Refused(entry::whole_stamp_of(&there)),
                 Err(Obstacle::Lease) => {
                     before = entry::whole_stamp_of(&there);
-                    if let Some(stamp) = before.filter(|stamp| self.inner.orphans.take(stamp)) {
+                    let is_mine = |stamp: &Stamp| {
+                        leader.has_asked_for(*stamp) || self.inner.orphans.take(stamp)
+                    };
+                    if let Some(stamp) = before.filter(is_mine) {
                         return Claim::Won(stamp);
                     }
                     if Instant::now() + pause > give_up {
@@ -210,7 +215,7 @@ impl Orphans {
         }
     }
 
-    fn add(&self, stamp: Stamp) {
+    pub(super) fn add(&self, stamp: Stamp) {
         let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         if stamps.len() >= MOST_ORPHANS {
             stamps.retain(|_, since| since.elapsed() < self.memory);

@@ -277,8 +277,10 @@ impl<'a> Visit<'a> {
             Saw::Nothing | Saw::Unknown => None,
         };
         if right == Right::Fill && leader.lease().is_none() {
-            match self.claim::<O>().await {
-                Claim::Won(stamp) => leader.set_lease(Some(stamp)),
+            match self.claim::<O>(leader).await {
+                Claim::Won(stamp) if leader.set_lease(stamp) => {}
+                // Whoever leads now takes it over when it meets it.
+                Claim::Won(stamp) => self.inner.orphans.add(stamp),
                 Claim::Found {
                     output,
                     entry,

@@ -102,6 +102,8 @@ events! {
     LeaseLost => Kind::Step,
     /// A load ran longer than `load_deadline` and no longer keeps others from theirs.
     LoadOverdue => Kind::Step,
+    /// A load was woken and not polled, and no longer keeps others from theirs.
+    LoadStuck => Kind::Step,
     /// A stale value is being refreshed, by a caller or in the background.
     Refresh => Kind::Step,
     /// A refresh failed: the stale value stays for the time being.

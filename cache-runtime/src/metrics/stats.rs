@@ -93,6 +93,8 @@ pub struct Counts {
     pub loads_failed: u64,
     /// Loads that ran longer than `load_deadline`: others may load the same key since.
     pub loads_overdue: u64,
+    /// Loads that were woken and then not polled for 50 ms by the task that holds them: another caller loaded in their place.
+    pub loads_stuck: u64,
     /// Refreshes of stale values that were begun, by a caller or in the background.
     pub refreshes: u64,
     /// Those of the refreshes that failed: the stale value is served for the time being.
@@ -261,6 +263,7 @@ impl Counts {
             loads_awaited: count(Event::LoadAwaited),
             loads_failed: count(Event::LoadFailed),
             loads_overdue: count(Event::LoadOverdue),
+            loads_stuck: count(Event::LoadStuck),
             refreshes: count(Event::Refresh),
             refreshes_failed: count(Event::RefreshFailed),
             refreshes_crowded: count(Event::RefreshCrowded),

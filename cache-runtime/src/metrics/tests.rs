@@ -182,6 +182,7 @@ fn what_is_stale_is_a_hit_where_it_is_served_and_a_miss_where_it_is_refreshed() 
     site.count(Event::RefreshFailed);
     site.count(Event::RefreshCrowded);
     site.count(Event::LoadOverdue);
+    site.add(Event::LoadStuck, 2);
 
     let total = metrics.stats(surroundings()).total;
     assert_eq!(
@@ -193,9 +194,10 @@ fn what_is_stale_is_a_hit_where_it_is_served_and_a_miss_where_it_is_refreshed() 
             total.refreshes,
             total.refreshes_failed,
             total.refreshes_crowded,
-            total.loads_overdue
+            total.loads_overdue,
+            total.loads_stuck
         ),
-        (2, 1, 1, 1)
+        (2, 1, 1, 1, 2)
     );
 }
 

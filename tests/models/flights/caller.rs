@@ -145,6 +145,17 @@ impl Sharing {
                     Some(_) => go("finds it too old", Caller::LoadingAlone, &|_| {}),
                     None => {}
                 }
+                if state.leads_and_waits(flight) && state.under_way == Some(flight) {
+                    let lease = state.lease_of_leader(flight);
+                    let leading = lead(me, since, saw, lease);
+                    go("takes over from a stuck leader", leading, &|next| {
+                        next.depose(flight);
+                        next.under_way = Some(me);
+                    });
+                } else if state.leads_and_waits(flight) {
+                    let looked = Caller::Looked { since, saw };
+                    go("leaves a stuck leader", looked, &|_| {});
+                }
             }
             Caller::LoadingAlone => go("loads for itself", Caller::Done, &|_| {}),
 
@@ -159,7 +170,8 @@ impl Sharing {
                 before,
             } => match state.row.entry {
                 None => {
-                    let lease = Some(Stamp::Lease(me));
+                    let is_deposed = state.flight(flight).is_deposed;
+                    let lease = Some(Stamp::Lease(me)).filter(|_| !is_deposed);
                     let leading = Caller::Leading {
                         flight,
                         lease,
@@ -168,6 +180,15 @@ impl Sharing {
                     go("gets the lease", leading, &|next| {
                         next.row.lease(me);
                     });
+                }
+                Some(Entry::Lease { by }) if state.is_left_by_deposed(by, me) => {
+                    let lease = Some(Stamp::Lease(by));
+                    let leading = Caller::Leading {
+                        flight,
+                        lease,
+                        standing: lease,
+                    };
+                    go("takes over the lease of a stuck leader", leading, &|_| {});
                 }
                 Some(Entry::Value { version, .. }) => {
                     let found = match answer(since, version) {
@@ -295,6 +316,50 @@ impl Sharing {
                 basis.after[usize::from(me)]
                     || matches!(saw, Saw::Claim(stamp) if basis.claim == Some(stamp))
             }
+        }
+    }
+}
+
+impl State {
+    /// Whether the leader of a load is where it may be stuck.
+    fn leads_and_waits(&self, load: Call) -> bool {
+        self.leader(load).is_some()
+    }
+
+    fn lease_of_leader(&self, load: Call) -> Option<Stamp> {
+        match self.leader(load).map(|leader| self.callers[leader])? {
+            Caller::Leading { lease, .. } | Caller::Loading { lease, .. } => lease,
+            _ => None,
+        }
+    }
+
+    fn leader(&self, load: Call) -> Option<usize> {
+        self.callers.iter().position(|caller| match caller {
+            Caller::Claiming { flight, .. }
+            | Caller::Leading { flight, .. }
+            | Caller::Loading { flight, .. } => *flight == load,
+            _ => false,
+        })
+    }
+
+    /// Takes the lease from the leader of a load.
+    fn depose(&mut self, load: Call) {
+        let leader = self.leader(load);
+        self.flights[usize::from(load)].is_deposed = true;
+        if let Some(Caller::Leading { lease, .. } | Caller::Loading { lease, .. }) =
+            leader.map(|leader| &mut self.callers[leader])
+        {
+            *lease = None;
+        }
+    }
+
+    /// Whether the lease of `by` was placed for a leader of this process that was deposed before it knew.
+    fn is_left_by_deposed(&self, by: Call, me: Call) -> bool {
+        match self.callers.get(usize::from(by)) {
+            Some(Caller::Leading { flight, .. } | Caller::Loading { flight, .. }) => {
+                by != me && self.flight(*flight).is_deposed
+            }
+            _ => false,
         }
     }
 }

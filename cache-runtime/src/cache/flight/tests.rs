@@ -57,8 +57,8 @@ async fn those_who_wait_get_what_lands() {
 #[tokio::test]
 async fn a_dropped_leader_hands_its_lease_to_the_next_and_the_others_go_on_waiting() {
     let (flights, released) = flights();
-    let mut leader = lead(&flights);
-    leader.set_lease(Some(LEASE));
+    let leader = lead(&flights);
+    leader.set_lease(LEASE);
     let (first, second) = (wait(&flights), wait(&flights));
 
     drop(leader);
@@ -90,8 +90,8 @@ async fn after_a_fruitless_load_one_takes_over_and_the_others_go_alone() {
 #[tokio::test]
 async fn a_lease_that_nobody_takes_goes_back() {
     let (flights, released) = flights();
-    let mut leader = lead(&flights);
-    leader.set_lease(Some(LEASE));
+    let leader = lead(&flights);
+    leader.set_lease(LEASE);
 
     drop(leader);
 
@@ -102,8 +102,8 @@ async fn a_lease_that_nobody_takes_goes_back() {
 #[tokio::test]
 async fn the_last_who_waits_gives_the_lease_back_when_it_leaves() {
     let (flights, released) = flights();
-    let mut leader = lead(&flights);
-    leader.set_lease(Some(LEASE));
+    let leader = lead(&flights);
+    leader.set_lease(LEASE);
     let waiter = wait(&flights);
 
     drop(leader);
@@ -178,7 +178,7 @@ async fn when_a_load_is_too_old_one_who_waits_begins_another_and_the_rest_wait_f
     };
     relief.land(Arc::from(*b"entry"));
 
-    assert!(relief.is_relief());
+    assert_eq!(relief.relieves(), Some(Relieved::Overdue));
     assert!(!hung.abandon(), "that is known already");
     assert!(matches!(second.arrival().await, Arrival::Landed(_)));
 }
@@ -208,7 +208,7 @@ async fn a_load_that_is_given_up_as_too_old_keeps_nobody_from_loading() {
     assert!(hung.abandon());
 
     let next = lead(&flights);
-    assert!(!next.is_relief(), "it was said already");
+    assert_eq!(next.relieves(), None, "it was said already");
     drop(hung);
     assert_eq!(flights.len(), 1);
 }

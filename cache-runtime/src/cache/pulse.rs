@@ -1,0 +1,218 @@
+//! Whether a leader is alive: a future that was woken and is not polled keeps everybody waiting.
+//!
+//! A task can hold a future and poll it no more, as `select!` does with a branch that it keeps for later, or a stream of
+//! buffered futures while the body of the loop runs. If the body of that loop waits for the very load that such a future
+//! leads, it waits for itself.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A leader that was woken is polled within this time, or it is stuck. A runtime that has so much to do that it takes longer has
+/// loads run twice, and nothing worse.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// What is known of a leader. It stands between the task and what the leader waits for, as its waker.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The task that the leader is a part of.
+    task: Option<Waker>,
+    is_being_polled: bool,
+    /// When it was woken first since it was polled last.
+    woken: Option<Instant>,
+}
+
+impl Pulse {
+    /// There is a new leader, which is about to be polled.
+    pub(super) fn restart(&self) {
+        *self.state() = State::default();
+    }
+
+    /// Whether the leader was woken and is not polled.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck_from() <= Instant::now()
+    }
+
+    /// The first moment at which the leader can be stuck.
+    pub(super) fn stuck_from(&self) -> Instant {
+        let state = self.state();
+        let woken = state.woken.filter(|_| !state.is_being_polled);
+        woken.unwrap_or_else(Instant::now) + PATIENCE
+    }
+
+    fn begin_poll(&self, task: &Waker) {
+        let mut state = self.state();
+        state.woken = None;
+        state.is_being_polled = true;
+        match &mut state.task {
+            Some(known) => known.clone_from(task),
+            None => state.task = Some(task.clone()),
+        }
+    }
+
+    fn end_poll(&self) {
+        let mut state = self.state();
+        state.is_being_polled = false;
+        if state.woken.is_some() {
+            // A poll that takes long is no sign of being stuck.
+            state.woken = Some(Instant::now());
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Pulse {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let mut state = self.state();
+        state.woken.get_or_insert_with(Instant::now);
+        let task = state.task.clone();
+        drop(state);
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+}
+
+/// What a leader does, from the lease to the fill, watched by its pulse.
+pub(super) struct Watched<F> {
+    leading: Pin<Box<F>>,
+    pulse: Arc<Pulse>,
+    waker: Waker,
+}
+
+impl<F> Watched<F> {
+    pub(super) fn new(leading: Pin<Box<F>>, pulse: Arc<Pulse>) -> Self {
+        Self {
+            leading,
+            waker: Arc::clone(&pulse).into(),
+            pulse,
+        }
+    }
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.pulse.begin_poll(cx.waker());
+        let Self { leading, waker, .. } = &mut *self;
+        let polled = leading.as_mut().poll(&mut Context::from_waker(waker));
+        self.pulse.end_poll();
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::{future, thread};
+
+    use super::*;
+
+    /// A task that counts how often it is woken.
+    #[derive(Default)]
+    struct Task(AtomicU32);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    async fn advance(millis: u64) {
+        tokio::time::advance(Duration::from_millis(millis)).await;
+    }
+
+    /// A leader that is polled once and waits for `ready`.
+    fn waiting(pulse: &Arc<Pulse>, task: &Arc<Task>) -> (Watched<impl Future>, Waker) {
+        let mut watched = Watched::new(Box::pin(future::pending::<()>()), Arc::clone(pulse));
+        poll(&mut watched, task);
+        let waker = watched.waker.clone();
+        (watched, waker)
+    }
+
+    fn poll<F: Future>(watched: &mut Watched<F>, task: &Arc<Task>) {
+        let waker = Arc::clone(task).into();
+        let _ = Pin::new(watched).poll(&mut Context::from_waker(&waker));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_waits_is_not_stuck_however_long() {
+        let (pulse, task) = (Arc::default(), Arc::default());
+        let (_watched, _) = waiting(&pulse, &task);
+
+        advance(10_000).await;
+
+        assert!(!pulse.is_stuck());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_woken_and_not_polled_is_stuck_after_50_ms() {
+        let (pulse, task) = (Arc::default(), Arc::<Task>::default());
+        let (mut watched, waker) = waiting(&pulse, &task);
+        advance(10_000).await;
+
+        waker.wake_by_ref();
+        advance(30).await;
+        waker.wake_by_ref();
+        advance(19).await;
+        assert!(!pulse.is_stuck());
+        advance(1).await;
+        assert!(pulse.is_stuck());
+        assert_eq!(
+            task.0.load(Ordering::SeqCst),
+            2,
+            "each wake reaches the task"
+        );
+
+        poll(&mut watched, &task);
+        assert!(!pulse.is_stuck());
+        advance(10_000).await;
+        assert!(!pulse.is_stuck());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_takes_long_is_not_stuck_nor_is_what_was_woken_in_it() {
+        let pulse: Arc<Pulse> = Arc::default();
+        let waker = Waker::from(Arc::clone(&pulse));
+
+        pulse.begin_poll(Waker::noop());
+        thread::spawn(move || waker.wake()).join().unwrap();
+        advance(10_000).await;
+        assert!(!pulse.is_stuck());
+
+        pulse.end_poll();
+        advance(49).await;
+        assert!(!pulse.is_stuck());
+        advance(1).await;
+        assert!(pulse.is_stuck());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_leader_begins_anew() {
+        let (pulse, task) = (Arc::default(), Arc::default());
+        let (_watched, waker) = waiting(&pulse, &task);
+        waker.wake();
+        advance(100).await;
+
+        pulse.restart();
+
+        assert!(!pulse.is_stuck());
+    }
+}
