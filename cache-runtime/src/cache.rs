@@ -22,6 +22,7 @@ mod journal;
 mod keeper;
 mod lease;
 mod loading;
+mod log;
 mod policies;
 mod pulse;
 mod purge;

@@ -3,7 +3,9 @@
 mod by_hand;
 mod connections;
 mod consistency;
+mod events;
 mod fallback;
+mod futurelock;
 mod patterns;
 mod pipeline;
 mod prefixes;

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::removal::Eviction;
 use super::visit::{Look, Visit};
-use super::{Cache, Evicted};
+use super::{Cache, Evicted, log};
 use crate::entry;
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
@@ -126,6 +126,9 @@ impl Cache {
             .run(op, |store| store.set_many(&entries, life))
             .await?;
         metrics.add(Event::Set, entries.len() as u64);
+        for (key, _) in &entries {
+            log::set(&self.inner, &HANDLE, key, life, op.began.elapsed());
+        }
         self.inner.doom(&eviction.settle());
         Ok(())
     }

@@ -231,6 +231,7 @@ impl Visit<'_> {
     pub(super) fn serve<T>(&self, stale: Stale<T>) -> T {
         let now = Instant::now();
         self.metrics.count_at(Event::HitStale, now.into_std());
+        self.log_hit(Event::HitStale, now - self.started);
         self.metrics.time(Timer::Hit, now - self.started);
         stale.output
     }
@@ -248,6 +249,7 @@ impl Visit<'_> {
             Marked::Others => Refreshed::Elsewhere(stale),
             Marked::Gone => {
                 self.metrics.count(Event::MissStale);
+                self.log_miss(Event::MissStale);
                 Refreshed::Gone
             }
         }
@@ -276,6 +278,7 @@ impl Visit<'_> {
             return self.serve(stale);
         }
         self.metrics.count(Event::MissStale);
+        self.log_miss(Event::MissStale);
         let fresh = self.fresh::<O>(&output, rules, cost);
         boxed(|| self.put_in_place(attempt, fresh)).await;
         output

@@ -6,10 +6,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+use tokio::time::Instant;
+
 use super::purge::{Behalf, Progress, Purge};
 use super::recovery::Recovery;
 use super::scope::{self, Collected};
-use super::{Evicted, Inner, keeper};
+use super::{Evicted, Inner, keeper, log};
 use crate::entry;
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
@@ -27,6 +29,7 @@ impl Inner {
         if self.guard.state() == State::Closed {
             return self.remove_late(site, metrics, targets).await;
         }
+        let began = Instant::now();
         self.doom(targets);
         let mut purge = Purge::new(targets.iter().cloned(), &self.config.prefix);
         let behalf = Behalf {
@@ -51,6 +54,7 @@ impl Inner {
         };
         // A load that began in between may have found what was removed a moment later, or is owed.
         self.doom(targets);
+        log::invalidated(self, site, targets, evicted, began.elapsed());
         evicted
     }
 

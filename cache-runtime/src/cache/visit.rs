@@ -158,6 +158,7 @@ impl<'a> Visit<'a> {
             return None;
         };
         self.metrics.count_at(event, self.started.into_std());
+        self.log_miss(event);
         Some(self.nothing(right, saw, failure))
     }
 
@@ -187,6 +188,7 @@ impl<'a> Visit<'a> {
                     self.metrics.saw_bytes(bytes.len());
                     let now = Instant::now();
                     self.metrics.count_at(event, now.into_std());
+                    self.log_hit(event, now - self.started);
                     self.metrics.time(Timer::Hit, now - self.started);
                     return Look::Found(output);
                 }
@@ -207,6 +209,7 @@ impl<'a> Visit<'a> {
             }
         };
         self.metrics.count(event);
+        self.log_miss(event);
         self.nothing(right, saw, failure)
     }
 
@@ -373,7 +376,10 @@ impl<'a> Visit<'a> {
         let (degraded, stored) = match fence {
             _ if self.is_scoped() => (Event::PutScoped, Some(false)),
             Fence::Alone(stamp) => match self.replace("put", stamp, fresh).await {
-                Ok(Replaced::Done) => return Some(true),
+                Ok(Replaced::Done) => {
+                    self.log_put(fresh);
+                    return Some(true);
+                }
                 Ok(Replaced::Other) => (Event::PutReplaced, Some(false)),
                 Ok(Replaced::Gone) => (Event::PutGone, Some(false)),
                 Err(_) => (Event::PutUnanswered, None),
@@ -409,12 +415,13 @@ impl<'a> Visit<'a> {
 
     /// Stores what was loaded, if the lease still stands.
     pub(super) async fn fill(&self, lease: Stamp, fresh: &Fresh) {
-        self.metrics
-            .count(match self.replace("fill", lease, fresh).await {
-                Ok(Replaced::Done) => Event::Fill,
-                Ok(Replaced::Other | Replaced::Gone) => Event::FillRefused,
-                Err(_) => Event::FillFailed,
-            });
+        let event = match self.replace("fill", lease, fresh).await {
+            Ok(Replaced::Done) => Event::Fill,
+            Ok(Replaced::Other | Replaced::Gone) => Event::FillRefused,
+            Err(_) => Event::FillFailed,
+        };
+        self.metrics.count(event);
+        self.log_fill(event, fresh);
     }
 
     async fn replace(

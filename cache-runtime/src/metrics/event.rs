@@ -22,6 +22,16 @@ impl Kind {
     }
 }
 
+impl Event {
+    /// Why nothing answered a read; [`None`] for what is no miss.
+    pub(crate) fn miss_reason(self) -> Option<&'static str> {
+        match Self::ALL[self as usize].1 {
+            Kind::Miss(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
 macro_rules! events {
     ($($(#[doc = $doc:literal])* $event:ident => $kind:expr,)*) => {
         /// What can happen.

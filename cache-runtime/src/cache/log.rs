@@ -1,0 +1,151 @@
+//! What calls do, in the log: `debug` for what changes the cache or misses it, `trace` for hits. An event that nobody listens to
+//! costs one comparison; nothing is rendered for it.
+
+use std::fmt;
+use std::time::Duration;
+
+use tracing::{debug, trace};
+
+use super::stored::Fresh;
+use super::visit::Visit;
+use super::{Evicted, Inner};
+use crate::key::Key;
+use crate::metrics::Event;
+use crate::site::Site;
+use crate::target::Target;
+
+impl Visit<'_> {
+    /// The entry was served.
+    pub(super) fn log_hit(&self, event: Event, took: Duration) {
+        trace!(
+            function = self.site.name,
+            key = %self.shown_key(),
+            ttl = ?self.ttl,
+            elapsed = ?took,
+            is_stale = event == Event::HitStale,
+            "cache hit"
+        );
+    }
+
+    /// There was none, for the reason that the statistics count.
+    pub(super) fn log_miss(&self, event: Event) {
+        debug!(
+            function = self.site.name,
+            key = %self.shown_key(),
+            reason = event.miss_reason(),
+            ttl = ?self.ttl,
+            elapsed = ?self.started.elapsed(),
+            "cache miss"
+        );
+    }
+
+    /// What was loaded is stored, or is not.
+    pub(super) fn log_fill(&self, event: Event, fresh: &Fresh) {
+        let (function, key) = (self.site.name, self.shown_key());
+        match event {
+            Event::Fill => debug!(
+                function,
+                %key,
+                ttl = ?self.ttl_of(fresh),
+                elapsed = ?self.started.elapsed(),
+                "cache fill"
+            ),
+            _ => debug!(
+                function,
+                %key,
+                is_refused = event == Event::FillRefused,
+                elapsed = ?self.started.elapsed(),
+                "cache fill skipped"
+            ),
+        }
+    }
+
+    /// What a put returned is stored.
+    pub(super) fn log_put(&self, fresh: &Fresh) {
+        debug!(
+            function = self.site.name,
+            key = %self.shown_key(),
+            ttl = ?self.ttl_of(fresh),
+            elapsed = ?self.started.elapsed(),
+            "cache put"
+        );
+    }
+
+    /// For how long what is stored is fresh.
+    fn ttl_of(&self, fresh: &Fresh) -> Duration {
+        fresh.life.saturating_sub(self.grace)
+    }
+
+    fn shown_key(&self) -> impl fmt::Display + '_ {
+        self.key.shown(self.inner.config.mask_keys)
+    }
+}
+
+/// A value is stored by hand.
+pub(super) fn set(inner: &Inner, site: &Site, key: &Key, ttl: Duration, took: Duration) {
+    debug!(
+        function = site.name,
+        key = %key.shown(inner.config.mask_keys),
+        ?ttl,
+        elapsed = ?took,
+        "cache set"
+    );
+}
+
+/// Targets are removed, or owed to Redis.
+pub(super) fn invalidated(
+    inner: &Inner,
+    site: &Site,
+    targets: &[Target],
+    evicted: Evicted,
+    took: Duration,
+) {
+    let shown = Shown {
+        targets,
+        mask: inner.config.mask_keys,
+    };
+    match evicted {
+        Evicted::Applied { keys } => debug!(
+            function = site.name,
+            pattern = %shown,
+            count = keys,
+            elapsed = ?took,
+            "cache invalidated"
+        ),
+        Evicted::Journaled => debug!(
+            function = site.name,
+            pattern = %shown,
+            elapsed = ?took,
+            "cache invalidation is kept until Redis answers"
+        ),
+        Evicted::Deferred => {}
+    }
+}
+
+/// A few targets in one line.
+struct Shown<'a> {
+    targets: &'a [Target],
+    mask: bool,
+}
+
+/// So many are named; the rest are counted.
+const NAMED: usize = 8;
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, target) in self.targets.iter().take(NAMED).enumerate() {
+            if index > 0 {
+                f.write_str(", ")?;
+            }
+            match target {
+                Target::Key(key) => key.shown(self.mask).fmt(f)?,
+                Target::Pattern(pattern) => pattern.shown(self.mask).fmt(f)?,
+                Target::All => f.write_str("*")?,
+            }
+        }
+        match self.targets.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
