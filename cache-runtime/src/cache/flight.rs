@@ -12,8 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::pulse::Pulse;
 use crate::entry::Stamp;
@@ -478,27 +477,21 @@ impl<'a> Waiter<'a> {
 
     /// Waits for what there is to know of this load.
     async fn news(&self) -> News<'a> {
-        let pulse = &self.flight.pulse;
         let overdue = self.until.min(self.flight.started + self.flights.deadline);
-        loop {
-            let changed = self.flight.changed.notified();
-            if let Some(news) = self.look() {
-                return news;
-            }
-            let suspicion = pulse.stuck_from();
-            if timeout_at(overdue.min(suspicion), changed).await.is_ok() {
-                continue;
-            }
-            if Instant::now() >= overdue {
-                return News::Overdue;
-            }
-            if pulse.is_stuck() {
-                // In a runtime that has much to do, the leader stands before this caller in the queue.
-                yield_now().await;
-                if pulse.is_stuck() {
-                    return News::Stuck;
+        let changed = async {
+            loop {
+                let changed = self.flight.changed.notified();
+                if let Some(news) = self.look() {
+                    return news;
                 }
+                changed.await;
             }
+        };
+        tokio::select! {
+            biased;
+            news = changed => news,
+            () = sleep_until(overdue) => News::Overdue,
+            () = self.flight.pulse.stuck() => News::Stuck,
         }
     }
 

@@ -10,11 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
 
-/// A leader that was woken is polled within this time, or it is stuck. A runtime that has so much to do that it takes longer has
-/// loads run twice, and nothing worse.
+/// A leader that was woken is polled within this time, or it is stuck. In a runtime that lags it has twice the lag longer: there
+/// the leader's task may not have had its turn yet.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// When those who wait begin to look how far the runtime lags.
+const SUSPICION: Duration = Duration::from_millis(30);
 
 /// What is known of a leader. It stands between the task and what the leader waits for, as its waker.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ struct State {
     is_being_polled: bool,
     /// When it was woken first since it was polled last.
     woken: Option<Instant>,
+    /// How long those who wait had to wait for their own turn, at the worst.
+    lag: Duration,
 }
 
 impl Pulse {
@@ -39,14 +45,43 @@ impl Pulse {
 
     /// Whether the leader was woken and is not polled.
     pub(super) fn is_stuck(&self) -> bool {
-        self.stuck_from() <= Instant::now()
+        let state = self.state();
+        let patience = PATIENCE + 2 * state.lag;
+        state
+            .unpolled_since()
+            .is_some_and(|woken| woken.elapsed() >= patience)
     }
 
-    /// The first moment at which the leader can be stuck.
-    pub(super) fn stuck_from(&self) -> Instant {
-        let state = self.state();
-        let woken = state.woken.filter(|_| !state.is_being_polled);
-        woken.unwrap_or_else(Instant::now) + PATIENCE
+    /// Returns when the leader is stuck. Does not return while it is polled whenever it is woken.
+    pub(super) async fn stuck(&self) {
+        let mut looked_at = None;
+        loop {
+            let (woken, patience) = {
+                let state = self.state();
+                (state.unpolled_since(), PATIENCE + 2 * state.lag)
+            };
+            let until = match woken {
+                None => Instant::now() + PATIENCE,
+                Some(woken) if looked_at != Some(woken) => woken + SUSPICION,
+                Some(woken) => woken + patience,
+            };
+            let due = until.max(Instant::now());
+            sleep_until(until).await;
+            self.saw_lag(due.elapsed());
+            if woken.is_some() && looked_at != woken {
+                looked_at = woken;
+                let due = Instant::now();
+                yield_now().await;
+                self.saw_lag(due.elapsed());
+            } else if self.is_stuck() {
+                return;
+            }
+        }
+    }
+
+    fn saw_lag(&self, lag: Duration) {
+        let mut state = self.state();
+        state.lag = state.lag.max(lag);
     }
 
     fn begin_poll(&self, task: &Waker) {
@@ -70,6 +105,12 @@ impl Pulse {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn unpolled_since(&self) -> Option<Instant> {
+        self.woken.filter(|_| !self.is_being_polled)
     }
 }
 
@@ -202,6 +243,35 @@ mod tests {
         assert!(!pulse.is_stuck());
         advance(1).await;
         assert!(pulse.is_stuck());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_runtime_that_lags_a_leader_has_longer() {
+        let (pulse, task) = (Arc::<Pulse>::default(), Arc::default());
+        let (_watched, waker) = waiting(&pulse, &task);
+        pulse.saw_lag(Duration::from_millis(100));
+        pulse.saw_lag(Duration::ZERO);
+
+        waker.wake();
+        advance(249).await;
+        assert!(!pulse.is_stuck());
+        advance(1).await;
+        assert!(pulse.is_stuck());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_stuck_leader_learns_it_in_time() {
+        let (pulse, task) = (Arc::<Pulse>::default(), Arc::default());
+        let (_watched, waker) = waiting(&pulse, &task);
+        let began = Instant::now();
+
+        let stuck = tokio::join!(pulse.stuck(), async {
+            tokio::time::sleep(Duration::from_millis(1_007)).await;
+            waker.wake();
+        });
+
+        assert_eq!(stuck, ((), ()));
+        assert_eq!(began.elapsed(), Duration::from_millis(1_057));
     }
 
     #[tokio::test(start_paused = true)]
