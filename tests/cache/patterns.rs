@@ -48,9 +48,18 @@ fn a_pattern_removes_exactly_what_it_means_and_nothing_beyond_its_prefix() {
         runtime.block_on(async {
             let cache = connect(server.config().prefix(&prefix).pool_min(1)).await;
             let mut raw = raw(&server).await;
+            // Only entries are removed, so every name gets the bytes of one.
+            assert!(cache.set("entry", &1, 60_u64).await);
+            let entry: Vec<u8> = raw.get_del(format!("{prefix}entry")).await.expect("GETDEL");
             for name in &names {
-                let () = raw.set(format!("{prefix}{name}"), 1).await.expect("SET");
-                let () = raw.set(format!("{other}{name}"), 1).await.expect("SET");
+                let () = raw
+                    .set(format!("{prefix}{name}"), &entry)
+                    .await
+                    .expect("SET");
+                let () = raw
+                    .set(format!("{other}{name}"), &entry)
+                    .await
+                    .expect("SET");
             }
             let letters: Vec<char> = pattern.chars().collect();
             let meant: BTreeSet<String> = raw

@@ -399,3 +399,31 @@ async fn a_walk_that_loses_its_connections_goes_on_where_it_was() {
         "{scans} slices where {walk} are a walk"
     );
 }
+
+#[tokio::test]
+#[ignore = "half a million keys: run it alone, with --nocapture"]
+async fn a_long_journal_on_a_full_server_is_applied_within_two_seconds() {
+    const FOREIGN: usize = 500_000;
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let mut raw = raw(&server).await;
+    fill(&mut raw, FOREIGN).await;
+    for patterns in [38, 100] {
+        let cache = connect(network.config()).await;
+        network.cut();
+        for n in 0..patterns {
+            cache.delete_matching(&format!("list{n}:*")).await;
+        }
+        let before = calls(&mut raw, "scan").await;
+        network.pass();
+        let began = std::time::Instant::now();
+        is_back(&cache).await;
+
+        let (took, scans) = (began.elapsed(), calls(&mut raw, "scan").await - before);
+        println!(
+            "{patterns} patterns, {FOREIGN} foreign keys: back after {took:?}, {scans} slices"
+        );
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(cache.stats().journal_depth, 0);
+    }
+}

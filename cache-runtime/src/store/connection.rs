@@ -58,12 +58,10 @@ impl Connection {
             address,
         } = opened;
         Arc::new_cyclic(|connection: &std::sync::Weak<Self>| {
-            let connection = connection.clone();
+            let ending = Ending(connection.clone());
             let task = tokio::spawn(async move {
                 driver.await;
-                if let Some(connection) = connection.upgrade() {
-                    connection.lose("the server closed it");
-                }
+                ending.lose("the server closed it");
             });
             Self {
                 id,
@@ -185,6 +183,24 @@ impl Connection {
                 Err(Failure::Lost(self.lost().unwrap_or_default().to_owned()))
             }
         }
+    }
+}
+
+/// Belongs to a connection's driver, and loses the connection when that ends, also when its runtime is shut down under it: all
+/// connections of that runtime are then known to be lost, and not one by one.
+struct Ending(std::sync::Weak<Connection>);
+
+impl Ending {
+    fn lose(&self, reason: &str) {
+        if let Some(connection) = self.0.upgrade() {
+            connection.lose(reason);
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.lose("the runtime that it lived on has ended");
     }
 }
 
