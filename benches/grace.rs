@@ -41,7 +41,7 @@ struct Service {
 }
 
 impl Service {
-    #[cacheable(key = "grace:hot", ttl = "1s", grace = "10s", cache = self.cache)]
+    #[cacheable(key = "grace:hot", ignore = [is_mine], ttl = "1s", grace = "10s", cache = self.cache)]
     async fn hot(&self, is_mine: &AtomicBool) -> Event {
         is_mine.store(true, Ordering::Relaxed);
         self.push("loads").await;

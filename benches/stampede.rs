@@ -21,7 +21,7 @@ const BODY: Duration = Duration::from_millis(100);
 /// Holds the socket of the server, in a process that is one of the two.
 const WORKER: &str = "STAMPEDE_WORKER";
 
-#[cacheable(key = "stampede:<round>", ttl = 3600, cache = cache)]
+#[cacheable(key = "stampede:<round>", ignore = [counter], ttl = 3600, cache = cache)]
 async fn expensive(cache: &Cache, counter: MultiplexedConnection, round: u64) -> Event {
     let mut counter = counter;
     redis::cmd("INCR")

@@ -1,20 +1,24 @@
 //! What an attribute says: the arguments as they were written, checked into types in which nonsense cannot be said.
 
 pub(crate) mod limit;
+mod time;
 
 use std::fmt;
-use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
-use syn::{BinOp, Expr, ExprClosure, ExprLit, ExprUnary, Lit, LitStr, Path, UnOp};
+use syn::{Expr, ExprClosure, ExprLit, Lit, LitStr, Path};
 
 use crate::borrowed;
+use crate::coverage;
 use crate::function::Function;
 use crate::report::Report;
 use crate::target::{Resolver, Template};
 use crate::template::Kind;
 use crate::written::Attribute::{self, CacheEvict, CachePut, Cacheable, RateLimit};
 use crate::written::Written;
+use time::life;
+
+pub(crate) use time::Life;
 
 /// What a caching attribute says, checked.
 pub(crate) struct Plan {
@@ -56,16 +60,6 @@ pub(crate) enum Refresh {
     Background(Span),
 }
 
-/// How long something lives.
-pub(crate) enum Life {
-    /// Known while compiling, in milliseconds.
-    Millis(u64),
-    /// Asked for at each call.
-    Asked(Expr),
-    /// A closure that is asked about each value.
-    OfValue(ExprClosure),
-}
-
 /// What is removed, and when.
 pub(crate) struct Eviction {
     pub(crate) what: Evicted,
@@ -96,11 +90,6 @@ impl fmt::Display for Evicted {
     }
 }
 
-/// The longest life that can be written, `100years`. Redis adds it to the time of day in milliseconds and must not overflow.
-const LONGEST: Duration = Duration::from_secs(36_525 * 86_400);
-
-const TOO_LONG: &str = "must be at most 100 years";
-
 /// The largest part of its life that a value may lose by chance, in percent.
 const MOST_JITTER: u8 = 50;
 
@@ -119,6 +108,15 @@ pub(crate) fn check(
         Work::Evict(written.eviction(function, report))
     } else {
         let key = written.one_key(function, report);
+        let any_type = written.flag("any_type", report);
+        let understood = key
+            .as_ref()
+            .filter(|key| key.is_understood && !written.is_torn());
+        coverage::check_generics(function, understood, any_type.as_ref(), report);
+        if attribute == Cacheable {
+            let ignored = written.names("ignore", report);
+            coverage::check_arguments(function, understood, cache.as_ref(), &ignored, report);
+        }
         let storing = written.storing(function, report);
         if attribute == Cacheable {
             Work::Cacheable(key?, storing)
@@ -175,12 +173,7 @@ impl Written {
             }
             text => self.literal_text(text, "key", report)?,
         };
-        let mut resolver = Resolver {
-            function,
-            refusal: Some(refusal),
-            report,
-        };
-        Some(resolver.resolve(text, kind))
+        Some(Resolver::new(function, Some(refusal), report).resolve(text, kind))
     }
 
     fn storing(&mut self, function: &Function, report: &mut Report) -> Storing {
@@ -345,11 +338,7 @@ impl Written {
         let mut templates = Vec::new();
         for (name, kind) in [("key", Kind::Key), ("pattern", Kind::Pattern)] {
             for text in self.texts(name, report) {
-                let mut resolver = Resolver {
-                    function,
-                    refusal: refusal(kind),
-                    report: &mut *report,
-                };
+                let resolver = Resolver::new(function, refusal(kind), report);
                 templates.push(resolver.resolve(text, kind));
             }
         }
@@ -381,92 +370,6 @@ fn takes_one_value(closure: &ExprClosure, name: &str, report: &mut Report) -> bo
         ),
     );
     false
-}
-
-/// A time to live: whole seconds, a duration text, or an expression to ask at each call.
-fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life> {
-    let checked = match &value {
-        Expr::Lit(ExprLit {
-            lit: Lit::Str(text),
-            ..
-        }) => duration(&text.value()),
-        Expr::Lit(ExprLit {
-            lit: Lit::Float(_), ..
-        }) => Err("needs whole seconds, or a text such as \"1500ms\"".to_owned()),
-        Expr::Lit(ExprLit {
-            lit: Lit::Int(_), ..
-        })
-        | Expr::Binary(_)
-        | Expr::Unary(_) => match seconds(&value) {
-            Some(0) => Err("must be at least 1 second".to_owned()),
-            Some(seconds) => Ok(Duration::from_secs(seconds)),
-            None if is_negative(&value) => Err("must be at least 1 second".to_owned()),
-            // Digits that no number holds.
-            None if matches!(value, Expr::Lit(_)) => Err(TOO_LONG.to_owned()),
-            None => return Some(Life::Asked(value)),
-        },
-        _ => return Some(Life::Asked(value)),
-    };
-    let problem = match checked {
-        Ok(life) if life <= LONGEST => {
-            return Some(Life::Millis(
-                u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
-            ));
-        }
-        Ok(_) => TOO_LONG.to_owned(),
-        Err(problem) => problem,
-    };
-    let otherwise = match name {
-        "ttl" => "leave it out to use the cache's default",
-        "grace" => "leave it out to serve nothing stale",
-        _ => "leave it out to store no `None`",
-    };
-    report.at(value, format!("`{name}` {problem}; {otherwise}"));
-    None
-}
-
-/// A text such as `1h 30m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    // Sums of larger numbers can panic in humantime.
-    let has_long_number = text
-        .split(|c: char| !c.is_ascii_digit())
-        .any(|digits| digits.len() > 12);
-    match humantime::parse_duration(if has_long_number { "" } else { text }) {
-        Ok(life) if life < Duration::from_millis(1) => {
-            Err("must be at least 1 millisecond".to_owned())
-        }
-        Ok(life) => Ok(life),
-        Err(humantime::DurationError::NumberOverflow) => Err(TOO_LONG.to_owned()),
-        Err(_) if has_long_number => Err(TOO_LONG.to_owned()),
-        Err(_) => Err(format!(
-            "needs a duration such as \"90s\", \"30m\" or \"1h 30m\", not {text:?}"
-        )),
-    }
-}
-
-/// A number, or sums and products of numbers such as `30 * 60`, which would otherwise be of no particular integer type.
-fn seconds(value: &Expr) -> Option<u64> {
-    match value {
-        Expr::Lit(ExprLit {
-            lit: Lit::Int(number),
-            ..
-        }) => number.base10_parse().ok(),
-        Expr::Paren(inner) => seconds(&inner.expr),
-        Expr::Group(inner) => seconds(&inner.expr),
-        Expr::Binary(operation) => {
-            let (left, right) = (seconds(&operation.left)?, seconds(&operation.right)?);
-            match operation.op {
-                BinOp::Add(_) => left.checked_add(right),
-                BinOp::Mul(_) => left.checked_mul(right),
-                _ => None,
-            }
-        }
-        _ => None,
-    }
-}
-
-fn is_negative(value: &Expr) -> bool {
-    matches!(value, Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) if seconds(expr).is_some())
 }
 
 #[cfg(test)]

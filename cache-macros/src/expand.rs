@@ -248,7 +248,7 @@ fn call(
                 }
                 _ => None,
             };
-            let key = target(key, &mut 0);
+            let key = target(p, key, &mut 0);
             quote!(#ttl #key)
         }
         Work::Evict(Eviction {
@@ -262,7 +262,7 @@ fn call(
                 Evicted::Matching(templates) => templates
                     .iter()
                     .filter(|template| !template.names_returned())
-                    .map(|template| target(template, &mut 0))
+                    .map(|template| target(p, template, &mut 0))
                     .collect(),
             };
             let before = before.then(|| quote!(.before()));
@@ -275,7 +275,7 @@ fn call(
 }
 
 /// `.key(…)` or `.pattern(…)`; for a client just what writes it.
-fn target(template: &Template, held: &mut usize) -> TokenStream {
+fn target(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream {
     let writes: TokenStream = template
         .pieces
         .iter()
@@ -292,6 +292,11 @@ fn target(template: &Template, held: &mut usize) -> TokenStream {
             }
             Piece::Value(value) if value.is_reference => {
                 write_value(value, value.expression.clone())
+            }
+            Piece::Value(value) if value.source == Source::Type => {
+                let (ty, span) = (&value.expression, value.span);
+                let p = respanned(p, span);
+                write_value(value, quote_spanned!(span=> &#p::TypeName::<#ty>::new()))
             }
             Piece::Value(value) => {
                 let Value {
@@ -358,7 +363,7 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
             rules(&p, storing),
         ),
         Work::Put(_, storing) => ("cache_put", storable, rules(&p, storing)),
-        Work::Evict(_) => ("cache_evict", outcome, more(work)),
+        Work::Evict(_) => ("cache_evict", outcome, more(&p, work)),
     };
     // What a task of its own may not hold is the fault of the word that asks for one: rustc says it there, and once.
     let (at, p, outcome) = match refresh(work) {
@@ -439,10 +444,10 @@ fn owning(closure: &ExprClosure, refresh: Refresh) -> Option<TokenStream> {
 }
 
 /// The targets that name what the body returned.
-fn more(work: &Work) -> TokenStream {
+fn more(p: &TokenStream, work: &Work) -> TokenStream {
     let mut held = 0;
     let targets: TokenStream = returned_targets(work)
-        .map(|template| target(template, &mut held))
+        .map(|template| target(p, template, &mut held))
         .collect();
     if targets.is_empty() {
         return quote!(|_, __cache_call| __cache_call);

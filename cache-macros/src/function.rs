@@ -93,18 +93,23 @@ impl Function {
     /// The names that a placeholder may begin with, `self` apart.
     pub(crate) fn parameters(&self) -> Vec<Ident> {
         let mut names = Vec::new();
-        for input in &self.signature.inputs {
-            if let FnArg::Typed(argument) = input {
-                bound_names(&argument.pat, &mut names);
-            }
-        }
-        for binding in self.bindings() {
-            bound_names(&binding.pat, &mut names);
+        for pattern in self.patterns() {
+            bound_names(pattern, &mut names);
         }
         // `#[async_trait]` calls a parameter that is taken apart `__arg1`, and `self` `__self`.
         let mut seen = HashSet::new();
         names.retain(|name| !is_async_traits(name) && seen.insert(name.clone()));
         names
+    }
+
+    /// How the arguments are taken, `self` apart. Under `#[async_trait]` most of them are taken twice.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pat> {
+        let inputs = self.signature.inputs.iter();
+        let taken = inputs.filter_map(|input| match input {
+            FnArg::Typed(argument) => Some(&*argument.pat),
+            FnArg::Receiver(_) => None,
+        });
+        taken.chain(self.bindings().map(|binding| &binding.pat))
     }
 
     /// What `self` is called where the body begins, where there is one.
@@ -147,38 +152,41 @@ fn value(binding: &Local) -> Option<&Expr> {
 
 /// Collects the names that a pattern binds.
 pub(crate) fn bound_names(pattern: &Pat, names: &mut Vec<Ident>) {
+    visit_names(pattern, &mut |name| {
+        names.push(name.clone());
+        Inside::Visit
+    });
+}
+
+/// Whether the names behind an `@` are visited too.
+pub(crate) enum Inside {
+    Visit,
+    Skip,
+}
+
+/// Visits the names that a pattern binds, in the order in which they are written.
+pub(crate) fn visit_names(pattern: &Pat, visit: &mut impl FnMut(&Ident) -> Inside) {
     match pattern {
         Pat::Ident(name) => {
-            names.push(name.ident.clone());
-            if let Some((_, pattern)) = &name.subpat {
-                bound_names(pattern, names);
+            if let (Inside::Visit, Some((_, inside))) = (visit(&name.ident), &name.subpat) {
+                visit_names(inside, visit);
             }
         }
-        Pat::Paren(inner) => bound_names(&inner.pat, names),
-        Pat::Reference(inner) => bound_names(&inner.pat, names),
-        Pat::Type(inner) => bound_names(&inner.pat, names),
-        Pat::Slice(slice) => slice
-            .elems
-            .iter()
-            .for_each(|pattern| bound_names(pattern, names)),
-        Pat::Struct(fields) => fields
-            .fields
-            .iter()
-            .for_each(|field| bound_names(&field.pat, names)),
-        Pat::Tuple(tuple) => tuple
-            .elems
-            .iter()
-            .for_each(|pattern| bound_names(pattern, names)),
-        Pat::TupleStruct(tuple) => tuple
-            .elems
-            .iter()
-            .for_each(|pattern| bound_names(pattern, names)),
+        Pat::Paren(inner) => visit_names(&inner.pat, visit),
+        Pat::Reference(inner) => visit_names(&inner.pat, visit),
+        Pat::Type(inner) => visit_names(&inner.pat, visit),
+        Pat::Slice(slice) => (slice.elems.iter()).for_each(|inner| visit_names(inner, visit)),
+        Pat::Struct(fields) => {
+            (fields.fields.iter()).for_each(|field| visit_names(&field.pat, visit));
+        }
+        Pat::Tuple(tuple) => (tuple.elems.iter()).for_each(|inner| visit_names(inner, visit)),
+        Pat::TupleStruct(tuple) => {
+            (tuple.elems.iter()).for_each(|inner| visit_names(inner, visit));
+        }
         // Every branch binds the same names.
-        Pat::Or(branches) => branches
-            .cases
-            .iter()
-            .take(1)
-            .for_each(|pattern| bound_names(pattern, names)),
+        Pat::Or(branches) => {
+            (branches.cases.iter().take(1)).for_each(|inner| visit_names(inner, visit));
+        }
         _ => {}
     }
 }

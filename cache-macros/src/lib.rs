@@ -8,6 +8,7 @@
 
 mod args;
 mod borrowed;
+mod coverage;
 mod expand;
 mod function;
 mod report;
@@ -46,6 +47,8 @@ use written::Attribute;
 /// | argument | meaning |
 /// |---|---|
 /// | `key = "event:<id>"` | the entry; see [Keys](#keys) |
+/// | `ignore = [db, now]` | arguments that the result does not depend on, which the key leaves out; see [Arguments outside the key](#arguments-outside-the-key) |
+/// | `any_type` | every type and constant that a generic function is called with shares the entry; see [Generic functions](#generic-functions) |
 /// | `ttl = 1800` | how long the value is fresh: seconds, a text such as `"30m"` that is checked while compiling, or any expression that is `Into<Ttl>`, over the arguments. Left out: the cache's default |
 /// | `ttl = \|event\| event.ttl()` | the same, decided by each value: the closure has a reference to what is stored, inside `Ok` and `Some` |
 /// | `ttl_jitter = 10` | shortens each time to live at random by up to so many percent, 50 at most, so that what is stored together does not expire together. Left out: the cache's |
@@ -67,6 +70,8 @@ use written::Attribute;
 /// | `<page.number>`, `<range.0>` | a field |
 /// | `<self.tenant>` | a field of the receiver |
 /// | `<name.len()>` | what a method without arguments returns |
+/// | `<T>`, `<Self>` | the name of a type: its path, such as `my_crate.Event`; see [Generic functions](#generic-functions) |
+/// | `<N>`, `<T::NAME>`, `<T::name()>` | a const parameter, a constant of a type, what a function of a type returns |
 /// | `<<`, `{{` | the plain characters |
 ///
 /// What stands in a placeholder must be a `KeyPart`: integers, `bool`, `char`, strings, `uuid::Uuid` with the feature `uuid`,
@@ -75,11 +80,51 @@ use written::Attribute;
 /// same key. So there must be something between two placeholders, and it must begin with a character that is neither a letter
 /// nor a digit.
 ///
-/// A key must name every argument that the result depends on: `key = "events"` on a function of an `id` answers every `id` with
-/// the first one's value. And a key belongs to one type: functions that share a key and return different types replace each
-/// other's entries and never hit.
+/// A key belongs to one type: functions that share a key and return different types replace each other's entries and never hit.
 ///
 /// The names that begin with `session:`, `sessions:`, `ratelimit:` and `cache:` are reserved.
+///
+/// # Arguments outside the key
+///
+/// Calls with equal keys share one entry, so an argument that is missing from the key is a compile error. `key = "list:<kind>"` on
+/// `async fn list(kind: &str, page: u32)` would serve page 1 for page 2. An argument may be left out if
+///
+/// - it is `self`: name the fields that matter, such as `<self.tenant>`
+/// - it is in `ignore = [db, now]`: the result does not depend on it
+/// - its name begins with `_`
+/// - the attribute takes its cache from it, as in `cache = app.cache`: another cache holds other entries.
+///
+/// | what is written | what is an argument |
+/// |---|---|
+/// | `Path(id): Path<i64>`, `Query { page, .. }: Query`, `(a, b): (u8, u8)` | each name that the pattern binds: `id`, `page`, `a` and `b` |
+/// | `<query.page>`, `<ids.len()>` in the key | the whole of `query` and `ids`. Whether one field is enough is not checked: write `Query { page, kind }: Query` in the signature to have each field checked |
+/// | `condition`, `ttl`, `unless` | nothing: they do not tell entries apart. What only they use goes into the key or into `ignore` |
+///
+/// Keys of `#[cache_put]` and `#[cache_evict]` may leave arguments out.
+///
+/// # Generic functions
+///
+/// `ids::<User>(1)` and `ids::<Order>(1)` have the same arguments and share one entry unless the key names the type. So it is a compile
+/// error if the key leaves out
+///
+/// - a type parameter that occurs in the return type, or that occurs in no argument, so that only the caller names it
+/// - a const parameter.
+///
+/// | in a key | stands for |
+/// |---|---|
+/// | `<T>` | the path of the type, with a `.` for each `::` |
+/// | `<T::NAME>`, `<T::name()>` | a name that the type chooses itself, such as the constant of a trait |
+/// | `<N>` | the constant |
+///
+/// With `any_type` the key may leave them out: the value is the same for each of them.
+///
+/// `<T>` is the same in every build, process and service that has the type at that path, as long as the compiler spells it so
+/// ([`std::any::type_name`] does not promise it). It changes if the type moves. Two types that have one path share a name: those of
+/// two versions of a crate, and those that are declared in different blocks of one function. `<T::NAME>` has none of these limits.
+///
+/// An attribute on a method does not see the parameters of its `impl`: it demands none of them, but can name them, and rustc says
+/// whether they exist. There `<SIZE>` and `<N>` are taken for constants, and `<T>` and `<Row>` for types. `<Self>` names the type
+/// with all its parameters. Write it on a default method of a trait.
 ///
 /// # What is stored
 ///
@@ -174,7 +219,8 @@ pub fn cacheable(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// Arguments, keys and what is stored are as with [`cacheable`](macro@cacheable), without `refresh`. `grace` is how long after its
+/// Arguments, keys and what is stored are as with [`cacheable`](macro@cacheable), without `refresh` and `ignore`: the key may leave
+/// arguments out. `grace` is how long after its
 /// ttl the value may still be served, by functions that read the same key with `grace`. What is not stored, because the body returned
 /// an `Err` or a `None`, or because of `unless`, is evicted: the body may have changed what the entry was made of.
 ///

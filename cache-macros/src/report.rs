@@ -1,7 +1,8 @@
 //! Collects errors, so that a user sees all of them at once, and finds the name that was meant.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
+use syn::ext::IdentExt;
 
 /// Everything that is wrong with one attribute.
 #[derive(Default)]
@@ -34,6 +35,15 @@ impl Report {
     }
 }
 
+#[cfg(test)]
+impl Report {
+    /// What is reported, without the places.
+    pub(crate) fn messages(self) -> Vec<String> {
+        let errors = self.errors.into_iter().flatten();
+        errors.map(|error| error.to_string()).collect()
+    }
+}
+
 /// The known name that `word` most resembles, if it resembles one.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Below this likeness a suggestion puzzles more than it helps.
@@ -49,6 +59,13 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .filter(|(likeness, _)| *likeness >= ALIKE)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, name)| name)
+}
+
+/// The same for names of the function.
+pub(crate) fn nearest_name<'a>(word: &str, known: &'a [Ident]) -> Option<&'a Ident> {
+    let names: Vec<String> = known.iter().map(|name| name.unraw().to_string()).collect();
+    let near = nearest(word, names.iter().map(String::as_str))?;
+    known.iter().find(|name| name.unraw() == near)
 }
 
 #[cfg(test)]

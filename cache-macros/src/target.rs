@@ -4,10 +4,10 @@ use std::iter;
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
-use syn::{Expr, LitStr};
+use syn::{Expr, LitStr, Path};
 
 use crate::function::Function;
-use crate::report::{Report, nearest};
+use crate::report::{Report, nearest_name};
 use crate::template::{self, Kind, Part, Placeholder};
 
 /// A key or a pattern whose placeholders are expressions.
@@ -15,6 +15,10 @@ pub(crate) struct Template {
     pub(crate) kind: Kind,
     pub(crate) literal: LitStr,
     pub(crate) pieces: Vec<Piece>,
+    /// The parameters that it names, also those that a misspelt placeholder is likely to mean.
+    pub(crate) named: Vec<Ident>,
+    /// Whether each of its placeholders is known, so that what it does not name is left out.
+    pub(crate) is_understood: bool,
 }
 
 /// A piece of a [`Template`].
@@ -28,7 +32,7 @@ pub(crate) enum Piece {
 /// What stands in the place of a placeholder.
 pub(crate) struct Value {
     pub(crate) source: Source,
-    /// `event.organizer.id()`
+    /// `event.organizer.id()`; of a [`Source::Type`] the type.
     pub(crate) expression: TokenStream,
     /// Whether that is a reference already: what the body returned, as a whole.
     pub(crate) is_reference: bool,
@@ -43,6 +47,10 @@ pub(crate) struct Value {
 pub(crate) enum Source {
     /// The function's arguments: known before the body runs.
     Arguments,
+    /// A constant, or what a function of a type returns: the same before and after the body.
+    Static,
+    /// The name of a type.
+    Type,
     /// What the body returned, by reference under the name [`RETURNED`].
     Returned,
 }
@@ -67,15 +75,32 @@ impl Template {
 
 /// Turns the placeholders of templates into expressions.
 pub(crate) struct Resolver<'a> {
-    pub(crate) function: &'a Function,
+    function: &'a Function,
     /// Why `<return…>` cannot stand here, where it cannot.
-    pub(crate) refusal: Option<&'static str>,
-    pub(crate) report: &'a mut Report,
+    refusal: Option<&'static str>,
+    report: &'a mut Report,
+    named: Vec<Ident>,
+    is_understood: bool,
 }
 
-impl Resolver<'_> {
-    pub(crate) fn resolve(&mut self, literal: LitStr, kind: Kind) -> Template {
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(
+        function: &'a Function,
+        refusal: Option<&'static str>,
+        report: &'a mut Report,
+    ) -> Self {
+        Self {
+            function,
+            refusal,
+            report,
+            named: Vec::new(),
+            is_understood: true,
+        }
+    }
+
+    pub(crate) fn resolve(mut self, literal: LitStr, kind: Kind) -> Template {
         let (parts, mistakes) = template::parse(&literal.value(), kind);
+        self.is_understood = mistakes.is_empty();
         for mistake in mistakes {
             self.report.at(&literal, mistake);
         }
@@ -87,6 +112,8 @@ impl Resolver<'_> {
             kind,
             literal,
             pieces,
+            named: self.named,
+            is_understood: self.is_understood,
         }
     }
 
@@ -101,6 +128,10 @@ impl Resolver<'_> {
 
     fn value(&mut self, placeholder: &Placeholder, literal: &LitStr) -> Option<Value> {
         let (source, mut root) = self.root(placeholder, literal)?;
+        if let Some(mistake) = mismatch(source, placeholder) {
+            self.report.at(literal, mistake);
+            return None;
+        }
         // The root means what the parameter means; what follows is ours, so that rustc does not offer to edit the template.
         let steps = literal.span().resolved_at(Span::mixed_site());
         let written = LitStr::new(&format!("{root}{}", placeholder.steps), steps);
@@ -110,6 +141,7 @@ impl Resolver<'_> {
                 literal,
                 format!("`{written}` is not a path of names; a keyword needs `r#` before it"),
             );
+            self.is_understood = false;
             return None;
         };
         root.set_span(literal.span().resolved_at(root.span()));
@@ -132,7 +164,7 @@ impl Resolver<'_> {
     }
 
     fn root(&mut self, placeholder: &Placeholder, literal: &LitStr) -> Option<(Source, Ident)> {
-        let function = &self.function.signature.ident;
+        let name = &self.function.signature.ident;
         let written = placeholder.written();
         match placeholder.root.as_str() {
             "return" => match self.refusal {
@@ -143,24 +175,114 @@ impl Resolver<'_> {
                 Some(receiver) => return Some((Source::Arguments, receiver)),
                 None => self.report.at(
                     literal,
-                    format!("`{function}` has no `self` for `{written}`; add `&self`, or use a parameter"),
+                    format!(
+                        "`{name}` has no `self` for `{written}`; add `&self`, or use a parameter"
+                    ),
                 ),
             },
-            root => {
-                let parameters = self.function.parameters();
-                if let Some(name) = parameters.iter().find(|name| name.unraw() == root.trim_start_matches("r#")) {
-                    return Some((Source::Arguments, name.clone()));
-                }
-                let names: Vec<String> = parameters.iter().map(|name| name.unraw().to_string()).collect();
-                let advice = match nearest(root, names.iter().map(String::as_str)) {
-                    Some(near) => format!("did you mean `<{near}>`?"),
-                    None if names.is_empty() => "it has none".to_owned(),
-                    None => format!("it has `<{}>`", names.join(">`, `<")),
-                };
-                self.report.at(literal, format!("`<{root}>` is not a parameter of `{function}`; {advice}"));
-            }
+            root => return self.parameter(root, placeholder, literal),
         }
         None
+    }
+
+    fn parameter(
+        &mut self,
+        root: &str,
+        placeholder: &Placeholder,
+        literal: &LitStr,
+    ) -> Option<(Source, Ident)> {
+        let generics = &self.function.signature.generics;
+        let arguments = self.function.parameters();
+        let types = generics.type_params().map(|ty| ty.ident.clone());
+        let constants = generics
+            .const_params()
+            .map(|constant| constant.ident.clone());
+        let known: Vec<(Source, Ident)> = arguments
+            .into_iter()
+            .map(|name| (Source::Arguments, name))
+            .chain(types.map(|name| (Source::Type, name)))
+            .chain(constants.map(|name| (Source::Static, name)))
+            .collect();
+        let same = |(_, name): &&(Source, Ident)| name.unraw() == root.trim_start_matches("r#");
+        let found = match known.iter().find(same) {
+            Some((source, name)) => {
+                self.named.push(name.clone());
+                Some((*source, name.clone()))
+            }
+            None => self.elsewhere(root, placeholder, &known),
+        };
+        if let Some((source, name)) = found {
+            let is_path = placeholder.steps.starts_with("::");
+            let source = match source {
+                Source::Type if is_path => Source::Static,
+                source => source,
+            };
+            return Some((source, name));
+        }
+        let names: Vec<Ident> = known.into_iter().map(|(_, name)| name).collect();
+        let advice = match nearest_name(root, &names) {
+            Some(near) => {
+                self.named.push(near.clone());
+                format!("did you mean `<{}>`?", near.unraw())
+            }
+            None => {
+                self.is_understood = false;
+                let names: Vec<String> =
+                    names.iter().map(|name| name.unraw().to_string()).collect();
+                match names.as_slice() {
+                    [] => "it has none".to_owned(),
+                    names => format!("it has `<{}>`", names.join(">`, `<")),
+                }
+            }
+        };
+        let function = &self.function.signature.ident;
+        self.report.at(
+            literal,
+            format!("`<{root}>` is not a parameter of `{function}`; {advice}"),
+        );
+        None
+    }
+
+    /// A name that the function does not bind, but what stands around it may: `Self`, a parameter of the `impl`, a path.
+    /// rustc says whether there is one.
+    fn elsewhere(
+        &self,
+        root: &str,
+        placeholder: &Placeholder,
+        known: &[(Source, Ident)],
+    ) -> Option<(Source, Ident)> {
+        let is_path = placeholder.steps.starts_with("::");
+        let is_slip = |(_, name): &(Source, Ident)| {
+            root.len() > 1 && name.unraw().to_string().eq_ignore_ascii_case(root)
+        };
+        let begins_as_a_type = root.starts_with(char::is_uppercase);
+        if root != "Self" && !is_path && (!begins_as_a_type || known.iter().any(is_slip)) {
+            return None;
+        }
+        // Which of the two a parameter of the `impl` is cannot be seen, but constants are spelled in capitals.
+        let is_constant = root == "N" || root.len() > 1 && !root.contains(char::is_lowercase);
+        let source = if is_constant && !is_path {
+            Source::Static
+        } else {
+            Source::Type
+        };
+        let name = syn::parse_str::<Path>(root).ok()?.get_ident()?.clone();
+        Some((source, name))
+    }
+}
+
+/// What is wrong with the steps that follow a name.
+fn mismatch(source: Source, placeholder: &Placeholder) -> Option<String> {
+    let Placeholder { root, steps, .. } = placeholder;
+    let written = placeholder.written();
+    match (source, steps.strip_prefix("::")) {
+        (Source::Arguments | Source::Returned, Some(step)) => Some(format!(
+            "`{root}` in `{written}` is a value; write `<{root}.{step}>`"
+        )),
+        (Source::Type, None) if !steps.is_empty() => Some(format!(
+            "`{root}` in `{written}` is a type; write `<{root}>`, `<{root}::NAME>` or `<{root}::name()>`"
+        )),
+        _ => None,
     }
 }
 
@@ -172,17 +294,68 @@ mod tests {
         let function = syn::parse_str(function).expect(function);
         let mut report = Report::default();
         let literal = LitStr::new(template, Span::call_site());
-        let template = Resolver {
-            function: &function,
-            refusal: None,
-            report: &mut report,
-        }
-        .resolve(literal, Kind::Key);
+        let template = Resolver::new(&function, None, &mut report).resolve(literal, Kind::Key);
         assert!(report.into_tokens().is_none(), "there is no mistake");
         template
             .values()
             .map(|value| (value.source, value.expression.to_string().replace(' ', "")))
             .collect()
+    }
+
+    #[test]
+    fn parameters_of_the_function_and_of_what_is_around_it_become_types_and_constants() {
+        let function = "async fn find<T: Row, const SIZE: usize>(&self, id: i64) -> T {}";
+
+        for (template, source, expression) in [
+            ("<T>", Source::Type, "T"),
+            ("<T::NAME>", Source::Static, "T::NAME"),
+            ("<T::name().len()>", Source::Static, "T::name().len()"),
+            ("<T::Out::NAME>", Source::Static, "T::Out::NAME"),
+            ("<SIZE>", Source::Static, "SIZE"),
+            ("<Self>", Source::Type, "Self"),
+            ("<Self::NAME>", Source::Static, "Self::NAME"),
+            ("<Row>", Source::Type, "Row"),
+            ("<N>", Source::Static, "N"),
+            ("<LIMIT>", Source::Static, "LIMIT"),
+            ("<config::LIMIT>", Source::Static, "config::LIMIT"),
+        ] {
+            assert_eq!(
+                values(function, template),
+                [(source, expression.to_owned())],
+                "{template}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_step_that_its_root_does_not_have_is_refused() {
+        let function: Function =
+            syn::parse_str("async fn find<T, const N: usize>(&self, id: i64) -> T {}")
+                .expect("a function");
+
+        for (template, expected) in [
+            (
+                "<id::NAME>",
+                "`id` in `<id::NAME>` is a value; write `<id.NAME>`",
+            ),
+            (
+                "<self::name()>",
+                "`self` in `<self::name()>` is a value; write `<self.name()>`",
+            ),
+            (
+                "<T.name()>",
+                "`T` in `<T.name()>` is a type; write `<T>`, `<T::NAME>` or `<T::name()>`",
+            ),
+            (
+                "<Id>",
+                "`<Id>` is not a parameter of `find`; it has `<id>`, `<T>`, `<N>`",
+            ),
+        ] {
+            let mut report = Report::default();
+            let literal = LitStr::new(template, Span::call_site());
+            Resolver::new(&function, None, &mut report).resolve(literal, Kind::Key);
+            assert_eq!(report.messages(), [expected]);
+        }
     }
 
     #[test]

@@ -28,12 +28,12 @@ pub(crate) enum Part {
     Value(Placeholder),
 }
 
-/// `<event.organizer.id()>`
+/// `<event.organizer.id()>`, or `<T::NAME>`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Placeholder {
-    /// `event`, or `self`, or `return`.
+    /// `event`, or `self`, or `return`, or `T`.
     pub(crate) root: String,
-    /// `.organizer.id()`
+    /// `.organizer.id()`, or `::NAME`
     pub(crate) steps: String,
     /// The character that ends this value, where it is none of those that every value escapes: then this value must
     /// escape it too.
@@ -145,11 +145,7 @@ impl Reader<'_> {
             self.plain.push(close);
             return;
         }
-        let end = self
-            .rest
-            .find([close, open, ':'])
-            .unwrap_or(self.rest.len());
-        let (content, rest) = self.rest.split_at(end);
+        let (content, rest) = self.rest.split_at(content_length(self.rest, open, close));
         let Some(rest) = rest.strip_prefix(close) else {
             self.rest = rest;
             self.errors.push(format!(
@@ -182,17 +178,45 @@ impl Reader<'_> {
     }
 }
 
+/// Where a placeholder ends: at a bracket, or at a `:` that is not half of a `::` between two names.
+fn content_length(text: &str, open: char, close: char) -> usize {
+    let mut begin = 0;
+    while let Some(at) = text[begin..].find([close, open, ':']).map(|at| begin + at) {
+        let begins_name = |c: char| c.is_alphabetic() || c == '_';
+        match text[at..].strip_prefix("::") {
+            Some(rest) if at > 0 && rest.starts_with(begins_name) => begin = at + 2,
+            _ => return at,
+        }
+    }
+    text.len()
+}
+
 fn placeholder(content: &str) -> Option<Placeholder> {
-    let (root, steps) = content.split_at(content.find('.').unwrap_or(content.len()));
-    let valid = is_name(root)
-        && steps.split('.').skip(1).all(|step| {
-            let number = !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit());
-            number || is_name(step.strip_suffix("()").unwrap_or(step))
-        });
+    let (root, steps) = content.split_at(content.find(['.', ':']).unwrap_or(content.len()));
+    let valid = is_name(root) && are_steps(steps);
     valid.then(|| Placeholder {
         root: root.to_owned(),
         steps: steps.to_owned(),
         before: None,
+    })
+}
+
+/// `::Out::name()`, then `.field.0.method()`
+fn are_steps(steps: &str) -> bool {
+    let (path, fields) = steps.split_at(steps.find('.').unwrap_or(steps.len()));
+    let mut path = path.split("::").skip(1).peekable();
+    while let Some(segment) = path.next() {
+        let name = match path.peek() {
+            None => segment.strip_suffix("()").unwrap_or(segment),
+            Some(_) => segment,
+        };
+        if !is_name(name) {
+            return false;
+        }
+    }
+    fields.split('.').skip(1).all(|step| {
+        let number = !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit());
+        number || is_name(step.strip_suffix("()").unwrap_or(step))
     })
 }
 
@@ -301,6 +325,28 @@ mod tests {
             key("a:<r#type.r#fn>"),
             [text("a:"), value("r#type", ".r#fn")]
         );
+    }
+
+    #[test]
+    fn placeholders_reach_into_types() {
+        for steps in ["", "::NAME", "::name()", "::Out::NAME", "::name().len()"] {
+            assert_eq!(
+                key(&format!("a:<T{steps}>:b")),
+                [text("a:"), value("T", steps), text(":b")]
+            );
+        }
+        for content in [
+            "T::",
+            "T::a()::b",
+            "T::1",
+            "T::<u8>",
+            "T::a::",
+            "T:a",
+            "::a",
+        ] {
+            assert!(!error(&format!("a:<{content}>")).is_empty(), "{content}");
+        }
+        assert!(error("a:<id::<page>").starts_with("`<id` is never closed"));
     }
 
     #[test]

@@ -42,6 +42,7 @@ const ONE_KEY: &str = "a cached function needs one `key`";
 const NOTHING_REMOVED: &str = "a cached function removes nothing";
 const PUT_FENCES: &str = "a put stands behind a fence always, and a read needs none";
 const NOTHING_READ: &str = "only what reads the cache finds stale values to refresh";
+const FREE_TO_OMIT: &str = "any other key may leave arguments out; remove it here";
 const NOT_COUNTED: &str = "a cache counts no calls; leave it out, or add a `#[rate_limit]`";
 const ASKS_A_CACHE: &str = "a caching attribute asks a cache; write `cache = self.cache`";
 
@@ -53,9 +54,10 @@ const ALWAYS_ASKED: &str =
 const POLICYS_TIME: &str = "in which time calls count is said by the policy; leave it out";
 
 #[rustfmt::skip]
-const KNOWN: [Known; 21] = [
+const KNOWN: [Known; 23] = [
     Known { name: "all_entries", on: EVICTING, example: "all_entries",                       elsewhere: ONE_KEY,         limiting: NO_CACHE },
     Known { name: "always",      on: EVICTING, example: "always",                            elsewhere: NOTHING_REMOVED, limiting: NO_CACHE },
+    Known { name: "any_type",    on: STORING,  example: "any_type",                          elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
     Known { name: "before",      on: EVICTING, example: "before",                            elsewhere: NOTHING_REMOVED, limiting: NO_CACHE },
     Known { name: "cache",       on: CACHING,  example: "cache = self.cache",                elsewhere: "",              limiting: ASKS_A_LIMITER },
     Known { name: "condition",   on: CACHING,  example: "condition = id > 0",                elsewhere: "",              limiting: ALWAYS_ASKED },
@@ -63,6 +65,7 @@ const KNOWN: [Known; 21] = [
     Known { name: "crate",       on: ALL,      example: "crate = my_crate::cache_runtime",   elsewhere: "",              limiting: "" },
     Known { name: "fence",       on: EVICTING, example: "fence",                             elsewhere: PUT_FENCES,      limiting: NO_CACHE },
     Known { name: "grace",       on: STORING,  example: "grace = \"10m\"",                   elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "ignore",      on: READING,  example: "ignore = [db, now]",                elsewhere: FREE_TO_OMIT,    limiting: FREE_TO_OMIT },
     Known { name: "key",         on: CACHING,  example: "key = \"event:<id>\"",              elsewhere: "",              limiting: "" },
     Known { name: "key",         on: LIMITING, example: "key = \"<user_id>\"",               elsewhere: "",              limiting: "" },
     Known { name: "limiter",     on: LIMITING, example: "limiter = self.limiter",            elsewhere: ASKS_A_CACHE,    limiting: "" },
@@ -115,7 +118,7 @@ impl Attribute {
     fn takes_a_list(self, name: &str) -> bool {
         matches!(
             (self, name),
-            (CacheEvict, "key" | "pattern") | (RateLimit, "policy")
+            (CacheEvict, "key" | "pattern") | (Cacheable, "ignore") | (RateLimit, "policy")
         )
     }
 }
@@ -186,9 +189,13 @@ impl Written {
         }
         match self.arguments.iter().find(|earlier| earlier.name == name) {
             Some(_) if known.is_some_and(|known| self.attribute.takes_a_list(known.name)) => {
+                let list = match self.attribute.example(&name.to_string()) {
+                    example if example.ends_with(']') => example.to_owned(),
+                    _ => format!("{name} = [\"…\", \"…\"]"),
+                };
                 report.at(
                     &name,
-                    format!("`{name}` is already set; write a list, `{name} = [\"…\", \"…\"]`"),
+                    format!("`{name}` is already set; write a list, `{list}`"),
                 );
             }
             Some(_) => report.at(
@@ -256,6 +263,11 @@ impl Written {
             .arguments
             .iter()
             .any(|argument| names.iter().any(|name| argument.name == name))
+    }
+
+    /// Whether some of it could not be read.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.torn
     }
 
     /// An error about something that should stand there.
@@ -326,6 +338,32 @@ impl Written {
 
     /// One text, or a list of them.
     pub(crate) fn texts(&mut self, name: &str, report: &mut Report) -> Vec<LitStr> {
+        self.listed(name, report)
+            .into_iter()
+            .filter_map(|text| self.literal_text(text, name, report))
+            .collect()
+    }
+
+    /// One name, or a list of them.
+    pub(crate) fn names(&mut self, name: &str, report: &mut Report) -> Vec<Ident> {
+        let example = self.attribute.example(name);
+        let mut names = Vec::new();
+        for value in self.listed(name, report) {
+            match &value {
+                Expr::Path(path) if path.qself.is_none() && path.path.get_ident().is_some() => {
+                    names.extend(path.path.get_ident().cloned());
+                }
+                other => report.at(
+                    other,
+                    format!("`{name}` needs names of parameters, such as `{example}`"),
+                ),
+            }
+        }
+        names
+    }
+
+    /// One value, or a list of them.
+    fn listed(&mut self, name: &str, report: &mut Report) -> Vec<Expr> {
         match self.expression(name, report) {
             Some(Expr::Array(list)) => {
                 if list.elems.is_empty() {
@@ -335,13 +373,9 @@ impl Written {
                         format!("the list is empty; write one such as `{example}`"),
                     );
                 }
-                list.elems
-                    .into_iter()
-                    .filter_map(|text| self.literal_text(bare(text), name, report))
-                    .collect()
+                list.elems.into_iter().map(bare).collect()
             }
-            Some(text) => self.literal_text(text, name, report).into_iter().collect(),
-            None => Vec::new(),
+            value => value.into_iter().collect(),
         }
     }
 

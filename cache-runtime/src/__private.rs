@@ -14,7 +14,7 @@ pub use crate::__register_limit as register_limit;
 pub use crate::background::{background, cacheable_background};
 pub use crate::cache::Cache;
 use crate::key::{Key, Pattern};
-pub use crate::key::{KeyWriter, PatternWriter};
+pub use crate::key::{KeyWriter, PatternWriter, TypeName};
 #[cfg(feature = "limits")]
 pub use crate::limit::RateLimiter;
 #[cfg(feature = "limits")]

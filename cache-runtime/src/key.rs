@@ -8,6 +8,7 @@
 
 mod part;
 mod pattern;
+mod type_name;
 
 use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
@@ -20,6 +21,7 @@ use crate::escape::Escaped;
 
 pub use part::KeyPart;
 pub use pattern::{Pattern, PatternWriter};
+pub use type_name::TypeName;
 
 /// The roots that hold records of our own, which are no entries.
 const RESERVED: [&str; 4] = ["session:", "sessions:", "ratelimit:", "cache:"];

@@ -79,7 +79,7 @@ mod tests {
 
     impl<T> Counted for Holder<T> {}
 
-    #[cacheable(key = "generic", crate = crate)]
+    #[cacheable(key = "generic", ignore = [value], crate = crate)]
     async fn generic<T>(value: T) -> u8 {
         drop(value);
         0

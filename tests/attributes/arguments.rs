@@ -8,7 +8,7 @@ use crate::lab::{Event, Lab};
 
 #[tokio::test]
 async fn a_condition_that_is_false_leaves_the_cache_alone() {
-    #[cacheable(key = "event:<id>", condition = id > 0 && !fresh, cache = lab.cache)]
+    #[cacheable(key = "event:<id>", ignore = [fresh], condition = id > 0 && !fresh, cache = lab.cache)]
     async fn event(lab: &Lab, id: i64, fresh: bool) -> usize {
         lab.run()
     }
@@ -83,7 +83,7 @@ async fn a_ttl_is_anything_that_becomes_one() {
     async fn constant(lab: &Lab, id: i64) -> i64 {
         id
     }
-    #[cacheable(key = "argument:<id>", ttl = settings.ttl / 2, cache = lab.cache)]
+    #[cacheable(key = "argument:<id>", ignore = [settings], ttl = settings.ttl / 2, cache = lab.cache)]
     async fn argument(lab: &Lab, settings: Settings, id: i64) -> i64 {
         id
     }

@@ -6,6 +6,7 @@ mod bodies;
 mod evictions;
 mod fence;
 mod functions;
+mod generics;
 mod keys;
 mod lab;
 mod methods;

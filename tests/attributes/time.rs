@@ -81,7 +81,7 @@ async fn the_value_is_what_is_inside_ok_and_some() {
 #[tokio::test]
 async fn a_closure_may_name_arguments_and_return_early() {
     #[cacheable(
-        key = "event:<id>",
+        key = "event:<id>", ignore = [short],
         ttl = |event| {
             if event.title.is_empty() {
                 return 1;
@@ -120,7 +120,7 @@ async fn jitter_shortens_within_its_bound() {
     assert!(lives.iter().any(|life| *life > 950.0));
 }
 
-#[cacheable(key = "count", ttl = 60, grace = "10m", cache = lab.cache)]
+#[cacheable(key = "count", ignore = [gate], ttl = 60, grace = "10m", cache = lab.cache)]
 async fn count(lab: &Lab, gate: &Notify) -> usize {
     let count = lab.run();
     // Whoever is held for so long should not have come here.
@@ -163,7 +163,7 @@ async fn after_its_grace_a_value_is_gone() {
 
 #[tokio::test]
 async fn a_failed_load_is_answered_with_the_stale_value_and_not_tried_again_at_once() {
-    #[cacheable(key = "count", ttl = 60, grace = "10m", cache = lab.cache)]
+    #[cacheable(key = "count", ignore = [is_up], ttl = 60, grace = "10m", cache = lab.cache)]
     async fn count(lab: &Lab, is_up: bool) -> Result<usize, Down> {
         let count = lab.run();
         is_up.then_some(count).ok_or(Down)
@@ -179,7 +179,7 @@ async fn a_failed_load_is_answered_with_the_stale_value_and_not_tried_again_at_o
 
 #[tokio::test]
 async fn a_policy_has_a_grace_too() {
-    #[cacheable(key = "count", policy = "counts", cache = lab.cache)]
+    #[cacheable(key = "count", ignore = [is_up], policy = "counts", cache = lab.cache)]
     async fn count(lab: &Lab, is_up: bool) -> Result<usize, Down> {
         let count = lab.run();
         is_up.then_some(count).ok_or(Down)

@@ -61,13 +61,13 @@ async fn a_value_is_loaded_again_when_its_time_is_over_by_the_clock() {
     assert_eq!(table.reads(), 2);
 }
 
-#[cacheable(key = "maybe:<id>", ttl = 60, cache = cache)]
+#[cacheable(key = "maybe:<id>", ignore = [loads], ttl = 60, cache = cache)]
 async fn maybe(cache: &Cache, id: u64, loads: &AtomicUsize) -> Option<String> {
     loads.fetch_add(1, Ordering::SeqCst);
     (id > 0).then(|| format!("row {id}"))
 }
 
-#[cacheable(key = "remembered:<id>", ttl = 60, none_ttl = 30, cache = cache)]
+#[cacheable(key = "remembered:<id>", ignore = [loads], ttl = 60, none_ttl = 30, cache = cache)]
 async fn remembered(
     cache: &Cache,
     id: u64,
@@ -123,7 +123,7 @@ struct Row {
     text: String,
 }
 
-#[cacheable(key = "text:<id>", ttl = 60, cache = cache)]
+#[cacheable(key = "text:<id>", ignore = [loads, text], ttl = 60, cache = cache)]
 async fn text(cache: &Cache, id: u64, loads: &AtomicUsize, text: String) -> Row {
     loads.fetch_add(1, Ordering::SeqCst);
     Row { text }
@@ -321,12 +321,12 @@ async fn a_struct_that_changed_finds_misses_and_not_garbage() {
     assert_eq!(cache.stats().total.misses_by_reason["other_shape"], 1);
 }
 
-#[cacheable(key = "outer:<id>", ttl = 60, cache = cache)]
+#[cacheable(key = "outer:<id>", ignore = [table], ttl = 60, cache = cache)]
 async fn outer(cache: &Cache, table: &Table, id: u64) -> usize {
     inner(cache, table, id).await
 }
 
-#[cacheable(key = "outer:<id>", ttl = 60, cache = cache)]
+#[cacheable(key = "outer:<id>", ignore = [table], ttl = 60, cache = cache)]
 async fn inner(cache: &Cache, table: &Table, id: u64) -> usize {
     table.read()
 }

@@ -510,7 +510,7 @@ async fn a_scope_that_collected_nothing_owes_nothing() {
 }
 
 /// A cached balance, read from a real database.
-#[cacheable(key = "balance:<account>", ttl = 60, cache = cache)]
+#[cacheable(key = "balance:<account>", ignore = [db], ttl = 60, cache = cache)]
 async fn balance(cache: &Cache, db: &SqlitePool, account: i64) -> Result<i64, sqlx::Error> {
     stored_balance(&mut *db.acquire().await?, account).await
 }

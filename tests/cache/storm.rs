@@ -195,18 +195,18 @@ async fn call(world: &World, mut whim: Whim) {
     }
 }
 
-#[cacheable(key = "row:<row.group>:<row.id>", ttl = 60, cache = world.cache)]
+#[cacheable(key = "row:<row.group>:<row.id>", ignore = [whim], ttl = 60, cache = world.cache)]
 async fn read(world: &World, row: Place, whim: Whim) -> Result<Row, Failed> {
     load(&world.database, row, whim).await
 }
 
-#[cacheable(key = "row:<row.group>:<row.id>", ttl = 60, grace = "10m", cache = world.cache)]
+#[cacheable(key = "row:<row.group>:<row.id>", ignore = [whim], ttl = 60, grace = "10m", cache = world.cache)]
 async fn read_with_grace(world: &World, row: Place, whim: Whim) -> Result<Row, Failed> {
     load(&world.database, row, whim).await
 }
 
 #[cacheable(
-    key = "row:<row.group>:<row.id>",
+    key = "row:<row.group>:<row.id>", ignore = [whim],
     ttl = 60,
     grace = "10m",
     refresh = "background",

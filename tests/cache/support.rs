@@ -32,13 +32,13 @@ impl Table {
 }
 
 /// The value of the row, cached.
-#[cacheable(key = "row:<id>", ttl = 60, cache = cache)]
+#[cacheable(key = "row:<id>", ignore = [table], ttl = 60, cache = cache)]
 pub(crate) async fn row(cache: &Cache, table: &Table, id: u64) -> usize {
     table.read()
 }
 
 /// The same, stopped by a gate between the read of the table and the return.
-#[cacheable(key = "row:<id>", ttl = 60, cache = cache)]
+#[cacheable(key = "row:<id>", ignore = [gate, table], ttl = 60, cache = cache)]
 pub(crate) async fn gated_row(cache: &Cache, table: &Table, id: u64, gate: &Gate) -> usize {
     let value = table.read();
     gate.pass().await;

@@ -63,7 +63,7 @@ async fn failed_items_are_counted_and_the_first_ten_say_why() {
     assert_eq!(errors[1], "item 2: the database refuses: 2 is even");
 }
 
-#[cacheable(key = "slow:<id>", ttl = 60, grace = 600, refresh = "background", cache = cache)]
+#[cacheable(key = "slow:<id>", ignore = [table], ttl = 60, grace = 600, refresh = "background", cache = cache)]
 async fn refreshed(cache: Cache, table: Table, id: u64) -> Result<usize, String> {
     match table.read() {
         usize::MAX => Err("the table is broken".to_owned()),

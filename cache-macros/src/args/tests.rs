@@ -19,7 +19,7 @@ fn checked(attribute: Attribute, arguments: &str) -> Result<Plan, String> {
 }
 
 fn ttl(ttl: &str) -> Result<Option<Life>, String> {
-    match checked(Cacheable, &format!("key = \"a\", ttl = {ttl}"))?.work {
+    match checked(Cacheable, &format!("key = \"a:<id>:<name>\", ttl = {ttl}"))?.work {
         Work::Cacheable(_, storing) => Ok(storing.ttl),
         _ => panic!("it is cacheable"),
     }
@@ -76,7 +76,7 @@ fn a_ttl_that_is_too_long_is_told_the_longest() {
 }
 
 fn storing(arguments: &str) -> Result<Storing, String> {
-    match checked(Cacheable, &format!("key = \"a\", {arguments}"))?.work {
+    match checked(Cacheable, &format!("key = \"a:<id>:<name>\", {arguments}"))?.work {
         Work::Cacheable(_, storing) => Ok(storing),
         _ => panic!("it is cacheable"),
     }
@@ -116,7 +116,7 @@ fn a_refresh_in_the_background_needs_what_can_be_stale() {
         (", grace = \"10m\"", true),
         (", policy = \"events\"", true),
     ] {
-        let arguments = format!("key = \"a\", refresh = \"background\"{beside}");
+        let arguments = format!("key = \"a:<id>\", refresh = \"background\"{beside}");
         let mut report = Report::default();
         check(
             Cacheable,
@@ -149,7 +149,7 @@ fn a_fence_needs_a_key_that_is_known_before_the_body() {
 fn every_mistake_is_reported() {
     let errors = checked(
         Cacheable,
-        "key = \"a:<idd>\", tll = 5, pattern = \"x\", version = 0, \"y\", version = 1",
+        "key = \"a:<idd>:<name>\", tll = 5, pattern = \"x\", version = 0, \"y\", version = 1",
     )
     .err()
     .expect("errors");
@@ -166,6 +166,34 @@ fn arguments_of_later_versions_are_unknown() {
                 .expect(argument);
             assert!(error.contains("unknown argument"), "{error}");
         }
+    }
+}
+
+#[test]
+fn only_cacheable_must_name_or_ignore_every_argument() {
+    for (arguments, is_right) in [
+        ("key = \"a:<id>:<name>\"", true),
+        ("key = \"a:<id>\", ignore = [name]", true),
+        ("key = \"a:<id>\", ignore = name", true),
+        ("key = \"a:<id>\"", false),
+        ("key = \"a:<id>\", condition = name.is_empty()", false),
+        ("key = \"a:<id>\", ttl = name.len() as u32", false),
+        ("key = \"a:<id>\", unless = |_| name.is_empty()", false),
+        ("key = \"a:<id>\", ignore = []", false),
+        ("key = \"a:<id>\", ignore = [\"name\"]", false),
+        ("key = \"a:<id>\", ignore = [self.name]", false),
+        ("key = \"a:<id>\", ignore = name, ignore = name", false),
+        ("key = \"a:<id>\", ignore", false),
+    ] {
+        let found = checked(Cacheable, arguments);
+        assert_eq!(found.is_ok(), is_right, "{arguments}");
+    }
+    for attribute in [CachePut, CacheEvict] {
+        assert!(checked(attribute, "key = \"a:<id>\"").is_ok());
+        let error = checked(attribute, "key = \"a:<id>\", ignore = [name]")
+            .err()
+            .expect("a put and an eviction know no `ignore`");
+        assert!(error.contains("belongs to `#[cacheable]`"), "{error}");
     }
 }
 
@@ -228,6 +256,7 @@ fn a_rate_limit_knows_its_own_arguments_only() {
         "condition = id > 0",
         "fence",
         "grace = 1",
+        "ignore = [id]",
         "none_ttl = 1",
         "pattern = \"a:*\"",
         "refresh = \"background\"",

@@ -47,7 +47,7 @@ fn gate(plan: &Limiting, function: &Function) -> TokenStream {
     let p = door(runtime.as_ref());
     let name = full_name(&function.signature.ident);
     let own_limiter = limiter.as_ref().map(|_| quote!(.own_limiter()));
-    let client = target(client, &mut 0);
+    let client = target(&p, client, &mut 0);
     let call = match limiter {
         Some(limiter) => {
             let (at, p) = (at(limiter), respanned(&p, at(limiter)));

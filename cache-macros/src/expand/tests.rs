@@ -46,8 +46,7 @@ fn cacheable_expands_to_one_call() {
             let row = pool.query(id).await?;
             Ok(row.map(Event::from))
         }";
-    let arguments =
-        r#"key = "event:<id>", ttl = "30m", none_ttl = 30, unless = |event| event.is_none()"#;
+    let arguments = r#"key = "event:<id>", ignore = [pool], ttl = "30m", none_ttl = 30, unless = |event| event.is_none()"#;
 
     let file = expanded(Attribute::Cacheable, arguments, function);
 

@@ -1,0 +1,497 @@
+//! What a key leaves out: calls that differ only in that share one entry.
+
+use std::collections::HashSet;
+
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt;
+use syn::{Expr, FnArg, GenericParam, WherePredicate};
+
+use crate::function::{Function, Inside, visit_names};
+use crate::report::{Report, nearest_name};
+use crate::target::Template;
+
+/// Reports every argument that is neither in the `key` nor `ignored`, and what is wrong with `ignore`. Without a key that is
+/// understood nothing is called missing.
+///
+/// An argument is each name that the signature binds. One that begins with `_` is left out as it is, and so is the one that
+/// the attribute takes its `cache` from: another cache holds other entries.
+pub(crate) fn check_arguments(
+    function: &Function,
+    key: Option<&Template>,
+    cache: Option<&Expr>,
+    ignored: &[Ident],
+    report: &mut Report,
+) {
+    let named = key.map_or(&[][..], |key| key.named.as_slice());
+    let mut covered = check_ignored(function, named, ignored, report);
+    if key.is_none() {
+        return;
+    }
+    covered.extend(named.iter().chain(cache.and_then(root)).cloned());
+    let mut visit = |name: &Ident| {
+        if covered.contains(name) {
+            // What stands behind its `@` is a part of it.
+            return Inside::Skip;
+        }
+        let word = name.unraw().to_string();
+        // Under `#[async_trait]` a name is found twice.
+        if !word.starts_with('_') && covered.insert(name.clone()) {
+            report.at(name, left_out(name, &word, ignored));
+        }
+        Inside::Visit
+    };
+    for pattern in function.patterns() {
+        visit_names(pattern, &mut visit);
+    }
+}
+
+fn left_out(name: &Ident, word: &str, ignored: &[Ident]) -> String {
+    let ignore = match ignored {
+        [] => format!("write `ignore = [{name}]`"),
+        _ => format!("add `{name}` to `ignore`"),
+    };
+    format!(
+        "`{name}` is not in the key, so calls that differ only in `{name}` share one entry; \
+         add `<{word}>` to the key, or {ignore} if the result does not depend on it"
+    )
+}
+
+/// The parameters that are ignored, also those that a misspelt name is likely to mean.
+fn check_ignored(
+    function: &Function,
+    named: &[Ident],
+    ignored: &[Ident],
+    report: &mut Report,
+) -> HashSet<Ident> {
+    let parameters = function.parameters();
+    let function = &function.signature.ident;
+    let mut covered = HashSet::new();
+    for name in ignored {
+        if name == "self" {
+            report.at(name, "a key may always leave `self` out; remove it here");
+        } else if named.contains(name) {
+            report.at(
+                name,
+                format!("`{name}` is in the key, so it cannot be ignored; remove it here, or from the key"),
+            );
+        } else if parameters.contains(name) {
+            if !covered.insert(name.clone()) {
+                report.at(
+                    name,
+                    format!("`{name}` is already ignored; leave one of the two out"),
+                );
+            }
+        } else {
+            let advice = match nearest_name(&name.unraw().to_string(), &parameters) {
+                Some(near) => {
+                    covered.insert(near.clone());
+                    format!("did you mean `{near}`?")
+                }
+                None => "remove it here".to_owned(),
+            };
+            report.at(
+                name,
+                format!("`{name}` is not a parameter of `{function}`; {advice}"),
+            );
+        }
+    }
+    covered
+}
+
+/// The variable that an expression such as `state.caches[0]` begins with.
+fn root(expression: &Expr) -> Option<&Ident> {
+    match expression {
+        Expr::Path(path) => path.path.get_ident(),
+        Expr::Field(field) => root(&field.base),
+        Expr::Index(index) => root(&index.expr),
+        Expr::MethodCall(call) => root(&call.receiver),
+        Expr::Reference(reference) => root(&reference.expr),
+        Expr::Unary(unary) => root(&unary.expr),
+        Expr::Paren(inner) => root(&inner.expr),
+        Expr::Group(inner) => root(&inner.expr),
+        _ => None,
+    }
+}
+
+/// Reports every type and const parameter of the function that its result is likely to depend on and the `key` does not name.
+///
+/// Those are all constants, and the types that occur in what the function returns, or in nothing that it takes: those the caller
+/// names. Without a key that is understood nothing is called missing.
+pub(crate) fn check_generics(
+    function: &Function,
+    key: Option<&Template>,
+    any_type: Option<&Ident>,
+    report: &mut Report,
+) {
+    let Some(key) = key else { return };
+    let unnamed: Vec<&GenericParam> = (function.signature.generics.params.iter())
+        .filter(|parameter| name(parameter).is_some_and(|name| !key.named.contains(name)))
+        .collect();
+    if let Some(any_type) = any_type {
+        if unnamed.is_empty() {
+            report.at(
+                any_type,
+                format!(
+                    "the key leaves out no type or const parameter of `{}`; remove `any_type`",
+                    function.signature.ident
+                ),
+            );
+        }
+        return;
+    }
+    let taken = taken_types(function);
+    for parameter in unnamed {
+        match parameter {
+            GenericParam::Const(constant) => {
+                let name = &constant.ident;
+                report.at(
+                    name,
+                    format!(
+                        "`{name}` is not in the key, so calls that differ only in `{name}` share one entry; \
+                         add `<{name}>` to the key, or write `any_type` if the result does not depend on it"
+                    ),
+                );
+            }
+            GenericParam::Type(ty)
+                if is_returned(function, &ty.ident) || !taken.contains(&ty.ident) =>
+            {
+                let name = &ty.ident;
+                report.at(
+                    name,
+                    format!(
+                        "`{name}` is not in the key, so calls that differ only in `{name}` share one entry; \
+                         add `<{name}>`, `<{name}::NAME>` or `<{name}::name()>` to the key, or write `any_type` if the result does not depend on it"
+                    ),
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The name of a type or a constant.
+fn name(parameter: &GenericParam) -> Option<&Ident> {
+    match parameter {
+        GenericParam::Type(ty) => Some(&ty.ident),
+        GenericParam::Const(constant) => Some(&constant.ident),
+        GenericParam::Lifetime(_) => None,
+    }
+}
+
+fn is_returned(function: &Function, ty: &Ident) -> bool {
+    let output = function.output().map(ToTokens::to_token_stream);
+    // A macro in the place of a type may name any.
+    output.is_some_and(|output| mentions(output.clone(), ty) || calls_a_macro(output))
+}
+
+/// The type parameters that an argument's type names, or the bounds of one that it names: `E: Executor<Database = Db>`.
+fn taken_types(function: &Function) -> HashSet<Ident> {
+    let generics = &function.signature.generics;
+    let mut sources: Vec<TokenStream> = (function.signature.inputs.iter())
+        .map(|input| match input {
+            FnArg::Typed(argument) => argument.ty.to_token_stream(),
+            FnArg::Receiver(receiver) => receiver.to_token_stream(),
+        })
+        .collect();
+    let mut taken = HashSet::new();
+    while let Some(source) = sources.pop() {
+        for ty in generics.type_params() {
+            if !mentions(source.clone(), &ty.ident) || !taken.insert(ty.ident.clone()) {
+                continue;
+            }
+            sources.push(ty.bounds.to_token_stream());
+            let predicates = generics
+                .where_clause
+                .iter()
+                .flat_map(|clause| &clause.predicates);
+            sources.extend(predicates.filter_map(|predicate| match predicate {
+                WherePredicate::Type(bounded)
+                    if mentions(bounded.bounded_ty.to_token_stream(), &ty.ident) =>
+                {
+                    Some(bounded.bounds.to_token_stream())
+                }
+                _ => None,
+            }));
+        }
+    }
+    taken
+}
+
+/// Whether tokens name a parameter: neither `path::T` nor `Iterator<T = u8>` does.
+fn mentions(tokens: TokenStream, name: &Ident) -> bool {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let is = |token: Option<&TokenTree>, punct: char| matches!(token, Some(TokenTree::Punct(found)) if found.as_char() == punct);
+    tokens.iter().enumerate().any(|(at, token)| match token {
+        TokenTree::Ident(word) => {
+            let follows_path =
+                at >= 2 && tokens[at - 2..at].iter().all(|token| is(Some(token), ':'));
+            word == name && !follows_path && !is(tokens.get(at + 1), '=')
+        }
+        TokenTree::Group(group) => mentions(group.stream(), name),
+        _ => false,
+    })
+}
+
+fn calls_a_macro(tokens: TokenStream) -> bool {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    tokens.windows(2).any(|pair| {
+        matches!(pair, [TokenTree::Punct(bang), TokenTree::Group(_)] if bang.as_char() == '!')
+    }) || tokens.into_iter().any(|token| match token {
+        TokenTree::Group(group) => calls_a_macro(group.stream()),
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::Span;
+    use syn::LitStr;
+    use syn::parse::Parser;
+
+    use super::*;
+    use crate::target::Resolver;
+    use crate::template::Kind;
+
+    /// What is reported about a function with this signature, key, cache and `ignore`.
+    fn reported(signature: &str, key: &str, cache: &str, ignore: &str) -> Vec<String> {
+        let function: Function =
+            syn::parse_str(&format!("async fn find({signature}) {{}}")).expect(signature);
+        let mut report = Report::default();
+        let literal = LitStr::new(key, Span::call_site());
+        let key = Resolver::new(&function, None, &mut report).resolve(literal, Kind::Key);
+        assert!(report.into_tokens().is_none(), "the key is right");
+        let cache: Option<Expr> = (!cache.is_empty()).then(|| syn::parse_str(cache).expect(cache));
+        let ignored: Vec<Ident> = ignore
+            .split_terminator(", ")
+            .map(|name| Ident::parse_any.parse_str(name).expect(name))
+            .collect();
+        let mut report = Report::default();
+        check_arguments(&function, Some(&key), cache.as_ref(), &ignored, &mut report);
+        report.messages()
+    }
+
+    fn left_out(signature: &str, key: &str) -> Vec<String> {
+        reported(signature, key, "", "")
+            .into_iter()
+            .map(|message| message.split('`').nth(1).unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn every_argument_that_is_not_in_the_key_is_reported() {
+        for (signature, key, expected) in [
+            ("kind: &str, page: u32", "list:<kind>", &["page"][..]),
+            ("kind: &str, page: u32", "list", &["kind", "page"]),
+            ("kind: &str, page: u32", "list:<kind>:{page}", &[]),
+            ("&self, id: i64", "a", &["id"]),
+            ("self: Arc<Self>, id: i64", "<self.tenant>:<id>", &[]),
+            ("mut page: u32", "a", &["page"]),
+            ("r#type: u8", "a", &["r#type"]),
+            ("r#type: u8", "<type>", &[]),
+        ] {
+            assert_eq!(left_out(signature, key), expected, "{signature}, {key}");
+        }
+    }
+
+    #[test]
+    fn a_field_or_a_method_stands_for_its_argument() {
+        assert!(left_out("query: Query, ids: &[i64]", "<query.page>:<ids.len()>").is_empty());
+    }
+
+    #[test]
+    fn each_name_of_a_pattern_is_an_argument() {
+        for (signature, key, expected) in [
+            ("Path(id): Path<i64>", "a:<id>", &[][..]),
+            ("Path((slug, id)): Path<(String, i64)>", "a:<id>", &["slug"]),
+            ("Query { page, tag: t, .. }: Query", "a:<page>", &["t"]),
+            ("[first, .., last]: [u8; 4]", "a", &["first", "last"]),
+            ("&(a, ref b): &(u8, u8)", "a:<b>", &["a"]),
+            ("_: u8, Path(_): Path<i64>", "a", &[]),
+            // Both sides of an `@` are the same value.
+            ("whole @ Path(id): Path<i64>", "<whole.0>", &[]),
+            ("whole @ Path(id): Path<i64>", "a", &["whole", "id"]),
+        ] {
+            assert_eq!(left_out(signature, key), expected, "{signature}, {key}");
+        }
+    }
+
+    #[test]
+    fn an_underscore_leaves_an_argument_out() {
+        assert!(left_out("_db: &Db, __arg1: u8", "a").is_empty());
+    }
+
+    #[test]
+    fn the_argument_with_the_cache_may_be_left_out() {
+        for cache in [
+            "app",
+            "app.cache",
+            "&app.caches[0]",
+            "(*app).cache()",
+            "app.cache().clone()",
+        ] {
+            assert!(reported("app: &App", "a", cache, "").is_empty(), "{cache}");
+        }
+        for cache in ["self.cache", "CACHE", "pick(app)"] {
+            assert_eq!(
+                reported("&self, app: &App", "a", cache, "").len(),
+                1,
+                "{cache}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_ignored_may_be_left_out() {
+        assert!(reported("db: &Db, r#type: u8, id: u8", "<id>", "", "db, r#type").is_empty());
+        assert!(reported("_db: &Db, app: App", "a", "app.cache", "_db, app").is_empty());
+        let missing = reported("db: &Db, id: u8", "a", "", "db");
+        let [missing] = missing.as_slice() else {
+            panic!("{missing:?}")
+        };
+        assert!(
+            missing.ends_with(
+                "add `<id>` to the key, or add `id` to `ignore` if the result does not depend on it"
+            ),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_ignored_is_reported_with_advice() {
+        for (ignore, expected) in [
+            (
+                "db, dbb",
+                "`dbb` is not a parameter of `find`; did you mean `db`?",
+            ),
+            (
+                "db, clock",
+                "`clock` is not a parameter of `find`; remove it here",
+            ),
+            (
+                "db, db",
+                "`db` is already ignored; leave one of the two out",
+            ),
+            (
+                "db, id",
+                "`id` is in the key, so it cannot be ignored; remove it here, or from the key",
+            ),
+            (
+                "db, self",
+                "a key may always leave `self` out; remove it here",
+            ),
+            // What is likely to be meant is not reported as missing, too.
+            (
+                "dbb",
+                "`dbb` is not a parameter of `find`; did you mean `db`?",
+            ),
+        ] {
+            assert_eq!(
+                reported("&self, db: &Db, id: i64", "a:<id>", "", ignore),
+                [expected],
+                "{ignore}"
+            );
+        }
+    }
+
+    /// The type and const parameters that are reported as missing from this key.
+    fn generics_left_out(function: &str, key: &str, any_type: bool) -> Vec<String> {
+        let parsed: Function =
+            syn::parse_str(&format!("async fn find{function} {{}}")).expect(function);
+        let mut report = Report::default();
+        let literal = LitStr::new(key, Span::call_site());
+        let key = Resolver::new(&parsed, None, &mut report).resolve(literal, Kind::Key);
+        let flag = Ident::new("any_type", Span::call_site());
+        check_generics(&parsed, Some(&key), any_type.then_some(&flag), &mut report);
+        let messages = report.messages().into_iter();
+        messages
+            .map(|message| message.split('`').nth(1).unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_type_that_is_returned_is_named() {
+        for output in [
+            "T",
+            "Vec<Option<T>>",
+            "Result<Page<T>, Error>",
+            "Answer<T>",
+            "T::Out",
+            "<T as Row>::Out",
+            "[T; 3]",
+            "(u8, T)",
+            "Box<dyn Fn(T) -> u8>",
+            "ids!(T)",
+            "Option<ids!()>",
+        ] {
+            let function = format!("<'a, T: Row>(value: &'a T) -> {output}");
+            assert_eq!(generics_left_out(&function, "a", false), ["T"], "{output}");
+            for key in ["<T>", "<T::NAME>", "a:<T::name()>:b"] {
+                assert!(
+                    generics_left_out(&function, key, false).is_empty(),
+                    "{output}, {key}"
+                );
+            }
+            assert!(
+                generics_left_out(&function, "a", true).is_empty(),
+                "{output}"
+            );
+        }
+        for output in ["u8", "other::T", "Box<dyn Iterator<T = u8>>", "TT"] {
+            let function = format!("<T>(value: T) -> {output}");
+            assert!(
+                generics_left_out(&function, "a", false).is_empty(),
+                "{output}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_type_that_only_the_caller_names_is_named() {
+        for (function, expected) in [
+            ("<T: Table>(id: i64) -> i64", &["T"][..]),
+            ("<T>(id: i64) -> i64 where T: Table", &["T"]),
+            ("<T: Table>(rows: Vec<T>) -> i64", &[]),
+            (
+                "<E: Executor<Database = D>, D: Database>(db: E) -> i64",
+                &[],
+            ),
+            (
+                "<E, D>(db: &E) -> i64 where for<'a> &'a E: Executor<Database = D>, D: Database",
+                &[],
+            ),
+            ("(db: impl Executor) -> i64", &[]),
+        ] {
+            assert_eq!(
+                generics_left_out(function, "a", false),
+                expected,
+                "{function}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_constant_is_named() {
+        let function = "<T, const N: usize>(values: [T; N]) -> u8";
+
+        assert_eq!(generics_left_out(function, "a", false), ["N"]);
+        assert!(generics_left_out(function, "a:<N>", false).is_empty());
+        assert!(generics_left_out(function, "a:<N.to_string()>", false).is_empty());
+        assert!(generics_left_out(function, "a", true).is_empty());
+    }
+
+    #[test]
+    fn any_type_needs_something_that_the_key_leaves_out() {
+        for function in [
+            "(id: i64) -> u8",
+            "<'a>(id: &'a str) -> u8",
+            "<T>(id: i64) -> T",
+        ] {
+            assert_eq!(
+                generics_left_out(function, "<T>", true).len(),
+                1,
+                "{function}"
+            );
+        }
+    }
+}
