@@ -1,8 +1,9 @@
 async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
     static __CACHE_SITE: crate::cache::__private::Site = crate::cache::__private::Site::new(
-        ::core::concat!(::core::module_path!(), "::publish"),
-        "draft:<draft.id>, event:<tenant>:<return.id>, events:*:page:?",
-    );
+            ::core::concat!(::core::module_path!(), "::publish"),
+            "draft:<draft.id>, event:<tenant>:<return.id>, events:*:page:?",
+        )
+        .evicts();
     crate::cache::__private::register!(__CACHE_SITE);
     let __cache_held = (::std::borrow::ToOwned::to_owned(&tenant),);
     let __cache_call = crate::cache::__private::Call::new(

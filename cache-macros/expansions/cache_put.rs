@@ -3,6 +3,7 @@ async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error>
             ::core::concat!(::core::module_path!(), "::initiate"),
             "payment:<payment.shop>-<payment.tx()>",
         )
+        .stores()
         .policy("payments")
         .version(2)
         .own_cache();

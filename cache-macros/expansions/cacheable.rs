@@ -4,6 +4,7 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
             ::core::concat!(::core::module_path!(), "::find"),
             "event:<id>",
         )
+        .stores()
         .ttl_millis(1800000)
         .none_ttl_millis(30000);
     ::cache_runtime::__private::register!(__CACHE_SITE);

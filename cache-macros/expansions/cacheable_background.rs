@@ -3,6 +3,7 @@ async fn find(self: Arc<Self>, id: i64) -> Event {
             ::core::concat!(::core::module_path!(), "::find"),
             "event:<id>",
         )
+        .stores()
         .grace_millis(600000)
         .ttl_jitter(10)
         .own_cache();

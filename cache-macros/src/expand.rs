@@ -6,9 +6,10 @@
 use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Expr, ExprClosure, Path};
+use syn::{Expr, ExprClosure, GenericArgument, Path, PathArguments, PathSegment, Type};
 
 use crate::args::{self, Evicted, Eviction, Life, Plan, Refresh, Storing, Work};
+use crate::free_text;
 use crate::function::{Boxed, Form, Function};
 use crate::report::Report;
 use crate::target::{Piece, RETURNED, Source, Template, Value};
@@ -83,7 +84,7 @@ fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
     let p = door(runtime.as_ref());
     let output = output(function);
 
-    let site = site(&p, cache.is_some(), work, &function.signature.ident);
+    let site = site(&p, plan, function);
     let held = held(work);
     let call = call(&p, cache.as_ref(), condition.as_ref(), work);
     let body = body(&p, function, &output, work)?;
@@ -155,20 +156,59 @@ fn rename_self(tokens: TokenStream, name: &Ident) -> TokenStream {
 }
 
 /// What is known while compiling.
-fn site(p: &TokenStream, has_own_cache: bool, work: &Work, function: &Ident) -> TokenStream {
-    let name = full_name(function);
-    let own_cache = has_own_cache.then(|| quote!(.own_cache()));
+fn site(p: &TokenStream, plan: &Plan, function: &Function) -> TokenStream {
+    let Plan {
+        runtime: _,
+        cache,
+        condition,
+        work,
+    } = plan;
+    let name = full_name(&function.signature.ident);
+    let own_cache = cache.as_ref().map(|_| quote!(.own_cache()));
+    let free_text = match work {
+        Work::Cacheable(key, storing) if condition.is_none() => free_text(key, storing, function),
+        _ => None,
+    };
     let (template, settings) = match work {
         Work::Cacheable(key, storing) | Work::Put(key, storing) => {
-            (key.literal.value(), settings(storing))
+            let settings = settings(storing);
+            (key.literal.value(), quote!(.stores() #settings))
         }
-        Work::Evict(Eviction { what, .. }) => (what.to_string(), TokenStream::new()),
+        Work::Evict(Eviction { what, .. }) => {
+            let evicts = matches!(what, Evicted::Matching(_)).then(|| quote!(.evicts()));
+            (what.to_string(), evicts.into_token_stream())
+        }
     };
     quote! {
         static __CACHE_SITE: #p::Site =
-            #p::Site::new(#name, #template)#settings #own_cache;
+            #p::Site::new(#name, #template)#settings #own_cache #free_text;
         #p::register!(__CACHE_SITE);
     }
+}
+
+/// Texts in the key, where each that a client thinks of is stored. A function that returns an `Option` stores none that finds
+/// nothing.
+fn free_text(key: &Template, storing: &Storing, function: &Function) -> Option<TokenStream> {
+    let may_find_nothing =
+        function.output().is_some_and(returns_option) && storing.none_ttl.is_none();
+    if storing.unless.is_some() || may_find_nothing {
+        return None;
+    }
+    let arguments = free_text::arguments(function, key).join(", ");
+    (!arguments.is_empty()).then(|| quote!(.free_text(#arguments)))
+}
+
+/// As far as the type is spelled out: this decides about a warning only.
+fn returns_option(output: &Type) -> bool {
+    let is_option = |ty: &Type| matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"));
+    let inside = |path: &PathSegment| match &path.arguments {
+        PathArguments::AngleBracketed(arguments) => {
+            matches!(arguments.args.first(), Some(GenericArgument::Type(first)) if is_option(first))
+        }
+        _ => false,
+    };
+    is_option(output)
+        || matches!(output, Type::Path(path) if path.path.segments.last().is_some_and(inside))
 }
 
 fn full_name(function: &Ident) -> TokenStream {

@@ -10,6 +10,7 @@ mod args;
 mod borrowed;
 mod coverage;
 mod expand;
+mod free_text;
 mod function;
 mod report;
 mod target;
@@ -55,7 +56,7 @@ use written::Attribute;
 /// | `grace = "10m"` | how long after its ttl a value may still be served while it is refreshed, or when that fails: seconds or a text; see [Grace](#grace). Left out: not at all |
 /// | `refresh = "background"` | a stale value is refreshed in a task of its own, and nobody waits; see [Grace](#grace) |
 /// | `none_ttl = 30` | remembers `None` too, for that long: seconds or a text. Left out: a `None` is not stored. On a function that returns no `Option` it means nothing |
-/// | `policy = "events"` | takes `ttl`, `grace` and `none_ttl` from the configuration's policy of that name, so that they can be changed without a build; an argument beside it wins. Names that the configuration lacks are reported when the cache is installed |
+/// | `policy = "events"` | takes `ttl`, `grace` and `none_ttl` from the configuration's policy of that name, so that they can be changed without a build. An argument beside it wins over the policy, in the environment too: write no `ttl` here if `CACHE_POLICY_EVENTS_TTL` is to decide. Names that the configuration lacks are reported when the cache is installed |
 /// | `condition = id > 0` | over the arguments, before anything else. False: as if the attribute were not there |
 /// | `unless = \|event\| event.draft` | over a reference to what the function returned, inside `Ok` where it is a `Result`. True: not stored |
 /// | `version = 2` | says that what the value means has changed though its shape has not: entries of other versions are not found |
@@ -125,6 +126,20 @@ use written::Attribute;
 /// An attribute on a method does not see the parameters of its `impl`: it demands none of them, but can name them, and rustc says
 /// whether they exist. There `<SIZE>` and `<N>` are taken for constants, and `<T>` and `<Row>` for types. `<Self>` names the type
 /// with all its parameters. Write it on a default method of a trait.
+///
+/// # Keys that a client chooses
+///
+/// `key = "events:location:<location>"` with a `location` from a query string stores an entry for every text that a client thinks of,
+/// and 2,000 requests for pages that do not exist store 2,000 empty pages. Bound it in one of three ways:
+///
+/// - do not store results that are not worth an entry: `unless = |page| page.events.is_empty()`
+/// - return `None` for what does not exist. It is not stored, unless `none_ttl` asks for it
+/// - check the argument against what exists, such as the last page or the list of locations, before the call or in `condition`.
+///
+/// The cache warns, when it is installed, of each function whose key contains an argument that is declared as a text (`&str`, `String`,
+/// `Option` and `Cow` of these, `impl AsRef<str>`, `Path(name): Path<String>`), with neither `unless` nor `condition`, and whose
+/// `None` is not left out by its return type. It sees the signature only: fields of structs, types of your own, and numbers such as
+/// a page are yours to bound.
 ///
 /// # What is stored
 ///
@@ -261,6 +276,9 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// Once the function has returned, no value that was loaded before is served again by this process, nor by any other that
 /// reaches the same Redis. An eviction during an outage is kept and applied before caching resumes.
+///
+/// The cache warns, when it is installed, of each target that no `#[cacheable]` and no `#[cache_put]` of the program can have stored,
+/// with the nearest template that one has.
 ///
 /// # Arguments
 ///

@@ -14,6 +14,7 @@
 //! ```
 
 mod above;
+mod catalogue;
 mod flight;
 #[cfg(test)]
 mod futurelock;
@@ -215,7 +216,8 @@ impl Cache {
     }
 
     /// Makes this the cache of all annotated functions that name no other, for the rest of the process. Warns about policies
-    /// that functions name and the configuration lacks, and about the other way round.
+    /// that functions name and the configuration lacks, and about the other way round; about evictions that match no key of a
+    /// function that stores; and about keys with a text that a client may choose.
     ///
     /// Tests use [`run`](Self::run) instead: it gives each of them a cache of its own.
     ///
@@ -225,6 +227,7 @@ impl Cache {
     pub fn install(&self) -> Result<(), AlreadyInstalled> {
         let installed = INSTALLED.get_or_init(|| {
             policies::report(&self.inner.config, registry::sites());
+            catalogue::report(registry::sites());
             self.clone()
         });
         match Arc::ptr_eq(&installed.inner, &self.inner) {

@@ -59,7 +59,8 @@ mod tests {
 
     use super::*;
     use crate::limit::{Limited, RateLimiter};
-    use crate::{cacheable, rate_limit};
+    use crate::site::Role;
+    use crate::{cache_evict, cache_put, cacheable, rate_limit};
 
     struct Holder<T>(T);
 
@@ -98,6 +99,56 @@ mod tests {
             let name = format!("{}::{function}", module_path!());
             let times = names.iter().filter(|known| **known == name).count();
             assert_eq!(times, 1, "{name}");
+        }
+    }
+
+    #[cacheable(key = "search:<text>", crate = crate)]
+    async fn search(text: &str) -> Vec<u8> {
+        text.into()
+    }
+
+    #[cacheable(key = "bounded:<text>", unless = |found| found.is_empty(), crate = crate)]
+    async fn bounded(text: &str) -> Vec<u8> {
+        text.into()
+    }
+
+    #[cacheable(key = "found:<text>", crate = crate)]
+    async fn found(text: &str) -> Result<Option<Vec<u8>>, Limited> {
+        Ok(Some(text.into()))
+    }
+
+    #[cacheable(key = "remembered:<text>", none_ttl = 30, crate = crate)]
+    async fn remembered(text: &str) -> Option<Vec<u8>> {
+        Some(text.into())
+    }
+
+    #[cache_put(key = "put:<text>", crate = crate)]
+    async fn put(text: &str) -> Vec<u8> {
+        text.into()
+    }
+
+    #[cache_evict(key = "search:<text>", pattern = "found:*", crate = crate)]
+    async fn evict(text: &str) {}
+
+    #[cache_evict(all_entries, crate = crate)]
+    async fn clear() {}
+
+    #[test]
+    fn what_a_function_does_to_which_entries_is_known_without_a_call() {
+        let own = format!("{}::", module_path!());
+        for (function, role, free_text) in [
+            ("search", Role::Stores, "text"),
+            ("bounded", Role::Stores, ""),
+            ("found", Role::Stores, ""),
+            ("remembered", Role::Stores, "text"),
+            ("put", Role::Stores, ""),
+            ("evict", Role::Evicts, ""),
+            ("clear", Role::Clears, ""),
+        ] {
+            let site = sites()
+                .find(|site| site.name.strip_prefix(&own) == Some(function))
+                .expect(function);
+            assert_eq!((site.role, site.free_text), (role, free_text), "{function}");
         }
     }
 

@@ -22,7 +22,19 @@ pub struct Site {
     pub(crate) version: u64,
     /// Whether it uses a cache that is not the installed one.
     pub(crate) has_own_cache: bool,
+    pub(crate) role: Role,
+    /// Arguments in the key that may be any text, where nothing keeps their results from being stored.
+    pub(crate) free_text: &'static str,
     pub(crate) metrics: SiteSlot,
+}
+
+/// What a function does to the entries that its template names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Stores,
+    Evicts,
+    /// It names none: `all_entries`.
+    Clears,
 }
 
 impl Site {
@@ -38,8 +50,28 @@ impl Site {
             ttl_jitter: None,
             version: 0,
             has_own_cache: false,
+            role: Role::Clears,
+            free_text: "",
             metrics: SiteSlot::new(),
         }
+    }
+
+    /// `#[cacheable]` and `#[cache_put]`.
+    pub const fn stores(mut self) -> Self {
+        self.role = Role::Stores;
+        self
+    }
+
+    /// `#[cache_evict]`, if it names its targets: `template` lists them with `, `.
+    pub const fn evicts(mut self) -> Self {
+        self.role = Role::Evicts;
+        self
+    }
+
+    /// Names of arguments in the key that may be any text, where no `unless` and no `condition` is written.
+    pub const fn free_text(mut self, arguments: &'static str) -> Self {
+        self.free_text = arguments;
+        self
     }
 
     /// `policy = "events"`.

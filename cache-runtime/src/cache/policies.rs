@@ -90,7 +90,7 @@ fn mismatches<'a>(
     not_configured.chain(not_named).collect()
 }
 
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| (strsim::normalized_damerau_levenshtein(word, name), name))
         .filter(|(likeness, _)| *likeness >= ALIKE)

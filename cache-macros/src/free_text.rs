@@ -1,0 +1,196 @@
+//! Arguments in a key that may be any text, as far as the signature shows: clients that choose one fill the cache.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt;
+use syn::{FnArg, GenericArgument, Pat, PathArguments, Type, WherePredicate};
+
+use crate::function::Function;
+use crate::target::Template;
+use crate::template::{self, Part};
+
+/// What is still any text behind one of these is one.
+const TEXTS: [&str; 11] = [
+    "as_deref()",
+    "as_ref()",
+    "as_str()",
+    "clone()",
+    "to_ascii_lowercase()",
+    "to_ascii_uppercase()",
+    "to_lowercase()",
+    "to_owned()",
+    "to_string()",
+    "to_uppercase()",
+    "trim()",
+];
+
+/// The names of the arguments in `key` that are declared as texts.
+pub(crate) fn arguments(function: &Function, key: &Template) -> Vec<String> {
+    let (parts, _) = template::parse(&key.literal.value(), key.kind);
+    let mut names = Vec::new();
+    for part in parts {
+        let Part::Value(placeholder) = part else {
+            continue;
+        };
+        let name = placeholder.root.trim_start_matches("r#");
+        let mut steps = placeholder.steps.split('.').skip(1);
+        let is_whole = steps.all(|step| TEXTS.contains(&step));
+        let ty = function
+            .signature
+            .inputs
+            .iter()
+            .find_map(|input| match input {
+                FnArg::Typed(argument) => bound_type(&argument.pat, &argument.ty, name),
+                FnArg::Receiver(_) => None,
+            });
+        if is_whole
+            && ty.is_some_and(|ty| is_text(ty, function))
+            && !names.iter().any(|known| known == name)
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+/// The type of what a pattern binds under a name: `String` for `id` in `Path(id): Path<String>`.
+fn bound_type<'a>(pattern: &Pat, ty: &'a Type, name: &str) -> Option<&'a Type> {
+    match (pattern, ty) {
+        (Pat::Ident(bound), ty) if bound.ident.unraw() == name => Some(ty),
+        (Pat::Paren(inner), ty) => bound_type(&inner.pat, ty, name),
+        (Pat::Reference(inner), Type::Reference(ty)) => bound_type(&inner.pat, &ty.elem, name),
+        (Pat::Tuple(patterns), Type::Tuple(types)) if patterns.elems.len() == types.elems.len() => {
+            let mut pairs = patterns.elems.iter().zip(&types.elems);
+            pairs.find_map(|(pattern, ty)| bound_type(pattern, ty, name))
+        }
+        (Pat::TupleStruct(wrapper), ty) if wrapper.elems.len() == 1 => {
+            bound_type(&wrapper.elems[0], last_argument(ty)?, name)
+        }
+        _ => None,
+    }
+}
+
+/// `T` of `Wrapper<T>`.
+fn last_argument(ty: &Type) -> Option<&Type> {
+    let Type::Path(path) = ty else { return None };
+    let PathArguments::AngleBracketed(arguments) = &path.path.segments.last()?.arguments else {
+        return None;
+    };
+    arguments
+        .args
+        .iter()
+        .rev()
+        .find_map(|argument| match argument {
+            GenericArgument::Type(ty) => Some(ty),
+            _ => None,
+        })
+}
+
+fn is_text(ty: &Type, function: &Function) -> bool {
+    match ty {
+        Type::Reference(reference) => is_text(&reference.elem, function),
+        Type::Paren(inner) => is_text(&inner.elem, function),
+        Type::Group(inner) => is_text(&inner.elem, function),
+        Type::ImplTrait(hidden) => gives_text(hidden.bounds.to_token_stream()),
+        Type::Path(path) => {
+            let Some(last) = path.path.segments.last() else {
+                return false;
+            };
+            match last.ident.to_string().as_str() {
+                "str" | "String" => true,
+                "Option" | "Cow" | "Box" | "Arc" | "Rc" => {
+                    last_argument(ty).is_some_and(|ty| is_text(ty, function))
+                }
+                _ => path.path.get_ident().is_some_and(|name| {
+                    let generics = &function.signature.generics;
+                    let inline = generics.type_params().filter(|ty| ty.ident == *name);
+                    let predicates = generics
+                        .where_clause
+                        .iter()
+                        .flat_map(|clause| &clause.predicates);
+                    let bounded = predicates.filter_map(|predicate| match predicate {
+                        WherePredicate::Type(bounded) if bounded.bounded_ty == *ty => {
+                            Some(&bounded.bounds)
+                        }
+                        _ => None,
+                    });
+                    inline
+                        .map(|ty| &ty.bounds)
+                        .chain(bounded)
+                        .any(|bounds| gives_text(bounds.to_token_stream()))
+                }),
+            }
+        }
+        _ => false,
+    }
+}
+
+/// Whether bounds such as `AsRef<str>` and `Into<String>` name a text.
+fn gives_text(bounds: TokenStream) -> bool {
+    bounds.into_iter().any(|token| match token {
+        TokenTree::Ident(word) => word == "str" || word == "String",
+        TokenTree::Group(group) => gives_text(group.stream()),
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::Span;
+    use syn::LitStr;
+
+    use super::*;
+    use crate::report::Report;
+    use crate::target::Resolver;
+    use crate::template::Kind;
+
+    fn texts(function: &str, key: &str) -> Vec<String> {
+        let function = syn::parse_str(&format!("async fn find{function} {{}}")).expect(function);
+        let mut report = Report::default();
+        let key = LitStr::new(key, Span::call_site());
+        arguments(
+            &function,
+            &Resolver::new(&function, None, &mut report).resolve(key, Kind::Key),
+        )
+    }
+
+    #[test]
+    fn a_text_is_found_wherever_it_is_declared() {
+        for function in [
+            "(a: &str)",
+            "(a: String)",
+            "(mut a: &'a std::string::String)",
+            "(a: Option<&str>)",
+            "(a: Cow<'_, str>)",
+            "(a: Arc<str>)",
+            "(a: impl AsRef<str> + Send)",
+            "<T: Into<String>>(a: T)",
+            "<T>(a: &T) where T: AsRef<str>",
+            "(Path(a): Path<String>)",
+            "(Path((id, a)): extract::Path<(i64, String)>)",
+            "((a, b): (&str, u8))",
+        ] {
+            assert_eq!(texts(function, "x:<a>"), ["a"], "{function}");
+        }
+        assert_eq!(
+            texts("(a: &str, b: String)", "<a.to_lowercase()>:<b>:<a>"),
+            ["a", "b"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_text_or_not_all_of_it_is_not() {
+        for (function, key) in [
+            ("(a: i64)", "<a>"),
+            ("(a: Uuid)", "<a.to_string()>"),
+            ("(a: &str)", "<a.len()>"),
+            ("(a: &str)", "all"),
+            ("(a: Query)", "<a.text>"),
+            ("(Path(a): Path<i64>)", "<a>"),
+            ("<T>(a: T)", "<a>"),
+            ("(&self)", "<self.name>"),
+        ] {
+            assert!(texts(function, key).is_empty(), "{function}, {key}");
+        }
+    }
+}
