@@ -84,7 +84,8 @@
 //! show your own address, not the proxy's.
 //!
 //! For a stricter limit on some routes, merge a router with a layer of its own, which takes the address that the outer one found:
-//! `Router::new().route("/login", post(login)).route_layer(RateLimitLayer::new(limiter.limit(&["auth"])?))`.
+//! `Router::new().route("/login", post(login)).route_layer(RateLimitLayer::new(limiter.limit(&["auth"])?))`. To count failed logins only,
+//! add [`count_if`](RateLimitLayer::count_if).
 //!
 //! # What clients see
 //!

@@ -33,9 +33,14 @@
 //! - A [`reset`](RateLimiter::reset) or [`unblock`](RateLimiter::unblock) reaches other processes within a second; in an outage
 //!   only this one, and in the window after it the others may go on refusing by what they remember.
 //!
-//! Calls never wait longer than the cache's `command_timeout`, and not at all while Redis is known to be away. A limit by
-//! account name lets anybody lock its owner out: limit logins by address, and by account only with a much higher limit and no
-//! penalty.
+//! Calls never wait longer than the cache's `command_timeout`, and not at all while Redis is known to be away.
+//!
+//! # Logins
+//!
+//! Count failures only ([`Limit::refund`]), or any page can lock its visitors out by requests that it makes their browsers send. Limit by
+//! address, with penalties, and also by account, since one account can be guessed from many addresses. A limit by account name lets anybody
+//! lock its owner out, so give it a much higher limit and no penalty: `Policy::new("account").limit(100).per("1h")` with
+//! [`Identity::key`] of the name.
 
 mod answer;
 mod ask;

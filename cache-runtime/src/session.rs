@@ -257,6 +257,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 continue;
             };
             inner.count(SessionEvent::Created);
+            inner.resume();
             inner.metrics().add(SessionEvent::Displaced, ended);
             if let Some(former) = former.filter(|_| replaced.is_none()) {
                 // Where this fails it is remembered: the login itself is done.

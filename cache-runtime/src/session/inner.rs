@@ -189,7 +189,10 @@ impl Inner {
     /// Ends sessions, and remembers to if Redis does not answer.
     pub(super) async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, SessionError> {
         let error = match self.end(tag, which).await {
-            Ok(ended) => return Ok(ended),
+            Ok(ended) => {
+                self.resume();
+                return Ok(ended);
+            }
             Err(error) => error,
         };
         let which = match which {
@@ -205,7 +208,7 @@ impl Inner {
         if self.pending.add(tag, which) {
             self.tell();
         } else {
-            warn!("so many sessions wait for Redis to be ended that one more is not remembered");
+            warn!("too many revocations are pending; this one was not recorded");
         }
         Err(self.unavailable(error))
     }
@@ -218,12 +221,16 @@ impl Inner {
 
     /// Whether this very session is to end, which Redis may not have heard.
     pub(super) fn is_ending(&self, place: Place) -> bool {
-        let is_empty = self.pending.is_empty();
-        if !is_empty {
-            // The task may have ended with its runtime.
+        self.resume() && self.pending.ends_one(place)
+    }
+
+    /// Whether something is pending. Then a task is at it: an earlier one may have ended with its runtime.
+    pub(super) fn resume(&self) -> bool {
+        let is_pending = !self.pending.is_empty();
+        if is_pending {
             self.tell();
         }
-        !is_empty && self.pending.ends_one(place)
+        is_pending
     }
 
     /// Ends in the background what could not be ended before, unless a task is at it.

@@ -66,6 +66,20 @@ async fn what_is_no_string_is_foreign_and_can_be_deleted() {
 }
 
 #[tokio::test]
+async fn what_may_not_be_read_is_not_deleted_for_it() {
+    let subject = redis().await;
+    let server = subject.server.as_ref().unwrap();
+    let (store, key) = (&subject.store, key("a"));
+    store.set(&key, b"another entry", LIFE).await.unwrap();
+    let () = ask(server, &["ACL", "SETUSER", "default", "-getrange"]);
+
+    let deleted = store.delete_if(&key, b"stamp--1").await;
+
+    assert!(deleted.is_err(), "{deleted:?}");
+    assert_eq!(ask::<u32>(server, &["EXISTS", "dev_a"]), 1);
+}
+
+#[tokio::test]
 async fn scripts_come_back_when_the_server_forgot_them() {
     let subject = redis().await;
     assert_eq!(
