@@ -116,3 +116,20 @@ fn group(username: &str) -> u64 {
     username.hash(&mut hasher);
     hasher.finish() % GROUPS
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn any_number_of_names_is_a_bounded_number_of_groups() {
+        let groups: HashSet<_> = (0..20_000)
+            .map(|number| group(&format!("name{number}")))
+            .collect();
+
+        assert_eq!(groups.len() as u64, GROUPS);
+        assert_eq!(group("user1"), group("user1"));
+    }
+}

@@ -30,8 +30,8 @@ Without a command it serves HTTP.
 Commands:
   warm    fills the cache in Redis with what most people ask for, and ends
 
-Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, INSECURE_COOKIE, MAX_CONNECTIONS,
-MAX_CONNECTIONS_PER_ADDRESS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
+Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, TRUSTED_ORIGINS, INSECURE_COOKIE,
+MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
 ";
 
 #[tokio::main]
@@ -123,7 +123,13 @@ async fn serve() -> anyhow::Result<()> {
             .chain(guesses::policies()),
     )?;
     limiter.install()?;
-    let sessions = SessionLayer::new(SessionStore::new(&cache)?).cookie(settings.cookie.clone())?;
+    let mut sessions =
+        SessionLayer::new(SessionStore::new(&cache)?).cookie(settings.cookie.clone())?;
+    if !settings.trusted_origins.is_empty() {
+        sessions = sessions
+            .trusted_origins(&settings.trusted_origins)
+            .context("TRUSTED_ORIGINS is wrong")?;
+    }
     let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
     let schedule = settings
         .warm_every

@@ -22,6 +22,8 @@ pub struct Settings {
     pub warm_every: Option<Duration>,
     /// `TRUSTED_PROXIES`: the networks of the proxies whose `X-Forwarded-For` counts. Without it, clients are peers.
     pub client_ip: ClientIpSource,
+    /// `TRUSTED_ORIGINS`: whose pages may send requests that change something, besides the service's own.
+    pub trusted_origins: Vec<String>,
     /// `INSECURE_COOKIE`: `1` for a cookie that clients send over plain HTTP, too. Without it only over TLS.
     pub cookie: SessionCookie,
     /// As `cookie`.
@@ -57,6 +59,10 @@ impl Settings {
                 })?,
             None => ClientIpSource::peer(),
         };
+        let origins = variable("TRUSTED_ORIGINS")?.unwrap_or_default();
+        let origins = origins.split(',').map(str::trim);
+        let trusted_origins = origins.filter(|origin| !origin.is_empty());
+        let trusted_origins = trusted_origins.map(str::to_owned).collect();
         let (cookie, device_cookie) = match variable("INSECURE_COOKIE")?.as_deref() {
             Some("1") => (SessionCookie::insecure(), DeviceCookie::Insecure),
             Some("0") | None => (SessionCookie::default(), DeviceCookie::Secure),
@@ -69,6 +75,7 @@ impl Settings {
             slow_db: Duration::from_millis(slow_db),
             warm_every,
             client_ip,
+            trusted_origins,
             cookie,
             device_cookie,
             // What a process can usually have open, and more than this service can answer at a time.

@@ -75,6 +75,19 @@ fn half_a_body_is_a_408_and_the_end_of_the_connection() {
 }
 
 #[test]
+fn the_rest_of_a_body_that_nobody_reads_is_not_waited_for() {
+    let service = Service::start();
+    let mut client = connect(&service);
+    // Without a session the body does not matter.
+    let request = HALF_A_BODY.replace("/api/auth/login", "/api/payments");
+
+    client.write_all(request.as_bytes()).expect("it is open");
+    let answer = rest_of(client);
+
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+}
+
+#[test]
 fn a_body_that_comes_byte_by_byte_is_not_waited_for() {
     let service = Service::with(SHORT);
     let mut client = connect(&service);

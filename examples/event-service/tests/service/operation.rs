@@ -226,6 +226,7 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
         ("WARM_EVERY", "0"),
         ("TRUSTED_PROXIES", "localhost"),
         ("TRUSTED_PROXIES", "0.0.0.0/0"),
+        ("TRUSTED_ORIGINS", "example.com"),
         ("INSECURE_COOKIE", "perhaps"),
         ("MAX_CONNECTIONS", "0"),
         ("MAX_CONNECTIONS_PER_ADDRESS", "many"),
