@@ -27,9 +27,11 @@ mod log;
 mod policies;
 mod pulse;
 mod purge;
+pub(crate) mod recent;
 mod recovery;
 mod refresh;
 mod removal;
+pub(crate) mod replay;
 mod report;
 #[cfg(test)]
 mod schedules;
@@ -61,6 +63,7 @@ use self::lease::Orphans;
 use self::pulse::Watched;
 use self::refresh::{Behind, Refreshed, Refreshes};
 use self::removal::Eviction;
+use self::replay::Replays;
 pub use self::report::{Health, Status};
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
@@ -103,6 +106,7 @@ struct Inner {
     journal: Journal,
     orphans: Orphans,
     refreshes: Refreshes,
+    replays: Replays,
     metrics: Metrics,
     switches: Switches,
     build: Build,
@@ -143,8 +147,10 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// A wrong configuration, with every problem in it; no Redis where [`require_redis`](Config::require_redis) wants one, as in
-    /// production; or a call outside a tokio runtime, which the connections live on.
+    /// - A wrong configuration, with every problem in it.
+    /// - No Redis where [`require_redis`](Config::require_redis) wants one, as in production.
+    /// - A server that the cache cannot use: Redis before 7.0, a replica, a sentinel, or a node of a Redis Cluster.
+    /// - A call outside a tokio runtime, which the connections live on.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         config.check()?;
         if config.redis.is_none() {
@@ -163,7 +169,7 @@ impl Cache {
         let cache = Self::around(config, None, |config, wake| {
             Guard::remote(Arc::new(store), config, wake)
         });
-        keeper::first_attempt(&cache.inner).await;
+        keeper::first_attempt(&cache.inner).await?;
         keeper::ensure(&cache.inner);
         Ok(cache)
     }
@@ -197,6 +203,7 @@ impl Cache {
                 journal: Journal::new(config.journal_capacity, Arc::clone(&wake)),
                 orphans: Orphans::new(config.load_deadline),
                 refreshes: Refreshes::new(config.max_refreshes),
+                replays: Replays::new(&config),
                 metrics: Metrics::new(),
                 switches: Switches::new(&config),
                 build: match memory {

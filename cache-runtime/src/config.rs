@@ -129,6 +129,9 @@ pub struct Config {
     pub max_refreshes: usize,
     /// Life of the fence that a put, or an eviction with `fence`, stands behind. Default: 5 s.
     pub fence_ttl: Duration,
+    /// For how long evictions and ended sessions that Redis acknowledged are remembered, so that they can be applied again if
+    /// another server takes its place. Default: 30 s.
+    pub failover_memory: Duration,
     /// The largest value that is stored, in bytes of JSON. Default: 1 MiB.
     pub max_value: usize,
     /// From which size on a value is compressed, in bytes of JSON. Default: 1 KiB.
@@ -217,6 +220,8 @@ impl Default for Config {
             max_refreshes: 64,
             // Longer than the body of a write usually runs; what a crash in between costs in uncached reads.
             fence_ttl: Duration::from_secs(5),
+            // Sentinels demote the old master 11 s after they promoted the new one; replicas lag by less.
+            failover_memory: Duration::from_secs(30),
             // Ten milliseconds on a gigabit network: larger values hold up whatever shares their connection.
             max_value: 1 << 20,
             // Below it the header of LZ4 and the time cost more than the bytes that it saves.
@@ -286,6 +291,7 @@ setters! {
     load_deadline: Duration => load_deadline,
     max_refreshes: usize => max_refreshes,
     fence_ttl: Duration => fence_ttl,
+    failover_memory: Duration => failover_memory,
     max_value: usize => max_value,
     compress_above: usize => compress_above,
     memory_capacity: usize => memory_capacity,

@@ -256,6 +256,9 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             else {
                 continue;
             };
+            if let Some(former) = replaced {
+                inner.note_end(former.tag, Which::One(former.sid));
+            }
             inner.count(SessionEvent::Created);
             inner.resume();
             inner.metrics().add(SessionEvent::Displaced, ended);

@@ -1,5 +1,6 @@
 //! The contract between the cache and whatever keeps its entries.
 
+mod arrivals;
 pub(crate) mod backoff;
 mod connection;
 #[cfg(test)]
@@ -16,11 +17,16 @@ pub(crate) mod script;
 #[cfg(test)]
 pub(crate) mod support;
 mod topology;
+mod watch;
 
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use self::script::Scripts;
 use crate::error::Error;
@@ -158,6 +164,25 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// The same store, if it is a server that runs scripts.
     fn scripts(&self) -> Option<&dyn Scripts>;
 
+    /// Counts the servers that stood behind the store: grows when another one takes the place of the last, or the same one
+    /// after it may have forgotten what it acknowledged. The new one refuses callers until it is admitted.
+    fn term(&self) -> u64;
+
+    /// Lets callers use the server of `term`. Answers whether it still is that one.
+    fn admit(&self, term: u64) -> bool;
+
+    /// The same store for who makes a new server fit for callers.
+    fn for_recovery(&self) -> &dyn Store;
+
+    /// What tells of changes behind the store.
+    fn signals(&self) -> Arc<Signals>;
+
+    /// Until when it is known that this is the right server. Before that moment no other had taken its place.
+    fn confirmed(&self) -> Instant;
+
+    /// Whether a part of any answer arrived after `moment`.
+    fn has_arrivals_since(&self, moment: Instant) -> bool;
+
     /// Whether a command would be sent: a connection is open, or none is needed.
     fn is_open(&self) -> bool;
 
@@ -183,6 +208,15 @@ pub(crate) struct Deleted {
     pub(crate) removed: u64,
     /// The prefix of another cache whose entries were among it, and were left alone.
     pub(crate) other_prefix: Option<String>,
+}
+
+/// Tells who waits for them of changes behind a store.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    /// No connection is open any more, or they lead to another server.
+    pub(crate) changed: Notify,
+    /// Another server is to be used from now on, and may be there already.
+    pub(crate) moved: Notify,
 }
 
 /// What came of replacing an entry that was seen.

@@ -77,9 +77,11 @@
 //! `redis-server` must be in the path, or `CACHE_TEST_REDIS_SERVER` name it or a relative such as `valkey-server`.
 
 mod proxy;
+mod sentinels;
 mod server;
 
 pub use proxy::FaultProxy;
+pub use sentinels::Sentinels;
 #[cfg(test)]
 pub(crate) use server::{Directory, free_port};
 pub use server::{RedisServer, RedisServerBuilder};

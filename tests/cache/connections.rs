@@ -78,3 +78,48 @@ async fn one_lost_connection_of_several_is_no_outage() {
     assert_eq!(stats.fallback.entered, 0, "{stats:?}");
     assert_eq!(stats.pool.map(|pool| pool.lost), Some(10));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_that_is_too_long_to_be_read_is_removed_and_holds_up_nobody() {
+    let server = server();
+    let cache = connect(server.config()).await;
+    let table = Table::default();
+    row(&cache, &table, 2).await;
+    let url = server.url().replace("redis+unix://", "unix://");
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let mut raw = redis::Client::open(url)
+        .expect("the server's URL is right")
+        .get_multiplexed_async_connection_with_config(&patient)
+        .await
+        .expect("the server answers");
+    let _: i64 = redis::cmd("SETRANGE")
+        .arg(&["test_row:1", "64000000", "x"])
+        .query_async(&mut raw)
+        .await
+        .expect("the server answers");
+
+    until("the value is removed", async || {
+        row(&cache, &table, 1).await;
+        row(&cache, &table, 2).await;
+        let length: usize = redis::cmd("STRLEN")
+            .arg("test_row:1")
+            .query_async(&mut raw.clone())
+            .await
+            .expect("the server answers");
+        length < 1 << 20
+    })
+    .await;
+
+    until("the row is cached", async || {
+        let reads = table.reads();
+        row(&cache, &table, 1).await;
+        table.reads() == reads
+    })
+    .await;
+    let stats = cache.stats();
+    assert!(
+        stats.pool.as_ref().is_some_and(|pool| pool.lost <= 1),
+        "{stats:?}"
+    );
+    assert_eq!(stats.fallback.entered, 0, "{stats:?}");
+}

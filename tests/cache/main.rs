@@ -1,5 +1,6 @@
 //! What a cache does with a real Redis: hits and misses, stampedes, outages, evictions, puts.
 
+mod acl;
 mod by_hand;
 mod connections;
 mod consistency;
@@ -11,6 +12,7 @@ mod pipeline;
 mod prefixes;
 mod refusals;
 mod scopes;
+mod sentinels;
 mod stampede;
 mod storm;
 mod support;

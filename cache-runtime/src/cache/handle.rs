@@ -121,6 +121,9 @@ impl Cache {
         let Some((first, _)) = entries.first() else {
             return Ok(());
         };
+        // A server that does not know of it would serve the values before it.
+        let keys = entries.iter().map(|(key, _)| Target::Key(key.clone()));
+        self.inner.note(keys);
         let op = Op::new("set", &HANDLE, &metrics, On::Key(first));
         self.inner
             .run(op, |store| store.set_many(&entries, life))

@@ -13,7 +13,7 @@ use tracing::error;
 use super::Inner;
 use super::recovery::{Next, Recovery};
 use crate::clock::in_real_time;
-use crate::error::{Error, with_causes};
+use crate::error::{Error, ErrorKind, with_causes};
 use crate::store::guard::{Op, State, Via, in_runtime};
 use crate::store::{BoxFuture, Store, backoff};
 
@@ -27,18 +27,19 @@ const STEADY: Duration = Duration::from_secs(1);
 /// How often a caller that waits for an attempt looks whether it is over.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// One attempt to connect before the cache is handed out.
-pub(super) async fn first_attempt(inner: &Inner) {
+/// One attempt to connect before the cache is handed out. A server that the cache cannot use is an error; one that does not
+/// answer is not.
+pub(super) async fn first_attempt(inner: &Inner) -> Result<(), Error> {
     let attempt = async { timeout(FIRST_ATTEMPT, probe(inner)).await.ok() };
-    if in_real_time(FIRST_ATTEMPT, attempt)
-        .await
-        .is_some_and(|probed| probed.is_ok())
-    {
-        Recovery::default().settle(inner).await;
+    match in_real_time(FIRST_ATTEMPT, attempt).await {
+        Some(Ok(())) => drop(Recovery::default().settle(inner).await),
+        Some(Err(error)) if error.kind() == ErrorKind::Config => return Err(error),
+        Some(Err(_)) | None => {}
     }
     if !inner.guard.is_connected() {
         inner.guard.start_without(&Error::timeout(FIRST_ATTEMPT));
     }
+    Ok(())
 }
 
 /// Starts the keeper if there is none: at first, and again where the runtime that it lived on has ended.
@@ -99,6 +100,8 @@ async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
     let (mut failures, mut losses) = (0, 0);
     let mut found: Option<Instant> = None;
     let mut recovery = Recovery::default();
+    let signals = cache.upgrade().map(|inner| inner.guard.store().signals());
+    let signals = signals.unwrap_or_default();
     loop {
         // The cache may go away while nothing is to be done.
         let Some(inner) = cache.upgrade() else { return };
@@ -107,7 +110,11 @@ async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
             State::Connected | State::Recovering => {
                 failures = 0;
                 found.get_or_insert_with(Instant::now);
-                inner.guard.beat.during(recovery.settle(&inner)).await
+                let next = inner.guard.beat.during(recovery.settle(&inner)).await;
+                if inner.guard.notice_loss() {
+                    continue;
+                }
+                next
             }
             State::Fallback if was_no_success(&mut found, &mut losses) => {
                 Next::Pause(backoff::pause(losses, inner.config.reconnect_max_delay))
@@ -135,13 +142,18 @@ async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
             inner.guard.beat.rest(pause);
         }
         drop(inner);
+        // A server that takes another's place need not be waited for.
         match next {
-            Next::Pause(pause) => sleep(pause).await,
-            Next::WorkOrAt(Some(at)) => tokio::select! {
-                () = wake.notified() => {}
-                () = sleep_until(at) => {}
+            Next::Pause(pause) => tokio::select! {
+                () = sleep(pause) => {}
+                () = signals.moved.notified() => {}
             },
-            Next::WorkOrAt(None) => wake.notified().await,
+            Next::WorkOrAt(at) => tokio::select! {
+                () = wake.notified() => {}
+                () = signals.changed.notified() => {}
+                () = signals.moved.notified() => {}
+                () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {}
+            },
         }
     }
 }

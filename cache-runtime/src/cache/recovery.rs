@@ -63,6 +63,7 @@ impl Recovery {
             self.retry_at = None;
             inner.journal.retry_refused();
         }
+        let server = inner.catch_up();
         if let Err(error) = self.apply(inner).await {
             self.failures += 1;
             debug!(%error, failures = self.failures, "the journal could not be applied yet");
@@ -77,7 +78,9 @@ impl Recovery {
             return Next::Pause(backoff::pause(self.failures, longest));
         }
         self.failures = 0;
-        let is_left = inner.journal.if_tried(|| inner.guard.finish_recovery());
+        let is_left = inner
+            .journal
+            .if_tried(|| inner.guard.finish_recovery(server));
         if !is_left {
             self.refusals = 0;
             self.retry_at = None;
@@ -148,6 +151,7 @@ impl Recovery {
 
 impl Round {
     async fn begin(inner: &Inner, batch: Batch) -> Self {
+        inner.note(batch.targets());
         let purge = Purge::new(batch.targets(), &inner.config.prefix);
         let losses = inner.losses();
         let server = match purge.has_walk() {

@@ -31,6 +31,7 @@ impl Inner {
         }
         let began = Instant::now();
         self.doom(targets);
+        self.note(targets.iter().cloned());
         let mut purge = Purge::new(targets.iter().cloned(), &self.config.prefix);
         let behalf = Behalf {
             site,

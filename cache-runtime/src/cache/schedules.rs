@@ -127,7 +127,7 @@ impl World {
             Cache::around(config, None, |config, wake| {
                 let guard = Guard::remote(gated, config, wake);
                 guard.begin_recovery();
-                guard.finish_recovery();
+                guard.finish_recovery(0);
                 guard
             })
         };

@@ -145,7 +145,7 @@ impl Inner {
         let left = match probed {
             Ok(Ok(())) => {
                 inner.guard.begin_recovery();
-                inner.guard.finish_recovery();
+                inner.guard.finish_recovery(inner.guard.store().term());
                 let metrics = self.metrics.site(site);
                 let behalf = Behalf {
                     site,

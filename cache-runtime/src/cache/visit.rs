@@ -22,6 +22,7 @@ use crate::plan::Plan;
 use crate::site::{CacheValue, Outcome, Rules, Site, Ttl};
 use crate::store::guard::{On, Op};
 use crate::store::{BoxFuture, Replaced, Store};
+use crate::target::Target;
 
 /// What one call knows: where it goes, how long what it stores shall live, and when it began.
 pub(super) struct Visit<'a> {
@@ -375,7 +376,7 @@ impl<'a> Visit<'a> {
         self.metrics.count(Event::Put);
         let (degraded, stored) = match fence {
             _ if self.is_scoped() => (Event::PutScoped, Some(false)),
-            Fence::Alone(stamp) => match self.replace("put", stamp, fresh).await {
+            Fence::Alone(stamp) => match self.put(stamp, fresh).await {
                 Ok(Replaced::Done) => {
                     self.log_put(fresh);
                     return Some(true);
@@ -422,6 +423,12 @@ impl<'a> Visit<'a> {
         };
         self.metrics.count(event);
         self.log_fill(event, fresh);
+    }
+
+    /// A server that does not know of a put would serve the value before it.
+    async fn put(&self, fence: Stamp, fresh: &Fresh) -> Result<Replaced, Error> {
+        self.inner.note([Target::Key(self.key.clone())]);
+        self.replace("put", fence, fresh).await
     }
 
     async fn replace(

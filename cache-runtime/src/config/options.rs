@@ -191,6 +191,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "fence_ttl",
         field: |config| Field::Duration(&mut config.fence_ttl, LIFE),
     },
+    // None at all is a choice: then a failover may bring back what was evicted right before it.
+    Setting {
+        name: "failover_memory",
+        field: |config| Field::Duration(&mut config.failover_memory, Duration::ZERO..=LONGEST),
+    },
     Setting {
         name: "max_value",
         field: |config| Field::Bytes(&mut config.max_value, 1..=LARGEST_VALUE),

@@ -15,7 +15,7 @@ pub enum Topology {
     Standalone(Address),
     /// A master that sentinels know.
     Sentinel {
-        /// The sentinels, asked in this order.
+        /// The sentinels, which are all asked at once.
         sentinels: Vec<Address>,
         /// The master's name.
         master: String,
@@ -23,7 +23,7 @@ pub enum Topology {
 }
 
 /// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
     /// A host and a port. An IPv6 address stands without brackets.

@@ -102,7 +102,7 @@ pub(super) enum Stored {
 }
 
 /// Which sessions of a user are to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Which {
     One(Sid),
     Others {

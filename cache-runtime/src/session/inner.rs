@@ -13,11 +13,13 @@ use zeroize::Zeroizing;
 use super::SessionError;
 use super::backend::{Backend, Lives, Which};
 use super::data::SessionData;
-use super::pending::Pending;
+use super::pending::{self, Pending};
 use super::place::{Place, Tag};
 use super::ring::Ring;
 use super::seal::{self, Pinned};
 use crate::cache::Cache;
+use crate::cache::recent::{Recent, Room};
+use crate::cache::replay::Replay;
 use crate::clock::whole_millis;
 use crate::config::{Config, Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
@@ -37,6 +39,8 @@ pub(super) struct Inner {
     pub(super) lives: Lives,
     pub(super) most: usize,
     pub(super) pending: Pending,
+    /// Endings that Redis acknowledged a short while ago.
+    ended: Recent<(Tag, Which)>,
     is_telling: AtomicBool,
     this: Weak<Self>,
 }
@@ -67,16 +71,47 @@ impl Inner {
             warn!("no Redis is configured, so sessions end with this process; set `REDIS_URL`");
         }
         let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
-        Ok(Arc::new_cyclic(|this| Self {
+        let inner = Arc::new_cyclic(|this: &Weak<Self>| Self {
             backend: Backend::new(cache),
             prefix: config.prefix.clone(),
             lives: lives(config),
             most: config.sessions_per_user,
             pending: Pending::default(),
+            ended: Recent::new(config.failover_memory, pending::MOST),
             is_telling: AtomicBool::new(false),
             this: Weak::clone(this),
             ring,
-        }))
+        });
+        let replay = Arc::downgrade(&inner);
+        cache.on_another_server(replay);
+        Ok(inner)
+    }
+
+    /// Remembers an ending that Redis is about to acknowledge, or has just acknowledged: another server may not know of it.
+    pub(super) fn note_end(&self, tag: Tag, which: Which) {
+        if self.backend.memory.is_some() {
+            return;
+        }
+        let ending = (tag, self.until_now(which));
+        if self.ended.add([ending], self.backend.cache.confirmed()) == Room::Exceeded {
+            warn!(
+                "more sessions were ended than are remembered; if Redis fails over now, some of them may be alive again"
+            );
+        }
+    }
+
+    /// The same ending, of no session that begins later.
+    fn until_now(&self, which: Which) -> Which {
+        match which {
+            Which::Others {
+                except,
+                began: None,
+            } => Which::Others {
+                except,
+                began: Some(self.backend.known_now().unwrap_or(u64::MAX)),
+            },
+            which => which,
+        }
     }
 
     pub(super) fn metrics(&self) -> &SessionMetrics {
@@ -195,16 +230,7 @@ impl Inner {
             }
             Err(error) => error,
         };
-        let which = match which {
-            Which::Others {
-                except,
-                began: None,
-            } => Which::Others {
-                except,
-                began: Some(self.backend.known_now().unwrap_or(u64::MAX)),
-            },
-            which => which,
-        };
+        let which = self.until_now(which);
         if self.pending.add(tag, which) {
             self.tell();
         } else {
@@ -214,7 +240,12 @@ impl Inner {
     }
 
     async fn end(&self, tag: Tag, which: Which) -> Result<usize, Error> {
+        self.note_end(tag, which);
         let ended = self.backend.destroy(tag, which).await?;
+        if matches!(which, Which::Others { began: None, .. }) {
+            // Those that began while it was on its way have ended, too.
+            self.note_end(tag, which);
+        }
         self.metrics().add(SessionEvent::Destroyed, ended as u64);
         Ok(ended)
     }
@@ -302,5 +333,19 @@ fn lives(config: &Config) -> Lives {
             absolute,
             touch_every,
         },
+    }
+}
+
+impl Replay for Inner {
+    fn replay(&self) -> usize {
+        let endings = self.ended.all();
+        let mut owed = 0;
+        for (tag, which) in endings {
+            owed += usize::from(self.pending.add(tag, which));
+        }
+        if owed > 0 {
+            self.tell();
+        }
+        owed
     }
 }

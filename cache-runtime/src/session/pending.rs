@@ -11,7 +11,7 @@ use super::backend::Which;
 use super::place::{Place, Sid, Tag};
 
 /// Each of them is looked at with every request meanwhile. Whoever logs out beyond that is told to try again, and is not remembered.
-const MOST: usize = 10_000;
+pub(super) const MOST: usize = 10_000;
 
 /// Of one user: more sessions are alive only where the cap was raised, and one user shall not take the room of all.
 const MOST_OF_ONE: usize = 100;

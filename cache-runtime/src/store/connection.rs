@@ -2,15 +2,72 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
+use super::arrivals::Arrivals;
 use super::reply::{self, Failure};
-use super::topology::Opened;
+use super::topology::{Identity, Opened};
+use crate::config::Address;
+
+/// The server that connections lead to, as long as it is the same one and has forgotten nothing.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Counts the servers that a pool had.
+    pub(super) term: u64,
+    pub(super) address: Address,
+    pub(super) identity: Identity,
+    /// Whether callers may use it. The first one is admitted at once; a later one may lack what an earlier acknowledged.
+    is_admitted: AtomicBool,
+    connections: Mutex<Vec<Weak<Connection>>>,
+}
+
+impl Server {
+    pub(super) fn new(term: u64, opened: &Opened) -> Self {
+        Self {
+            term,
+            address: opened.address.clone(),
+            identity: opened.identity.clone(),
+            is_admitted: AtomicBool::new(term == 1),
+            connections: Mutex::default(),
+        }
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        self.is_admitted.load(Ordering::Acquire)
+    }
+
+    /// Lets callers use it.
+    pub(super) fn admit(&self) {
+        self.is_admitted.store(true, Ordering::Release);
+    }
+
+    /// Ends all connections to it at once.
+    pub(super) fn lose_all(&self, reason: &str) {
+        for connection in std::mem::take(&mut *self.connections()) {
+            if let Some(connection) = connection.upgrade() {
+                connection.lose(reason);
+            }
+        }
+    }
+
+    fn join(&self, connection: &Arc<Connection>) {
+        let mut connections = self.connections();
+        connections.retain(|other| other.strong_count() > 0);
+        connections.push(Arc::downgrade(connection));
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Vec<Weak<Connection>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A connection that all callers share.
 ///
@@ -18,14 +75,16 @@ use super::topology::Opened;
 /// each caller holds a clone of the link, and redis-rs ends a driver only with the last of them.
 pub(super) struct Connection {
     pub(super) id: u64,
-    pub(super) address: String,
+    server: Arc<Server>,
     link: MultiplexedConnection,
+    arrivals: Arc<Arrivals>,
     driver: AbortHandle,
     load: AtomicU64,
     answers: AtomicU64,
     pongs: AtomicU64,
     pinging: AtomicBool,
     abandoned: AtomicBool,
+    late: AtomicBool,
     lost: OnceLock<String>,
     wake_keeper: Arc<Notify>,
 }
@@ -51,13 +110,20 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     /// Starts the driver on the current runtime. When it ends, the connection is lost and the keeper is woken.
-    pub(super) fn start(id: u64, opened: Opened, wake_keeper: Arc<Notify>) -> Arc<Self> {
+    pub(super) fn start(
+        id: u64,
+        opened: Opened,
+        server: &Arc<Server>,
+        wake_keeper: Arc<Notify>,
+    ) -> Arc<Self> {
         let Opened {
             link,
             driver,
-            address,
+            address: _,
+            identity: _,
+            arrivals,
         } = opened;
-        Arc::new_cyclic(|connection: &std::sync::Weak<Self>| {
+        let connection = Arc::new_cyclic(|connection: &Weak<Self>| {
             let ending = Ending(connection.clone());
             let task = tokio::spawn(async move {
                 driver.await;
@@ -65,18 +131,22 @@ impl Connection {
             });
             Self {
                 id,
-                address,
+                server: Arc::clone(server),
                 link,
+                arrivals,
                 driver: task.abort_handle(),
                 load: AtomicU64::new(0),
                 answers: AtomicU64::new(0),
                 pongs: AtomicU64::new(0),
                 pinging: AtomicBool::new(false),
                 abandoned: AtomicBool::new(false),
+                late: AtomicBool::new(false),
                 lost: OnceLock::new(),
                 wake_keeper,
             }
-        })
+        });
+        server.join(&connection);
+        connection
     }
 
     /// Ends the connection: nobody gets it any more, and what is under way on it fails now.
@@ -121,10 +191,26 @@ impl Connection {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Grows with every sign of life.
+    /// Grows with every sign of life: a long answer is one while it arrives.
     pub(super) fn progress(&self) -> u64 {
         self.answers()
             .wrapping_add(self.pongs.load(Ordering::Relaxed))
+            .wrapping_add(self.arrivals.bytes())
+    }
+
+    /// Whether something arrived after `moment`.
+    pub(super) fn has_arrivals_since(&self, moment: Instant) -> bool {
+        self.arrivals.are_since(moment)
+    }
+
+    /// Whether an answer is late, so that commands do better on another connection.
+    pub(super) fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// Says that an answer is late. The next answer ends it.
+    pub(super) fn be_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
     }
 
     /// Whether the server owes an answer. One whose caller went away is owed until a later answer shows that it was given.
@@ -152,6 +238,7 @@ impl Connection {
         self.pinging.store(false, Ordering::Relaxed);
         self.pongs.fetch_add(1, Ordering::Relaxed);
         self.abandoned.store(false, Ordering::Relaxed);
+        self.late.store(false, Ordering::Relaxed);
         match self.outcome(answer).and_then(reply::ok) {
             // A user who may not ping may still be one who may read and write, and a server that cannot write to its disk
             // refuses even pings, but goes on answering reads.
@@ -171,8 +258,10 @@ impl Connection {
     {
         match answer {
             Ok(answer) => {
+                // This says something of the server, and so of all connections to it.
                 if let Some(error) = answer.out_of_service() {
                     self.lose(&error);
+                    self.server.lose_all(&error);
                     return Err(Failure::Lost(error));
                 }
                 Ok(answer)
@@ -188,7 +277,7 @@ impl Connection {
 
 /// Belongs to a connection's driver, and loses the connection when that ends, also when its runtime is shut down under it: all
 /// connections of that runtime are then known to be lost, and not one by one.
-struct Ending(std::sync::Weak<Connection>);
+struct Ending(Weak<Connection>);
 
 impl Ending {
     fn lose(&self, reason: &str) {
@@ -239,6 +328,10 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
     /// Sends a command and waits for its answer.
     pub(super) async fn ask(mut self, command: &Cmd) -> Result<Value, Failure> {
         let answer = self
@@ -270,13 +363,16 @@ impl Drop for Ticket {
             load,
             answers,
             abandoned,
+            late,
             ..
         } = &*self.connection;
         load.fetch_sub(self.weight, Ordering::SeqCst);
         if self.answered {
             answers.fetch_add(1, Ordering::Relaxed);
-            if abandoned.load(Ordering::Relaxed) {
-                abandoned.store(false, Ordering::Relaxed);
+            for flag in [abandoned, late] {
+                if flag.load(Ordering::Relaxed) {
+                    flag.store(false, Ordering::Relaxed);
+                }
             }
         } else {
             abandoned.store(true, Ordering::Relaxed);

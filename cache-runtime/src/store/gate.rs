@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use super::script::Scripts;
-use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Store};
+use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Signals, Store};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -171,6 +172,30 @@ impl Store for Gated {
 
     fn scripts(&self) -> Option<&dyn Scripts> {
         self.store.scripts()
+    }
+
+    fn term(&self) -> u64 {
+        self.store.term()
+    }
+
+    fn admit(&self, term: u64) -> bool {
+        self.store.admit(term)
+    }
+
+    fn for_recovery(&self) -> &dyn Store {
+        self
+    }
+
+    fn signals(&self) -> Arc<Signals> {
+        self.store.signals()
+    }
+
+    fn confirmed(&self) -> Instant {
+        self.store.confirmed()
+    }
+
+    fn has_arrivals_since(&self, moment: Instant) -> bool {
+        self.store.has_arrivals_since(moment)
     }
 
     fn is_open(&self) -> bool {

@@ -189,7 +189,10 @@ impl Guard {
         if !self.admits(op.via) {
             return Err(Error::away());
         }
-        let operation = operation(&*self.store);
+        let operation = operation(match op.via {
+            Via::Caller => &*self.store,
+            Via::Recovery => self.store.for_recovery(),
+        });
         let result = match self.deadline {
             Some(deadline) => {
                 in_real_time(deadline, self.in_time(op.began, operation, deadline)).await
@@ -287,6 +290,7 @@ impl Guard {
 
     fn is_silent_since(&self, began: Instant) -> bool {
         self.heard.load(Ordering::Relaxed) <= self.hearing(began)
+            && !self.store.has_arrivals_since(began)
     }
 
     fn hearing(&self, at: Instant) -> u64 {
@@ -356,8 +360,21 @@ impl Guard {
         }
     }
 
-    /// All that is left in the journal was refused. The caller holds the journal's lock, so that nothing can be added.
-    pub(crate) fn finish_recovery(&self) {
+    /// Enters fallback mode if no connection is open, before a caller finds that out. Answers whether it was entered.
+    pub(crate) fn notice_loss(&self) -> bool {
+        let is_lost = self.state() != State::Closed && !self.store.is_open();
+        if is_lost {
+            self.trip("no connection is open", None);
+        }
+        is_lost
+    }
+
+    /// All that is left in the journal was refused, and nothing is missing any more that the server of `term` may lack. The caller
+    /// holds the journal's lock, so that nothing can be added. If Redis is yet another server by now, the recovery goes on.
+    pub(crate) fn finish_recovery(&self, term: u64) {
+        if !self.store.admit(term) {
+            return;
+        }
         let mut history = self.history();
         if self.state() != State::Recovering {
             return;

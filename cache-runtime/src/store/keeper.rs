@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::backoff;
 use super::connection::Connection;
 use super::pool::{Lane, Pool};
+use super::{backoff, watch};
 use crate::clock::hold;
 
 /// Above it for `BUSY_FOR` the pool is nearly full, which somebody must hear of before it is.
@@ -28,6 +28,7 @@ const LOOKS_PER_ANSWER: u32 = 2;
 
 /// Starts the task. It ends with the pool.
 pub(super) fn start(pool: &Arc<Pool>) {
+    watch::start(pool);
     let wake = pool.wake_keeper.clone();
     let mut keeper = Keeper::new(pool);
     let pool = Arc::downgrade(pool);
@@ -160,6 +161,9 @@ impl Keeper {
             return;
         };
         let (progress, answers) = (connection.progress(), connection.answers());
+        if answers == seen.answers && connection.is_owed() {
+            connection.be_late();
+        }
         if answers != seen.answers || connection.load().commands > 0 {
             seen.answers = answers;
             seen.unused_since = now;

@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use self::shard::Shard;
 use super::script::Scripts;
-use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Store};
+use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Signals, Store};
 use crate::clock::{Clock, whole_millis};
 use crate::entry::{self, FENCE_COUNT_AT, HEAD, stamp_of};
 use crate::error::{Error, ErrorKind};
@@ -358,6 +360,30 @@ impl Store for MemoryStore {
 
     fn scripts(&self) -> Option<&dyn Scripts> {
         None
+    }
+
+    fn term(&self) -> u64 {
+        0
+    }
+
+    fn admit(&self, _term: u64) -> bool {
+        true
+    }
+
+    fn for_recovery(&self) -> &dyn Store {
+        self
+    }
+
+    fn signals(&self) -> Arc<Signals> {
+        Arc::default()
+    }
+
+    fn confirmed(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn has_arrivals_since(&self, _moment: Instant) -> bool {
+        false
     }
 
     fn is_open(&self) -> bool {

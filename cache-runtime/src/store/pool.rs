@@ -13,12 +13,13 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::connection::{Connection, Load, Ticket};
+use super::Signals;
+use super::connection::{Connection, Load, Server, Ticket};
 use super::keeper;
 use super::reply::Failure;
 use super::topology::{Connector, Opened};
 use crate::clock::hold;
-use crate::config::Config;
+use crate::config::{Address, Config};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::PoolStats;
 
@@ -67,6 +68,7 @@ pub(super) struct Pool {
     pub(super) bulk_wanted: AtomicBool,
     pub(super) wake_keeper: Arc<Notify>,
     pub(super) keeper_runs: AtomicBool,
+    signals: Arc<Signals>,
     closed: AtomicBool,
     connecting: Arc<AtomicUsize>,
     opened: AtomicU64,
@@ -77,6 +79,8 @@ pub(super) struct Pool {
 /// What is open.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lanes {
+    /// The server that all open connections lead to.
+    server: Option<Arc<Server>>,
     /// Lowest first.
     pub(super) data: Vec<Arc<Connection>>,
     /// For scans, large batches and large values.
@@ -88,9 +92,21 @@ impl Lanes {
         self.data.iter().chain(&self.bulk)
     }
 
+    fn term(&self) -> u64 {
+        self.server.as_ref().map_or(0, |server| server.term)
+    }
+
     pub(super) fn open(&self) -> usize {
         self.all().filter(|connection| connection.is_open()).count()
     }
+}
+
+/// On whose behalf a command is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Caller,
+    /// What makes a server fit for callers.
+    Recovery,
 }
 
 /// Which lane a new connection joins.
@@ -122,6 +138,7 @@ impl Pool {
             bulk_wanted: AtomicBool::new(false),
             wake_keeper: Arc::default(),
             keeper_runs: AtomicBool::new(false),
+            signals: Arc::default(),
             closed: AtomicBool::new(false),
             connecting: Arc::default(),
             opened: AtomicU64::new(0),
@@ -131,10 +148,14 @@ impl Pool {
     }
 
     /// Room for one command or pipeline that moves `bytes`, at once or not at all.
-    pub(super) fn ticket(&self, bytes: usize) -> Result<Ticket, Failure> {
+    pub(super) fn ticket(&self, bytes: usize, access: Access) -> Result<Ticket, Failure> {
         let lanes = self.lanes();
+        let is_admitted = |server: &Arc<Server>| server.is_admitted();
+        if access == Access::Caller && !lanes.server.as_ref().is_some_and(is_admitted) {
+            return Err(Failure::Unavailable);
+        }
         let found = match (&lanes.bulk, bytes >= BULK) {
-            (Some(bulk), true) if bulk.is_open() => Some(bulk),
+            (Some(bulk), true) if bulk.is_open() && !bulk.is_late() => Some(bulk),
             (_, true) => {
                 self.ask_for(&self.bulk_wanted);
                 self.least_loaded_of_two(&lanes.data)
@@ -167,7 +188,9 @@ impl Pool {
             } = connection.load();
             commands < most && expected + bytes <= BYTES && connection.is_open()
         };
-        open.iter().find(has_room).or_else(|| {
+        let is_free = |connection: &&Arc<Connection>| has_room(connection) && !connection.is_late();
+        let with_room = || open.iter().find(has_room);
+        open.iter().find(is_free).or_else(with_room).or_else(|| {
             self.ask_for(&self.crowded);
             self.least_loaded_of_two(open)
         })
@@ -183,6 +206,7 @@ impl Pool {
             let Load { commands, bytes } = connection.load();
             (
                 !connection.is_open(),
+                connection.is_late(),
                 bytes.max(commands * (BYTES / COMMANDS)),
             )
         };
@@ -274,13 +298,18 @@ impl Pool {
             if self.is_closed() {
                 return Err(closed());
             }
+            let address = opened.address.clone();
+            if !self.connector.still_means(&address) {
+                let text = format!("{address} ceased to be the master while it was connected to");
+                return Err(Error::new(ErrorKind::Connection, text));
+            }
+            let server = self.server_of(&opened, lanes);
             // A probe and the keeper may both have opened the last one there is room for.
             if lanes.open() >= self.limits.max {
                 return Ok(None);
             }
             let id = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
-            let connection = Connection::start(id, opened, self.wake_keeper.clone());
-            let address = connection.address.clone();
+            let connection = Connection::start(id, opened, &server, self.wake_keeper.clone());
             match lane {
                 Lane::Data => lanes.data.push(connection),
                 Lane::Bulk => lanes.bulk = Some(connection),
@@ -295,6 +324,65 @@ impl Pool {
         self.wake_keeper.notify_one();
         info!(id, %address, ?lane, open, "opened a connection to Redis");
         Ok(())
+    }
+
+    /// The server that a new connection leads to. If it is another one than that of the others, or the same after it may have
+    /// forgotten, those are lost at once: callers must not see two.
+    fn server_of(&self, opened: &Opened, lanes: &mut Lanes) -> Arc<Server> {
+        let is_open = lanes.open() > 0;
+        let known = lanes.server.as_ref();
+        if let Some(known) = known.filter(|known| opened.identity.is_same(&known.identity, is_open))
+        {
+            return Arc::clone(known);
+        }
+        let server = Arc::new(Server::new(lanes.term() + 1, opened));
+        if let Some(known) = lanes.server.replace(Arc::clone(&server)) {
+            let address = &opened.address;
+            info!(%address, "Redis is another server now, or has started anew");
+            known.lose_all("Redis is another server now, or has started anew");
+            self.signals.changed.notify_one();
+        }
+        server
+    }
+
+    /// Leaves every server but the one at `address`, at once.
+    pub(super) fn follow(&self, address: &Address) {
+        self.change(|lanes| {
+            if let Some(server) = lanes
+                .server
+                .as_ref()
+                .filter(|server| server.address != *address)
+            {
+                info!(from = %server.address, to = %address, "the sentinels name another master");
+                server.lose_all("the sentinels name another master");
+                self.signals.moved.notify_one();
+            }
+        });
+    }
+
+    pub(super) fn signals(&self) -> &Arc<Signals> {
+        &self.signals
+    }
+
+    pub(super) fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
+    /// Grows whenever connections lead to another server.
+    pub(super) fn term(&self) -> u64 {
+        self.lanes().term()
+    }
+
+    /// Lets callers use the server of `term`. Answers whether it still is that one.
+    pub(super) fn admit(&self, term: u64) -> bool {
+        // While nothing changes.
+        self.change(|lanes| match &lanes.server {
+            Some(server) if server.term == term => {
+                server.admit();
+                true
+            }
+            _ => false,
+        })
     }
 
     /// Connections lost since the start.
@@ -320,6 +408,9 @@ impl Pool {
         };
         self.lost.fetch_add(gone.len() as u64, Ordering::Relaxed);
         warn!(lost = gone.len(), open, reason, "lost connections to Redis");
+        if open == 0 && !self.is_closed() {
+            self.signals.changed.notify_one();
+        }
     }
 
     /// The larger of commands and bytes under way over what all connections could carry.

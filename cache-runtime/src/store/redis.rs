@@ -1,17 +1,21 @@
 //! Entries in Redis 7 or newer (`SET` with both `NX` and `GET`): commands and scripts, blind to where the server is.
 
+mod long;
 mod scripts;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
+use tokio::time::Instant;
 
+use self::long::Longest;
 use self::scripts::{DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, RENEW, REPLACE};
-use super::pool::{BULK, Pool};
+use super::connection::Connection;
+use super::pool::{Access, BULK, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
-use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Store};
+use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Signals, Store};
 use crate::clock::whole_millis;
 use crate::config::Config;
 use crate::entry::{FENCE_COUNT_AT, HEAD, MAGIC, PREFIX_AT, PREFIXED_FORMAT, REFRESH_AT, START};
@@ -33,13 +37,28 @@ const USUAL_ENTRY: usize = 1 << 10;
 #[derive(Debug)]
 pub(crate) struct RedisStore {
     pool: Arc<Pool>,
+    access: Access,
+    longest: Arc<Longest>,
+    /// The same for recovery; `None` in that one.
+    recovery: Option<Box<Self>>,
 }
 
 impl RedisStore {
     /// Connects to nothing: the first [`probe`](Store::probe) does, on the runtime that it runs on.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let pool = Arc::new(Pool::new(config)?);
+        let longest = Longest::new(config);
+        let recovery = Self {
+            pool: Arc::clone(&pool),
+            longest: Arc::clone(&longest),
+            access: Access::Recovery,
+            recovery: None,
+        };
         Ok(Self {
-            pool: Arc::new(Pool::new(config)?),
+            pool,
+            longest,
+            access: Access::Caller,
+            recovery: Some(Box::new(recovery)),
         })
     }
 
@@ -49,20 +68,39 @@ impl RedisStore {
     }
 
     async fn ask(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
-        self.pool.ticket(bytes)?.ask(command).await
+        self.pool.ticket(bytes, self.access)?.ask(command).await
     }
 
     async fn ask_all(&self, commands: &Pipeline, bytes: usize) -> Result<Vec<Value>, Failure> {
-        self.pool.ticket(bytes)?.ask_all(commands).await
+        self.pool
+            .ticket(bytes, self.access)?
+            .ask_all(commands)
+            .await
     }
 
     /// For a command that may run twice, such as one that changes nothing: if its connection is lost under it, it is sent
     /// once more on another.
     pub(super) async fn read(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
-        match self.ask(command, bytes).await {
-            Err(Failure::Lost(reason)) => match self.ask(command, bytes).await {
+        self.read_on(command, bytes, |_| {}).await
+    }
+
+    /// The same, telling on which connection each time.
+    async fn read_on(
+        &self,
+        command: &Cmd,
+        bytes: usize,
+        mut on: impl FnMut(&Arc<Connection>),
+    ) -> Result<Value, Failure> {
+        let mut ask = || {
+            let ticket = self.pool.ticket(bytes, self.access)?;
+            on(ticket.connection());
+            Ok(ticket.ask(command))
+        };
+        match ask()?.await {
+            Err(Failure::Lost(reason)) => match ask() {
+                Ok(second) => second.await,
                 Err(Failure::Unavailable) => Err(Failure::Lost(reason)),
-                second => second,
+                Err(failure) => Err(failure),
             },
             first => first,
         }
@@ -77,7 +115,7 @@ impl RedisStore {
         for key in keys {
             command.arg(key.as_str());
         }
-        let values = reply::array(self.read(&command, whole).await?)?;
+        let values = reply::array(self.read_values(keys, &command, whole).await?)?;
         if values.len() != keys.len() {
             return Err(Failure::Nonsense("as many values as keys"));
         }
@@ -113,7 +151,8 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut command = Cmd::with_capacity(2, 3 + key.as_str().len());
             command.arg("GET").arg(key.as_str());
-            let answer = self.read(&command, expected).await.and_then(reply::bytes);
+            let answer = self.read_value(key, &command, expected).await;
+            let answer = answer.and_then(reply::bytes);
             answer.map_err(|failure| failure.during(|| format!("get of `{}`", key.as_str())))
         })
     }
@@ -493,6 +532,39 @@ impl Store for RedisStore {
 
     fn scripts(&self) -> Option<&dyn Scripts> {
         Some(self)
+    }
+
+    fn term(&self) -> u64 {
+        self.pool.term()
+    }
+
+    fn admit(&self, term: u64) -> bool {
+        self.pool.admit(term)
+    }
+
+    fn for_recovery(&self) -> &dyn Store {
+        match &self.recovery {
+            Some(recovery) => &**recovery,
+            None => self,
+        }
+    }
+
+    fn signals(&self) -> Arc<Signals> {
+        Arc::clone(self.pool.signals())
+    }
+
+    fn confirmed(&self) -> Instant {
+        let now = Instant::now();
+        match self.pool.connector().sentinels() {
+            Some(sentinels) => sentinels.confirmed().map_or(now, |at| at.min(now)),
+            None => now,
+        }
+    }
+
+    fn has_arrivals_since(&self, moment: Instant) -> bool {
+        let lanes = self.pool.lanes();
+        let mut open = lanes.all().filter(|connection| connection.is_open());
+        open.any(|connection| connection.has_arrivals_since(moment))
     }
 
     fn is_open(&self) -> bool {

@@ -138,13 +138,16 @@ pub(super) fn page(answer: Value) -> Result<(u64, Vec<Vec<u8>>), Failure> {
     Ok((cursor, names))
 }
 
+/// One field of what `INFO` says.
+pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines()
+        .find_map(|line| line.split_once(':').filter(|(key, _)| *key == name))
+        .map(|(_, value)| value.trim())
+}
+
 /// What `INFO` says of the server; what it leaves out is nothing.
 pub(super) fn server_info(info: &str) -> ServerInfo {
-    let field = |name: &str| {
-        info.lines()
-            .find_map(|line| line.split_once(':').filter(|(key, _)| *key == name))
-            .map(|(_, value)| value.trim())
-    };
+    let field = |name: &str| info_field(info, name);
     let number = |name: &str| {
         field(name)
             .and_then(|value| value.parse().ok())

@@ -50,13 +50,23 @@ pub(super) struct TlsServer {
 }
 
 impl TlsServer {
+    /// With a certificate that is one of a server only.
     pub(super) fn start() -> Self {
+        Self::with(&["-addext", "basicConstraints=critical,CA:FALSE"])
+    }
+
+    /// With what `openssl req -x509` makes if nothing is said about it: a certificate of an authority.
+    pub(super) fn start_as_authority() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(extensions: &[&str]) -> Self {
         let directory = Directory::new().unwrap();
         let [key, authority] = ["key.pem", "cert.pem"].map(|name| directory.path.join(name));
         let made = Command::new("openssl")
             .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split(' '))
             .args(["-addext", "subjectAltName=DNS:localhost"])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(extensions)
             .arg("-keyout")
             .arg(&key)
             .arg("-out")

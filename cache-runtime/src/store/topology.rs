@@ -1,24 +1,34 @@
-//! Opens one connection: the only file that knows what stands behind an address.
+//! Opens one connection: the only file that knows what stands behind an address. Its parts are in `topology/`.
 
+mod introduction;
+mod race;
+mod sentinels;
 #[cfg_attr(not(feature = "tls"), path = "topology/no_tls.rs")]
 mod tls;
 
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
-use redis::{AsyncConnectionConfig, ProtocolVersion, RedisConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::reply;
+pub(super) use self::introduction::Identity;
+use self::introduction::{Expected, refusal, refuses_resp3};
+use self::race::Favourites;
+pub(super) use self::sentinels::{LOOK, Sentinels};
 use crate::config::{Address, Config, Topology};
 use crate::error::{Error, ErrorKind};
+use crate::store::arrivals::{Arrivals, Counted};
 
 /// Whatever carries bytes to the server.
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -31,17 +41,28 @@ pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Opened {
     pub(super) link: MultiplexedConnection,
     pub(super) driver: Driver,
-    pub(super) address: String,
+    pub(super) address: Address,
+    pub(super) identity: Identity,
+    pub(super) arrivals: Arc<Arrivals>,
 }
+
+/// A link and what moves its bytes.
+type Greeted = (MultiplexedConnection, Driver);
+
+/// Where messages that nobody asked for go.
+type Pushes = mpsc::UnboundedSender<PushInfo>;
 
 /// Knows where the server is and how to introduce itself.
 pub(super) struct Connector {
     topology: Topology,
+    sentinels: Option<Sentinels>,
     session: RedisConnectionInfo,
+    database: i64,
     tls: Option<tls::Client>,
     client_name: String,
     connect_timeout: Duration,
     greeting_timeout: Duration,
+    favourites: Favourites,
 }
 
 impl fmt::Debug for Connector {
@@ -61,18 +82,25 @@ impl Connector {
                 "no Redis is configured; set `REDIS_URL`",
             ));
         };
-        let mut session = RedisConnectionInfo::default()
-            .set_db(config.database)
-            .set_lib_name("cache-runtime", env!("CARGO_PKG_VERSION"));
+        let mut session =
+            RedisConnectionInfo::default().set_lib_name("cache-runtime", env!("CARGO_PKG_VERSION"));
         if let Some(username) = &config.username {
             session = session.set_username(username);
         }
         if let Some(password) = &config.password {
             session = session.set_password(password.expose());
         }
+        let sentinels = match &topology {
+            Topology::Standalone(_) => None,
+            Topology::Sentinel { sentinels, master } => {
+                Some(Sentinels::new(sentinels.clone(), master.clone()))
+            }
+        };
         Ok(Self {
             topology,
+            sentinels,
             session,
+            database: config.database,
             tls: tls::client(&config.tls)?,
             client_name: config.client_name.clone(),
             connect_timeout: config.connect_timeout,
@@ -83,57 +111,136 @@ impl Connector {
                 .saturating_mul(10)
                 .max(Duration::from_secs(1))
                 .min(config.connect_timeout),
+            favourites: Favourites::default(),
         })
+    }
+
+    /// Those who know the master, where there are any.
+    pub(super) fn sentinels(&self) -> Option<&Sentinels> {
+        self.sentinels.as_ref()
     }
 
     /// Opens a connection to the server that takes writes.
     pub(super) async fn open(&self) -> Result<Opened, Error> {
-        match &self.topology {
-            Topology::Standalone(address) => self.open_at(address, false).await,
-            Topology::Sentinel { sentinels, master } => {
-                let address = self.find_master(sentinels, master).await?;
-                self.open_at(&address, true).await
+        let sentinels = match (&self.topology, &self.sentinels) {
+            (Topology::Standalone(address), _) => {
+                return self.open_at(address, Expected::Primary).await;
             }
+            (_, None) => return Err(Error::away()),
+            (_, Some(sentinels)) => sentinels,
+        };
+        let master = self.find_master(sentinels).await?;
+        tokio::select! {
+            opened = self.open_at(&master, Expected::MasterOfSentinels) => opened,
+            // A master that is dead may keep silent for the whole connect timeout.
+            () = sentinels.moved_from(&master) => Err(Error::new(
+                ErrorKind::Connection,
+                format!("{master} ceased to be the master while a connection was opened"),
+            )),
         }
     }
 
-    async fn open_at(&self, address: &Address, must_be_master: bool) -> Result<Opened, Error> {
+    /// Whether a connection to `address` leads to the server that is meant now.
+    pub(super) fn still_means(&self, address: &Address) -> bool {
+        self.sentinels
+            .as_ref()
+            .and_then(Sentinels::master)
+            .is_none_or(|master| master.address == *address)
+    }
+
+    /// Opens a connection to whichever address of the host answers first as it should.
+    async fn open_at(&self, address: &Address, expected: Expected) -> Result<Opened, Error> {
+        let deadline = Instant::now() + self.connect_timeout;
+        let addresses = match address {
+            Address::Unix(_) => return self.try_at(address, None, deadline, expected).await,
+            Address::Tcp(host, port) => self.addresses_of(address, host, *port).await?,
+        };
+        let has_several = addresses.len() > 1;
+        let addresses = self.favourites.order(address, addresses);
+        let attempt = |socket| self.try_at(address, Some(socket), deadline, expected);
+        let (socket, opened) = race::race(addresses, self.connect_timeout, attempt)
+            .await
+            .map_err(|failures| race::none_of(address, failures))?;
+        if has_several {
+            self.favourites.worked(address, socket);
+        }
+        Ok(opened)
+    }
+
+    async fn try_at(
+        &self,
+        address: &Address,
+        socket: Option<SocketAddr>,
+        deadline: Instant,
+        expected: Expected,
+    ) -> Result<Opened, Error> {
         let newest = self.session.clone().set_protocol(ProtocolVersion::RESP3);
-        let wire = self.reach(address, self.tls.as_ref()).await?;
-        let greeted = match self.greet(address, wire, &newest).await? {
+        let tls = self.tls.as_ref();
+        let arrivals = Arc::default();
+        let counted = |socket| Counted {
+            socket,
+            arrivals: Arc::clone(&arrivals),
+        };
+        let wire = counted(self.reach(address, socket, tls, deadline).await?);
+        let greeted = match self.greet(address, wire, &newest, None).await? {
             Err(error) if refuses_resp3(&error) => {
-                let wire = self.reach(address, self.tls.as_ref()).await?;
-                self.greet(address, wire, &self.session).await?
+                let wire = counted(self.reach(address, socket, tls, deadline).await?);
+                self.greet(address, wire, &self.session, None).await?
             }
             greeted => greeted,
         };
         let (mut link, mut driver) = greeted.map_err(|error| refusal(address, &error))?;
         let introduction = timeout(
             self.greeting_timeout,
-            self.introduce(&mut link, address, must_be_master),
+            self.introduce(&mut link, address, expected),
         );
-        tokio::select! {
+        let identity = tokio::select! {
             introduced = introduction => introduced.map_err(|_| silence(address, self.greeting_timeout))??,
-            () = &mut driver => return Err(Error::new(ErrorKind::Connection, format!("{address} closed the connection"))),
-        }
+            () = &mut driver => return Err(closed(address)),
+        };
         Ok(Opened {
             link,
             driver,
-            address: address.to_string(),
+            address: address.clone(),
+            identity: identity.at(socket),
+            arrivals,
         })
+    }
+
+    /// All addresses of a host name.
+    async fn addresses_of(
+        &self,
+        address: &Address,
+        host: &str,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, Error> {
+        #[cfg(test)]
+        if let Some(addresses) = tests::addresses_of(host) {
+            return Ok(addresses);
+        }
+        match timeout(self.connect_timeout, lookup_host((host, port))).await {
+            Ok(Ok(addresses)) => Ok(addresses.collect()),
+            Ok(Err(error)) => Err(unreachable(address, error)),
+            Err(_) => Err(silence(address, self.connect_timeout)),
+        }
     }
 
     /// Opens the socket and, where asked for, encrypts it.
     async fn reach(
         &self,
         address: &Address,
+        socket: Option<SocketAddr>,
         tls: Option<&tls::Client>,
+        deadline: Instant,
     ) -> Result<Box<dyn Wire>, Error> {
         let connect = async {
-            let wire: Box<dyn Wire> = match address {
-                Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-                Address::Tcp(host, port) => {
-                    let socket = TcpStream::connect((host.as_str(), *port)).await?;
+            let wire: Box<dyn Wire> = match (address, socket) {
+                (Address::Unix(path), _) => Box::new(UnixStream::connect(path).await?),
+                (Address::Tcp(host, port), socket) => {
+                    let socket = match socket {
+                        Some(socket) => TcpStream::connect(socket).await?,
+                        None => TcpStream::connect((host.as_str(), *port)).await?,
+                    };
                     socket.set_nodelay(true)?;
                     SockRef::from(&socket).set_tcp_keepalive(&keepalive())?;
                     match tls {
@@ -144,111 +251,33 @@ impl Connector {
             };
             Ok::<_, io::Error>(wire)
         };
-        match timeout(self.connect_timeout, connect).await {
+        match timeout_at(deadline, connect).await {
             Ok(Ok(wire)) => Ok(wire),
-            Ok(Err(error)) => Err(Error::new(
-                ErrorKind::Connection,
-                format!("cannot connect to {address}"),
-            )
-            .because(error)),
+            Ok(Err(error)) => Err(unreachable(address, error)),
             Err(_) => Err(silence(address, self.connect_timeout)),
         }
     }
 
-    /// Protocol, credentials and database. The inner error is what the server answered to them.
+    /// Protocol and credentials. The inner error is what the server answered to them.
     async fn greet(
         &self,
         address: &Address,
-        wire: Box<dyn Wire>,
+        wire: impl Wire + 'static,
         session: &RedisConnectionInfo,
-    ) -> Result<Result<(MultiplexedConnection, Driver), RedisError>, Error> {
+        pushes: Option<Pushes>,
+    ) -> Result<Result<Greeted, RedisError>, Error> {
         // Redis-rs's own timer per request costs 7 to 17 % of throughput; every operation is timed from outside.
-        let config = AsyncConnectionConfig::new()
+        let mut config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
             .set_connection_timeout(None);
+        if let Some(pushes) = pushes {
+            config = config.set_push_sender(pushes);
+        }
         let greeting = MultiplexedConnection::new_with_config(session, wire, config);
         match timeout(self.greeting_timeout, greeting).await {
             Ok(Ok((link, driver))) => Ok(Ok((link, Box::pin(driver)))),
             Ok(Err(error)) => Ok(Err(error)),
             Err(_) => Err(silence(address, self.greeting_timeout)),
-        }
-    }
-
-    async fn introduce(
-        &self,
-        link: &mut MultiplexedConnection,
-        address: &Address,
-        must_be_master: bool,
-    ) -> Result<(), Error> {
-        let mut pipeline = redis::Pipeline::with_capacity(2);
-        pipeline.cmd("CLIENT").arg("SETNAME").arg(&self.client_name);
-        if must_be_master {
-            pipeline.cmd("ROLE");
-        }
-        let replies = link
-            .send_packed_commands(&pipeline, 0, pipeline.len())
-            .await
-            .map_err(|error| refusal(address, &error))?;
-        if let Some(Value::ServerError(error)) = replies.first() {
-            // In RESP2 nothing before this asked for credentials where none were given.
-            if error.code() == "NOAUTH" {
-                return Err(refusal(address, &error.clone().into()));
-            }
-            // The name is for the people who read `CLIENT LIST`; a server that does not allow it is still a server.
-            tracing::debug!(%address, error = reply::said(error), "Redis refused the client name");
-        }
-        if must_be_master && !replies.get(1).is_some_and(is_master) {
-            let text = format!(
-                "{address} is no master any more; the sentinels have not agreed on a new one yet"
-            );
-            return Err(Error::new(ErrorKind::Connection, text));
-        }
-        Ok(())
-    }
-
-    /// Asks the sentinels in their order; the first that knows is believed, because the master's role is checked.
-    async fn find_master(&self, sentinels: &[Address], master: &str) -> Result<Address, Error> {
-        let mut cause = None;
-        for sentinel in sentinels {
-            match self.ask_sentinel(sentinel, master).await {
-                Ok(Some(address)) => return Ok(address),
-                Ok(None) => {}
-                Err(error) => cause = Some(error),
-            }
-        }
-        let error = Error::new(
-            ErrorKind::Connection,
-            format!("no sentinel says where the master `{master}` is"),
-        );
-        Err(match cause {
-            Some(cause) => error.because(cause),
-            None => error,
-        })
-    }
-
-    async fn ask_sentinel(
-        &self,
-        sentinel: &Address,
-        master: &str,
-    ) -> Result<Option<Address>, Error> {
-        let session = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let wire = self.reach(sentinel, None).await?;
-        let (mut link, mut driver) = self
-            .greet(sentinel, wire, &session)
-            .await?
-            .map_err(|error| refusal(sentinel, &error))?;
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-        let answer = tokio::select! {
-            answer = timeout(self.greeting_timeout, link.send_packed_command(&question)) => {
-                answer.map_err(|_| silence(sentinel, self.greeting_timeout))?
-            }
-            () = &mut driver => return Err(Error::new(ErrorKind::Connection, format!("{sentinel} closed the connection"))),
-        };
-        match answer.map_err(|error| refusal(sentinel, &error))? {
-            Value::Array(parts) => Ok(address_of(&parts)),
-            Value::ServerError(error) => Err(refusal(sentinel, &error.into())),
-            _ => Ok(None),
         }
     }
 }
@@ -261,26 +290,12 @@ fn keepalive() -> TcpKeepalive {
         .with_retries(3)
 }
 
-fn is_master(role: &Value) -> bool {
-    matches!(role, Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master"))
-}
-
-fn address_of(parts: &[Value]) -> Option<Address> {
-    let [Value::BulkString(host), Value::BulkString(port)] = parts else {
-        return None;
-    };
-    let host = String::from_utf8(host.clone()).ok()?;
-    let port = std::str::from_utf8(port).ok()?.parse().ok()?;
-    Some(Address::Tcp(host, port))
-}
-
-/// Servers before 6 do not know the command, nor do those where it was renamed away.
-fn refuses_resp3(error: &RedisError) -> bool {
-    error.kind() == redis::ErrorKind::RESP3NotSupported
-        || error.code() == Some("NOPROTO")
-        || error
-            .detail()
-            .is_some_and(|detail| detail.starts_with("unknown command") && detail.contains("HELLO"))
+fn unreachable(address: &Address, error: io::Error) -> Error {
+    Error::new(
+        ErrorKind::Connection,
+        format!("cannot connect to {address}"),
+    )
+    .because(error)
 }
 
 fn silence(address: &Address, after: Duration) -> Error {
@@ -290,32 +305,10 @@ fn silence(address: &Address, after: Duration) -> Error {
     )
 }
 
-/// What the server's answer to the greeting means. Its text is not passed on, because a server that does not know a command
-/// repeats the command's arguments, which here are the credentials.
-fn refusal(address: &Address, error: &RedisError) -> Error {
-    let code = error.code().unwrap_or_default();
-    let credentials = error.kind() == redis::ErrorKind::AuthenticationFailed
-        || matches!(code, "NOAUTH" | "WRONGPASS")
-        || error.detail().is_some_and(|detail| detail.contains("AUTH"));
-    if credentials {
-        let text = format!(
-            "Redis at {address} refused the credentials; check the user name and the password"
-        );
-        return Error::new(ErrorKind::Connection, text);
-    }
-    if error.is_io_error() {
-        return Error::new(
-            ErrorKind::Connection,
-            format!("the connection to {address} broke"),
-        )
-        .because(error.to_string());
-    }
+fn closed(address: &Address) -> Error {
     Error::new(
-        ErrorKind::Command,
-        format!(
-            "Redis at {address} refused the connection's settings ({})",
-            error.category()
-        ),
+        ErrorKind::Connection,
+        format!("{address} closed the connection"),
     )
 }
 

@@ -159,6 +159,7 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_LOAD_DEADLINE", "20s"),
         ("CACHE_MAX_REFRESHES", "8"),
         ("CACHE_FENCE_TTL", "4s"),
+        ("CACHE_FAILOVER_MEMORY", "40s"),
         ("CACHE_MAX_VALUE", "2MiB"),
         ("CACHE_COMPRESS_ABOVE", "4KiB"),
         ("CACHE_MEMORY_CAPACITY", "8MiB"),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::{BULK, COMMANDS, Pool};
+use super::{Access, BULK, COMMANDS, Pool};
 use crate::config::Config;
 use crate::error::ErrorKind;
 use crate::store::Store;
@@ -53,13 +53,17 @@ async fn the_pool_grows_when_it_is_crowded_and_never_beyond_its_maximum() {
     })
     .await;
 
-    let first: Vec<_> = (0..COMMANDS).map(|_| pool.ticket(0).unwrap()).collect();
+    let first: Vec<_> = (0..COMMANDS)
+        .map(|_| pool.ticket(0, Access::Caller).unwrap())
+        .collect();
     assert_eq!(pool.stats().open, 1);
-    let mut more: Vec<_> = (0..10).map(|_| pool.ticket(0).unwrap()).collect();
+    let mut more: Vec<_> = (0..10)
+        .map(|_| pool.ticket(0, Access::Caller).unwrap())
+        .collect();
     until("a second is open", || pool.stats().open == 2).await;
-    more.extend((0..4 * COMMANDS).map(|_| pool.ticket(0).unwrap()));
+    more.extend((0..4 * COMMANDS).map(|_| pool.ticket(0, Access::Caller).unwrap()));
     until("a third is open", || pool.stats().open == 3).await;
-    more.extend((0..4 * COMMANDS).map(|_| pool.ticket(0).unwrap()));
+    more.extend((0..4 * COMMANDS).map(|_| pool.ticket(0, Access::Caller).unwrap()));
     pool.probe().await.unwrap();
 
     let stats = pool.stats();
@@ -84,7 +88,9 @@ async fn large_replies_fill_a_connection_sooner() {
     .await;
     until("two are open", || pool.stats().open == 2).await;
 
-    let _tickets: Vec<_> = (0..12).map(|_| pool.ticket(100 << 10).unwrap()).collect();
+    let _tickets: Vec<_> = (0..12)
+        .map(|_| pool.ticket(100 << 10, Access::Caller).unwrap())
+        .collect();
 
     let loads: Vec<_> = pool
         .lanes()
@@ -104,9 +110,12 @@ async fn bulk_work_gets_a_connection_of_its_own() {
     })
     .await;
 
-    let early = pool.ticket(BULK).unwrap();
+    let early = pool.ticket(BULK, Access::Caller).unwrap();
     until("a bulk connection is open", || pool.lanes().bulk.is_some()).await;
-    let late = [pool.ticket(BULK).unwrap(), pool.ticket(1 << 20).unwrap()];
+    let late = [
+        pool.ticket(BULK, Access::Caller).unwrap(),
+        pool.ticket(1 << 20, Access::Caller).unwrap(),
+    ];
 
     let bulk = pool.lanes().bulk.clone().unwrap();
     assert_eq!(bulk.load().commands, 2);
@@ -127,7 +136,7 @@ async fn connections_above_the_minimum_close_when_unused() {
     .await;
     let mut busy = Vec::new();
     until("the pool has grown", || {
-        busy.extend((0..COMMANDS).map(|_| pool.ticket(0).unwrap()));
+        busy.extend((0..COMMANDS).map(|_| pool.ticket(0, Access::Caller).unwrap()));
         pool.stats().open == 5
     })
     .await;
@@ -246,7 +255,7 @@ async fn callers_that_go_away_do_not_cost_a_connection() {
     let before = data(&pool)[0].progress();
 
     drop(timeout(Duration::ZERO, store.delete(&[key("a")])).await);
-    drop(pool.ticket(0));
+    drop(pool.ticket(0, Access::Caller));
     assert!(data(&pool)[0].is_owed());
 
     until("a ping clears the doubt", || !data(&pool)[0].is_owed()).await;

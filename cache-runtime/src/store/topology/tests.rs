@@ -1,14 +1,35 @@
 //! Sessions, TLS and sentinels, against real servers.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::{Address, Config, Secret, Tls, Topology};
 use crate::error::ErrorKind;
 use crate::store::Store;
 use crate::store::redis::RedisStore;
-use crate::store::support::{Sentinel, TlsServer, ask, cause, config, key, server, server_with};
+use crate::store::support::{
+    Sentinel, TlsServer, ask, cause, config, key, server, server_with, until,
+};
 use crate::testing::{RedisServer, free_port};
+
+/// What names mean in tests that cannot write `/etc/hosts`.
+static HOSTS: LazyLock<Mutex<HashMap<&str, Vec<SocketAddr>>>> = LazyLock::new(Mutex::default);
+
+pub(super) fn addresses_of(host: &str) -> Option<Vec<SocketAddr>> {
+    let hosts = HOSTS.lock().unwrap_or_else(PoisonError::into_inner);
+    hosts.get(host).cloned()
+}
+
+fn name(host: &'static str, addresses: &[SocketAddr]) {
+    let mut hosts = HOSTS.lock().unwrap_or_else(PoisonError::into_inner);
+    hosts.insert(host, addresses.to_vec());
+}
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -155,7 +176,7 @@ async fn tls_trusts_the_given_authority_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn sentinels_are_asked_in_order_and_their_master_is_checked() {
+async fn sentinels_are_asked_and_their_master_is_checked() {
     let (port, sentinel_port, nobody) = (free(), free(), free());
     let master = server_with(&["--port", &port.to_string()]);
     let _sentinel = Sentinel::start(sentinel_port, port);
@@ -191,7 +212,10 @@ async fn sentinels_are_asked_in_order_and_their_master_is_checked() {
         .probe()
         .await
         .unwrap_err();
-    assert!(demoted.to_string().contains("is no master"), "{demoted}");
+    assert!(
+        demoted.to_string().contains("is not the master any more"),
+        "{demoted}"
+    );
 }
 
 #[tokio::test]
@@ -225,4 +249,418 @@ async fn an_absent_server_is_named() {
 /// A port that is nobody's at this moment.
 fn free() -> u16 {
     free_port().unwrap()
+}
+
+/// An address that swallows packets: its backlog is full, so the system drops what else comes.
+struct Silent {
+    address: SocketAddr,
+    _listener: std::net::TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Silent {
+    async fn start() -> Self {
+        let listener = {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            socket.listen(1).unwrap().into_std().unwrap()
+        };
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        let patience = Duration::from_millis(200);
+        while let Ok(connected) = tokio::time::timeout(patience, TcpStream::connect(address)).await
+        {
+            waiting.push(connected.unwrap());
+        }
+        Self {
+            address,
+            _listener: listener,
+            _waiting: waiting,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+fn port_of(server: &RedisServer) -> u16 {
+    match server.address() {
+        Address::Tcp(_, port) => *port,
+        Address::Unix(_) => panic!("it listens on a socket"),
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn at(host: &str, port: u16) -> Config {
+    Config {
+        redis: Some(Topology::Standalone(Address::Tcp(host.into(), port))),
+        command_timeout: Duration::from_secs(2),
+        ..Config::default()
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_swallows_packets_holds_up_nothing_and_is_tried_last_from_then_on() {
+    let (server, silent) = (RedisServer::tcp().unwrap(), Silent::start().await);
+    name("two.test", &[silent.address, local(port_of(&server))]);
+    let store = RedisStore::new(&at("two.test", 1)).unwrap();
+
+    let began = Instant::now();
+    store.probe().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "{began:?}");
+
+    let connector = store.connections().connector();
+    let began = Instant::now();
+    let again = connector.open().await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(250), "{began:?}");
+    drop(again);
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_says_nothing_is_passed_over_as_well() {
+    let (server, frozen) = (RedisServer::tcp().unwrap(), RedisServer::tcp().unwrap());
+    name(
+        "frozen.test",
+        &[local(port_of(&frozen)), local(port_of(&server))],
+    );
+    frozen.stop().unwrap();
+    let store = RedisStore::new(&at("frozen.test", 1)).unwrap();
+
+    let began = Instant::now();
+    store.probe().await.unwrap();
+
+    assert!(began.elapsed() < Duration::from_secs(1), "{began:?}");
+    frozen.resume().unwrap();
+}
+
+#[tokio::test]
+async fn of_a_primary_and_its_replica_under_one_name_the_primary_is_taken() {
+    let primary = RedisServer::tcp().unwrap();
+    let replica = RedisServer::tcp().unwrap();
+    let () = ask(&replica, &["REPLICAOF", "127.0.0.1", "1"]);
+    name(
+        "both.test",
+        &[local(port_of(&replica)), local(port_of(&primary))],
+    );
+    let store = RedisStore::new(&at("both.test", 1)).unwrap();
+
+    store.probe().await.unwrap();
+
+    store.set(&key("a"), b"value", LIFE).await.unwrap();
+    assert_eq!(ask::<u32>(&primary, &["EXISTS", "dev_a"]), 1);
+}
+
+#[tokio::test]
+async fn a_name_that_leads_nowhere_says_so_for_each_address() {
+    let nobody = [local(free()), local(free())];
+    name("nowhere.test", &nobody);
+
+    let error = refused(at("nowhere.test", 1)).await;
+
+    assert_eq!(error.to_string(), "cannot connect to nowhere.test:1");
+    for address in nobody {
+        assert!(cause(&error).contains(&address.to_string()), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn sentinels_that_swallow_packets_hold_up_nothing() {
+    let master = RedisServer::tcp().unwrap();
+    let (first, second) = (Silent::start().await, Silent::start().await);
+    let sentinel_port = free();
+    let _sentinel = Sentinel::start(sentinel_port, port_of(&master));
+    let store = RedisStore::new(&Config {
+        redis: Some(Topology::Sentinel {
+            sentinels: [first.port(), second.port(), sentinel_port]
+                .map(|port| Address::Tcp("127.0.0.1".into(), port))
+                .into(),
+            master: "main".into(),
+        }),
+        ..config(&master)
+    })
+    .unwrap();
+
+    let began = Instant::now();
+    store.probe().await.unwrap();
+
+    assert!(began.elapsed() < Duration::from_secs(1), "{began:?}");
+}
+
+#[tokio::test]
+async fn a_replica_a_sentinel_and_a_cluster_node_are_refused_by_name() {
+    let primary = RedisServer::tcp().unwrap();
+    let replica = RedisServer::tcp().unwrap();
+    let port = port_of(&primary).to_string();
+    let () = ask(&replica, &["REPLICAOF", "127.0.0.1", &port]);
+    let node = RedisServer::builder()
+        .tcp()
+        .args(["--cluster-enabled", "yes"])
+        .start()
+        .unwrap();
+    let sentinel_port = free();
+    let _sentinel = Sentinel::start(sentinel_port, port_of(&primary));
+
+    let cases = [
+        (
+            port_of(&replica),
+            format!(
+                "is a replica, which takes no writes; use the address of its primary (127.0.0.1:{port})"
+            ),
+        ),
+        (
+            sentinel_port,
+            "is a sentinel, not a Redis server; use `redis+sentinel://127.0.0.1".to_owned(),
+        ),
+        (port_of(&node), "is a node of a Redis Cluster".to_owned()),
+    ];
+    for (port, expected) in cases {
+        // With an index that would be refused as well, the server is still what is to be named.
+        for database in [0, 99] {
+            let error = refused(Config {
+                database,
+                ..at("127.0.0.1", port)
+            })
+            .await;
+            assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_know_hello_is_refused_by_name_as_well() {
+    let replica = RedisServer::builder()
+        .tcp()
+        .args(["--replicaof", "127.0.0.1 1"])
+        .args(["--rename-command", "HELLO", ""])
+        .start()
+        .unwrap();
+    for denied in [&["-role"][..], &["+role", "-info"]] {
+        let () = ask(
+            &replica,
+            &[&["ACL", "SETUSER", "default"][..], denied].concat(),
+        );
+
+        let error = refused(at("127.0.0.1", port_of(&replica))).await;
+
+        assert!(error.to_string().contains("is a replica"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named() {
+    let server = server_with(&["--databases", "2"]);
+
+    let error = refused(Config {
+        database: 5,
+        ..config(&server)
+    })
+    .await;
+
+    assert!(error.to_string().contains("has no database 5"), "{error}");
+    assert!(cause(&error).contains("out of range"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_ask_for_the_role_is_told_so_behind_sentinels_only_where_nothing_else_tells_it()
+ {
+    let (port, sentinel_port) = (free(), free());
+    let master = server_with(&["--port", &port.to_string()]);
+    let _sentinel = Sentinel::start(sentinel_port, port);
+    let () = ask(
+        &master,
+        &[
+            "ACL", "SETUSER", "app", "on", ">pw", "~*", "&*", "+@all", "-role", "-info",
+        ],
+    );
+    let behind_sentinels = Config {
+        redis: Some(Topology::Sentinel {
+            sentinels: vec![Address::Tcp("127.0.0.1".into(), sentinel_port)],
+            master: "main".into(),
+        }),
+        username: Some("app".into()),
+        password: Some("pw".into()),
+        ..config(&master)
+    };
+
+    // `HELLO` tells it to everybody.
+    RedisStore::new(&behind_sentinels)
+        .unwrap()
+        .probe()
+        .await
+        .unwrap();
+}
+
+/// A server that answers as it is told to: for what no server that can be had here says.
+async fn scripted(answers: &'static [(&str, &str)]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut bytes, mut read) = (Vec::new(), 0);
+                while let Ok(1..) = socket.read_buf(&mut bytes).await {
+                    let text = String::from_utf8_lossy(&bytes[read..]).into_owned();
+                    read = bytes.len();
+                    // Each command begins with `*`, and arrives whole in a test as small as this.
+                    for command in text.split('*').skip(1) {
+                        let command = command.to_ascii_uppercase();
+                        let known = answers.iter().find(|(part, _)| command.contains(part));
+                        let answer = known.map_or("-ERR unknown command\r\n", |(_, answer)| answer);
+                        socket.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// `HELLO` of Redis 6.2, in RESP3.
+const HELLO_OF_6_2: &str = "%5\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n6.2.14\r\n$5\r\nproto\r\n:3\r\n\
+    $4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n";
+
+/// `INFO server` of Redis 5, which does not know `HELLO`.
+const INFO_OF_5: &str = "$43\r\nredis_version:5.0.14\r\nredis_mode:standalone\r\n";
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused_with_its_version_and_the_one_that_is_needed() {
+    let of_6_2 = scripted(&[("HELLO", HELLO_OF_6_2), ("CLIENT", "+OK\r\n")]).await;
+    let of_5 = scripted(&[
+        (
+            "HELLO",
+            "-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n",
+        ),
+        ("CLIENT", "+OK\r\n"),
+        ("SERVER", INFO_OF_5),
+    ])
+    .await;
+
+    for (port, version) in [(of_6_2, "6.2.14"), (of_5, "5.0.14")] {
+        let error = refused(at("127.0.0.1", port)).await;
+
+        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "127.0.0.1:{port} runs version {version}; the cache needs Redis 7.0 or newer, or Valkey 7.2 or newer"
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_credentials_before_it_knows_hello_is_spoken_to_in_resp2() {
+    // As Valkey 9 answers where HELLO is renamed away.
+    let port = scripted(&[
+        ("HELLO", "-NOAUTH Authentication required.\r\n"),
+        ("AUTH", "+OK\r\n"),
+        ("CLIENT", "+OK\r\n"),
+        ("PING", "+PONG\r\n"),
+    ])
+    .await;
+    let store = RedisStore::new(&Config {
+        password: Some("pw".into()),
+        ..at("127.0.0.1", port)
+    })
+    .unwrap();
+
+    store.probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_of_openssl_req_x509_is_trusted_if_it_is_the_configured_one() {
+    let TlsServer {
+        server,
+        authority,
+        port,
+        ..
+    } = &TlsServer::start_as_authority();
+    let stranger = TlsServer::start_as_authority();
+    let at = |host: &str, tls: PathBuf| Config {
+        redis: Some(Topology::Standalone(Address::Tcp(host.into(), *port))),
+        tls: Tls::Ca(tls),
+        ..config(server)
+    };
+
+    RedisStore::new(&at("localhost", authority.clone()))
+        .unwrap()
+        .probe()
+        .await
+        .unwrap();
+
+    let wrong_name = refused(at("127.0.0.1", authority.clone())).await;
+    assert!(
+        cause(&wrong_name).contains("not valid for name"),
+        "{wrong_name:?}"
+    );
+    let wrong_certificate = refused(at("localhost", stranger.authority.clone())).await;
+    assert!(
+        cause(&wrong_certificate).contains("certificate"),
+        "{wrong_certificate:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_moves_is_followed_by_all_connections_at_once() {
+    let (old, new) = (RedisServer::tcp().unwrap(), RedisServer::tcp().unwrap());
+    name("moves.test", &[local(port_of(&old))]);
+    let store = RedisStore::new(&Config {
+        pool_min: 50,
+        ..at("moves.test", 1)
+    })
+    .unwrap();
+    store.probe().await.unwrap();
+    until("all are open", || store.pool().unwrap().open == 50).await;
+    store.set(&key("a"), b"value", LIFE).await.unwrap();
+
+    let port = port_of(&new).to_string();
+    let () = ask(&old, &["REPLICAOF", "127.0.0.1", &port]);
+    name("moves.test", &[local(port_of(&new))]);
+    let refused = store.set(&key("a"), b"value", LIFE).await.unwrap_err();
+    assert!(cause(&refused).contains("READONLY"), "{refused:?}");
+    assert!(!store.is_open());
+
+    store.probe().await.unwrap();
+    // What the old server acknowledged may be missing here, so callers wait.
+    let early = store.get(&key("a"), 0).await.unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::Unavailable);
+    assert_eq!(store.for_recovery().get(&key("a"), 0).await.unwrap(), None);
+    assert!(!store.admit(1));
+    assert!(store.admit(store.term()));
+    store.set(&key("b"), b"value", LIFE).await.unwrap();
+    assert_eq!(ask::<u32>(&new, &["EXISTS", "dev_b"]), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_started_anew_is_another_one_and_one_that_closed_connections_is_not() {
+    let mut server = server();
+    // With one connection there is nothing that the keeper replaces.
+    let store = RedisStore::new(&Config {
+        pool_min: 1,
+        ..config(&server)
+    })
+    .unwrap();
+    store.probe().await.unwrap();
+    assert_eq!(store.term(), 1);
+
+    let _: u32 = ask(&server, &["CLIENT", "KILL", "TYPE", "normal"]);
+    until("none is open", || !store.is_open()).await;
+    store.probe().await.unwrap();
+    assert_eq!(store.term(), 1);
+    assert!(store.get(&key("a"), 0).await.is_ok());
+
+    server.restart().unwrap();
+    until("none is open", || !store.is_open()).await;
+    store.probe().await.unwrap();
+    assert_eq!(store.term(), 2);
+    assert!(store.get(&key("a"), 0).await.is_err());
+}
+
+async fn refused(config: Config) -> crate::error::Error {
+    RedisStore::new(&config).unwrap().probe().await.unwrap_err()
 }

@@ -1,11 +1,19 @@
 //! Whom encrypted connections trust.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -19,36 +27,32 @@ pub(super) type Client = Arc<ClientConfig>;
 /// because rustls panics in a process that has installed none.
 pub(super) fn client(tls: &Tls) -> Result<Option<Client>, Error> {
     let mut roots = RootCertStore::empty();
+    let mut own = Vec::new();
     match tls {
         Tls::Off => return Ok(None),
         Tls::WebRoots => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Tls::Ca(path) => {
-            let wrong = || {
-                format!(
-                    "`{}` is no certificate authority in PEM form",
-                    path.display()
-                )
-            };
-            let certificates = CertificateDer::pem_file_iter(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| Error::new(ErrorKind::Config, wrong()).because(error))?;
-            for certificate in certificates {
+            own = certificates(path)?;
+            for certificate in &own {
                 roots
-                    .add(certificate)
-                    .map_err(|error| Error::new(ErrorKind::Config, wrong()).because(error))?;
-            }
-            if roots.is_empty() {
-                return Err(Error::new(ErrorKind::Config, wrong()));
+                    .add(certificate.clone())
+                    .map_err(|error| no_authority(path).because(error))?;
             }
         }
     }
-    let config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::new(ErrorKind::Config, "TLS cannot be set up").because(error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-    Ok(Some(Arc::new(config)))
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let unusable = |error| Error::new(ErrorKind::Config, "TLS cannot be set up").because(error);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
+    let client = if own.is_empty() {
+        builder.with_root_certificates(roots)
+    } else {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(roots, own, provider)?))
+    };
+    Ok(Some(Arc::new(client.with_no_client_auth())))
 }
 
 /// Encrypts a socket to the server of this name.
@@ -61,4 +65,106 @@ pub(super) async fn encrypt(
     TlsConnector::from(Arc::clone(client))
         .connect(name, socket)
         .await
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| no_authority(path).because(error))?;
+    if certificates.is_empty() {
+        return Err(no_authority(path));
+    }
+    Ok(certificates)
+}
+
+fn no_authority(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Config,
+        format!(
+            "`{}` is no certificate authority in PEM form",
+            path.display()
+        ),
+    )
+}
+
+/// Verifies as rustls does, with one addition: a server may show a certificate of the configured file itself, although that
+/// certificate is one of an authority. `openssl req -x509` makes such certificates, and who has configured one trusts exactly it.
+#[derive(Debug)]
+struct Verifier {
+    usual: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl Verifier {
+    fn new(
+        roots: RootCertStore,
+        own: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| {
+                Error::new(ErrorKind::Config, "TLS cannot be set up").because(error)
+            })?;
+        Ok(Self { usual, own })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self
+            .usual
+            .verify_server_cert(shown, others, name, ocsp, now)
+        {
+            // Its dates were found right before this. What is left is its name.
+            Err(error) if is_authority(&error) && self.own.contains(shown) => {
+                verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
+}
+
+/// Whether a certificate was refused for nothing but being one of an authority.
+fn is_authority(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(error))) = error
+    else {
+        return false;
+    };
+    matches!(
+        error.downcast_ref::<webpki::Error>(),
+        Some(webpki::Error::CaUsedAsEndEntity)
+    )
 }

@@ -1,0 +1,135 @@
+//! What Redis acknowledged a short while ago. A replica that is promoted, or a server that starts from an older snapshot, may
+//! not know it, so it is applied again before callers use such a server.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What was acknowledged within a time, without duplicates. Two generations, of which the older one is forgotten as a whole:
+/// everything stays for at least that time, and at most for twice as long while more is added.
+#[derive(Debug)]
+pub(crate) struct Recent<T> {
+    memory: Duration,
+    capacity: usize,
+    generations: Mutex<Generations<T>>,
+}
+
+#[derive(Debug)]
+struct Generations<T> {
+    young: HashSet<T>,
+    old: HashSet<T>,
+    began: Instant,
+}
+
+/// Whether all that is recent is still known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Enough,
+    /// More came within the time than can be kept: some of it was forgotten.
+    Exceeded,
+}
+
+impl<T: Clone + Eq + Hash> Recent<T> {
+    /// Keeps at most `capacity` in each generation.
+    pub(crate) fn new(memory: Duration, capacity: usize) -> Self {
+        let generations = Generations {
+            young: HashSet::new(),
+            old: HashSet::new(),
+            began: Instant::now(),
+        };
+        Self {
+            memory,
+            capacity,
+            generations: Mutex::new(generations),
+        }
+    }
+
+    /// Remembers what is about to be acknowledged. Nothing is forgotten that is younger than the memory before `confirmed`,
+    /// the last moment at which Redis was known to be the right server.
+    pub(crate) fn add(&self, items: impl IntoIterator<Item = T>, confirmed: Instant) -> Room {
+        if self.memory.is_zero() {
+            return Room::Enough;
+        }
+        let mut generations = self.lock();
+        let Generations { young, old, began } = &mut *generations;
+        if confirmed.saturating_duration_since(*began) >= self.memory {
+            *old = std::mem::take(young);
+            *began = Instant::now();
+        }
+        young.extend(items);
+        if young.len() <= self.capacity {
+            return Room::Enough;
+        }
+        old.clear();
+        young.clear();
+        Room::Exceeded
+    }
+
+    /// All that is remembered.
+    pub(crate) fn all(&self) -> Vec<T> {
+        let generations = self.lock();
+        let Generations { young, old, .. } = &*generations;
+        young.union(old).cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Generations<T>> {
+        self.generations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMORY: Duration = Duration::from_secs(30);
+
+    fn sorted(recent: &Recent<u32>) -> Vec<u32> {
+        let mut all = recent.all();
+        all.sort_unstable();
+        all
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_stays_for_the_memory_and_goes_after_twice_that() {
+        let recent = Recent::new(MEMORY, 10);
+        let add = |item| recent.add([item], Instant::now());
+
+        add(1);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        add(2);
+        tokio::time::advance(Duration::from_secs(20)).await;
+        add(3);
+        assert_eq!(sorted(&recent), [1, 2, 3]);
+        tokio::time::advance(Duration::from_secs(31)).await;
+        add(3);
+        add(4);
+
+        assert_eq!(sorted(&recent), [3, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_forgotten_while_nobody_confirms_the_server() {
+        let recent = Recent::new(MEMORY, 10);
+        let confirmed = Instant::now();
+
+        for item in 0..5 {
+            recent.add([item], confirmed);
+            tokio::time::advance(MEMORY).await;
+        }
+
+        assert_eq!(sorted(&recent), [0, 1, 2, 3, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_than_there_is_room_for_is_told() {
+        let recent = Recent::new(MEMORY, 2);
+
+        assert_eq!(recent.add([1, 2], Instant::now()), Room::Enough);
+        assert_eq!(recent.add([3], Instant::now()), Room::Exceeded);
+    }
+}

@@ -1,0 +1,159 @@
+//! Values that are too long to be ours: another program's, or written by hand. Reading one takes longer than any caller waits,
+//! so nobody ever sees that it is unreadable; it would cost each of its callers a timeout for ever.
+
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use redis::{Cmd, Value};
+use tokio::runtime::Handle;
+use tracing::{debug, warn};
+
+use super::RedisStore;
+use crate::config::Config;
+use crate::key::Key;
+use crate::store::connection::Connection;
+use crate::store::pool::{Access, BULK, Pool};
+use crate::store::reply::{self, Failure};
+use crate::store::script::Script;
+
+static DELETE_LONG: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/delete_long.lua")));
+
+/// What an entry has beside its value, with room for formats to come.
+const HEADER: usize = 1 << 10;
+
+/// What is too long, and whether somebody looks for it.
+#[derive(Debug)]
+pub(super) struct Longest {
+    bytes: usize,
+    mask_keys: bool,
+    is_looking: AtomicBool,
+}
+
+impl Longest {
+    pub(super) fn new(config: &Config) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: config.max_value.saturating_add(HEADER),
+            mask_keys: config.mask_keys,
+            is_looking: AtomicBool::new(false),
+        })
+    }
+}
+
+impl RedisStore {
+    /// Reads values. If the caller goes away before there is an answer, it is found out whether one of them is too long.
+    pub(super) async fn read_values(
+        &self,
+        keys: &[Key],
+        command: &Cmd,
+        bytes: usize,
+    ) -> Result<Value, Failure> {
+        let mut unanswered = Unanswered {
+            store: self,
+            keys,
+            connection: None,
+        };
+        let answer = self
+            .read_on(command, bytes, |connection| {
+                unanswered.connection = Some(Arc::clone(connection));
+            })
+            .await;
+        unanswered.keys = &[];
+        answer
+    }
+
+    /// The same for one value.
+    pub(super) async fn read_value(
+        &self,
+        key: &Key,
+        command: &Cmd,
+        bytes: usize,
+    ) -> Result<Value, Failure> {
+        self.read_values(slice::from_ref(key), command, bytes).await
+    }
+}
+
+/// A read whose answer has not arrived. Dropped so, it was given up.
+struct Unanswered<'a> {
+    store: &'a RedisStore,
+    /// None once it is answered.
+    keys: &'a [Key],
+    connection: Option<Arc<Connection>>,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let (false, Some(connection)) = (self.keys.is_empty(), self.connection.take()) else {
+            return;
+        };
+        let (longest, Ok(runtime)) = (&self.store.longest, Handle::try_current()) else {
+            return;
+        };
+        // One look at a time: a server that answers nobody is not to be asked once more by each caller.
+        if longest.is_looking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let looking = Looking(Arc::clone(longest));
+        let (pool, keys) = (Arc::clone(&self.store.pool), self.keys.to_vec());
+        runtime.spawn(async move {
+            if let Err(failure) = looking.remove_long(&pool, &keys, &connection).await {
+                debug!(
+                    ?failure,
+                    "it could not be found out whether a value is too long"
+                );
+            }
+        });
+    }
+}
+
+/// Says, when it is dropped, that nobody looks any more.
+struct Looking(Arc<Longest>);
+
+impl Looking {
+    /// Removes those of the values that are too long. The answer that brings one is not waited for.
+    async fn remove_long(
+        &self,
+        pool: &Pool,
+        keys: &[Key],
+        connection: &Connection,
+    ) -> Result<(), Failure> {
+        // Not behind the very answer that takes so long.
+        connection.be_late();
+        for key in keys {
+            let longest = &self.0;
+            let names = [key.as_str()];
+            let arguments = |command: &mut Cmd| {
+                command.arg(longest.bytes);
+            };
+            // Over a connection that large answers take, or over one where none is late.
+            let ticket = || pool.ticket(BULK, Access::Caller);
+            let answer = match ticket()?.ask(&DELETE_LONG.by_hash(&names, arguments)).await {
+                Err(Failure::Refused(error)) if reply::is_no_script(&error) => {
+                    ticket()?.ask(&DELETE_LONG.by_text(&names, arguments)).await
+                }
+                answer => answer,
+            };
+            let length = match answer {
+                // What is no string is not read as one.
+                Err(Failure::Refused(error)) if reply::is_wrong_type(&error) => continue,
+                answer => reply::count(answer?)?,
+            };
+            if length > 0 {
+                warn!(
+                    key = %key.shown(longest.mask_keys),
+                    length,
+                    "removed a value that is too long to be read; raise `CACHE_MAX_VALUE` if it is one of yours"
+                );
+                connection.lose("a value that is too long was on its way");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.is_looking.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,312 @@
+//! What is said when a connection opens: who we are, who the server is, and whether it is one that the cache can use.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
+
+use super::Connector;
+use crate::config::Address;
+use crate::error::{Error, ErrorKind};
+use crate::store::reply;
+
+/// The oldest Redis with `SET` that takes both `NX` and `GET`. The first Valkey is newer.
+const OLDEST: u64 = 7;
+
+/// Which server a connection is meant to lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// One that was named by its address.
+    Primary,
+    /// One that sentinels named.
+    MasterOfSentinels,
+}
+
+/// Tells a server from another one, and from itself after it may have forgotten what it acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct Identity {
+    /// The address that was connected to.
+    place: Option<SocketAddr>,
+    /// Chosen anew by a server whenever it starts.
+    run: Option<String>,
+    /// Of its data; chosen anew when a replica is promoted.
+    replication: Option<String>,
+}
+
+impl Identity {
+    pub(super) fn at(self, place: Option<SocketAddr>) -> Self {
+        Self { place, ..self }
+    }
+
+    /// Whether this is the server that `other` was, with all that it acknowledged. Of servers that do not tell their run id
+    /// nobody knows, so they are another one; `is_open` says that a connection to `other` still stands.
+    pub(in crate::store) fn is_same(&self, other: &Self, is_open: bool) -> bool {
+        match (&self.run, &other.run) {
+            (Some(run), Some(other_run)) => {
+                run == other_run && self.replication == other.replication
+            }
+            _ => is_open && self.place == other.place,
+        }
+    }
+}
+
+/// What a server says about itself, as far as the user may ask.
+#[derive(Debug, Default)]
+struct Said {
+    version: Option<String>,
+    mode: Option<String>,
+    role: Option<String>,
+    primary: Option<String>,
+    identity: Identity,
+}
+
+impl Connector {
+    /// Names the connection, finds out who answers, and selects the database.
+    pub(super) async fn introduce(
+        &self,
+        link: &mut MultiplexedConnection,
+        address: &Address,
+        expected: Expected,
+    ) -> Result<Identity, Error> {
+        let mut pipeline = redis::Pipeline::with_capacity(5);
+        pipeline.cmd("CLIENT").arg("SETNAME").arg(&self.client_name);
+        // Without arguments every user may ask this, if the command is there.
+        pipeline.cmd("HELLO");
+        pipeline.cmd("INFO").arg("server");
+        pipeline.cmd("INFO").arg("replication");
+        if self.database != 0 {
+            pipeline.cmd("SELECT").arg(self.database);
+        }
+        let replies = link
+            .send_packed_commands(&pipeline, 0, pipeline.len())
+            .await
+            .map_err(|error| refusal(address, &error))?;
+        let mut replies = replies.into_iter();
+        if let Some(Value::ServerError(error)) = replies.next() {
+            // In RESP2 nothing before this asked for credentials where none were given.
+            if error.code() == "NOAUTH" {
+                return Err(refusal(address, &error.into()));
+            }
+            // The name is for the people who read `CLIENT LIST`; a server that does not allow it is still a server.
+            tracing::debug!(%address, error = reply::said(&error), "Redis refused the client name");
+        }
+        let mut said = Said::default();
+        said.hear_hello(replies.next());
+        said.hear_server(replies.next());
+        said.hear_replication(replies.next());
+        if said.role.is_none() && said.mode.as_deref() != Some("sentinel") {
+            let role = link.send_packed_command(&redis::cmd("ROLE")).await;
+            said.role = role.ok().as_ref().and_then(first_text);
+        }
+        said.judge(address, expected)?;
+        if let Some(Value::ServerError(error)) = replies.next() {
+            let index = self.database;
+            let text = if reply::said(&error).contains("out of range") {
+                format!(
+                    "Redis at {address} has no database {index}; use a smaller index, or raise `databases` in its configuration"
+                )
+            } else {
+                format!("Redis at {address} refused `SELECT {index}`")
+            };
+            return Err(Error::new(ErrorKind::Command, text).because(reply::said(&error)));
+        }
+        Ok(said.identity)
+    }
+}
+
+impl Said {
+    fn hear_hello(&mut self, answer: Option<Value>) {
+        let mut fields = answer.map(fields).unwrap_or_default();
+        self.version = fields.remove("version");
+        self.mode = fields.remove("mode");
+        self.role = fields.remove("role");
+    }
+
+    fn hear_server(&mut self, answer: Option<Value>) {
+        let Some(info) = answer.and_then(|answer| reply::text(answer).ok()) else {
+            return;
+        };
+        let field = |name| reply::info_field(&info, name).map(str::to_owned);
+        self.identity.run = field("run_id");
+        self.version = self.version.take().or_else(|| field("redis_version"));
+        self.mode = self.mode.take().or_else(|| field("redis_mode"));
+    }
+
+    fn hear_replication(&mut self, answer: Option<Value>) {
+        let Some(info) = answer.and_then(|answer| reply::text(answer).ok()) else {
+            return;
+        };
+        let field = |name| reply::info_field(&info, name).map(str::to_owned);
+        self.identity.replication = field("master_replid");
+        self.role = self.role.take().or_else(|| field("role"));
+        if let (Some(host), Some(port)) = (field("master_host"), field("master_port")) {
+            self.primary = Some(format!("{host}:{port}"));
+        }
+    }
+
+    /// Whether the cache can use this server. An error of kind `Config` means that another one must be configured.
+    fn judge(&self, address: &Address, expected: Expected) -> Result<(), Error> {
+        let wrong = |text: String| Err(Error::new(ErrorKind::Config, text));
+        match self.mode.as_deref() {
+            Some("sentinel") => {
+                return wrong(format!(
+                    "{address} is a sentinel, not a Redis server; use `redis+sentinel://{address}/<master>` with the name of the master"
+                ));
+            }
+            Some("cluster") => {
+                return wrong(format!(
+                    "{address} is a node of a Redis Cluster, which this version does not support; use a server without `cluster-enabled`"
+                ));
+            }
+            _ => {}
+        }
+        if let Some(version) = self
+            .version
+            .as_deref()
+            .filter(|version| is_too_old(version))
+        {
+            return wrong(format!(
+                "{address} runs version {version}; the cache needs Redis 7.0 or newer, or Valkey 7.2 or newer"
+            ));
+        }
+        match (self.role.as_deref(), expected) {
+            (Some("master"), _) | (None, Expected::Primary) => Ok(()),
+            (Some(_), Expected::Primary) => {
+                let primary = match &self.primary {
+                    Some(primary) => format!(" ({primary})"),
+                    None => String::new(),
+                };
+                wrong(format!(
+                    "{address} is a replica, which takes no writes; use the address of its primary{primary}, or `redis+sentinel://`"
+                ))
+            }
+            (Some(_), Expected::MasterOfSentinels) => Err(Error::new(
+                ErrorKind::Connection,
+                format!(
+                    "{address} is not the master any more; the sentinels have not agreed on a new one yet"
+                ),
+            )),
+            (None, Expected::MasterOfSentinels) => Err(Error::new(
+                ErrorKind::Command,
+                format!(
+                    "{address} does not tell whether it is the master: this user may run neither `ROLE` nor `INFO`; allow `+role`"
+                ),
+            )),
+        }
+    }
+}
+
+/// Whether a version is known to be too old. One that is no number belongs to a server with numbers of its own.
+fn is_too_old(version: &str) -> bool {
+    let major = version.split('.').next().unwrap_or_default();
+    major.parse::<u64>().is_ok_and(|major| major < OLDEST)
+}
+
+/// The fields of an answer that is a map, or a list of names and values by turns. Those that are no texts are left out.
+pub(super) fn fields(answer: Value) -> HashMap<String, String> {
+    let pairs: Vec<(Value, Value)> = match answer {
+        Value::Map(pairs) => pairs,
+        Value::Array(items) => {
+            let mut items = items.into_iter();
+            std::iter::from_fn(|| items.next().zip(items.next())).collect()
+        }
+        _ => return HashMap::new(),
+    };
+    pairs
+        .into_iter()
+        .filter_map(|(name, value)| reply::text(name).ok().zip(reply::text(value).ok()))
+        .collect()
+}
+
+fn first_text(answer: &Value) -> Option<String> {
+    match answer {
+        Value::Array(parts) => parts
+            .first()
+            .cloned()
+            .and_then(|first| reply::text(first).ok()),
+        _ => None,
+    }
+}
+
+/// Servers before 6 do not know the command, nor do those where it was renamed away. Of the latter, Valkey 9 asks for
+/// credentials first.
+pub(super) fn refuses_resp3(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::RESP3NotSupported
+        || matches!(error.code(), Some("NOPROTO" | "NOAUTH"))
+        || error
+            .detail()
+            .is_some_and(|detail| detail.starts_with("unknown command") && detail.contains("HELLO"))
+}
+
+/// What the server's answer to the greeting means. What a server repeats of a command's arguments is not passed on: here they
+/// are the credentials.
+pub(super) fn refusal(address: &Address, error: &RedisError) -> Error {
+    let code = error.code().unwrap_or_default();
+    let detail = error.detail().unwrap_or_default();
+    let credentials = error.kind() == redis::ErrorKind::AuthenticationFailed
+        || matches!(code, "NOAUTH" | "WRONGPASS")
+        || detail.contains("AUTH");
+    if credentials {
+        let text = format!(
+            "Redis at {address} refused the credentials; check the user name and the password"
+        );
+        return Error::new(ErrorKind::Connection, text);
+    }
+    if error.is_io_error() {
+        return Error::new(
+            ErrorKind::Connection,
+            format!("the connection to {address} broke"),
+        )
+        .because(error.to_string());
+    }
+    let detail = detail.split(", with args").next().unwrap_or_default();
+    let cause = match detail.is_empty() {
+        true => error.category().to_owned(),
+        false => format!("{code} {detail}"),
+    };
+    Error::new(
+        ErrorKind::Command,
+        format!("Redis at {address} refused the connection"),
+    )
+    .because(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_before_the_oldest_are_too_old_and_those_without_a_number_are_not() {
+        for old in ["6.2.14", "5.0.7", "6.0.16", "4", "6.3.4"] {
+            assert!(is_too_old(old), "{old}");
+        }
+        for new in [
+            "7.0.0",
+            "7.2.5",
+            "8.0.1",
+            "10.1",
+            "255.255.255",
+            "df-1.2",
+            "",
+        ] {
+            assert!(!is_too_old(new), "{new}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_the_same_by_its_run_and_its_data_and_else_by_its_standing_connection() {
+        let identity = |run: Option<&str>, replication: &str| Identity {
+            place: None,
+            run: run.map(str::to_owned),
+            replication: Some(replication.to_owned()),
+        };
+        let known = identity(Some("a"), "x");
+
+        assert!(known.is_same(&known, false));
+        assert!(!identity(Some("b"), "x").is_same(&known, true));
+        assert!(!identity(Some("a"), "y").is_same(&known, true));
+        assert!(identity(None, "x").is_same(&known, true));
+        assert!(!identity(None, "x").is_same(&known, false));
+    }
+}

@@ -1,0 +1,233 @@
+//! A primary that is replaced by its sentinels, and what two processes then serve.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cache_runtime::session::{NewSession, SessionStore};
+use cache_runtime::testing::Sentinels;
+use cache_runtime::{Cache, Config, Mode, SessionKeys, cache_evict, cacheable};
+
+use crate::support::{connect, until};
+
+const GROUPS: u64 = 10;
+const ROWS: u64 = 20;
+const KEYS: &str = "a:q3Jy0wq1Yc3QmFhk3o8Qm0r5c8m1v2yq9b0p4x7z1s0=";
+
+/// The database: a version for each row, and for each the newest whose eviction has returned, in each process.
+struct Rows {
+    versions: Vec<AtomicU64>,
+    evicted: [Vec<AtomicU64>; 2],
+    stale: AtomicUsize,
+    served: AtomicUsize,
+}
+
+impl Rows {
+    fn new() -> Arc<Self> {
+        let zeros = || (0..GROUPS * ROWS).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self {
+            versions: zeros(),
+            evicted: [zeros(), zeros()],
+            stale: AtomicUsize::new(0),
+            served: AtomicUsize::new(0),
+        })
+    }
+
+    fn version(&self, group: u64, row: u64) -> u64 {
+        self.versions[(group * ROWS + row) as usize].load(Ordering::SeqCst)
+    }
+
+    fn change(&self, group: u64, row: u64) -> u64 {
+        self.versions[(group * ROWS + row) as usize].fetch_add(1, Ordering::SeqCst) + 1
+    }
+}
+
+#[cacheable(key = "row:<group>:<id>", ttl = 600, cache = cache)]
+async fn read(cache: &Cache, rows: &Rows, group: u64, id: u64) -> u64 {
+    rows.version(group, id)
+}
+
+#[cache_evict(key = "row:<group>:<id>", cache = cache)]
+async fn change(cache: &Cache, rows: &Rows, group: u64, id: u64) -> u64 {
+    rows.change(group, id)
+}
+
+/// Changes all rows of a group.
+#[cache_evict(pattern = "row:<group>:*", cache = cache)]
+async fn change_all(cache: &Cache, rows: &Rows, group: u64) -> Vec<u64> {
+    (0..ROWS).map(|id| rows.change(group, id)).collect()
+}
+
+/// One process that reads and writes until it is told to stop. Each answer is compared with what this process has evicted.
+fn process(
+    cache: &Cache,
+    rows: &Arc<Rows>,
+    number: usize,
+    stop: &Arc<AtomicBool>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let readers = (0..3_u64).map(|seed| {
+        let (cache, rows, stop) = (cache.clone(), Arc::clone(rows), Arc::clone(stop));
+        tokio::spawn(async move {
+            let mut at = seed * 37;
+            while !stop.load(Ordering::Relaxed) {
+                at = (at + 7) % (GROUPS * ROWS);
+                let evicted = rows.evicted[number][at as usize].load(Ordering::SeqCst);
+                let found = read(&cache, &rows, at / ROWS, at % ROWS).await;
+                rows.served.fetch_add(1, Ordering::Relaxed);
+                if found < evicted {
+                    rows.stale.fetch_add(1, Ordering::Relaxed);
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    let writer = {
+        let (cache, rows, stop) = (cache.clone(), Arc::clone(rows), Arc::clone(stop));
+        tokio::spawn(async move {
+            let mut at = number as u64;
+            while !stop.load(Ordering::Relaxed) {
+                at = (at + 11) % (GROUPS * ROWS);
+                let (group, id) = (at / ROWS, at % ROWS);
+                let note = |id: u64, version| {
+                    rows.evicted[number][(group * ROWS + id) as usize]
+                        .fetch_max(version, Ordering::SeqCst);
+                };
+                if at % 5 == 0 {
+                    let versions = change_all(&cache, &rows, group).await;
+                    for (id, version) in (0..).zip(versions) {
+                        note(id, version);
+                    }
+                } else {
+                    note(id, change(&cache, &rows, group, id).await);
+                }
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        })
+    };
+    readers.chain([writer]).collect()
+}
+
+/// Rows whose entry is not what the database says, once nobody writes any more.
+async fn stale_at_rest(cache: &Cache, rows: &Rows) -> usize {
+    let mut stale = 0;
+    for group in 0..GROUPS {
+        for id in 0..ROWS {
+            stale += usize::from(read(cache, rows, group, id).await != rows.version(group, id));
+        }
+    }
+    stale
+}
+
+async fn connected(caches: &[Cache]) {
+    until("all processes use Redis", async || {
+        caches.iter().all(|cache| cache.stats().mode == Mode::Redis)
+    })
+    .await;
+}
+
+fn config(sentinels: &Sentinels, keys: &SessionKeys) -> Config {
+    let mut config = sentinels.config();
+    config.session_keys = Some(keys.clone());
+    // Machines that build and test at once answer late.
+    config.command_timeout = Duration::from_secs(1);
+    config
+}
+
+/// Runs two processes while `happens` replaces the primary; answers for how long they were without it at most.
+async fn replaced_under_load(mut sentinels: Sentinels, happens: fn(&mut Sentinels)) -> Duration {
+    let keys = SessionKeys::parse(KEYS).expect("they are keys");
+    let caches = [
+        connect(config(&sentinels, &keys)).await,
+        connect(config(&sentinels, &keys)).await,
+    ];
+    connected(&caches).await;
+    let stores = caches
+        .each_ref()
+        .map(|cache| SessionStore::<()>::new(cache).expect("there are keys"));
+    let mut tokens = Vec::new();
+    for user in 0..20_u64 {
+        let session = stores[0].create(NewSession::new(user, "ada")).await;
+        tokens.push(session.expect("Redis answers").token().expose().to_owned());
+    }
+    let rows = Rows::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = (0..2)
+        .flat_map(|number| process(&caches[number], &rows, number, &stop))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let before = caches.each_ref().map(|cache| cache.stats().fallback);
+
+    // Users log out everywhere before, while and after the primary is replaced.
+    let ending = {
+        let store = stores[0].clone();
+        tokio::spawn(async move {
+            for user in 0..20_u64 {
+                // An error means that it is remembered.
+                let _ = store.destroy_user(&user.to_string(), None).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    sentinels = tokio::task::spawn_blocking(move || {
+        happens(&mut sentinels);
+        sentinels
+    })
+    .await
+    .expect("it does not panic");
+    ending.await.expect("it does not panic");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    connected(&caches).await;
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.expect("it does not panic");
+    }
+    let away = caches.iter().zip(before).map(|(cache, before)| {
+        let spent = cache.stats().fallback.total_seconds - before.total_seconds;
+        Duration::from_secs_f64(spent.max(0.0))
+    });
+    let away = away.max().unwrap_or_default();
+
+    let served = rows.served.load(Ordering::Relaxed);
+    println!("{served} reads, away for {away:?}");
+    assert_eq!(rows.stale.load(Ordering::Relaxed), 0, "of {served}");
+    until("journals are applied", async || {
+        caches.iter().all(|cache| cache.stats().journal_depth == 0)
+    })
+    .await;
+    let fresh = connect(config(&sentinels, &keys)).await;
+    assert_eq!(stale_at_rest(&fresh, &rows).await, 0);
+    let looked = Instant::now();
+    for store in &stores {
+        for (user, token) in tokens.iter().enumerate() {
+            let token = store.verify(token).expect("it is one of ours");
+            let found = store.load(&token).await;
+            assert!(found.is_err(), "session of user {user} is alive again");
+        }
+    }
+    println!("sessions were looked at within {:?}", looked.elapsed());
+    away
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_failover_loses_no_eviction_and_ends_no_ending() {
+    let sentinels = Sentinels::start().expect("redis-server starts");
+
+    let away = replaced_under_load(sentinels, |sentinels| {
+        sentinels.failover().expect("the sentinels fail over");
+    })
+    .await;
+
+    assert!(away < Duration::from_secs(3), "{away:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_primary_is_replaced_and_loses_no_eviction() {
+    let sentinels = Sentinels::start().expect("redis-server starts");
+
+    replaced_under_load(sentinels, |sentinels| {
+        sentinels.kill_primary().expect("there is a primary");
+        sentinels.settle().expect("the sentinels replace it");
+    })
+    .await;
+}
