@@ -50,7 +50,7 @@ impl Lab {
         let cache = Cache::around(config, None, |config, wake| {
             let guard = Guard::remote(gated, config, wake);
             guard.begin_recovery();
-            guard.finish_recovery();
+            guard.finish_recovery(0);
             guard
         });
         Self {

@@ -32,7 +32,9 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(super) async fn first_attempt(inner: &Inner) -> Result<(), Error> {
     let attempt = async { timeout(FIRST_ATTEMPT, probe(inner)).await.ok() };
     match in_real_time(FIRST_ATTEMPT, attempt).await {
-        Some(Ok(())) => drop(Recovery::default().settle(inner).await),
+        Some(Ok(())) => {
+            let _ = Recovery::default().settle(inner).await;
+        }
         Some(Err(error)) if error.kind() == ErrorKind::Config => return Err(error),
         Some(Err(_)) | None => {}
     }

@@ -315,11 +315,14 @@ mod tests {
         }
     }
 
+    /// What was said, what is believed, and what is to be believed then.
+    type Case<'a> = (&'a [Option<Master>], Option<&'a Master>, Option<&'a Master>);
+
     #[test]
     fn the_newest_decision_is_believed_and_an_old_one_only_by_most() {
         let (old, new) = (master(1, 1), master(2, 2));
 
-        let cases: [(&[Option<Master>], Option<&Master>, Option<&Master>); 7] = [
+        let cases: [Case<'_>; 7] = [
             (&[None, None, None], None, None),
             (&[Some(old.clone()), None, None], None, Some(&old)),
             (
