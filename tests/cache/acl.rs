@@ -10,7 +10,7 @@ use crate::support::{Table, connect, raw, row, server, soon};
 
 const DOCUMENTED: &str = include_str!("../../docs/configuration.md");
 
-#[cacheable(key = "stale:<id>", ttl = "50ms", grace = 60, cache = cache)]
+#[cacheable(key = "stale:<id>", ignore = [table], ttl = "50ms", grace = 60, cache = cache)]
 async fn stale(cache: &Cache, table: &Table, id: u64) -> usize {
     table.read()
 }

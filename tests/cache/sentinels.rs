@@ -42,7 +42,7 @@ impl Rows {
     }
 }
 
-#[cacheable(key = "row:<group>:<id>", ttl = 600, cache = cache)]
+#[cacheable(key = "row:<group>:<id>", ignore = [rows], ttl = 600, cache = cache)]
 async fn read(cache: &Cache, rows: &Rows, group: u64, id: u64) -> u64 {
     rows.version(group, id)
 }
