@@ -8,6 +8,9 @@ use tracing::warn;
 use super::policies::nearest;
 use crate::site::{Role, Site};
 
+/// What no value brings into a name.
+const ESCAPED: &str = ":*?[]{}<>\\";
+
 /// Warns about functions whose templates look like a mistake.
 pub(super) fn report(sites: impl Iterator<Item = &'static Site>) {
     // A generic function is one site; the same line in two places is one warning.
@@ -98,7 +101,7 @@ fn outline(tokens: &[Token]) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Token {
     Literal(char),
-    /// A placeholder: any text without the `:` that every value escapes.
+    /// A placeholder: any text without what every value escapes.
     Value,
     /// `?`
     One,
@@ -110,7 +113,7 @@ enum Token {
 fn tokens(template: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = template.chars().peekable();
-    // The closing characters that `<<` and `{{` have made plain may be doubled, or not: either way they are plain.
+    // A closing character outside a placeholder belongs to one that `<<` or `{{` has made plain.
     while let Some(c) = rest.next() {
         tokens.push(match c {
             '<' | '{' if rest.next_if_eq(&c).is_none() => {
@@ -163,7 +166,9 @@ fn is_run(token: &Token) -> bool {
 fn fit(one: Token, other: Token) -> bool {
     match (one, other) {
         (Token::Literal(one), Token::Literal(other)) => one == other,
-        (Token::Literal(c), Token::Value) | (Token::Value, Token::Literal(c)) => c != ':',
+        (Token::Literal(c), Token::Value) | (Token::Value, Token::Literal(c)) => {
+            !ESCAPED.contains(c)
+        }
         _ => true,
     }
 }
