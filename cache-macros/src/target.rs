@@ -182,6 +182,8 @@ impl<'a> Resolver<'a> {
             },
             root => return self.parameter(root, placeholder, literal),
         }
+        // A parameter is to take its place.
+        self.is_understood = false;
         None
     }
 

@@ -1,6 +1,6 @@
 use cache_runtime::cacheable;
 
-#[cacheable(key = "event:<id>", grace = "10m", refresh = "background")]
+#[cacheable(key = "event:<id>", ignore = [source], grace = "10m", refresh = "background")]
 async fn find<S: AsRef<str> + Send>(id: i64, source: S) -> Option<String> {
     Some(format!("{id} {}", source.as_ref()))
 }

@@ -2,7 +2,7 @@ use std::rc::Rc;
 
 use cache_runtime::cacheable;
 
-#[cacheable(key = "event:<id>", grace = "10m", refresh = "background")]
+#[cacheable(key = "event:<id>", ignore = [source], grace = "10m", refresh = "background")]
 async fn find(id: i64, source: Rc<str>) -> Option<String> {
     Some(format!("{id} {source}"))
 }

@@ -8,7 +8,7 @@ impl Pool {
     }
 }
 
-#[cacheable(key = "event:<name>", grace = "10m", refresh = "background")]
+#[cacheable(key = "event:<name>", ignore = [pool, ids], grace = "10m", refresh = "background")]
 async fn find(pool: &Pool, name: &str, ids: &[i64]) -> Option<String> {
     pool.find(name, ids)
 }

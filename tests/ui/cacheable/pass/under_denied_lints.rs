@@ -4,7 +4,7 @@
 use cache_runtime::cacheable;
 
 /// Finds an event.
-#[cacheable(key = "event:<id>:<page>", ttl = ttl(), condition = id > 0, unless = |event| event.is_none())]
+#[cacheable(key = "event:<id>:<page>", ignore = [name], ttl = ttl(), condition = id > 0, unless = |event| event.is_none())]
 pub async fn find(id: i64, page: u32, mut name: String) -> Result<Option<String>, std::fmt::Error> {
     name.push('!');
     Ok(Some(name))
