@@ -1,4 +1,5 @@
-//! One hit through an annotated function against a bare `GET` and `serde_json` of the same value: time and allocations.
+//! One hit through an annotated function against a bare `GET` and `serde_json` of the same value: time and allocations. And
+//! against itself, with a subscriber that does not listen to what calls log.
 
 use std::alloc::System;
 use std::process::ExitCode;
@@ -11,6 +12,9 @@ use redis::aio::MultiplexedConnection;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tests::figures::{Event, Figures, Spread, time};
 use tokio::runtime::Builder;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Metadata, Subscriber, subscriber};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -38,6 +42,7 @@ fn main() -> Result<ExitCode> {
     let mut figures = Figures::default();
     let one = Builder::new_current_thread().enable_all().build()?;
     one.block_on(measure("one thread", &mut figures))?;
+    one.block_on(measure_quiet_log(&mut figures));
     let many = Builder::new_multi_thread().enable_all().build()?;
     many.block_on(async {
         tokio::spawn(async move { measure("all threads", &mut figures).await.map(|()| figures) })
@@ -115,6 +120,64 @@ async fn measure(runtime: &str, figures: &mut Figures) -> Result<()> {
     cache.shutdown().await;
     drop(server);
     Ok(())
+}
+
+/// What the events of a hit cost where nobody listens to them. Without Redis, so that nothing hides it.
+async fn measure_quiet_log(figures: &mut Figures) {
+    let cache = Cache::memory();
+    let hits = || time(CALLS, |_| event(&cache, 1));
+    let heard = async || {
+        let _guard = subscriber::set_default(Quiet);
+        hits().await
+    };
+    time(WARM_UP, |_| event(&cache, 1)).await;
+
+    figures.heading(format_args!(
+        "a subscriber at `info` against none, {BLOCKS} blocks of {CALLS} hits in memory each:"
+    ));
+    let mut ratios = Vec::new();
+    for block in 0..BLOCKS {
+        let (with, without) = if block % 2 == 0 {
+            let with = heard().await;
+            (with, hits().await)
+        } else {
+            let without = hits().await;
+            (heard().await, without)
+        };
+        ratios.push(with.as_secs_f64() / without.as_secs_f64());
+    }
+    let ratio = Spread::of(ratios);
+    figures.check("time", ratio, "at most 1.05", ratio.median <= 1.05);
+    let more = allocations(heard).await - allocations(hits).await;
+    let is_free = more < 0.05; // the subscriber itself is allocated once for all calls
+    figures.check("allocations more", format!("{more:.2}"), "none", is_free);
+}
+
+/// Listens to `info` and above.
+struct Quiet;
+
+impl Subscriber for Quiet {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::INFO)
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {}
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 /// Allocations of one call. All threads are counted, since a connection's work is done by a task of its own.
