@@ -59,7 +59,7 @@ use written::Attribute;
 /// | `policy = "events"` | takes `ttl`, `grace` and `none_ttl` from the configuration's policy of that name, so that they can be changed without a build. An argument beside it wins over the policy, in the environment too: write no `ttl` here if `CACHE_POLICY_EVENTS_TTL` is to decide. Names that the configuration lacks are reported when the cache is installed |
 /// | `condition = id > 0` | over the arguments, before anything else. False: as if the attribute were not there |
 /// | `unless = \|event\| event.draft` | over a reference to what the function returned, inside `Ok` where it is a `Result`. True: not stored |
-/// | `version = 2` | says that what the value means has changed though its shape has not: entries of other versions are not found |
+/// | `version = 2` | says that what the value means has changed though its type has not: entries of other versions are not found |
 /// | `cache = self.cache` | the `Cache` to use instead of the installed one |
 /// | `crate = my_crate::cache` | where `cache_runtime` lives, if it is renamed or re-exported |
 ///
@@ -153,6 +153,17 @@ use written::Attribute;
 /// The type decides, not its name: an alias such as `ApiResult<T>` or `anyhow::Result<T>` means what it stands for. `T` must be
 /// `Serialize + DeserializeOwned`. Nothing is asked of `E`, and an `Err` is never stored: each caller that gets one got it from
 /// its own body.
+///
+/// Only the outermost `Result` counts, and the `Option` directly in it. What is inside is the value, whatever it is: `Ok(Err(_))`
+/// is stored for the ttl, and so is `Some(None)`. Where the return type is a parameter or an associated type, the same holds for
+/// the type that stands for it in a call.
+///
+/// A value that does not come back from JSON as it was would make a hit return something else, so it is not stored
+/// (`refused_lossy` in the statistics, and one warning per function). That is looked at for the first value of a function and for
+/// one in a thousand after it; the `Deserialize` of the type then runs once more. It sees what is written and read under
+/// different names, what is left out when it is read, and variants of an `untagged` enum that are taken for each other. It cannot
+/// see what is never written: a field with `#[serde(skip)]` or `skip_serializing` comes back as its default. Keep such fields out
+/// of cached types.
 ///
 /// # Grace
 ///
@@ -300,7 +311,8 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// # When it removes
 ///
-/// When the body returned anything but an `Err`: a request that fails must not be able to empty the cache. With `always`, in
+/// When the body returned anything but an `Err` (of a parameter too, where a `Result` stands for it): a request that fails must not
+/// be able to empty the cache. With `always`, in
 /// every case.
 ///
 /// # A process that dies

@@ -24,6 +24,7 @@ mod keeper;
 mod lease;
 mod loading;
 mod log;
+mod misfit;
 mod policies;
 mod pulse;
 mod purge;
@@ -39,6 +40,7 @@ mod scope;
 mod shutdown;
 mod stored;
 mod switches;
+mod types;
 mod visit;
 mod warming;
 
@@ -68,6 +70,7 @@ pub use self::report::{Health, Status};
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
 use self::switches::Switches;
+use self::types::Types;
 use self::visit::{Fence, Look, Right, Visit};
 pub(crate) use self::warming::{Duty, Loaded, watched};
 use crate::config::Config;
@@ -110,6 +113,7 @@ struct Inner {
     metrics: Metrics,
     switches: Switches,
     build: Build,
+    types: Types,
     /// The store, where it is this process's own memory.
     memory: Option<Arc<MemoryStore>>,
     /// Whether there is a keeper. It ends with the runtime that it was started on; the next call that misses it starts another.
@@ -206,6 +210,7 @@ impl Cache {
                 replays: Replays::new(&config),
                 metrics: Metrics::new(),
                 switches: Switches::new(&config),
+                types: Types::default(),
                 build: match memory {
                     Some(_) => Build::Process,
                     None => Build::program(),

@@ -28,6 +28,7 @@
 
 mod block;
 mod card;
+mod layers;
 mod null;
 mod origin;
 mod payload;
@@ -38,8 +39,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+pub(crate) use self::layers::Layers;
 pub(crate) use self::origin::{Build, Origin};
-use self::payload::caught;
 use crate::clock::whole_millis;
 use crate::key::Key;
 
@@ -87,6 +88,7 @@ pub(crate) type Stamp = [u8; 8];
 pub(crate) struct Draft<'a> {
     pub(crate) key: &'a Key,
     pub(crate) origin: Origin,
+    pub(crate) layers: Layers,
     /// Milliseconds since 1970.
     pub(crate) now: u64,
     pub(crate) fresh: Duration,
@@ -102,6 +104,8 @@ pub(crate) struct Limits {
     /// In bytes of JSON.
     pub(crate) compress_above: usize,
     pub(crate) card_guard: bool,
+    /// Whether the value is decoded again, to see whether it comes back.
+    pub(crate) checks: bool,
 }
 
 /// Why a value is not stored.
@@ -114,6 +118,12 @@ pub(crate) enum Refusal {
     /// It contains a payment card number.
     Card,
     Encode(serde_json::Error),
+    /// It is nested more deeply than it could be read.
+    TooDeep,
+    /// Its type does not read what it writes.
+    Undecodable(serde_json::Error),
+    /// Its type reads another value than it has written.
+    Changed,
 }
 
 /// An entry, ready to be stored.
@@ -166,14 +176,18 @@ pub(crate) enum Read<T> {
 }
 
 /// Why an entry is a miss and has to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unreadable {
     /// Not written by this framework.
     Foreign,
     /// Written by another version of it, in another format.
     Format,
-    /// Damaged, or JSON that its own type does not take back.
+    /// Damaged.
     Corrupted,
+    /// JSON that its own type does not take back, and what serde says.
+    Undecodable(String),
+    /// Larger than a value may be that is stored.
+    TooLarge,
     /// The answer to somebody else's question.
     OtherKey,
     /// The value of another type, of this type before it changed, or of another version.
@@ -195,23 +209,34 @@ impl Entry {
 }
 
 /// The entry of a value.
-pub(crate) fn value<T: Serialize + ?Sized>(
+pub(crate) fn value<T: Serialize + DeserializeOwned>(
     draft: &Draft<'_>,
     value: &T,
     limits: &Limits,
 ) -> Result<Entry, Refusal> {
     let mut bytes = Vec::with_capacity(HEADER + 256);
     bytes.extend_from_slice(&header(Kind::Value, draft));
+    let layers = draft.layers;
     payload::encode(value, &mut bytes, limits.max_value)?;
+    layers.strip(&mut bytes, HEADER);
     let json = &bytes[HEADER..];
     if json.windows(4).any(|word| word == b"null")
-        && !caught(|| Ok(null::comes_back(value))).unwrap_or(false)
+        && !payload::caught(|| Ok(null::comes_back(value, layers))).unwrap_or(false)
     {
         let text = "a `Some` around a null, or a float that is not finite, would come back as something else";
         return Err(Refusal::Encode(serde::ser::Error::custom(text)));
     }
     if limits.card_guard && card::contains(json) {
         return Err(Refusal::Card);
+    }
+    if payload::is_too_deep(json) {
+        return Err(Refusal::TooDeep);
+    }
+    if limits.checks {
+        let again: T = payload::decode(json, layers).map_err(Refusal::Undecodable)?;
+        if !payload::is_encoded(&again, json, layers) {
+            return Err(Refusal::Changed);
+        }
     }
     if json.len() > limits.compress_above
         && let Some(compressed) = payload::compress(json)
@@ -318,8 +343,25 @@ pub(crate) fn set_refreshed_until(bytes: &mut [u8], until: u64) {
 pub(crate) struct Reader<'a> {
     pub(crate) key: &'a Key,
     pub(crate) origin: Origin,
+    pub(crate) layers: Layers,
     /// Since when an entry must be fresh, in milliseconds since 1970: now, or as much earlier as the reader's grace is long.
     pub(crate) served_from: u64,
+    /// In bytes of JSON.
+    pub(crate) max_value: usize,
+}
+
+/// The `None` of a type that has layers.
+pub(crate) fn none_of<T: DeserializeOwned>(layers: Layers) -> Option<T> {
+    payload::decode(layers.none()?, Layers::Nothing).ok()
+}
+
+/// Who wrote a value or a none.
+pub(crate) fn origin_of(bytes: &[u8]) -> Option<Origin> {
+    (bytes.len() >= HEADER).then(|| Origin {
+        build: number_at(bytes, BUILD_AT),
+        of_type: number_at(bytes, TYPE_AT),
+        version: number_at(bytes, VERSION_AT),
+    })
 }
 
 /// Reads the entry of the reader's key, if it is a `T`.
@@ -370,11 +412,7 @@ fn read_value<T: Serialize + DeserializeOwned>(
     kind: Kind,
     reader: &Reader<'_>,
 ) -> Result<Read<T>, Unreadable> {
-    let origin = Origin {
-        build: number_at(bytes, BUILD_AT),
-        of_type: number_at(bytes, TYPE_AT),
-        version: number_at(bytes, VERSION_AT),
-    };
+    let origin = origin_of(bytes).ok_or(Unreadable::Corrupted)?;
     let is_same_build = reader.origin.is_same_build(&origin);
     let is_trusted = is_same_build && origin == reader.origin;
     if !is_trusted && origin.version != reader.origin.version {
@@ -400,19 +438,19 @@ fn read_value<T: Serialize + DeserializeOwned>(
     let payload = &bytes[HEADER..];
     let whole;
     let json = match bytes[FLAGS_AT] {
-        0 => payload,
+        0 if payload.len() <= reader.max_value => payload,
+        0 => return Err(Unreadable::TooLarge),
         COMPRESSED => {
-            whole = payload::decompress(payload).ok_or(Unreadable::Corrupted)?;
+            whole = payload::decompress(payload, reader.max_value)?;
             &whole
         }
         _ => return Err(Unreadable::Format),
     };
-    let value = caught(|| serde_json::from_slice(json));
-    match value {
-        Ok(value) if is_trusted || payload::is_encoded(&value, json) => {
+    match payload::decode(json, reader.layers) {
+        Ok(value) if is_trusted || payload::is_encoded(&value, json, reader.layers) => {
             Ok(Read::Value(value, meta))
         }
-        Err(_) if is_trusted => Err(Unreadable::Corrupted),
+        Err(error) if is_trusted => Err(Unreadable::Undecodable(error.to_string())),
         Ok(_) | Err(_) => Err(Unreadable::OtherShape),
     }
 }
@@ -425,6 +463,7 @@ fn claim(key: &Key, now: u64) -> Draft<'_> {
             of_type: 0,
             version: 0,
         },
+        layers: Layers::Nothing,
         now,
         fresh: Duration::ZERO,
         cost: Duration::ZERO,
@@ -435,6 +474,7 @@ fn header(kind: Kind, draft: &Draft<'_>) -> [u8; HEADER] {
     let Draft {
         key,
         origin,
+        layers: _,
         now,
         fresh,
         cost,

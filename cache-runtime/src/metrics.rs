@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,12 @@ pub(crate) enum Warning {
     UnknownPolicy,
     /// Redis answers an operation with an error, such as one that it has no memory left.
     Command,
+    /// A value does not come back as it was stored.
+    Lossy,
+    /// Another type's value is under a key.
+    OtherShape,
+    /// Another program's data is under a key.
+    Foreign,
 }
 
 /// The numbers of one cache.
@@ -267,7 +273,7 @@ pub(crate) struct SiteMetrics {
     stripes: [Stripe; STRIPES],
     /// The moving average times [`WEIGHT`], so that small differences are not lost in rounding; 0 is none yet.
     weighed_bytes: AtomicUsize,
-    warned: AtomicU8,
+    warned: AtomicU16,
 }
 
 /// How many values the moving average of sizes looks back on.
@@ -295,7 +301,7 @@ impl SiteMetrics {
             started,
             stripes: std::array::from_fn(|_| stripe()),
             weighed_bytes: AtomicUsize::new(0),
-            warned: AtomicU8::new(0),
+            warned: AtomicU16::new(0),
         }
     }
 

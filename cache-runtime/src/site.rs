@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::entry::Layers;
 use crate::metrics::SiteSlot;
 
 /// What an attribute says about its function, known while compiling.
@@ -237,8 +238,14 @@ pub trait Outcome {
     /// The stored value, as the function would have returned it.
     fn from_value(value: Self::Value) -> Self::Output;
 
-    /// A remembered `None`, as the function would have returned it; [`None`] where the type has none.
+    /// A remembered `None`, as the function would have returned it; [`None`] where the type has none, or is a parameter.
     fn from_none() -> Option<Self::Output>;
+
+    /// What stands around the stored value inside [`Value`](Self::Value): where that is a parameter of the function, an `Option` or
+    /// a `Result` may stand for it.
+    fn layers() -> Layers {
+        Layers::Nothing
+    }
 }
 
 /// Asks the type of a function's result, through aliases, which [`Outcome`] it has.
@@ -311,7 +318,7 @@ impl<T> ReturnsOne<Option<T>> {
 }
 
 impl<T> ReturnsPlain<T> {
-    /// Every value is stored.
+    /// Every value is stored, unless the type is a parameter.
     pub fn __outcome(&self) -> Plain<T> {
         Plain(PhantomData)
     }
@@ -325,11 +332,15 @@ pub struct ResultOfOption<T, E>(PhantomData<fn() -> (T, E)>);
 #[derive(Debug)]
 pub struct ResultOf<T, E>(PhantomData<fn() -> (T, E)>);
 
+/// The [`Outcome`] of `Result<T, E>` where the caller says what the value is, whatever that is.
+#[derive(Debug)]
+pub(crate) struct Loaded<T, E>(PhantomData<fn() -> (T, E)>);
+
 /// The [`Outcome`] of `Option<T>`.
 #[derive(Debug)]
 pub struct OptionOf<T>(PhantomData<fn() -> T>);
 
-/// The [`Outcome`] of any other type.
+/// The [`Outcome`] of any other type, and of a parameter of the function: then it is that of the type which stands for it.
 #[derive(Debug)]
 pub struct Plain<T>(PhantomData<fn() -> T>);
 
@@ -356,6 +367,32 @@ impl<T, E> Outcome for ResultOfOption<T, E> {
 }
 
 impl<T, E> Outcome for ResultOf<T, E> {
+    type Output = Result<T, E>;
+    type Returned = T;
+    type Value = T;
+
+    fn returned(output: &Self::Output) -> Option<&T> {
+        output.as_ref().ok()
+    }
+
+    fn value(returned: &T) -> Option<&T> {
+        Some(returned).filter(|value| !Self::layers().is_none(*value))
+    }
+
+    fn from_value(value: T) -> Self::Output {
+        Ok(value)
+    }
+
+    fn from_none() -> Option<Self::Output> {
+        None
+    }
+
+    fn layers() -> Layers {
+        Layers::of_option::<T>()
+    }
+}
+
+impl<T, E> Outcome for Loaded<T, E> {
     type Output = Result<T, E>;
     type Returned = T;
     type Value = T;
@@ -405,11 +442,11 @@ impl<T> Outcome for Plain<T> {
     type Value = T;
 
     fn returned(output: &T) -> Option<&T> {
-        Some(output)
+        Some(output).filter(|output| !Self::layers().is_err(*output))
     }
 
     fn value(returned: &T) -> Option<&T> {
-        Some(returned)
+        Some(returned).filter(|value| !Self::layers().is_none(*value))
     }
 
     fn from_value(value: T) -> T {
@@ -418,5 +455,9 @@ impl<T> Outcome for Plain<T> {
 
     fn from_none() -> Option<T> {
         None
+    }
+
+    fn layers() -> Layers {
+        Layers::of::<T>()
     }
 }

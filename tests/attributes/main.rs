@@ -11,6 +11,7 @@ mod keys;
 mod lab;
 mod methods;
 mod names;
+mod parameters;
 mod rate_limit;
 mod returns;
 mod run;

@@ -16,4 +16,5 @@ mod sentinels;
 mod stampede;
 mod storm;
 mod support;
+mod values;
 mod warming;

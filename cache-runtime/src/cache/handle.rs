@@ -10,12 +10,12 @@ use tracing::debug;
 use super::removal::Eviction;
 use super::visit::{Look, Visit};
 use super::{Cache, Evicted, log};
-use crate::entry;
+use crate::entry::{self, Layers};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::Event;
 use crate::plan::Plan;
-use crate::site::{CacheValue, OptionOf, ResultOf, Rules, Site, Ttl};
+use crate::site::{CacheValue, Loaded, OptionOf, Rules, Site, Ttl};
 use crate::store::Replaced;
 use crate::store::guard::{On, Op};
 use crate::target::Target;
@@ -114,7 +114,7 @@ impl Cache {
             entries.push((
                 visit.key.clone(),
                 visit
-                    .encode(Some(*value), life, Duration::ZERO)?
+                    .encode(Some(*value), Layers::Nothing, life, Duration::ZERO)?
                     .into_bytes(),
             ));
         }
@@ -390,7 +390,7 @@ impl Cache {
                     unless: |_: &T| false,
                     ttl: |_: &T| None,
                 };
-                Self::read::<ResultOf<T, E>>(Some(self), Plan { ttl, ..plan }, rules, pin!(load))
+                Self::read::<Loaded<T, E>>(Some(self), Plan { ttl, ..plan }, rules, pin!(load))
                     .await
             }
             Err(error) => {

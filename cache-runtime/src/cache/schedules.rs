@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::{Cache, CacheScope, Guard};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::entry::{self, Build, Origin, Reader};
+use crate::entry::{self, Build, Layers, Origin, Reader};
 use crate::key::{Key, Pattern};
 use crate::plan::Plan;
 use crate::site::{Plain, Rules, Site};
@@ -261,7 +261,9 @@ impl World {
         let reader = Reader {
             key: &self.key(),
             origin: Origin::of::<u64>(Build::UNKNOWN, 0),
+            layers: Layers::Nothing,
             served_from: 0,
+            max_value: usize::MAX,
         };
         entry::read(bytes, &reader)
     }

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use tracing::{debug, warn};
-
 use super::refresh::Stale;
 use super::visit::Visit;
 use crate::clock::whole_millis;
-use crate::entry::{self, Draft, Entry, Limits, Origin, Read, Reader, Refusal, Unreadable};
+use crate::entry::{self, Draft, Entry, Layers, Limits, Origin, Read, Reader, Unreadable};
 use crate::error::{Error, ErrorKind};
-use crate::metrics::{Event, Warning};
+use crate::metrics::Event;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 
 /// An entry to be stored, and for how long.
@@ -52,7 +50,8 @@ impl Visit<'_> {
             self.metrics.count(Event::SkippedUnless);
             return None;
         }
-        let value = O::value(returned);
+        let layers = O::layers();
+        let value = O::value(returned).filter(|value| !layers.is_ok_none(*value));
         let life = match value {
             Some(value) => (rules.ttl)(value).map_or(self.ttl, Ttl::as_duration),
             None => self.none_ttl.or_else(|| {
@@ -64,7 +63,7 @@ impl Visit<'_> {
         if fresh < entry::SHORTEST_LIFE {
             return None;
         }
-        let entry = self.encode(value, fresh, cost).ok()?;
+        let entry = self.encode(value, layers, fresh, cost).ok()?;
         let life = fresh.saturating_add(self.grace);
         Some(Fresh { entry, life })
     }
@@ -87,20 +86,24 @@ impl Visit<'_> {
     pub(super) fn encode<T: CacheValue>(
         &self,
         value: Option<&T>,
+        layers: Layers,
         fresh: Duration,
         cost: Duration,
     ) -> Result<Entry, Error> {
+        let origin = self.origin::<T>();
+        let written = self.inner.types.written::<T>(self.site, origin.of_type);
         let draft = Draft {
             key: self.key,
-            origin: self.origin::<T>(),
+            origin,
+            layers,
             now: self.now(),
             fresh,
             cost,
         };
         let entry = match value {
             None => entry::none(&draft),
-            Some(value) => entry::value(&draft, value, &self.limits())
-                .map_err(|refusal| self.refused(refusal))?,
+            Some(value) => entry::value(&draft, value, &self.limits(written.is_due()))
+                .map_err(|refusal| self.refused(refusal, &written))?,
         };
         self.metrics.saw_bytes(entry.as_bytes().len());
         Ok(entry)
@@ -126,15 +129,19 @@ impl Visit<'_> {
         let reader = Reader {
             key: self.key,
             origin: self.origin::<O::Value>(),
+            layers: O::layers(),
             served_from: now.saturating_sub(whole_millis(self.grace)),
+            max_value: self.inner.config.max_value,
         };
         let (output, meta, event) = match entry::read::<O::Value>(bytes, &reader) {
             Read::Value(value, meta) => (O::from_value(value), meta, Event::Hit),
             // A site that returned an option once may return none today.
-            Read::None(meta) => match O::from_none() {
-                Some(none) => (none, meta, Event::HitNone),
-                None => return Err(Obstacle::Unreadable(Unreadable::OtherShape)),
-            },
+            Read::None(meta) => {
+                match O::from_none().or_else(|| entry::none_of(O::layers()).map(O::from_value)) {
+                    Some(none) => (none, meta, Event::HitNone),
+                    None => return Err(Obstacle::Unreadable(Unreadable::OtherShape)),
+                }
+            }
             Read::Lease => return Err(Obstacle::Lease),
             Read::Fence => return Err(Obstacle::Fence),
             Read::Expired => return Err(Obstacle::Expired),
@@ -151,72 +158,17 @@ impl Visit<'_> {
     }
 
     /// Who this function is, as a writer and as a reader of a `T`.
-    fn origin<T>(&self) -> Origin {
+    pub(super) fn origin<T>(&self) -> Origin {
         Origin::of::<T>(self.inner.build.id(), self.site.version)
     }
 
-    pub(super) fn unreadable(&self, reason: Unreadable) -> Event {
-        let event = match reason {
-            Unreadable::Foreign => Event::MissForeign,
-            Unreadable::Format => Event::MissFormat,
-            Unreadable::Corrupted => Event::MissCorrupted,
-            Unreadable::OtherKey => Event::MissOtherKey,
-            Unreadable::OtherShape => Event::MissOtherShape,
-        };
-        let key = self.key.shown(self.inner.config.mask_keys);
-        if reason == Unreadable::OtherKey {
-            tracing::error!(site = self.site.name, %key, "a reply belongs to another key; it is not used");
-        } else {
-            debug!(site = self.site.name, %key, ?reason, "an entry cannot be read; it is replaced");
-        }
-        event
-    }
-
-    fn refused(&self, refusal: Refusal) -> Error {
-        let (event, warning, error) = match refusal {
-            Refusal::TooLarge { bytes } => {
-                let most = self.inner.config.max_value;
-                let text = format!(
-                    "a value of at least {bytes} bytes is not stored: `max_value` is {most}"
-                );
-                (
-                    Event::TooLarge,
-                    Warning::TooLarge,
-                    Error::new(ErrorKind::Refused, text),
-                )
-            }
-            Refusal::Card => {
-                let text =
-                    "a value that contains a payment card number is not stored: `card_guard` is on";
-                (
-                    Event::Card,
-                    Warning::Card,
-                    Error::new(ErrorKind::Refused, text),
-                )
-            }
-            Refusal::Encode(cause) => {
-                let text = "a value does not turn into JSON and is not stored";
-                (
-                    Event::EncodeFailed,
-                    Warning::Encode,
-                    Error::new(ErrorKind::Encode, text).because(cause),
-                )
-            }
-        };
-        self.metrics.count(event);
-        if self.metrics.warn_once(warning) {
-            let key = self.key.shown(self.inner.config.mask_keys);
-            warn!(site = self.site.name, %key, %error, "a value is not cached; this is said once per function");
-        }
-        error
-    }
-
-    fn limits(&self) -> Limits {
+    fn limits(&self, checks: bool) -> Limits {
         let config = &self.inner.config;
         Limits {
             max_value: config.max_value,
             compress_above: config.compress_above,
             card_guard: config.card_guard,
+            checks,
         }
     }
 }

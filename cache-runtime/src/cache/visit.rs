@@ -196,7 +196,10 @@ impl<'a> Visit<'a> {
                 Err(Obstacle::Fence) => (Event::MissFenced, Right::Load),
                 Err(Obstacle::Lease) => (Event::MissLeased, Right::Fill),
                 Err(Obstacle::Expired) => (Event::MissStale, Right::Fill),
-                Err(Obstacle::Unreadable(reason)) => (self.unreadable(reason), Right::Fill),
+                Err(Obstacle::Unreadable(reason)) => (
+                    self.unreadable::<O::Value>(&reason, Some(&bytes)),
+                    Right::Fill,
+                ),
             },
             Ok(None) => (Event::MissAbsent, Right::Fill),
             Err(error) => {
@@ -204,7 +207,10 @@ impl<'a> Visit<'a> {
                 failure = Some(error);
                 match kind {
                     ErrorKind::Unavailable => (Event::MissFallback, Right::Load),
-                    ErrorKind::Foreign => (self.unreadable(Unreadable::Foreign), Right::Fill),
+                    ErrorKind::Foreign => (
+                        self.unreadable::<O::Value>(&Unreadable::Foreign, None),
+                        Right::Fill,
+                    ),
                     _ => (Event::MissFailed, Right::Alone),
                 }
             }

@@ -5,13 +5,22 @@ use std::fmt::{self, Display};
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// Whether a value that was written with a `null` in it comes back as it was.
-pub(super) fn comes_back<T: Serialize + ?Sized>(value: &T) -> bool {
-    value.serialize(Walk).is_ok()
+use super::layers::Layers;
+
+/// Whether a value that was written with a `null` in it comes back as it was. What its layers say is not written as a `null`.
+pub(super) fn comes_back<T: Serialize + ?Sized>(value: &T, layers: Layers) -> bool {
+    value.serialize(Walk { layers }).is_ok()
 }
 
 /// Visits a value and writes nothing.
-struct Walk;
+struct Walk {
+    layers: Layers,
+}
+
+/// Visits what is in a value.
+const INSIDE: Walk = Walk {
+    layers: Layers::Nothing,
+};
 
 /// What a value is in JSON, as far as it matters here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,9 +99,9 @@ impl Serializer for Walk {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Written, Lost> {
-        match value.serialize(self)? {
-            Written::Null => Err(Lost),
-            Written::Other => Ok(Written::Other),
+        match value.serialize(INSIDE)? {
+            Written::Null if self.layers != Layers::Some => Err(Lost),
+            Written::Null | Written::Other => Ok(Written::Other),
         }
     }
 
@@ -128,20 +137,24 @@ impl Serializer for Walk {
         _: &'static str,
         value: &T,
     ) -> Result<Written, Lost> {
-        value.serialize(self)?;
+        let layers = match self.layers {
+            Layers::OkSome => Layers::Some,
+            Layers::Nothing | Layers::Some | Layers::Ok => Layers::Nothing,
+        };
+        value.serialize(Self { layers })?;
         Ok(Written::Other)
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Self, Lost> {
-        Ok(self)
+        Ok(INSIDE)
     }
 
     fn serialize_tuple(self, _: usize) -> Result<Self, Lost> {
-        Ok(self)
+        Ok(INSIDE)
     }
 
     fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, Lost> {
-        Ok(self)
+        Ok(INSIDE)
     }
 
     fn serialize_tuple_variant(
@@ -151,15 +164,15 @@ impl Serializer for Walk {
         _: &'static str,
         _: usize,
     ) -> Result<Self, Lost> {
-        Ok(self)
+        Ok(INSIDE)
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Self, Lost> {
-        Ok(self)
+        Ok(INSIDE)
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, Lost> {
-        Ok(self)
+        Ok(INSIDE)
     }
 
     fn serialize_struct_variant(
@@ -169,7 +182,7 @@ impl Serializer for Walk {
         _: &'static str,
         _: usize,
     ) -> Result<Self, Lost> {
-        Ok(self)
+        Ok(INSIDE)
     }
 }
 
@@ -180,7 +193,7 @@ macro_rules! parts {
             type Error = Lost;
 
             fn $name<T: Serialize + ?Sized>(&mut self, $(_: $key,)? value: &T) -> Result<(), Lost> {
-                value.serialize(Self).map(drop)
+                value.serialize(INSIDE).map(drop)
             }
 
             fn end(self) -> Result<Written, Lost> {
@@ -209,7 +222,7 @@ impl ser::SerializeMap for Walk {
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Lost> {
-        value.serialize(Self).map(drop)
+        value.serialize(INSIDE).map(drop)
     }
 
     fn end(self) -> Result<Written, Lost> {
@@ -224,7 +237,11 @@ mod tests {
     use serde::Serialize;
     use serde_json::{Value, json};
 
-    use super::comes_back;
+    use super::Layers;
+
+    fn comes_back<T: Serialize>(value: &T) -> bool {
+        super::comes_back(value, Layers::Nothing)
+    }
 
     #[derive(Serialize)]
     struct Row<T> {
@@ -242,6 +259,15 @@ mod tests {
         }));
         assert!(!comes_back(&[Some(())]));
         assert!(!comes_back(&BTreeMap::from([(1, Some(Value::Null))])));
+    }
+
+    #[test]
+    fn what_is_taken_off_needs_no_null() {
+        assert!(super::comes_back(&Some(None::<u8>), Layers::Some));
+        assert!(super::comes_back(&Ok::<_, u8>(Some(())), Layers::OkSome));
+        assert!(!super::comes_back(&Some(Some(None::<u8>)), Layers::Some));
+        assert!(!super::comes_back(&Ok::<_, u8>(Some(())), Layers::Ok));
+        assert!(!super::comes_back(&vec![Some(())], Layers::Some));
     }
 
     #[test]

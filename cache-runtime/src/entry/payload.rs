@@ -4,11 +4,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::{Refusal, block};
+use super::layers::{Layered, Layers};
+use super::{Refusal, Unreadable, block};
 
-/// JSON nested more deeply than a type can read is nothing to compare.
-const DEEPEST: usize = 128;
+/// How deeply `serde_json` reads: it refuses the 128th bracket in a bracket.
+const DEEPEST: usize = 127;
 
 /// Appends a value of at most `most` bytes.
 pub(super) fn encode<T: Serialize + ?Sized>(
@@ -17,13 +19,15 @@ pub(super) fn encode<T: Serialize + ?Sized>(
     most: usize,
 ) -> Result<(), Refusal> {
     let before = bytes.len();
-    let mut payload = Bounded {
+    let mut sink = Sink::Append {
         bytes,
         room: most,
         refused: 0,
     };
-    let written = caught(|| serde_json::to_writer(&mut payload, value));
-    let refused = payload.refused;
+    let written = caught(|| serde_json::to_writer(&mut sink, value));
+    let Sink::Append { bytes, refused, .. } = sink else {
+        return Ok(());
+    };
     written.map_err(|error| match refused {
         0 => Refusal::Encode(error),
         refused => Refusal::TooLarge {
@@ -32,22 +36,66 @@ pub(super) fn encode<T: Serialize + ?Sized>(
     })
 }
 
+/// A value out of its JSON.
+pub(super) fn decode<T: DeserializeOwned>(
+    json: &[u8],
+    layers: Layers,
+) -> Result<T, serde_json::Error> {
+    caught(|| {
+        let mut from = serde_json::Deserializer::from_slice(json);
+        let inside = &mut from;
+        let value = T::deserialize(Layered { layers, inside })?;
+        from.end().map(|()| value)
+    })
+}
+
+/// Whether no type could read it, since it is nested too deeply.
+pub(super) fn is_too_deep(json: &[u8]) -> bool {
+    let is_opening = |byte: &u8| matches!(byte, b'[' | b'{');
+    // Nearly always there are not even so many of them.
+    if json.iter().filter(|byte| is_opening(byte)).count() <= DEEPEST {
+        return false;
+    }
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'"' => match text_end(&json[at..]) {
+                Some(length) => at += length - 1,
+                None => return false,
+            },
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            byte if is_opening(byte) => depth += 1,
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
 /// Whether a value that was decoded from `json` stands for all of it and for nothing else: whether it encodes to the same again,
 /// but for the order of maps and sets, which is another each time.
 ///
 /// Hardly ever called on the path of a hit, and then it costs about as much as the decoding.
 #[cold]
 #[inline(never)]
-pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8]) -> bool {
-    let mut rest = Same(json);
-    if caught(|| serde_json::to_writer(&mut rest, value)).is_ok() && rest.0.is_empty() {
+pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8], layers: Layers) -> bool {
+    let mut sink = Sink::Compare(json);
+    if caught(|| serde_json::to_writer(&mut sink, value)).is_ok()
+        && matches!(sink, Sink::Compare([]))
+    {
         return true;
     }
     let mut again = Vec::with_capacity(json.len());
+    if encode(value, &mut again, json.len() + layers.stripped()).is_err() {
+        return false;
+    }
+    layers.strip(&mut again, 0);
     // In another order it has the same length.
-    encode(value, &mut again, json.len()).is_ok()
-        && again.len() == json.len()
-        && sorted(&again).is_some_and(|again| Some(again) == sorted(json))
+    again.len() == json.len()
+        && (again == json || sorted(&again).is_some_and(|again| Some(again) == sorted(json)))
 }
 
 /// JSON as it is written here, with the parts of every object and array in one order; [`None`] if it is something else. Nothing is
@@ -127,28 +175,35 @@ pub(super) fn compress(json: &[u8]) -> Option<Vec<u8>> {
     (end < json.len()).then_some(smaller)
 }
 
-pub(super) fn decompress(payload: &[u8]) -> Option<Vec<u8>> {
-    // No byte of an LZ4 block stands for more than 255.
-    const MOST: usize = 255;
-    let (length, block) = payload.split_first_chunk()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    if length > block.len().saturating_mul(MOST) {
-        return None;
+/// The JSON of an LZ4 block, of at most `most` bytes.
+pub(super) fn decompress(payload: &[u8], most: usize) -> Result<Vec<u8>, Unreadable> {
+    let (length, block) = payload.split_first_chunk().ok_or(Unreadable::Corrupted)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    // Before anything is allocated: a few bytes can claim gigabytes.
+    if length > most {
+        return Err(Unreadable::TooLarge);
     }
     let mut json = vec![0; length];
-    let written = block::decompress_into(block, &mut json).ok()?;
-    (written == length).then_some(json)
+    match block::decompress_into(block, &mut json) {
+        Ok(written) if written == length => Ok(json),
+        Ok(_) | Err(_) => Err(Unreadable::Corrupted),
+    }
 }
 
-/// Refuses what is too large while it is written, so that no gigabyte is rendered to find out that it is one.
-struct Bounded<'a> {
-    bytes: &'a mut Vec<u8>,
-    room: usize,
-    /// The length of what did not fit.
-    refused: usize,
+/// Where JSON is written to. One type for both: each costs another copy of all code that writes the value.
+enum Sink<'a> {
+    /// Refuses what is too large while it is written, so that no gigabyte is rendered to find out that it is one.
+    Append {
+        bytes: &'a mut Vec<u8>,
+        room: usize,
+        /// The length of what did not fit.
+        refused: usize,
+    },
+    /// Takes what is the same as what is there already.
+    Compare(&'a [u8]),
 }
 
-impl io::Write for Bounded<'_> {
+impl io::Write for Sink<'_> {
     #[inline]
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         self.write_all(part).map(|()| part.len())
@@ -156,35 +211,23 @@ impl io::Write for Bounded<'_> {
 
     #[inline]
     fn write_all(&mut self, part: &[u8]) -> io::Result<()> {
-        let Some(room) = self.room.checked_sub(part.len()) else {
-            self.refused = part.len();
-            return Err(io::ErrorKind::FileTooLarge.into());
-        };
-        self.room = room;
-        self.bytes.extend_from_slice(part);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Takes what is the same as what is there already.
-struct Same<'a>(&'a [u8]);
-
-impl io::Write for Same<'_> {
-    #[inline]
-    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
-        self.write_all(part).map(|()| part.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, part: &[u8]) -> io::Result<()> {
-        self.0 = self
-            .0
-            .strip_prefix(part)
-            .ok_or(io::ErrorKind::InvalidData)?;
+        match self {
+            Self::Append {
+                bytes,
+                room,
+                refused,
+            } => {
+                let Some(left) = room.checked_sub(part.len()) else {
+                    *refused = part.len();
+                    return Err(io::ErrorKind::FileTooLarge.into());
+                };
+                *room = left;
+                bytes.extend_from_slice(part);
+            }
+            Self::Compare(rest) => {
+                *rest = rest.strip_prefix(part).ok_or(io::ErrorKind::InvalidData)?;
+            }
+        }
         Ok(())
     }
 

@@ -1,5 +1,8 @@
+mod deploys;
+
 use proptest::prelude::*;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::*;
 
@@ -7,6 +10,7 @@ const LIMITS: Limits = Limits {
     max_value: 1 << 20,
     compress_above: 1 << 10,
     card_guard: false,
+    checks: true,
 };
 const HERE: Origin = Origin {
     build: 7,
@@ -40,6 +44,7 @@ fn draft(key: &Key) -> Draft<'_> {
     Draft {
         key,
         origin: HERE,
+        layers: Layers::Nothing,
         now: NOW,
         fresh: Duration::from_secs(60),
         cost: Duration::from_millis(12),
@@ -62,7 +67,9 @@ fn read_from<T: Serialize + DeserializeOwned>(
         &Reader {
             key,
             origin,
+            layers: Layers::Nothing,
             served_from,
+            max_value: LIMITS.max_value,
         },
     )
 }
@@ -88,7 +95,7 @@ fn a_value_comes_back_with_what_the_header_says() {
 #[test]
 fn the_bytes_stand_where_every_reader_expects_them() {
     let key = key("event:42");
-    let entry = value(&draft(&key), "x", &LIMITS).expect("stored");
+    let entry = value(&draft(&key), &"x".to_owned(), &LIMITS).expect("stored");
     let fence = fence(&key, NOW);
 
     let bytes = entry.as_bytes();
@@ -238,6 +245,7 @@ fn a_large_value_is_compressed_when_that_helps() {
 
 #[test]
 fn a_value_over_the_limit_is_refused_before_it_is_written_out() {
+    #[derive(Deserialize)]
     struct Endless;
     impl Serialize for Endless {
         fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
@@ -319,8 +327,12 @@ fn what_cannot_be_read_says_why() {
         why(lease(&other, NOW).as_bytes(), &key),
         Unreadable::OtherKey
     );
-    let text = value(&draft(&key), "text", &LIMITS).expect("stored");
-    assert_eq!(why(text.as_bytes(), &key), Unreadable::Corrupted);
+    let text = value(&draft(&key), &"text".to_owned(), &LIMITS).expect("stored");
+    let undecodable = why(text.as_bytes(), &key);
+    assert!(
+        matches!(&undecodable, Unreadable::Undecodable(serde) if serde.contains("expected struct Event")),
+        "{undecodable:?}"
+    );
 }
 
 #[test]
@@ -329,7 +341,7 @@ fn an_entry_of_the_same_name_under_another_prefix_is_another_key() {
     let (ours, theirs) = (name("shop_", "admin_x"), name("shop_admin_", "x"));
     assert_eq!(ours.as_str(), theirs.as_str());
 
-    let entry = value(&draft(&theirs), "x", &LIMITS).expect("stored");
+    let entry = value(&draft(&theirs), &"x".to_owned(), &LIMITS).expect("stored");
 
     let read = read::<String>(entry.as_bytes(), &ours, NOW);
     assert_eq!(read, Read::Unreadable(Unreadable::OtherKey));
@@ -350,7 +362,113 @@ fn a_claimed_length_is_not_believed() {
 
     let read = read::<String>(seal(bytes).as_bytes(), &key, NOW);
 
-    assert_eq!(read, Read::Unreadable(Unreadable::Corrupted));
+    assert_eq!(read, Read::Unreadable(Unreadable::TooLarge));
+}
+
+#[test]
+fn no_more_is_allocated_than_a_value_may_have() {
+    let key = key("event:42");
+    let large = "x".repeat(LIMITS.max_value - 2);
+    let entry = value(&draft(&key), &large, &LIMITS).expect("stored");
+    let read = |bytes: &[u8], max_value| {
+        let reader = Reader {
+            key: &key,
+            origin: HERE,
+            layers: Layers::Nothing,
+            served_from: NOW,
+            max_value,
+        };
+        super::read::<String>(bytes, &reader)
+    };
+    let plain = value(&draft(&key), &"plain".to_owned(), &LIMITS).expect("stored");
+
+    assert!(entry.as_bytes().len() < 10_000, "compressed");
+    let whole = read(entry.as_bytes(), LIMITS.max_value);
+    assert!(matches!(whole, Read::Value(value, _) if value == large));
+    for (entry, length) in [(entry, LIMITS.max_value), (plain, 7)] {
+        assert_eq!(
+            read(entry.as_bytes(), length - 1),
+            Read::Unreadable(Unreadable::TooLarge)
+        );
+    }
+}
+
+#[test]
+fn a_value_is_refused_where_it_is_nested_more_deeply_than_it_is_read() {
+    fn nested(depth: usize) -> serde_json::Value {
+        (0..depth).fold(json!("[[\"{"), |inner, n| match n % 2 {
+            0 => json!([inner]),
+            _ => json!({ "in": inner }),
+        })
+    }
+    let key = key("event:42");
+    let limits = Limits {
+        checks: false,
+        ..LIMITS
+    };
+
+    for depth in [126, 127] {
+        let entry = value(&draft(&key), &nested(depth), &limits).expect("stored");
+        let read = read::<serde_json::Value>(entry.as_bytes(), &key, NOW);
+        assert!(matches!(read, Read::Value(value, _) if value == nested(depth)));
+    }
+    for depth in [128, 200] {
+        let refused = value(&draft(&key), &nested(depth), &limits);
+        assert!(matches!(refused, Err(Refusal::TooDeep)), "{refused:?}");
+    }
+    let flat: Vec<_> = (0..1_000).map(|_| nested(2)).collect();
+    assert!(value(&draft(&key), &flat, &limits).is_ok());
+}
+
+#[test]
+fn a_value_that_serde_does_not_bring_back_is_refused() {
+    #[derive(Default, Serialize, Deserialize)]
+    struct Renamed {
+        #[serde(rename(serialize = "id", deserialize = "key"))]
+        id: i64,
+    }
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Forgotten {
+        #[serde(rename(serialize = "id", deserialize = "key"))]
+        id: i64,
+    }
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        F(f64),
+        I(i64),
+    }
+    #[derive(Serialize, Deserialize)]
+    struct WriteOnly {
+        #[serde(skip_deserializing)]
+        id: i64,
+    }
+    let key = key("event:42");
+    let unchecked = Limits {
+        checks: false,
+        ..LIMITS
+    };
+    fn outcome<T: Serialize + DeserializeOwned>(
+        key: &Key,
+        it: &T,
+        limits: &Limits,
+    ) -> &'static str {
+        match value(&draft(key), it, limits) {
+            Ok(_) => "stored",
+            Err(Refusal::Undecodable(_)) => "undecodable",
+            Err(Refusal::Changed) => "changed",
+            Err(_) => "refused",
+        }
+    }
+
+    assert_eq!(outcome(&key, &Renamed::default(), &LIMITS), "undecodable");
+    assert_eq!(outcome(&key, &Forgotten { id: 1 }, &LIMITS), "changed");
+    assert_eq!(outcome(&key, &Forgotten { id: 0 }, &LIMITS), "stored");
+    assert_eq!(outcome(&key, &Number::I(1), &LIMITS), "changed");
+    assert_eq!(outcome(&key, &Number::F(1.0), &LIMITS), "stored");
+    assert_eq!(outcome(&key, &WriteOnly { id: 1 }, &LIMITS), "changed");
+    assert_eq!(outcome(&key, &Number::I(1), &unchecked), "stored");
 }
 
 #[test]
@@ -487,7 +605,11 @@ proptest! {
 
         let read = read::<Event>(seal(bytes).as_bytes(), &key, NOW);
 
-        prop_assert!(matches!(read, Read::Unreadable(Unreadable::Corrupted)), "{:?}", read);
+        let is_unreadable = matches!(
+            read,
+            Read::Unreadable(Unreadable::Corrupted | Unreadable::Undecodable(_))
+        );
+        prop_assert!(is_unreadable, "{:?}", read);
     }
 }
 

@@ -76,8 +76,10 @@ events! {
     MissForeign => Kind::Miss("foreign"),
     /// The entry is of a format that this version does not read.
     MissFormat => Kind::Miss("format"),
-    /// The entry's bytes contradict themselves.
+    /// The entry's bytes contradict themselves, or its own type does not take them back.
     MissCorrupted => Kind::Miss("corrupted"),
+    /// The entry is larger than `max_value`.
+    MissTooLarge => Kind::Miss("too_large"),
     /// The entry belongs to another key.
     MissOtherKey => Kind::Miss("other_key"),
     /// The entry holds a value of another type or version, or of a type that changed.
@@ -108,6 +110,8 @@ events! {
     Card => Kind::Step,
     /// The value did not turn into bytes.
     EncodeFailed => Kind::Step,
+    /// The value would not have come back as it is.
+    Lossy => Kind::Step,
     /// A lease, or the mark of a refresh, ended before its load did.
     LeaseLost => Kind::Step,
     /// A load ran longer than `load_deadline` and no longer keeps others from theirs.

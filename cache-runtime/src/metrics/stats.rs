@@ -117,6 +117,9 @@ pub struct Counts {
     pub refused_card: u64,
     /// Values that were not stored because they could not be turned into bytes.
     pub encode_failed: u64,
+    /// Values that were not stored because a hit would have returned another value, or none: their type does not read what it
+    /// writes.
+    pub refused_lossy: u64,
     /// Leases, and marks of refreshes, that ended before their load did.
     pub leases_lost: u64,
     /// Calls of `#[cache_put]` whose body returned something to store, degraded ones included.
@@ -275,6 +278,7 @@ impl Counts {
             refused_too_large: count(Event::TooLarge),
             refused_card: count(Event::Card),
             encode_failed: count(Event::EncodeFailed),
+            refused_lossy: count(Event::Lossy),
             leases_lost: count(Event::LeaseLost),
             puts: count(Event::Put),
             puts_degraded: of_kind(|kind| matches!(kind, Kind::Degraded(_))),

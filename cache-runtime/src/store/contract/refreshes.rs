@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{LIFE, Mark, Refreshing, Subject, at_once, entry, key, memory, redis};
-use crate::entry::{self, Draft, Limits, Origin, REFRESH_AT, Read, Reader};
+use crate::entry::{self, Draft, Layers, Limits, Origin, REFRESH_AT, Read, Reader};
 
 on_every_store! {
     of_many_who_claim_a_refresh_at_once_one_wins_and_the_others_are_told_for_how_long
@@ -127,16 +127,18 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
         max_value: 1 << 20,
         compress_above: 1 << 10,
         card_guard: false,
+        checks: false,
     };
     let origin = Origin::of::<String>(7, 0);
     let draft = Draft {
         key: &key,
         origin,
+        layers: Layers::Nothing,
         now: 1_000,
         fresh: LIFE,
         cost: Duration::ZERO,
     };
-    let entry = entry::value(&draft, "value", &limits).unwrap();
+    let entry = entry::value(&draft, &"value".to_owned(), &limits).unwrap();
     subject.set("a", entry.as_bytes()).await;
 
     let answer = subject.refresh(&entry.stamp(), WHILE, Mark::Claim).await;
@@ -147,7 +149,9 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
     let reader = Reader {
         key: &key,
         origin,
+        layers: Layers::Nothing,
         served_from: 1_000,
+        max_value: limits.max_value,
     };
     let read = entry::read::<String>(&bytes, &reader);
     assert!(

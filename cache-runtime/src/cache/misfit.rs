@@ -1,0 +1,228 @@
+//! What is not stored, and what is stored and no answer: counted each time, and said once per function.
+
+use std::any::type_name;
+
+use tracing::{debug, error, warn};
+
+use super::types::Written;
+use super::visit::Visit;
+use crate::entry::{self, Refusal, Unreadable};
+use crate::error::{Error, ErrorKind};
+use crate::metrics::{Event, Warning};
+
+/// So much of another program's data helps to find that program, and holds no secret of a usual length.
+const GLIMPSE: usize = 16;
+
+impl Visit<'_> {
+    /// A look found no `T` but `bytes`; [`None`] where that is no string.
+    pub(super) fn unreadable<T>(&self, reason: &Unreadable, bytes: Option<&[u8]>) -> Event {
+        let is_masked = self.inner.config.mask_keys;
+        let key = self.key.shown(is_masked);
+        let (site, expected) = (self.site.name, type_name::<T>());
+        let is_first = |warning| self.metrics.warn_once(warning);
+        match reason {
+            Unreadable::OtherKey => {
+                error!(site, %key, "a reply belongs to another key; it is not used");
+            }
+            Unreadable::Foreign if is_first(Warning::Foreign) => {
+                let found = match bytes {
+                    None => "no string".to_owned(),
+                    Some(_) if is_masked => "not shown".to_owned(),
+                    Some(bytes) => glimpse(bytes),
+                };
+                warn!(
+                    site, %key, found,
+                    "another program keeps its data under a key of this function, which replaces it: give one of them other keys, \
+                     or the cache a `prefix` of its own; this is said once per function"
+                );
+            }
+            Unreadable::OtherShape if is_first(Warning::OtherShape) => {
+                let own = self.origin::<T>();
+                match bytes.and_then(entry::origin_of) {
+                    Some(other) if other.version != own.version => debug!(
+                        site, %key, version = own.version, found = other.version,
+                        "an entry of another version is replaced"
+                    ),
+                    Some(other) if own.is_same_build(&other) => {
+                        let other = self.inner.types.with_type(other.of_type);
+                        let (found, by) = other
+                            .map_or(("another type", "another function"), |other| {
+                                (other.name, other.function)
+                            });
+                        warn!(
+                            site, %key, expected, found, by,
+                            "two functions keep values of different types under one key, so each replaces what the other stored: \
+                             give them different keys; this is said once per function"
+                        );
+                    }
+                    _ => warn!(
+                        site, %key, expected,
+                        "another release or program keeps values of another type under a key of this function, and each replaces what \
+                         the other stored: while a deploy changes the type this is as it should be, and ends with it; else give \
+                         one of them other keys, or a `prefix` of its own; this is said once per function"
+                    ),
+                }
+            }
+            Unreadable::Undecodable(serde) if is_first(Warning::Lossy) => {
+                warn!(
+                    site, %key, expected, error = without_data(serde),
+                    "the type does not read what it has stored, so it is loaded each time: make its `Deserialize` take what its \
+                     `Serialize` writes; this is said once per function"
+                );
+            }
+            reason => {
+                let kind = kind_of(reason).1;
+                debug!(site, %key, kind, "an entry cannot be used; it is replaced");
+            }
+        }
+        kind_of(reason).0
+    }
+
+    /// A value is not stored.
+    pub(super) fn refused(&self, refusal: Refusal, written: &Written) -> Error {
+        let refused = |text| Error::new(ErrorKind::Refused, text);
+        let encode = |text| Error::new(ErrorKind::Encode, text);
+        let mut serde = None;
+        let (event, warning, error) = match refusal {
+            Refusal::TooLarge { bytes } => {
+                let most = self.inner.config.max_value;
+                let text = format!(
+                    "a value of at least {bytes} bytes is not stored: `max_value` is {most}"
+                );
+                (
+                    Event::TooLarge,
+                    Warning::TooLarge,
+                    Error::new(ErrorKind::Refused, text),
+                )
+            }
+            Refusal::Card => {
+                let text =
+                    "a value that contains a payment card number is not stored: `card_guard` is on";
+                (Event::Card, Warning::Card, refused(text))
+            }
+            Refusal::Encode(cause) => {
+                let text = "a value does not turn into JSON and is not stored";
+                serde = Some(without_data(&cause.to_string()));
+                (
+                    Event::EncodeFailed,
+                    Warning::Encode,
+                    encode(text).because(cause),
+                )
+            }
+            Refusal::TooDeep => {
+                let text = "a value is nested over 127 levels deep, which could not be read back, and is not stored";
+                (Event::Lossy, Warning::Lossy, encode(text))
+            }
+            Refusal::Undecodable(cause) => {
+                written.set_lossy();
+                let text = "a value is not stored: the `Deserialize` of its type does not read what its `Serialize` writes";
+                serde = Some(without_data(&cause.to_string()));
+                (Event::Lossy, Warning::Lossy, encode(text).because(cause))
+            }
+            Refusal::Changed => {
+                written.set_lossy();
+                let text = "a value is not stored: the `Deserialize` of its type makes another value of what its `Serialize` writes \
+                            (look for `skip_…`, `rename(serialize = …)`, and `untagged` enums whose earlier variant fits as well)";
+                (Event::Lossy, Warning::Lossy, encode(text))
+            }
+        };
+        self.metrics.count(event);
+        if self.metrics.warn_once(warning) {
+            let key = self.key.shown(self.inner.config.mask_keys);
+            warn!(
+                site = self.site.name, %key, %error, type_name = written.name, serde,
+                "a value is not cached; this is said once per function"
+            );
+        }
+        error
+    }
+}
+
+/// As what a miss is counted, and what it is called in the log.
+fn kind_of(reason: &Unreadable) -> (Event, &'static str) {
+    match reason {
+        Unreadable::Foreign => (Event::MissForeign, "foreign"),
+        Unreadable::Format => (Event::MissFormat, "format"),
+        Unreadable::Corrupted => (Event::MissCorrupted, "corrupted"),
+        Unreadable::Undecodable(_) => (Event::MissCorrupted, "undecodable"),
+        Unreadable::TooLarge => (Event::MissTooLarge, "too large"),
+        Unreadable::OtherKey => (Event::MissOtherKey, "other key"),
+        Unreadable::OtherShape => (Event::MissOtherShape, "other shape"),
+    }
+}
+
+/// How data begins.
+fn glimpse(bytes: &[u8]) -> String {
+    let start = &bytes[..bytes.len().min(GLIMPSE)];
+    let rest = if bytes.len() > GLIMPSE { "…" } else { "" };
+    format!("{}{rest}", start.escape_ascii())
+}
+
+/// What serde says, but for what it has found in the data.
+fn without_data(text: &str) -> String {
+    const FOUND: [(&str, &str); 5] = [
+        ("invalid type: ", ", expected "),
+        ("invalid value: ", ", expected "),
+        ("invalid length ", ", expected "),
+        ("unknown variant `", "`, "),
+        ("unknown field `", "`, "),
+    ];
+    for (before, after) in FOUND {
+        if let Some(rest) = text.strip_prefix(before)
+            && let Some((found, rest)) = rest.split_once(after)
+        {
+            let kind: String = found.split(['"', '`']).next().unwrap_or_default().into();
+            let kind = if before.ends_with('`') {
+                "…".into()
+            } else {
+                kind
+            };
+            return format!("{before}{}{after}{rest}", kind.trim_end());
+        }
+    }
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[test]
+    fn what_serde_found_is_not_repeated() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only their errors count")]
+        enum Kind {
+            One { id: u8 },
+        }
+        let says = |json: &str| {
+            let error = serde_json::from_str::<Kind>(json).expect_err(json);
+            without_data(&error.to_string())
+        };
+
+        for json in [
+            r#"{"One":{"id":"4111 secret, expected x"}}"#,
+            r#"{"One":{"id":4111}}"#,
+            r#"{"One":"4111"}"#,
+            r#"{"One":{"4111":1}}"#,
+            r#"{"4111":{}}"#,
+        ] {
+            let text = says(json);
+            assert!(!text.contains("4111"), "{text}");
+            assert!(text.contains("expected"), "{text}");
+        }
+        assert!(says(r#"{"One":{}}"#).starts_with("missing field `id`"));
+    }
+
+    #[test]
+    fn a_glimpse_is_short_and_plain() {
+        assert_eq!(glimpse(b"{}"), "{}");
+        assert_eq!(
+            glimpse(b"{\"id\":1,\"title\":\"x\"}"),
+            "{\\\"id\\\":1,\\\"title\\\":…"
+        );
+        assert_eq!(glimpse(b"\x00\n"), "\\x00\\n");
+    }
+}

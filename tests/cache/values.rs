@@ -1,0 +1,363 @@
+//! What a hit returns is what the body would have returned, through serde and through deploys.
+
+use std::fmt::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use cache_runtime::{Cache, cacheable};
+use redis::AsyncCommands;
+use serde::{Deserialize, Serialize};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber, subscriber};
+
+use crate::support::{cache, raw, server};
+
+/// Keeps every warning.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    fn with(&self, word: &str) -> Vec<String> {
+        let lines = self.0.lock().expect("the lines");
+        lines.iter().filter(|line| line.contains(word)).cloned().collect()
+    }
+}
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= &Level::WARN
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        struct Line(String);
+        impl Visit for Line {
+            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                write!(self.0, "{field}={value:?} ").expect("a string");
+            }
+        }
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().expect("the lines").push(line.0);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t")]
+enum Price {
+    C { cents: Option<u8> },
+}
+
+/// The same after a deploy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t")]
+enum NewPrice {
+    C { euros: Option<u8> },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "t", content = "c")]
+enum Status {
+    Pending,
+    Priced(i64),
+}
+
+#[cacheable(key = "price:<id>", ttl = 60, cache = cache)]
+async fn price(cache: &Cache, id: u64) -> Price {
+    Price::C { cents: Some(5) }
+}
+
+#[cacheable(key = "price:<id>", ttl = 60, cache = cache)]
+async fn new_price(cache: &Cache, id: u64) -> NewPrice {
+    NewPrice::C { euros: Some(6) }
+}
+
+#[cacheable(key = "status:<id>", ttl = 60, cache = cache)]
+async fn status(cache: &Cache, id: i64) -> Status {
+    match id {
+        0 => Status::Pending,
+        id => Status::Priced(id),
+    }
+}
+
+#[cacheable(key = "maybe:<id>", ttl = 60, none_ttl = 60, cache = cache)]
+async fn maybe(cache: &Cache, id: u64) -> Option<Price> {
+    None
+}
+
+#[tokio::test]
+async fn a_field_that_was_renamed_is_never_read_as_none() {
+    let cache = Cache::memory();
+    price(&cache, 1).await;
+
+    let new = [new_price(&cache, 1).await, new_price(&cache, 1).await];
+
+    let six = NewPrice::C { euros: Some(6) };
+    assert_eq!(new, [six.clone(), six]);
+    assert_eq!(cache.stats().total.misses_by_reason["other_shape"], 1);
+    assert_eq!(cache.stats().total.hits, 1);
+}
+
+#[tokio::test]
+async fn no_type_is_given_a_value_that_was_not_stored() {
+    /// Accepts what it is given here, and nothing else.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(from = "u8", into = "u8")]
+    struct Month(u8);
+    impl From<u8> for Month {
+        fn from(month: u8) -> Self {
+            assert_eq!(month, 7, "nobody has stored this");
+            Self(month)
+        }
+    }
+    impl From<Month> for u8 {
+        fn from(Month(month): Month) -> Self {
+            month
+        }
+    }
+    #[cacheable(key = "month", ttl = 60, cache = cache)]
+    async fn month(cache: &Cache) -> Month {
+        Month(7)
+    }
+    let cache = Cache::memory();
+
+    for _ in 0..2 {
+        assert_eq!(month(&cache).await, Month(7));
+        assert_eq!(status(&cache, 0).await, Status::Pending);
+        assert_eq!(status(&cache, 3).await, Status::Priced(3));
+    }
+
+    assert_eq!(cache.stats().total.hits, 3);
+}
+
+#[tokio::test]
+async fn local_types_of_one_name_are_two_types() {
+    async fn first(cache: &Cache) -> bool {
+        #[derive(Serialize, Deserialize)]
+        struct Price {
+            #[serde(default)]
+            cents: Option<u8>,
+        }
+        cache.set("price", &Price { cents: Some(5) }, 60).await
+    }
+    async fn second(cache: &Cache) -> bool {
+        #[derive(Serialize, Deserialize)]
+        struct Price {
+            #[serde(default)]
+            euros: Option<u8>,
+        }
+        cache.get::<Price>("price").await.is_some_and(|price| price.euros.is_none())
+    }
+    let cache = Cache::memory();
+
+    assert!(first(&cache).await);
+
+    assert!(!second(&cache).await);
+    assert_eq!(cache.stats().total.misses_by_reason["other_shape"], 1);
+}
+
+/// Not a test: what another release of this program does, which `two_builds_share_…` runs from a changed copy of this file.
+#[tokio::test]
+#[ignore = "run by a test, with a server"]
+async fn another_build() {
+    let url = std::env::var("VALUES_OF_ANOTHER_BUILD").expect("run by a test");
+    let config = cache_runtime::Config::default().redis_url(&url).prefix("test_");
+    let cache = Cache::connect(config).await.expect("connected");
+    // Until the program knows itself.
+    for id in 1.. {
+        status(&cache, id).await;
+        if build_of(&url, &format!("test_status:{id}")).await != [0; 8] {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    price(&cache, 1).await;
+    status(&cache, 0).await;
+    maybe(&cache, 1).await;
+    cache.shutdown().await;
+}
+
+/// What the header says.
+async fn build_of(url: &str, key: &str) -> Vec<u8> {
+    let client = redis::Client::open(url).expect("a URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+    connection.getrange(key, 24, 31).await.expect("an entry")
+}
+
+#[tokio::test]
+async fn two_builds_share_what_both_store_the_same_and_replace_what_they_do_not() {
+    let server = server();
+    let (build, folder) = (std::env::current_exe().expect("this file"), std::env::temp_dir());
+    let other = folder.join(format!("another-build-{}", std::process::id()));
+    let mut bytes = std::fs::read(build).expect("this file");
+    bytes.extend_from_slice(b"a change");
+    std::fs::write(&other, bytes).expect("a copy");
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o700)).expect("a program");
+    let run = Command::new(&other)
+        .args(["values::another_build", "--exact", "--ignored"])
+        .env("VALUES_OF_ANOTHER_BUILD", server.url())
+        .output()
+        .expect("it runs");
+    std::fs::remove_file(&other).expect("the copy");
+    assert!(run.status.success(), "{run:?}");
+    let cache = cache(&server).await;
+
+    assert_eq!(price(&cache, 1).await, Price::C { cents: Some(5) });
+    assert_eq!(status(&cache, 0).await, Status::Pending);
+    assert_eq!(maybe(&cache, 1).await, None);
+    assert_eq!(new_price(&cache, 1).await, NewPrice::C { euros: Some(6) });
+
+    let total = cache.stats().total;
+    assert_eq!((total.hits, total.hits_none, total.entries_checked), (3, 1, 3));
+    assert_eq!(total.misses_by_reason["other_shape"], 1);
+    assert_ne!(build_of(&server.url(), "test_price:1").await, build_of(&server.url(), "test_status:0").await);
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Number {
+    F(f64),
+    I(i64),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Renamed {
+    #[serde(rename(serialize = "id", deserialize = "key"))]
+    id: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Account {
+    #[serde(skip_deserializing)]
+    email: String,
+}
+
+#[cacheable(key = "number:<id>", ttl = 60, cache = cache)]
+async fn number(cache: &Cache, id: i64) -> Number {
+    match id {
+        0 => Number::F(0.5),
+        id => Number::I(id),
+    }
+}
+
+#[cacheable(key = "renamed:<id>", ttl = 60, cache = cache)]
+async fn renamed(cache: &Cache, id: i64) -> Renamed {
+    Renamed { id }
+}
+
+#[cacheable(key = "account", ttl = 60, cache = cache)]
+async fn account(cache: &Cache) -> Account {
+    Account { email: "a@example.com".to_owned() }
+}
+
+#[tokio::test]
+async fn a_value_that_serde_would_bring_back_as_another_is_not_stored_and_said_once() {
+    let warnings = Warnings::default();
+    let _guard = subscriber::set_default(warnings.clone());
+    let cache = Cache::memory();
+
+    for id in [1, 2, 1, 2] {
+        assert_eq!(number(&cache, id).await, Number::I(id));
+        assert_eq!(renamed(&cache, id).await, Renamed { id });
+        assert_eq!(account(&cache).await.email, "a@example.com");
+    }
+    for _ in 0..2 {
+        assert_eq!(number(&cache, 0).await, Number::F(0.5));
+    }
+
+    let total = cache.stats().total;
+    assert_eq!((total.refused_lossy, total.fills, total.hits), (12, 1, 1));
+    let said = warnings.with("is not cached");
+    assert_eq!(said.len(), 3, "{said:#?}");
+    let with_serde = warnings.with("missing field `key`");
+    assert_eq!(with_serde.len(), 1, "{said:#?}");
+    assert!(with_serde[0].contains("values::Renamed"), "{with_serde:?}");
+    assert!(warnings.with("a@example.com").is_empty(), "{said:#?}");
+}
+
+#[tokio::test]
+async fn one_value_in_a_thousand_is_looked_at_again() {
+    let cache = Cache::memory();
+    number(&cache, 0).await;
+
+    for id in 1..=1_100 {
+        assert_eq!(number(&cache, id).await, Number::I(id));
+    }
+
+    assert_eq!(cache.stats().total.refused_lossy, 101);
+}
+
+#[tokio::test]
+async fn two_functions_with_one_key_and_two_types_are_said_once_each_with_both_types() {
+    let warnings = Warnings::default();
+    let _guard = subscriber::set_default(warnings.clone());
+    let cache = Cache::memory();
+
+    for _ in 0..3 {
+        price(&cache, 1).await;
+        new_price(&cache, 1).await;
+    }
+
+    let said = warnings.with("different types under one key");
+    assert_eq!(said.len(), 2, "{said:#?}");
+    for line in &said {
+        assert!(line.contains("values::Price") && line.contains("values::NewPrice"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn data_of_another_program_is_said_once_with_how_it_begins() {
+    let warnings = Warnings::default();
+    let _guard = subscriber::set_default(warnings.clone());
+    let server = server();
+    let cache = cache(&server).await;
+    let mut other = raw(&server).await;
+    for id in 1..4 {
+        let () = other.set(format!("test_price:{id}"), r#"{"amount":1,"password":"secret"}"#).await.expect("set");
+        price(&cache, id).await;
+    }
+    let () = other.rpush("test_status:0", "item").await.expect("pushed");
+    status(&cache, 0).await;
+
+    let said = warnings.with("another program keeps its data");
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(said[0].contains("amount") && !said[0].contains("secret"), "{said:#?}");
+    assert!(said[1].contains("no string"), "{said:#?}");
+    assert_eq!(cache.stats().total.misses_by_reason["foreign"], 4);
+}
+
+#[tokio::test]
+async fn a_value_nested_more_deeply_than_serde_reads_is_not_stored() {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Comment {
+        replies: Vec<Self>,
+    }
+    #[cacheable(key = "thread:<depth>", ttl = 60, cache = cache)]
+    async fn thread(cache: &Cache, depth: u64) -> Comment {
+        (0..depth).fold(Comment::default(), |reply, _| Comment { replies: vec![reply] })
+    }
+    let cache = Cache::memory();
+
+    for _ in 0..2 {
+        thread(&cache, 62).await;
+        thread(&cache, 63).await;
+    }
+
+    let total = cache.stats().total;
+    assert_eq!((total.hits, total.fills, total.refused_lossy), (1, 1, 2));
+    assert!(cache.exists("thread:62").await);
+}
