@@ -14,17 +14,17 @@
 //! | 32 to 39 | the value's type, a number that only the same build understands |
 //! | 40 to 47 | `version` of the attribute |
 //! | 48 to 55 | when it was stored, in milliseconds since 1970 |
-//! | 56 to 63 | until when it is fresh, the same |
+//! | 56 to 63 | until when it is fresh, the same; of a lease and a fence: when it ends |
 //! | 64 to 71 | until when somebody refreshes it, the same by the store's clock; changed in place |
 //! | 72 to 75 | what the load cost, in microseconds |
-//! | 76 to 79 | checksum over all the rest but bytes 64 to 71; of a value and a none only |
+//! | 76 to 79 | checksum over all the rest but bytes 64 to 71, and but the count of a fence |
 //!
 //! An entry of the same build, type and version is trusted. One of another version is a miss. Any other is served if it encodes to
 //! the same payload again after it was decoded: so a deploy that changes a type finds misses and no garbage, and programs that
 //! have the same types share entries.
 //!
 //! A value's payload is JSON; when compressed, an LZ4 block behind the length of the JSON in four bytes. A fence's is a
-//! count of four bytes, which Redis changes by a script: that is why its checksum is not used.
+//! count of four bytes, which Redis changes by a script.
 
 mod block;
 mod card;
@@ -62,7 +62,8 @@ const BUILD_AT: usize = 24;
 const TYPE_AT: usize = 32;
 const VERSION_AT: usize = 40;
 const STORED_AT: usize = 48;
-const FRESH_AT: usize = 56;
+/// Where an entry keeps until when it is fresh, and a claim when it ends.
+pub(crate) const FRESH_AT: usize = 56;
 /// Where an entry keeps until when somebody refreshes it.
 pub(crate) const REFRESH_AT: usize = 64;
 const COST_AT: usize = 72;
@@ -76,6 +77,9 @@ pub(crate) const HEAD: usize = KIND_AT + 1;
 
 /// Where a fence keeps how many puts it stands for.
 pub(crate) const FENCE_COUNT_AT: usize = HEADER;
+
+/// In how many bytes.
+const FENCE_COUNT: usize = 4;
 
 /// Redis counts in milliseconds, and so does an entry: less is no life.
 pub(crate) const SHORTEST_LIFE: Duration = Duration::from_millis(1);
@@ -170,7 +174,7 @@ pub(crate) enum Read<T> {
     None(Meta),
     Lease,
     Fence,
-    /// A value or a none whose fresh life is over, and its grace with it; it was not decoded.
+    /// A value or a none whose fresh life is over, and its grace with it; it was not decoded. Or a claim that is over.
     Expired,
     Unreadable(Unreadable),
 }
@@ -253,18 +257,41 @@ pub(crate) fn none(draft: &Draft<'_>) -> Entry {
     seal(header(Kind::None, draft).to_vec())
 }
 
-/// The claim of a load on its key.
-pub(crate) fn lease(key: &Key, now: u64) -> Entry {
-    Entry {
-        bytes: header(Kind::Lease, &claim(key, now)).to_vec(),
-    }
+/// The claim of a load on its key, for `life` from now on.
+pub(crate) fn lease(key: &Key, now: u64, life: Duration) -> Entry {
+    seal(header(Kind::Lease, &claim(key, now, life)).to_vec())
+}
+
+/// The same claim, for `life` from now on.
+pub(crate) fn renewed_lease(stamp: Stamp, key: &Key, now: u64, life: Duration) -> Entry {
+    let mut bytes = header(Kind::Lease, &claim(key, now, life));
+    bytes[STAMP_AT..KEY_AT].copy_from_slice(&stamp);
+    seal(bytes.to_vec())
 }
 
 /// What a put stands behind, and with it every reader and every load; it counts one put.
-pub(crate) fn fence(key: &Key, now: u64) -> Entry {
-    let mut bytes = header(Kind::Fence, &claim(key, now)).to_vec();
+pub(crate) fn fence(key: &Key, now: u64, life: Duration) -> Entry {
+    let mut bytes = header(Kind::Fence, &claim(key, now, life)).to_vec();
     bytes.extend_from_slice(&1_u32.to_le_bytes());
-    Entry { bytes }
+    seal(bytes)
+}
+
+/// How far the clocks of those who share a store may be apart. A claim is over by so much later than it says.
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// Whether a claim that ends in the store at `end` is dead by what it says itself: it is over, or ends in the store later than it
+/// could. Something has taken its expiry away then or given it another.
+pub(crate) fn is_dead(bytes: &[u8], now: u64, end: u64) -> bool {
+    let says = bytes.get(FRESH_AT..).and_then(<[u8]>::first_chunk);
+    let last = says
+        .map_or(0, |says| u64::from_le_bytes(*says))
+        .saturating_add(whole_millis(CLOCK_SKEW));
+    now >= last || end > last
+}
+
+/// Whether what stands under a key is a claim that is not over.
+pub(crate) fn is_standing_claim(bytes: &[u8], key: &Key, now: u64) -> bool {
+    matches!(check_header(bytes, key), Ok(Kind::Lease | Kind::Fence)) && !is_dead(bytes, now, now)
 }
 
 /// Eight random bytes.
@@ -344,8 +371,10 @@ pub(crate) struct Reader<'a> {
     pub(crate) key: &'a Key,
     pub(crate) origin: Origin,
     pub(crate) layers: Layers,
-    /// Since when an entry must be fresh, in milliseconds since 1970: now, or as much earlier as the reader's grace is long.
-    pub(crate) served_from: u64,
+    /// Milliseconds since 1970.
+    pub(crate) now: u64,
+    /// For how long it serves what is not fresh any more, in milliseconds.
+    pub(crate) grace: u64,
     /// In bytes of JSON.
     pub(crate) max_value: usize,
 }
@@ -367,6 +396,7 @@ pub(crate) fn origin_of(bytes: &[u8]) -> Option<Origin> {
 /// Reads the entry of the reader's key, if it is a `T`.
 pub(crate) fn read<T: Serialize + DeserializeOwned>(bytes: &[u8], reader: &Reader<'_>) -> Read<T> {
     match check_header(bytes, reader.key) {
+        Ok(Kind::Lease | Kind::Fence) if is_dead(bytes, reader.now, reader.now) => Read::Expired,
         Ok(Kind::Lease) => Read::Lease,
         Ok(Kind::Fence) => Read::Fence,
         Ok(kind) => read_value(bytes, kind, reader).unwrap_or_else(Read::Unreadable),
@@ -397,7 +427,7 @@ fn check(bytes: &[u8], key: &Key, is_whole: fn(&[u8]) -> bool) -> Result<Kind, U
         4 => Kind::Fence,
         _ => return Err(Unreadable::Corrupted),
     };
-    if matches!(kind, Kind::Value | Kind::None) && !is_whole(bytes) {
+    if !is_whole(bytes) {
         return Err(Unreadable::Corrupted);
     }
     let prefix = u16::from_le_bytes(bytes_at(bytes, PREFIX_AT));
@@ -425,7 +455,7 @@ fn read_value<T: Serialize + DeserializeOwned>(
         cost: Duration::from_micros(u32::from_le_bytes(bytes_at(bytes, COST_AT)).into()),
         is_checked: !is_trusted,
     };
-    if meta.is_stale(reader.served_from) {
+    if meta.is_stale(reader.now.saturating_sub(reader.grace)) {
         return Ok(Read::Expired);
     }
     if kind == Kind::None {
@@ -455,7 +485,7 @@ fn read_value<T: Serialize + DeserializeOwned>(
     }
 }
 
-fn claim(key: &Key, now: u64) -> Draft<'_> {
+fn claim(key: &Key, now: u64, life: Duration) -> Draft<'_> {
     Draft {
         key,
         origin: Origin {
@@ -465,7 +495,7 @@ fn claim(key: &Key, now: u64) -> Draft<'_> {
         },
         layers: Layers::Nothing,
         now,
-        fresh: Duration::ZERO,
+        fresh: life,
         cost: Duration::ZERO,
     }
 }
@@ -508,7 +538,12 @@ fn seal(mut bytes: Vec<u8>) -> Entry {
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     let mut header: [u8; CHECKSUM_AT] = bytes_at(bytes, 0);
     header[REFRESH_AT..COST_AT].fill(0);
-    let hash = xxh3_64_with_seed(&bytes[HEADER..], xxh3_64(&header));
+    let start = match bytes[KIND_AT] == Kind::Fence as u8 {
+        true => FENCE_COUNT_AT + FENCE_COUNT,
+        false => HEADER,
+    };
+    let rest = bytes.get(start..).unwrap_or_default();
+    let hash = xxh3_64_with_seed(rest, xxh3_64(&header));
     bytes_at(&hash.to_le_bytes(), 0)
 }
 

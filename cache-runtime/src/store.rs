@@ -65,15 +65,8 @@ pub(crate) trait Store: Send + Sync + Debug {
         life: Duration,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>>;
 
-    /// Prolongs the entry if it still bears `stamp`.
-    fn renew<'a>(
-        &'a self,
-        key: &'a Key,
-        stamp: [u8; 8],
-        life: Duration,
-    ) -> BoxFuture<'a, Result<bool, Error>>;
-
-    /// Replaces the entry if it still bears `stamp`: the fill of a load, and the end of a put whose fence stands.
+    /// Replaces the entry if it still bears `stamp`: the fill of a load, the end of a put whose fence stands, and the renewal of a
+    /// lease.
     fn replace<'a>(
         &'a self,
         key: &'a Key,
@@ -94,7 +87,7 @@ pub(crate) trait Store: Send + Sync + Debug {
     ) -> BoxFuture<'a, Result<Refreshing, Error>>;
 
     /// Replaces whatever is under each key by its fence, as one batch, and answers how many writers that fence now stands
-    /// for: one, or one more than the count of the fence that it replaced. The count is kept in the four little-endian bytes
+    /// for: one, or one more than the count of the fence that it replaced, unless that was [dead](crate::entry::is_dead). The count is kept in the four little-endian bytes
     /// of a fence from `FENCE_COUNT_AT`. An `Err` may have placed some of them; if it is `Foreign`, all that could be.
     fn fence<'a>(
         &'a self,
@@ -146,6 +139,14 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// Removes the entry if its stamp is still `stamp`, or if what is there is no string.
     fn delete_if<'a>(&'a self, key: &'a Key, stamp: &'a [u8])
     -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Removes the claim if its stamp is still `stamp` and it is [dead](crate::entry::is_dead): it has no expiry, or a later one than it
+    /// says itself.
+    fn delete_dead<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+    ) -> BoxFuture<'a, Result<bool, Error>>;
 
     /// Looks at one slice of the keyspace and answers the names that match any of `patterns`, which have one prefix. Begins at
     /// cursor 0; answers where to go on, 0 at the end. A name may come in two slices, and need not be that of an entry.

@@ -2,6 +2,7 @@
 
 mod acl;
 mod by_hand;
+mod claims;
 mod connections;
 mod consistency;
 mod events;

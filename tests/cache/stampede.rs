@@ -318,7 +318,7 @@ async fn a_lease_is_renewed_while_its_body_runs() {
             .unwrap();
         let renewals = info
             .lines()
-            .find(|line| line.starts_with("cmdstat_pexpire:calls="))
+            .find(|line| line.starts_with("cmdstat_evalsha:calls="))
             .and_then(|line| {
                 line.split(['=', ','])
                     .nth(1)

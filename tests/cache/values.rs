@@ -21,7 +21,11 @@ struct Warnings(Arc<Mutex<Vec<String>>>);
 impl Warnings {
     fn with(&self, word: &str) -> Vec<String> {
         let lines = self.0.lock().expect("the lines");
-        lines.iter().filter(|line| line.contains(word)).cloned().collect()
+        lines
+            .iter()
+            .filter(|line| line.contains(word))
+            .cloned()
+            .collect()
     }
 }
 
@@ -159,7 +163,10 @@ async fn local_types_of_one_name_are_two_types() {
             #[serde(default)]
             euros: Option<u8>,
         }
-        cache.get::<Price>("price").await.is_some_and(|price| price.euros.is_none())
+        cache
+            .get::<Price>("price")
+            .await
+            .is_some_and(|price| price.euros.is_none())
     }
     let cache = Cache::memory();
 
@@ -174,7 +181,10 @@ async fn local_types_of_one_name_are_two_types() {
 #[ignore = "run by a test, with a server"]
 async fn another_build() {
     let url = std::env::var("VALUES_OF_ANOTHER_BUILD").expect("run by a test");
-    let config = cache_runtime::Config::default().redis_url(&url).prefix("test_");
+    let config = cache_runtime::Config::default()
+        .redis_url(&url)
+        .expect("a URL")
+        .prefix("test_");
     let cache = Cache::connect(config).await.expect("connected");
     // Until the program knows itself.
     for id in 1.. {
@@ -192,15 +202,22 @@ async fn another_build() {
 
 /// What the header says.
 async fn build_of(url: &str, key: &str) -> Vec<u8> {
+    let url = url.replace("redis+unix://", "unix://");
     let client = redis::Client::open(url).expect("a URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("connected");
     connection.getrange(key, 24, 31).await.expect("an entry")
 }
 
 #[tokio::test]
 async fn two_builds_share_what_both_store_the_same_and_replace_what_they_do_not() {
     let server = server();
-    let (build, folder) = (std::env::current_exe().expect("this file"), std::env::temp_dir());
+    let (build, folder) = (
+        std::env::current_exe().expect("this file"),
+        std::env::temp_dir(),
+    );
     let other = folder.join(format!("another-build-{}", std::process::id()));
     let mut bytes = std::fs::read(build).expect("this file");
     bytes.extend_from_slice(b"a change");
@@ -221,9 +238,15 @@ async fn two_builds_share_what_both_store_the_same_and_replace_what_they_do_not(
     assert_eq!(new_price(&cache, 1).await, NewPrice::C { euros: Some(6) });
 
     let total = cache.stats().total;
-    assert_eq!((total.hits, total.hits_none, total.entries_checked), (3, 1, 3));
+    assert_eq!(
+        (total.hits, total.hits_none, total.entries_checked),
+        (3, 1, 3)
+    );
     assert_eq!(total.misses_by_reason["other_shape"], 1);
-    assert_ne!(build_of(&server.url(), "test_price:1").await, build_of(&server.url(), "test_status:0").await);
+    assert_ne!(
+        build_of(&server.url(), "test_price:1").await,
+        build_of(&server.url(), "test_status:0").await
+    );
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -261,7 +284,9 @@ async fn renamed(cache: &Cache, id: i64) -> Renamed {
 
 #[cacheable(key = "account", ttl = 60, cache = cache)]
 async fn account(cache: &Cache) -> Account {
-    Account { email: "a@example.com".to_owned() }
+    Account {
+        email: "a@example.com".to_owned(),
+    }
 }
 
 #[tokio::test]
@@ -315,7 +340,10 @@ async fn two_functions_with_one_key_and_two_types_are_said_once_each_with_both_t
     let said = warnings.with("different types under one key");
     assert_eq!(said.len(), 2, "{said:#?}");
     for line in &said {
-        assert!(line.contains("values::Price") && line.contains("values::NewPrice"), "{line}");
+        assert!(
+            line.contains("values::Price") && line.contains("values::NewPrice"),
+            "{line}"
+        );
     }
 }
 
@@ -327,7 +355,13 @@ async fn data_of_another_program_is_said_once_with_how_it_begins() {
     let cache = cache(&server).await;
     let mut other = raw(&server).await;
     for id in 1..4 {
-        let () = other.set(format!("test_price:{id}"), r#"{"amount":1,"password":"secret"}"#).await.expect("set");
+        let () = other
+            .set(
+                format!("test_price:{id}"),
+                r#"{"amount":1,"password":"secret"}"#,
+            )
+            .await
+            .expect("set");
         price(&cache, id).await;
     }
     let () = other.rpush("test_status:0", "item").await.expect("pushed");
@@ -335,7 +369,10 @@ async fn data_of_another_program_is_said_once_with_how_it_begins() {
 
     let said = warnings.with("another program keeps its data");
     assert_eq!(said.len(), 2, "{said:#?}");
-    assert!(said[0].contains("amount") && !said[0].contains("secret"), "{said:#?}");
+    assert!(
+        said[0].contains("amount") && !said[0].contains("secret"),
+        "{said:#?}"
+    );
     assert!(said[1].contains("no string"), "{said:#?}");
     assert_eq!(cache.stats().total.misses_by_reason["foreign"], 4);
 }
@@ -348,7 +385,9 @@ async fn a_value_nested_more_deeply_than_serde_reads_is_not_stored() {
     }
     #[cacheable(key = "thread:<depth>", ttl = 60, cache = cache)]
     async fn thread(cache: &Cache, depth: u64) -> Comment {
-        (0..depth).fold(Comment::default(), |reply, _| Comment { replies: vec![reply] })
+        (0..depth).fold(Comment::default(), |reply, _| Comment {
+            replies: vec![reply],
+        })
     }
     let cache = Cache::memory();
 

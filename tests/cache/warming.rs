@@ -404,6 +404,29 @@ async fn while_the_job_runs_its_lease_is_short_and_renewed_and_then_stands_for_t
 }
 
 #[tokio::test]
+async fn a_round_that_is_over_keeps_nobody_from_the_next_though_its_record_has_lost_its_expiry() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let server = server();
+    let (one, two) = (cache(&server).await, cache(&server).await);
+    let mut raw = raw(&server).await;
+    let runs = Runs::default();
+    let _first = runs.every(HOUR, &one, 1, || async {});
+    until("the round is recorded", async || {
+        let mut raw = raw.clone();
+        let left: i64 = raw.pttl("test_cache:warm:the%20lists").await.unwrap();
+        left > 3_000_000
+    })
+    .await;
+
+    let () = raw.persist("test_cache:warm:the%20lists").await.unwrap();
+    let _second = runs.every(HOUR, &two, 2, || async {});
+
+    until("the other runs it", async || runs.len() == 2).await;
+    let left: i64 = raw.pttl("test_cache:warm:the%20lists").await.unwrap();
+    assert!(left > 0, "{left} ms");
+}
+
+#[tokio::test]
 async fn who_stops_in_the_middle_leaves_the_round_to_another() {
     let server = server();
     let (one, two) = (cache(&server).await, cache(&server).await);
@@ -431,12 +454,30 @@ async fn one_that_died_is_replaced_when_its_lease_ends() {
     let server = server();
     let cache = cache(&server).await;
     let mut raw = raw(&server).await;
+    let (runs, gate) = (Runs::default(), Gate::new());
+    let dead = Runs::default().every(PERIOD, &cache, 2, {
+        let gate = gate.clone();
+        move || {
+            let gate = gate.clone();
+            async move { gate.pass().await }
+        }
+    });
+    gate.arrival().await;
+    let lease: Vec<u8> = raw.get("test_cache:warm:the%20lists").await.unwrap();
+    dead.stop();
+    until("its lease is gone", async || {
+        let mut raw = raw.clone();
+        !raw.exists::<_, bool>("test_cache:warm:the%20lists")
+            .await
+            .unwrap()
+    })
+    .await;
+    // One that dies gives nothing back.
     let () = raw
-        .pset_ex("test_cache:warm:the%20lists", "of the dead", 500)
+        .pset_ex("test_cache:warm:the%20lists", lease, 500)
         .await
         .unwrap();
     let began = Instant::now();
-    let runs = Runs::default();
 
     let _schedule = runs.every(PERIOD, &cache, 1, async || {});
     until("the job runs", async || runs.len() == 1).await;

@@ -23,7 +23,7 @@ use crate::key::Key;
 use crate::metrics::Event;
 use crate::site::{CacheValue, Outcome};
 use crate::store::guard::{On, Op};
-use crate::store::{Mark, Refreshing};
+use crate::store::{Mark, Refreshing, Replaced};
 
 /// How soon to look again for what another process loads, and how rarely at most.
 const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
@@ -64,13 +64,15 @@ impl Visit<'_> {
     where
         O::Value: CacheValue,
     {
-        let lease = entry::lease(self.key, self.now());
-        leader.asks_for(lease.stamp());
         let life = self.inner.config.lease;
+        let lease = entry::lease(self.key, self.now(), life);
+        leader.asks_for(lease.stamp());
         let give_up = Instant::now() + self.inner.config.lease_wait;
         let (mut pause, longest) = POLL;
         let mut unreadable = 0;
         let mut before = None;
+        // The claim that was found to be alive.
+        let mut alive = None;
         loop {
             let at = Instant::now();
             let asking = Asking::begin(self.inner, self.key, lease.stamp());
@@ -98,7 +100,15 @@ impl Visit<'_> {
                 // What another process loads may be what is still to be evicted.
                 return Claim::Refused(None);
             }
-            match self.output::<O>(&there) {
+            let found = self.output::<O>(&there);
+            if matches!(found, Err(Obstacle::Lease | Obstacle::Fence)) {
+                let stamp = entry::whole_stamp_of(&there);
+                if stamp != alive && self.buried(stamp).await {
+                    continue;
+                }
+                alive = stamp;
+            }
+            match found {
                 Ok(Answer::Fresh(output, _) | Answer::Stale(Stale { output, .. })) => {
                     self.metrics.count(Event::LoadAwaited);
                     return Claim::Found {
@@ -139,6 +149,17 @@ impl Visit<'_> {
         }
     }
 
+    /// Whether the claim of this stamp was a dead one: without an expiry, or with one that no claim has. Nobody else would remove
+    /// it.
+    async fn buried(&self, stamp: Option<Stamp>) -> bool {
+        let Some(stamp) = stamp else {
+            return false;
+        };
+        self.ask("delete dead", |store| store.delete_dead(self.key, stamp))
+            .await
+            .unwrap_or(false)
+    }
+
     /// Prolongs what a load holds, up to the deadline, when it gives it up.
     pub(super) async fn keep(&self, hold: Hold) {
         let life = self.inner.config.lease;
@@ -161,8 +182,12 @@ impl Visit<'_> {
     async fn prolong(&self, hold: Hold, life: Duration) -> bool {
         let prolonged = match hold {
             Hold::Lease(stamp) => {
-                self.ask("renew", |store| store.renew(self.key, stamp, life))
-                    .await
+                let lease = entry::renewed_lease(stamp, self.key, self.now(), life);
+                self.ask("renew", |store| {
+                    store.replace(self.key, stamp, lease.as_bytes(), life)
+                })
+                .await
+                .map(|replaced| replaced == Replaced::Done)
             }
             Hold::Refresh(stamp) => self
                 .ask("renew", |store| {

@@ -72,13 +72,13 @@ impl Inner {
             Target::Key(key) => Some(key),
             Target::Pattern(_) | Target::All => None,
         });
+        let life = self.config.fence_ttl;
         let fences: Vec<_> = keys
-            .map(|key| (key.clone(), entry::fence(key, now).into_bytes()))
+            .map(|key| (key.clone(), entry::fence(key, now, life).into_bytes()))
             .collect();
         let Some((first, _)) = fences.first() else {
             return Vec::new();
         };
-        let life = self.config.fence_ttl;
         let op = Op::new("fence", site, metrics, On::Key(first));
         // Without it the eviction that follows is one like any other.
         let _ = self.run(op, |store| store.fence(&fences, life)).await;

@@ -262,7 +262,8 @@ impl World {
             key: &self.key(),
             origin: Origin::of::<u64>(Build::UNKNOWN, 0),
             layers: Layers::Nothing,
-            served_from: 0,
+            now: 0,
+            grace: 0,
             max_value: usize::MAX,
         };
         entry::read(bytes, &reader)

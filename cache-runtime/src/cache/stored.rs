@@ -130,7 +130,8 @@ impl Visit<'_> {
             key: self.key,
             origin: self.origin::<O::Value>(),
             layers: O::layers(),
-            served_from: now.saturating_sub(whole_millis(self.grace)),
+            now,
+            grace: whole_millis(self.grace),
             max_value: self.inner.config.max_value,
         };
         let (output, meta, event) = match entry::read::<O::Value>(bytes, &reader) {

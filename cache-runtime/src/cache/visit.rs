@@ -193,7 +193,8 @@ impl<'a> Visit<'a> {
                     self.metrics.time(Timer::Hit, now - self.started);
                     return Look::Found(output);
                 }
-                Err(Obstacle::Fence) => (Event::MissFenced, Right::Load),
+                // Whoever asks for the lease sees whether the fence is a dead one.
+                Err(Obstacle::Fence) => (Event::MissFenced, Right::Fill),
                 Err(Obstacle::Lease) => (Event::MissLeased, Right::Fill),
                 Err(Obstacle::Expired) => (Event::MissStale, Right::Fill),
                 Err(Obstacle::Unreadable(reason)) => (
@@ -364,7 +365,7 @@ impl<'a> Visit<'a> {
         if self.is_off {
             return Fence::None;
         }
-        let fence = entry::fence(self.key, self.now());
+        let fence = entry::fence(self.key, self.now(), self.inner.config.fence_ttl);
         let stamp = fence.stamp();
         let fences = [(self.key.clone(), fence.into_bytes())];
         let life = self.inner.config.fence_ttl;

@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::{Cache, Inner, keeper, lease};
-use crate::entry::{self, Stamp};
+use crate::entry::{self, Entry, Stamp};
 use crate::error::Error;
 use crate::key::Key;
 use crate::site::Site;
 use crate::store::guard::{On, Op, in_runtime};
-use crate::store::{BoxFuture, Store};
+use crate::store::{BoxFuture, Replaced, Store};
 
 /// Stands in the statistics for the leases of scheduled jobs.
 static DUTY: Site = Site::new("Schedule", "");
@@ -124,14 +124,15 @@ impl Duty {
             self.ask("release", |store| store.delete_if(key, &stamp))
                 .await?;
         }
-        let lease = entry::lease(key, config.clock.now_millis());
+        let lease = entry::lease(key, config.clock.now_millis(), config.lease);
         // It may be placed without an answer.
         self.held = Held::Left(lease.stamp());
-        let there = self
-            .ask("lease", |store| {
-                store.lease(key, lease.as_bytes(), config.lease)
-            })
-            .await?;
+        let mut there = self.place(&lease).await?;
+        if let Some(found) = &there
+            && self.is_removed(found).await?
+        {
+            there = self.place(&lease).await?;
+        }
         self.held = match there {
             None => Held::Running(lease.stamp()),
             Some(_) => Held::Nothing,
@@ -175,9 +176,39 @@ impl Duty {
         }
     }
 
+    async fn place(&self, lease: &Entry) -> Result<Option<Vec<u8>>, Error> {
+        let life = self.inner.config.lease;
+        self.ask("lease", |store| {
+            store.lease(&self.key, lease.as_bytes(), life)
+        })
+        .await
+    }
+
+    /// Removes what stands in the place of a lease, if nobody is behind it: it is none, it is over, or it has no expiry.
+    async fn is_removed(&self, found: &[u8]) -> Result<bool, Error> {
+        let key = &self.key;
+        let now = self.inner.config.clock.now_millis();
+        match entry::whole_stamp_of(found) {
+            Some(stamp) if entry::is_standing_claim(found, key, now) => {
+                self.ask("delete dead", |store| store.delete_dead(key, stamp))
+                    .await
+            }
+            _ => {
+                let stamp = entry::stamp_of(found);
+                self.ask("delete unreadable", |store| store.delete_if(key, stamp))
+                    .await
+            }
+        }
+    }
+
     async fn prolong(&self, stamp: Stamp, life: Duration) -> Result<bool, Error> {
-        self.ask("renew", |store| store.renew(&self.key, stamp, life))
-            .await
+        let now = self.inner.config.clock.now_millis();
+        let lease = entry::renewed_lease(stamp, &self.key, now, life);
+        self.ask("renew", |store| {
+            store.replace(&self.key, stamp, lease.as_bytes(), life)
+        })
+        .await
+        .map(|replaced| replaced == Replaced::Done)
     }
 
     async fn ask<'a, T>(

@@ -18,6 +18,7 @@ const HERE: Origin = Origin {
     version: 9,
 };
 const NOW: u64 = 1_000_000;
+const LIFE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Event {
@@ -68,7 +69,8 @@ fn read_from<T: Serialize + DeserializeOwned>(
             key,
             origin,
             layers: Layers::Nothing,
-            served_from,
+            now: served_from,
+            grace: 0,
             max_value: LIMITS.max_value,
         },
     )
@@ -96,7 +98,7 @@ fn a_value_comes_back_with_what_the_header_says() {
 fn the_bytes_stand_where_every_reader_expects_them() {
     let key = key("event:42");
     let entry = value(&draft(&key), &"x".to_owned(), &LIMITS).expect("stored");
-    let fence = fence(&key, NOW);
+    let fence = fence(&key, NOW, LIFE);
 
     let bytes = entry.as_bytes();
 
@@ -150,14 +152,61 @@ fn no_bit_can_turn_in_a_value_that_is_served_but_those_of_its_mark() {
 
             match bit / 8 {
                 REFRESH_AT..COST_AT => assert_eq!(read, whole, "bit {bit}"),
-                // What a claim is has no checksum: at worst others wait for it.
-                _ => assert!(
-                    matches!(read, Read::Unreadable(_) | Read::Lease),
-                    "bit {bit}: {read:?}"
-                ),
+                _ => assert!(matches!(read, Read::Unreadable(_)), "bit {bit}: {read:?}"),
             }
         }
     }
+}
+
+#[test]
+fn no_bit_can_turn_in_a_claim_but_those_of_a_fences_count() {
+    let key = key("event:42");
+
+    for claim in [lease(&key, NOW, LIFE), fence(&key, NOW, LIFE)] {
+        let whole = read::<Event>(claim.as_bytes(), &key, NOW);
+        for bit in 0..8 * claim.as_bytes().len() {
+            let mut bytes = claim.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+
+            let read = read::<Event>(&bytes, &key, NOW);
+
+            match bit / 8 {
+                REFRESH_AT..COST_AT | FENCE_COUNT_AT.. => assert_eq!(read, whole, "bit {bit}"),
+                _ => assert!(matches!(read, Read::Unreadable(_)), "bit {bit}: {read:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_claim_is_over_when_it_says_so_and_no_clock_can_be_so_late() {
+    let key = key("event:42");
+    let last = NOW + whole_millis(LIFE + CLOCK_SKEW);
+
+    for claim in [lease(&key, NOW, LIFE), fence(&key, NOW, LIFE)] {
+        let bytes = claim.as_bytes();
+        let read = |now| read::<Event>(bytes, &key, now);
+
+        assert!(matches!(read(last - 1), Read::Lease | Read::Fence));
+        assert_eq!(read(last), Read::Expired);
+        assert!(is_standing_claim(bytes, &key, NOW) && !is_standing_claim(bytes, &key, last));
+        assert!(!is_dead(bytes, NOW, last) && is_dead(bytes, NOW, last + 1));
+        assert!(is_dead(bytes, NOW, u64::MAX));
+    }
+    assert!(!is_standing_claim(b"42", &key, NOW));
+}
+
+#[test]
+fn a_lease_that_is_renewed_is_the_same_and_ends_later() {
+    let key = key("event:42");
+    let first = lease(&key, NOW, LIFE);
+
+    let renewed = renewed_lease(first.stamp(), &key, NOW + 1_000, LIFE);
+
+    let last = NOW + whole_millis(LIFE + CLOCK_SKEW);
+    assert_eq!(renewed.stamp(), first.stamp());
+    assert_eq!(read::<Event>(renewed.as_bytes(), &key, last), Read::Lease);
+    assert_eq!(read::<Event>(first.as_bytes(), &key, last), Read::Expired);
 }
 
 #[test]
@@ -201,8 +250,8 @@ fn the_other_kinds_are_told_apart() {
     let key = key("event:42");
     let (none, lease, mut fence) = (
         none(&draft(&key)),
-        lease(&key, NOW),
-        fence(&key, NOW).into_bytes(),
+        lease(&key, NOW, LIFE),
+        fence(&key, NOW, LIFE).into_bytes(),
     );
     fence[FENCE_COUNT_AT] += 1;
 
@@ -324,7 +373,7 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(why(&changed(KIND_AT, 9), &key), Unreadable::Corrupted);
     assert_eq!(why(bytes, &other), Unreadable::OtherKey);
     assert_eq!(
-        why(lease(&other, NOW).as_bytes(), &key),
+        why(lease(&other, NOW, LIFE).as_bytes(), &key),
         Unreadable::OtherKey
     );
     let text = value(&draft(&key), &"text".to_owned(), &LIMITS).expect("stored");
@@ -375,7 +424,8 @@ fn no_more_is_allocated_than_a_value_may_have() {
             key: &key,
             origin: HERE,
             layers: Layers::Nothing,
-            served_from: NOW,
+            now: NOW,
+            grace: 0,
             max_value,
         };
         super::read::<String>(bytes, &reader)
@@ -504,8 +554,8 @@ fn any_entry() -> impl Strategy<Value = Vec<u8>> {
         let key = key("event:42");
         let entry = match kind {
             0 => none(&draft(&key)),
-            1 => lease(&key, NOW),
-            2 => fence(&key, NOW),
+            1 => lease(&key, NOW, LIFE),
+            2 => fence(&key, NOW, LIFE),
             _ => value(&draft(&key), &event(&title.repeat(times)), &LIMITS).expect("stored"),
         };
         entry.into_bytes()

@@ -87,6 +87,11 @@ impl Subject {
         }
     }
 
+    /// By the clock of the store.
+    fn now(&self) -> u64 {
+        self.clock.now_millis()
+    }
+
     async fn set(&self, name: &str, entry: &[u8]) {
         self.store.set(&key(name), entry, LIFE).await.unwrap();
     }

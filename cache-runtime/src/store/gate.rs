@@ -141,13 +141,13 @@ impl Store for Gated {
         get(key: &'a Key, expected: usize) -> Option<Vec<u8>>;
         get_many(keys: &'a [Key]) -> Vec<Option<Vec<u8>>>;
         lease(key: &'a Key, lease: &'a [u8], life: Duration) -> Option<Vec<u8>>;
-        renew(key: &'a Key, stamp: [u8; 8], life: Duration) -> bool;
         replace(key: &'a Key, stamp: [u8; 8], entry: &'a [u8], life: Duration) -> Replaced;
         refresh(key: &'a Key, stamp: [u8; 8], life: Duration, mark: Mark) -> Refreshing;
         fence(fences: &'a [(Key, Vec<u8>)], life: Duration) -> Vec<u32>;
         set(key: &'a Key, entry: &'a [u8], life: Duration) -> ();
         set_many(entries: &'a [(Key, Vec<u8>)], life: Duration) -> ();
         delete_if(key: &'a Key, stamp: &'a [u8]) -> bool;
+        delete_dead(key: &'a Key, stamp: [u8; 8]) -> bool;
         delete_each(keys: &'a [Key]) -> Vec<Result<bool, Error>>;
         delete_entries(keys: &'a [Key]) -> Deleted;
         scan(patterns: &'a [Pattern], cursor: u64) -> (u64, Vec<Key>);

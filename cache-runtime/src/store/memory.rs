@@ -102,7 +102,8 @@ impl MemoryStore {
         let head = ..fence.len().min(HEAD);
         let standing = shard
             .get(key.as_str(), now)
-            .filter(|slot| slot.entry.starts_with(&fence[head]));
+            .filter(|slot| slot.entry.starts_with(&fence[head]))
+            .filter(|slot| !entry::is_dead(&slot.entry, now, slot.end));
         let count = standing
             .and_then(|slot| fence_count(&slot.entry))
             .map_or(1, |count| count.saturating_add(1));
@@ -149,28 +150,6 @@ impl Store for MemoryStore {
                 shard.put(key.as_str(), lease.into(), self.end_of(life), now);
             }
             there.map(|entry| entry.to_vec())
-        })
-    }
-
-    fn renew<'a>(
-        &'a self,
-        key: &'a Key,
-        stamp: [u8; 8],
-        life: Duration,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        self.done(move || {
-            let end = self.end_of(life);
-            let mut shard = self.shard(key);
-            match shard
-                .get(key.as_str(), self.now())
-                .filter(|slot| stamp_of(&slot.entry) == stamp)
-            {
-                Some(slot) => {
-                    slot.end = end;
-                    true
-                }
-                None => false,
-            }
         })
     }
 
@@ -277,6 +256,21 @@ impl Store for MemoryStore {
                 .get(key.as_str(), now)
                 .is_some_and(|slot| stamp_of(&slot.entry) == stamp);
             is_same && shard.remove(key.as_str(), now)
+        })
+    }
+
+    fn delete_dead<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.done(move || {
+            let mut shard = self.shard(key);
+            let now = self.now();
+            let is_dead = shard.get(key.as_str(), now).is_some_and(|slot| {
+                stamp_of(&slot.entry) == stamp && entry::is_dead(&slot.entry, now, slot.end)
+            });
+            is_dead && shard.remove(key.as_str(), now)
         })
     }
 

@@ -10,7 +10,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
 use self::long::Longest;
-use self::scripts::{DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, RENEW, REPLACE};
+use self::scripts::{DELETE_DEAD, DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::connection::Connection;
 use super::pool::{Access, BULK, Pool};
 use super::reply::{self, Failure};
@@ -18,7 +18,10 @@ use super::script::Scripts;
 use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Signals, Store};
 use crate::clock::whole_millis;
 use crate::config::Config;
-use crate::entry::{FENCE_COUNT_AT, HEAD, MAGIC, PREFIX_AT, PREFIXED_FORMAT, REFRESH_AT, START};
+use crate::entry::{
+    CLOCK_SKEW, FENCE_COUNT_AT, FRESH_AT, HEAD, MAGIC, PREFIX_AT, PREFIXED_FORMAT, REFRESH_AT,
+    START,
+};
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -195,23 +198,6 @@ impl Store for RedisStore {
         })
     }
 
-    fn renew<'a>(
-        &'a self,
-        key: &'a Key,
-        stamp: [u8; 8],
-        life: Duration,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        Box::pin(async move {
-            let arguments = |command: &mut Cmd| {
-                command.arg(&stamp[..]).arg(millis(life));
-            };
-            self.run(&RENEW, key, arguments, 0)
-                .await
-                .map(is_one)
-                .map_err(|failure| failure.during(|| format!("renewal of `{}`", key.as_str())))
-        })
-    }
-
     fn replace<'a>(
         &'a self,
         key: &'a Key,
@@ -273,7 +259,9 @@ impl Store for RedisStore {
                     .arg(fence)
                     .arg(millis(life))
                     .arg(HEAD)
-                    .arg(FENCE_COUNT_AT);
+                    .arg(FENCE_COUNT_AT)
+                    .arg(FRESH_AT)
+                    .arg(millis(CLOCK_SKEW));
             };
             let during = |failure: Failure| {
                 failure.during(|| match fences {
@@ -379,6 +367,27 @@ impl Store for RedisStore {
                 .await
                 .map(is_one)
                 .map_err(|failure| failure.during(|| format!("delete of `{}`", key.as_str())))
+        })
+    }
+
+    fn delete_dead<'a>(
+        &'a self,
+        key: &'a Key,
+        stamp: [u8; 8],
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(async move {
+            let arguments = |command: &mut Cmd| {
+                command
+                    .arg(&stamp[..])
+                    .arg(FRESH_AT)
+                    .arg(millis(CLOCK_SKEW));
+            };
+            self.run(&DELETE_DEAD, key, arguments, 0)
+                .await
+                .map(is_one)
+                .map_err(|failure| {
+                    failure.during(|| format!("look for a dead claim at `{}`", key.as_str()))
+                })
         })
     }
 

@@ -175,7 +175,8 @@ fn read<T: Serialize + for<'de> Deserialize<'de>>(
         key: &key("event:42"),
         origin: Origin::of::<T>(build, HERE.version),
         layers: Layers::Nothing,
-        served_from: NOW,
+        now: NOW,
+        grace: 0,
         max_value: LIMITS.max_value,
     };
     match entry::read::<T>(bytes, &reader) {

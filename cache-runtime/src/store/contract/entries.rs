@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{KIND_LEASE, LIFE, Subject, at_once, entry, fence, key, memory, redis};
-use crate::entry::FENCE_COUNT_AT;
+use crate::entry::{self, CLOCK_SKEW, FENCE_COUNT_AT};
 use crate::error::ErrorKind;
 use crate::store::Replaced;
 
@@ -17,7 +17,8 @@ on_every_store! {
     a_refused_replacement_tells_another_entry_from_none
     of_many_who_replace_the_same_entry_one_wins
     an_eviction_defeats_a_fill
-    a_renewal_needs_the_stamp_and_prolongs
+    only_a_dead_claim_of_its_stamp_is_removed
+    a_dead_fence_stands_for_no_put
     fences_count_the_puts_they_stand_for
     of_many_fences_at_once_each_gets_its_own_count
     a_conditional_delete_needs_the_stamp
@@ -35,7 +36,7 @@ async fn an_absent_key_answers_as_absent_everywhere(subject: Subject) {
         store.get_many(std::slice::from_ref(&key)).await.unwrap(),
         [None]
     );
-    assert!(!store.renew(&key, *b"stamp--1", LIFE).await.unwrap());
+    assert!(!store.delete_dead(&key, *b"stamp--1").await.unwrap());
     assert_eq!(
         store
             .replace(&key, *b"stamp--1", b"entry", LIFE)
@@ -244,48 +245,39 @@ async fn an_eviction_defeats_a_fill(subject: Subject) {
     assert_eq!(subject.get(&key("a")).await, None);
 }
 
-async fn a_renewal_needs_the_stamp_and_prolongs(subject: Subject) {
-    subject
-        .store
-        .set(
-            &key("a"),
-            &entry(KIND_LEASE, b"stamp--1"),
-            Duration::from_secs(3),
-        )
+async fn only_a_dead_claim_of_its_stamp_is_removed(subject: Subject) {
+    let (store, key) = (&subject.store, key("a"));
+    let claim = |life| entry::lease(&key, subject.now(), life);
+    let alive = claim(LIFE);
+    store.set(&key, alive.as_bytes(), LIFE).await.unwrap();
+
+    assert!(!store.delete_dead(&key, alive.stamp()).await.unwrap());
+    assert!(!store.delete_dead(&key, *b"another1").await.unwrap());
+
+    // It ends in the store later than it says, by more than any clock can be wrong.
+    let too_long = 2 * CLOCK_SKEW + LIFE;
+    store.set(&key, alive.as_bytes(), too_long).await.unwrap();
+    assert!(!store.delete_dead(&key, *b"another1").await.unwrap());
+    assert!(store.delete_dead(&key, alive.stamp()).await.unwrap());
+    assert_eq!(subject.get(&key).await, None);
+    assert!(!store.delete_dead(&key, alive.stamp()).await.unwrap());
+}
+
+async fn a_dead_fence_stands_for_no_put(subject: Subject) {
+    let (store, key) = (&subject.store, key("a"));
+    let fence = || entry::fence(&key, subject.now(), LIFE).into_bytes();
+    let fences = [(key.clone(), fence())];
+    store
+        .set(&key, &fence(), 2 * CLOCK_SKEW + LIFE)
         .await
         .unwrap();
 
-    assert!(
-        !subject
-            .store
-            .renew(&key("a"), *b"another1", LIFE)
-            .await
-            .unwrap()
-    );
-    assert!(
-        subject
-            .store
-            .ttl(&key("a"))
-            .await
-            .unwrap()
-            .is_some_and(|ttl| ttl <= Duration::from_secs(3))
-    );
-    assert!(
-        subject
-            .store
-            .renew(&key("a"), *b"stamp--1", LIFE)
-            .await
-            .unwrap()
-    );
+    let counts = [
+        store.fence(&fences, LIFE).await.unwrap(),
+        store.fence(&fences, LIFE).await.unwrap(),
+    ];
 
-    assert!(
-        subject
-            .store
-            .ttl(&key("a"))
-            .await
-            .unwrap()
-            .is_some_and(|ttl| ttl > Duration::from_secs(50))
-    );
+    assert_eq!(counts, [[1], [2]]);
 }
 
 async fn fences_count_the_puts_they_stand_for(subject: Subject) {

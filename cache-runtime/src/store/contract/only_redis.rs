@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{LIFE, Mark, ask, fence, key, redis};
-use crate::entry::FENCE_COUNT_AT;
+use crate::entry::{self, FENCE_COUNT_AT};
 use crate::error::ErrorKind;
 use crate::key::Key;
 
@@ -18,7 +18,7 @@ async fn what_is_no_string_is_foreign_and_can_be_deleted() {
         store.get(&key, 0).await.unwrap_err().kind(),
         store.lease(&key, b"lease", LIFE).await.unwrap_err().kind(),
         store
-            .renew(&key, *b"stamp--1", LIFE)
+            .delete_dead(&key, *b"stamp--1")
             .await
             .unwrap_err()
             .kind(),
@@ -77,6 +77,26 @@ async fn what_may_not_be_read_is_not_deleted_for_it() {
 
     assert!(deleted.is_err(), "{deleted:?}");
     assert_eq!(ask::<u32>(server, &["EXISTS", "dev_a"]), 1);
+}
+
+#[tokio::test]
+async fn a_claim_without_expiry_is_dead_whatever_it_says() {
+    let subject = redis().await;
+    let server = subject.server.as_ref().unwrap();
+    let (store, key) = (&subject.store, key("a"));
+    let lease = entry::lease(&key, subject.now(), LIFE);
+    let fence = || entry::fence(&key, subject.now(), LIFE).into_bytes();
+
+    store.set(&key, lease.as_bytes(), LIFE).await.unwrap();
+    let () = ask(server, &["PERSIST", key.as_str()]);
+    assert!(store.delete_dead(&key, lease.stamp()).await.unwrap());
+
+    store.set(&key, &fence(), LIFE).await.unwrap();
+    let () = ask(server, &["PERSIST", key.as_str()]);
+    assert_eq!(
+        store.fence(&[(key.clone(), fence())], LIFE).await.unwrap(),
+        [1]
+    );
 }
 
 #[tokio::test]
@@ -187,8 +207,8 @@ async fn only_entries_of_the_own_prefix_are_removed_by_a_walk() {
     let server = subject.server.as_ref().unwrap();
     let store = &subject.store;
     let other = Key::parse("dev_shop_", "event:1").unwrap();
-    let theirs = crate::entry::lease(&other, 0);
-    let mine = crate::entry::lease(&key("shop_event:2"), 0);
+    let theirs = crate::entry::lease(&other, 0, LIFE);
+    let mine = crate::entry::lease(&key("shop_event:2"), 0, LIFE);
     let mut old = mine.as_bytes().to_vec();
     // The format before entries said whose they are.
     (old[3], old[6]) = (2, 0);

@@ -150,7 +150,8 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
         key: &key,
         origin,
         layers: Layers::Nothing,
-        served_from: 1_000,
+        now: 1_000,
+        grace: 0,
         max_value: limits.max_value,
     };
     let read = entry::read::<String>(&bytes, &reader);

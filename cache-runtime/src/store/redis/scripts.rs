@@ -11,8 +11,6 @@ use crate::store::BoxFuture;
 use crate::store::reply::{self, Failure};
 use crate::store::script::{Reply, Script, Scripts};
 
-pub(super) static RENEW: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("../scripts/renew.lua")));
 pub(super) static REPLACE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/replace.lua")));
 pub(super) static REFRESH: LazyLock<Script> =
@@ -21,6 +19,8 @@ pub(super) static FENCE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/fence.lua")));
 pub(super) static DELETE_ENTRIES: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/delete_entries.lua")));
+pub(super) static DELETE_DEAD: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/delete_dead.lua")));
 pub(super) static DELETE_IF: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/delete_if.lua")));
 
