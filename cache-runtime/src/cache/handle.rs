@@ -363,10 +363,11 @@ impl Cache {
         ) else {
             return Ok(false);
         };
-        // The store keeps an entry for its ttl and its grace. One whose expiry somebody took away has none.
+        // The store keeps an entry for its ttl and its grace, from when it arrived: up to one operation later than it is dated. So
+        // the grace is known to within `command_timeout`, and taken for the shorter. One whose expiry somebody took away has none.
         let grace = match left {
             Duration::MAX => Duration::ZERO,
-            left => left.saturating_sub(fresh),
+            left => left.saturating_sub(fresh.saturating_add(self.inner.config.command_timeout)),
         };
         // If the entry was changed in between, it has a time to live of its own.
         let replaced = visit.ask("expire", |store| {
