@@ -208,11 +208,6 @@ use written::Attribute;
 ///         Ok(size)
 ///     }
 /// }
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() {
-/// #     let folders = Folders { cache: cache_runtime::Cache::memory() };
-/// #     assert_eq!(folders.size(1).await.ok(), Some(1));
-/// # }
 /// ```
 ///
 /// Each level of such calls takes about 5 KiB of the stack in a debug build and 1 KiB in a release build, beyond what the

@@ -48,7 +48,7 @@ tokio::task_local! {
 /// #     async fn rollback(self) -> Result<(), std::io::Error> { Ok(()) }
 /// # }
 ///
-/// #[cacheable(key = "balance:<account>", ttl = 60)]
+/// #[cacheable(key = "balance:<account>", ignore = [db], ttl = 60)]
 /// async fn balance(db: &Db, account: u64) -> Result<i64, std::io::Error> {
 ///     Ok(db.balance.load(Relaxed)) // or ask a database
 /// }
