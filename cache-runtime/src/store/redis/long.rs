@@ -4,9 +4,11 @@
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use redis::{Cmd, Value};
 use tokio::runtime::Handle;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::RedisStore;
@@ -22,6 +24,10 @@ static DELETE_LONG: LazyLock<Script> =
 
 /// What an entry has beside its value, with room for formats to come.
 const HEADER: usize = 1 << 10;
+
+/// How often the server is asked, and the pause in between.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is too long, and whether somebody looks for it.
 #[derive(Debug)]
@@ -107,6 +113,25 @@ impl Drop for Unanswered<'_> {
     }
 }
 
+/// Asks over a connection that large answers take, or over one where none is late. A server that copies a long value answers
+/// nobody meanwhile, and may lose connections by that, so this is tried more than once.
+async fn ask(pool: &Pool, command: &Cmd) -> Result<Value, Failure> {
+    let mut attempt = 1;
+    loop {
+        let answer = match pool.ticket(BULK, Access::Caller) {
+            Ok(ticket) => ticket.ask(command).await,
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Err(Failure::Lost(_) | Failure::Unavailable) if attempt < ATTEMPTS => {
+                attempt += 1;
+                sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Says, when it is dropped, that nobody looks any more.
 struct Looking(Arc<Longest>);
 
@@ -126,11 +151,9 @@ impl Looking {
             let arguments = |command: &mut Cmd| {
                 command.arg(longest.bytes);
             };
-            // Over a connection that large answers take, or over one where none is late.
-            let ticket = || pool.ticket(BULK, Access::Caller);
-            let answer = match ticket()?.ask(&DELETE_LONG.by_hash(&names, arguments)).await {
+            let answer = match ask(pool, &DELETE_LONG.by_hash(&names, arguments)).await {
                 Err(Failure::Refused(error)) if reply::is_no_script(&error) => {
-                    ticket()?.ask(&DELETE_LONG.by_text(&names, arguments)).await
+                    ask(pool, &DELETE_LONG.by_text(&names, arguments)).await
                 }
                 answer => answer,
             };
