@@ -35,7 +35,7 @@ use crate::error::{Error, ErrorKind, with_causes};
 use crate::metrics::Mode;
 use crate::store::{BoxFuture, Store};
 
-/// So many unanswered operations in a row, timed out or lost with their connection, are an outage: fewer happen when a server forks or a large reply is on its way.
+/// So many unanswered operations in a row, timed out or lost with a connection each, are an outage: fewer happen when a server forks or a large reply is on its way.
 const TIMEOUTS_IN_A_ROW: u32 = 5;
 
 /// So many callers wait out the whole deadline of a server that answers nobody. They are enough to open the breaker.
@@ -73,6 +73,8 @@ pub(crate) struct Guard {
     has_connections: bool,
     state: AtomicU8,
     timeouts: AtomicU32,
+    /// How many connections the pool had lost when an operation was lost last.
+    losses: AtomicU64,
     /// When somebody was answered last, in [`HEARING`]s since `made`. Written only when it changes: all callers read it.
     heard: AtomicU64,
     made: Instant,
@@ -121,6 +123,7 @@ impl Guard {
             deadline,
             state: AtomicU8::new(state as u8),
             timeouts: AtomicU32::new(0),
+            losses: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             made: Instant::now(),
             canaries: AtomicU32::new(0),
@@ -280,7 +283,10 @@ impl Guard {
     /// The connection of an operation was lost. While others are open that is not an outage: the server may have closed only
     /// this one.
     fn lost(&self, began: Instant, error: Option<&Error>) {
-        if !self.store.is_open() || self.is_one_too_many(began) {
+        // Operations that one connection takes along count once.
+        let lost = self.store.pool().map_or(0, |pool| pool.lost);
+        let is_another = self.losses.swap(lost, Ordering::Relaxed) != lost;
+        if !self.store.is_open() || (is_another && self.is_one_too_many(began)) {
             self.trip("the connection is lost", error);
         }
     }
