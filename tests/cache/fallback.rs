@@ -86,6 +86,11 @@ async fn a_silent_redis_costs_a_few_callers_one_timeout_and_then_nobody() {
     let cache = connect(network.config()).await;
     let table = Table::default();
     row(&cache, &table, 1).await;
+    // What a connection that is being opened hears is a sign of life, too.
+    until("all connections are open", async || {
+        cache.stats().pool.is_some_and(|pool| pool.open >= 5)
+    })
+    .await;
 
     network.stall();
     let mut calls = tokio::task::JoinSet::new();
