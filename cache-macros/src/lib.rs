@@ -163,7 +163,7 @@ use written::Attribute;
 /// one in a thousand after it; the `Deserialize` of the type then runs once more. It sees what is written and read under
 /// different names, what is left out when it is read, and variants of an `untagged` enum that are taken for each other. It cannot
 /// see what is never written: a field with `#[serde(skip)]` or `skip_serializing` comes back as its default. Keep such fields out
-/// of cached types.
+/// of cached types. Nor does it see a list that comes back in another order, since a set may do that.
 ///
 /// # Grace
 ///

@@ -29,9 +29,9 @@
 mod block;
 mod card;
 mod layers;
-mod null;
 mod origin;
 mod payload;
+mod walk;
 
 use std::time::Duration;
 
@@ -225,7 +225,7 @@ pub(crate) fn value<T: Serialize + DeserializeOwned>(
     layers.strip(&mut bytes, HEADER);
     let json = &bytes[HEADER..];
     if json.windows(4).any(|word| word == b"null")
-        && !payload::caught(|| Ok(null::comes_back(value, layers))).unwrap_or(false)
+        && !payload::caught(|| Ok(walk::comes_back(value, layers))).unwrap_or(false)
     {
         let text = "a `Some` around a null, or a float that is not finite, would come back as something else";
         return Err(Refusal::Encode(serde::ser::Error::custom(text)));

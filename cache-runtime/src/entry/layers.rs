@@ -67,7 +67,7 @@ impl Layers {
         self == Self::OkSome
             && super::payload::encode(value, &mut json, OK_NONE.len()).is_ok()
             && json == OK_NONE
-            && super::null::comes_back(value, Self::Nothing)
+            && super::walk::comes_back(value, Self::Nothing)
     }
 
     /// Takes off the JSON what JSON says of these layers, from `start` on.

@@ -1,12 +1,14 @@
 //! The payload: a value becomes JSON, and the JSON of another program's value is checked.
 
 use std::io;
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::layers::{Layered, Layers};
+use super::walk::{self, Array};
 use super::{Refusal, Unreadable, block};
 
 /// How deeply `serde_json` reads: it refuses the 128th bracket in a bracket.
@@ -78,6 +80,9 @@ pub(super) fn is_too_deep(json: &[u8]) -> bool {
 /// Whether a value that was decoded from `json` stands for all of it and for nothing else: whether it encodes to the same again,
 /// but for the order of maps and sets, which is another each time.
 ///
+/// A list cannot be told from a set, so a type that reads a list in another order than it has written passes; one that does so with a
+/// tuple does not.
+///
 /// Hardly ever called on the path of a hit, and then it costs about as much as the decoding.
 #[cold]
 #[inline(never)]
@@ -95,61 +100,141 @@ pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8], layers: Layers) -
     layers.strip(&mut again, 0);
     // In another order it has the same length.
     again.len() == json.len()
-        && (again == json || sorted(&again).is_some_and(|again| Some(again) == sorted(json)))
+        && (again == json
+            || caught(|| Ok(walk::arrays(value, layers)))
+                .ok()
+                .flatten()
+                .is_some_and(|arrays| is_reordered(json, &again, &arrays)))
 }
 
-/// JSON as it is written here, with the parts of every object and array in one order; [`None`] if it is something else. Nothing is
-/// turned into numbers or texts, so nothing is lost that makes two of them differ.
-fn sorted(json: &[u8]) -> Option<Vec<u8>> {
-    let (value, rest) = sorted_value(json, DEEPEST)?;
-    rest.is_empty().then_some(value)
+/// Whether two JSON texts differ in nothing but the order of parts that have none, where `arrays` says what those of `again` are.
+fn is_reordered(json: &[u8], again: &[u8], arrays: &[Array]) -> bool {
+    let mut kinds = arrays.iter().copied();
+    let again = Node::parse(again, &mut kinds);
+    // Text that a type writes by itself, such as `RawValue`, may have arrays that serde does not tell of.
+    let are_told = kinds.next().is_none();
+    let json = Node::parse(json, &mut iter::repeat(Array::Tuple));
+    match (json, again) {
+        (Some(json), Some(again)) if are_told => again.is_same(&json),
+        _ => false,
+    }
 }
 
-/// The value at the beginning, and what follows it.
-fn sorted_value(json: &[u8], depth: usize) -> Option<(Vec<u8>, &[u8])> {
-    let (first, mut rest) = json.split_first()?;
-    let last = match first {
-        b'{' => b'}',
-        b'[' => b']',
-        b'"' => return Some(split(json, text_end(json)?)),
-        _ => {
-            let end = json.iter().position(|byte| b",:]}".contains(byte));
-            return Some(split(json, end.unwrap_or(json.len())));
+/// A value in JSON as it is written here. Nothing is turned into numbers or texts, so nothing is lost that makes two of them differ.
+struct Node<'a> {
+    /// In its quotes; empty unless it is a member of an object.
+    key: &'a [u8],
+    text: &'a [u8],
+    /// The text with the parts of every object and array in one order.
+    sorted: Vec<u8>,
+    has_order: bool,
+    parts: Vec<Self>,
+}
+
+impl<'a> Node<'a> {
+    /// [`None`] for what is something else. `arrays` tells what its arrays are, in the order in which they begin.
+    fn parse(json: &'a [u8], arrays: &mut dyn Iterator<Item = Array>) -> Option<Self> {
+        let (node, rest) = Self::parse_start(json, arrays, DEEPEST)?;
+        rest.is_empty().then_some(node)
+    }
+
+    /// The value at the beginning, and what follows it.
+    fn parse_start(
+        json: &'a [u8],
+        arrays: &mut dyn Iterator<Item = Array>,
+        depth: usize,
+    ) -> Option<(Self, &'a [u8])> {
+        let (first, inside) = json.split_first()?;
+        let mut has_order = false;
+        let (parts, rest) = match first {
+            b'{' => {
+                let depth = depth.checked_sub(1)?;
+                parse_parts(inside, b'}', |json| {
+                    let (key, value) = json.split_at_checked(text_end(json)?)?;
+                    let value = value.strip_prefix(b":")?;
+                    let (node, rest) = Self::parse_start(value, arrays, depth)?;
+                    Some((Self { key, ..node }, rest))
+                })?
+            }
+            b'[' => {
+                let depth = depth.checked_sub(1)?;
+                has_order = arrays.next()? == Array::Tuple;
+                parse_parts(inside, b']', |json| Self::parse_start(json, arrays, depth))?
+            }
+            b'"' => (Vec::new(), json.get(text_end(json)?..)?),
+            _ => {
+                let end = json.iter().position(|byte| b",:]}".contains(byte));
+                (Vec::new(), &json[end.unwrap_or(json.len())..])
+            }
+        };
+        let text = &json[..json.len() - rest.len()];
+        let node = Self {
+            key: &[],
+            text,
+            sorted: sorted(text, &parts),
+            has_order,
+            parts,
+        };
+        Some((node, rest))
+    }
+
+    /// Whether `other` is the same but for the order of parts of which this knows that they have none.
+    fn is_same(&self, other: &Self) -> bool {
+        if self.key != other.key || self.text == other.text {
+            return self.key == other.key;
         }
-    };
-    let depth = depth.checked_sub(1)?;
+        // Then their parts are alike, and so many.
+        self.sorted == other.sorted
+            && if self.has_order {
+                iter::zip(&self.parts, &other.parts).all(|(part, other)| part.is_same(other))
+            } else {
+                iter::zip(self.in_order(), other.in_order())
+                    .all(|(part, other)| part.is_same(other))
+            }
+    }
+
+    fn in_order(&self) -> Vec<&Self> {
+        let mut parts: Vec<_> = self.parts.iter().collect();
+        parts.sort_unstable_by_key(|part| (part.key, &part.sorted, part.text));
+        parts
+    }
+}
+
+/// The parts of an object or an array up to the bracket that ends it, and what follows it.
+fn parse_parts<'a>(
+    mut json: &'a [u8],
+    last: u8,
+    mut parse_part: impl FnMut(&'a [u8]) -> Option<(Node<'a>, &'a [u8])>,
+) -> Option<(Vec<Node<'a>>, &'a [u8])> {
     let mut parts = Vec::new();
-    if let Some(rest) = rest.strip_prefix(&[last]) {
-        return Some((vec![*first, last], rest));
+    if let Some(rest) = json.strip_prefix(&[last]) {
+        return Some((parts, rest));
     }
     loop {
-        let (mut part, mut after) = sorted_value(rest, depth)?;
-        if *first == b'{' {
-            after = after.strip_prefix(b":")?;
-            part.push(b':');
-            let (value, behind) = sorted_value(after, depth)?;
-            part.extend_from_slice(&value);
-            after = behind;
-        }
+        let (part, rest) = parse_part(json)?;
         parts.push(part);
-        let (separator, behind) = after.split_first()?;
-        rest = behind;
+        let (separator, rest) = rest.split_first()?;
         match separator {
-            b',' => {}
-            separator if *separator == last => break,
+            b',' => json = rest,
+            separator if *separator == last => return Some((parts, rest)),
             _ => return None,
         }
     }
-    parts.sort_unstable();
-    let mut value = vec![*first];
-    value.extend_from_slice(&parts.join(&b','));
-    value.push(last);
-    Some((value, rest))
 }
 
-fn split(json: &[u8], end: usize) -> (Vec<u8>, &[u8]) {
-    let (value, rest) = json.split_at(end);
-    (value.to_vec(), rest)
+/// The text of a value with its parts, each sorted itself, in one order.
+fn sorted(text: &[u8], parts: &[Node<'_>]) -> Vec<u8> {
+    let ([first, .., last], [_, ..]) = (text, parts) else {
+        return text.to_vec();
+    };
+    let mut parts: Vec<_> = (parts.iter())
+        .map(|part| match part.key {
+            [] => part.sorted.clone(),
+            key => [key, b":", &part.sorted].concat(),
+        })
+        .collect();
+    parts.sort_unstable();
+    [&[*first], parts.join(&b',').as_slice(), &[*last]].concat()
 }
 
 /// Where the text ends that `json` begins with.

@@ -1,6 +1,10 @@
-//! What JSON says by `null` does not always come back: a `Some` around it becomes a `None`, a float that is not finite
-//! becomes nothing that a float takes. Such a value must not be stored, or a hit would answer what no body returned.
+//! What serde says of a value and its JSON does not.
+//!
+//! What JSON writes as `null` does not always come back: a `Some` around it becomes a `None`, a float that is not finite
+//! becomes nothing that a float takes. Such a value must not be stored, or a hit would return what no body returned. And an array in
+//! JSON may be a tuple, whose parts have an order, or a sequence, which may be a set.
 
+use std::cell::RefCell;
 use std::fmt::{self, Display};
 
 use serde::ser::{self, Serialize, Serializer};
@@ -9,18 +13,56 @@ use super::layers::Layers;
 
 /// Whether a value that was written with a `null` in it comes back as it was. What its layers say is not written as a `null`.
 pub(super) fn comes_back<T: Serialize + ?Sized>(value: &T, layers: Layers) -> bool {
-    value.serialize(Walk { layers }).is_ok()
+    let walk = Walk {
+        layers,
+        arrays: None,
+    };
+    value.serialize(walk).is_ok()
+}
+
+/// What the arrays of a value's JSON are, in the order in which they begin; [`None`] if the value does not come back.
+pub(super) fn arrays<T: Serialize + ?Sized>(value: &T, layers: Layers) -> Option<Vec<Array>> {
+    let arrays = RefCell::default();
+    let walk = Walk {
+        layers,
+        arrays: Some(&arrays),
+    };
+    value.serialize(walk).ok()?;
+    Some(arrays.into_inner())
+}
+
+/// What an array in JSON is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Array {
+    /// A tuple, an array or bytes: their parts have an order.
+    Tuple,
+    /// A list or a set.
+    Sequence,
 }
 
 /// Visits a value and writes nothing.
-struct Walk {
+#[derive(Clone, Copy)]
+struct Walk<'a> {
     layers: Layers,
+    arrays: Option<&'a RefCell<Vec<Array>>>,
 }
 
-/// Visits what is in a value.
-const INSIDE: Walk = Walk {
-    layers: Layers::Nothing,
-};
+impl Walk<'_> {
+    fn begin(self, array: Array) -> Self {
+        if let Some(arrays) = self.arrays {
+            arrays.borrow_mut().push(array);
+        }
+        self.inside()
+    }
+
+    /// Visits what is in the value.
+    fn inside(self) -> Self {
+        Self {
+            layers: Layers::Nothing,
+            ..self
+        }
+    }
+}
 
 /// What a value is in JSON, as far as it matters here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +96,7 @@ macro_rules! leaves {
     )*};
 }
 
-impl Serializer for Walk {
+impl Serializer for Walk<'_> {
     type Ok = Written;
     type Error = Lost;
     type SerializeSeq = Self;
@@ -79,7 +121,11 @@ impl Serializer for Walk {
         serialize_u128 u128
         serialize_char char
         serialize_str &str
-        serialize_bytes &[u8]
+    }
+
+    fn serialize_bytes(self, _: &[u8]) -> Result<Written, Lost> {
+        self.begin(Array::Tuple);
+        Ok(Written::Other)
     }
 
     fn collect_str<T: Display + ?Sized>(self, _: &T) -> Result<Written, Lost> {
@@ -99,7 +145,7 @@ impl Serializer for Walk {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Written, Lost> {
-        match value.serialize(INSIDE)? {
+        match value.serialize(self.inside())? {
             Written::Null if self.layers != Layers::Some => Err(Lost),
             Written::Null | Written::Other => Ok(Written::Other),
         }
@@ -141,20 +187,20 @@ impl Serializer for Walk {
             Layers::OkSome => Layers::Some,
             Layers::Nothing | Layers::Some | Layers::Ok => Layers::Nothing,
         };
-        value.serialize(Self { layers })?;
+        value.serialize(Self { layers, ..self })?;
         Ok(Written::Other)
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Self, Lost> {
-        Ok(INSIDE)
+        Ok(self.begin(Array::Sequence))
     }
 
     fn serialize_tuple(self, _: usize) -> Result<Self, Lost> {
-        Ok(INSIDE)
+        Ok(self.begin(Array::Tuple))
     }
 
     fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, Lost> {
-        Ok(INSIDE)
+        Ok(self.begin(Array::Tuple))
     }
 
     fn serialize_tuple_variant(
@@ -164,15 +210,15 @@ impl Serializer for Walk {
         _: &'static str,
         _: usize,
     ) -> Result<Self, Lost> {
-        Ok(INSIDE)
+        Ok(self.begin(Array::Tuple))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Self, Lost> {
-        Ok(INSIDE)
+        Ok(self.inside())
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, Lost> {
-        Ok(INSIDE)
+        Ok(self.inside())
     }
 
     fn serialize_struct_variant(
@@ -182,18 +228,18 @@ impl Serializer for Walk {
         _: &'static str,
         _: usize,
     ) -> Result<Self, Lost> {
-        Ok(INSIDE)
+        Ok(self.inside())
     }
 }
 
 macro_rules! parts {
     ($($part:ident $name:ident ($($key:ty)?))*) => {$(
-        impl ser::$part for Walk {
+        impl ser::$part for Walk<'_> {
             type Ok = Written;
             type Error = Lost;
 
             fn $name<T: Serialize + ?Sized>(&mut self, $(_: $key,)? value: &T) -> Result<(), Lost> {
-                value.serialize(INSIDE).map(drop)
+                value.serialize(*self).map(drop)
             }
 
             fn end(self) -> Result<Written, Lost> {
@@ -212,7 +258,7 @@ parts! {
     SerializeStructVariant serialize_field (&'static str)
 }
 
-impl ser::SerializeMap for Walk {
+impl ser::SerializeMap for Walk<'_> {
     type Ok = Written;
     type Error = Lost;
 
@@ -222,7 +268,7 @@ impl ser::SerializeMap for Walk {
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Lost> {
-        value.serialize(INSIDE).map(drop)
+        value.serialize(*self).map(drop)
     }
 
     fn end(self) -> Result<Written, Lost> {
