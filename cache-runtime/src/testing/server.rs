@@ -269,14 +269,17 @@ impl RedisServer {
         Ok(command)
     }
 
-    /// Whether a server answers at our address and is ours: on a port that somebody else took first, another one would.
+    /// Whether a server answers at our address, with its data, and is ours: on a port that somebody else took first, another one
+    /// would.
     fn answers_as(&self, process: u32) -> bool {
-        let info: redis::RedisResult<String> = self
-            .connection()
-            .and_then(|mut connection| redis::cmd("INFO").arg("server").query(&mut connection));
+        let info: redis::RedisResult<String> = self.connection().and_then(|mut connection| {
+            redis::cmd("INFO")
+                .arg(&["server", "persistence"])
+                .query(&mut connection)
+        });
         info.is_ok_and(|info| {
-            info.lines()
-                .any(|line| line == format!("process_id:{process}"))
+            let says = |line: &str| info.lines().any(|other| other == line);
+            says(&format!("process_id:{process}")) && !says("loading:1")
         })
     }
 
