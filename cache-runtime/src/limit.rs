@@ -37,7 +37,7 @@
 //!
 //! # Logins
 //!
-//! Count failures only ([`Limit::refund`]), or any page can lock its visitors out by requests that it makes their browsers send. Limit by
+//! Count failures only ([`Limit::reserve`]), or any page can lock its visitors out by requests that it makes their browsers send. Limit by
 //! address, with penalties, and also by account, since one account can be guessed from many addresses. A limit by account name lets anybody
 //! lock its owner out, so give it a much higher limit and no penalty: `Policy::new("account").limit(100).per("1h")` with
 //! [`Identity::key`] of the name.
@@ -50,6 +50,7 @@ mod gcra;
 mod identity;
 mod log;
 mod policy;
+mod reservation;
 mod rule;
 mod state;
 mod table;
@@ -73,6 +74,8 @@ pub(crate) use self::decision::whole_seconds;
 pub use self::decision::{Backend, Decision, Limited, Status, Verdict};
 pub use self::identity::Identity;
 pub use self::policy::{OnOutage, Penalty, Policy, Share, Window};
+use self::reservation::Queues;
+pub use self::reservation::Reservation;
 pub use self::rule::Algorithm;
 use self::state::How;
 use self::table::Table;
@@ -111,6 +114,7 @@ struct Inner {
     names: Vec<Arc<str>>,
     metrics: Vec<Arc<LimitMetrics>>,
     table: Table,
+    queues: Queues,
     top: Top,
     clock: Clock,
     began: Instant,
@@ -184,6 +188,7 @@ impl RateLimiter {
                 .map(|policy| cache.metrics().limit(&policy.name))
                 .collect(),
             table: Table::new(config.max_clients),
+            queues: Queues::default(),
             top: Top::new(policies.len()),
             clock: config.clock.clone(),
             began: Instant::now(),
@@ -429,23 +434,8 @@ impl Limit {
     }
 
     /// Gives back what an allowed call used, once it turns out not to count, and sets `decision.charged` to 0: a second refund of the same
-    /// decision does nothing, and neither does one of a rejection. Use it to count only failures: charge each login before the
-    /// password is checked, and refund the ones that succeed. The order matters: guesses that are under way at the same time are then
-    /// counted too.
-    ///
-    /// ```
-    /// # async fn log_in(limit: cache_runtime::limit::Limit, client: cache_runtime::limit::Identity) -> bool {
-    /// let mut decision = limit.check(&client).await;
-    /// if !decision.is_allowed() {
-    ///     return false;
-    /// }
-    /// let is_right = true; // check the password
-    /// if is_right {
-    ///     limit.refund(&client, &mut decision).await;
-    /// }
-    /// is_right
-    /// # }
-    /// ```
+    /// decision does nothing, and neither does one of a rejection. Where many calls of one client may be under way at the same time, take
+    /// [`reserve`](Self::reserve) instead: there none is rejected because of calls that are refunded a moment later.
     ///
     /// The newest units are given back, whoever used them, so a window may hold as many more units as were refunded in the time that the
     /// refunded calls took. Strikes and blocks stay. If Redis does not answer, the units count until their window ends.

@@ -22,7 +22,7 @@ use super::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
 use super::fields::{self, RateLimitHeaders};
 use super::problem;
 use crate::error::{Error, ErrorKind};
-use crate::limit::{Decision, Identity, Limit, Limited};
+use crate::limit::{Decision, Identity, Limit, Limited, Reservation};
 
 /// How rejections of requests without a route are counted: under their path, anybody could fill the statistics.
 const UNMATCHED: &str = "unmatched";
@@ -86,7 +86,9 @@ struct Settings {
 /// What becomes of a request.
 enum Admission {
     Uncounted,
-    Counted(Identity, Decision),
+    Counted(Decision),
+    /// Counted or not by its response.
+    Reserved(Reservation, Arc<Counts>),
     Rejected(Response),
 }
 
@@ -188,8 +190,9 @@ impl RateLimitLayer {
     /// # }
     /// ```
     ///
-    /// Each request is charged when it arrives, so a crowd of guesses at the same time is limited, too, and refunded with its response
-    /// ([`Limit::refund`]). One that is cancelled, or that the service fails, stays charged.
+    /// Each request is charged when it arrives, so a crowd of guesses at the same time is limited, too, and what does not count is given
+    /// back with its response. Where nothing is left but for requests whose response is still to come, the next one waits for them, 10 s
+    /// at most ([`Limit::reserve`]). One that is cancelled, or that the service fails, stays charged.
     pub fn count_if<F>(mut self, counts: F) -> Self
     where
         F: Fn(StatusCode) -> bool + Send + Sync + 'static,
@@ -248,17 +251,26 @@ where
             }
             let response = inner.call(Request::from_parts(parts, body)).await?;
             let mut response = response.map(Body::new);
-            if let Admission::Counted(identity, mut decision) = admission {
-                let counts = settings.counts.as_ref();
-                if counts.is_some_and(|counts| !counts(response.status())) {
-                    settings.limit.refund(&identity, &mut decision).await;
-                }
-                if settings.headers == RateLimitHeaders::Always {
-                    fields::append(response.headers_mut(), &decision.policies);
-                }
+            let decision = admission.decide(response.status()).await;
+            if let Some(decision) = decision
+                && settings.headers == RateLimitHeaders::Always
+            {
+                fields::append(response.headers_mut(), &decision.policies);
             }
             Ok(response)
         })
+    }
+}
+
+impl Admission {
+    /// What the limiter says, now that the response is there.
+    async fn decide(self, status: StatusCode) -> Option<Decision> {
+        match self {
+            Self::Counted(decision) => Some(decision),
+            Self::Reserved(reservation, counts) if counts(status) => Some(reservation.count()),
+            Self::Reserved(reservation, _) => Some(reservation.cancel().await),
+            Self::Uncounted | Self::Rejected(_) => None,
+        }
     }
 }
 
@@ -278,10 +290,17 @@ impl Settings {
             (None, OnMissing::Reject) => return Admission::Rejected(self.nobody()),
             (None, OnMissing::Skip) => return Admission::Uncounted,
         };
-        match self.limit.check(&identity).await.into_result() {
-            Ok(decision) => Admission::Counted(identity, decision),
-            Err(limited) => Admission::Rejected(self.refuse(&limited, parts)),
-        }
+        let admission = match &self.counts {
+            None => {
+                let decision = self.limit.check(&identity).await.into_result();
+                decision.map(Admission::Counted)
+            }
+            Some(counts) => {
+                let reserved = self.limit.reserve(&identity).await;
+                reserved.map(|reserved| Admission::Reserved(reserved, Arc::clone(counts)))
+            }
+        };
+        admission.unwrap_or_else(|limited| Admission::Rejected(self.refuse(&limited, parts)))
     }
 
     fn find_client(&self, parts: &mut Parts) -> Option<ClientIp> {

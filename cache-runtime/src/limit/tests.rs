@@ -4,6 +4,7 @@ mod decisions;
 mod outages;
 mod queries;
 mod records;
+mod reservations;
 
 use std::time::{Duration, Instant};
 

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use cache_runtime::Error;
-use cache_runtime::limit::{Decision, Identity, Limit, Policy, RateLimiter};
+use cache_runtime::limit::{Identity, Limit, Policy, RateLimiter, Reservation};
 
 use crate::accounts::Wrong;
 use crate::devices::Device;
@@ -37,9 +37,9 @@ pub struct Guesses {
 /// A login that may be tried.
 #[derive(Debug)]
 pub struct Attempt {
-    limit: Limit,
-    client: Identity,
-    decision: Decision,
+    reservation: Reservation,
+    /// Whether the account has too many failures already.
+    is_slow: bool,
     address: IpAddr,
 }
 
@@ -65,44 +65,36 @@ impl Guesses {
             Some(device) => Identity::key(format_args!("device:{}", device.id())),
             None => Identity::key(format_args!("group:{}", group(username))),
         };
-        let attempt = |limit: &Limit, client, decision| Attempt {
-            limit: limit.clone(),
-            client,
-            decision,
+        let attempt = |reservation, is_slow| Attempt {
+            reservation,
+            is_slow,
             address,
         };
-        let decision = self.account.check(&client).await;
-        if decision.is_allowed() {
-            return Ok(attempt(&self.account, client, decision));
+        if let Ok(reservation) = self.account.reserve(&client).await {
+            return Ok(attempt(reservation, false));
         }
-        let decision = self.slow.check(&client).await;
-        if !decision.is_allowed() {
-            self.slow.count_rejection(&decision, "/api/auth/login");
-        }
-        let decision = decision.into_result()?;
-        Ok(attempt(&self.slow, client, decision))
+        let reserved = self.slow.reserve(&client).await;
+        let reservation = reserved.inspect_err(|limited| {
+            self.slow
+                .count_rejection(limited.decision(), "/api/auth/login");
+        })?;
+        Ok(attempt(reservation, true))
     }
 }
 
 impl Attempt {
     /// It was no wrong password, so it does not count.
-    pub async fn forgive(mut self) {
-        self.limit.refund(&self.client, &mut self.decision).await;
+    pub async fn forgive(self) {
+        self.reservation.cancel().await;
     }
 
-    /// It was a wrong password, which the log says, and when the account becomes slow. What was typed is not in it: the password
+    /// It was a wrong password, which the log says, and whether the account is slow. What was typed is not in it: the password
     /// is sometimes typed where the name should be.
     pub fn failed(self, wrong: &Wrong) {
         let (address, user_id) = (self.address, shown(wrong.user_id));
         tracing::warn!(target: "audit", %address, %user_id, "login failed");
-        if self
-            .decision
-            .policies
-            .iter()
-            .any(|policy| policy.remaining == 0)
-        {
-            let policy = &self.decision.policies[0].policy;
-            tracing::warn!(target: "audit", %address, %user_id, %policy, "an account has too many failed logins and is slow now");
+        if self.is_slow {
+            tracing::warn!(target: "audit", %address, %user_id, "an account has too many failed logins and is slow");
         }
     }
 }

@@ -348,6 +348,27 @@ async fn guesses_at_the_same_time_are_no_more_than_the_limit() {
 }
 
 #[tokio::test]
+async fn right_passwords_at_the_same_time_all_get_through() {
+    let failures = RateLimitLayer::new(limit(3)).count_if(|status| status == 401);
+    let app = Router::new()
+        .route(
+            "/login",
+            post(|| async {
+                tokio::task::yield_now().await;
+                StatusCode::NO_CONTENT
+            }),
+        )
+        .layer(failures);
+
+    let logins = (0..60).map(|_| send(&app, request(Method::POST, "/login", PEER)));
+    let responses = futures_util::future::join_all(logins).await;
+
+    assert!(responses.iter().all(|login| login.status() == 204));
+    let last = send(&app, request(Method::POST, "/login", PEER)).await;
+    assert_eq!(rests(last.headers()), [r#""api";r=3"#]);
+}
+
+#[tokio::test]
 async fn rejections_of_random_paths_are_counted_under_few_names() {
     let cache = Cache::memory();
     let limiter = RateLimiter::new(&cache, [Policy::new("api").limit(1).per("1m")]).unwrap();

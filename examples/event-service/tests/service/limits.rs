@@ -244,6 +244,30 @@ fn failed_logins_and_refused_addresses_are_in_the_log_and_nothing_that_was_typed
 }
 
 #[test]
+fn right_passwords_at_the_same_moment_are_no_guesses() {
+    let redis = RedisServer::start().expect("redis-server starts");
+    let service = Service::with(&[
+        ("REDIS_URL", &redis.url()),
+        ("CACHE_LIMIT_AUTH", "2/60s"),
+        ("CACHE_LIMIT_ACCOUNT", "2/60s"),
+    ]);
+
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let logins: Vec<_> = (0..12)
+            .map(|_| scope.spawn(|| service.client().log_in(1).status))
+            .collect();
+        logins
+            .into_iter()
+            .map(|login| login.join().expect("an answer"))
+            .collect()
+    });
+
+    assert_eq!(statuses, [200; 12]);
+    assert!(!service.has_said("login failed"));
+    assert!(!service.has_said("is refused"));
+}
+
+#[test]
 fn logins_do_not_wait_in_a_queue_without_an_end() {
     let service = Service::with(&[("LOGIN_WAIT", "100ms")]);
     let slowest = std::sync::Mutex::new(Duration::ZERO);

@@ -1,0 +1,150 @@
+//! Calls of which it is known only later whether they count.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::*;
+use crate::limit::{Algorithm, Limit, Penalty, Verdict};
+
+fn logins() -> [Policy; 2] {
+    [
+        Policy::new("test")
+            .limit(3)
+            .per("1h")
+            .penalty(Penalty::default()),
+        Policy::new("even")
+            .limit(3)
+            .per("1h")
+            .algorithm(Algorithm::Gcra),
+    ]
+}
+
+/// So many calls at the same moment, of which those at a multiple of `counting` count; whether each got through.
+async fn reserve_all(limit: &Limit, calls: usize, counting: usize) -> Vec<bool> {
+    let calls = (0..calls).map(|number| async move {
+        let Ok(reservation) = limit.reserve(&client()).await else {
+            return false;
+        };
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        if number % counting == 0 {
+            reservation.count();
+        } else {
+            reservation.cancel().await;
+        }
+        true
+    });
+    join_all(calls).await
+}
+
+fn allowed(calls: &[bool]) -> usize {
+    calls.iter().filter(|is_allowed| **is_allowed).count()
+}
+
+#[tokio::test]
+async fn calls_at_the_same_moment_that_do_not_count_all_get_through() {
+    let bench = Bench::new(logins()).await;
+    let (local, _) = in_memory(logins());
+    for limiter in [&bench.limiter, &local] {
+        for policies in [&["test"][..], &["even"], &["test", "even"]] {
+            let limit = limiter.limit(policies).unwrap();
+
+            let calls = reserve_all(&limit, 50, 100).await;
+
+            // The first one counts.
+            assert_eq!(allowed(&calls), 50, "{policies:?}");
+            assert!(limiter.inner.queues.is_empty());
+            for policy in policies {
+                limiter.reset(policy, &client()).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_those_that_count_no_more_get_through_than_the_limit() {
+    let bench = Bench::new(logins()).await;
+    let (local, _) = in_memory(logins());
+    for limiter in [&bench.limiter, &local] {
+        let limit = limiter.limit(&["test"]).unwrap();
+
+        let calls = reserve_all(&limit, 50, 2).await;
+
+        let counted = calls.iter().step_by(2).filter(|allowed| **allowed).count();
+        assert_eq!(counted, 3);
+        assert!(!limit.check(&client()).await.is_allowed());
+        assert!(limiter.inner.queues.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_reservation_that_is_dropped_counts_and_lets_the_next_one_go_on() {
+    let (limiter, _) = in_memory([policy(1)]);
+    let limit = limiter.limit(&["test"]).unwrap();
+    let first = limit.reserve(&client()).await.unwrap();
+    let next = tokio::spawn({
+        let limit = limit.clone();
+        async move { limit.reserve(&client()).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    assert!(!next.is_finished());
+
+    drop(first);
+
+    let limited = next.await.unwrap().unwrap_err();
+    assert_eq!(limited.decision().verdict, Verdict::Limited);
+    assert!(limiter.inner.queues.is_empty());
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_while_it_waits_holds_nobody_up() {
+    let (limiter, _) = in_memory([policy(1)]);
+    let limit = limiter.limit(&["test"]).unwrap();
+    let first = limit.reserve(&client()).await.unwrap();
+    let through = Arc::new(AtomicUsize::new(0));
+    let wait = |limit: Limit, through: Arc<AtomicUsize>| async move {
+        let reservation = limit.reserve(&client()).await.unwrap();
+        through.fetch_add(1, Ordering::Relaxed);
+        reservation.cancel().await;
+    };
+    let waiting: Vec<_> = (0..3)
+        .map(|_| tokio::spawn(wait(limit.clone(), Arc::clone(&through))))
+        .collect();
+    tokio::task::yield_now().await;
+
+    waiting[0].abort();
+    tokio::task::yield_now().await;
+    first.cancel().await;
+    for task in waiting {
+        let _ = task.await;
+    }
+
+    assert_eq!(through.load(Ordering::Relaxed), 2);
+    assert!(limiter.inner.queues.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_ten_seconds_for_calls_that_are_not_decided() {
+    let (limiter, _) = in_memory([policy(1)]);
+    let limit = limiter.limit(&["test"]).unwrap();
+    let _undecided = limit.reserve(&client()).await.unwrap();
+    let (began, client) = (Instant::now(), client());
+
+    let rejected = join_all((0..20).map(|_| limit.reserve(&client))).await;
+
+    assert!(rejected.iter().all(Result::is_err));
+    assert_eq!(began.elapsed().as_secs(), 10);
+}
+
+#[tokio::test]
+async fn clients_do_not_wait_for_each_other() {
+    let (limiter, _) = in_memory([policy(1)]);
+    let limit = limiter.limit(&["test"]).unwrap();
+    let _undecided = limit.reserve(&client()).await.unwrap();
+
+    assert!(limit.reserve(&Identity::user("another")).await.is_ok());
+}
