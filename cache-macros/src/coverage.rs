@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
-use syn::{Expr, FnArg, GenericParam, WherePredicate};
+use syn::{Expr, GenericParam, WherePredicate};
 
 use crate::function::{Function, Inside, visit_names};
 use crate::report::{Report, nearest_name};
@@ -114,10 +114,11 @@ fn root(expression: &Expr) -> Option<&Ident> {
     }
 }
 
-/// Reports every type and const parameter of the function that its result is likely to depend on and the `key` does not name.
+/// Reports every type and const parameter of the function that its result may depend on and the `key` does not name.
 ///
-/// Those are all constants, and the types that occur in what the function returns, or in nothing that it takes: those the caller
-/// names. Without a key that is understood nothing is called missing.
+/// Those are all constants, and all types but those that occur only in arguments that the key leaves out, such as the `E` of an ignored
+/// `db: E`: of these it is said already that the result does not depend on them. An argument in the key does not stand for its
+/// type: two types may have the same text. Without a key that is understood nothing is called missing.
 pub(crate) fn check_generics(
     function: &Function,
     key: Option<&Template>,
@@ -140,7 +141,7 @@ pub(crate) fn check_generics(
         }
         return;
     }
-    let taken = taken_types(function);
+    let left_out = types_left_out(function, key);
     for parameter in unnamed {
         match parameter {
             GenericParam::Const(constant) => {
@@ -154,7 +155,7 @@ pub(crate) fn check_generics(
                 );
             }
             GenericParam::Type(ty)
-                if is_returned(function, &ty.ident) || !taken.contains(&ty.ident) =>
+                if is_returned(function, &ty.ident) || !left_out.contains(&ty.ident) =>
             {
                 let name = &ty.ident;
                 report.at(
@@ -185,15 +186,24 @@ fn is_returned(function: &Function, ty: &Ident) -> bool {
     output.is_some_and(|output| mentions(output.clone(), ty) || calls_a_macro(output))
 }
 
-/// The type parameters that an argument's type names, or the bounds of one that it names: `E: Executor<Database = Db>`.
-fn taken_types(function: &Function) -> HashSet<Ident> {
+/// The type parameters that occur in arguments that the key leaves out, or in the bounds of one that does, such as `D` in
+/// `E: Executor<Database = D>`, and in no argument in the key.
+fn types_left_out(function: &Function, key: &Template) -> HashSet<Ident> {
     let generics = &function.signature.generics;
-    let mut sources: Vec<TokenStream> = (function.signature.inputs.iter())
-        .map(|input| match input {
-            FnArg::Typed(argument) => argument.ty.to_token_stream(),
-            FnArg::Receiver(receiver) => receiver.to_token_stream(),
-        })
-        .collect();
+    let mut sources = Vec::new();
+    let mut in_key = Vec::new();
+    for argument in function.arguments() {
+        let is_named = |name: &Ident| key.named.contains(name);
+        let ty = argument.ty.to_token_stream();
+        // A value of this type is nothing but its type.
+        let is_type = contains(ty.clone(), "PhantomData");
+        if is_type || function.names_of(argument).iter().any(is_named) {
+            in_key.push(ty);
+        } else {
+            sources.push(ty);
+        }
+    }
+    sources.extend(function.signature.receiver().map(ToTokens::to_token_stream));
     let mut taken = HashSet::new();
     while let Some(source) = sources.pop() {
         for ty in generics.type_params() {
@@ -215,6 +225,7 @@ fn taken_types(function: &Function) -> HashSet<Ident> {
             }));
         }
     }
+    taken.retain(|ty| !in_key.iter().any(|source| mentions(source.clone(), ty)));
     taken
 }
 
@@ -229,6 +240,14 @@ fn mentions(tokens: TokenStream, name: &Ident) -> bool {
             word == name && !follows_path && !is(tokens.get(at + 1), '=')
         }
         TokenTree::Group(group) => mentions(group.stream(), name),
+        _ => false,
+    })
+}
+
+fn contains(tokens: TokenStream, word: &str) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(found) => found == word,
+        TokenTree::Group(group) => contains(group.stream(), word),
         _ => false,
     })
 }
@@ -438,7 +457,7 @@ mod tests {
             );
         }
         for output in ["u8", "other::T", "Box<dyn Iterator<T = u8>>", "TT"] {
-            let function = format!("<T>(value: T) -> {output}");
+            let function = format!("<T>(_value: T) -> {output}");
             assert!(
                 generics_left_out(&function, "a", false).is_empty(),
                 "{output}"
@@ -461,10 +480,39 @@ mod tests {
                 &[],
             ),
             ("(db: impl Executor) -> i64", &[]),
+            ("<T>(self: Handle<T>) -> i64", &[]),
         ] {
             assert_eq!(
                 generics_left_out(function, "a", false),
                 expected,
+                "{function}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_argument_in_the_key_does_not_stand_for_its_type() {
+        for function in [
+            "<T>(id: T) -> i64",
+            "<T>(id: &Id<T>) -> i64",
+            "<T>(Id(id): Id<T>) -> i64",
+            "<T: Table>(id: T::Id) -> i64",
+            "<T>(_db: &Db<T>, id: Id<T>) -> i64",
+        ] {
+            assert_eq!(
+                generics_left_out(function, "<id>", false),
+                ["T"],
+                "{function}"
+            );
+            assert!(generics_left_out(function, "<T>:<id>", false).is_empty());
+        }
+        for function in [
+            "<T>(_table: PhantomData<T>, id: i64) -> i64",
+            "<T>(_table: std::marker::PhantomData<fn() -> T>, id: i64) -> i64",
+        ] {
+            assert_eq!(
+                generics_left_out(function, "<id>", false),
+                ["T"],
                 "{function}"
             );
         }

@@ -7,7 +7,7 @@ use quote::ToTokens;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::token::Brace;
 use syn::{
-    Attribute, Block, Expr, FnArg, GenericArgument, Local, Pat, PathArguments, ReturnType,
+    Attribute, Block, Expr, FnArg, GenericArgument, Local, Pat, PatType, PathArguments, ReturnType,
     Signature, Stmt, Token, Type, TypeParamBound, Visibility,
 };
 
@@ -104,12 +104,37 @@ impl Function {
 
     /// How the arguments are taken, `self` apart. Under `#[async_trait]` most of them are taken twice.
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pat> {
-        let inputs = self.signature.inputs.iter();
-        let taken = inputs.filter_map(|input| match input {
-            FnArg::Typed(argument) => Some(&*argument.pat),
-            FnArg::Receiver(_) => None,
-        });
+        let taken = self.arguments().map(|argument| &*argument.pat);
         taken.chain(self.bindings().map(|binding| &binding.pat))
+    }
+
+    /// The arguments as the signature has them, `self` apart.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = &PatType> {
+        self.signature
+            .inputs
+            .iter()
+            .filter_map(|input| match input {
+                FnArg::Typed(argument) => Some(argument),
+                FnArg::Receiver(_) => None,
+            })
+    }
+
+    /// What one of them is called, or its parts are. Under `#[async_trait]` the body may take it apart.
+    pub(crate) fn names_of(&self, argument: &PatType) -> Vec<Ident> {
+        let mut names = Vec::new();
+        let mut visit = |name: &Ident| {
+            names.push(name.clone());
+            Inside::Visit
+        };
+        visit_names(&argument.pat, &mut visit);
+        for binding in self.bindings() {
+            if let (Pat::Ident(taken), Some(Expr::Path(value))) = (&*argument.pat, value(binding))
+                && value.path.is_ident(&taken.ident)
+            {
+                visit_names(&binding.pat, &mut visit);
+            }
+        }
+        names
     }
 
     /// What `self` is called where the body begins, where there is one.

@@ -108,8 +108,10 @@ use written::Attribute;
 /// `ids::<User>(1)` and `ids::<Order>(1)` have the same arguments and share one entry unless the key names the type. So it is a compile
 /// error if the key leaves out
 ///
-/// - a type parameter that occurs in the return type, or that occurs in no argument, so that only the caller names it
-/// - a const parameter.
+/// - a const parameter
+/// - a type parameter, unless it occurs only in arguments that the key leaves out too, as the `E` of an ignored `db: E`. An
+///   argument in the key does not stand for its type: `Id<User>` and `Id<Order>` may have the same text. `PhantomData<T>` is not left
+///   out by ignoring it.
 ///
 /// | in a key | stands for |
 /// |---|---|

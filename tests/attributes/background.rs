@@ -94,7 +94,7 @@ impl Counter {
         self.lab.run()
     }
 
-    #[cacheable(key = "generic:<name.as_ref()>", ttl = 60, grace = "10m", refresh = "background", cache = self.lab.cache)]
+    #[cacheable(key = "generic:<name.as_ref()>", any_type, ttl = 60, grace = "10m", refresh = "background", cache = self.lab.cache)]
     async fn generic<N: AsRef<str> + Send + 'static>(self, name: N) -> Option<usize> {
         (!name.as_ref().is_empty()).then(|| self.lab.run())
     }

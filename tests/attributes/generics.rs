@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use cache_runtime::{cache_evict, cache_put, cacheable};
+use cache_runtime::{KeyPart, KeyWriter, cache_evict, cache_put, cacheable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,32 @@ async fn a_constant_in_the_key_has_entries_of_its_own() {
 
     assert_eq!(lab.runs(), 3);
     assert!(lab.holds("first:3-true").await);
+}
+
+/// A number that says of no other than its text what it is.
+struct Id<T>(i64, PhantomData<T>);
+
+impl<T> KeyPart for Id<T> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.display(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_type_beside_its_argument_has_entries_of_its_own() {
+    #[cacheable(key = "<T>:<id>", cache = lab.cache)]
+    async fn owner<T: Row>(lab: &Lab, id: Id<T>) -> String {
+        lab.run();
+        format!("{} {}", T::TABLE, id.0)
+    }
+    let lab = Lab::new();
+
+    for _ in 0..2 {
+        assert_eq!(owner(&lab, Id::<User>(1, PhantomData)).await, "users 1");
+        assert_eq!(owner(&lab, Id::<Order>(1, PhantomData)).await, "orders 1");
+    }
+
+    assert_eq!(lab.runs(), 2);
 }
 
 #[tokio::test]
