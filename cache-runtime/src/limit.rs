@@ -161,10 +161,13 @@ impl RateLimiter {
         }
         problems.extend(config.braces_around("clients"));
         Error::refuse_any("the rate limiter cannot be made", problems)?;
-        for quota in config.unmatched_limits(checked.iter().map(|policy| policy.name.as_str())) {
+        let names = || checked.iter().map(|policy| policy.name.as_str());
+        for policy in config.unmatched_limits(names()) {
             warn!(
-                quota,
-                "the configuration limits a policy that this limiter does not have"
+                policy,
+                variable = format!("CACHE_LIMIT_{}", policy.to_ascii_uppercase()),
+                known = names().collect::<Vec<_>>().join(", "),
+                "the configuration has a limit for a policy that this limiter does not have; check its spelling"
             );
         }
         if replicas == 1 && !cache.is_local() && checked.iter().any(|policy| policy.wants_replicas)

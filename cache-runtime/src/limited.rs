@@ -143,7 +143,7 @@ impl<T, E> Refusable for Result<T, E> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say that a call is refused",
     label = "this error type must implement `From<cache_runtime::limit::Limited>`",
-    note = "write `impl From<Limited> for {Self}`, or with `thiserror` a variant `Limited(#[from] Limited)`"
+    note = "write `impl From<Limited> for {Self}`, or with `thiserror` a variant `Limited(#[from] Limited)`; for a type of another crate, such as `String`, return an error type of your own instead"
 )]
 pub trait FromLimited {
     /// The error of a call that is refused.

@@ -141,7 +141,7 @@ impl RedisUrl {
                 supported by this version yet, so name one with `redis://` or `redis+sentinel://`"
                 .to_owned()),
             _ => Err("an address that begins with `redis://`, `rediss://`, `redis+unix://`, `unix://` or \
-                `redis+sentinel://`"
+                `redis+sentinel://`, or just `host:port`"
                 .to_owned()),
         }
     }

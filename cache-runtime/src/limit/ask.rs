@@ -18,6 +18,7 @@
 
 use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tracing::debug;
 
@@ -227,6 +228,9 @@ impl Inner {
         }
         for status in &mut decision.policies {
             status.remaining = status.remaining.saturating_add(cost).min(status.limit);
+            if status.remaining == status.limit {
+                status.more_after = Duration::ZERO;
+            }
         }
         if decision.backend == Backend::Redis
             && let Err(error) = self.run(policies, client, Step::Refund, cost.into()).await
