@@ -212,21 +212,49 @@ impl Entry {
     }
 }
 
+/// A value to be stored, with its type left out: what is done with it is compiled once, and not for each type.
+pub(crate) trait Payload {
+    /// Appends its JSON of at most `max` bytes.
+    fn encode(&self, json: &mut Vec<u8>, max: usize) -> Result<(), Refusal>;
+
+    /// Whether each `null` in its JSON comes back as what it was.
+    fn has_plain_nulls(&self, layers: Layers) -> bool;
+
+    /// Decodes its own JSON and encodes it again, and compares.
+    fn check_round_trip(&self, json: &[u8], layers: Layers) -> Result<(), Refusal>;
+}
+
+impl<T: Serialize + DeserializeOwned> Payload for T {
+    fn encode(&self, json: &mut Vec<u8>, max: usize) -> Result<(), Refusal> {
+        payload::encode(self, json, max)
+    }
+
+    fn has_plain_nulls(&self, layers: Layers) -> bool {
+        payload::caught(|| Ok(walk::comes_back(self, layers))).unwrap_or(false)
+    }
+
+    fn check_round_trip(&self, json: &[u8], layers: Layers) -> Result<(), Refusal> {
+        let again: T = payload::decode(json, layers).map_err(Refusal::Undecodable)?;
+        match payload::is_encoded(&again, json, layers) {
+            true => Ok(()),
+            false => Err(Refusal::Changed),
+        }
+    }
+}
+
 /// The entry of a value.
-pub(crate) fn value<T: Serialize + DeserializeOwned>(
+pub(crate) fn value(
     draft: &Draft<'_>,
-    value: &T,
+    value: &dyn Payload,
     limits: &Limits,
 ) -> Result<Entry, Refusal> {
     let mut bytes = Vec::with_capacity(HEADER + 256);
     bytes.extend_from_slice(&header(Kind::Value, draft));
     let layers = draft.layers;
-    payload::encode(value, &mut bytes, limits.max_value)?;
+    value.encode(&mut bytes, limits.max_value)?;
     layers.strip(&mut bytes, HEADER);
     let json = &bytes[HEADER..];
-    if json.windows(4).any(|word| word == b"null")
-        && !payload::caught(|| Ok(walk::comes_back(value, layers))).unwrap_or(false)
-    {
+    if json.windows(4).any(|word| word == b"null") && !value.has_plain_nulls(layers) {
         let text = "a `Some` around a null, or a float that is not finite, would come back as something else";
         return Err(Refusal::Encode(serde::ser::Error::custom(text)));
     }
@@ -237,10 +265,7 @@ pub(crate) fn value<T: Serialize + DeserializeOwned>(
         return Err(Refusal::TooDeep);
     }
     if limits.checks {
-        let again: T = payload::decode(json, layers).map_err(Refusal::Undecodable)?;
-        if !payload::is_encoded(&again, json, layers) {
-            return Err(Refusal::Changed);
-        }
+        value.check_round_trip(json, layers)?;
     }
     if json.len() > limits.compress_above
         && let Some(compressed) = payload::compress(json)
@@ -395,12 +420,49 @@ pub(crate) fn origin_of(bytes: &[u8]) -> Option<Origin> {
 
 /// Reads the entry of the reader's key, if it is a `T`.
 pub(crate) fn read<T: Serialize + DeserializeOwned>(bytes: &[u8], reader: &Reader<'_>) -> Read<T> {
-    match check_header(bytes, reader.key) {
-        Ok(Kind::Lease | Kind::Fence) if is_dead(bytes, reader.now, reader.now) => Read::Expired,
+    let mut value = None;
+    let read = read_with(
+        bytes,
+        reader,
+        &mut |json, is_trusted| match payload::decode(json, reader.layers) {
+            Ok(decoded) if is_trusted || payload::is_encoded(&decoded, json, reader.layers) => {
+                value = Some(decoded);
+                Ok(())
+            }
+            Err(error) if is_trusted => Err(Unreadable::Undecodable(error.to_string())),
+            Ok(_) | Err(_) => Err(Unreadable::OtherShape),
+        },
+    );
+    match (read, value) {
+        (Read::Value((), meta), Some(value)) => Read::Value(value, meta),
+        (Read::None(meta), _) => Read::None(meta),
+        (Read::Lease, _) => Read::Lease,
+        (Read::Fence, _) => Read::Fence,
+        (Read::Expired, _) => Read::Expired,
+        (Read::Unreadable(reason), _) => Read::Unreadable(reason),
+        (Read::Value(..), None) => Read::Unreadable(Unreadable::Corrupted),
+    }
+}
+
+/// Decodes JSON and keeps the value, where its type is known. Told whether the JSON is trusted; says why it is not a value.
+type Decode<'a> = dyn FnMut(&[u8], bool) -> Result<(), Unreadable> + 'a;
+
+/// The part of `read` that is compiled once, and not for each type.
+fn read_with(bytes: &[u8], reader: &Reader<'_>, decode: &mut Decode<'_>) -> Read<()> {
+    match peek(bytes, reader.key, reader.now) {
         Ok(Kind::Lease) => Read::Lease,
         Ok(Kind::Fence) => Read::Fence,
-        Ok(kind) => read_value(bytes, kind, reader).unwrap_or_else(Read::Unreadable),
-        Err(unreadable) => Read::Unreadable(unreadable),
+        Ok(kind) => read_value(bytes, kind, reader, decode).unwrap_or_else(Read::Unreadable),
+        Err(Some(unreadable)) => Read::Unreadable(unreadable),
+        Err(None) => Read::Expired,
+    }
+}
+
+/// What the entry of `key` is, by its header; why it cannot be read, or nothing for a claim that is over.
+pub(crate) fn peek(bytes: &[u8], key: &Key, now: u64) -> Result<Kind, Option<Unreadable>> {
+    match check_header(bytes, key)? {
+        Kind::Lease | Kind::Fence if is_dead(bytes, now, now) => Err(None),
+        kind => Ok(kind),
     }
 }
 
@@ -437,11 +499,12 @@ fn check(bytes: &[u8], key: &Key, is_whole: fn(&[u8]) -> bool) -> Result<Kind, U
     Ok(kind)
 }
 
-fn read_value<T: Serialize + DeserializeOwned>(
+fn read_value(
     bytes: &[u8],
     kind: Kind,
     reader: &Reader<'_>,
-) -> Result<Read<T>, Unreadable> {
+    decode: &mut Decode<'_>,
+) -> Result<Read<()>, Unreadable> {
     let origin = origin_of(bytes).ok_or(Unreadable::Corrupted)?;
     let is_same_build = reader.origin.is_same_build(&origin);
     let is_trusted = is_same_build && origin == reader.origin;
@@ -476,13 +539,7 @@ fn read_value<T: Serialize + DeserializeOwned>(
         }
         _ => return Err(Unreadable::Format),
     };
-    match payload::decode(json, reader.layers) {
-        Ok(value) if is_trusted || payload::is_encoded(&value, json, reader.layers) => {
-            Ok(Read::Value(value, meta))
-        }
-        Err(error) if is_trusted => Err(Unreadable::Undecodable(error.to_string())),
-        Ok(_) | Err(_) => Err(Unreadable::OtherShape),
-    }
+    decode(json, is_trusted).map(|()| Read::Value((), meta))
 }
 
 fn claim(key: &Key, now: u64, life: Duration) -> Draft<'_> {
