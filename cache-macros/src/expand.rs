@@ -65,7 +65,7 @@ pub(crate) fn attribute(
 /// async fn find(&self, id: i64) -> Result<Event, Error> {
 ///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").ttl_millis(1_800_000);
 ///     p::register!(__CACHE_SITE);
-///     let __cache_call = p::Call::new(&__CACHE_SITE, p::installed())
+///     let __cache_call = p::ReadCall::new(&__CACHE_SITE, p::installed())
 ///         .key(|__cache_key| { __cache_key.text("event:").value(&id); });
 ///     let __cache_body = pin!(async move {
 ///         if let Some(never) = None::<Result<Event, Error>> { return never; }
@@ -311,7 +311,11 @@ fn call(
             quote!(#targets #before #always #fence)
         }
     };
-    quote!(let __cache_call = #p::Call::new(&__CACHE_SITE, #cache) #condition #rest;)
+    let call = match work {
+        Work::Cacheable(..) | Work::Put(..) => quote!(ReadCall),
+        Work::Evict(_) => quote!(EvictCall),
+    };
+    quote!(let __cache_call = #p::#call::new(&__CACHE_SITE, #cache) #condition #rest;)
 }
 
 /// `.key(…)` or `.pattern(…)`; for a client just what writes it.

@@ -1,7 +1,6 @@
 //! The only door for generated code. Nothing here is for people, and nothing here is stable.
 
 use std::future::Future;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Once;
 
@@ -12,14 +11,14 @@ pub use crate::__register as register;
 #[cfg(feature = "limits")]
 pub use crate::__register_limit as register_limit;
 pub use crate::background::{background, cacheable_background};
-pub use crate::cache::Cache;
+pub use crate::cache::{Cache, Used};
 use crate::key::{Key, Pattern};
 pub use crate::key::{KeyWriter, PatternWriter, TypeName};
 #[cfg(feature = "limits")]
 pub use crate::limit::RateLimiter;
 #[cfg(feature = "limits")]
 pub use crate::limited::{LimitCall, LimitSite, limited, refused};
-use crate::plan::Plan;
+use crate::plan::{EvictPlan, ReadPlan};
 pub use crate::registry::Registered;
 #[cfg(feature = "limits")]
 pub use crate::registry::RegisteredLimit;
@@ -27,42 +26,33 @@ use crate::site::Rules;
 pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, life_of, storable};
 use crate::target::Target;
 
-/// One call of an annotated function: the cache, and what is asked of it.
+/// One call of a function with `#[cacheable]` or `#[cache_put]`: the cache, and what is asked of it.
 ///
 /// It holds no cache when none is installed or when `condition` is false; then no argument is evaluated and the body runs
 /// as if the attribute were not there.
 #[derive(Debug)]
-pub struct Call {
-    pub(crate) cache: Option<Used>,
-    pub(crate) plan: Plan,
+pub struct ReadCall {
+    cache: Option<Used>,
+    site: &'static Site,
+    ttl: Option<Ttl>,
+    key: Option<Key>,
 }
 
-/// The cache of a call. The installed one is not cloned: its count of clones would be written by all threads, for every hit.
-#[derive(Clone, Debug)]
-pub enum Used {
-    /// The process-wide one.
-    Installed(&'static Cache),
-    /// One that the attribute names, whose place the body may move, or that of a [`Cache::run`].
-    Named(Cache),
+/// One call of a function with `#[cache_evict]`, in the same way.
+#[derive(Debug)]
+pub struct EvictCall {
+    cache: Option<Used>,
+    plan: EvictPlan,
 }
 
-impl Deref for Used {
-    type Target = Cache;
-
-    fn deref(&self) -> &Cache {
-        match self {
-            Self::Installed(cache) => cache,
-            Self::Named(cache) => cache,
-        }
-    }
-}
-
-impl Call {
+impl ReadCall {
     /// A call of the function that `site` describes.
     pub fn new(site: &'static Site, cache: Option<Used>) -> Self {
         Self {
             cache,
-            plan: Plan::new(site),
+            site,
+            ttl: None,
+            key: None,
         }
     }
 
@@ -77,7 +67,7 @@ impl Call {
     #[must_use]
     pub fn ttl<T: Into<Ttl>>(mut self, ttl: impl FnOnce() -> T) -> Self {
         if self.cache.is_some() {
-            self.plan.ttl = Some(ttl().into());
+            self.ttl = Some(ttl().into());
         }
         self
     }
@@ -86,8 +76,52 @@ impl Call {
     #[must_use]
     pub fn key(mut self, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
         if let Some(cache) = &self.cache {
-            self.plan
-                .add(Target::Key(Key::render(cache.prefix(), write)));
+            self.key = Some(Key::render(cache.prefix(), write));
+        }
+        self
+    }
+
+    /// What is asked of which cache, if there is one.
+    pub(crate) fn into_parts(self) -> Option<(Used, ReadPlan)> {
+        let Self {
+            cache,
+            site,
+            ttl,
+            key,
+        } = self;
+        Some((
+            cache?,
+            ReadPlan {
+                site,
+                key: key?,
+                ttl,
+            },
+        ))
+    }
+}
+
+impl EvictCall {
+    /// A call of the function that `site` describes.
+    pub fn new(site: &'static Site, cache: Option<Used>) -> Self {
+        Self {
+            cache,
+            plan: EvictPlan::new(site),
+        }
+    }
+
+    /// `condition = …`
+    #[must_use]
+    pub fn when(mut self, condition: impl FnOnce() -> bool) -> Self {
+        self.cache = self.cache.filter(|_| condition());
+        self
+    }
+
+    /// `key = …`
+    #[must_use]
+    pub fn key(mut self, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
+        if let Some(cache) = &self.cache {
+            let key = Key::render(cache.prefix(), write);
+            self.plan.targets.push(Target::Key(key));
         }
         self
     }
@@ -96,8 +130,8 @@ impl Call {
     #[must_use]
     pub fn pattern(mut self, write: impl FnOnce(&mut PatternWriter<'_>)) -> Self {
         if let Some(cache) = &self.cache {
-            self.plan
-                .add(Target::Pattern(Pattern::render(cache.prefix(), write)));
+            let pattern = Pattern::render(cache.prefix(), write);
+            self.plan.targets.push(Target::Pattern(pattern));
         }
         self
     }
@@ -105,7 +139,7 @@ impl Call {
     /// `all_entries`
     #[must_use]
     pub fn all_entries(mut self) -> Self {
-        self.plan.add(Target::All);
+        self.plan.targets.push(Target::All);
         self
     }
 
@@ -156,7 +190,7 @@ pub fn using(cache: impl AsRef<Cache>) -> Option<Used> {
 
 /// `#[cacheable]`: the stored value, or what the body returns. `ttl` is asked about each value that is stored.
 pub fn cacheable<O: Outcome>(
-    call: Call,
+    call: ReadCall,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
@@ -165,12 +199,12 @@ pub fn cacheable<O: Outcome>(
 where
     O::Value: CacheValue,
 {
-    Cache::read::<O>(call.cache, call.plan, Rules { unless, ttl }, body)
+    Cache::read::<O>(call.into_parts(), Rules { unless, ttl }, body)
 }
 
 /// `#[cache_put]`: what the body returns, stored. `ttl` is asked about each value that is stored.
 pub fn cache_put<O: Outcome>(
-    call: Call,
+    call: ReadCall,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
@@ -179,17 +213,18 @@ pub fn cache_put<O: Outcome>(
 where
     O::Value: CacheValue,
 {
-    Cache::write::<O>(call.cache, call.plan, Rules { unless, ttl }, body)
+    Cache::write::<O>(call.into_parts(), Rules { unless, ttl }, body)
 }
 
 /// `#[cache_evict]`: what the body returns; then the targets are gone. `more` adds those that `<return.…>` names.
 pub fn cache_evict<O: Outcome>(
-    call: Call,
+    call: EvictCall,
     _outcome: O,
-    more: impl FnOnce(&O::Value, Call) -> Call,
+    more: impl FnOnce(&O::Value, EvictCall) -> EvictCall,
     body: Pin<&mut impl Future<Output = O::Output>>,
 ) -> impl Future<Output = O::Output> {
-    let used = call.cache.clone();
-    let more = |value: &O::Value, plan| more(value, Call { cache: used, plan }).plan;
-    Cache::evict::<O>(call.cache, call.plan, more, body)
+    let EvictCall { cache, plan } = call;
+    let named = EvictCall::new(plan.site, cache.clone());
+    let more = |value: &O::Value| more(value, named).plan.targets;
+    Cache::evict::<O>(cache.map(|cache| (cache, plan)), more, body)
 }

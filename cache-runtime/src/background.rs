@@ -1,7 +1,7 @@
 //! What `refresh = "background"` asks of a function. Apart from [`__private`](crate::__private), which rustc would name to the
 //! user whose function cannot give it.
 
-use crate::__private::{Cache, Call};
+use crate::__private::{Cache, ReadCall};
 use crate::run::in_current_run;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 
@@ -15,7 +15,7 @@ where
 
 /// `#[cacheable]`, but a stale value is served at once, and the body runs in a task of its own.
 pub fn cacheable_background<O>(
-    call: Call,
+    call: ReadCall,
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
     ttl: impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
@@ -26,5 +26,5 @@ where
 {
     let rules = Rules { unless, ttl };
     // A refresh runs in another task, and calls what this one would call.
-    Cache::read_behind::<O, _, _>(call.cache, call.plan, rules, body, in_current_run)
+    Cache::read_with_background_refresh::<O, _, _>(call.into_parts(), rules, body, in_current_run)
 }

@@ -14,20 +14,27 @@
 //! ```
 
 mod above;
+mod call;
+mod caller;
 mod catalogue;
+mod chain;
+mod codec;
 mod flight;
+mod function;
 #[cfg(test)]
 mod futurelock;
 mod handle;
 mod journal;
 mod keeper;
 mod lease;
-mod loading;
+mod load;
 mod log;
+mod lookup;
 mod misfit;
 mod policies;
 mod pulse;
 mod purge;
+mod read;
 pub(crate) mod recent;
 mod recovery;
 mod refresh;
@@ -38,11 +45,10 @@ mod report;
 mod schedules;
 mod scope;
 mod shutdown;
-mod stored;
 mod switches;
 mod types;
-mod visit;
 mod warming;
+mod write;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -51,37 +57,38 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::info;
 
-use self::flight::{Arrival, Flights, Relieved, Saw, Turn};
+use self::call::{CallContext, ValueType};
+use self::caller::{Path, Shell};
+use self::flight::Flights;
+use self::function::{Detachable, Evicting, Storing};
 use self::journal::Journal;
 use self::lease::Orphans;
-use self::pulse::Watched;
-use self::refresh::{Behind, Refreshed, Refreshes};
-use self::removal::Eviction;
+pub(crate) use self::load::{Loaded, watched};
+use self::read::Refresh;
+use self::refresh::Refreshes;
 use self::replay::Replays;
 pub use self::report::{Health, Status};
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
 use self::switches::Switches;
 use self::types::Types;
-use self::visit::{Fence, Look, Right, Visit};
-pub(crate) use self::warming::{Duty, Loaded, watched};
+pub(crate) use self::warming::Duty;
+use self::write::EvictCall;
 use crate::config::Config;
 use crate::entry::Build;
 use crate::error::{AlreadyInstalled, Error, ErrorKind};
 use crate::key::Key;
-use crate::metrics::{Event, Metrics};
-use crate::plan::Plan;
+use crate::metrics::Metrics;
+use crate::plan::{EvictPlan, ReadPlan};
 use crate::registry;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
-use crate::store::guard::{Guard, in_runtime};
+use crate::store::guard::Guard;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::target::Target;
@@ -114,8 +121,8 @@ struct Inner {
     switches: Switches,
     build: Build,
     types: Types,
-    /// The store, where it is this process's own memory.
-    memory: Option<Arc<MemoryStore>>,
+    /// The store as what it is; [`None`] behind a wrapper.
+    backend: Option<Backend>,
     /// Whether there is a keeper. It ends with the runtime that it was started on; the next call that misses it starts another.
     is_kept: AtomicBool,
     this: Weak<Self>,
@@ -125,6 +132,32 @@ struct Inner {
     neighbours: Mutex<BTreeSet<String>>,
     /// Wakes the keeper: the fallback mode was entered, an eviction was journaled, or the cache is gone.
     wake: Arc<Notify>,
+}
+
+/// The cache of a call. The installed one is not cloned: its count of clones would be written by all threads, for every hit.
+#[derive(Clone, Debug)]
+pub enum Used {
+    /// The process-wide one.
+    Installed(&'static Cache),
+    /// One that the attribute names, whose place the body may move, or that of a [`Cache::run`].
+    Named(Cache),
+}
+
+impl Deref for Used {
+    type Target = Cache;
+
+    fn deref(&self) -> &Cache {
+        match self {
+            Self::Installed(cache) => cache,
+            Self::Named(cache) => cache,
+        }
+    }
+}
+
+/// Where entries are kept.
+enum Backend {
+    Memory(Arc<MemoryStore>),
+    Redis(Arc<RedisStore>),
 }
 
 /// What came of an eviction.
@@ -169,9 +202,10 @@ impl Cache {
             )
             .because(error)
         })?;
-        let store = RedisStore::new(&config)?;
-        let cache = Self::around(config, None, |config, wake| {
-            Guard::remote(Arc::new(store), config, wake)
+        let store = Arc::new(RedisStore::new(&config)?);
+        let backend = Backend::Redis(Arc::clone(&store));
+        let cache = Self::around(config, Some(backend), |config, wake| {
+            Guard::remote(store, config, wake)
         });
         keeper::first_attempt(&cache.inner).await?;
         keeper::ensure(&cache.inner);
@@ -185,16 +219,16 @@ impl Cache {
 
     pub(crate) fn local(config: Config) -> Self {
         let memory = MemoryStore::new(config.memory_capacity, config.clock.clone());
-        let memory = Arc::new(memory);
-        let store = Arc::clone(&memory);
-        Self::around(config, Some(memory), |config, wake| {
+        let store = Arc::new(memory);
+        let backend = Backend::Memory(Arc::clone(&store));
+        Self::around(config, Some(backend), |config, wake| {
             Guard::local(store, config, wake)
         })
     }
 
     fn around(
         config: Config,
-        memory: Option<Arc<MemoryStore>>,
+        backend: Option<Backend>,
         guard: impl FnOnce(&Config, Arc<Notify>) -> Guard,
     ) -> Self {
         let wake = Arc::new(Notify::new());
@@ -211,11 +245,11 @@ impl Cache {
                 metrics: Metrics::new(),
                 switches: Switches::new(&config),
                 types: Types::default(),
-                build: match memory {
-                    Some(_) => Build::Process,
-                    None => Build::program(),
+                build: match backend {
+                    Some(Backend::Memory(_)) => Build::Process,
+                    Some(Backend::Redis(_)) | None => Build::program(),
                 },
-                memory,
+                backend,
                 is_kept: AtomicBool::new(false),
                 this: Weak::clone(this),
                 owed: Owed::default(),
@@ -259,167 +293,61 @@ impl Cache {
     }
 
     /// Reads through the cache: `#[cacheable]`. Without one the body runs.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` would hold its arguments twice"
-    )]
     pub(crate) fn read<O: Outcome>(
-        cache: Option<impl Deref<Target = Self>>,
-        plan: Plan,
+        call: Option<(Used, ReadPlan)>,
         rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output>
     where
         O::Value: CacheValue,
     {
-        async move {
-            let Some(visit) = Visit::of(cache.as_deref(), &plan) else {
-                return body.await;
-            };
-            match visit.look::<O>().await {
-                Look::Found(output) => output,
-                look => boxed(|| role::<O>(&visit, look, &rules, body)).await.await,
-            }
-        }
+        let of = ValueType::of::<O::Value>(O::layers());
+        let caller = Storing::<O, _, _, _>::new(rules, body);
+        Shell::new(read(call, of, Refresh::Caller), caller)
     }
 
     /// The same, but a stale value is refreshed where nobody waits: `#[cacheable(…, refresh = "background")]`. There the body
     /// is `carried` into a task of its own.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` would hold its arguments twice"
-    )]
-    pub(crate) fn read_behind<O, B, C>(
-        cache: Option<impl Deref<Target = Self>>,
-        plan: Plan,
+    pub(crate) fn read_with_background_refresh<O, B, C>(
+        call: Option<(Used, ReadPlan)>,
         rules: Rules<
             impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
             impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
         >,
         body: B,
-        carried: impl FnOnce(B) -> C,
+        carried: impl Fn(B) -> C,
     ) -> impl Future<Output = O::Output>
     where
         O: Outcome<Output: Send, Value: CacheValue> + 'static,
         B: Future<Output = O::Output>,
         C: Future<Output = O::Output> + Send + 'static,
     {
-        async move {
-            let Some(visit) = Visit::of(cache.as_deref(), &plan) else {
-                return boxed(|| body).await;
-            };
-            let look = match visit.look::<O>().await {
-                Look::Found(output) => return output,
-                Look::Stale(stale) => match visit.behind(&stale) {
-                    Behind::Mine(attempt, permit) => {
-                        let output = visit.serve(stale);
-                        drop(visit);
-                        refresh::spawn::<O>(attempt, permit, plan, rules, carried(body));
-                        return output;
-                    }
-                    Behind::Others => return visit.serve(stale),
-                    Behind::Crowded => Look::Stale(stale),
-                },
-                look => look,
-            };
-            let mut body = boxed(|| body);
-            boxed(|| role::<O>(&visit, look, &rules, body.as_mut()))
-                .await
-                .await
-        }
+        let of = ValueType::of::<O::Value>(O::layers());
+        let caller = Detachable::<O, _, _, _, _>::new(rules, body, carried);
+        Shell::new(read(call, of, Refresh::Background), caller)
     }
 
     /// Runs the body and stores what it returns: `#[cache_put]`.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` would hold its arguments twice"
-    )]
     pub(crate) fn write<O: Outcome>(
-        cache: Option<impl Deref<Target = Self>>,
-        plan: Plan,
+        call: Option<(Used, ReadPlan)>,
         rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output>
     where
         O::Value: CacheValue,
     {
-        async move {
-            let Some(visit) = Visit::of(cache.as_deref(), &plan) else {
-                return body.await;
-            };
-            let fence = boxed(|| visit.fence()).await;
-            let eviction = Eviction::begin(visit.inner, visit.site, &visit.metrics, plan.targets());
-            let output = body.await;
-
-            let stored = match visit.fresh::<O>(&output, &rules, Duration::ZERO) {
-                Some(fresh) => boxed(|| visit.store_put(fence, &fresh)).await,
-                None if fence == Fence::Unknown => None,
-                None => Some(false),
-            };
-            match stored {
-                Some(true) => visit.inner.doom(&eviction.settle()),
-                Some(false) => drop(boxed(|| eviction.apply()).await),
-                // Redis was waited for once already; the journal does the rest.
-                None => drop(eviction),
-            }
-            output
-        }
+        let of = ValueType::of::<O::Value>(O::layers());
+        let caller = Storing::<O, _, _, _>::new(rules, body);
+        Shell::new(write(call, of), caller)
     }
 
-    /// Runs the body and then removes: `#[cache_evict]`. `more` adds the targets that what came back names.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an `async fn` would hold its arguments twice"
-    )]
+    /// Runs the body and then removes: `#[cache_evict]`. `named` are the targets that what came back names.
     pub(crate) fn evict<O: Outcome>(
-        cache: Option<impl Deref<Target = Self>>,
-        plan: Plan,
-        more: impl FnOnce(&O::Value, Plan) -> Plan,
+        call: Option<(Used, EvictPlan)>,
+        named: impl FnOnce(&O::Value) -> Vec<Target>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
-        async move {
-            let Some(inner) = cache.as_deref().map(|cache| &*cache.inner) else {
-                return body.await;
-            };
-            let metrics = inner.metrics.site(plan.site);
-            let targets = plan.targets();
-            let journaled = plan.before
-                && boxed(|| inner.remove(plan.site, &metrics, &targets)).await
-                    == Evicted::Journaled;
-            let fenced = match plan.fence {
-                true => boxed(|| inner.fence(plan.site, &metrics, &targets)).await,
-                false => Vec::new(),
-            };
-            let mut eviction = Eviction::begin(inner, plan.site, &metrics, targets);
-            let output = body.await;
-
-            match O::returned(&output) {
-                Some(returned) => {
-                    if let Some(value) = O::value(returned) {
-                        eviction.also(more(value, plan.without_targets()).targets());
-                    }
-                }
-                None if plan.always => {}
-                None => {
-                    // In a scope another step may rely on the same fences: they expire.
-                    let is_scoped = eviction.is_scoped();
-                    eviction.settle();
-                    if !fenced.is_empty() && !is_scoped {
-                        // The values are gone already; now the fences only keep new ones out.
-                        boxed(|| inner.remove(plan.site, &metrics, &fenced)).await;
-                    }
-                    return output;
-                }
-            }
-            metrics.count(Event::Evict);
-            if journaled && inner.journal.depth() > 0 {
-                // Redis was waited for once already, and still owes the answer.
-                drop(eviction);
-            } else {
-                boxed(|| eviction.apply()).await;
-            }
-            output
-        }
+        Shell::new(evict(call), Evicting::<O, _, _>::new(named, body))
     }
 
     pub(crate) fn prefix(&self) -> &str {
@@ -427,86 +355,30 @@ impl Cache {
     }
 }
 
-/// Finds out what a caller does that found no fresh value. Waits for the load of another, where there is one.
-async fn role<'a, O: Outcome>(
-    visit: &'a Visit<'a>,
-    look: Look<O::Output>,
-    rules: &'a Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-    body: Pin<&'a mut impl Future<Output = O::Output>>,
-) -> Role<
-    O::Output,
-    impl Future<Output = O::Output>,
-    impl Future<Output = O::Output>,
-    impl Future<Output = O::Output>,
->
-where
-    O::Value: CacheValue,
-{
-    let (right, saw) = match look {
-        Look::Found(output) => return Role::Answered(Some(output)),
-        Look::Stale(stale) => match visit.who_refreshes(stale).await {
-            Refreshed::Here(stale, attempt) => {
-                return Role::Refresh(boxed(|| visit.refresh::<O>(stale, attempt, rules, body)));
-            }
-            Refreshed::Elsewhere(stale) => return Role::Answered(Some(visit.serve(stale))),
-            Refreshed::Gone => (Right::Fill, Saw::Nothing),
-        },
-        Look::Nothing(right, saw, _) => (right, saw),
-    };
-    if right == Right::Alone || visit.is_loading_already() || !in_runtime() {
-        return Role::Alone(boxed(|| visit.load::<O>(body)));
-    }
-    let leader = match visit.inner.flights.join(visit.key, visit.sight(saw)) {
-        Turn::Lead(leader) => leader,
-        Turn::Wait(waiter) => match waiter.arrival().await {
-            Arrival::Lead(leader) => leader,
-            Arrival::Landed(entry) => match visit.landed::<O>(&entry) {
-                Some(output) => return Role::Answered(Some(output)),
-                None => return Role::Alone(boxed(|| visit.load::<O>(body))),
-            },
-            Arrival::Alone => return Role::Alone(boxed(|| visit.load::<O>(body))),
-        },
-    };
-    match leader.relieves() {
-        Some(Relieved::Overdue) => visit.metrics.count(Event::LoadOverdue),
-        Some(Relieved::Stuck) => visit.metrics.count(Event::LoadStuck),
-        None => {}
-    }
-    let pulse = leader.pulse();
-    let leading = boxed(|| visit.lead::<O>(leader, (right, saw), rules, body));
-    Role::Lead(Watched::new(leading, pulse))
+/// The path of a read, which owns what it needs.
+fn read(call: Option<(Used, ReadPlan)>, of: ValueType, refresh: Refresh) -> Option<Path<'static>> {
+    let (cache, plan) = call?;
+    Some(boxed(|| async move {
+        CallContext::new(&cache.inner, &plan, of)
+            .read(refresh)
+            .await
+    }))
 }
 
-/// What a caller does that found no fresh value.
-enum Role<T, A, L, R> {
-    /// It has what another's load returned, or a stale value that others refresh.
-    Answered(Option<T>),
-    /// It runs its body for itself.
-    Alone(Pin<Box<A>>),
-    /// It loads for all.
-    Lead(Watched<L>),
-    Refresh(Pin<Box<R>>),
+/// The path of a put.
+fn write(call: Option<(Used, ReadPlan)>, of: ValueType) -> Option<Path<'static>> {
+    let (cache, plan) = call?;
+    Some(boxed(|| async move {
+        CallContext::new(&cache.inner, &plan, of).write().await
+    }))
 }
 
-// What it holds by value is never pinned.
-impl<T, A, L, R> Unpin for Role<T, A, L, R> {}
-
-impl<T, A, L, R> Future for Role<T, A, L, R>
-where
-    A: Future<Output = T>,
-    L: Future<Output = T>,
-    R: Future<Output = T>,
-{
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match self.get_mut() {
-            Self::Answered(output) => output.take().map_or(Poll::Pending, Poll::Ready),
-            Self::Alone(load) => load.as_mut().poll(cx),
-            Self::Lead(load) => Pin::new(load).poll(cx),
-            Self::Refresh(load) => load.as_mut().poll(cx),
-        }
-    }
+/// The path of an eviction.
+fn evict(call: Option<(Used, EvictPlan)>) -> Option<Path<'static>> {
+    let (cache, plan) = call?;
+    Some(boxed(|| async move {
+        EvictCall::new(&cache.inner, &plan).evict().await
+    }))
 }
 
 /// Makes a future in a box of its own. A function that awaits it has room for a pointer in its own future and on the stack,

@@ -213,7 +213,7 @@ impl Entry {
 }
 
 /// A value to be stored, with its type left out: what is done with it is compiled once, and not for each type.
-pub(crate) trait Payload {
+pub(crate) trait Value {
     /// Appends its JSON of at most `max` bytes.
     fn encode(&self, json: &mut Vec<u8>, max: usize) -> Result<(), Refusal>;
 
@@ -224,7 +224,7 @@ pub(crate) trait Payload {
     fn check_round_trip(&self, json: &[u8], layers: Layers) -> Result<(), Refusal>;
 }
 
-impl<T: Serialize + DeserializeOwned> Payload for T {
+impl<T: Serialize + DeserializeOwned> Value for T {
     fn encode(&self, json: &mut Vec<u8>, max: usize) -> Result<(), Refusal> {
         payload::encode(self, json, max)
     }
@@ -245,7 +245,7 @@ impl<T: Serialize + DeserializeOwned> Payload for T {
 /// The entry of a value.
 pub(crate) fn value(
     draft: &Draft<'_>,
-    value: &dyn Payload,
+    value: &dyn Value,
     limits: &Limits,
 ) -> Result<Entry, Refusal> {
     let mut bytes = Vec::with_capacity(HEADER + 256);
@@ -395,7 +395,6 @@ pub(crate) fn set_refreshed_until(bytes: &mut [u8], until: u64) {
 pub(crate) struct Reader<'a> {
     pub(crate) key: &'a Key,
     pub(crate) origin: Origin,
-    pub(crate) layers: Layers,
     /// Milliseconds since 1970.
     pub(crate) now: u64,
     /// For how long it serves what is not fresh any more, in milliseconds.
@@ -418,43 +417,81 @@ pub(crate) fn origin_of(bytes: &[u8]) -> Option<Origin> {
     })
 }
 
-/// Reads the entry of the reader's key, if it is a `T`.
-pub(crate) fn read<T: Serialize + DeserializeOwned>(bytes: &[u8], reader: &Reader<'_>) -> Read<T> {
-    let mut value = None;
-    let read = read_with(
-        bytes,
-        reader,
-        &mut |json, is_trusted| match payload::decode(json, reader.layers) {
-            Ok(decoded) if is_trusted || payload::is_encoded(&decoded, json, reader.layers) => {
-                value = Some(decoded);
-                Ok(())
-            }
-            Err(error) if is_trusted => Err(Unreadable::Undecodable(error.to_string())),
+/// The JSON of a value, in its entry.
+#[derive(Debug)]
+pub(crate) struct Json {
+    entry: Vec<u8>,
+    payload: Payload,
+}
+
+/// Where the JSON of a value is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Payload {
+    /// Left out, behind the header.
+    decompressed: Option<Vec<u8>>,
+    /// Whether it was written by this very program, from this very type. Any other is checked.
+    is_trusted: bool,
+}
+
+impl Json {
+    pub(crate) fn new(entry: Vec<u8>, payload: Payload) -> Self {
+        Self { entry, payload }
+    }
+
+    pub(crate) fn into_entry(self) -> Vec<u8> {
+        self.entry
+    }
+
+    /// The value, if it is a `T`.
+    pub(crate) fn decode<T: Serialize + DeserializeOwned>(
+        &self,
+        layers: Layers,
+    ) -> Result<T, Unreadable> {
+        let Payload {
+            decompressed,
+            is_trusted,
+        } = &self.payload;
+        let text = match decompressed {
+            Some(text) => text,
+            None => self.entry.get(HEADER..).unwrap_or_default(),
+        };
+        match payload::decode(text, layers) {
+            Ok(value) if *is_trusted || payload::is_encoded(&value, text, layers) => Ok(value),
+            Err(error) if *is_trusted => Err(Unreadable::Undecodable(error.to_string())),
             Ok(_) | Err(_) => Err(Unreadable::OtherShape),
-        },
-    );
-    match (read, value) {
-        (Read::Value((), meta), Some(value)) => Read::Value(value, meta),
-        (Read::None(meta), _) => Read::None(meta),
-        (Read::Lease, _) => Read::Lease,
-        (Read::Fence, _) => Read::Fence,
-        (Read::Expired, _) => Read::Expired,
-        (Read::Unreadable(reason), _) => Read::Unreadable(reason),
-        (Read::Value(..), None) => Read::Unreadable(Unreadable::Corrupted),
+        }
     }
 }
 
-/// Decodes JSON and keeps the value, where its type is known. Told whether the JSON is trusted; says why it is not a value.
-type Decode<'a> = dyn FnMut(&[u8], bool) -> Result<(), Unreadable> + 'a;
-
-/// The part of `read` that is compiled once, and not for each type.
-fn read_with(bytes: &[u8], reader: &Reader<'_>, decode: &mut Decode<'_>) -> Read<()> {
+/// Reads the entry of the reader's key, up to the JSON of its value.
+pub(crate) fn read(bytes: &[u8], reader: &Reader<'_>) -> Read<Payload> {
     match peek(bytes, reader.key, reader.now) {
         Ok(Kind::Lease) => Read::Lease,
         Ok(Kind::Fence) => Read::Fence,
-        Ok(kind) => read_value(bytes, kind, reader, decode).unwrap_or_else(Read::Unreadable),
+        Ok(kind) => read_value(bytes, kind, reader).unwrap_or_else(Read::Unreadable),
         Err(Some(unreadable)) => Read::Unreadable(unreadable),
         Err(None) => Read::Expired,
+    }
+}
+
+/// The same with the value.
+#[cfg(test)]
+pub(crate) fn read_as<T: Serialize + DeserializeOwned>(
+    bytes: &[u8],
+    reader: &Reader<'_>,
+) -> Read<T> {
+    match read(bytes, reader) {
+        Read::Value(payload, meta) => {
+            match Json::new(bytes.to_vec(), payload).decode(Layers::Nothing) {
+                Ok(value) => Read::Value(value, meta),
+                Err(reason) => Read::Unreadable(reason),
+            }
+        }
+        Read::None(meta) => Read::None(meta),
+        Read::Lease => Read::Lease,
+        Read::Fence => Read::Fence,
+        Read::Expired => Read::Expired,
+        Read::Unreadable(reason) => Read::Unreadable(reason),
     }
 }
 
@@ -499,12 +536,7 @@ fn check(bytes: &[u8], key: &Key, is_whole: fn(&[u8]) -> bool) -> Result<Kind, U
     Ok(kind)
 }
 
-fn read_value(
-    bytes: &[u8],
-    kind: Kind,
-    reader: &Reader<'_>,
-    decode: &mut Decode<'_>,
-) -> Result<Read<()>, Unreadable> {
+fn read_value(bytes: &[u8], kind: Kind, reader: &Reader<'_>) -> Result<Read<Payload>, Unreadable> {
     let origin = origin_of(bytes).ok_or(Unreadable::Corrupted)?;
     let is_same_build = reader.origin.is_same_build(&origin);
     let is_trusted = is_same_build && origin == reader.origin;
@@ -529,17 +561,17 @@ fn read_value(
         };
     }
     let payload = &bytes[HEADER..];
-    let whole;
-    let json = match bytes[FLAGS_AT] {
-        0 if payload.len() <= reader.max_value => payload,
+    let decompressed = match bytes[FLAGS_AT] {
+        0 if payload.len() <= reader.max_value => None,
         0 => return Err(Unreadable::TooLarge),
-        COMPRESSED => {
-            whole = payload::decompress(payload, reader.max_value)?;
-            &whole
-        }
+        COMPRESSED => Some(payload::decompress(payload, reader.max_value)?),
         _ => return Err(Unreadable::Format),
     };
-    decode(json, is_trusted).map(|()| Read::Value((), meta))
+    let payload = Payload {
+        decompressed,
+        is_trusted,
+    };
+    Ok(Read::Value(payload, meta))
 }
 
 fn claim(key: &Key, now: u64, life: Duration) -> Draft<'_> {

@@ -75,9 +75,18 @@ impl Key {
     }
 
     pub(crate) fn render(prefix: &str, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
+        let mut name = Self::begin(prefix);
+        write(&mut KeyWriter::new(&mut name));
+        Self::end(name, prefix)
+    }
+
+    fn begin(prefix: &str) -> String {
         let mut name = String::with_capacity(prefix.len() + 40);
         name.push_str(prefix);
-        write(&mut KeyWriter::new(&mut name));
+        name
+    }
+
+    fn end(mut name: String, prefix: &str) -> Self {
         keep_off_roots(&mut name, prefix.len());
         if name.len() > NAME_CAP {
             shorten(&mut name, prefix.len());

@@ -11,11 +11,11 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::{Cache, Guard};
+use super::{Cache, Guard, Used};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::key::Key;
-use crate::plan::Plan;
+use crate::plan::ReadPlan;
 use crate::site::{Plain, Rules, Site};
 use crate::store::gate::{Gate, Gated};
 use crate::store::memory::MemoryStore;
@@ -76,8 +76,9 @@ impl Lab {
             self.loads.fetch_add(1, Ordering::SeqCst);
             body.await
         };
-        let (cache, plan) = (Some(&self.cache), Plan::of(&SITE, key));
-        Cache::read::<Plain<u32>>(cache, plan, rules, pin!(body)).await
+        let cache = Used::Named(self.cache.clone());
+        let call = Some((cache, ReadPlan::new(&SITE, key)));
+        Cache::read::<Plain<u32>>(call, rules, pin!(body)).await
     }
 
     fn loads(&self) -> u32 {

@@ -1,21 +1,24 @@
 //! The cache by hand: Redis's verbs over the same entries that annotated functions use.
 
 use std::collections::HashSet;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::time::Duration;
 
 use tracing::debug;
 
+use super::call::{CallContext, ValueType};
+use super::caller::{Caller, Path, Walk};
+use super::function::Values;
+use super::lookup::{Lookup, Miss};
 use super::removal::Eviction;
-use super::visit::{Look, Visit};
-use super::{Cache, Evicted, log};
+use super::{Cache, Evicted, Used, boxed, log};
 use crate::entry::{self, Layers};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::Event;
-use crate::plan::Plan;
-use crate::site::{CacheValue, Loaded, OptionOf, Rules, Site, Ttl};
+use crate::plan::ReadPlan;
+use crate::site::{CacheValue, Loaded, Rules, Site, Ttl};
 use crate::store::Replaced;
 use crate::store::guard::{On, Op};
 use crate::target::Target;
@@ -37,13 +40,14 @@ impl Cache {
     /// A key that cannot be used, or a Redis that is away or late.
     pub async fn try_get<T: CacheValue>(&self, key: &str) -> Result<Option<T>, Error> {
         let plan = self.plan(key)?;
-        let Some(visit) = Visit::new(&self.inner, &plan) else {
-            return Ok(None);
-        };
-        match visit.look::<OptionOf<T>>().await {
-            Look::Found(found) => Ok(found),
-            Look::Nothing(.., Some(error)) if error.kind() != ErrorKind::Foreign => Err(error),
-            Look::Stale(_) | Look::Nothing(..) => Ok(None),
+        let call = CallContext::new(&self.inner, &plan, untyped::<T>());
+        let mut values = Values(Vec::new());
+        match walk(boxed(|| call.lookup()), &mut values).await {
+            Lookup::Hit => Ok(values.0.pop().flatten()),
+            Lookup::Miss(Miss {
+                error: Some(error), ..
+            }) if error.kind() != ErrorKind::Foreign => Err(error),
+            Lookup::Stale(_) | Lookup::Miss(_) => Ok(None),
         }
     }
 
@@ -99,23 +103,22 @@ impl Cache {
             .iter()
             .map(|(key, _)| self.plan(key))
             .collect::<Result<Vec<_>, _>>()?;
-        let owed = plans.iter().flat_map(Plan::targets).collect();
+        let owed = plans
+            .iter()
+            .map(|plan| Target::Key(plan.key.clone()))
+            .collect();
         let metrics = self.inner.metrics.site(&HANDLE);
         // Whatever keeps a value from being stored: what was there before is no longer what the caller wants.
         let eviction = Eviction::begin(&self.inner, &HANDLE, &metrics, owed);
 
         let mut entries = Vec::with_capacity(pairs.len());
         for (plan, (_, value)) in plans.iter().zip(pairs) {
-            let Some(visit) = Visit::new(&self.inner, plan) else {
-                continue;
-            };
-            visit.check_switched_on()?;
-            visit.check_unscoped()?;
+            let call = CallContext::new(&self.inner, plan, untyped::<T>());
+            call.check_switched_on()?;
+            call.check_unscoped()?;
             entries.push((
-                visit.key.clone(),
-                visit
-                    .encode(Some(*value), Layers::Nothing, life, Duration::ZERO)?
-                    .into_bytes(),
+                call.key.clone(),
+                call.encode_value(*value, life)?.into_bytes(),
             ));
         }
         let Some((first, _)) = entries.first() else {
@@ -132,7 +135,7 @@ impl Cache {
         for (key, _) in &entries {
             log::set(&self.inner, &HANDLE, key, life, op.began.elapsed());
         }
-        self.inner.doom(&eviction.settle());
+        self.inner.doom(&eviction.disarm());
         Ok(())
     }
 
@@ -158,24 +161,34 @@ impl Cache {
             .iter()
             .map(|key| self.plan(key))
             .collect::<Result<Vec<_>, _>>()?;
-        let keys: Vec<_> = plans.iter().filter_map(|plan| plan.key.clone()).collect();
+        let keys: Vec<_> = plans.iter().map(|plan| plan.key.clone()).collect();
         let Some(first) = keys.first() else {
             return Ok(Vec::new());
         };
         let metrics = self.inner.metrics.site(&HANDLE);
         let op = Op::new("get", &HANDLE, &metrics, On::Key(first));
         let found = self.inner.run(op, |store| store.get_many(&keys)).await?;
-        let seen = plans.iter().zip(found).map(|(plan, bytes)| {
-            let visit = Visit::new(&self.inner, plan)?;
-            match visit
-                .closed()
-                .unwrap_or_else(|| visit.judge::<OptionOf<T>>(Ok(bytes)))
-            {
-                Look::Found(found) => found,
-                Look::Stale(_) | Look::Nothing(..) => None,
+        let mut values = Values(Vec::new());
+        let lookups = boxed(|| async {
+            let mut lookups = Vec::with_capacity(plans.len());
+            for (plan, bytes) in plans.iter().zip(found) {
+                let call = CallContext::new(&self.inner, plan, untyped::<T>());
+                lookups.push(match call.closed() {
+                    Some(miss) => Lookup::Miss(miss),
+                    None => call.judge(Ok(bytes)).await,
+                });
             }
+            lookups
         });
-        Ok(seen.collect())
+        let lookups = walk(lookups, &mut values).await;
+        let mut values = values.0.into_iter();
+        let served = lookups.into_iter().map(|lookup| match lookup {
+            Lookup::Hit => values.next().flatten(),
+            // It was decoded, too.
+            Lookup::Stale(_) => values.next().and(None),
+            Lookup::Miss(_) => None,
+        });
+        Ok(served.collect())
     }
 
     /// Removes the entry at `key`.
@@ -312,17 +325,19 @@ impl Cache {
         self.fresh_for("ttl", &self.plan(key)?).await
     }
 
-    async fn fresh_for(&self, name: &'static str, plan: &Plan) -> Result<Option<Duration>, Error> {
-        let Some(visit) = Visit::new(&self.inner, plan) else {
-            return Ok(None);
-        };
-        if visit.is_hidden() {
+    async fn fresh_for(
+        &self,
+        name: &'static str,
+        plan: &ReadPlan,
+    ) -> Result<Option<Duration>, Error> {
+        let call = CallContext::new(&self.inner, plan, untyped::<()>());
+        if call.is_hidden() {
             return Ok(None);
         }
-        let keys = std::slice::from_ref(visit.key);
-        let heads = visit.ask(name, |store| store.peek(keys, entry::HEADER));
+        let keys = std::slice::from_ref(call.key);
+        let heads = call.ask(name, |store| store.peek(keys, entry::HEADER));
         let head = heads.await?.into_iter().next().flatten();
-        Ok(head.and_then(|head| entry::fresh_for(&head, visit.key, visit.now())))
+        Ok(head.and_then(|head| entry::fresh_for(&head, call.key, call.now())))
     }
 
     /// Gives the entry at `key` a new time to live, from now on. Its grace stays as it is. Returns whether there was one that
@@ -341,25 +356,23 @@ impl Cache {
     pub async fn try_expire(&self, key: &str, ttl: impl Into<Ttl>) -> Result<bool, Error> {
         let plan = self.plan(key)?;
         let life = long_enough(ttl.into())?;
-        let Some(visit) = Visit::new(&self.inner, &plan) else {
-            return Ok(false);
-        };
-        if visit.is_hidden() {
+        let call = CallContext::new(&self.inner, &plan, untyped::<()>());
+        if call.is_hidden() {
             return Ok(false);
         }
         // Read before the store is asked, so that the grace is not taken for longer than it is.
-        let now = visit.now();
-        let measured = visit.ask("expire", |store| store.measure(visit.key));
+        let now = call.now();
+        let measured = call.ask("expire", |store| store.measure(call.key));
         let Some((size, left)) = measured.await? else {
             return Ok(false);
         };
-        let found = visit.ask("expire", |store| store.get(visit.key, size));
+        let found = call.ask("expire", |store| store.get(call.key, size));
         let Some(bytes) = found.await? else {
             return Ok(false);
         };
         let (Some(fresh), Some((seen, entry))) = (
-            entry::fresh_for(&bytes, visit.key, now),
-            entry::with_life(&bytes, visit.key, now, life),
+            entry::fresh_for(&bytes, call.key, now),
+            entry::with_life(&bytes, call.key, now, life),
         ) else {
             return Ok(false);
         };
@@ -370,8 +383,8 @@ impl Cache {
             left => left.saturating_sub(fresh.saturating_add(self.inner.config.command_timeout)),
         };
         // If the entry was changed in between, it has a time to live of its own.
-        let replaced = visit.ask("expire", |store| {
-            store.replace(visit.key, seen, entry.as_bytes(), life + grace)
+        let replaced = call.ask("expire", |store| {
+            store.replace(call.key, seen, entry.as_bytes(), life + grace)
         });
         Ok(replaced.await? == Replaced::Done)
     }
@@ -391,8 +404,9 @@ impl Cache {
                     unless: |_: &T| false,
                     ttl: |_: &T| None,
                 };
-                Self::read::<Loaded<T, E>>(Some(self), Plan { ttl, ..plan }, rules, pin!(load))
-                    .await
+                let plan = ReadPlan { ttl, ..plan };
+                let call = (Used::Named(self.clone()), plan);
+                Self::read::<Loaded<T, E>>(Some(call), rules, pin!(load)).await
             }
             Err(error) => {
                 let () = self.forgive("get_or_load")(error);
@@ -434,8 +448,8 @@ impl Cache {
             .await
     }
 
-    fn plan(&self, key: &str) -> Result<Plan, Error> {
-        Ok(Plan::of(&HANDLE, Key::parse(self.prefix(), key)?))
+    fn plan(&self, key: &str) -> Result<ReadPlan, Error> {
+        Ok(ReadPlan::new(&HANDLE, Key::parse(self.prefix(), key)?))
     }
 
     /// The cache's failure is an event: what was asked for is answered as if nothing were there.
@@ -457,6 +471,17 @@ impl Cache {
             T::default()
         }
     }
+}
+
+/// A value that is stored and found as it is.
+fn untyped<T>() -> ValueType {
+    ValueType::of::<T>(Layers::Nothing)
+}
+
+/// Goes a path on behalf of a caller.
+async fn walk<T>(path: Path<'_, T>, caller: &mut impl Caller) -> T {
+    let mut walk = Walk::new(path);
+    poll_fn(|cx| walk.poll(caller, cx)).await
 }
 
 /// Refuses a time to live that is none.

@@ -15,7 +15,7 @@ use super::recovery::{Next, Recovery};
 use crate::clock::in_real_time;
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::store::guard::{Op, State, Via, in_runtime};
-use crate::store::{BoxFuture, Store, backoff};
+use crate::store::{Store, backoff};
 
 /// A service does not wait longer for its cache when it starts.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
@@ -185,10 +185,10 @@ async fn probe(inner: &Inner) -> Result<(), Error> {
 
 impl Inner {
     /// Runs one operation of the store behind the guard. Where Redis is unavailable, a task sees to its return.
-    pub(super) async fn run<'a, T>(
+    pub(super) async fn run<'a, T, F: Future<Output = Result<T, Error>>>(
         &'a self,
         mut op: Op<'_>,
-        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
+        operation: impl FnOnce(&'a dyn Store) -> F,
     ) -> Result<T, Error> {
         if op.via == Via::Caller && drive(self).await {
             op.began = Instant::now();

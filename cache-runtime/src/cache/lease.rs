@@ -12,16 +12,13 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
+use super::call::CallContext;
 use super::flight::Leader;
 use super::recovery::BACKGROUND;
-use super::refresh::Stale;
-use super::stored::{Answer, Obstacle};
-use super::visit::Visit;
-use crate::entry::{self, Stamp};
+use crate::entry::{self, Entry, Kind, Stamp};
 use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::metrics::Event;
-use crate::site::{CacheValue, Outcome};
 use crate::store::guard::{On, Op};
 use crate::store::{Mark, Refreshing, Replaced};
 
@@ -42,12 +39,11 @@ pub(super) enum Hold {
 }
 
 /// What came of asking for a lease.
-pub(super) enum Claim<T> {
+pub(super) enum Claim {
     /// It is this call's.
     Won(Stamp),
-    /// Somebody else was faster.
+    /// Somebody else was faster, and this is what it has stored.
     Found {
-        output: T,
         entry: Vec<u8>,
         /// When it was asked for.
         at: Instant,
@@ -58,33 +54,52 @@ pub(super) enum Claim<T> {
     Refused(Option<Stamp>),
 }
 
-impl Visit<'_> {
-    /// Asks for the lease, and waits for whoever has it.
-    pub(super) async fn claim<O: Outcome>(&self, leader: &Leader<'_>) -> Claim<O::Output>
-    where
-        O::Value: CacheValue,
-    {
-        let life = self.inner.config.lease;
-        let lease = entry::lease(self.key, self.now(), life);
-        leader.asks_for(lease.stamp());
-        let give_up = Instant::now() + self.inner.config.lease_wait;
-        let (mut pause, longest) = POLL;
-        let mut unreadable = 0;
-        let mut before = None;
-        // The claim that was found to be alive.
-        let mut alive = None;
+/// Asks for the lease of a key, and waits for whoever has it.
+pub(super) struct LeaseRequest<'a> {
+    call: &'a CallContext<'a>,
+    lease: Entry,
+    give_up: Instant,
+    pause: Duration,
+    unreadable: u32,
+    before: Option<Stamp>,
+    /// The claim that was found to be alive.
+    alive: Option<Stamp>,
+}
+
+impl<'a> LeaseRequest<'a> {
+    pub(super) fn new(call: &'a CallContext<'a>) -> Self {
+        let config = &call.inner.config;
+        Self {
+            lease: entry::lease(call.key, call.now(), config.lease),
+            give_up: Instant::now() + config.lease_wait,
+            pause: POLL.0,
+            unreadable: 0,
+            before: None,
+            alive: None,
+            call,
+        }
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        self.lease.stamp()
+    }
+
+    /// Asks until there is an answer. May be asked again where what was found is [discarded](Self::discard).
+    pub(super) async fn ask(&mut self, leader: &Leader<'_>) -> Claim {
+        let call = self.call;
+        let inner = call.inner;
         loop {
             let at = Instant::now();
-            let asking = Asking::begin(self.inner, self.key, lease.stamp());
-            let answer = self
+            let asking = Asking::begin(inner, call.key, self.stamp());
+            let answer = call
                 .ask("lease", |store| {
-                    store.lease(self.key, lease.as_bytes(), life)
+                    store.lease(call.key, self.lease.as_bytes(), inner.config.lease)
                 })
                 .await;
             let there = match answer {
                 Ok(None) => {
                     asking.settle();
-                    return Claim::Won(lease.stamp());
+                    return Claim::Won(self.stamp());
                 }
                 Ok(Some(there)) => there,
                 Err(error) if error.kind() == ErrorKind::Foreign => Vec::new(),
@@ -96,52 +111,42 @@ impl Visit<'_> {
                 }
             };
             asking.settle();
-            if self.inner.journal.blocks(self.key) {
+            if inner.journal.blocks(call.key) {
                 // What another process loads may be what is still to be evicted.
                 return Claim::Refused(None);
             }
-            let found = self.output::<O>(&there);
-            if matches!(found, Err(Obstacle::Lease | Obstacle::Fence)) {
-                let stamp = entry::whole_stamp_of(&there);
-                if stamp != alive && self.buried(stamp).await {
+            let found = entry::peek(&there, call.key, call.now());
+            let stamp = entry::whole_stamp_of(&there);
+            if matches!(found, Ok(Kind::Lease | Kind::Fence)) {
+                if stamp != self.alive && call.buried(stamp).await {
                     continue;
                 }
-                alive = stamp;
+                self.alive = stamp;
             }
             match found {
-                Ok(Answer::Fresh(output, _) | Answer::Stale(Stale { output, .. })) => {
-                    self.metrics.count(Event::LoadAwaited);
+                Ok(Kind::Value | Kind::None) => {
                     return Claim::Found {
-                        output,
                         entry: there,
                         at,
-                        before,
+                        before: self.before,
                     };
                 }
-                Err(Obstacle::Fence) => return Claim::Refused(entry::whole_stamp_of(&there)),
-                Err(Obstacle::Lease) => {
-                    before = entry::whole_stamp_of(&there);
-                    let is_mine = |stamp: &Stamp| {
-                        leader.has_asked_for(*stamp) || self.inner.orphans.take(stamp)
-                    };
-                    if let Some(stamp) = before.filter(is_mine) {
+                Ok(Kind::Fence) => return Claim::Refused(stamp),
+                Ok(Kind::Lease) => {
+                    self.before = stamp;
+                    let is_mine =
+                        |stamp: &Stamp| leader.has_asked_for(*stamp) || inner.orphans.take(stamp);
+                    if let Some(stamp) = stamp.filter(is_mine) {
                         return Claim::Won(stamp);
                     }
-                    if Instant::now() + pause > give_up {
-                        return Claim::Refused(before);
+                    if Instant::now() + self.pause > self.give_up {
+                        return Claim::Refused(stamp);
                     }
-                    sleep(pause).await;
-                    pause = (pause * 2).min(longest);
+                    sleep(self.pause).await;
+                    self.pause = (self.pause * 2).min(POLL.1);
                 }
-                Err(Obstacle::Expired | Obstacle::Unreadable(_)) => {
-                    unreadable += 1;
-                    let stamp = entry::stamp_of(&there);
-                    let deleted = self
-                        .ask("delete unreadable", |store| {
-                            store.delete_if(self.key, stamp)
-                        })
-                        .await;
-                    if deleted.is_err() || unreadable == UNREADABLE_IN_A_ROW {
+                Err(_) => {
+                    if !self.discard(&there).await {
                         return Claim::Refused(None);
                     }
                 }
@@ -149,6 +154,21 @@ impl Visit<'_> {
         }
     }
 
+    /// Removes what nobody can read. Answers whether it makes sense to ask again.
+    pub(super) async fn discard(&mut self, entry: &[u8]) -> bool {
+        self.unreadable += 1;
+        let call = self.call;
+        let stamp = entry::stamp_of(entry);
+        let deleted = call
+            .ask("delete unreadable", |store| {
+                store.delete_if(call.key, stamp)
+            })
+            .await;
+        deleted.is_ok() && self.unreadable < UNREADABLE_IN_A_ROW
+    }
+}
+
+impl CallContext<'_> {
     /// Whether the claim of this stamp was a dead one: without an expiry, or with one that no claim has. Nobody else would remove
     /// it.
     async fn buried(&self, stamp: Option<Stamp>) -> bool {

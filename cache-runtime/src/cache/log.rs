@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tracing::{debug, trace};
 
-use super::stored::Fresh;
-use super::visit::Visit;
+use super::call::CallContext;
+use super::codec::NewEntry;
 use super::{Evicted, Inner};
 use crate::key::Key;
 use crate::metrics::Event;
 use crate::site::Site;
 use crate::target::Target;
 
-impl Visit<'_> {
+impl CallContext<'_> {
     /// The entry was served.
     pub(super) fn log_hit(&self, event: Event, took: Duration) {
         trace!(
@@ -40,13 +40,13 @@ impl Visit<'_> {
     }
 
     /// What was loaded is stored, or is not.
-    pub(super) fn log_fill(&self, event: Event, fresh: &Fresh) {
+    pub(super) fn log_fill(&self, event: Event, new: &NewEntry) {
         let (function, key) = (self.site.name, self.shown_key());
         match event {
             Event::Fill => debug!(
                 function,
                 %key,
-                ttl = ?self.ttl_of(fresh),
+                ttl = ?self.ttl_without_grace(new),
                 elapsed = ?self.started.elapsed(),
                 "cache fill"
             ),
@@ -61,19 +61,19 @@ impl Visit<'_> {
     }
 
     /// What a put returned is stored.
-    pub(super) fn log_put(&self, fresh: &Fresh) {
+    pub(super) fn log_put(&self, new: &NewEntry) {
         debug!(
             function = self.site.name,
             key = %self.shown_key(),
-            ttl = ?self.ttl_of(fresh),
+            ttl = ?self.ttl_without_grace(new),
             elapsed = ?self.started.elapsed(),
             "cache put"
         );
     }
 
     /// For how long what is stored is fresh.
-    fn ttl_of(&self, fresh: &Fresh) -> Duration {
-        fresh.life.saturating_sub(self.grace)
+    fn ttl_without_grace(&self, new: &NewEntry) -> Duration {
+        new.expires_in.saturating_sub(self.grace)
     }
 
     fn shown_key(&self) -> impl fmt::Display + '_ {

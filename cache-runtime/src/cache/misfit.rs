@@ -1,11 +1,9 @@
 //! What is not stored, and what is stored and no answer: counted each time, and said once per function.
 
-use std::any::type_name;
-
 use tracing::{debug, error, warn};
 
+use super::call::CallContext;
 use super::types::Written;
-use super::visit::Visit;
 use crate::entry::{self, Refusal, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Warning};
@@ -13,12 +11,12 @@ use crate::metrics::{Event, Warning};
 /// So much of another program's data helps to find that program, and holds no secret of a usual length.
 const GLIMPSE: usize = 16;
 
-impl Visit<'_> {
-    /// A look found no `T` but `bytes`; [`None`] where that is no string.
-    pub(super) fn unreadable<T>(&self, reason: &Unreadable, bytes: Option<&[u8]>) -> Event {
+impl CallContext<'_> {
+    /// A lookup found no value of the type but `bytes`; [`None`] where that is no string.
+    pub(super) fn unreadable(&self, reason: &Unreadable, bytes: Option<&[u8]>) -> Event {
         let is_masked = self.inner.config.mask_keys;
         let key = self.key.shown(is_masked);
-        let (site, expected) = (self.site.name, type_name::<T>());
+        let (site, expected) = (self.site.name, self.of.name);
         let is_first = |warning| self.metrics.warn_once(warning);
         match reason {
             Unreadable::OtherKey => {
@@ -37,7 +35,7 @@ impl Visit<'_> {
                 );
             }
             Unreadable::OtherShape if is_first(Warning::OtherShape) => {
-                let own = self.origin::<T>();
+                let own = self.origin();
                 match bytes.and_then(entry::origin_of) {
                     Some(other) if other.version != own.version => debug!(
                         site, %key, version = own.version, found = other.version,

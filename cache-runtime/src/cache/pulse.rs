@@ -4,10 +4,8 @@
 //! buffered futures while the body of the loop runs. If the body of that loop waits for the very load that such a future
 //! leads, it waits for itself.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use tokio::task::yield_now;
@@ -130,30 +128,27 @@ impl Wake for Pulse {
     }
 }
 
-/// What a leader does, from the lease to the fill, watched by its pulse.
-pub(super) struct Watched<F> {
-    leading: Pin<Box<F>>,
+/// Polls a leader in sight of its pulse.
+pub(super) struct Watch {
     pulse: Arc<Pulse>,
     waker: Waker,
 }
 
-impl<F> Watched<F> {
-    pub(super) fn new(leading: Pin<Box<F>>, pulse: Arc<Pulse>) -> Self {
+impl Watch {
+    pub(super) fn new(pulse: Arc<Pulse>) -> Self {
         Self {
-            leading,
             waker: Arc::clone(&pulse).into(),
             pulse,
         }
     }
-}
 
-impl<F: Future> Future for Watched<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    pub(super) fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        step: impl FnOnce(&mut Context<'_>) -> T,
+    ) -> T {
         self.pulse.begin_poll(cx.waker());
-        let Self { leading, waker, .. } = &mut *self;
-        let polled = leading.as_mut().poll(&mut Context::from_waker(waker));
+        let polled = step(&mut Context::from_waker(&self.waker));
         self.pulse.end_poll();
         polled
     }
@@ -162,7 +157,7 @@ impl<F: Future> Future for Watched<F> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::{future, thread};
+    use std::thread;
 
     use super::*;
 
@@ -180,17 +175,17 @@ mod tests {
         tokio::time::advance(Duration::from_millis(millis)).await;
     }
 
-    /// A leader that is polled once and waits for `ready`.
-    fn waiting(pulse: &Arc<Pulse>, task: &Arc<Task>) -> (Watched<impl Future>, Waker) {
-        let mut watched = Watched::new(Box::pin(future::pending::<()>()), Arc::clone(pulse));
+    /// A leader that is polled once and waits.
+    fn waiting(pulse: &Arc<Pulse>, task: &Arc<Task>) -> (Watch, Waker) {
+        let mut watched = Watch::new(Arc::clone(pulse));
         poll(&mut watched, task);
         let waker = watched.waker.clone();
         (watched, waker)
     }
 
-    fn poll<F: Future>(watched: &mut Watched<F>, task: &Arc<Task>) {
+    fn poll(watched: &mut Watch, task: &Arc<Task>) {
         let waker = Arc::clone(task).into();
-        let _ = Pin::new(watched).poll(&mut Context::from_waker(&waker));
+        watched.poll(&mut Context::from_waker(&waker), |_| ());
     }
 
     #[tokio::test(start_paused = true)]

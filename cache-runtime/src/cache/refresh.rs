@@ -2,23 +2,21 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::call::{CallContext, ValueType};
+use super::caller::{self, Source};
+use super::codec::NewEntry;
 use super::lease::{self, Hold};
-use super::stored::Fresh;
-use super::visit::Visit;
-use super::{Inner, boxed, warming};
+use super::{Inner, boxed, load};
 use crate::entry::Stamp;
 use crate::key::Key;
 use crate::metrics::{Event, Timer};
-use crate::plan::Plan;
-use crate::site::{CacheValue, Outcome, Rules, Ttl};
+use crate::plan::ReadPlan;
 use crate::store::guard::in_runtime;
 use crate::store::{Mark, Refreshing};
 
@@ -31,17 +29,11 @@ const MOST_RESTING: usize = 100_000;
 /// How often room is made among them at most.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// A value within its grace, as the function would have returned it, and the entry that it was in.
-pub(super) struct Stale<T> {
-    pub(super) output: T,
-    pub(super) stamp: Stamp,
-}
-
 /// Who refreshes a stale value.
-pub(super) enum Refreshed<T> {
+pub(super) enum Refreshed {
     /// This caller.
-    Here(Stale<T>, Attempt),
-    Elsewhere(Stale<T>),
+    Here(Attempt),
+    Elsewhere,
     /// Nobody, the entry is not there any more: nothing keeps this caller from loading anew.
     Gone,
 }
@@ -135,15 +127,6 @@ pub(super) struct Attempt {
     is_over: bool,
 }
 
-/// Who refreshes a value in the background.
-pub(super) enum Behind {
-    /// A task of this caller's.
-    Mine(Attempt, OwnedSemaphorePermit),
-    Others,
-    /// Nobody: too many are at it, there is no runtime for a task, or the caller is there to refresh it.
-    Crowded,
-}
-
 impl Attempt {
     /// The entry is another one now, or gone.
     fn end(mut self) {
@@ -158,13 +141,13 @@ impl Attempt {
     }
 
     /// The load failed: nobody anywhere tries again before the throttle ends.
-    async fn fail(self, visit: &Visit<'_>) {
+    async fn fail(self, call: &CallContext<'_>) {
         let (stamp, throttle) = (self.stamp, self.throttle);
-        visit.metrics.count(Event::RefreshFailed);
+        call.metrics.count(Event::RefreshFailed);
         self.rest(throttle);
-        let _ = visit
+        let _ = call
             .ask("throttle", |store| {
-                store.refresh(visit.key, stamp, throttle, Mark::Own)
+                store.refresh(call.key, stamp, throttle, Mark::Own)
             })
             .await;
     }
@@ -189,22 +172,31 @@ impl Drop for Attempt {
     }
 }
 
-impl Visit<'_> {
-    /// Whether this caller shall have the stale value refreshed in the background.
-    pub(super) fn behind<T>(&self, stale: &Stale<T>) -> Behind {
-        if !in_runtime() || warming::is_on() {
-            return Behind::Crowded;
+impl CallContext<'_> {
+    /// Serves a stale value and has it refreshed in the background, unless others are at it. Answers whether that can be.
+    pub(super) async fn refresh_in_background(&self, stamp: Stamp) -> bool {
+        if !in_runtime() || load::is_warming() {
+            return false;
         }
-        let Some(attempt) = self.attempt(stale.stamp) else {
-            return Behind::Others;
-        };
-        match Arc::clone(&self.inner.refreshes.background).try_acquire_owned() {
-            Ok(permit) => Behind::Mine(attempt, permit),
-            Err(_) => {
-                self.metrics.count(Event::RefreshCrowded);
-                Behind::Crowded
+        if let Some(attempt) = self.attempt(stamp) {
+            match Arc::clone(&self.inner.refreshes.background).try_acquire_owned() {
+                Ok(permit) => {
+                    let plan = ReadPlan {
+                        site: self.site,
+                        key: self.key.clone(),
+                        ttl: self.asked_ttl,
+                    };
+                    let path = refresh_detached(attempt, permit, plan, self.of);
+                    caller::detach(boxed(|| path)).await;
+                }
+                Err(_) => {
+                    self.metrics.count(Event::RefreshCrowded);
+                    return false;
+                }
             }
         }
+        self.serve_stale();
+        true
     }
 
     /// The right to refresh, unless somebody else in this process is at it, or this call is inside a scope.
@@ -227,26 +219,25 @@ impl Visit<'_> {
         })
     }
 
-    /// Answers with the stale value.
-    pub(super) fn serve<T>(&self, stale: Stale<T>) -> T {
+    /// Counts that the stale value is the answer.
+    pub(super) fn serve_stale(&self) {
         let now = Instant::now();
         self.metrics.count_at(Event::HitStale, now.into_std());
         self.log_hit(Event::HitStale, now - self.started);
         self.metrics.time(Timer::Hit, now - self.started);
-        stale.output
     }
 
     /// Who refreshes a stale value in the caller's own time: one caller of all processes.
-    pub(super) async fn who_refreshes<T>(&self, stale: Stale<T>) -> Refreshed<T> {
+    pub(super) async fn who_refreshes(&self, stamp: Stamp) -> Refreshed {
         if !in_runtime() {
             return Refreshed::Gone;
         }
-        let Some(attempt) = self.attempt(stale.stamp) else {
-            return Refreshed::Elsewhere(stale);
+        let Some(attempt) = self.attempt(stamp) else {
+            return Refreshed::Elsewhere;
         };
         match self.mark(attempt).await {
-            Marked::Mine(attempt) => Refreshed::Here(stale, attempt),
-            Marked::Others => Refreshed::Elsewhere(stale),
+            Marked::Mine(attempt) => Refreshed::Here(attempt),
+            Marked::Others => Refreshed::Elsewhere,
             Marked::Gone => {
                 self.metrics.count(Event::MissStale);
                 self.log_miss(Event::MissStale);
@@ -257,54 +248,46 @@ impl Visit<'_> {
 
     /// Refreshes in the caller's own time: it gets what its body returned, and all others the stale value. So does it where its
     /// body failed.
-    pub(super) async fn refresh<O: Outcome>(
-        &self,
-        stale: Stale<O::Output>,
-        attempt: Attempt,
-        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> O::Output
-    where
-        O::Value: CacheValue,
-    {
+    pub(super) async fn refresh(&self, attempt: Attempt) -> Source {
         let hold = Hold::Refresh(attempt.stamp);
         let held = boxed(|| async {
             self.keep(hold).await;
             self.metrics.count(Event::LoadOverdue);
         });
-        let (output, cost) = self.timed_load::<O>(Some(held), body).await;
-        if O::returned(&output).is_none() {
-            boxed(|| attempt.fail(self)).await;
-            return self.serve(stale);
+        let (is_ok, cost) = self.load(Some(held)).await;
+        if !is_ok {
+            attempt.fail(self).await;
+            self.serve_stale();
+            return Source::Entry;
         }
         self.metrics.count(Event::MissStale);
         self.log_miss(Event::MissStale);
-        let fresh = self.fresh::<O>(&output, rules, cost);
-        boxed(|| self.put_in_place(attempt, fresh)).await;
-        output
+        let entry = self.encode(cost).await;
+        self.put_in_place(attempt, entry).await;
+        Source::Body
     }
 
     /// Refreshes where nobody waits. What takes longer than the deadline has failed.
-    async fn refresh_behind<O: Outcome>(
-        &self,
-        attempt: Attempt,
-        rules: &Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) where
-        O::Value: CacheValue,
-    {
+    async fn refresh_unwatched(&self, attempt: Attempt) {
         let Marked::Mine(attempt) = self.mark(attempt).await else {
             return;
         };
         let hold = Hold::Refresh(attempt.stamp);
-        let loaded = self.load_in_time::<O>(hold, body).await;
+        let loaded = tokio::select! {
+            biased;
+            loaded = self.load(None) => Some(loaded),
+            () = self.keep(hold) => None,
+        };
         if loaded.is_none() {
+            caller::stop_body();
             self.metrics.count(Event::LoadOverdue);
         }
-        let loaded = loaded.filter(|(output, _)| O::returned(output).is_some());
-        match loaded.map(|(output, cost)| self.fresh::<O>(&output, rules, cost)) {
-            Some(fresh) => self.put_in_place(attempt, fresh).await,
-            None => attempt.fail(self).await,
+        match loaded {
+            Some((true, cost)) => {
+                let entry = self.encode(cost).await;
+                self.put_in_place(attempt, entry).await;
+            }
+            Some((false, _)) | None => attempt.fail(self).await,
         }
     }
 
@@ -336,9 +319,9 @@ impl Visit<'_> {
 
     /// Puts what was loaded in place of the stale entry, if that still stands. What may not be stored still says that the
     /// stale value is not true any more.
-    async fn put_in_place(&self, attempt: Attempt, fresh: Option<Fresh>) {
-        match fresh {
-            Some(fresh) => self.fill(attempt.stamp, &fresh).await,
+    async fn put_in_place(&self, attempt: Attempt, entry: Option<NewEntry>) {
+        match entry {
+            Some(new) => self.fill(attempt.stamp, &new).await,
             None => {
                 let _ = self
                     .ask("delete stale", |store| {
@@ -349,19 +332,6 @@ impl Visit<'_> {
         }
         attempt.end();
     }
-
-    /// Like `timed_load`, but gives up at the deadline.
-    async fn load_in_time<O: Outcome>(
-        &self,
-        hold: Hold,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> Option<(O::Output, Duration)> {
-        tokio::select! {
-            biased;
-            loaded = self.timed_load::<O>(None, body) => Some(loaded),
-            () = self.keep(hold) => None,
-        }
-    }
 }
 
 /// Who has the mark of a refresh.
@@ -371,26 +341,18 @@ enum Marked {
     Gone,
 }
 
-/// Runs a refresh in a task of its own.
-pub(super) fn spawn<O>(
+/// The path of a refresh in a task of its own.
+async fn refresh_detached(
     attempt: Attempt,
     permit: OwnedSemaphorePermit,
-    plan: Plan,
-    rules: Rules<
-        impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
-        impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
-    >,
-    body: impl Future<Output = O::Output> + Send + 'static,
-) where
-    O: Outcome<Output: Send, Value: CacheValue> + 'static,
-{
-    tokio::spawn(async move {
-        let _permit = permit;
-        let inner = Arc::clone(&attempt.inner);
-        if let Some(visit) = Visit::new(&inner, &plan) {
-            visit.refresh_behind::<O>(attempt, &rules, pin!(body)).await;
-        }
-    });
+    plan: ReadPlan,
+    of: ValueType,
+) -> Source {
+    let _permit = permit;
+    let inner = Arc::clone(&attempt.inner);
+    let call = CallContext::new(&inner, &plan, of);
+    call.refresh_unwatched(attempt).await;
+    Source::Body
 }
 
 #[cfg(test)]

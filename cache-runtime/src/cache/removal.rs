@@ -182,8 +182,11 @@ impl<'a> Eviction<'a> {
             .is_some_and(|scope| scope.collect(self.inner, &self.targets))
     }
 
+    /// Leaves it to the keeper, or to its scope: nobody waits for it.
+    pub(super) fn defer(self) {}
+
     /// Nothing is owed any more. Answers what was.
-    pub(super) fn settle(mut self) -> Vec<Target> {
+    pub(super) fn disarm(mut self) -> Vec<Target> {
         mem::take(&mut self.targets)
     }
 }

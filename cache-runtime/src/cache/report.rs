@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Cache;
 use super::handle::HANDLE;
+use super::{Backend, Cache};
 use crate::metrics::{FallbackStats, MemoryStats, Mode, Stats, Surroundings};
 use crate::store::ServerInfo;
 use crate::store::guard::{On, Op, State};
@@ -61,13 +61,16 @@ impl Cache {
             },
             journal_depth: inner.journal.depth(),
             pool: inner.guard.store().pool(),
-            memory: inner.memory.as_ref().map(|memory| {
-                let (entries, bytes) = memory.usage();
-                MemoryStats {
-                    entries: entries as u64,
-                    bytes: bytes as u64,
+            memory: match &inner.backend {
+                Some(Backend::Memory(memory)) => {
+                    let (entries, bytes) = memory.usage();
+                    Some(MemoryStats {
+                        entries: entries as u64,
+                        bytes: bytes as u64,
+                    })
                 }
-            }),
+                Some(Backend::Redis(_)) | None => None,
+            },
         })
     }
 

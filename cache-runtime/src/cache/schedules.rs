@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::{Cache, CacheScope, Guard};
+use super::{Cache, CacheScope, Guard, Used};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::entry::{self, Build, Layers, Origin, Reader};
+use crate::entry::{self, Build, Origin, Reader};
 use crate::key::{Key, Pattern};
-use crate::plan::Plan;
+use crate::plan::{EvictPlan, ReadPlan};
 use crate::site::{Plain, Rules, Site};
 use crate::store::gate::{Gate, Gated};
 use crate::store::memory::MemoryStore;
@@ -147,8 +147,8 @@ impl World {
         })
     }
 
-    fn plan(&self, site: &'static Site) -> Plan {
-        Plan::of(site, self.key())
+    fn plan(&self, site: &'static Site) -> ReadPlan {
+        ReadPlan::new(site, self.key())
     }
 
     async fn begin(&self, start: Start) {
@@ -187,25 +187,31 @@ impl World {
             self.gate.point().await;
             written
         };
-        let plan = match actor {
-            Read | ReadBehind => self.plan(&READ),
-            _ => self.plan(&WRITE),
+        let evict = async move |targets, fence, write| {
+            let plan = EvictPlan {
+                targets,
+                fence,
+                ..EvictPlan::new(&WRITE)
+            };
+            let more = |_: &u64| Vec::new();
+            Cache::evict::<Plain<u64>>(Some((Used::Named(cache.clone()), plan)), more, pin!(write))
+                .await;
         };
-        let evict = async move |plan: Plan, write| {
-            let more = |_: &u64, plan| plan;
-            Cache::evict::<Plain<u64>>(Some(cache), plan, more, pin!(write)).await;
-        };
+        let key = || vec![Target::Key(self.key())];
         match actor {
             Read => {
                 let mut load = pin!(load);
-                let read = Cache::read::<Plain<u64>>(Some(cache), plan, rules, load.as_mut());
+                let read = Cache::read::<Plain<u64>>(
+                    Some((Used::Named(cache.clone()), self.plan(&READ))),
+                    rules,
+                    load.as_mut(),
+                );
                 return Some(read.await);
             }
             ReadBehind => {
                 return Some(
-                    Cache::read_behind::<Plain<u64>, _, _>(
-                        Some(cache),
-                        plan,
+                    Cache::read_with_background_refresh::<Plain<u64>, _, _>(
+                        Some((Used::Named(cache.clone()), self.plan(&READ))),
                         rules,
                         load,
                         identity,
@@ -213,28 +219,26 @@ impl World {
                     .await,
                 );
             }
-            Put => drop(Cache::write::<Plain<u64>>(Some(cache), plan, rules, pin!(write)).await),
-            EvictKey => evict(plan, write).await,
+            Put => {
+                let call = Some((Used::Named(cache.clone()), self.plan(&WRITE)));
+                Cache::write::<Plain<u64>>(call, rules, pin!(write)).await;
+            }
+            EvictKey => evict(key(), false, write).await,
             EvictFenced => {
-                let fence = true;
-                evict(Plan { fence, ..plan }, write).await;
+                evict(key(), true, write).await;
             }
             EvictPattern => {
                 let pattern = Pattern::render(cache.prefix(), |pattern| {
                     pattern.text("row:").any();
                 });
-                let mut plan = Plan::new(plan.site);
-                plan.add(Target::Pattern(pattern));
-                evict(plan, write).await;
+                evict(vec![Target::Pattern(pattern)], false, write).await;
             }
             Clear => {
-                let mut plan = Plan::new(plan.site);
-                plan.add(Target::All);
-                evict(plan, write).await;
+                evict(vec![Target::All], false, write).await;
             }
             EvictScoped => {
                 let scope = CacheScope::new();
-                scope.run(evict(plan, write)).await;
+                scope.run(evict(key(), false, write)).await;
                 scope.commit().await;
             }
             Expire => drop(self.store.delete(&[self.key()]).await),
@@ -261,12 +265,11 @@ impl World {
         let reader = Reader {
             key: &self.key(),
             origin: Origin::of::<u64>(Build::UNKNOWN, 0),
-            layers: Layers::Nothing,
             now: 0,
             grace: 0,
             max_value: usize::MAX,
         };
-        entry::read(bytes, &reader)
+        entry::read_as(bytes, &reader)
     }
 
     /// Waits until no refresh is under way in the background.

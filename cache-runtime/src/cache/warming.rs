@@ -1,8 +1,7 @@
-//! What warming needs of the cache: what one call did, whether it makes sense to go on, and who is on duty among all processes.
+//! What warming needs of the cache: whether it makes sense to go on, and who is on duty among all processes.
 
-use std::cell::Cell;
 use std::fmt;
-use std::future::{self, Future};
+use std::future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,43 +21,6 @@ static DUTY: Site = Site::new("Schedule", "");
 
 /// How often to look whether the store is back.
 const LOOK: Duration = Duration::from_millis(20);
-
-tokio::task_local! {
-    /// Stands around every call that warms.
-    static WARMING: Cell<Loaded>;
-}
-
-/// How the loads inside a call ended: the last of them, which is the one that the others ran inside of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Loaded {
-    /// No body ran.
-    #[default]
-    Nothing,
-    Done,
-    /// The call may have answered all the same, with a stale value.
-    Failed,
-}
-
-/// Runs a call that warms: stale values are refreshed before it returns.
-pub(crate) async fn watched<T>(call: impl Future<Output = T>) -> (T, Loaded) {
-    let watched = async {
-        let output = call.await;
-        (output, WARMING.try_with(Cell::get).unwrap_or_default())
-    };
-    WARMING.scope(Cell::default(), watched).await
-}
-
-/// Whether this call warms.
-pub(super) fn is_on() -> bool {
-    WARMING.try_with(|_| ()).is_ok()
-}
-
-/// A load ended.
-pub(super) fn note(is_ok: bool) {
-    let loaded = if is_ok { Loaded::Done } else { Loaded::Failed };
-    // Hardly any load is in a call that warms.
-    let _ = WARMING.try_with(|last| last.set(loaded));
-}
 
 impl Cache {
     /// Whether what is loaded now can be stored.

@@ -27,15 +27,21 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// Of a `T` that this program writes or reads.
+    #[cfg(test)]
     pub(crate) fn of<T>(build: u64, version: u64) -> Self {
+        Self {
+            build,
+            of_type: Self::number_of::<T>(),
+            version,
+        }
+    }
+
+    /// The number of a type.
+    pub(crate) fn number_of<T>() -> u64 {
         let mut hasher = Taken(0);
         // Not `TypeId::of`: a value may borrow. Its lifetimes do not count.
         typeid::of::<T>().hash(&mut hasher);
-        Self {
-            build,
-            of_type: hasher.0,
-            version,
-        }
+        hasher.0
     }
 
     /// Whether the same program wrote it, as far as both are known.

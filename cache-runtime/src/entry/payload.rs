@@ -325,8 +325,23 @@ impl io::Write for Sink<'_> {
 pub(super) fn caught<T>(
     convert: impl FnOnce() -> Result<T, serde_json::Error>,
 ) -> Result<T, serde_json::Error> {
-    catch_unwind(AssertUnwindSafe(convert))
-        .unwrap_or_else(|_| Err(serde::de::Error::custom("its own code panicked")))
+    let mut converted = None;
+    let mut convert = Some(convert);
+    run_caught(&mut || converted = convert.take().map(|convert| convert()));
+    match converted {
+        Some(converted) => converted,
+        None => Err(panicked()),
+    }
+}
+
+/// Compiled once, and not for each type.
+fn run_caught(convert: &mut dyn FnMut()) {
+    // Whoever asked sees that there is no result.
+    let _ = catch_unwind(AssertUnwindSafe(convert));
+}
+
+fn panicked() -> serde_json::Error {
+    serde::de::Error::custom("its own code panicked")
 }
 
 #[cfg(test)]

@@ -63,12 +63,11 @@ fn read_from<T: Serialize + DeserializeOwned>(
     key: &Key,
     served_from: u64,
 ) -> Read<T> {
-    super::read(
+    super::read_as(
         bytes,
         &Reader {
             key,
             origin,
-            layers: Layers::Nothing,
             now: served_from,
             grace: 0,
             max_value: LIMITS.max_value,
@@ -423,12 +422,11 @@ fn no_more_is_allocated_than_a_value_may_have() {
         let reader = Reader {
             key: &key,
             origin: HERE,
-            layers: Layers::Nothing,
             now: NOW,
             grace: 0,
             max_value,
         };
-        super::read::<String>(bytes, &reader)
+        super::read_as::<String>(bytes, &reader)
     };
     let plain = value(&draft(&key), &"plain".to_owned(), &LIMITS).expect("stored");
 

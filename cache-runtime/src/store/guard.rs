@@ -16,7 +16,7 @@ mod books;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,7 +33,7 @@ use crate::clock::in_real_time;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::metrics::Mode;
-use crate::store::{BoxFuture, Store};
+use crate::store::Store;
 
 /// So many unanswered operations in a row, timed out or lost with a connection each, are an outage: fewer happen when a server forks or a large reply is on its way.
 const TIMEOUTS_IN_A_ROW: u32 = 5;
@@ -187,18 +187,19 @@ impl Guard {
 
     /// Runs one operation within the deadline, and books it: its time, its failure, a line in the log if it was slow, and a
     /// warning if Redis refuses it. A caller's is refused at once while the store is away.
-    pub(crate) async fn run<'a, T>(
+    pub(crate) async fn run<'a, T, F: Future<Output = Result<T, Error>>>(
         &'a self,
         op: Op<'_>,
-        operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
+        operation: impl FnOnce(&'a dyn Store) -> F,
     ) -> Result<T, Error> {
         if !self.admits(op.via) {
             return Err(Error::away());
         }
-        let operation = operation(match op.via {
+        // Pinned once: each future that it were moved into would have room for it.
+        let operation = pin!(operation(match op.via {
             Via::Caller => &*self.store,
             Via::Recovery => self.store.for_recovery(),
-        });
+        }));
         let result = match self.deadline {
             Some(deadline) if self.has_connections => {
                 in_real_time(deadline, self.in_time(op.began, operation, deadline)).await
@@ -239,13 +240,12 @@ impl Guard {
     async fn in_time<T>(
         &self,
         began: Instant,
-        operation: impl Future<Output = Result<T, Error>>,
+        mut operation: Pin<&mut impl Future<Output = Result<T, Error>>>,
         deadline: Duration,
     ) -> Option<Result<T, Error>> {
         if self.canaries.load(Ordering::Relaxed) >= CANARIES {
             return Some(Err(stalled()));
         }
-        let mut operation = pin!(operation);
         if let Ok(result) = timeout_at(began + deadline / 2, &mut operation).await {
             return Some(result);
         }

@@ -65,6 +65,19 @@ impl RedisStore {
         })
     }
 
+    /// [`Store::get`], for a caller that has a box already.
+    pub(crate) async fn lookup(
+        &self,
+        key: &Key,
+        expected: usize,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let mut command = Cmd::with_capacity(2, 3 + key.as_str().len());
+        command.arg("GET").arg(key.as_str());
+        let answer = self.read_value(key, &command, expected).await;
+        let answer = answer.and_then(reply::bytes);
+        answer.map_err(|failure| failure.during(|| format!("get of `{}`", key.as_str())))
+    }
+
     #[cfg(test)]
     pub(super) fn connections(&self) -> &Arc<Pool> {
         &self.pool
@@ -151,13 +164,7 @@ impl Store for RedisStore {
         key: &'a Key,
         expected: usize,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
-        Box::pin(async move {
-            let mut command = Cmd::with_capacity(2, 3 + key.as_str().len());
-            command.arg("GET").arg(key.as_str());
-            let answer = self.read_value(key, &command, expected).await;
-            let answer = answer.and_then(reply::bytes);
-            answer.map_err(|failure| failure.during(|| format!("get of `{}`", key.as_str())))
-        })
+        Box::pin(self.lookup(key, expected))
     }
 
     fn get_many<'a>(

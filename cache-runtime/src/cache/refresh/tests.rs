@@ -1,4 +1,5 @@
 use std::convert::identity;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio::sync::Semaphore;
@@ -6,13 +7,15 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::cache::{Cache, Guard};
+use crate::cache::{Cache, Guard, Used};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Counts;
-use crate::site::{ResultOfOption, Site};
+use crate::plan::EvictPlan;
+use crate::site::{ResultOfOption, Rules, Site, Ttl};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::target::Target;
 
 const TTL: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(100);
@@ -99,39 +102,42 @@ impl Lab {
         *self.answer.lock().unwrap()
     }
 
-    fn plan(&self, process: usize, key: u32) -> Plan {
-        let key = Key::render(self.caches[process].prefix(), |name| {
+    fn key(&self, process: usize, key: u32) -> Key {
+        Key::render(self.caches[process].prefix(), |name| {
             name.text("row:").value(&key);
-        });
-        Plan::of(&SITE, key)
+        })
+    }
+
+    fn call(&self, process: usize, key: u32) -> Option<(Used, ReadPlan)> {
+        let plan = ReadPlan::new(&SITE, self.key(process, key));
+        Some((Used::Named(self.caches[process].clone()), plan))
     }
 
     fn read(self: &Arc<Self>, process: usize, key: u32) -> JoinHandle<Returned> {
         let lab = Arc::clone(self);
         tokio::spawn(async move {
-            let (cache, plan) = (&lab.caches[process], lab.plan(process, key));
-            Cache::read::<Row>(Some(cache), plan, rules(), pin!(lab.body())).await
+            Cache::read::<Row>(lab.call(process, key), rules(), pin!(lab.body())).await
         })
     }
 
     fn read_behind(self: &Arc<Self>, process: usize, key: u32) -> JoinHandle<Returned> {
         let lab = Arc::clone(self);
         tokio::spawn(async move {
-            let (cache, plan) = (lab.caches[process].clone(), lab.plan(process, key));
-            let body = async move { lab.body().await };
-            Cache::read_behind::<Row, _, _>(Some(&cache), plan, rules(), body, identity).await
+            let carried = Arc::clone(&lab);
+            let body = async move { carried.body().await };
+            let call = lab.call(process, key);
+            Cache::read_with_background_refresh::<Row, _, _>(call, rules(), body, identity).await
         })
     }
 
     async fn evict(&self, process: usize) {
-        let plan = self.plan(process, 1);
+        let plan = EvictPlan {
+            targets: vec![Target::Key(self.key(process, 1))],
+            ..EvictPlan::new(&SITE)
+        };
+        let call = Some((Used::Named(self.caches[process].clone()), plan));
         let mut body = pin!(async { Ok::<_, &str>(Some(1)) });
-        let evicted = Cache::evict::<Row>(
-            Some(&self.caches[process]),
-            plan,
-            |_, plan| plan,
-            body.as_mut(),
-        );
+        let evicted = Cache::evict::<Row>(call, |_| Vec::new(), body.as_mut());
         evicted.await.unwrap();
     }
 }

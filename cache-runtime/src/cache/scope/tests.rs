@@ -5,9 +5,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
-use crate::cache::Cache;
+use crate::cache::{Cache, Used};
 use crate::config::Config;
-use crate::plan::Plan;
+use crate::plan::{EvictPlan, ReadPlan};
 use crate::site::{Plain, ResultOf, Rules, Ttl};
 
 static READ: Site = Site::new("row", "row:<id>")
@@ -27,22 +27,25 @@ fn target(id: u64) -> Target {
 
 /// Reads row 1, which is `value` by now.
 async fn read(cache: &Cache, value: u32) -> u32 {
-    let plan = Plan::of(&READ, key(1));
+    let cache = Used::Named(cache.clone());
+    let call = Some((cache, ReadPlan::new(&READ, key(1))));
     let rules = Rules {
         unless: |_: &u32| false,
         ttl: |_: &u32| None::<Ttl>,
     };
-    Cache::read::<Plain<u32>>(Some(cache), plan, rules, pin!(async { value })).await
+    Cache::read::<Plain<u32>>(call, rules, pin!(async { value })).await
 }
 
 /// Writes row 1 behind a fence.
 async fn write(cache: &Cache, outcome: Result<(), ()>) {
-    let plan = Plan {
+    let plan = EvictPlan {
+        targets: vec![target(1)],
         fence: true,
-        ..Plan::of(&WRITE, key(1))
+        ..EvictPlan::new(&WRITE)
     };
+    let call = Some((Used::Named(cache.clone()), plan));
     let body = pin!(async { outcome });
-    let _ = Cache::evict::<ResultOf<(), ()>>(Some(cache), plan, |(), plan| plan, body).await;
+    let _ = Cache::evict::<ResultOf<(), ()>>(call, |()| Vec::new(), body).await;
 }
 
 fn misses(cache: &Cache, reason: &str) -> u64 {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Draft, HERE, LIMITS, Layers, NOW, Origin, Read, Reader, key};
+use super::{Draft, HERE, LIMITS, NOW, Origin, Read, Reader, key};
 use crate::entry::{self, Refusal, Unreadable};
 
 thread_local! {
@@ -174,12 +174,11 @@ fn read<T: Serialize + for<'de> Deserialize<'de>>(
     let reader = Reader {
         key: &key("event:42"),
         origin: Origin::of::<T>(build, HERE.version),
-        layers: Layers::Nothing,
         now: NOW,
         grace: 0,
         max_value: LIMITS.max_value,
     };
-    match entry::read::<T>(bytes, &reader) {
+    match entry::read_as::<T>(bytes, &reader) {
         Read::Value(value, _) => Ok(serde_json::to_value(value).expect("JSON")),
         Read::Unreadable(reason) => Err(reason),
         _ => panic!("neither a value nor a reason"),

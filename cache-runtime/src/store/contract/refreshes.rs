@@ -149,12 +149,11 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
     let reader = Reader {
         key: &key,
         origin,
-        layers: Layers::Nothing,
         now: 1_000,
         grace: 0,
         max_value: limits.max_value,
     };
-    let read = entry::read::<String>(&bytes, &reader);
+    let read = entry::read_as::<String>(&bytes, &reader);
     assert!(
         matches!(&read, Read::Value(value, meta) if value == "value" && meta.stamp == entry.stamp()),
         "{read:?}"

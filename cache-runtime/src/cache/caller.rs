@@ -1,0 +1,369 @@
+//! The seam between the path of a call, which is compiled once, and the annotated function, whose types only the compiler knows.
+//!
+//! A future may be sent between threads if all that it holds may, so the path must not hold the function: else every annotated function
+//! would have to be `Send`. The path leaves a request and waits. The shell around it holds the function, and sees to the request while it
+//! is polled.
+
+use std::cell::RefCell;
+use std::future::{self, Future};
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::chain::Chain;
+use super::pulse::{Pulse, Watch};
+use crate::entry::{self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Unreadable, Value};
+use crate::key::Key;
+use crate::site::Ttl;
+use crate::target::Target;
+
+/// Who calls, as far as the path needs it: an annotated function, or a method of the handle. What it has not, its path does not ask for.
+pub(super) trait Caller {
+    /// Decodes a value and keeps it.
+    fn decode(&mut self, _json: &Json) -> Result<(), Unreadable> {
+        Err(Unreadable::OtherShape)
+    }
+
+    /// Keeps a remembered `None`. Answers whether it may be the answer.
+    fn decode_none(&mut self) -> bool {
+        false
+    }
+
+    /// Runs the body a step further, and keeps what it returns. Answers whether that is no `Err`.
+    fn poll_body(&mut self, _cx: &mut Context<'_>) -> Poll<bool> {
+        Poll::Ready(false)
+    }
+
+    /// Whether what the body returned is worth storing.
+    fn appraise(&self) -> Appraisal {
+        Appraisal::Failed
+    }
+
+    /// The entry of the value in it.
+    fn write(&self, _job: &WriteJob) -> Option<Written> {
+        None
+    }
+
+    /// What an eviction names by the value in it.
+    fn named(&mut self) -> Vec<Target> {
+        Vec::new()
+    }
+
+    /// Takes the body along into a task of its own, which goes this path.
+    fn detach(&mut self, _path: Path<'static>) {}
+}
+
+/// A caller whose types are known.
+pub(super) trait Typed: Caller {
+    type Output;
+
+    /// What the call answers.
+    fn take(&mut self, source: Source) -> Option<Self::Output>;
+}
+
+/// From where a call has its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From an entry.
+    Entry,
+    /// From the body.
+    Body,
+}
+
+/// What is to become of what a body returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Appraisal {
+    /// It is an `Err`.
+    Failed,
+    /// `unless` says that it is not to be stored.
+    Skipped,
+    /// A value, and its ttl where the attribute says one for it.
+    Value(Option<Ttl>),
+    None,
+}
+
+/// What came of writing an entry.
+pub(super) type Written = Result<Entry, Refusal>;
+
+/// What an entry is made of, but for the value.
+pub(super) struct WriteJob {
+    pub(super) key: Key,
+    pub(super) origin: Origin,
+    pub(super) layers: Layers,
+    pub(super) now: u64,
+    pub(super) ttl: Duration,
+    pub(super) cost: Duration,
+    pub(super) limits: Limits,
+}
+
+impl WriteJob {
+    /// The entry of a value.
+    pub(super) fn write(&self, value: &dyn Value) -> Written {
+        entry::value(&self.draft(), value, &self.limits)
+    }
+
+    /// The entry that remembers a `None`.
+    pub(super) fn none(&self) -> Entry {
+        entry::none(&self.draft())
+    }
+
+    fn draft(&self) -> Draft<'_> {
+        Draft {
+            key: &self.key,
+            origin: self.origin,
+            layers: self.layers,
+            now: self.now,
+            fresh: self.ttl,
+            cost: self.cost,
+        }
+    }
+}
+
+/// Where a request and its answer are.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Asked(Request),
+    /// The body runs, as the innermost of these loads if it is one.
+    Running(Option<Arc<Chain>>),
+    Answered(Reply),
+}
+
+enum Request {
+    Decode(Json),
+    DecodeNone,
+    Run(Option<Arc<Chain>>),
+    Appraise,
+    Write(Box<WriteJob>),
+    Named,
+    Detach(Path<'static>),
+    Watch(Arc<Pulse>),
+}
+
+enum Reply {
+    Decoded(Result<(), Unreadable>, Json),
+    Returned(bool),
+    Appraised(Appraisal),
+    Written(Option<Written>),
+    Named(Vec<Target>),
+    Done,
+}
+
+tokio::task_local! {
+    /// The slot of the path that is being polled.
+    static SLOT: RefCell<Slot>;
+}
+
+/// Decodes a value and leaves it with the caller.
+pub(super) async fn decode(json: Json) -> (Result<(), Unreadable>, Json) {
+    ask(Request::Decode(json), |reply| match reply {
+        Reply::Decoded(decoded, json) => Some((decoded, json)),
+        _ => None,
+    })
+    .await
+}
+
+/// Leaves a `None` with the caller. Answers whether its function may return one.
+pub(super) async fn decode_none() -> bool {
+    ask(Request::DecodeNone, returned).await
+}
+
+/// Runs the body, as the innermost of these loads if it is one. Answers whether it succeeded.
+pub(super) async fn run_body(chain: Option<Arc<Chain>>) -> bool {
+    ask(Request::Run(chain), returned).await
+}
+
+/// Polls the body no more.
+pub(super) fn stop_body() {
+    replace(Slot::Empty);
+}
+
+/// Asks whether what the body returned is worth storing.
+pub(super) async fn appraise() -> Appraisal {
+    ask(Request::Appraise, |reply| match reply {
+        Reply::Appraised(appraisal) => Some(appraisal),
+        _ => None,
+    })
+    .await
+}
+
+/// The entry of the value that the body returned; [`None`] if it returned none.
+pub(super) async fn write(job: WriteJob) -> Option<Written> {
+    ask(Request::Write(Box::new(job)), |reply| match reply {
+        Reply::Written(entry) => Some(entry),
+        _ => None,
+    })
+    .await
+}
+
+/// What an eviction names by the value that the body returned.
+pub(super) async fn named() -> Vec<Target> {
+    ask(Request::Named, |reply| match reply {
+        Reply::Named(targets) => Some(targets),
+        _ => None,
+    })
+    .await
+}
+
+/// Takes the body along into a task of its own, which goes this path.
+pub(super) async fn detach(path: Path<'static>) {
+    ask(Request::Detach(path), done).await;
+}
+
+/// From now on `pulse` knows whether the call is polled.
+pub(super) async fn watch(pulse: Arc<Pulse>) {
+    ask(Request::Watch(pulse), done).await;
+}
+
+fn returned(reply: Reply) -> Option<bool> {
+    match reply {
+        Reply::Returned(is_ok) => Some(is_ok),
+        _ => None,
+    }
+}
+
+fn done(reply: Reply) -> Option<()> {
+    matches!(reply, Reply::Done).then_some(())
+}
+
+async fn ask<T>(request: Request, answer: impl Fn(Reply) -> Option<T>) -> T {
+    replace(Slot::Asked(request));
+    future::poll_fn(|_| match replace(Slot::Empty) {
+        Slot::Answered(reply) => answer(reply).map_or(Poll::Pending, Poll::Ready),
+        other => {
+            replace(other);
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Every path is polled by a shell, which has a slot.
+fn replace(slot: Slot) -> Slot {
+    SLOT.try_with(|own| own.replace(slot)).unwrap_or_default()
+}
+
+/// The path of a call, in a box of its own: the future of an annotated function has room for a pointer.
+pub(super) type Path<'a, T = Source> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The path of a call and what its shell knows.
+pub(super) struct Walk<'a, T = Source> {
+    path: Path<'a, T>,
+    slot: Slot,
+    watch: Option<Watch>,
+}
+
+impl<'a, T> Walk<'a, T> {
+    pub(super) fn new(path: Path<'a, T>) -> Self {
+        Self {
+            path,
+            slot: Slot::Empty,
+            watch: None,
+        }
+    }
+
+    /// Goes as far as it can.
+    pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<T> {
+        loop {
+            let Self { path, slot, watch } = self;
+            let mut step = |cx: &mut Context<'_>| {
+                // First, so that what it returns in time is not too late.
+                poll_body(slot, caller, cx);
+                let polled = SLOT.sync_scope(RefCell::new(mem::take(slot)), || {
+                    let polled = path.as_mut().poll(cx);
+                    (polled, replace(Slot::Empty))
+                });
+                *slot = polled.1;
+                polled.0
+            };
+            let polled = match watch {
+                Some(watch) => watch.poll(cx, step),
+                None => step(cx),
+            };
+            if polled.is_ready() || !self.answer(caller) {
+                return polled;
+            }
+        }
+    }
+
+    /// Sees to what is asked. Answers whether anything was.
+    fn answer(&mut self, caller: &mut dyn Caller) -> bool {
+        let request = match mem::take(&mut self.slot) {
+            Slot::Asked(request) => request,
+            other => {
+                self.slot = other;
+                return false;
+            }
+        };
+        self.slot = Slot::Answered(match request {
+            Request::Decode(json) => Reply::Decoded(caller.decode(&json), json),
+            Request::DecodeNone => Reply::Returned(caller.decode_none()),
+            Request::Appraise => Reply::Appraised(caller.appraise()),
+            Request::Write(job) => Reply::Written(caller.write(&job)),
+            Request::Named => Reply::Named(caller.named()),
+            Request::Detach(path) => {
+                caller.detach(path);
+                Reply::Done
+            }
+            Request::Watch(pulse) => {
+                self.watch = Some(Watch::new(pulse));
+                Reply::Done
+            }
+            Request::Run(chain) => {
+                self.slot = Slot::Running(chain);
+                return true;
+            }
+        });
+        true
+    }
+}
+
+fn poll_body(slot: &mut Slot, caller: &mut dyn Caller, cx: &mut Context<'_>) {
+    let polled = match slot {
+        Slot::Running(Some(chain)) => Arc::clone(chain).enter(&mut || caller.poll_body(cx)),
+        Slot::Running(None) => caller.poll_body(cx),
+        _ => return,
+    };
+    if let Poll::Ready(is_ok) = polled {
+        *slot = Slot::Answered(Reply::Returned(is_ok));
+    }
+}
+
+/// A call with its caller. Without a path the body runs as if the attribute were not there.
+#[must_use = "futures do nothing unless they are polled"]
+pub(super) struct Shell<'a, C> {
+    walk: Option<Walk<'a>>,
+    caller: C,
+}
+
+impl<'a, C> Shell<'a, C> {
+    pub(super) fn new(path: Option<Path<'a>>, caller: C) -> Self {
+        Self {
+            walk: path.map(Walk::new),
+            caller,
+        }
+    }
+}
+
+/// What is pinned in it is behind a pointer.
+impl<C> Unpin for Shell<'_, C> {}
+
+impl<C: Typed> Future for Shell<'_, C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let Self { walk, caller } = &mut *self;
+        let source = match walk {
+            Some(walk) => ready!(walk.poll(caller, cx)),
+            None => {
+                ready!(caller.poll_body(cx));
+                Source::Body
+            }
+        };
+        // A caller keeps what it has decoded, and what its body returned.
+        caller.take(source).map_or(Poll::Pending, Poll::Ready)
+    }
+}

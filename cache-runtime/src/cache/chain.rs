@@ -1,0 +1,64 @@
+//! The loads that a task is in the middle of: it must not wait for itself.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::Inner;
+use crate::key::Key;
+
+tokio::task_local! {
+    /// The innermost of them.
+    static LOADING: Arc<Chain>;
+}
+
+/// A load, and those that it runs inside of.
+pub(super) struct Chain {
+    cache: usize,
+    /// Its hash: should two keys ever share one, a load is not shared, and nothing worse.
+    key: u64,
+    outer: Option<Arc<Self>>,
+}
+
+impl Chain {
+    /// Whether this very task is in the middle of loading `key`.
+    pub(super) fn is_loading(inner: &Inner, key: &Key) -> bool {
+        LOADING
+            .try_with(|chain| chain.holds(inner, key))
+            .unwrap_or(false)
+    }
+
+    /// The load of `key`, inside of those that are under way.
+    pub(super) fn around(inner: &Inner, key: &Key) -> Arc<Self> {
+        Arc::new(Self {
+            cache: address(inner),
+            key: key.hash(),
+            outer: LOADING.try_with(Arc::clone).ok(),
+        })
+    }
+
+    /// Does a step of the innermost of these loads.
+    pub(super) fn enter(self: Arc<Self>, step: &mut dyn FnMut() -> Poll<bool>) -> Poll<bool> {
+        LOADING.sync_scope(self, step)
+    }
+
+    fn holds(&self, inner: &Inner, key: &Key) -> bool {
+        let mut link = Some(self);
+        while let Some(Self {
+            cache,
+            key: loading,
+            outer,
+        }) = link
+        {
+            if *cache == address(inner) && *loading == key.hash() {
+                return true;
+            }
+            link = outer.as_deref();
+        }
+        false
+    }
+}
+
+/// Tells caches apart for as long as they live.
+fn address(inner: &Inner) -> usize {
+    std::ptr::from_ref(inner).addr()
+}

@@ -1,0 +1,146 @@
+//! What the store says of a key.
+
+use tokio::time::Instant;
+
+use super::call::CallContext;
+use super::codec::Decoded;
+use super::flight::Saw;
+use super::scope::Standing;
+use super::{Backend, keeper};
+use crate::entry::{self, Stamp, Unreadable};
+use crate::error::{Error, ErrorKind};
+use crate::metrics::{Event, Timer};
+
+/// What a lookup found.
+pub(super) enum Lookup {
+    /// A value. It was counted, and the caller has it.
+    Hit,
+    /// A value within its grace, which the caller has. It is counted when it is served, or when a caller refreshes it.
+    Stale(Stamp),
+    Miss(Miss),
+}
+
+/// A lookup that found no value.
+pub(super) struct Miss {
+    pub(super) mode: LoadMode,
+    /// What was there instead.
+    pub(super) saw: Saw,
+    /// What kept the store from answering.
+    pub(super) error: Option<Error>,
+}
+
+/// For whom a caller that found nothing loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoadMode {
+    /// For everybody: it stores the result under a lease.
+    Store,
+    /// For those in this process who wait.
+    Share,
+    /// For itself: it has waited for Redis once, is switched off, or is inside a scope.
+    Solo,
+}
+
+impl CallContext<'_> {
+    /// Asks the store for the value. Every lookup counts as one hit or one miss, that of a stale value in the end.
+    pub(super) async fn lookup(&self) -> Lookup {
+        // The clock was read just now: a hit reads it as rarely as it can.
+        let began = match keeper::drive(self.inner).await {
+            true => Instant::now(),
+            false => self.started,
+        };
+        if let Some(miss) = self.closed() {
+            return Lookup::Miss(miss);
+        }
+        let expected = self.metrics.expected_bytes();
+        let op = self.op("get", began);
+        let answer = match &self.inner.backend {
+            // In the box of this path, without another one.
+            Some(Backend::Redis(store)) => {
+                let answer = self.inner.run(op, |_| store.lookup(self.key, expected));
+                answer.await
+            }
+            _ => {
+                let answer = self.inner.run(op, |store| store.get(self.key, expected));
+                answer.await
+            }
+        };
+        self.judge(answer).await
+    }
+
+    /// Why the store is not even asked, if that is so.
+    pub(super) fn closed(&self) -> Option<Miss> {
+        let (event, mode, saw, error) = if self.is_off {
+            (Event::MissDisabled, LoadMode::Solo, Saw::Nothing, None)
+        } else if self.standing == Standing::Evicted {
+            (Event::MissScoped, LoadMode::Solo, Saw::Nothing, None)
+        } else if !self.inner.guard.is_connected() {
+            keeper::ensure(self.inner);
+            let away = Some(Error::away());
+            (Event::MissFallback, LoadMode::Share, Saw::Unknown, away)
+        } else if self.inner.journal.blocks(self.key) {
+            (Event::MissJournaled, LoadMode::Share, Saw::Nothing, None)
+        } else {
+            return None;
+        };
+        self.metrics.count_at(event, self.started.into_std());
+        self.log_miss(event);
+        Some(self.miss(mode, saw, error))
+    }
+
+    /// What the store's answer means.
+    pub(super) async fn judge(&self, answer: Result<Option<Vec<u8>>, Error>) -> Lookup {
+        let mut failure = None;
+        let (event, mode, saw) = match answer {
+            Ok(Some(bytes)) => {
+                let (decoded, bytes) = self.decode(bytes).await;
+                let event = match decoded {
+                    Decoded::Fresh(event) => {
+                        self.hit(event, bytes.len());
+                        return Lookup::Hit;
+                    }
+                    Decoded::Stale(stamp) => return Lookup::Stale(stamp),
+                    // Whoever asks for the lease sees whether the fence is a dead one.
+                    Decoded::Fence => Event::MissFenced,
+                    Decoded::Lease => Event::MissLeased,
+                    Decoded::Expired => Event::MissStale,
+                    Decoded::Unreadable(reason) => self.unreadable(&reason, Some(&bytes)),
+                };
+                let saw = entry::whole_stamp_of(&bytes).map_or(Saw::Nothing, Saw::Entry);
+                (event, LoadMode::Store, saw)
+            }
+            Ok(None) => (Event::MissAbsent, LoadMode::Store, Saw::Nothing),
+            Err(error) => {
+                let (event, mode) = match error.kind() {
+                    ErrorKind::Unavailable => (Event::MissFallback, LoadMode::Share),
+                    ErrorKind::Foreign => {
+                        let event = self.unreadable(&Unreadable::Foreign, None);
+                        (event, LoadMode::Store)
+                    }
+                    _ => (Event::MissFailed, LoadMode::Solo),
+                };
+                failure = Some(error);
+                (event, mode, Saw::Unknown)
+            }
+        };
+        self.metrics.count(event);
+        self.log_miss(event);
+        Lookup::Miss(self.miss(mode, saw, failure))
+    }
+
+    fn hit(&self, event: Event, bytes: usize) {
+        self.metrics.saw_bytes(bytes);
+        let now = Instant::now();
+        self.metrics.count_at(event, now.into_std());
+        self.log_hit(event, now - self.started);
+        self.metrics.time(Timer::Hit, now - self.started);
+    }
+
+    /// Inside a scope a load may see what is not committed: it is for this caller alone.
+    fn miss(&self, mode: LoadMode, saw: Saw, error: Option<Error>) -> Miss {
+        let mode = match self.is_scoped() {
+            true => LoadMode::Solo,
+            false => mode,
+        };
+        Miss { mode, saw, error }
+    }
+}

@@ -1,0 +1,167 @@
+//! A read that is no hit: who loads, and for whom.
+
+use tokio::time::Instant;
+
+use super::boxed;
+use super::call::CallContext;
+use super::caller::{self, Source};
+use super::chain::Chain;
+use super::codec::{Decoded, NewEntry};
+use super::flight::{Arrival, Leader, Relieved, Saw, Turn};
+use super::lease::{Claim, Hold, LeaseRequest};
+use super::lookup::{LoadMode, Lookup, Miss};
+use super::refresh::Refreshed;
+use crate::metrics::Event;
+use crate::store::BoxFuture;
+use crate::store::guard::in_runtime;
+
+/// Who refreshes a stale value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refresh {
+    /// A caller, in its own time.
+    Caller,
+    /// A task, if it may.
+    Background,
+}
+
+impl CallContext<'_> {
+    /// Answers a call of a function with `#[cacheable]`.
+    pub(super) async fn read(&self, refresh: Refresh) -> Source {
+        let miss = match self.lookup().await {
+            Lookup::Hit => return Source::Entry,
+            Lookup::Miss(miss) => miss,
+            Lookup::Stale(stamp)
+                if refresh == Refresh::Background && self.refresh_in_background(stamp).await =>
+            {
+                return Source::Entry;
+            }
+            Lookup::Stale(stamp) => match self.who_refreshes(stamp).await {
+                Refreshed::Here(attempt) => return self.refresh(attempt).await,
+                Refreshed::Elsewhere => {
+                    self.serve_stale();
+                    return Source::Entry;
+                }
+                Refreshed::Gone => Miss {
+                    mode: LoadMode::Store,
+                    saw: Saw::Nothing,
+                    error: None,
+                },
+            },
+        };
+        if miss.mode == LoadMode::Solo || Chain::is_loading(self.inner, self.key) || !in_runtime() {
+            return self.load_alone().await;
+        }
+        let leader = match self.inner.flights.join(self.key, self.sight(miss.saw)) {
+            Turn::Lead(leader) => leader,
+            Turn::Wait(waiter) => match waiter.arrival().await {
+                Arrival::Lead(leader) => leader,
+                Arrival::Landed(entry) => match self.decode(entry.to_vec()).await.0 {
+                    Decoded::Fresh(_) | Decoded::Stale(_) => {
+                        self.metrics.count(Event::LoadShared);
+                        return Source::Entry;
+                    }
+                    _ => return self.load_alone().await,
+                },
+                Arrival::Alone => return self.load_alone().await,
+            },
+        };
+        match leader.relieves() {
+            Some(Relieved::Overdue) => self.metrics.count(Event::LoadOverdue),
+            Some(Relieved::Stuck) => self.metrics.count(Event::LoadStuck),
+            None => {}
+        }
+        caller::watch(leader.pulse()).await;
+        self.lead(leader, miss).await
+    }
+
+    /// Runs the body for this call alone.
+    async fn load_alone(&self) -> Source {
+        self.load(None).await;
+        Source::Body
+    }
+
+    /// Loads for everybody who waits, under a lease if there may be one.
+    async fn lead(&self, mut leader: Leader<'_>, miss: Miss) -> Source {
+        if self.take_lease(&mut leader, miss).await {
+            return Source::Entry;
+        }
+        let hold = leader.lease().map(|lease| -> BoxFuture<'_, ()> {
+            let leader = &leader;
+            boxed(|| async move {
+                self.keep(Hold::Lease(lease)).await;
+                if leader.abandon() {
+                    self.metrics.count(Event::LoadOverdue);
+                }
+            })
+        });
+        let (_, cost) = self.load(hold).await;
+        let is_wanted = leader.lease().is_some() || leader.is_awaited();
+        let entry = match is_wanted {
+            true => self.encode(cost).await,
+            false => None,
+        };
+        self.finish(leader, entry).await;
+        Source::Body
+    }
+
+    /// Asks for the lease, where there may be one. Answers whether another process has loaded meanwhile.
+    async fn take_lease(&self, leader: &mut Leader<'_>, miss: Miss) -> bool {
+        let mut standing = match miss.saw {
+            Saw::Entry(stamp) => Some(stamp),
+            Saw::Nothing | Saw::Unknown => None,
+        };
+        if miss.mode == LoadMode::Store && leader.lease().is_none() {
+            let mut request = LeaseRequest::new(self);
+            leader.asks_for(request.stamp());
+            standing = loop {
+                match request.ask(leader).await {
+                    Claim::Won(stamp) if leader.set_lease(stamp) => break standing,
+                    Claim::Won(stamp) => {
+                        // Whoever leads now takes it over when it meets it.
+                        self.inner.orphans.add(stamp);
+                        break standing;
+                    }
+                    Claim::Refused(claim) => break claim,
+                    Claim::Found { entry, at, before } => {
+                        let (decoded, entry) = self.decode(entry).await;
+                        match decoded {
+                            Decoded::Fresh(_) | Decoded::Stale(_) => {
+                                self.metrics.count(Event::LoadAwaited);
+                                leader.rest_on(at, before);
+                                leader.land(entry.into());
+                                return true;
+                            }
+                            _ if request.discard(&entry).await => {}
+                            _ => break None,
+                        }
+                    }
+                }
+            };
+        }
+        leader.rest_on(Instant::now(), leader.lease().or(standing));
+        false
+    }
+
+    /// Gives what was loaded to those who wait, and stores it.
+    async fn finish(&self, mut leader: Leader<'_>, entry: Option<NewEntry>) {
+        let Some(new) = entry else {
+            if let Some(stamp) = leader.give_up() {
+                // If it fails, the lease ends by itself.
+                let _ = self
+                    .ask("release", |store| store.delete_if(self.key, &stamp))
+                    .await;
+            }
+            return;
+        };
+        leader.land(new.entry.as_bytes().into());
+        match leader.lease() {
+            // The store would refuse it, too, unless the lease is younger than the eviction.
+            Some(stamp) if leader.is_doomed() => {
+                self.metrics.count(Event::FillRefused);
+                leader.release(stamp);
+            }
+            Some(stamp) => self.fill(stamp, &new).await,
+            None => {}
+        }
+    }
+}

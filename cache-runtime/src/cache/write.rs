@@ -1,0 +1,257 @@
+//! Puts and evictions, around the body.
+
+use super::Evicted;
+use std::time::Duration;
+
+use super::Inner;
+use super::call::CallContext;
+use super::caller::{self, Source};
+use super::codec::NewEntry;
+use super::removal::Eviction;
+use crate::entry::{self, Stamp};
+use crate::error::Error;
+use crate::metrics::{Event, SiteRef};
+use crate::plan::EvictPlan;
+use crate::store::Replaced;
+use crate::target::Target;
+
+/// A put whose body runs. Dropped before its end, it evicts its key.
+struct Put<'a> {
+    call: &'a CallContext<'a>,
+    fence: Fence,
+    eviction: Eviction<'a>,
+}
+
+/// How a put stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fence {
+    /// Behind a fence of its own.
+    Alone(Stamp),
+    /// Behind a fence with others: it may not store.
+    Joined,
+    /// Without one, because the key is switched off: it may not store either.
+    None,
+    /// Redis did not say, or is away.
+    Unknown,
+}
+
+/// Whether the result of a put is in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    Yes,
+    No,
+    /// Redis did not say.
+    Unknown,
+}
+
+impl<'a> Put<'a> {
+    /// Before the body: puts a fence where the entry is.
+    async fn begin(call: &'a CallContext<'a>) -> Self {
+        let fence = call.fence().await;
+        let targets = vec![Target::Key(call.key.clone())];
+        Self {
+            fence,
+            eviction: Eviction::begin(call.inner, call.site, &call.metrics, targets),
+            call,
+        }
+    }
+
+    /// After the body: stores what it returned, and evicts the key where that is not stored.
+    async fn end(self, entry: Option<NewEntry>) {
+        let Self {
+            call,
+            fence,
+            eviction,
+        } = self;
+        let stored = match entry {
+            Some(new) => call.store_put(fence, &new).await,
+            None if fence == Fence::Unknown => Stored::Unknown,
+            None => Stored::No,
+        };
+        match stored {
+            Stored::Yes => call.inner.doom(&eviction.disarm()),
+            Stored::No => {
+                eviction.apply().await;
+            }
+            // Redis was waited for once already; the journal does the rest.
+            Stored::Unknown => eviction.defer(),
+        }
+    }
+}
+
+impl CallContext<'_> {
+    /// Puts a fence where the entry is.
+    async fn fence(&self) -> Fence {
+        if self.is_off {
+            return Fence::None;
+        }
+        let ttl = self.inner.config.fence_ttl;
+        let fence = entry::fence(self.key, self.now(), ttl);
+        let stamp = fence.stamp();
+        let fences = [(self.key.clone(), fence.into_bytes())];
+        let placed = self.ask("fence", |store| store.fence(&fences, ttl));
+        match placed.await.as_deref() {
+            Ok([1]) => Fence::Alone(stamp),
+            Ok(_) => Fence::Joined,
+            Err(_) => Fence::Unknown,
+        }
+    }
+
+    /// Stores the result of a put, if its fence still stands, alone and unchanged.
+    async fn store_put(&self, fence: Fence, new: &NewEntry) -> Stored {
+        self.metrics.count(Event::Put);
+        let (degraded, stored) = match fence {
+            _ if self.is_scoped() => (Event::PutScoped, Stored::No),
+            Fence::Alone(stamp) => match self.put(stamp, new).await {
+                Ok(Replaced::Done) => {
+                    self.log_put(new);
+                    return Stored::Yes;
+                }
+                Ok(Replaced::Other) => (Event::PutReplaced, Stored::No),
+                Ok(Replaced::Gone) => (Event::PutGone, Stored::No),
+                Err(_) => (Event::PutUnanswered, Stored::Unknown),
+            },
+            Fence::Joined => (Event::PutJoined, Stored::No),
+            Fence::None => (Event::PutUnanswered, Stored::No),
+            Fence::Unknown => (Event::PutUnanswered, Stored::Unknown),
+        };
+        self.metrics.count(degraded);
+        stored
+    }
+
+    /// Stores what was loaded, if the lease still stands.
+    pub(super) async fn fill(&self, lease: Stamp, new: &NewEntry) {
+        let event = match self.replace("fill", lease, new).await {
+            Ok(Replaced::Done) => Event::Fill,
+            Ok(Replaced::Other | Replaced::Gone) => Event::FillRefused,
+            Err(_) => Event::FillFailed,
+        };
+        self.metrics.count(event);
+        self.log_fill(event, new);
+    }
+
+    /// A server that does not know of a put would serve the value before it.
+    async fn put(&self, fence: Stamp, new: &NewEntry) -> Result<Replaced, Error> {
+        self.inner.note([Target::Key(self.key.clone())]);
+        self.replace("put", fence, new).await
+    }
+
+    async fn replace(
+        &self,
+        name: &'static str,
+        stamp: Stamp,
+        new: &NewEntry,
+    ) -> Result<Replaced, Error> {
+        self.ask(name, |store| {
+            store.replace(self.key, stamp, new.entry.as_bytes(), new.expires_in)
+        })
+        .await
+    }
+}
+
+impl CallContext<'_> {
+    /// Answers a call of a function with `#[cache_put]`.
+    pub(super) async fn write(&self) -> Source {
+        let put = Put::begin(self).await;
+        caller::run_body(None).await;
+        let entry = self.encode(Duration::ZERO).await;
+        put.end(entry).await;
+        Source::Body
+    }
+}
+
+/// One call that evicts.
+pub(super) struct EvictCall<'a> {
+    inner: &'a Inner,
+    plan: &'a EvictPlan,
+    metrics: SiteRef,
+}
+
+/// An eviction whose body runs. Dropped before its end, it evicts.
+struct Evicting<'a> {
+    eviction: Eviction<'a>,
+    /// The keys that are behind a fence.
+    fenced: Vec<Target>,
+    /// Whether Redis still owes an answer to the eviction before the body.
+    is_unanswered: bool,
+}
+
+impl<'a> EvictCall<'a> {
+    pub(super) fn new(inner: &'a Inner, plan: &'a EvictPlan) -> Self {
+        Self {
+            metrics: inner.metrics.site(plan.site),
+            inner,
+            plan,
+        }
+    }
+
+    /// Answers a call of a function with `#[cache_evict]`.
+    pub(super) async fn evict(&self) -> Source {
+        let evicting = self.begin().await;
+        let named = match caller::run_body(None).await {
+            true => Some(caller::named().await),
+            false => None,
+        };
+        self.end(evicting, named).await;
+        Source::Body
+    }
+
+    /// Before the body.
+    async fn begin(&self) -> Evicting<'_> {
+        let Self {
+            inner,
+            plan,
+            metrics,
+        } = self;
+        let EvictPlan {
+            site,
+            targets,
+            before,
+            always: _,
+            fence,
+        } = *plan;
+        let is_unanswered =
+            *before && inner.remove(site, metrics, targets).await == Evicted::Journaled;
+        let fenced = match fence {
+            true => inner.fence(site, metrics, targets).await,
+            false => Vec::new(),
+        };
+        Evicting {
+            eviction: Eviction::begin(inner, site, metrics, targets.clone()),
+            fenced,
+            is_unanswered,
+        }
+    }
+
+    /// After the body: evicts, also what the returned value names. That is [`None`] if the body returned an `Err`.
+    async fn end(&self, evicting: Evicting<'_>, named: Option<Vec<Target>>) {
+        let Evicting {
+            mut eviction,
+            fenced,
+            is_unanswered,
+        } = evicting;
+        match named {
+            Some(targets) => eviction.also(targets),
+            None if self.plan.always => {}
+            None => {
+                // In a scope another step may rely on the same fences: they expire.
+                let is_scoped = eviction.is_scoped();
+                eviction.disarm();
+                if !fenced.is_empty() && !is_scoped {
+                    // The values are gone already; now the fences only keep new ones out.
+                    self.inner
+                        .remove(self.plan.site, &self.metrics, &fenced)
+                        .await;
+                }
+                return;
+            }
+        }
+        self.metrics.count(Event::Evict);
+        if is_unanswered && self.inner.journal.depth() > 0 {
+            // Redis was waited for once already.
+            eviction.defer();
+        } else {
+            eviction.apply().await;
+        }
+    }
+}
