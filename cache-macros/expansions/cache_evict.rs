@@ -6,7 +6,7 @@ async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
         .evicts();
     crate::cache::__private::register!(__CACHE_SITE);
     let __cache_held = (::std::borrow::ToOwned::to_owned(&tenant),);
-    let __cache_call = crate::cache::__private::Call::new(
+    let __cache_call = crate::cache::__private::EvictCall::new(
             &__CACHE_SITE,
             crate::cache::__private::installed(),
         )

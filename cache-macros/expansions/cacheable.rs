@@ -8,7 +8,7 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
         .ttl_millis(1800000)
         .none_ttl_millis(30000);
     ::cache_runtime::__private::register!(__CACHE_SITE);
-    let __cache_call = ::cache_runtime::__private::Call::new(
+    let __cache_call = ::cache_runtime::__private::ReadCall::new(
             &__CACHE_SITE,
             ::cache_runtime::__private::installed(),
         )

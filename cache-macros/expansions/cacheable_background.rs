@@ -8,7 +8,7 @@ async fn find(self: Arc<Self>, id: i64) -> Event {
         .ttl_jitter(10)
         .own_cache();
     ::cache_runtime::__private::register!(__CACHE_SITE);
-    let __cache_call = ::cache_runtime::__private::Call::new(
+    let __cache_call = ::cache_runtime::__private::ReadCall::new(
             &__CACHE_SITE,
             ::cache_runtime::__private::using(
                 ::core::convert::AsRef::<
