@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
-use syn::{Expr, GenericParam, WherePredicate};
+use syn::{Expr, GenericParam, PatType, WherePredicate};
 
 use crate::function::{Function, Inside, visit_names};
 use crate::report::{Report, nearest_name};
@@ -126,11 +126,14 @@ pub(crate) fn check_generics(
     report: &mut Report,
 ) {
     let Some(key) = key else { return };
+    let nameless: Vec<&PatType> = (function.arguments())
+        .filter(|argument| has_nameless_type(function, key, argument))
+        .collect();
     let unnamed: Vec<&GenericParam> = (function.signature.generics.params.iter())
         .filter(|parameter| name(parameter).is_some_and(|name| !key.named.contains(name)))
         .collect();
     if let Some(any_type) = any_type {
-        if unnamed.is_empty() {
+        if unnamed.is_empty() && nameless.is_empty() {
             report.at(
                 any_type,
                 format!(
@@ -140,6 +143,13 @@ pub(crate) fn check_generics(
             );
         }
         return;
+    }
+    for argument in nameless {
+        report.at(
+            &argument.ty,
+            "calls that differ only in the type behind this `impl` share one entry; give it a name, as in `<T: Trait>`, and add \
+             `<T>` to the key, or write `any_type` if the result does not depend on it",
+        );
     }
     let left_out = types_left_out(function, key);
     for parameter in unnamed {
@@ -169,6 +179,16 @@ pub(crate) fn check_generics(
             _ => {}
         }
     }
+}
+
+/// Whether an argument in the key has a type that cannot be named in it. An argument that is nothing but its type is never left out.
+fn has_nameless_type(function: &Function, key: &Template, argument: &PatType) -> bool {
+    let ty = || argument.ty.to_token_stream();
+    let is_in_key = || {
+        let names = function.names_of(argument);
+        names.iter().any(|name| key.named.contains(name))
+    };
+    contains(ty(), "impl") && (contains(ty(), "PhantomData") || is_in_key())
 }
 
 /// The name of a type or a constant.
@@ -506,6 +526,19 @@ mod tests {
             );
             assert!(generics_left_out(function, "<T>:<id>", false).is_empty());
         }
+        for function in [
+            "(id: impl KeyPart) -> i64",
+            "(id: &Id<impl Table>) -> i64",
+            "(_table: PhantomData<impl Table>, id: i64) -> i64",
+        ] {
+            assert_eq!(
+                generics_left_out(function, "<id>", false).len(),
+                1,
+                "{function}"
+            );
+            assert!(generics_left_out(function, "<id>", true).is_empty());
+        }
+        assert!(generics_left_out("(_db: impl Db, id: i64) -> i64", "<id>", false).is_empty());
         for function in [
             "<T>(_table: PhantomData<T>, id: i64) -> i64",
             "<T>(_table: std::marker::PhantomData<fn() -> T>, id: i64) -> i64",
