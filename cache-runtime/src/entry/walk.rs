@@ -16,6 +16,8 @@ pub(super) fn comes_back<T: Serialize + ?Sized>(value: &T, layers: Layers) -> bo
     let walk = Walk {
         layers,
         arrays: None,
+        is_raw: false,
+        is_null: false,
     };
     value.serialize(walk).is_ok()
 }
@@ -26,6 +28,8 @@ pub(super) fn arrays<T: Serialize + ?Sized>(value: &T, layers: Layers) -> Option
     let walk = Walk {
         layers,
         arrays: Some(&arrays),
+        is_raw: false,
+        is_null: false,
     };
     value.serialize(walk).ok()?;
     Some(arrays.into_inner())
@@ -45,7 +49,14 @@ pub(super) enum Array {
 struct Walk<'a> {
     layers: Layers,
     arrays: Option<&'a RefCell<Vec<Array>>>,
+    /// Inside a `RawValue`, whose text may be a null.
+    is_raw: bool,
+    /// Whether the text of a `RawValue` was one.
+    is_null: bool,
 }
+
+/// How `serde_json` calls a `RawValue` towards its serializer.
+const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 impl Walk<'_> {
     fn begin(self, array: Array) -> Self {
@@ -59,6 +70,8 @@ impl Walk<'_> {
     fn inside(self) -> Self {
         Self {
             layers: Layers::Nothing,
+            is_raw: false,
+            is_null: false,
             ..self
         }
     }
@@ -120,7 +133,13 @@ impl Serializer for Walk<'_> {
         serialize_u64 u64
         serialize_u128 u128
         serialize_char char
-        serialize_str &str
+    }
+
+    fn serialize_str(self, text: &str) -> Result<Written, Lost> {
+        Ok(match self.is_raw && text == "null" {
+            true => Written::Null,
+            false => Written::Other,
+        })
     }
 
     fn serialize_bytes(self, _: &[u8]) -> Result<Written, Lost> {
@@ -217,8 +236,11 @@ impl Serializer for Walk<'_> {
         Ok(self.inside())
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, Lost> {
-        Ok(self.inside())
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Self, Lost> {
+        Ok(Self {
+            is_raw: name == RAW_VALUE,
+            ..self.inside()
+        })
     }
 
     fn serialize_struct_variant(
@@ -239,11 +261,16 @@ macro_rules! parts {
             type Error = Lost;
 
             fn $name<T: Serialize + ?Sized>(&mut self, $(_: $key,)? value: &T) -> Result<(), Lost> {
-                value.serialize(*self).map(drop)
+                let written = value.serialize(*self)?;
+                self.is_null = self.is_raw && written == Written::Null;
+                Ok(())
             }
 
             fn end(self) -> Result<Written, Lost> {
-                Ok(Written::Other)
+                Ok(match self.is_null {
+                    true => Written::Null,
+                    false => Written::Other,
+                })
             }
         }
     )*};
@@ -281,6 +308,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use serde::Serialize;
+    use serde::ser::{SerializeStruct, Serializer};
     use serde_json::{Value, json};
 
     use super::Layers;
@@ -314,6 +342,26 @@ mod tests {
         assert!(!super::comes_back(&Some(Some(None::<u8>)), Layers::Some));
         assert!(!super::comes_back(&Ok::<_, u8>(Some(())), Layers::Ok));
         assert!(!super::comes_back(&vec![Some(())], Layers::Some));
+    }
+
+    /// As `serde_json::value::RawValue` does.
+    struct Raw(&'static str);
+
+    impl Serialize for Raw {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut raw = serializer.serialize_struct(super::RAW_VALUE, 1)?;
+            raw.serialize_field(super::RAW_VALUE, self.0)?;
+            raw.end()
+        }
+    }
+
+    #[test]
+    fn a_raw_null_is_a_null() {
+        assert!(comes_back(&Row { value: Raw("null") }));
+        assert!(comes_back(&[Some(Raw("[null]")), None]));
+        assert!(!comes_back(&Row {
+            value: Some(Raw("null"))
+        }));
     }
 
     #[test]
