@@ -503,12 +503,20 @@ impl fmt::Display for Config {
     }
 }
 
-/// The name that `wrong` was most likely meant to be.
-fn nearest(wrong: &str, known: impl Iterator<Item = String>) -> String {
-    let likeness = |name: &String| strsim::normalized_damerau_levenshtein(wrong, name);
+/// Asks whether the name that is most like `wrong` was meant, as advice. A name that is not alike is not named.
+fn did_you_mean(wrong: &str, known: impl Iterator<Item = String>) -> String {
+    const ALIKE: f64 = 0.45;
+    // Without what all of them have, by which all would be alike.
+    let bare = |name: &str| name.to_ascii_uppercase().replacen("CACHE_", "", 1);
+    let wrong = bare(wrong);
+    let likeness = |name: &String| strsim::normalized_damerau_levenshtein(&wrong, &bare(name));
     known
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .unwrap_or_default()
+        .filter(|name| likeness(name) >= ALIKE)
+        .map_or_else(
+            || "docs/configuration.md lists what there is".to_owned(),
+            |name| format!("did you mean `{name}`?"),
+        )
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::env::ENVIRONMENTS;
 use super::options::SETTINGS;
 use super::problem::{Problem, QUOTA, report};
 use super::redis::{RedisUrl, database_index};
-use super::{Config, Environment, SessionKeys, Tls, nearest, text};
+use super::{Config, Environment, SessionKeys, Tls, did_you_mean, text};
 
 /// An option as a file holds it. Numbers and switches are kept as the texts that they would be in a variable.
 enum Written {
@@ -84,14 +84,11 @@ fn options() -> impl Iterator<Item = &'static str> {
 }
 
 fn unknown(name: &str) -> Problem {
-    let nearest = nearest(
+    let advice = did_you_mean(
         name,
         options().chain(["policies", "limits"]).map(str::to_owned),
     );
-    Problem::new(
-        text::shown(name),
-        format!("is not an option; did you mean `{nearest}`?"),
-    )
+    Problem::new(text::shown(name), format!("is not an option; {advice}"))
 }
 
 fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::options::{SETTINGS, Setting};
 use crate::config::problem::Problem;
-use crate::config::{nearest, text};
+use crate::config::{did_you_mean, text};
 
 /// Which `redis-server` the module `testing` starts: not an option of a cache, and set where tests run.
 const TEST_SERVER: &str = "CACHE_TEST_REDIS_SERVER";
@@ -107,14 +107,18 @@ impl Variables {
             if !is_ours || self.is_of_a_service(&name, &value.to_string_lossy()) {
                 continue;
             }
-            // Whoever writes CACHE_REDIS_URL means REDIS_URL.
             let bare = name.strip_prefix("CACHE_").unwrap_or(&name);
-            let meant = known()
-                .find(|known| known == bare)
-                .unwrap_or_else(|| nearest(&name, known()));
+            let advice = match bare {
+                "HOST" | "PORT" | "URL" | "ADDRESS" => format!("did you mean `{URL}`?"),
+                // Whoever writes CACHE_REDIS_URL means REDIS_URL.
+                _ => known().find(|known| known == bare).map_or_else(
+                    || did_you_mean(&name, known()),
+                    |known| format!("did you mean `{known}`?"),
+                ),
+            };
             self.problems.push(Problem::new(
                 text::shown(&name),
-                format!("is not known; did you mean `{meant}`?"),
+                format!("is not known; {advice}"),
             ));
         }
         if !self.services.is_empty() {

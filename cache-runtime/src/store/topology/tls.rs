@@ -1,8 +1,8 @@
 //! Whom encrypted connections trust.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::{fs, io};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -68,8 +68,15 @@ pub(super) async fn encrypt(
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let pem = fs::read(path).map_err(|error| {
+        let text = format!(
+            "the file `{}` of `REDIS_TLS_CA` cannot be read",
+            path.display()
+        );
+        Error::new(ErrorKind::Config, text).because(error)
+    })?;
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| no_authority(path).because(error))?;
     if certificates.is_empty() {
         return Err(no_authority(path));
@@ -81,7 +88,7 @@ fn no_authority(path: &Path) -> Error {
     Error::new(
         ErrorKind::Config,
         format!(
-            "`{}` is no certificate authority in PEM form",
+            "the file `{}` of `REDIS_TLS_CA` is not a certificate authority in PEM form",
             path.display()
         ),
     )
