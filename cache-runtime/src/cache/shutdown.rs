@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -92,33 +93,41 @@ impl Inner {
             // Everything went with the store.
             return Evicted::Applied { keys: 0 };
         }
-        match self.try_late(site, targets).await {
-            Ok(keys) => {
+        // Connecting may take longer than an operation may, and goes on without the caller then.
+        let removed = match self.remove_late_alone(site, targets) {
+            Some(task) => timeout(self.config.command_timeout, task).await,
+            None => Ok(Ok(None)),
+        };
+        match removed {
+            Ok(Ok(Some(keys))) => {
                 metrics.add(Event::EvictedKeys, keys);
                 Evicted::Applied { keys }
             }
-            Err(left) => {
+            _ => {
                 metrics.count(Event::EvictJournaled);
-                self.warn_late(&left);
                 Evicted::Journaled
             }
         }
     }
 
-    /// The same where nobody waits.
-    pub(super) fn remove_late_alone(&self, site: &'static Site, targets: &[Target]) {
+    /// The same where nobody waits. The task returns how many entries there were, if all of them are gone.
+    pub(super) fn remove_late_alone(
+        &self,
+        site: &'static Site,
+        targets: &[Target],
+    ) -> Option<JoinHandle<Option<u64>>> {
         if self.guard.is_local() {
-            return;
+            return None;
         }
         let (Some(inner), Ok(runtime)) = (self.this.upgrade(), Handle::try_current()) else {
             self.warn_late(targets);
-            return;
+            return None;
         };
         let targets = targets.to_vec();
-        runtime.spawn(async move {
-            let metrics = inner.metrics.site(site);
-            inner.remove_late(site, &metrics, &targets).await;
-        });
+        Some(runtime.spawn(async move {
+            let removed = inner.try_late(site, &targets).await;
+            removed.inspect_err(|left| inner.warn_late(left)).ok()
+        }))
     }
 
     fn warn_late(&self, targets: &[Target]) {
@@ -146,7 +155,7 @@ impl Inner {
             Ok(Ok(())) => {
                 inner.guard.begin_recovery();
                 inner.guard.finish_recovery(inner.guard.store().term());
-                let metrics = self.metrics.site(site);
+                let metrics = self.metrics.site(&site.metrics);
                 let behalf = Behalf {
                     site,
                     metrics: &metrics,
