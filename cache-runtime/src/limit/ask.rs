@@ -223,7 +223,7 @@ impl Inner {
         decision: &mut Decision,
     ) {
         let cost = mem::take(&mut decision.charged);
-        if cost == 0 {
+        if cost == 0 || policies.is_empty() {
             return;
         }
         for status in &mut decision.policies {

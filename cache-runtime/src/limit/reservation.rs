@@ -9,13 +9,20 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{self, Notify};
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Decision, Identity, Inner, Limit, Limited};
+use crate::clock::whole_millis;
 
 /// How long a call waits for undecided ones. Then it is decided as if they counted.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a call waits for calls that are just being decided: an operation of the store takes no longer by default.
+const TURN: Duration = Duration::from_millis(100);
+
+/// The most calls of one client that wait. Any more are decided immediately: a crowd over its limit must not become a crowd of tasks.
+const MAX_WAITING: usize = 64;
 
 /// A call that is charged, and gets its charge back if it turns out not to count: see [`Limit::reserve`]. Dropped, it stays charged.
 #[must_use = "dropped, the call counts"]
@@ -23,6 +30,8 @@ pub struct Reservation {
     limit: Limit,
     client: Identity,
     decision: Decision,
+    /// By the limiter's time, no later than it was.
+    charged_at: u64,
     undecided: Undecided,
 }
 
@@ -39,7 +48,15 @@ impl Reservation {
 
     /// The call does not count: gives back what it was charged, as [`Limit::refund`] does.
     pub async fn cancel(mut self) -> Decision {
-        self.limit.refund(&self.client, &mut self.decision).await;
+        let (limit, decision) = (&self.limit, &mut self.decision);
+        let age = limit.inner.now().saturating_sub(self.charged_at);
+        // After its window a refund would give back what another call was charged.
+        let charged = limit.policies.iter().zip(&decision.policies);
+        let standing: Vec<usize> = charged
+            .filter(|(_, status)| age < whole_millis(status.window))
+            .map(|(policy, _)| *policy)
+            .collect();
+        limit.inner.refund(&standing, &self.client, decision).await;
         self.undecided.is_cancelled = true;
         self.decision
     }
@@ -61,30 +78,32 @@ impl Limit {
     /// # }
     /// ```
     ///
-    /// Where nothing is left only because of calls of the same client that this process has not decided yet, it waits for these: in the
-    /// order of the calls, and for 10 s at most. So any number of right passwords at the same moment get through, and no more wrong
-    /// ones than the limit. Undecided calls of other processes are not waited for; they count until they are cancelled.
+    /// If nothing is left only because of calls of the same client that this process has not decided yet, the call waits for them, for up
+    /// to 10 s. So right passwords that arrive together get through, and no more wrong ones than the limit. Up to 64 calls of a client
+    /// wait; any more are decided immediately.
+    ///
+    /// - Calls of other processes, and of a [`Limit`] with other policies, are not waited for. They count until they are cancelled.
+    /// - A cancellation gives back the newest unit in the window, as [`refund`](Self::refund) does. A call that is cancelled after its window
+    ///   is over gives nothing back.
     ///
     /// # Errors
     ///
     /// The call is not allowed.
     pub async fn reserve(&self, client: &Identity) -> Result<Reservation, Limited> {
         let place = self.queue(client);
-        // One call at a time asks, and none while all that is left is reserved.
-        let turn = timeout(PATIENCE, place.queue.turn()).await;
-        let decision = self.check(client).await.into_result()?;
-        let is_last = decision.policies.iter().any(|policy| policy.remaining == 0);
-        place.queue.admit(is_last);
-        drop(turn);
-        let undecided = Undecided {
-            place,
-            is_cancelled: false,
-        };
+        let asking = place.queue.turn().await;
+        let charged_at = self.inner.now();
+        let decision = self.check(client).await;
+        asking.answered(&decision);
         Ok(Reservation {
+            decision: decision.into_result()?,
             limit: self.clone(),
             client: client.clone(),
-            decision,
-            undecided,
+            charged_at,
+            undecided: Undecided {
+                place,
+                is_cancelled: false,
+            },
         })
     }
 
@@ -108,17 +127,27 @@ type Name = (Arc<[usize]>, Identity);
 
 #[derive(Default)]
 struct Queue {
-    /// Held by the call that asks, or is the next to ask.
-    turn: sync::Mutex<()>,
     state: Mutex<State>,
-    decided: Notify,
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
+    /// Calls that are being decided by the limiter.
+    asking: usize,
+    /// Calls that are allowed and not counted or cancelled yet.
     undecided: usize,
-    /// Whether the last one that was admitted left nothing, and none was cancelled since.
-    is_used_up: bool,
+    waiting: usize,
+    /// How much the limiter said is left, corrected by what was cancelled since. [`None`] is not known.
+    left: Option<Left>,
+    cancelled: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Left {
+    units: usize,
+    /// From then on there may be more.
+    until: Instant,
 }
 
 impl Queues {
@@ -137,33 +166,100 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until it is this call's turn, and there is room or nothing left to wait for.
-    async fn turn(&self) -> sync::MutexGuard<'_, ()> {
-        let turn = self.turn.lock().await;
-        while self.is_worth_waiting() {
-            self.decided.notified().await;
+    /// Waits while everything that is left may be taken by calls under way, and one of them may give it back.
+    async fn turn(&self) -> Asking<'_> {
+        let began = Instant::now();
+        loop {
+            let changed = self.changed.notified();
+            let until = match self.step(began) {
+                Step::Ask(asking) => return asking,
+                Step::Wait(until) => until,
+            };
+            let waiting = Waiting(self);
+            let _ = timeout_at(until, changed).await;
+            drop(waiting);
         }
-        turn
     }
 
-    fn is_worth_waiting(&self) -> bool {
-        let state = self.lock();
-        state.is_used_up && state.undecided > 0
-    }
-
-    fn admit(&self, is_last: bool) {
+    fn step(&self, began: Instant) -> Step<'_> {
         let mut state = self.lock();
-        state.undecided += 1;
-        state.is_used_up = is_last;
+        let until = state.worth_waiting(began);
+        match until.filter(|until| Instant::now() < *until && state.waiting < MAX_WAITING) {
+            Some(until) => {
+                state.waiting += 1;
+                Step::Wait(until)
+            }
+            None => {
+                state.asking += 1;
+                Step::Ask(Asking {
+                    queue: self,
+                    cancelled: state.cancelled,
+                })
+            }
+        }
     }
+}
 
-    fn decide(&self, is_cancelled: bool) {
-        let mut state = self.lock();
-        state.undecided -= 1;
-        state.is_used_up &= !is_cancelled;
-        drop(state);
-        // Only who has the turn waits.
-        self.decided.notify_one();
+/// What a call does next. It is counted as that already.
+enum Step<'a> {
+    Ask(Asking<'a>),
+    Wait(Instant),
+}
+
+impl State {
+    /// Until when it makes sense to wait, for a call that began then.
+    fn worth_waiting(&self, began: Instant) -> Option<Instant> {
+        let left = self.left.filter(|left| Instant::now() < left.until);
+        match left {
+            Some(left) if left.units > self.asking => None,
+            Some(left) if self.undecided > 0 => Some(left.until.min(began + PATIENCE)),
+            _ if self.asking > 0 => Some(began + TURN),
+            _ => None,
+        }
+    }
+}
+
+/// A call that waits.
+struct Waiting<'a>(&'a Queue);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
+}
+
+/// A call that the limiter is being asked about.
+struct Asking<'a> {
+    queue: &'a Queue,
+    /// How many were cancelled when it asked.
+    cancelled: u64,
+}
+
+impl Asking<'_> {
+    fn answered(self, decision: &Decision) {
+        let mut state = self.queue.lock();
+        let tightest = decision
+            .policies
+            .iter()
+            .min_by_key(|policy| policy.remaining);
+        // What was cancelled meanwhile may be in the answer, or not.
+        let is_known = state.cancelled == self.cancelled;
+        state.left = tightest.filter(|_| is_known).map(|policy| Left {
+            units: if decision.is_allowed() {
+                usize::try_from(policy.remaining).unwrap_or(usize::MAX)
+            } else {
+                0
+            },
+            until: Instant::now() + policy.more_after,
+        });
+        state.undecided += usize::from(decision.is_allowed());
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.queue.lock().asking -= 1;
+        self.queue.changed.notify_one();
     }
 }
 
@@ -191,7 +287,17 @@ struct Undecided {
 
 impl Drop for Undecided {
     fn drop(&mut self) {
-        self.place.queue.decide(self.is_cancelled);
+        let queue = &self.place.queue;
+        let mut state = queue.lock();
+        state.undecided -= 1;
+        if self.is_cancelled {
+            state.cancelled += 1;
+            if let Some(left) = &mut state.left {
+                left.units = left.units.saturating_add(1);
+            }
+        }
+        drop(state);
+        queue.changed.notify_one();
     }
 }
 

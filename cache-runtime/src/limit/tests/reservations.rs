@@ -148,3 +148,76 @@ async fn clients_do_not_wait_for_each_other() {
 
     assert!(limit.reserve(&Identity::user("another")).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_over_its_limit_does_not_wait() {
+    let (limiter, _) = in_memory([policy(1)]);
+    let limit = limiter.limit(&["test"]).unwrap();
+    let _undecided = limit.reserve(&client()).await.unwrap();
+    let waiting: Vec<_> = (0..64)
+        .map(|_| {
+            let limit = limit.clone();
+            tokio::spawn(async move { limit.reserve(&client()).await.map(drop) })
+        })
+        .collect();
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let began = Instant::now();
+
+    for _ in 0..1_000 {
+        assert!(limit.reserve(&client()).await.is_err());
+    }
+
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert!(waiting.iter().all(|call| !call.is_finished()));
+}
+
+#[tokio::test]
+async fn calls_with_room_for_all_do_not_wait_for_each_other() {
+    let (limiter, _) = in_memory([policy(100)]);
+    let limit = limiter.limit(&["test"]).unwrap();
+    let client = client();
+    drop(limit.reserve(&client).await.unwrap());
+    let place = limit.reserve(&client).await.unwrap();
+
+    // One that is asked about and not polled any more.
+    let mut held = Box::pin(limit.reserve(&client));
+    let _ = futures_util::poll!(held.as_mut());
+    let next = tokio::time::timeout(millis(50), limit.reserve(&client)).await;
+
+    assert!(next.is_ok_and(|reserved| reserved.is_ok()));
+    drop(place);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_beyond_the_window() {
+    let (limiter, clock) = in_memory([Policy::new("test").limit(1).per("200ms")]);
+    let limit = limiter.limit(&["test"]).unwrap();
+    let undecided = limit.reserve(&client()).await.unwrap();
+    clock.advance(millis(300));
+    tokio::time::advance(millis(300)).await;
+    let began = Instant::now();
+
+    assert!(limit.reserve(&client()).await.is_ok());
+
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    drop(undecided);
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_after_its_window_gives_nothing_back() {
+    let bench = Bench::new([policy(2)]).await;
+    let (local, clock) = in_memory([policy(2)]);
+    for (limiter, clock) in [(&bench.limiter, &bench.clock), (&local, &clock)] {
+        let limit = limiter.limit(&["test"]).unwrap();
+        let old = limit.reserve(&client()).await.unwrap();
+        clock.advance(millis(1_001));
+        limit.reserve(&client()).await.unwrap().count();
+        limit.reserve(&client()).await.unwrap().count();
+
+        old.cancel().await;
+
+        assert!(!limit.check(&client()).await.is_allowed());
+    }
+}
