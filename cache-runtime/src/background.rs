@@ -1,7 +1,8 @@
 //! What `refresh = "background"` asks of a function. Apart from [`__private`](crate::__private), which rustc would name to the
 //! user whose function cannot give it.
 
-use crate::__private::{Cache, ReadCall};
+use crate::cache::Cache;
+use crate::calls::ReadCall;
 use crate::run::in_current_run;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 

@@ -31,6 +31,7 @@ mod load;
 mod log;
 mod lookup;
 mod misfit;
+mod pending;
 mod policies;
 mod pulse;
 mod purge;

@@ -113,6 +113,7 @@
 
 mod background;
 mod cache;
+mod calls;
 mod clock;
 mod config;
 mod entry;

@@ -36,7 +36,6 @@ pub(crate) use self::stats::Surroundings;
 pub use self::stats::{
     Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,
 };
-use crate::site::Site;
 
 /// Sites come from source text, so there are few; the cap holds whatever generates them.
 const MAX_SITES: usize = 256;
@@ -94,7 +93,7 @@ pub(crate) struct Metrics {
 
 #[derive(Debug)]
 struct Registry {
-    /// By the address of the [`Site`]; sites above the cap all lead to `overflow`.
+    /// By the address of the [`SiteSlot`]; sites above the cap all lead to `overflow`.
     sites: HashMap<usize, Arc<SiteMetrics>>,
     own: usize,
     overflow: Option<Arc<SiteMetrics>>,
@@ -127,11 +126,8 @@ impl Metrics {
     }
 
     /// The numbers of `site` in this cache. Takes no lock, unless the site is also used with a cache that came first.
-    pub(crate) fn site(&self, site: &'static Site) -> SiteRef {
-        let (owner, metrics) = site
-            .metrics
-            .0
-            .get_or_init(|| (self.id, self.register(site)));
+    pub(crate) fn site(&self, site: &'static SiteSlot) -> SiteRef {
+        let (owner, metrics) = site.metrics.get_or_init(|| (self.id, self.register(site)));
         if *owner == self.id {
             SiteRef::Slot(metrics)
         } else {
@@ -139,7 +135,7 @@ impl Metrics {
         }
     }
 
-    fn register(&self, site: &'static Site) -> Arc<SiteMetrics> {
+    fn register(&self, site: &'static SiteSlot) -> Arc<SiteMetrics> {
         let address = ptr::from_ref(site).addr();
         let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(metrics) = registry.sites.get(&address) {
@@ -208,7 +204,7 @@ impl Metrics {
 }
 
 impl Registry {
-    fn register(&mut self, address: usize, site: &Site, started: Instant) -> Arc<SiteMetrics> {
+    fn register(&mut self, address: usize, site: &SiteSlot, started: Instant) -> Arc<SiteMetrics> {
         if let Some(metrics) = self.sites.get(&address) {
             return Arc::clone(metrics);
         }
@@ -229,18 +225,26 @@ impl Registry {
     }
 }
 
-/// Where a [`Site`] remembers its numbers, for the first cache that it is used with.
-pub(crate) struct SiteSlot(OnceLock<(u64, Arc<SiteMetrics>)>);
+/// Where a function remembers its numbers, for the first cache that it is used with.
+pub(crate) struct SiteSlot {
+    name: &'static str,
+    template: &'static str,
+    metrics: OnceLock<(u64, Arc<SiteMetrics>)>,
+}
 
 impl SiteSlot {
-    pub(crate) const fn new() -> Self {
-        Self(OnceLock::new())
+    pub(crate) const fn new(name: &'static str, template: &'static str) -> Self {
+        Self {
+            name,
+            template,
+            metrics: OnceLock::new(),
+        }
     }
 }
 
 impl fmt::Debug for SiteSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SiteSlot")
+        f.debug_tuple("SiteSlot").field(&self.name).finish()
     }
 }
 

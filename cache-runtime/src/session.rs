@@ -82,6 +82,7 @@ mod tests;
 mod token;
 #[cfg(feature = "tower-sessions")]
 mod tower;
+mod transition;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -90,7 +91,6 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::backend::{Begin, Begun, Change, Stored, Which};
 pub use self::data::{NewSession, SessionData};
 pub use self::error::SessionError;
 use self::inner::Inner;
@@ -101,6 +101,7 @@ pub use self::token::SessionToken;
 use self::token::Signer;
 #[cfg(feature = "tower-sessions")]
 pub use self::tower::TowerSessionStore;
+use self::transition::{Begin, Begun, Change, Stored, Which};
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::metrics::SessionEvent;

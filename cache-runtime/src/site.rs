@@ -53,7 +53,7 @@ impl Site {
             has_own_cache: false,
             role: Role::Clears,
             free_text: "",
-            metrics: SiteSlot::new(),
+            metrics: SiteSlot::new(name, template),
         }
     }
 

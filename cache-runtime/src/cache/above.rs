@@ -25,7 +25,7 @@ impl Cache {
         arguments: &[&[u8]],
     ) -> Result<Reply, Error> {
         let inner = &self.inner;
-        let metrics = inner.metrics.site(site);
+        let metrics = inner.metrics.site(&site.metrics);
         let op = Op::new(site.template, site, &metrics, On::Key(record));
         inner
             .run(op, |store| match store.scripts() {
@@ -42,7 +42,7 @@ impl Cache {
         record: &Key,
     ) -> Result<(), Error> {
         let keys = std::slice::from_ref(record);
-        let metrics = self.inner.metrics.site(site);
+        let metrics = self.inner.metrics.site(&site.metrics);
         let op = Op::new("delete", site, &metrics, On::Key(record));
         self.inner
             .run(op, |store| store.delete(keys))

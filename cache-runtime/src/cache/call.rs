@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::Inner;
 use super::flight::{Saw, Sight};
-use super::scope::{self, Standing};
+use super::pending::{self, Standing};
 use crate::entry::{Layers, Origin};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -60,7 +60,7 @@ impl<'a> CallContext<'a> {
     /// A call for the key of `plan`.
     pub(super) fn new(inner: &'a Inner, plan: &'a ReadPlan, of: ValueType) -> Self {
         let ReadPlan { site, key, ttl } = plan;
-        let metrics = inner.metrics.site(site);
+        let metrics = inner.metrics.site(&site.metrics);
         let policy = site.policy.and_then(|name| {
             let policy = inner.config.policy_of(name);
             // What the installed cache lacks was said when it was installed.
@@ -88,7 +88,7 @@ impl<'a> CallContext<'a> {
                 .unwrap_or_default(),
             ttl_jitter: site.ttl_jitter.unwrap_or(inner.config.ttl_jitter),
             is_off: inner.switches.is_off(key),
-            standing: scope::standing(inner, key),
+            standing: pending::standing(inner, key),
             started: Instant::now(),
             of,
             inner,

@@ -107,7 +107,7 @@ impl Cache {
             .iter()
             .map(|plan| Target::Key(plan.key.clone()))
             .collect();
-        let metrics = self.inner.metrics.site(&HANDLE);
+        let metrics = self.inner.metrics.site(&HANDLE.metrics);
         // Whatever keeps a value from being stored: what was there before is no longer what the caller wants.
         let eviction = Eviction::begin(&self.inner, &HANDLE, &metrics, owed);
 
@@ -165,7 +165,7 @@ impl Cache {
         let Some(first) = keys.first() else {
             return Ok(Vec::new());
         };
-        let metrics = self.inner.metrics.site(&HANDLE);
+        let metrics = self.inner.metrics.site(&HANDLE.metrics);
         let op = Op::new("get", &HANDLE, &metrics, On::Key(first));
         let found = self.inner.run(op, |store| store.get_many(&keys)).await?;
         let mut values = Values(Vec::new());
@@ -265,7 +265,7 @@ impl Cache {
     /// A pattern that cannot be used, or a Redis that is unavailable, late or refuses the walk.
     pub async fn try_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
         let patterns = [Pattern::parse(self.prefix(), pattern)?];
-        let metrics = self.inner.metrics.site(&HANDLE);
+        let metrics = self.inner.metrics.site(&HANDLE.metrics);
         let op = || Op::new("keys", &HANDLE, &metrics, On::Pattern(&patterns[0]));
         let mut names = HashSet::new();
         let mut cursor = 0;
@@ -440,7 +440,7 @@ impl Cache {
     }
 
     async fn remove(&self, targets: &[Target]) -> Evicted {
-        let metrics = self.inner.metrics.site(&HANDLE);
+        let metrics = self.inner.metrics.site(&HANDLE.metrics);
         metrics.count(Event::Delete);
         // A caller that goes away has written before: what it wanted removed is removed all the same.
         Eviction::begin(&self.inner, &HANDLE, &metrics, targets.to_vec())

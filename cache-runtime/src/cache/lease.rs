@@ -316,7 +316,7 @@ pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
     };
     let (is_local, key) = (inner.guard.is_local(), key.clone());
     later(is_local, async move {
-        let metrics = inner.metrics.site(&BACKGROUND);
+        let metrics = inner.metrics.site(&BACKGROUND.metrics);
         let op = Op::new("release", &BACKGROUND, &metrics, On::Key(&key));
         // If it fails, the lease ends by itself.
         let _ = inner.run(op, |store| store.delete_if(&key, &lease)).await;
@@ -327,7 +327,7 @@ pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
 pub(super) fn mark_later(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Duration) {
     let (inner, key) = (Arc::clone(inner), key.clone());
     later(inner.guard.is_local(), async move {
-        let metrics = inner.metrics.site(&BACKGROUND);
+        let metrics = inner.metrics.site(&BACKGROUND.metrics);
         let op = Op::new("release", &BACKGROUND, &metrics, On::Key(&key));
         let _ = inner
             .run(op, |store| store.refresh(&key, entry, life, Mark::Own))

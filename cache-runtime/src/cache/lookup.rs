@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::call::CallContext;
 use super::codec::Decoded;
 use super::flight::Saw;
-use super::scope::Standing;
+use super::pending::Standing;
 use super::{Backend, keeper};
 use crate::entry::{self, Stamp, Unreadable};
 use crate::error::{Error, ErrorKind};

@@ -176,7 +176,7 @@ impl Round {
             }
             (self.losses, self.server) = (losses, server);
         }
-        let metrics = inner.metrics.site(&BACKGROUND);
+        let metrics = inner.metrics.site(&BACKGROUND.metrics);
         let behalf = Behalf {
             site: &BACKGROUND,
             metrics: &metrics,
@@ -188,7 +188,7 @@ impl Round {
 
 /// What tells a start of a server from all others.
 async fn server(inner: &Inner) -> Option<String> {
-    let metrics = inner.metrics.site(&BACKGROUND);
+    let metrics = inner.metrics.site(&BACKGROUND.metrics);
     let op = Op {
         via: Via::Recovery,
         ..Op::new("info", &BACKGROUND, &metrics, On::Server)

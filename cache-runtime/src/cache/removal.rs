@@ -8,9 +8,9 @@ use std::task::{Context, Waker};
 
 use tokio::time::Instant;
 
+use super::pending::{self, Collected};
 use super::purge::{Behalf, Progress, Purge};
 use super::recovery::Recovery;
-use super::scope::{self, Collected};
 use super::{Evicted, Inner, keeper, log};
 use crate::entry;
 use crate::metrics::{Event, SiteMetrics};
@@ -130,7 +130,7 @@ impl<'a> Eviction<'a> {
         metrics: &'a SiteMetrics,
         targets: Vec<Target>,
     ) -> Self {
-        Self::begin_in(scope::current(), inner, site, metrics, targets)
+        Self::begin_in(pending::current(), inner, site, metrics, targets)
     }
 
     /// The same in a given scope, or in none.

@@ -77,7 +77,7 @@ impl Cache {
     /// Asks the Redis how it is. Waits no longer than one `command_timeout`, and not at all while Redis is known to be away.
     pub async fn health(&self) -> Health {
         let inner = &self.inner;
-        let metrics = inner.metrics.site(&HANDLE);
+        let metrics = inner.metrics.site(&HANDLE.metrics);
         let info = Op::new("info", &HANDLE, &metrics, On::Server);
         let server = inner.run(info, |store| store.server()).await;
         let server = server.ok().flatten();

@@ -1,27 +1,13 @@
 //! Evictions that wait for a transaction.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use tracing::warn;
-
+use super::Evicted;
+use super::pending::{self, Collected, SCOPE, Share, current};
 use super::removal::Eviction;
-use super::{Evicted, Inner};
-use crate::key::{Key, Pattern};
-use crate::metrics::SiteRef;
-use crate::site::Site;
-use crate::target::Target;
-
-/// Stands in the statistics for what scopes evict when they are committed.
-static SCOPE: Site = Site::new("CacheScope", "");
-
-tokio::task_local! {
-    /// The scopes that this task is in.
-    static CURRENT: Arc<Link>;
-}
 
 /// Evictions that wait for a transaction.
 ///
@@ -113,9 +99,7 @@ impl CacheScope {
     /// A scope that has collected nothing.
     pub fn new() -> Self {
         Self {
-            collected: Arc::new(Collected {
-                shares: Mutex::new(Some(Vec::new())),
-            }),
+            collected: Arc::new(Collected::new()),
             outer: current(),
         }
     }
@@ -124,13 +108,7 @@ impl CacheScope {
     pub fn run<F: Future>(&self, work: F) -> impl Future<Output = F::Output> {
         // Moved into the future as it is, it would be in there twice.
         let work = Box::pin(work);
-        async move {
-            let link = Link {
-                scope: Arc::clone(&self.collected),
-                outer: CURRENT.try_with(Arc::clone).ok(),
-            };
-            CURRENT.scope(Arc::new(link), work).await
-        }
+        async move { pending::within(&self.collected, work).await }
     }
 
     /// Applies what was collected: the transaction was committed. Cancelled on the way, the rest is applied in the background.
@@ -142,7 +120,7 @@ impl CacheScope {
         let outer = self.outer();
         let evictions: Vec<_> = shares
             .iter_mut()
-            .map(|share| share.eviction(outer.clone()))
+            .map(|share| eviction(share, outer.clone()))
             .collect();
         let mut evicted = Evicted::Applied { keys: 0 };
         for eviction in evictions {
@@ -171,19 +149,14 @@ impl Default for CacheScope {
 impl Drop for CacheScope {
     fn drop(&mut self) {
         for mut share in self.collected.close() {
-            drop(share.eviction(self.outer()));
+            drop(eviction(&mut share, self.outer()));
         }
     }
 }
 
 impl fmt::Debug for CacheScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shares = self.collected.lock();
-        let evictions: usize = shares
-            .iter()
-            .flatten()
-            .map(|share| share.targets.len())
-            .sum();
+        let evictions = self.collected.len();
         f.debug_struct("CacheScope")
             .field("evictions", &evictions)
             .finish_non_exhaustive()
@@ -203,186 +176,10 @@ impl Evicted {
     }
 }
 
-/// A scope that a task is in, and those around it.
-struct Link {
-    scope: Arc<Collected>,
-    outer: Option<Arc<Self>>,
-}
-
-/// How a call stands to the scopes that it is made in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    Outside,
-    Inside,
-    /// Inside of one that evicts the very key.
-    Evicted,
-}
-
-/// How a call about `key` stands.
-pub(super) fn standing(inner: &Inner, key: &Key) -> Standing {
-    CURRENT
-        .try_with(|link| match link.covers(inner, key) {
-            true => Standing::Evicted,
-            false => Standing::Inside,
-        })
-        .unwrap_or(Standing::Outside)
-}
-
-/// The innermost scope that this task is in.
-pub(super) fn current() -> Option<Arc<Collected>> {
-    CURRENT.try_with(|link| Arc::clone(&link.scope)).ok()
-}
-
-impl Link {
-    fn covers(&self, inner: &Inner, key: &Key) -> bool {
-        let mut link = Some(self);
-        while let Some(Self { scope, outer }) = link {
-            if scope.covers(inner, key) {
-                return true;
-            }
-            link = outer.as_deref();
-        }
-        false
-    }
-}
-
-/// What a scope has collected; nothing any more when it has ended.
-pub(super) struct Collected {
-    shares: Mutex<Option<Vec<Share>>>,
-}
-
-impl Collected {
-    /// Takes `targets` over. Answers whether it did: a scope that has ended takes nothing.
-    pub(super) fn collect(&self, inner: &Inner, targets: &[Target]) -> bool {
-        let (mut shares, Some(cache)) = (self.lock(), inner.this.upgrade()) else {
-            return false;
-        };
-        let Some(shares) = shares.as_mut() else {
-            return false;
-        };
-        let capacity = cache.config.journal_capacity;
-        let index = shares
-            .iter()
-            .position(|share| Arc::ptr_eq(&share.cache, &cache))
-            .unwrap_or_else(|| {
-                shares.push(Share::new(cache));
-                shares.len() - 1
-            });
-        if let Some(share) = shares.get_mut(index) {
-            share.targets.add(targets, capacity);
-        }
-        true
-    }
-
-    fn covers(&self, inner: &Inner, key: &Key) -> bool {
-        self.lock()
-            .iter()
-            .flatten()
-            .any(|share| std::ptr::eq(&*share.cache, inner) && share.targets.cover(key))
-    }
-
-    /// Ends the scope.
-    fn close(&self) -> Vec<Share> {
-        self.lock().take().unwrap_or_default()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Share>>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a scope has collected for one cache.
-struct Share {
-    cache: Arc<Inner>,
-    metrics: SiteRef,
-    targets: Targets,
-}
-
-impl Share {
-    fn new(cache: Arc<Inner>) -> Self {
-        cache.owed.begin();
-        Self {
-            metrics: cache.metrics.site(&SCOPE),
-            targets: Targets::default(),
-            cache,
-        }
-    }
-
-    /// Owes what was collected, to `outer` if there is one.
-    fn eviction(&mut self, outer: Option<Arc<Collected>>) -> Eviction<'_> {
-        let targets = mem::take(&mut self.targets).into_vec();
-        Eviction::begin_in(outer, &self.cache, &SCOPE, &self.metrics, targets)
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.cache.owed.end();
-    }
-}
-
-/// Targets, each once.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Targets {
-    keys: HashSet<Key>,
-    patterns: HashSet<Pattern>,
-    all: bool,
-}
-
-impl Targets {
-    /// More than `capacity` become "all entries": too much may be evicted, never too little.
-    fn add(&mut self, targets: &[Target], capacity: usize) {
-        for target in targets {
-            if self.all {
-                return;
-            }
-            match target {
-                Target::Key(key) => drop(self.keys.insert(key.clone())),
-                Target::Pattern(pattern) => drop(self.patterns.insert(pattern.clone())),
-                Target::All => self.become_all(),
-            }
-            if self.len() > capacity {
-                warn!(
-                    capacity,
-                    "a scope has collected more evictions than a journal holds; all entries will be evicted instead"
-                );
-                self.become_all();
-            }
-        }
-    }
-
-    fn become_all(&mut self) {
-        *self = Self {
-            all: true,
-            ..Self::default()
-        };
-    }
-
-    fn cover(&self, key: &Key) -> bool {
-        self.all
-            || self.keys.contains(key)
-            || self
-                .patterns
-                .iter()
-                .any(|pattern| pattern.matches(key.as_str()))
-    }
-
-    fn len(&self) -> usize {
-        self.keys.len() + self.patterns.len() + usize::from(self.all)
-    }
-
-    fn into_vec(self) -> Vec<Target> {
-        let Self {
-            keys,
-            patterns,
-            all,
-        } = self;
-        all.then_some(Target::All)
-            .into_iter()
-            .chain(patterns.into_iter().map(Target::Pattern))
-            .chain(keys.into_iter().map(Target::Key))
-            .collect()
-    }
+/// Owes what a share has collected, to `outer` if there is one.
+fn eviction(share: &mut Share, outer: Option<Arc<Collected>>) -> Eviction<'_> {
+    let targets = mem::take(&mut share.targets).into_vec();
+    Eviction::begin_in(outer, &share.cache, &SCOPE, &share.metrics, targets)
 }
 
 #[cfg(test)]

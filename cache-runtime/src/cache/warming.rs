@@ -178,7 +178,7 @@ impl Duty {
         name: &'static str,
         operation: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, Error>>,
     ) -> Result<T, Error> {
-        let metrics = self.inner.metrics.site(&DUTY);
+        let metrics = self.inner.metrics.site(&DUTY.metrics);
         let op = Op::new(name, &DUTY, &metrics, On::Key(&self.key));
         self.inner.run(op, operation).await
     }

@@ -179,7 +179,7 @@ struct Evicting<'a> {
 impl<'a> EvictCall<'a> {
     pub(super) fn new(inner: &'a Inner, plan: &'a EvictPlan) -> Self {
         Self {
-            metrics: inner.metrics.site(plan.site),
+            metrics: inner.metrics.site(&plan.site.metrics),
             inner,
             plan,
         }

@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::rule::{Rule, Used};
-use super::state::Look;
+use super::rule::{Look, Rule, Used};
 
 /// Parts of a window.
 const PARTS: u64 = 60;

@@ -1,8 +1,7 @@
 //! The generic cell rate algorithm (ITU-T I.371, annex A): a bucket that drains evenly. Its only memory is the time at which it
 //! is empty, the theoretical arrival time.
 
-use super::rule::{Rule, Used};
-use super::state::Look;
+use super::rule::{Look, Rule, Used};
 
 /// When the bucket is empty.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::rule::{Rule, Used};
-use super::state::Look;
+use super::rule::{Look, Rule, Used};
 
 /// The stamps of units, oldest first.
 #[derive(Clone, Debug, Default)]

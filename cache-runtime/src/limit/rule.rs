@@ -103,3 +103,12 @@ impl Rule {
         }
     }
 }
+
+/// What an algorithm says of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) fits: bool,
+    pub(super) used: Used,
+    pub(super) retry: u64,
+    pub(super) more: u64,
+}

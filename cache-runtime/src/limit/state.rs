@@ -4,22 +4,13 @@
 use super::buckets::Buckets;
 use super::gcra::Gcra;
 use super::log::Log;
-use super::rule::{Algorithm, Answer, Penalties, Rule, Standing, Used, Verdict};
+use super::rule::{Algorithm, Answer, Look, Penalties, Rule, Standing, Used, Verdict};
 
 /// More strikes change nothing: the longest block is long reached.
 const MOST_STRIKES: u8 = 32;
 
 /// The longest block that can be set, in milliseconds: 31 days. The script has the same number.
 const LONGEST_BLOCK: u64 = 31 * 86_400_000;
-
-/// What an algorithm says of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
-    pub(super) fits: bool,
-    pub(super) used: Used,
-    pub(super) retry: u64,
-    pub(super) more: u64,
-}
 
 /// Whether a call is to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

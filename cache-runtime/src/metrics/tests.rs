@@ -12,8 +12,8 @@ fn surroundings() -> Surroundings {
     }
 }
 
-fn leaked_site() -> &'static Site {
-    Box::leak(Box::new(Site::new("service::event", "event:<id>")))
+fn leaked_site() -> &'static SiteSlot {
+    Box::leak(Box::new(SiteSlot::new("service::event", "event:<id>")))
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! The transitions of a user's sessions: one script each in Redis, or the same in this process where there is none.
+//! Where the transitions of a user's sessions are made: by one script each in Redis, or in this process where there is none.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::memory::Memory;
 use super::place::{Place, Sid, Tag};
-use super::seal::PINNED;
+use super::transition::{Begin, Begun, Change, Listed, Lives, Loaded, SEEN, Stored, Which};
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::site::Site;
@@ -34,99 +34,8 @@ scripts! {
     LIST = repeatable("list.lua");
 }
 
-/// How far a belief about the time may be behind, in milliseconds. Redis refuses one that is further off, and says what time it is.
-pub(super) const BELIEF: u64 = 1_000;
-
 /// In place of how far Redis's clock is ahead, before it was heard.
 const UNHEARD: i64 = i64::MIN;
-
-/// How long sessions live, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lives {
-    pub(super) ttl: u64,
-    /// [`None`]: each use lets it end `ttl` after that use.
-    pub(super) extend: Option<u64>,
-    pub(super) absolute: u64,
-    pub(super) touch_every: u64,
-}
-
-/// A session that begins.
-pub(super) struct Begin<'a> {
-    pub(super) place: Place,
-    pub(super) ttl: u64,
-    pub(super) most: usize,
-    pub(super) created: u64,
-    pub(super) absolute: u64,
-    pub(super) replaced: Option<Sid>,
-    pub(super) record: &'a [u8],
-}
-
-/// What became of a beginning.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Begun {
-    Until {
-        ends: u64,
-        ended: u64,
-    },
-    /// It is another time than was believed.
-    Later,
-}
-
-/// A session as it was before this use, and its end after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Loaded {
-    pub(super) now: u64,
-    pub(super) ends: u64,
-    pub(super) last: u64,
-    pub(super) record: Vec<u8>,
-}
-
-/// What is to be stored in place of what.
-pub(super) struct Change<'a> {
-    pub(super) place: Place,
-    /// The record's beginning that was loaded.
-    pub(super) seen: [u8; PINNED],
-    pub(super) pinned: [u8; PINNED],
-    pub(super) sealed: &'a [u8],
-    pub(super) renamed: Option<Sid>,
-}
-
-/// How much of a record's beginning tells whether somebody stored it since: version and revision.
-pub(super) const SEEN: usize = 9;
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    Until(u64),
-    Gone,
-    Conflict,
-}
-
-/// Which sessions of a user are to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Which {
-    One(Sid),
-    Others {
-        except: Option<Sid>,
-        /// What began later goes on.
-        began: Option<u64>,
-    },
-}
-
-/// What must be at a place for a record to be stored there.
-#[cfg(feature = "tower-sessions")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum If {
-    Absent,
-    Present,
-}
-
-/// One of a user's sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) sid: Sid,
-    pub(super) ends: u64,
-    pub(super) record: Vec<u8>,
-}
 
 pub(super) struct Backend {
     pub(super) cache: Cache,

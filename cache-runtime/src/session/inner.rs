@@ -11,12 +11,13 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use super::SessionError;
-use super::backend::{Backend, Lives, Which};
+use super::backend::Backend;
 use super::data::SessionData;
 use super::pending::{self, Pending};
 use super::place::{Place, Tag};
 use super::ring::Ring;
 use super::seal::{self, Pinned};
+use super::transition::{Lives, Which};
 use crate::cache::Cache;
 use crate::cache::recent::{Recent, Room};
 use crate::cache::replay::Replay;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-#[cfg(feature = "tower-sessions")]
-use super::backend::If;
-use super::backend::{BELIEF, Begin, Begun, Change, Listed, Lives, Loaded, SEEN, Stored, Which};
 use super::place::{Place, Sid, Tag};
 use super::seal::{HEAD, PINNED, Pinned, last_use};
+#[cfg(feature = "tower-sessions")]
+use super::transition::If;
+use super::transition::{BELIEF, Begin, Begun, Change, Listed, Lives, Loaded, SEEN, Stored, Which};
 
 /// How often users are looked through who never came back, in milliseconds.
 const SWEEP: u64 = 60_000;

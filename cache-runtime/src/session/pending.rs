@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::backend::Which;
 use super::place::{Place, Sid, Tag};
+use super::transition::Which;
 
 /// Each of them is looked at with every request meanwhile. Whoever logs out beyond that is told to try again, and is not remembered.
 pub(super) const MOST: usize = 10_000;

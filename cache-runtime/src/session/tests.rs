@@ -20,7 +20,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::backend::Which;
+use super::transition::Which;
 use super::{COOKIE, NewSession, Session, SessionError, SessionStore, SessionToken};
 use crate::cache::Cache;
 use crate::clock::Clock;

@@ -17,10 +17,11 @@ use time::OffsetDateTime;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_core::{SessionStore, session_store};
 
-use super::backend::{If, Which, nonsense};
+use super::backend::nonsense;
 use super::place::{Place, SID, Sid, TAG, Tag};
 use super::ring::DOMAIN;
 use super::seal::{HEAD, PINNED, Pinned};
+use super::transition::{If, Which};
 use super::{Inner, SessionError};
 use crate::cache::Cache;
 use crate::error::{Error, with_causes};

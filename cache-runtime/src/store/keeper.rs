@@ -26,8 +26,11 @@ const QUIET_LOOKS: u32 = 20;
 /// A look at every half of the time that an answer may take: a silent connection is found after one and a half of it.
 const LOOKS_PER_ANSWER: u32 = 2;
 
-/// Starts the task. It ends with the pool.
-pub(super) fn start(pool: &Arc<Pool>) {
+/// Starts the task, unless it runs. It ends with the pool.
+pub(super) fn ensure(pool: &Arc<Pool>) {
+    if pool.is_closed() || pool.keeper_runs.swap(true, Ordering::Relaxed) {
+        return;
+    }
     watch::start(pool);
     let wake = pool.wake_keeper.clone();
     let mut keeper = Keeper::new(pool);

@@ -15,7 +15,6 @@ use tracing::{info, warn};
 
 use super::Signals;
 use super::connection::{Connection, Load, Server, Ticket};
-use super::keeper;
 use super::reply::Failure;
 use super::topology::{Connector, Opened};
 use crate::clock::hold;
@@ -232,9 +231,6 @@ impl Pool {
     pub(super) async fn probe(self: &Arc<Self>) -> Result<(), Error> {
         if self.is_closed() {
             return Err(closed());
-        }
-        if !self.keeper_runs.swap(true, Ordering::Relaxed) {
-            keeper::start(self);
         }
         if self.ask_all().await.is_ok() {
             self.wake_keeper.notify_one();

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use self::long::Longest;
 use self::scripts::{DELETE_DEAD, DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::connection::Connection;
+use super::keeper;
 use super::pool::{Access, BULK, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
@@ -531,7 +532,10 @@ impl Store for RedisStore {
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.pool.probe())
+        Box::pin(async {
+            keeper::ensure(&self.pool);
+            self.pool.probe().await
+        })
     }
 
     fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {

@@ -5,10 +5,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
+use crate::cache::pending::Targets;
 use crate::cache::{Cache, Used};
 use crate::config::Config;
+use crate::key::{Key, Pattern};
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{Plain, ResultOf, Rules, Ttl};
+use crate::site::{Plain, ResultOf, Rules, Site, Ttl};
+use crate::target::Target;
 
 static READ: Site = Site::new("row", "row:<id>")
     .ttl_millis(1_000)

@@ -5,9 +5,10 @@ use std::cell::Cell;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 
-use super::super::backend::{Backend, Begin, Begun, Change, Listed, Lives, Loaded, Stored, Which};
+use super::super::backend::Backend;
 use super::super::place::{Place, SID, Sid, TAG, Tag};
 use super::super::seal::Pinned;
+use super::super::transition::{Begin, Begun, Change, Listed, Lives, Loaded, Stored, Which};
 use super::*;
 
 /// One step. Sessions are named by their number among all that ever began.

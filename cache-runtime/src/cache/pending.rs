@@ -1,0 +1,219 @@
+//! Evictions that scopes have collected, and which scopes a task is in.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::warn;
+
+use super::Inner;
+use crate::key::{Key, Pattern};
+use crate::metrics::SiteRef;
+use crate::site::Site;
+use crate::target::Target;
+
+/// Stands in the statistics for what scopes evict when they are committed.
+pub(super) static SCOPE: Site = Site::new("CacheScope", "");
+
+tokio::task_local! {
+    /// The scopes that this task is in.
+    static CURRENT: Arc<Link>;
+}
+
+/// A scope that a task is in, and those around it.
+struct Link {
+    scope: Arc<Collected>,
+    outer: Option<Arc<Self>>,
+}
+
+/// How a call stands to the scopes that it is made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Outside,
+    Inside,
+    /// Inside of one that evicts the very key.
+    Evicted,
+}
+
+/// How a call about `key` stands.
+pub(super) fn standing(inner: &Inner, key: &Key) -> Standing {
+    CURRENT
+        .try_with(|link| match link.covers(inner, key) {
+            true => Standing::Evicted,
+            false => Standing::Inside,
+        })
+        .unwrap_or(Standing::Outside)
+}
+
+/// Does `work` inside of a scope.
+pub(super) async fn within<F: Future>(scope: &Arc<Collected>, work: F) -> F::Output {
+    let link = Link {
+        scope: Arc::clone(scope),
+        outer: CURRENT.try_with(Arc::clone).ok(),
+    };
+    CURRENT.scope(Arc::new(link), work).await
+}
+
+/// The innermost scope that this task is in.
+pub(super) fn current() -> Option<Arc<Collected>> {
+    CURRENT.try_with(|link| Arc::clone(&link.scope)).ok()
+}
+
+impl Link {
+    fn covers(&self, inner: &Inner, key: &Key) -> bool {
+        let mut link = Some(self);
+        while let Some(Self { scope, outer }) = link {
+            if scope.covers(inner, key) {
+                return true;
+            }
+            link = outer.as_deref();
+        }
+        false
+    }
+}
+
+/// What a scope has collected; nothing any more when it has ended.
+pub(super) struct Collected {
+    shares: Mutex<Option<Vec<Share>>>,
+}
+
+impl Collected {
+    pub(super) fn new() -> Self {
+        Self {
+            shares: Mutex::new(Some(Vec::new())),
+        }
+    }
+
+    /// How many evictions it has collected.
+    pub(super) fn len(&self) -> usize {
+        let shares = self.lock();
+        let collected = shares.iter().flatten();
+        collected.map(|share| share.targets.len()).sum()
+    }
+
+    /// Takes `targets` over. Answers whether it did: a scope that has ended takes nothing.
+    pub(super) fn collect(&self, inner: &Inner, targets: &[Target]) -> bool {
+        let (mut shares, Some(cache)) = (self.lock(), inner.this.upgrade()) else {
+            return false;
+        };
+        let Some(shares) = shares.as_mut() else {
+            return false;
+        };
+        let capacity = cache.config.journal_capacity;
+        let index = shares
+            .iter()
+            .position(|share| Arc::ptr_eq(&share.cache, &cache))
+            .unwrap_or_else(|| {
+                shares.push(Share::new(cache));
+                shares.len() - 1
+            });
+        if let Some(share) = shares.get_mut(index) {
+            share.targets.add(targets, capacity);
+        }
+        true
+    }
+
+    fn covers(&self, inner: &Inner, key: &Key) -> bool {
+        self.lock()
+            .iter()
+            .flatten()
+            .any(|share| std::ptr::eq(&*share.cache, inner) && share.targets.cover(key))
+    }
+
+    /// Ends the scope.
+    pub(super) fn close(&self) -> Vec<Share> {
+        self.lock().take().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Share>>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a scope has collected for one cache.
+pub(super) struct Share {
+    pub(super) cache: Arc<Inner>,
+    pub(super) metrics: SiteRef,
+    pub(super) targets: Targets,
+}
+
+impl Share {
+    fn new(cache: Arc<Inner>) -> Self {
+        cache.owed.begin();
+        Self {
+            metrics: cache.metrics.site(&SCOPE.metrics),
+            targets: Targets::default(),
+            cache,
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.cache.owed.end();
+    }
+}
+
+/// Targets, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Targets {
+    keys: HashSet<Key>,
+    patterns: HashSet<Pattern>,
+    all: bool,
+}
+
+impl Targets {
+    /// More than `capacity` become "all entries": too much may be evicted, never too little.
+    pub(super) fn add(&mut self, targets: &[Target], capacity: usize) {
+        for target in targets {
+            if self.all {
+                return;
+            }
+            match target {
+                Target::Key(key) => drop(self.keys.insert(key.clone())),
+                Target::Pattern(pattern) => drop(self.patterns.insert(pattern.clone())),
+                Target::All => self.become_all(),
+            }
+            if self.len() > capacity {
+                warn!(
+                    capacity,
+                    "a scope has collected more evictions than a journal holds; all entries will be evicted instead"
+                );
+                self.become_all();
+            }
+        }
+    }
+
+    fn become_all(&mut self) {
+        *self = Self {
+            all: true,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn cover(&self, key: &Key) -> bool {
+        self.all
+            || self.keys.contains(key)
+            || self
+                .patterns
+                .iter()
+                .any(|pattern| pattern.matches(key.as_str()))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len() + self.patterns.len() + usize::from(self.all)
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Target> {
+        let Self {
+            keys,
+            patterns,
+            all,
+        } = self;
+        all.then_some(Target::All)
+            .into_iter()
+            .chain(patterns.into_iter().map(Target::Pattern))
+            .chain(keys.into_iter().map(Target::Key))
+            .collect()
+    }
+}
