@@ -1,5 +1,6 @@
-//! Redis caching for Rust services by attribute: a cache that cannot break or slow the service, and evictions that are never
-//! undone. An annotated function returns what its body would have returned; the cache's own failures are counted, never yours.
+//! Redis caching for Rust services through attributes. The cache cannot break or slow down the service, and evictions are never
+//! undone. An annotated function returns what its body would return. Failures of the cache are counted and never become errors
+//! of the function.
 //!
 //! ```
 //! use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,44 +64,46 @@
 //!                body ──► fill if the lease still stands ────► value
 //! ```
 //!
-//! While Redis is away no call waits for it: bodies run, and evictions are kept until it is back.
+//! While Redis is unavailable, no call waits for it: bodies run, and evictions are kept until Redis is back.
 //!
-//! # Names to know
+//! # Main items
 //!
-//! | name | what for |
+//! | name | purpose |
 //! |---|---|
-//! | [`macro@cacheable`] | reads through the cache; its page has the language of keys |
-//! | [`macro@cache_put`], [`macro@cache_evict`] | runs the body and stores what it returned; runs it and removes |
-//! | [`Cache`] | made once with [`connect`](Cache::connect), [`install`](Cache::install)ed for all annotated functions; Redis's verbs by hand |
-//! | [`Cache::run`], [`limit::RateLimiter::run`] | the cache or limiter of one test; [`in_current_run`] takes it along into a task |
-//! | [`CacheScope`] | evictions that wait for the commit of a transaction |
-//! | [`Config`] | every option with its default, from code, a file or the environment |
-//! | [`Stats`], [`Health`] | what was counted, for each function; how the cache is, for health checks |
-//! | [`Cache::warm`], [`warm::every`] | fills the cache before anybody asks, once or on a schedule |
-//! | [`KeyPart`] | which types may stand in a key; implement it for your own |
-//! | [`limit::RateLimiter`], [`macro@rate_limit`] | how often clients may do what, for all processes together; the same for one function |
-//! | [`session::SessionStore`] | who is logged in, for all processes together; `http::SessionLayer` gives it to handlers |
-//! | [`Sensitive`] | holds what must never be cached; a type that has one does not compile as a cached value |
-//! | [`Error`], [`ErrorKind`] | what the methods that begin with `try_` tell; annotated functions never do |
+//! | [`macro@cacheable`] | Reads through the cache; its page describes keys |
+//! | [`macro@cache_put`] | Runs the body and stores its result |
+//! | [`macro@cache_evict`] | Runs the body and removes entries |
+//! | [`Cache`] | Created once with [`connect`](Cache::connect) and [`install`](Cache::install)ed for all annotated functions; also offers Redis's operations directly |
+//! | [`Cache::run`], [`limit::RateLimiter::run`] | Sets the cache or limiter of one test; [`in_current_run`] passes it on to a task |
+//! | [`CacheScope`] | Delays evictions until a transaction commits |
+//! | [`Config`] | Holds every option with its default, from code, a file or the environment |
+//! | [`Stats`] | Holds the counters, in total and for each function |
+//! | [`Health`] | Reports the state of the cache for health checks |
+//! | [`Cache::warm`], [`warm::every`] | Fills the cache in advance, once or on a schedule |
+//! | [`KeyPart`] | Marks types that can be part of a key; implement it for your own types |
+//! | [`limit::RateLimiter`], [`macro@rate_limit`] | Limits how often clients may do something, across all processes; the same for one function |
+//! | [`session::SessionStore`] | Holds login sessions, across all processes; `http::SessionLayer` passes them to handlers |
+//! | [`Sensitive`] | Holds a value that must never be cached; a type that contains it does not compile as a cached value |
+//! | [`Error`], [`ErrorKind`] | Returned by the methods that begin with `try_`, never by annotated functions |
 //!
 //! # Features
 //!
 //! | feature | default | adds | pulls in |
 //! |---|---|---|---|
-//! | `compression` | yes | values over `compress_above` are compressed. Without it, what another process compressed is a miss | `lz4_flex` |
-//! | `limits` | yes | the module `limit`, `#[rate_limit]` | |
-//! | `sessions` | yes | the module `session` | `aes-gcm`, `hkdf`, `hmac` |
+//! | `compression` | yes | Compresses values above `compress_above`. Without it, values that another process compressed are misses | `lz4_flex` |
+//! | `limits` | yes | The module `limit` and `#[rate_limit]` | |
+//! | `sessions` | yes | The module `session` | `aes-gcm`, `hkdf`, `hmac` |
 //! | `tls` | yes | `rediss://` and `REDIS_TLS` | `rustls`, `tokio-rustls`, `webpki-roots` |
-//! | `http` | no | the module `http`: rate limits, and with `sessions` sessions, as layers for axum and tower, and the address of a client behind proxies; turns `limits` on | `axum`, `ipnet` |
-//! | `testing` | no | the module `testing`: real Redis servers, and a network that fails when it is told to | tokio's `io-util` |
-//! | `tower-sessions` | no | `session::TowerSessionStore`: a store for services that have sessions of the crate `tower-sessions` already; turns `sessions` on | `tower-sessions-core` |
+//! | `http` | no | The module `http`: rate limits and, with `sessions`, sessions as layers for axum and tower, and the address of a client behind proxies. Enables `limits` | `axum`, `ipnet` |
+//! | `testing` | no | The module `testing`: real Redis servers, and a network that fails on command | tokio's `io-util` |
+//! | `tower-sessions` | no | `session::TowerSessionStore`: a store for services that already use the crate `tower-sessions`. Enables `sessions` | `tower-sessions-core` |
 //! | `uuid` | no | `Uuid` in keys | `uuid` |
 //!
-//! Beside argon2 0.3 leave `tls` out: `default-features = false, features = ["compression", "limits", "sessions"]`. It wants a
-//! `subtle` before 2.5, and rustls a later one.
+//! If you also depend on argon2 0.3, leave `tls` out: `default-features = false, features = ["compression", "limits", "sessions"]`.
+//! argon2 0.3 needs `subtle` before 2.5, and rustls needs a later version.
 //!
-//! What is promised about stale values, outages and races, and what is not, is in `docs/consistency.md` of the repository;
-//! every option with its variable is in `docs/configuration.md`.
+//! `docs/consistency.md` in the repository describes the guarantees for stale values, outages and races, and their limits.
+//! `docs/configuration.md` lists every option with its environment variable.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
