@@ -1,4 +1,4 @@
-//! Every option of the cache, with its default and the reason for it.
+//! Every option of the cache, with its default and the reason for the default.
 
 mod env;
 mod keys;
@@ -29,8 +29,10 @@ pub(crate) use self::text::duration;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// How a cache is set up: in code, from a file through serde, or from the environment over either of them by
-/// [`from_env_over`](Self::from_env_over).
+/// The configuration of a cache.
+///
+/// It is built in code, or read from a file through serde. [`from_env_over`](Self::from_env_over) applies the environment on top
+/// of either.
 ///
 /// ```
 /// # fn main() -> Result<(), cache_runtime::Error> {
@@ -46,107 +48,113 @@ use crate::error::Error;
 /// # }
 /// ```
 ///
-/// In a file, a duration is a text such as `"1h 30m"` or a number of seconds, a size is a number of bytes or a text
-/// such as `"64MiB"`, `redis` is an address as in `REDIS_URL`, and `tls` is a switch or the path of a certificate
-/// authority. `limits` are texts by the names of policies: `{ "api": "100/60s", "mail": "5/s" }`. What is left out has
-/// its default. Whether all is in its bounds is checked when the cache is made.
+/// In a file:
+///
+/// - A duration is a text such as `"1h 30m"` or a number of seconds.
+/// - A size is a number of bytes or a text such as `"64MiB"`.
+/// - `redis` is an address as in `REDIS_URL`.
+/// - `tls` is a switch or the path of a certificate authority.
+/// - `limits` maps names of policies to texts: `{ "api": "100/60s", "mail": "5/s" }`.
+/// - Options that are left out have their defaults.
+///
+/// The bounds of all options are checked when the cache is created.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What is at stake. In production, sessions need keys. Default: `Dev`.
+    /// The environment that the service runs in. In production, sessions need keys. Default: `Dev`.
     pub environment: Environment,
-    /// Put before every key. Caches on one Redis need prefixes of which none begins another. Default: `dev_`, or that of the
-    /// environment.
+    /// The text in front of every key. If several caches share one Redis, no prefix may be the beginning of another. Default:
+    /// `dev_`, or the prefix of the environment.
     pub prefix: String,
-    /// Which Redis; `None` keeps everything in this process. Default: none.
+    /// The Redis to use. `None` keeps everything in this process. Default: `None`.
     pub redis: Option<Topology>,
-    /// Whether a cache without any Redis is refused; `None` is only in production. Default: `None`.
+    /// Whether a cache without Redis is an error. `None` means only in production. Default: `None`.
     pub require_redis: Option<bool>,
-    /// The user to authenticate as. Default: none.
+    /// The user to authenticate as. Default: `None`.
     pub username: Option<String>,
-    /// The password to authenticate with. Default: none.
+    /// The password to authenticate with. Default: `None`.
     pub password: Option<Secret>,
     /// The index of the database to select. Default: 0.
     pub database: i64,
-    /// Whether connections are encrypted. Default: off.
+    /// Whether connections are encrypted. Default: `Off`.
     pub tls: Tls,
-    /// What connections call themselves in `CLIENT LIST`. Default: `cache-runtime`.
+    /// The name of connections in `CLIENT LIST`. Default: `cache-runtime`.
     pub client_name: String,
-    /// Fresh life of a value whose site does not say. Default: 1 hour.
+    /// The TTL of a value whose site does not set one. Default: 3600 s.
     pub default_ttl: Duration,
-    /// By how many percent at most a time to live is shortened at random. Default: 0.
+    /// The most, in percent, by which a TTL is randomly shortened. Default: 0.
     pub ttl_jitter: u8,
-    /// Named policies, for `policy = "events"`. Default: none.
+    /// The named policies, for `policy = "events"`. Default: empty.
     pub policies: BTreeMap<String, Policy>,
-    /// What the environment said about policies; it is in `policies`, too.
+    /// The policies from the environment. They are in `policies`, too.
     pub(crate) policies_from_env: BTreeMap<String, Policy>,
-    /// Quotas by the name of a limiter's policy: they win over what the policy says. Default: none.
+    /// Quotas by the name of a limiter's policy. They override the limit and window of the policy. Default: empty.
     pub limits: BTreeMap<String, Quota>,
-    /// How many processes share the Redis. Default: 1.
+    /// The number of processes that share the Redis. Default: 1.
     pub replicas: usize,
-    /// How many clients a limiter remembers in this process. Default: 100,000.
+    /// The number of clients that a limiter remembers in this process. Default: 100,000.
     pub max_clients: usize,
-    /// What sessions are signed and encrypted with. Default: none.
+    /// The keys that sign and encrypt sessions. Default: `None`.
     pub session_keys: Option<SessionKeys>,
-    /// How long a new session lasts. Default: 1 day.
+    /// How long a new session lasts. Default: 86400 s (1 day).
     pub session_ttl: Duration,
-    /// How much later each use lets a session end, at most `session_ttl` and this after it. Default: 1 hour.
+    /// How much each use extends a session, at most to `session_ttl` plus this time after the use. Default: 3600 s.
     pub session_extend: Duration,
-    /// How long after its last use a session ends, in place of `session_ttl` and `session_extend`: then those two stay as they are by
-    /// default. Default: `None`.
+    /// How long after its last use a session ends. This replaces `session_ttl` and `session_extend`, which must then keep their
+    /// defaults. Default: `None`.
     pub session_idle: Option<Duration>,
-    /// The longest life of a session, however much it is used. Default: 7 days.
+    /// The longest life of a session, however much it is used. Default: 604800 s (7 days).
     pub session_absolute: Duration,
-    /// How long after a use the next one extends nothing. Default: 0 s.
+    /// How long after a use further uses do not extend the session. Default: 0 s.
     pub session_touch_every: Duration,
-    /// How many sessions a user may have under each key; the one that would end first makes room for one more. Default: 50.
+    /// The most sessions of a user under each key. A further session replaces the one that would end first. Default: 50.
     pub sessions_per_user: usize,
-    /// Patterns that are switched off from the start. Default: none.
+    /// Patterns that are disabled from the start. Default: empty.
     pub disabled: Vec<String>,
-    /// Connections that stay open. Default: 5.
+    /// The number of connections that stay open. Default: 5.
     pub pool_min: usize,
-    /// Connections that may be open. Default: 50.
+    /// The most connections that may be open. Default: 50.
     pub pool_max: usize,
-    /// How long a connection above the minimum may have nothing to do. Default: 5 minutes.
+    /// How long a connection above the minimum may be idle. Default: 300 s.
     pub pool_idle: Duration,
     /// How long a connection may take to open. Default: 10 s.
     pub connect_timeout: Duration,
     /// How long a caller may wait for one operation. Default: 100 ms.
     pub command_timeout: Duration,
-    /// How often a healthy connection is asked for a sign of life. Default: 30 s.
+    /// How often a healthy connection is checked. Default: 30 s.
     pub health_interval: Duration,
     /// The longest pause between two attempts to reach Redis. Default: 3 s.
     pub reconnect_max_delay: Duration,
-    /// How many attempts; `None` never stops. Default: `None`.
+    /// The most attempts to reach Redis. `None` means no limit. Default: `None`.
     pub reconnect_max_attempts: Option<u32>,
-    /// Life of a load's claim on its key, renewed while the body runs. Default: 3 s.
+    /// The TTL of a load's lease on its key. The lease is renewed while the body runs. Default: 3 s.
     pub lease: Duration,
-    /// How long to wait for another process that loads the same key. Default: 1 s.
+    /// How long a caller waits for another process that loads the same key. Default: 1 s.
     pub lease_wait: Duration,
-    /// How long a load may keep its claim. Default: 30 s.
+    /// How long a load may keep its lease. Default: 30 s.
     pub load_deadline: Duration,
-    /// How many stale values may be refreshed in the background at a time. Default: 64.
+    /// The most stale values that are refreshed in the background at a time. Default: 64.
     pub max_refreshes: usize,
-    /// Life of the fence that a put, or an eviction with `fence`, stands behind. Default: 5 s.
+    /// The TTL of the fence of a put, or of an eviction with `fence`. Default: 5 s.
     pub fence_ttl: Duration,
-    /// For how long evictions and ended sessions that Redis acknowledged are remembered, so that they can be applied again if
-    /// another server takes its place. Default: 30 s.
+    /// How long evictions and ended sessions that Redis acknowledged are remembered. They are applied again if another server
+    /// takes its place. Default: 30 s.
     pub failover_memory: Duration,
     /// The largest value that is stored, in bytes of JSON. Default: 1 MiB.
     pub max_value: usize,
-    /// From which size on a value is compressed, in bytes of JSON. Default: 1 KiB.
+    /// The size above which a value is compressed, in bytes of JSON. Default: 1 KiB.
     pub compress_above: usize,
-    /// What the memory store may hold, in bytes. Default: 64 MiB.
+    /// The capacity of the memory store, in bytes. Default: 64 MiB.
     pub memory_capacity: usize,
-    /// How many evictions are remembered during an outage. Default: 100,000.
+    /// The number of evictions that are remembered during an outage. Default: 100,000.
     pub journal_capacity: usize,
-    /// From which duration on an operation is logged as slow. Default: 100 ms.
+    /// The duration from which an operation is logged as slow. Default: 100 ms.
     pub slow_threshold: Duration,
-    /// Whether logs show a hash in place of a key. Default: no.
+    /// Whether logs show a hash instead of a key. Default: `false`.
     pub mask_keys: bool,
-    /// Whether values that contain a payment card number are refused. Default: no.
+    /// Whether values that contain a payment card number are refused. Default: `false`.
     pub card_guard: bool,
-    /// The clock that ages entries. Default: the time of the system.
+    /// The clock that ages entries. Default: the system clock.
     pub clock: Clock,
 }
 
@@ -303,7 +311,7 @@ setters! {
 }
 
 impl Config {
-    /// Sets the field [`environment`](#structfield.environment), and the prefix with it, unless that is one of your own.
+    /// Sets the field [`environment`](#structfield.environment). Also sets its prefix, unless you set another prefix.
     #[must_use]
     pub fn environment(mut self, environment: Environment) -> Self {
         if self.prefix == self.environment.prefix() {
@@ -313,23 +321,25 @@ impl Config {
         self
     }
 
-    /// Sets which Redis, and nothing else: user, password, database and encryption stay as they are. `None` is memory mode.
-    /// [`redis_url`](Self::redis_url) sets all of it.
+    /// Sets only which Redis to use. User, password, database and encryption do not change. `None` is memory mode.
+    /// [`redis_url`](Self::redis_url) sets all of these.
     #[must_use]
     pub fn redis(mut self, redis: impl Into<Option<Topology>>) -> Self {
         self.redis = redis.into();
         self
     }
 
-    /// Sets where Redis is. The address is of any form that `REDIS_URL` may have.
+    /// Sets the address of Redis, in any form that `REDIS_URL` may have.
     ///
-    /// If another Redis was set before, everything about it is replaced: what the address does not name is no user, no
-    /// password, database 0 and no encryption. If none was, the user, password, database and encryption that were set belong to
-    /// this one, unless the address names them.
+    /// If a Redis was already set, all its settings are replaced. What the address does not name then has these values: user
+    /// and password `None`, database 0, encryption off.
+    ///
+    /// If none was set, the user, password, database and encryption that were set before apply to this one, unless the address
+    /// names them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an address that cannot be read; its password is not shown.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the address cannot be parsed. The error does not show its password.
     pub fn redis_url(mut self, url: &str) -> Result<Self, Error> {
         match RedisUrl::parse(url) {
             Ok(url) => self.connect_to(url),
@@ -346,7 +356,7 @@ impl Config {
         self
     }
 
-    /// Adds a named policy, in place of one of that name.
+    /// Adds a named policy. It replaces a policy with the same name.
     #[must_use]
     pub fn policy(mut self, name: impl Into<String>, policy: Policy) -> Self {
         let name = name.into();
@@ -362,7 +372,8 @@ impl Config {
         self
     }
 
-    /// Every option with the value in effect, secrets masked. [`Display`](fmt::Display) prints the same, one in a line.
+    /// Returns every option with the value in effect. Secrets are masked. [`Display`](fmt::Display) prints the same, one option
+    /// per line.
     pub fn describe(&self) -> Vec<(String, String)> {
         let given = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
         let address = self
@@ -407,13 +418,13 @@ impl Config {
             .collect()
     }
 
-    /// The policy that a function names. Variables cannot say `-`, `.` and capitals: a policy `a_b` is that of functions that
-    /// name `A-b`, too, unless there is one under that name.
+    /// Returns the policy that a function names. Variables cannot contain `-`, `.` and capitals, so a policy `a_b` also applies
+    /// to functions that name `A-b`, unless there is a policy with that name.
     pub(crate) fn policy_of(&self, name: &str) -> Option<&Policy> {
         named(&self.policies, name)
     }
 
-    /// What the environment says about the policy that a function names.
+    /// Returns the settings in the environment for the policy that a function names.
     #[allow(dead_code, reason = "attributes do not ask yet")]
     pub(crate) fn policy_from_env(&self, name: &str) -> Option<&Policy> {
         match self.policies.contains_key(name) {
@@ -422,13 +433,13 @@ impl Config {
         }
     }
 
-    /// The quota of a limiter's policy. Variables cannot say `-`, `.` and capitals: a quota of `a_b` is that of the policy
-    /// `A-b`, too, unless that has one under its own name.
+    /// Returns the quota of a limiter's policy. Variables cannot contain `-`, `.` and capitals, so a quota of `a_b` also applies
+    /// to the policy `A-b`, unless that policy has a quota under its own name.
     pub(crate) fn quota_of(&self, policy: &str) -> Option<Quota> {
         named(&self.limits, policy).copied()
     }
 
-    /// The quotas that none of the policies has.
+    /// Returns the names of quotas that match none of the policies.
     pub(crate) fn unmatched_limits<'a>(
         &self,
         policies: impl Iterator<Item = &'a str>,
@@ -442,7 +453,7 @@ impl Config {
             .collect()
     }
 
-    /// What is wrong with a prefix with braces: Redis Cluster takes what is between the first of them for the name of the slot.
+    /// Returns the problem of a prefix with braces: Redis Cluster uses the text between the first braces to choose the slot.
     pub(crate) fn braces_around(&self, records: &str) -> Option<String> {
         let prefix = &self.prefix;
         prefix.contains(['{', '}']).then(|| {
@@ -450,12 +461,12 @@ impl Config {
         })
     }
 
-    /// Whether all options are within their limits and agree with each other.
+    /// Checks that all options are within their bounds and do not contradict each other.
     pub(crate) fn check(&self) -> Result<(), Error> {
         report(&problems(self, &str::to_owned))
     }
 
-    /// Whether a cache may keep everything in this process.
+    /// Checks that a cache may keep everything in this process.
     pub(crate) fn check_memory_mode(&self) -> Result<(), Error> {
         let why = match self.require_redis {
             Some(true) => "`require_redis` is on",
@@ -469,7 +480,7 @@ impl Config {
         report(&[Problem::new("redis", what)])
     }
 
-    /// Takes over what an address says. What was said about another Redis is not for this one.
+    /// Applies the settings of an address. The settings of another Redis do not apply to this one.
     fn connect_to(&mut self, url: RedisUrl) {
         let RedisUrl {
             topology,
@@ -503,7 +514,7 @@ impl fmt::Display for Config {
     }
 }
 
-/// Asks whether the name that is most like `wrong` was meant, as advice. A name that is not alike is not named.
+/// Returns advice that names the known name most similar to `wrong`, if any is similar.
 fn did_you_mean(wrong: &str, known: impl Iterator<Item = String>) -> String {
     const ALIKE: f64 = 0.45;
     // Without what all of them have, by which all would be alike.

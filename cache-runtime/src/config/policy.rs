@@ -1,58 +1,58 @@
-//! Policies and quotas, and the names that they have.
+//! Policies and quotas, and their names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// A named policy.
+/// The times of a named policy, for `policy = "events"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Policy {
-    /// Fresh life.
+    /// How long a value is fresh. Default: `None`.
     #[serde(deserialize_with = "super::read::optional_duration")]
     pub ttl: Option<Duration>,
-    /// How long after it a value may still be served while it is refreshed, or when its load fails.
+    /// How long after its TTL a value may still be served while it is refreshed, or after its load failed. Default: `None`.
     #[serde(deserialize_with = "super::read::optional_duration")]
     pub grace: Option<Duration>,
-    /// How long a `None` is remembered.
+    /// How long a `None` is stored. Default: `None`.
     #[serde(deserialize_with = "super::read::optional_duration")]
     pub none_ttl: Option<Duration>,
 }
 
-/// How many units a client may use in any window of some length.
+/// The number of units that a client may use in any window of a given length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// How many.
+    /// The number of units.
     pub limit: u32,
     /// The length of the window.
     pub window: Duration,
 }
 
 impl Policy {
-    /// Sets the fresh life.
+    /// Sets how long a value is fresh.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Sets how long after its fresh life a value may still be served.
+    /// Sets how long after its TTL a value may still be served.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
     }
 
-    /// Sets how long a `None` is remembered.
+    /// Sets how long a `None` is stored.
     #[must_use]
     pub fn none_ttl(mut self, none_ttl: Duration) -> Self {
         self.none_ttl = Some(none_ttl);
         self
     }
 
-    /// The times by the names of their fields.
+    /// Returns the times by the names of their fields.
     pub(super) fn times(&self) -> [(&'static str, Option<Duration>); 3] {
         let Self {
             ttl,
@@ -63,12 +63,12 @@ impl Policy {
     }
 }
 
-/// What stands under a name, else under that name as a variable can say it.
+/// Returns the item under a name, or else under the spelling of that name that a variable can use.
 pub(super) fn named<'a, T>(all: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
     all.get(name).or_else(|| all.get(&plain_name(name)))
 }
 
-/// A policy's name as a variable can say it.
+/// Returns the spelling of a policy's name that a variable can use.
 pub(crate) fn plain_name(policy: &str) -> String {
     policy.replace(['-', '.'], "_").to_ascii_lowercase()
 }
