@@ -1,4 +1,4 @@
-//! What can go wrong, for callers who want to know. Annotated functions never see it.
+//! Errors of the cache, for callers that want to see them. Annotated functions never return them.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -11,8 +11,9 @@ type Source = Box<dyn StdError + Send + Sync>;
 
 /// A failure of the cache itself.
 ///
-/// Its text is one clause about our own operation; the cause, where there is one, is [`source`](StdError::source) and is
-/// never repeated in the text. No password, token or value is ever in it.
+/// - The text is one clause about the operation of the cache.
+/// - The cause, if there is one, is [`source`](StdError::source). The text never repeats it.
+/// - The text never contains a password, a token or a value.
 pub struct Error {
     inner: Box<Inner>,
 }
@@ -23,29 +24,30 @@ struct Inner {
     source: Option<Source>,
 }
 
-/// What kind of failure an [`Error`] is.
+/// The kind of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The configuration is wrong; the text lists every problem by its name.
+    /// The configuration is invalid. The text lists every problem by the name of its option.
     Config,
-    /// A key, a pattern or a time to live that cannot be used.
+    /// A key, a pattern or a TTL is invalid.
     Input,
-    /// Redis is known to be away: nothing was sent.
+    /// Redis is known to be unavailable, so nothing was sent.
     Unavailable,
-    /// A connection was refused or lost. Whether the command ran is not known.
+    /// A connection was refused or lost. It is unknown whether the command ran.
     Connection,
-    /// No answer in time. Whether the command ran is not known.
+    /// Redis did not answer in time. It is unknown whether the command ran.
     Timeout,
-    /// No answer to anybody for half of that time, so this operation gave up early. Whether the command ran is not known.
+    /// Redis did not answer any operation for half of `command_timeout`, so this operation gave up early. It is unknown whether
+    /// the command ran.
     Stalled,
     /// Redis answered with an error.
     Command,
-    /// Another program keeps something at this key that is not an entry of ours, such as a list.
+    /// The key holds a value of another program that is not a cache entry, such as a list.
     Foreign,
-    /// The value could not be turned into bytes.
+    /// The value could not be serialized.
     Encode,
-    /// The value may not be stored: too large, or it contains a card number.
+    /// The value may not be stored: it is too large, or it contains a card number.
     Refused,
 }
 
@@ -61,7 +63,7 @@ impl Error {
         }
     }
 
-    /// All that is wrong with a configuration at once, each on a line of its own; nothing if nothing is.
+    /// Returns one error with all problems of a configuration, each on its own line, or `Ok` if there are none.
     pub(crate) fn refuse_any(
         what: &str,
         problems: impl IntoIterator<Item = impl fmt::Display>,
@@ -92,12 +94,12 @@ impl Error {
         self
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of this error.
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
     }
 
-    /// Why the operation failed, without the error's own text, which may name a key.
+    /// Returns why the operation failed, without the error's own text, which may contain a key.
     pub(crate) fn cause(&self) -> String {
         self.source().map_or_else(
             || {
@@ -113,7 +115,7 @@ impl Error {
         )
     }
 
-    /// Whether the same operation may succeed later without a change.
+    /// Returns whether the same operation may succeed later without a change.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.kind(),
@@ -125,7 +127,7 @@ impl Error {
     }
 }
 
-/// Another cache or rate limiter is installed already, and stays.
+/// The error of `install` if another cache or rate limiter is already installed. The installed one does not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlreadyInstalled {
     what: &'static str,
@@ -161,14 +163,14 @@ impl fmt::Display for AlreadyInstalled {
 
 impl StdError for AlreadyInstalled {}
 
-/// So that a `main` that returns an [`Error`] can use `?`.
+/// Lets a `main` that returns an [`Error`] use `?`.
 impl From<AlreadyInstalled> for Error {
     fn from(error: AlreadyInstalled) -> Self {
         Self::new(ErrorKind::Config, error.to_string())
     }
 }
 
-/// An error's text with those of its causes, for a log line. What was said already is not said again.
+/// Returns the text of an error and of its causes, for a log line. A text that is already included is not repeated.
 pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -190,7 +192,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// As a `main` that returns one prints it: the text as it is meant to be read, and what caused it.
+/// Prints the text and its causes in readable form, because a `main` that returns an error prints it with `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&with_causes(self))
