@@ -1,5 +1,5 @@
-//! Rate limiting that holds: at most so many calls of one client in any window, for all processes together, and the same
-//! decisions while Redis is away.
+//! Rate limiting: a maximum number of calls per client in any window, across all processes, with the same decisions while Redis
+//! is unavailable.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -20,27 +20,30 @@
 //! ```
 
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! - While Redis answers, any window of Redis's time holds no more than the limit, whichever process was asked; with
-//!   [`Algorithm::Gcra`] less than twice as much.
-//! - A rejection uses nothing up and writes nothing, except for a strike. A client that comes back at the stated time, and did
-//!   nothing else meanwhile, is admitted; one millisecond earlier it is not.
+//! - While Redis answers, no window of Redis's time holds more than the limit, whichever process was asked. With
+//!   [`Algorithm::Gcra`] it is less than twice the limit.
+//! - A rejection uses no units and writes nothing, except for a strike. A client that retries at the stated time, without other
+//!   calls before it, is admitted. A client that retries 1 ms earlier is not.
 //! - Several policies of one client are decided together: all of them count a call, or none does.
-//! - While Redis is away the process decides by the same functions, from what it has seen. With one process the decisions stay
-//!   what they were; of several, each also grants its [`Share`]. When Redis is back, for one window a call needs the consent of
-//!   both Redis and the process, so that neither a loss of Redis nor its return is a fresh allowance.
-//! - A [`reset`](RateLimiter::reset) or [`unblock`](RateLimiter::unblock) reaches other processes within a second; in an outage
-//!   only this one, and in the window after it the others may go on refusing by what they remember.
+//! - While Redis is unavailable, the process decides with the same functions, from what it has seen. With one process the
+//!   decisions do not change. With several processes, each also grants its [`Share`].
+//! - When Redis is back, for one window a call needs the consent of both Redis and the process. So neither the loss nor the return
+//!   of Redis grants a new quota.
+//! - A [`reset`](RateLimiter::reset) or [`unblock`](RateLimiter::unblock) reaches other processes within 1 s. During an outage it
+//!   applies only to this process. In the window after the outage, the other processes may still refuse from memory.
 //!
-//! Calls never wait longer than the cache's `command_timeout`, and not at all while Redis is known to be away.
+//! Calls never wait longer than the cache's `command_timeout`. They do not wait while Redis is known to be unavailable.
 //!
 //! # Logins
 //!
-//! Count failures only ([`Limit::reserve`]), or any page can lock its visitors out by requests that it makes their browsers send. Limit by
-//! address, with penalties, and also by account, since one account can be guessed from many addresses. A limit by account name lets anybody
-//! lock its owner out, so give it a much higher limit and no penalty: `Policy::new("account").limit(100).per("1h")` with
-//! [`Identity::key`] of the name.
+//! - Count only failures ([`Limit::reserve`]). Otherwise any page can lock out its visitors through requests that it makes their
+//!   browsers send.
+//! - Limit by address, with penalties.
+//! - Also limit by account, because one account can be attacked from many addresses. A limit by account name lets anybody lock out
+//!   the owner, so use a much higher limit and no penalty: `Policy::new("account").limit(100).per("1h")` with [`Identity::key`] of
+//!   the name.
 
 mod answer;
 mod ask;
@@ -88,26 +91,28 @@ use crate::metrics::LimitMetrics;
 use crate::registry;
 use crate::store::script::Reply;
 
-/// How often what was counted about rejected clients is brought to Redis.
+/// How often the counts of rejected clients are sent to Redis.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long the counts of an hour are kept: as long as anybody looks back on it.
+/// How long the counts of an hour are kept: as long as a query can include them.
 const KEPT_FOR: Duration = Duration::from_secs((top::HOURS + 1) * 3600);
 
-/// Decides how often clients may do what. A cheap clone: all clones are the same limiter.
+/// Decides how often clients may do something.
+///
+/// Cloning is cheap. All clones are the same limiter.
 #[derive(Clone)]
 pub struct RateLimiter {
     inner: Arc<Inner>,
 }
 
-/// Some policies of a limiter that are decided together: a call is counted by all of them or by none. A cheap clone.
+/// Some policies of a limiter that are decided together: all of them count a call, or none does. Cloning is cheap.
 #[derive(Clone)]
 pub struct Limit {
     inner: Arc<Inner>,
     policies: Arc<[usize]>,
 }
 
-/// What all clones share.
+/// The state that all clones share.
 struct Inner {
     cache: Cache,
     policies: Vec<policy::Checked>,
@@ -118,12 +123,12 @@ struct Inner {
     top: Top,
     clock: Clock,
     began: Instant,
-    /// The time of day when it began. From then on time passes evenly, whatever becomes of the system's clock.
+    /// The time of day at `began`. From then on time is monotonic, even if the system clock changes.
     base: u64,
-    /// When it was last possible that Redis does not know everything; 0 is never.
+    /// When Redis possibly missed a call for the last time; 0 means never.
     doubted: AtomicU64,
     losses: AtomicU64,
-    /// When it makes sense to ask again during an outage.
+    /// After how long a client should retry during an outage.
     reconnect: Duration,
     is_flushing: AtomicBool,
     this: Weak<Self>,
@@ -132,12 +137,14 @@ struct Inner {
 static INSTALLED: OnceCell<RateLimiter> = OnceCell::new();
 
 impl RateLimiter {
-    /// Enforces `policies` for all processes that use the Redis of `cache`, or in this process where there is none. Quotas in the
-    /// cache's configuration win over those of the policies that they name.
+    /// Creates a limiter that enforces `policies`.
+    ///
+    /// The limits apply across all processes that use the Redis of `cache`, or within this process if the cache has no Redis.
+    /// Quotas in the cache's configuration override the quotas of the policies that they name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] with everything that is wrong with the policies.
+    /// [`ErrorKind::Config`] with every problem of the policies.
     pub fn new(cache: &Cache, policies: impl IntoIterator<Item = Policy>) -> Result<Self, Error> {
         let config = cache.config();
         let replicas = u32::try_from(config.replicas).unwrap_or(u32::MAX);
@@ -207,14 +214,15 @@ impl RateLimiter {
         Self { inner }
     }
 
-    /// Makes this the limiter of all functions with `#[rate_limit]` that name no other, for the rest of the process. Reports
-    /// functions that name a policy which it does not have.
+    /// Installs this limiter for the rest of the process. All functions with `#[rate_limit]` and without `limiter = …` use it.
     ///
-    /// Tests use [`run`](Self::run) instead: it gives each of them a limiter of its own.
+    /// It logs an error for each function that names a policy which the limiter does not have.
+    ///
+    /// In tests, use [`run`](Self::run) instead: it gives each test its own limiter.
     ///
     /// # Errors
     ///
-    /// Another limiter is installed already, and stays. Installing the same one again is not an error.
+    /// If another limiter is already installed; that limiter does not change. Installing the same limiter again is not an error.
     pub fn install(&self) -> Result<(), AlreadyInstalled> {
         let installed = INSTALLED.get_or_init(|| {
             for (function, policies) in registry::limit_sites() {
@@ -230,17 +238,17 @@ impl RateLimiter {
         }
     }
 
-    /// The installed limiter. See [`current`](Self::current) for the one that annotated functions ask.
+    /// Returns the installed limiter. [`current`](Self::current) returns the limiter that annotated functions ask.
     pub fn installed() -> Option<&'static Self> {
         INSTALLED.get()
     }
 
-    /// The policies of these names, to be decided together. Decisions list them in the order in which the limiter was given them.
+    /// Returns the policies with these names, to be decided together. Decisions list them in the order in which they were passed
+    /// to [`new`](Self::new).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Input`] for no name, one that is none of this limiter's policies, or one that is there
-    /// twice.
+    /// [`ErrorKind::Input`] if `policies` is empty, contains a name that this limiter does not have, or contains a name twice.
     pub fn limit(&self, policies: &[&str]) -> Result<Limit, Error> {
         let refuse = |text: String| Err(Error::new(ErrorKind::Input, text));
         if policies.is_empty() {
@@ -269,31 +277,31 @@ impl RateLimiter {
         })
     }
 
-    /// Decides one call of `client`, and counts it if it is allowed. To decide by several policies, or often, take a
+    /// Decides one call of `client` and counts it if it is allowed. To ask several policies, or to ask often, use
     /// [`limit`](Self::limit).
     ///
     /// # Errors
     ///
-    /// As [`limit`](Self::limit).
+    /// The same as [`limit`](Self::limit).
     pub async fn check(&self, policy: &str, client: &Identity) -> Result<Decision, Error> {
         Ok(self.limit(&[policy])?.check(client).await)
     }
 
-    /// What `check` would say now; counts nothing.
+    /// Returns what `check` would return now, without counting.
     ///
     /// # Errors
     ///
-    /// As [`limit`](Self::limit).
+    /// The same as [`limit`](Self::limit).
     pub async fn peek(&self, policy: &str, client: &Identity) -> Result<Decision, Error> {
         Ok(self.limit(&[policy])?.peek(client).await)
     }
 
-    /// Forgets what `client` used, its strikes and its block. Other processes see it within a second.
+    /// Clears the usage, the strikes and the block of `client`. Other processes see this within 1 s.
     ///
     /// # Errors
     ///
-    /// As [`limit`](Self::limit); or a Redis that is away or late: then only this process has forgotten, and the client is as it was
-    /// when Redis is back: reset it again.
+    /// The same as [`limit`](Self::limit). Also if Redis is unavailable or does not answer in time. Then only this process has
+    /// cleared the client, and the old state returns when Redis is back, so call this again.
     pub async fn reset(&self, policy: &str, client: &Identity) -> Result<(), Error> {
         let policy = self.one(policy)?;
         let inner = &self.inner;
@@ -313,11 +321,12 @@ impl RateLimiter {
         outcome
     }
 
-    /// Blocks `client` for so long, whatever it used. Other processes see it with their next question.
+    /// Blocks `client` for `duration`, whatever it has used. Other processes see this the next time they ask Redis.
     ///
     /// # Errors
     ///
-    /// As [`reset`](Self::reset): then only this process blocks it. Or a time of less than 1 ms or more than 31 days.
+    /// The same as [`reset`](Self::reset). Then only this process blocks the client. Also if `duration` is less than 1 ms or more
+    /// than 31 days.
     pub async fn block(
         &self,
         policy: &str,
@@ -334,12 +343,12 @@ impl RateLimiter {
         self.set_block(policy, client, millis).await
     }
 
-    /// Ends the block of `client`. What it used and its strikes stay, so that the next rejection may block it for longer;
-    /// [`reset`](Self::reset) forgets all.
+    /// Ends the block of `client`. Its usage and strikes do not change, so the next rejection may block it for longer.
+    /// [`reset`](Self::reset) clears everything.
     ///
     /// # Errors
     ///
-    /// As [`reset`](Self::reset).
+    /// The same as [`reset`](Self::reset).
     pub async fn unblock(&self, policy: &str, client: &Identity) -> Result<(), Error> {
         self.set_block(policy, client, 0).await
     }
@@ -371,13 +380,17 @@ impl RateLimiter {
         outcome
     }
 
-    /// The `count` clients that this policy rejected most often, with how often, highest first: with Redis of all processes in the
-    /// last 24 hours and a bit, others' counts up to 5 s late; without it of this process since it began. Each is named as
-    /// [`Identity::as_str`] is. Memory is bounded, so among very many clients the counts are estimates.
+    /// Returns the `count` clients that this policy rejected most often, with the number of rejections, highest first.
+    ///
+    /// - With Redis, the counts are of all processes in the last 24 hours and the current hour. The counts of other processes may
+    ///   be up to 5 s late.
+    /// - Without Redis, the counts are of this process since the limiter was created.
+    /// - Each name is that of [`Identity::as_str`].
+    /// - Memory is bounded, so the counts are estimates if there are very many clients.
     ///
     /// # Errors
     ///
-    /// As [`limit`](Self::limit); or a Redis that is away or late.
+    /// The same as [`limit`](Self::limit). Also if Redis is unavailable or does not answer in time.
     pub async fn top_limited(
         &self,
         policy: &str,
@@ -421,33 +434,37 @@ impl RateLimiter {
 }
 
 impl Limit {
-    /// Decides one call of `client`, and counts it if all policies allow it. Never waits longer than the cache's `command_timeout`.
+    /// Decides one call of `client` and counts it if all policies allow it. Never waits longer than the cache's `command_timeout`.
     pub async fn check(&self, client: &Identity) -> Decision {
         self.check_cost(client, 1).await
     }
 
-    /// The same for a call that costs several units. One that costs none is allowed unless the client is blocked.
+    /// Decides a call that costs `cost` units. A call that costs 0 is allowed unless the client is blocked.
     pub async fn check_cost(&self, client: &Identity, cost: u32) -> Decision {
         self.decide(client, cost, How::Take).await
     }
 
-    /// What `check` would say now; counts nothing.
+    /// Returns what `check` would return now, without counting.
     pub async fn peek(&self, client: &Identity) -> Decision {
         self.decide(client, 1, How::Peek).await
     }
 
-    /// Gives back what an allowed call used, once it turns out not to count, and sets `decision.charged` to 0: a second refund of the same
-    /// decision does nothing, and neither does one of a rejection. Where many calls of one client may be under way at the same time, take
-    /// [`reserve`](Self::reserve) instead: there none is rejected because of calls that are refunded a moment later.
+    /// Refunds the units of an allowed call that turned out not to count.
     ///
-    /// The newest units are given back, whoever used them, so a window may hold as many more units as were refunded in the time that the
-    /// refunded calls took. Strikes and blocks stay. If Redis does not answer, the units count until their window ends.
+    /// It sets `decision.charged` to 0, so a second refund of the same decision does nothing. A refund of a rejection does nothing
+    /// either. If many calls of one client may run at the same time, use [`reserve`](Self::reserve) instead: it does not reject a
+    /// call because of others that are refunded a moment later.
+    ///
+    /// - The newest units are refunded, whichever call used them. So a window may hold as many extra units as were refunded while
+    ///   the refunded calls ran.
+    /// - Strikes and blocks do not change.
+    /// - If Redis does not answer, the units count until their window ends.
     pub async fn refund(&self, client: &Identity, decision: &mut Decision) {
         self.inner.refund(&self.policies, client, decision).await;
     }
 
-    /// Counts a rejection for the statistics, under the template of the route that it was about, such as `/api/events/{id}`: a text
-    /// from the program, never one from a request.
+    /// Counts a rejection in the statistics, under a route template such as `/api/events/{id}`. Pass a text from the program, never
+    /// from a request.
     pub fn count_rejection(&self, decision: &Decision, route: &str) {
         for (policy, status) in self.policies.iter().zip(&decision.policies) {
             if status.verdict != Verdict::Allowed {
@@ -468,14 +485,14 @@ impl Limit {
 }
 
 impl Inner {
-    /// Milliseconds that pass evenly, from about the time of day.
+    /// Returns monotonic milliseconds that start near the time of day.
     fn now(&self) -> u64 {
         self.clock
             .driven()
             .unwrap_or_else(|| self.base.saturating_add(whole_millis(self.began.elapsed())))
     }
 
-    /// Where Redis keeps a client's state. The braces put all of a client's policies into one slot.
+    /// Returns the key of a client's state in Redis. The braces put all policies of a client into one slot.
     fn key(&self, policy: usize, client: &Identity) -> Key {
         let prefix = &self.cache.config().prefix;
         Key::of_record(format!(
@@ -496,7 +513,7 @@ impl Inner {
         self.clock.now_millis() / 3_600_000
     }
 
-    /// Sees to it that what was counted about rejected clients gets to Redis before long.
+    /// Schedules sending the counts of rejected clients to Redis.
     fn flush_later(&self) {
         if self.cache.is_local() || self.is_flushing.swap(true, Ordering::Relaxed) {
             return;
@@ -542,7 +559,7 @@ impl Inner {
     }
 }
 
-/// Says, when it is dropped, that nobody is about to flush: it may go with the runtime that it waits on.
+/// Clears the flushing flag when it is dropped, because the task may be dropped together with its runtime.
 struct Flush(Weak<Inner>);
 
 impl Drop for Flush {
