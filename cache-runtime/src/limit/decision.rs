@@ -1,24 +1,24 @@
-//! What a limiter says of a call.
+//! The decisions of a limiter.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a limiter says of one call.
+/// The decision of a limiter about one call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Decision {
     /// Whether the call may go on.
     pub verdict: Verdict,
-    /// When to try again: then the same call succeeds, unless others of the same client are faster. Of `Unavailable` a guess.
-    /// `None` if it did succeed, or never will.
+    /// How long to wait before trying again. Then the same call succeeds, unless other calls of the same client come first. For
+    /// `Unavailable` it is an estimate. `None` if the call succeeded or never will succeed.
     pub retry_after: Option<Duration>,
-    /// Each policy that was asked, in the order in which the limiter was given them.
+    /// Each policy that was asked, in the order in which they were passed to the limiter.
     pub policies: Vec<Status>,
-    /// Who decided.
+    /// What made the decision.
     pub backend: Backend,
-    /// How many units the call used of each policy: none if it was refused, or refunded.
+    /// How many units the call used of each policy. 0 if it was refused or refunded.
     pub charged: u32,
 }
 
@@ -26,19 +26,19 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It may, and is counted.
+    /// The call may go on, and is counted.
     Allowed,
-    /// It is over a limit.
+    /// The call is over a limit.
     Limited,
     /// The client is blocked, as a penalty or by [`block`](super::RateLimiter::block).
     Blocked,
-    /// It costs more than the whole limit, so it never may.
+    /// The call costs more than the whole limit, so it is never allowed.
     TooCostly,
-    /// Redis is away, and a policy allows nothing meanwhile.
+    /// Redis is unavailable, and a policy allows no call during an outage.
     Unavailable,
 }
 
-/// Who decided.
+/// What made a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
@@ -46,39 +46,39 @@ pub enum Backend {
     Redis,
     /// This process, without asking Redis: the call was rejected less than a second ago, or costs more than the whole limit.
     Known,
-    /// This process by itself: there is no Redis, or it is away.
+    /// This process by itself: Redis is not configured, or it is unavailable.
     Memory,
 }
 
-/// How a client stands with one policy.
+/// The state of a client under one policy.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
-    /// The policy's name.
+    /// The name of the policy.
     pub policy: Arc<str>,
-    /// What it says. A call that another policy rejects is not counted by this one, even if it would have allowed it.
+    /// The verdict of this policy. It does not count a call that another policy rejects, even if its own verdict is `Allowed`.
     pub verdict: Verdict,
-    /// Its limit, in units.
+    /// The limit, in units.
     pub limit: u32,
-    /// Its window.
+    /// The length of the window.
     pub window: Duration,
     /// How many units are left.
     pub remaining: u32,
-    /// When more will be left than now; zero if all is.
+    /// How long until more units are left than now. Zero if all units are left.
     pub more_after: Duration,
 }
 
 impl Decision {
-    /// Whether the call may go on.
+    /// Returns whether the call may go on.
     pub fn is_allowed(&self) -> bool {
         self.verdict == Verdict::Allowed
     }
 
-    /// The decision, or as an error that it is not allowed.
+    /// Returns the decision, or [`Limited`] if the call is not allowed.
     ///
     /// # Errors
     ///
-    /// Every verdict but `Allowed`.
+    /// Any verdict except `Allowed`.
     pub fn into_result(self) -> Result<Self, Limited> {
         if self.is_allowed() {
             Ok(self)
@@ -88,22 +88,22 @@ impl Decision {
     }
 }
 
-/// A call that is not allowed. The error type of a function with `#[rate_limit]` is made [`From`] it.
+/// The error of a call that is not allowed. The error type of a function with `#[rate_limit]` must implement [`From`] it.
 #[derive(Clone, Debug)]
 pub struct Limited(Box<Decision>);
 
 impl Limited {
-    /// The whole decision.
+    /// Returns the whole decision.
     pub fn decision(&self) -> &Decision {
         &self.0
     }
 
-    /// When the same call would succeed; `None` if it never will.
+    /// Returns how long to wait until the same call would succeed, or `None` if it never will.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// The name of the policy that makes the call wait longest.
+    /// Returns the name of the policy that makes the call wait longest.
     pub fn policy(&self) -> &str {
         let rejecting = self
             .0
@@ -139,7 +139,7 @@ impl fmt::Display for Limited {
 
 impl StdError for Limited {}
 
-/// Rounded up, and never zero: whoever comes back a moment too early is rejected again.
+/// Returns the wait in whole seconds, rounded up and at least 1. A client that retries too early is rejected again.
 pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs()
         .saturating_add(u64::from(wait.subsec_nanos() > 0))

@@ -1,4 +1,4 @@
-//! What a limiter enforces: how many calls in which time, and what follows for those who do not stop.
+//! What a limiter enforces: how many calls per window, and the penalties for clients that continue.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use crate::clock::whole_millis;
 use crate::config::Quota;
 use crate::escape::excerpt;
 
-/// The longest time that a policy may count: a calendar month.
+/// The longest window of a policy: a calendar month.
 pub(super) const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
 
-/// From here on a log would cost too much: a number for every call.
+/// Above this limit a log would cost too much: it holds a number for every call.
 const LONGEST_LOG: u32 = 1_000;
 
-/// The longest name: it is part of every key and of every response.
+/// The longest name, in bytes. It is part of every key and of every response.
 const LONGEST_NAME: usize = 64;
 
-/// How often a client may do something.
+/// Sets how often a client may do something.
 ///
 /// ```
 /// use cache_runtime::limit::{Penalty, Policy};
@@ -25,8 +25,8 @@ const LONGEST_NAME: usize = 64;
 /// let login = Policy::new("login").limit(5).per("10m").penalty(Penalty::default());
 /// ```
 ///
-/// Nothing is checked here: [`RateLimiter::new`](super::RateLimiter::new) reports everything that is wrong, at once. The
-/// configuration's quota of the same name, from `CACHE_LIMIT_SEARCH=60/1m` for example, wins over `limit` and `per`.
+/// Nothing is checked here: [`RateLimiter::new`](super::RateLimiter::new) reports all problems together. A quota with the same
+/// name in the configuration, for example from `CACHE_LIMIT_SEARCH=60/1m`, overrides `limit` and `per`.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Policy {
@@ -39,7 +39,7 @@ pub struct Policy {
     share: Share,
 }
 
-/// A time, or a text that is to be one: `"60s"`, `"10m"`.
+/// A window: a duration, or a text such as `"60s"` or `"10m"`.
 #[derive(Clone, Debug)]
 pub struct Window(Result<Duration, String>);
 
@@ -55,34 +55,37 @@ impl From<&str> for Window {
     }
 }
 
-/// What is decided while Redis is away. `Memory` suits nearly all; `Deny` only where one call too many is worse than no service.
+/// How a policy decides while Redis is unavailable.
+///
+/// `Memory` suits nearly all policies. Use `Deny` only if one call too many is worse than no service. Default: `Memory`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOutage {
-    /// The process decides by what it knows, with the same functions.
+    /// The process decides from what it knows, with the same functions.
     #[default]
     Memory,
-    /// Everything is allowed.
+    /// Allows every call.
     Allow,
-    /// Nothing is allowed: 503.
+    /// Allows no call. Responses have status 503.
     Deny,
 }
 
-/// How much of a limit one of several processes grants by itself while Redis is away.
+/// How much of a limit each of several processes grants by itself while Redis is unavailable. Default: `Full`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Share {
-    /// All of it: clients notice nothing, and those whom the balancer spreads over all processes get more than the limit.
+    /// The full limit. Clients see no difference, but a client whose calls are balanced over all processes gets more than the
+    /// limit.
     #[default]
     Full,
-    /// The limit divided by the configuration's `replicas`, rounded up: together the processes grant little more than the limit.
+    /// The limit divided by the configuration's `replicas`, rounded up. Together the processes grant little more than the limit.
     Replica,
 }
 
-/// What follows for a client who goes on over the limit.
+/// The penalty for a client that continues over the limit.
 ///
-/// A *strike* is a rejection over the limit, counted once in a window at most. The first costs nothing; from the second on
-/// the client is blocked, twice as long each time. Strikes are forgiven one by one while nothing happens.
+/// A *strike* is a rejection over the limit. At most one strike is counted per window. The first strike has no effect. From the
+/// second strike on the client is blocked, each time twice as long. Without new strikes, strikes are forgiven one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Penalty {
@@ -105,19 +108,19 @@ impl Default for Penalty {
 }
 
 impl Penalty {
-    /// How long the first block lasts; left out, as long as the window.
+    /// Sets how long the first block lasts. Default: the window.
     pub fn first(mut self, first: Duration) -> Self {
         self.first = Some(first);
         self
     }
 
-    /// How long a block lasts at most: 1 hour unless said.
+    /// Sets how long a block lasts at most. Default: 3600 s.
     pub fn longest(mut self, longest: Duration) -> Self {
         self.longest = longest;
         self
     }
 
-    /// After how long without a strike one is forgiven: 10 minutes unless said.
+    /// Sets the time without a strike after which one strike is forgiven. Default: 600 s.
     pub fn forgive_after(mut self, after: Duration) -> Self {
         self.forgive_after = after;
         self
@@ -125,7 +128,8 @@ impl Penalty {
 }
 
 impl Policy {
-    /// A policy with this name, which limits, metrics and responses show: letters, digits, `_`, `-` and `.`, 64 at most.
+    /// Creates a policy with this name. Limits, metrics and responses show the name. It has 1 to 64 ASCII letters, digits, `_`, `-`
+    /// and `.`.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -138,12 +142,13 @@ impl Policy {
         }
     }
 
-    /// For an API as a whole: 100 a minute for each client, without penalties, since an office shares its address.
+    /// Returns a policy for a whole API: 100 calls per minute for each client, without penalties, because the clients in an office
+    /// share an address.
     pub fn api() -> Self {
         Self::new("api").limit(100).per(MINUTE)
     }
 
-    /// For logging in and the like: 10 a minute for each client, with penalties.
+    /// Returns a policy for logins and similar actions: 10 calls per minute for each client, with penalties.
     pub fn auth() -> Self {
         Self::new("auth")
             .limit(10)
@@ -152,7 +157,7 @@ impl Policy {
             .share(Share::Replica)
     }
 
-    /// For paying: 5 a minute for each user, with penalties.
+    /// Returns a policy for payments: 5 calls per minute for each user, with penalties.
     pub fn payment() -> Self {
         Self::new("payment")
             .limit(5)
@@ -161,55 +166,55 @@ impl Policy {
             .share(Share::Replica)
     }
 
-    /// How many units a client may use in any window; a call costs one unless it says otherwise.
+    /// Sets how many units a client may use in any window. A call costs 1 unit unless it sets another cost.
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = limit;
         self
     }
 
-    /// The length of the window: a [`Duration`] or a text such as `"60s"`, from 1 ms to 31 days.
+    /// Sets the length of the window: a [`Duration`] or a text such as `"60s"`, from 1 ms to 31 days.
     pub fn per(mut self, window: impl Into<Window>) -> Self {
         self.window = window.into();
         self
     }
 
-    /// How units are counted; left out, a log up to a limit of 1,000 and buckets above.
+    /// Sets how units are counted. Default: a log for limits up to 1,000, and buckets above.
     pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = Some(algorithm);
         self
     }
 
-    /// What follows for a client who goes on over the limit; `None` is nothing.
+    /// Sets the penalty for a client that continues over the limit. `None` means no penalty. Default: `None`.
     pub fn penalty(mut self, penalty: impl Into<Option<Penalty>>) -> Self {
         self.penalty = penalty.into();
         self
     }
 
-    /// What is decided while Redis is away.
+    /// Sets how the policy decides while Redis is unavailable. Default: [`OnOutage::Memory`].
     pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
         self.on_outage = on_outage;
         self
     }
 
-    /// How much of the limit this process grants by itself while Redis is away.
+    /// Sets how much of the limit this process grants by itself while Redis is unavailable. Default: [`Share::Full`].
     pub fn share(mut self, share: Share) -> Self {
         self.share = share;
         self
     }
 
-    /// Its name.
+    /// Returns the name of this policy.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Takes limit and window from the configuration.
+    /// Replaces limit and window with those of the configuration.
     pub(super) fn overridden(mut self, quota: Quota) -> Self {
         self.limit = quota.limit;
         self.window = quota.window.into();
         self
     }
 
-    /// What the script and the functions need to know, or everything that is wrong with it.
+    /// Returns what the script and the functions need, or all problems of the policy.
     pub(super) fn checked(self, replicas: u32) -> Result<Checked, Vec<String>> {
         let Self {
             name,
@@ -311,14 +316,14 @@ impl Policy {
     }
 }
 
-/// A policy without a mistake in it.
+/// A policy without problems.
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
     pub(super) name: String,
     pub(super) rule: Rule,
-    /// What this process grants by itself while Redis is away, where that is less than the limit.
+    /// What this process grants by itself while Redis is unavailable, if that is less than the limit.
     pub(super) share: Option<u32>,
-    /// Whether it should be divided among the replicas.
+    /// Whether the limit should be divided among the replicas.
     pub(super) wants_replicas: bool,
     pub(super) on_outage: OnOutage,
 }
