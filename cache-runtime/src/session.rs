@@ -1,4 +1,4 @@
-//! Sessions that hold: signed, encrypted, and ended everywhere at once.
+//! Login sessions: signed, encrypted, and ended in all processes together.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -21,51 +21,56 @@
 //! # }
 //! ```
 //!
-//! A web service does not do this by hand: with the feature `http`, `cache_runtime::http::SessionLayer` reads and sets cookies.
+//! A web service does not call this directly: with the feature `http`, `cache_runtime::http::SessionLayer` reads and sets cookies.
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! - **What was ended stays ended.** Each transition is one step in Redis, and with Redis no process keeps sessions of its own: from the answer
-//!   to [`destroy`](SessionStore::destroy) and [`destroy_user`](SessionStore::destroy_user) on, every process refuses them, and a
-//!   request that saves late gets [`Gone`](SessionError::Gone).
-//! - **A change is never lost silently.** A [`save`](SessionStore::save) of what somebody else saved first is a
-//!   [`Conflict`](SessionError::Conflict); [`update`](SessionStore::update) then tries again with what is there.
-//! - **Redis holds nothing to use.** A token is a 256-bit secret that is signed; Redis sees a hash of it, a hash of the user's id, and
-//!   data that is encrypted with a key of its own and bound to its user, its session and its latest end.
-//! - **An outage logs nobody out, and nobody in.** While Redis is away the answer is [`Unavailable`](SessionError::Unavailable), never
-//!   "no session". Tokens that are not ours are refused without asking.
-//! - **Nothing leaks.** A session is one key that expires by itself, beside one sorted set for its user, in the same slot of a
-//!   cluster; the set ends with its last session.
+//! - **An ended session stays ended.** Each transition is one step in Redis. With Redis, no process keeps its own sessions. After
+//!   [`destroy`](SessionStore::destroy) or [`destroy_user`](SessionStore::destroy_user) returns, every process refuses the
+//!   sessions, and a request that saves later gets [`Gone`](SessionError::Gone).
+//! - **A change is never lost silently.** A [`save`](SessionStore::save) of a session that another request saved first returns
+//!   [`Conflict`](SessionError::Conflict). [`update`](SessionStore::update) then tries again with the stored session.
+//! - **Redis holds nothing that can be used.** A token is a signed 256-bit secret. Redis sees a hash of the token, a hash of the
+//!   user's id, and encrypted data. The data is encrypted with its own key and bound to its user, its session and its latest end.
+//! - **An outage logs nobody out or in.** While Redis is unavailable, methods return [`Unavailable`](SessionError::Unavailable),
+//!   never "no session". Tokens that this service did not sign are refused without asking Redis.
+//! - **Nothing leaks.** A session is one key that expires by itself, and one member of a sorted set for its user, in the same slot
+//!   of a cluster. The set ends with its last session.
 //!
-//! What does not hold: an answer that is [`Unavailable`](SessionError::Unavailable) does not say that nothing happened, since Redis may
-//! carry out what it answers too late. A change may be stored then, and after a rotation or a login neither token may count: the user has
-//! to log in again. What this process remembers of a logout ends with it. A logout from everywhere has to know whose session it is, so it is
-//! not remembered if that could not be read. A Redis that forgets what it has acknowledged, in an asynchronous failover or a crash before its file was
-//! written, can bring back a session that was ended. Whoever can write to Redis can bring back an older version of a session, end it,
-//! or let it idle until its latest end. A Redis that is short of memory may drop sessions, which logs their users out: give sessions
-//! a Redis with `maxmemory-policy noeviction`, or enough memory. Nobody has a session before a login; what a visitor collects until then
-//! belongs into a cookie or a page of the application.
+//! # Limits
+//!
+//! - After [`Unavailable`](SessionError::Unavailable), Redis may still have run the command if only its answer was late. A change
+//!   may then be stored. After a rotation or a login, it may be that neither token is valid, and the user has to log in again.
+//! - A logout that this process remembers during an outage is lost if the process ends.
+//! - A logout from all devices has to know the user of the session. It is not remembered if the session could not be read.
+//! - If Redis loses acknowledged writes, in an asynchronous failover or a crash before its file was written, an ended session can
+//!   come back.
+//! - A party with write access to Redis can restore an older version of a session, end it, or let it stay idle until its latest
+//!   end.
+//! - A Redis that is short of memory may drop sessions, which logs their users out. Give sessions a Redis with
+//!   `maxmemory-policy noeviction`, or enough memory.
+//! - A session does not exist before a login. Keep what a visitor collects until then in a cookie or a page of the application.
 //!
 //! # How long a session lives
 //!
-//! | option | usual | meaning |
+//! | option | default | meaning |
 //! |---|---|---|
-//! | [`session_ttl`](crate::Config::session_ttl) | a day | how long a new session lasts |
-//! | [`session_extend`](crate::Config::session_extend) | an hour | how much later each use lets it end, at most `session_ttl + session_extend` after that use |
-//! | [`session_absolute`](crate::Config::session_absolute) | 7 days | the end of every session, however much it is used |
-//! | [`session_touch_every`](crate::Config::session_touch_every) | 0 | a use so soon after another one adds nothing, and writes nothing |
-//! | [`sessions_per_user`](crate::Config::sessions_per_user) | 50 | the session that would end first makes room for one more |
+//! | [`session_ttl`](crate::Config::session_ttl) | 1 day | How long a new session lasts |
+//! | [`session_extend`](crate::Config::session_extend) | 1 hour | How much each use extends it, at most to `session_ttl + session_extend` after that use |
+//! | [`session_absolute`](crate::Config::session_absolute) | 7 days | The longest life of a session, however much it is used |
+//! | [`session_touch_every`](crate::Config::session_touch_every) | 0 s | A use within this time of another one extends nothing and writes nothing |
+//! | [`sessions_per_user`](crate::Config::sessions_per_user) | 50 | The most sessions of a user. A further session replaces the one that would end first |
 //!
-//! With [`session_idle`](crate::Config::session_idle), `CACHE_SESSION_IDLE=30m` for example, a session ends so long after its last use
-//! instead, and never after `session_absolute`. Each use is noted to the millisecond, so that end is exact. With `session_touch_every` it may
-//! be earlier by that time, but never by more than a 60th of the idle time (30 s of 30 minutes).
+//! With [`session_idle`](crate::Config::session_idle), for example `CACHE_SESSION_IDLE=30m`, a session ends this time after its
+//! last use instead, and never after `session_absolute`. Each use is recorded to the millisecond, so the end is exact. With
+//! `session_touch_every`, the session may end earlier by that time, but by at most 1/60 of the idle time (30 s for 30 minutes).
 //!
-//! All times are by Redis's clock; `created_at` may be up to a second early.
+//! All times follow Redis's clock. `created_at` may be up to 1 s early.
 //!
 //! # Keys
 //!
-//! `CACHE_SESSION_KEYS` holds them, newest first: see [`SessionKeys`](crate::SessionKeys). Without it each process makes its own, with a
-//! warning, and sessions end with it; in production that is an error.
+//! `CACHE_SESSION_KEYS` holds the keys, newest first: see [`SessionKeys`](crate::SessionKeys). Without it, each process generates
+//! its own keys and logs a warning, and sessions end with the process. In production this is an error.
 
 mod backend;
 mod data;
@@ -106,15 +111,16 @@ use crate::cache::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::metrics::SessionEvent;
 
-/// What a cookie with a session is called, unless something else is said. Browsers send a cookie of such a name to nobody but the host
-/// that set it, over TLS
+/// The default name of the session cookie. Browsers send a cookie with the prefix `__Host-` only to the host that set it, over TLS
 /// ([RFC 6265bis](https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/) 4.1.3.2).
 pub const COOKIE: &str = "__Host-session";
 
-/// Keeps sessions in Redis, or in this process where there is none. A cheap clone: all clones are the same store.
+/// Stores sessions in Redis, or in this process without Redis.
 ///
-/// `E` is what the application adds to [`SessionData`]. Whoever shares a Redis, its prefix and the keys shares sessions, so has to agree
-/// on it.
+/// Cloning is cheap. All clones are the same store.
+///
+/// `E` is the application's own type in [`SessionData`]. Services with the same Redis, prefix and keys share sessions, so they must
+/// use the same `E`.
 pub struct SessionStore<E = ()> {
     inner: Arc<Inner>,
     signer: Arc<Signer>,
@@ -122,12 +128,14 @@ pub struct SessionStore<E = ()> {
 }
 
 impl<E> SessionStore<E> {
-    /// Keeps sessions in the Redis of `cache`, or in this process where there is none: then only this store and its clones know them.
-    /// How long they live, and under which keys, is in the cache's configuration.
+    /// Creates a store for sessions in the Redis of `cache`, or in this process if the cache has no Redis. Without Redis, only this
+    /// store and its clones know the sessions.
+    ///
+    /// The cache's configuration sets how long sessions live, and their keys.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] without keys in production, and for a prefix with braces.
+    /// [`ErrorKind::Config`] if keys are missing in production, or if the prefix contains braces.
     pub fn new(cache: &Cache) -> Result<Self, Error> {
         let inner = Inner::new(cache)?;
         Ok(Self {
@@ -137,7 +145,8 @@ impl<E> SessionStore<E> {
         })
     }
 
-    /// The same store for tokens in a cookie of this name, and in no other: [`COOKIE`] unless said. A layer says it by itself.
+    /// Returns the same store for tokens that come only from the cookie with this name. Default: [`COOKIE`]. A `SessionLayer` sets
+    /// it by itself.
     #[must_use]
     pub fn for_cookie(&self, name: &str) -> Self {
         Self {
@@ -147,7 +156,7 @@ impl<E> SessionStore<E> {
         }
     }
 
-    /// Reads what a client sent as its token. This asks nobody, and takes about a microsecond.
+    /// Verifies the token that a client sent. This does not ask Redis and takes about 1 µs.
     ///
     /// # Errors
     ///
@@ -159,22 +168,22 @@ impl<E> SessionStore<E> {
             .inspect_err(|_| self.inner.count(SessionEvent::RefusedToken))
     }
 
-    /// Ends a session; that it has ended already is fine.
+    /// Ends a session. It is not an error if the session has already ended.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](SessionError::Unavailable): then this process refuses the session from now on, and ends it once Redis is back.
-    /// Until then others that reach Redis go on serving it, so tell the user to try again.
+    /// [`Unavailable`](SessionError::Unavailable). Then this process refuses the session from now on and ends it when Redis is
+    /// back. Until then, other processes that reach Redis still accept the session, so ask the user to try again.
     pub async fn destroy(&self, token: &SessionToken) -> Result<(), SessionError> {
         let Place { tag, sid } = token.place();
         self.inner.destroy(tag, Which::One(sid)).await.map(drop)
     }
 
-    /// Ends all sessions of a user, except the one with this token, if one is given. Answers how many there were.
+    /// Ends all sessions of a user, except the session of `except` if it is given. Returns how many sessions ended.
     ///
     /// # Errors
     ///
-    /// As [`destroy`](Self::destroy).
+    /// The same as [`destroy`](Self::destroy).
     pub async fn destroy_user(
         &self,
         user_id: &str,
@@ -187,11 +196,11 @@ impl<E> SessionStore<E> {
         self.inner.destroy_of(user_id, which).await
     }
 
-    /// Ends the session of a user that a [`ListedSession`] names. Answers whether there was one.
+    /// Ends the session with the id of a [`ListedSession`]. Returns whether the session existed.
     ///
     /// # Errors
     ///
-    /// As [`destroy`](Self::destroy).
+    /// The same as [`destroy`](Self::destroy).
     pub async fn destroy_listed(&self, user_id: &str, id: &str) -> Result<bool, SessionError> {
         let Some(sid) = Sid::parse(id) else {
             return Ok(false);
@@ -202,7 +211,7 @@ impl<E> SessionStore<E> {
 }
 
 impl<E: Serialize + DeserializeOwned> SessionStore<E> {
-    /// Begins a session. Only what this service has checked itself may be in it.
+    /// Creates a session. Put only data into it that this service has checked itself.
     ///
     /// # Errors
     ///
@@ -211,12 +220,14 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         self.create_instead(new, None).await
     }
 
-    /// Begins a session in place of the one that the client had before, whose token counts no more: what somebody may have planted
-    /// with the client before it logged in is worth nothing afterwards. This is one step if it is the same user.
+    /// Creates a session that replaces the client's former session. The former token is no longer valid.
+    ///
+    /// This protects against session fixation: a token that an attacker gave the client before the login is worthless after it.
+    /// For the same user this is one step in Redis.
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create).
+    /// The same as [`create`](Self::create).
     pub async fn create_instead(
         &self,
         new: NewSession<E>,
@@ -283,11 +294,11 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         )))
     }
 
-    /// Finds a session, and extends it. One round trip.
+    /// Loads a session and extends it. Takes one round trip.
     ///
     /// # Errors
     ///
-    /// [`NotFound`](SessionError::NotFound) if it has ended, [`Tampered`](SessionError::Tampered),
+    /// [`NotFound`](SessionError::NotFound) if the session has ended, [`Tampered`](SessionError::Tampered),
     /// [`Unreadable`](SessionError::Unreadable) or [`Unavailable`](SessionError::Unavailable).
     pub async fn load(&self, token: &SessionToken) -> Result<Session<E>, SessionError> {
         let inner = &self.inner;
@@ -318,26 +329,29 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         })
     }
 
-    /// Stores what was changed in a session since it was loaded. One round trip.
+    /// Stores the changes of a session since it was loaded. Takes one round trip.
     ///
     /// # Errors
     ///
-    /// [`Conflict`](SessionError::Conflict) if somebody else saved it since, [`Gone`](SessionError::Gone) if it has ended; or as
-    /// [`create`](Self::create). Nothing is stored then; only with [`Unavailable`](SessionError::Unavailable) it may be.
+    /// - [`Conflict`](SessionError::Conflict) if another request saved it since.
+    /// - [`Gone`](SessionError::Gone) if it has ended.
+    /// - The same as [`create`](Self::create).
+    ///
+    /// Nothing is stored then, except that after [`Unavailable`](SessionError::Unavailable) the changes may be stored.
     pub async fn save(&self, session: &mut Session<E>) -> Result<(), SessionError> {
         self.change(session, None).await?;
         self.inner.count(SessionEvent::Saved);
         Ok(())
     }
 
-    /// Gives a session a new token; the old one counts no more. Do this whenever the user may do more than before.
+    /// Gives a session a new token. The old token is no longer valid. Do this whenever the user gains rights.
     ///
-    /// Requests that the client sent with the old token and that come in later find no session. Only to end it, the old token counts for
-    /// another minute: whoever logs out meanwhile is logged out.
+    /// Requests with the old token that arrive later do not find the session. The old token can still end the session for another
+    /// 60 s, so a logout in this time works.
     ///
     /// # Errors
     ///
-    /// As [`update`](Self::update).
+    /// The same as [`update`](Self::update).
     pub async fn rotate(&self, session: &mut Session<E>) -> Result<(), SessionError> {
         let mut tries = session.tries();
         loop {
@@ -349,7 +363,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         }
     }
 
-    /// All sessions of a user, the one that ends first first. What cannot be read is left out.
+    /// Returns all sessions of a user, ordered by their end, earliest first. Sessions that cannot be read are left out.
     ///
     /// # Errors
     ///
@@ -380,7 +394,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         Ok(sessions)
     }
 
-    /// What is there now, in place of what was changed and could not be stored.
+    /// Replaces changes that could not be stored with the stored session.
     async fn reload(&self, session: &mut Session<E>) -> Result<(), SessionError> {
         let reissued = session.reissued;
         *session = match self.load(&session.token).await {
@@ -449,13 +463,16 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
 }
 
 impl<E: Clone + Serialize + DeserializeOwned> SessionStore<E> {
-    /// Changes a session and stores it; if somebody else saved it meanwhile, it is loaded and changed again. So the change may be made
-    /// several times, each time to what is stored; where it fails, `session` is as it was.
+    /// Changes a session and stores it. If another request saved it first, it is loaded and changed again.
+    ///
+    /// `change` may run several times, each time on the stored session. If `update` fails, `session` is as it was before.
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save), but [`Conflict`](SessionError::Conflict) only if others were faster ten times, or if there were changes
-    /// before this one that are not stored yet and would be lost.
+    /// The same as [`save`](Self::save), but [`Conflict`](SessionError::Conflict) only if
+    ///
+    /// - other requests were faster ten times, or
+    /// - `session` had earlier changes that are not stored yet and would be lost.
     pub async fn update(
         &self,
         session: &mut Session<E>,
