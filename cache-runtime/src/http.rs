@@ -1,6 +1,6 @@
-//! Rate limits and sessions around an axum router or any other tower service, and the address of a client behind proxies.
+//! Rate limits and sessions for an axum router or any other tower service, and the address of a client behind proxies.
 //!
-//! Sessions: see [`SessionLayer`]. The rest of this page is about limits.
+//! [`SessionLayer`] describes sessions. The rest of this page describes limits.
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -31,11 +31,16 @@
 //!
 //! # Whose requests are counted
 //!
-//! Those of an address: of the peer, or of what proxies in front of the service say as far as they are trusted
-//! ([`ClientIpSource`]). IPv4 is IPv4 however it is written, and IPv6 counts by networks of 64 bits
-//! ([`ipv6_prefix`](RateLimitLayer::ipv6_prefix)). A layer can ask for something else, such as the user of a verified session
-//! ([`identify`](RateLimitLayer::identify)). Put limits by address outside of the [`SessionLayer`], so that they cost the
-//! session store nothing, and limits by user inside of it and of a middleware that asks for the [`Session`]:
+//! By default, requests are counted by address:
+//!
+//! - The address is that of the peer, or the address that trusted proxies in front of the service report ([`ClientIpSource`]).
+//! - All notations of an IPv4 address count as the same address. IPv6 addresses count by networks of 64 bits
+//!   ([`ipv6_prefix`](RateLimitLayer::ipv6_prefix)).
+//!
+//! A layer can count by something else, such as the user of a verified session ([`identify`](RateLimitLayer::identify)).
+//!
+//! Put limits by address outside of the [`SessionLayer`], so that refused requests do not load the session store. Put limits by
+//! user inside of it, and inside of a middleware that extracts the [`Session`]:
 //!
 //! ```
 //! # use axum::Router;
@@ -78,26 +83,33 @@
 //! # }
 //! ```
 //!
-//! Behind a proxy, say which: otherwise its address is everybody's, and all clients share one limit. For nginx on the same host:
-//! `proxy_set_header X-Real-IP $remote_addr;` with `ClientIpSource::header("X-Real-IP", ["127.0.0.1", "::1"])?`. On a Unix socket
-//! there is no peer, so no header counts: use [`trusted_hops`](ClientIpSource::trusted_hops). Try it: [`ClientIp`] in a handler must
-//! show your own address, not the proxy's.
+//! Behind a proxy, configure which proxy is trusted. Otherwise every client has the proxy's address, and all clients share one
+//! limit.
 //!
-//! For a stricter limit on some routes, merge a router with a layer of its own, which takes the address that the outer one found:
-//! `Router::new().route("/login", post(login)).route_layer(RateLimitLayer::new(limiter.limit(&["auth"])?))`. To count failed logins only,
-//! add [`count_if`](RateLimitLayer::count_if).
+//! - For nginx on the same host: `proxy_set_header X-Real-IP $remote_addr;` with
+//!   `ClientIpSource::header("X-Real-IP", ["127.0.0.1", "::1"])?`.
+//! - A Unix socket does not have a peer address, so headers are not trusted: use [`trusted_hops`](ClientIpSource::trusted_hops).
+//! - To test it, return [`ClientIp`] from a handler. It must be your own address, not the proxy's.
+//!
+//! For a stricter limit on some routes, merge a router with its own layer. That layer uses the address that the outer layer found:
+//! `Router::new().route("/login", post(login)).route_layer(RateLimitLayer::new(limiter.limit(&["auth"])?))`. To count only failed
+//! logins, add [`count_if`](RateLimitLayer::count_if).
 //!
 //! # What clients see
 //!
-//! | | status | body's `type` |
+//! | request | status | body's `type` |
 //! |---|---|---|
 //! | over a limit | 429 | `https://iana.org/assignments/http-problem-types#quota-exceeded` |
 //! | costs more than the whole limit | 429 | `https://iana.org/assignments/http-problem-types#quota-exceeded` |
 //! | blocked | 429 | `https://iana.org/assignments/http-problem-types#abnormal-usage-detected` |
-//! | Redis is away, and a policy allows nothing meanwhile | 503 | `https://iana.org/assignments/http-problem-types#temporary-reduced-capacity` |
+//! | Redis is unavailable, and a policy allows no call during an outage | 503 | `https://iana.org/assignments/http-problem-types#temporary-reduced-capacity` |
 //!
-//! Each of these has `Retry-After` in whole seconds, at least 1, `Cache-Control: no-store`, and a body of `application/problem+json`
-//! ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with the names of the `violated-policies`:
+//! Each of these responses has
+//!
+//! - `Retry-After` in whole seconds, at least 1
+//! - `Cache-Control: no-store`
+//! - a body of `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)) with the names of the
+//!   `violated-policies`:
 //!
 //! ```text
 //! HTTP/1.1 429 Too Many Requests
@@ -108,14 +120,16 @@
 //! RateLimit: "api";r=0;t=17
 //! ```
 //!
-//! The last two, on every response unless [`RateLimitHeaders`] says otherwise, are those of the IETF's
-//! [draft-ietf-httpapi-ratelimit-headers-11](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/): how
-//! many units a policy grants in how many seconds, how many are left, and in how many seconds there will be more (left out if
-//! nothing is used). Each policy
-//! is a member, and what an inner layer or the handler wrote stays.
+//! The last two fields are on every response unless [`RateLimitHeaders`] changes this. They follow the IETF draft
+//! [draft-ietf-httpapi-ratelimit-headers-11](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/):
 //!
-//! A function with `#[rate_limit]` that a handler calls fails with your error, made from a [`Limited`](crate::limit::Limited). In
-//! its `IntoResponse` write `Self::Limited(limited) => limited.into_response()`: the same response.
+//! - `q` is the number of units that a policy grants, and `w` the window in seconds.
+//! - `r` is the number of units left. `t` is the number of seconds until there are more; it is left out if nothing is used.
+//! - Each policy is a member. The layer keeps what an inner layer or the handler wrote.
+//!
+//! If a handler calls a function with `#[rate_limit]`, the function fails with your error type, made from a
+//! [`Limited`](crate::limit::Limited). In its `IntoResponse`, write `Self::Limited(limited) => limited.into_response()` to get the
+//! same response.
 
 mod bypass;
 mod client_ip;

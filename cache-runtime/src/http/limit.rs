@@ -1,4 +1,4 @@
-//! The layer: who asks, what the limiter says, and what the client is told.
+//! The rate limit layer: it finds the client, asks the limiter and writes the response.
 
 use std::fmt;
 use std::future::Future;
@@ -24,76 +24,76 @@ use super::problem;
 use crate::error::{Error, ErrorKind};
 use crate::limit::{Decision, Identity, Limit, Limited, Reservation};
 
-/// How rejections of requests without a route are counted: under their path, anybody could fill the statistics.
+/// The name under which rejections of requests without a route are counted. With their path, clients could fill the statistics.
 const UNMATCHED: &str = "unmatched";
 
 type Identify = dyn Fn(&Parts) -> Option<Identity> + Send + Sync;
 type Counts = dyn Fn(StatusCode) -> bool + Send + Sync;
 type Respond = dyn Fn(&Limited, &Parts) -> Response + Send + Sync;
 
-/// Puts a [`Limit`] in front of a service: see [`http`](crate::http).
+/// Applies a [`Limit`] to a service: see [`http`](crate::http).
 ///
-/// Whatever can be wrong is an error of the method that is told it, so a layer that exists works.
+/// Every setter checks its arguments and returns an error for invalid ones, so a layer that was built works.
 ///
-/// In front of a [`Router`](axum::Router), use its `layer`, which also counts requests without a route, or `route_layer`, which
-/// does not. Outside of a router, rejections cannot be counted by route.
+/// With a [`Router`](axum::Router), use its `layer` to also count requests without a route, or its `route_layer` to exclude them.
+/// Outside of a router, rejections cannot be counted by route.
 #[derive(Clone)]
 #[must_use]
 pub struct RateLimitLayer {
     settings: Settings,
 }
 
-/// What a [`RateLimitLayer`] makes of a service.
+/// A service with a [`RateLimitLayer`] around it.
 #[derive(Clone, Debug)]
 pub struct RateLimitService<S> {
     inner: S,
     settings: Arc<Settings>,
 }
 
-/// What happens to a request if nothing tells whose it is: there is no address, or [`identify`](RateLimitLayer::identify)
-/// found nobody.
+/// What happens to a request whose client is unknown, because its address is missing or [`identify`](RateLimitLayer::identify)
+/// returned `None`. Default: `Shared`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnMissing {
-    /// It is counted together with all others of that kind, as [`Identity::unknown`]: nobody gets around a limit, and nobody is
-    /// shut out for a mistake in the configuration.
+    /// Counts it together with all other such requests, as [`Identity::unknown`]. So clients cannot avoid a limit, and a mistake in
+    /// the configuration does not lock them out.
     #[default]
     Shared,
-    /// It is rejected: 403 if `identify` found nobody, and 500 if there is no address, which is a mistake of the service.
+    /// Rejects it: 403 if `identify` returned `None`, and 500 if the address is missing, which is a mistake of the service.
     Reject,
-    /// It passes, and is not counted.
+    /// Lets it pass without counting.
     Skip,
 }
 
 #[derive(Clone)]
 struct Settings {
     limit: Limit,
-    /// Left out, what a layer further out has found, or the peer.
+    /// `None`: the address that an outer layer found, or else the peer.
     client_ip: Option<ClientIpSource>,
-    /// Left out, the limiter's own default.
+    /// `None`: the limiter's own default.
     ipv6_prefix: Option<u8>,
     identify: Option<Arc<Identify>>,
     on_missing: OnMissing,
     bypasses: Vec<Bypass>,
     headers: RateLimitHeaders,
-    /// Left out, every response counts.
+    /// `None`: every response counts.
     counts: Option<Arc<Counts>>,
     respond: Option<Arc<Respond>>,
-    /// Whether it was said that addresses are missing.
+    /// Whether the warning about missing addresses was logged.
     missing: Arc<Once>,
 }
 
-/// What becomes of a request.
+/// How a request is admitted.
 enum Admission {
     Uncounted,
     Counted(Decision),
-    /// Counted or not by its response.
+    /// Whether it counts depends on its response.
     Reserved(Reservation, Arc<Counts>),
     Rejected(Response),
 }
 
 impl RateLimitLayer {
-    /// Counts the requests of each client address.
+    /// Creates a layer that counts the requests of each client address.
     pub fn new(limit: Limit) -> Self {
         Self {
             settings: Settings {
@@ -111,19 +111,21 @@ impl RateLimitLayer {
         }
     }
 
-    /// How the address of a client is found. Left out, it is what a layer further out has found, and else the peer of the
+    /// Sets how the address of a client is found. Default: the address that an outer layer found, or else the peer of the
     /// connection.
     pub fn client_ip(mut self, source: ClientIpSource) -> Self {
         self.settings.client_ip = Some(source);
         self
     }
 
-    /// How many bits of an IPv6 address tell clients apart: 64 unless said. Subscribers commonly have 56 or even 48 bits of their
-    /// own, so with 64 one of them can be many clients; with more than 64, each of them can be as many as it likes.
+    /// Sets how many bits of an IPv6 address distinguish clients. Default: 64.
+    ///
+    /// Subscribers commonly have a prefix of 56 or even 48 bits, so with 64 bits one subscriber can appear as many clients. With
+    /// more than 64 bits, every subscriber can appear as any number of clients.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for less than 32 bits, in which whole providers are one client, and for more than 128.
+    /// [`ErrorKind::Config`] for less than 32 bits, with which whole providers would be one client, and for more than 128 bits.
     pub fn ipv6_prefix(mut self, bits: u8) -> Result<Self, Error> {
         if !(32..=128).contains(&bits) {
             let text =
@@ -134,10 +136,12 @@ impl RateLimitLayer {
         Ok(self)
     }
 
-    /// Counts by something else than the address. Take a user from a verified session, never from what the client merely says:
-    /// whoever can choose a name gets a new quota with each.
+    /// Counts by something other than the address.
     ///
-    /// The address, if it is known, is a [`ClientIp`] in the extensions.
+    /// Take a user from a verified session, never from unverified data of the client: a client that can choose its name gets a new
+    /// quota with each name.
+    ///
+    /// The extensions contain the address as a [`ClientIp`], if it is known.
     pub fn identify<F>(mut self, identify: F) -> Self
     where
         F: Fn(&Parts) -> Option<Identity> + Send + Sync + 'static,
@@ -146,41 +150,42 @@ impl RateLimitLayer {
         self
     }
 
-    /// What happens to a request if nothing tells whose it is.
+    /// Sets what happens to a request whose client is unknown. Default: [`OnMissing::Shared`].
     pub fn on_missing(mut self, on_missing: OnMissing) -> Self {
         self.settings.on_missing = on_missing;
         self
     }
 
-    /// Does not count `GET` and `HEAD` of exactly this path, so that health checks always get through. It is compared byte by byte
-    /// with what the client sent, before anything else is looked at: `//health`, `/health/` and `/HEALTH` are others. In a router
-    /// that is nested into another, it is the rest of the path.
+    /// Does not count `GET` and `HEAD` of exactly this path, so that health checks always pass.
+    ///
+    /// The path is compared byte by byte with the path that the client sent, before any other check: `//health`, `/health/` and
+    /// `/HEALTH` are different paths. In a router nested into another one, it is the rest of the path.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for what is no path, such as a pattern.
+    /// [`ErrorKind::Config`] if `path` is not a path, for example a pattern.
     pub fn bypass(self, path: &str) -> Result<Self, Error> {
         self.bypass_method(Method::GET, path)?
             .bypass_method(Method::HEAD, path)
     }
 
-    /// The same for one method.
+    /// Does not count requests with this method of exactly this path. Paths are compared as in [`bypass`](Self::bypass).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for what is no path, such as a pattern.
+    /// [`ErrorKind::Config`] if `path` is not a path, for example a pattern.
     pub fn bypass_method(mut self, method: Method, path: &str) -> Result<Self, Error> {
         self.settings.bypasses.push(Bypass::new(method, path)?);
         Ok(self)
     }
 
-    /// On which responses `RateLimit-Policy` and `RateLimit` are.
+    /// Sets which responses have the fields `RateLimit-Policy` and `RateLimit`. Default: all responses.
     pub fn headers(mut self, headers: RateLimitHeaders) -> Self {
         self.settings.headers = headers;
         self
     }
 
-    /// Counts only requests whose response has such a status, so that a limit on logins counts the failed ones:
+    /// Counts only requests whose response status satisfies `counts`. For example, a limit on logins counts only failed ones:
     ///
     /// ```
     /// # use axum::http::StatusCode;
@@ -190,9 +195,11 @@ impl RateLimitLayer {
     /// # }
     /// ```
     ///
-    /// Each request is charged when it arrives, so a crowd of guesses at the same time is limited, too, and what does not count is given
-    /// back with its response. Where nothing is left but for requests whose response is still to come, the next one waits for them, 10 s
-    /// at most ([`Limit::reserve`]). One that is cancelled, or that the service fails, stays charged.
+    /// - Each request is charged when it arrives, so many concurrent guesses are limited, too. If it does not count, it is refunded
+    ///   with its response.
+    /// - If the limit is used up only by requests whose response is still to come, the next request waits for them, at most 10 s
+    ///   ([`Limit::reserve`]).
+    /// - A request that is cancelled, or for which the service returns an error, stays charged.
     pub fn count_if<F>(mut self, counts: F) -> Self
     where
         F: Fn(StatusCode) -> bool + Send + Sync + 'static,
@@ -201,8 +208,9 @@ impl RateLimitLayer {
         self
     }
 
-    /// What a rejected client gets, in place of a body of `application/problem+json` with status 429 or 503. `Retry-After`,
-    /// `Cache-Control` and the fields of [`headers`](Self::headers) are added, unless they are there.
+    /// Sets the response for rejected requests. Default: a body of `application/problem+json` with status 429 or 503.
+    ///
+    /// `Retry-After`, `Cache-Control` and the fields of [`headers`](Self::headers) are added unless the response has them.
     pub fn respond_with<F>(mut self, respond: F) -> Self
     where
         F: Fn(&Limited, &Parts) -> Response + Send + Sync + 'static,
@@ -263,7 +271,7 @@ where
 }
 
 impl Admission {
-    /// What the limiter says, now that the response is there.
+    /// Returns the final decision of the limiter, once the status of the response is known.
     async fn decide(self, status: StatusCode) -> Option<Decision> {
         match self {
             Self::Counted(decision) => Some(decision),
@@ -329,7 +337,7 @@ impl Settings {
         }
     }
 
-    /// Nobody knows whose request it is.
+    /// Returns the response for a request whose client is unknown.
     fn nobody(&self) -> Response {
         match self.identify {
             Some(_) => problem::untyped(
@@ -355,7 +363,7 @@ impl Settings {
     }
 }
 
-/// What a router knows a request's path as, of which there are only so many.
+/// Returns the route of a request. The number of routes is bounded.
 fn route(parts: &Parts) -> &str {
     let path = parts.extensions.get();
     path.map_or(UNMATCHED, MatchedPath::as_str)
