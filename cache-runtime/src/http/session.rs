@@ -1,7 +1,8 @@
-//! Sessions of requests: a layer that knows the cookie, and extractors for handlers.
+//! Sessions of requests: a layer that handles the cookie, and extractors for handlers.
 //!
-//! A session is read when a handler asks for it, once in a request, and a change is in Redis before the handler goes on: what a
-//! response says has been stored. A request that nobody asks for its session costs no command and extends nothing.
+//! - A session is loaded when a handler first asks for it, once per request.
+//! - A change is in Redis before the handler continues, so a response reports only what has been stored.
+//! - A request whose handler does not use the session sends no command and does not extend the session.
 
 mod extract;
 mod visit;
@@ -70,7 +71,7 @@ const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 /// # }
 /// ```
 ///
-/// What the application adds is a type of its own, the same one everywhere:
+/// The application adds its own data with its own type, which must be the same everywhere:
 ///
 /// ```
 /// # use axum::extract::Path;
@@ -100,39 +101,46 @@ const BEARER: HeaderValue = HeaderValue::from_static("Bearer");
 /// # }
 /// ```
 ///
-/// The cookie is [`SessionCookie`]'s default; without TLS browsers need [`SessionCookie::insecure`].
+/// The cookie is the default of [`SessionCookie`]. Without TLS, browsers need [`SessionCookie::insecure`].
 ///
 /// # Requests that pages of other origins make a browser send
 ///
-/// A browser sends the cookie along with requests of other sites as far as [`SameSite`](super::SameSite) allows, and with all requests of
-/// the same site, to which every subdomain belongs. So the layer answers 403, with a body of `application/problem+json`, to a request that
-/// may change something and comes from another origin. It does not reach a handler. What changes nothing by its method (`GET`, `HEAD`,
-/// `OPTIONS`, `TRACE`) passes, so let none of these change anything; a `GET` that opens a WebSocket is checked.
+/// A browser sends the cookie with requests of other sites as far as [`SameSite`](super::SameSite) allows. It also sends the cookie
+/// with all requests of the same site, which includes every subdomain.
+///
+/// So the layer checks where requests come from:
+///
+/// - A request that may change something and comes from another origin does not reach a handler. It gets a 403 with a body of
+///   `application/problem+json`.
+/// - Methods that change nothing (`GET`, `HEAD`, `OPTIONS`, `TRACE`) pass, so their handlers must not change anything.
+/// - A `GET` that opens a WebSocket is checked.
 ///
 /// | the request has | it passes |
 /// |---|---|
-/// | an `Origin` that [is trusted](Self::trusted_origins) | always |
-/// | `Sec-Fetch-Site`, which browsers send to `https` and `localhost` | if it is `same-origin` or `none` |
-/// | only `Origin` | if scheme, host and port are those of the service |
-/// | neither | always: no browser sends it |
-/// | `Authorization: Bearer` and no session cookie, or a token of ours there under [`bearer`](Self::bearer) | always: a page cannot make a browser add that header without being allowed to |
+/// | an `Origin` that [is trusted](Self::trusted_origins) | Always |
+/// | `Sec-Fetch-Site`, which browsers send to `https` and `localhost` | If it is `same-origin` or `none` |
+/// | only `Origin` | If scheme, host and port are those of the service |
+/// | neither | Always: it does not come from a browser |
+/// | `Authorization: Bearer` and no session cookie, or one of our tokens there with [`bearer`](Self::bearer) | Always: a page cannot make a browser add that header without permission |
 ///
-/// The host of the service is the one in `Host`. What ends TLS does not tell the scheme: a cookie that is `Secure` stands for `https`, and for
-/// `http` on this machine. If a proxy in front changes `Host`, name the public origin with [`trusted_origins`](Self::trusted_origins);
-/// `X-Forwarded-Host` is not read. Put a CORS layer outside of this one, so that it answers preflights.
+/// The host of the service is the one in `Host`. A proxy that ends TLS does not report the scheme, so the layer derives it: with
+/// a `Secure` cookie the scheme is `https`, and on this machine also `http`. If a proxy in front changes `Host`, name the public
+/// origin with [`trusted_origins`](Self::trusted_origins); `X-Forwarded-Host` is not read. Put a CORS layer outside of this one,
+/// so that it answers preflights.
 ///
 /// # Caches and addresses
 ///
-/// A response to a request whose session was read is `Cache-Control: private, no-cache`, unless the handler says otherwise.
+/// If the session of a request was read, its response has `Cache-Control: private, no-cache`, unless the handler sets another
+/// value.
 ///
-/// Serve with `into_make_service_with_connect_info::<SocketAddr>()`: sessions take the client's address from it, and behind proxies from a
-/// [`RateLimitLayer`](super::RateLimitLayer) around this layer.
+/// Serve with `into_make_service_with_connect_info::<SocketAddr>()`: sessions take the client's address from it. Behind proxies
+/// they take it from a [`RateLimitLayer`](super::RateLimitLayer) around this layer.
 #[must_use]
 pub struct SessionLayer<E = ()> {
     settings: Settings<E>,
 }
 
-/// What a [`SessionLayer`] makes of a service.
+/// A service with a [`SessionLayer`] around it.
 #[derive(Clone, Debug)]
 pub struct SessionService<S, E = ()> {
     inner: S,
@@ -144,11 +152,11 @@ struct Settings<E> {
     cookie: Arc<SessionCookie>,
     bearer: Bearer,
     trusted: Arc<Trusted>,
-    /// Whether it was said that a request of another origin was refused.
+    /// Whether the warning about a refused request of another origin was logged.
     refused: Arc<Once>,
 }
 
-/// Whether tokens count that are no cookies.
+/// Whether tokens outside of cookies are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bearer {
     Ignored,
@@ -156,7 +164,8 @@ enum Bearer {
 }
 
 impl<E> SessionLayer<E> {
-    /// Gives requests the sessions of this store, in the cookie `__Host-session`, whatever cookie the store was made for.
+    /// Creates a layer for the sessions of this store. It uses the cookie `__Host-session`, whatever cookie the store was created
+    /// for.
     pub fn new(store: SessionStore<E>) -> Self {
         let cookie = SessionCookie::default();
         Self {
@@ -170,11 +179,11 @@ impl<E> SessionLayer<E> {
         }
     }
 
-    /// Which cookie carries the token.
+    /// Sets the cookie that carries the token. Default: `__Host-session`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with everything that browsers would refuse.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with every setting that browsers would refuse.
     pub fn cookie(mut self, cookie: SessionCookie) -> Result<Self, Error> {
         cookie.check()?;
         self.settings.store = self.settings.store.for_cookie(cookie.name_text());
@@ -182,20 +191,23 @@ impl<E> SessionLayer<E> {
         Ok(self)
     }
 
-    /// Also takes tokens from `Authorization: Bearer …`, for clients that are no browsers. A request with such a token of ours is judged by
-    /// it alone, whatever cookies it brings, and its response sets none: a new token is where the handler puts it, [`Session::token`].
-    /// A login without one sets the cookie, too.
+    /// Also accepts tokens from `Authorization: Bearer …`, for clients that are not browsers. Default: not accepted.
+    ///
+    /// - For a request with one of our tokens in this header, only that token counts, whatever cookies it has.
+    /// - Its response does not set a cookie. The handler has to return a new token, [`Session::token`], itself.
+    /// - A login without such a token also sets the cookie.
     pub fn bearer(mut self) -> Self {
         self.settings.bearer = Bearer::Taken;
         self
     }
 
-    /// Lets pages of these origins send requests that change something, such as `https://app.example.com`. The service's own origin needs
-    /// no mention, unless a proxy changes `Host`. The last call counts.
+    /// Allows pages of these origins, such as `https://app.example.com`, to send requests that change something. Default: none.
+    ///
+    /// The service's own origin need not be listed, unless a proxy changes `Host`. The last call counts.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with everything that is not an origin, or for none.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with every item that is not an origin, or if `origins` is empty.
     pub fn trusted_origins<T: AsRef<str>>(
         mut self,
         origins: impl IntoIterator<Item = T>,
@@ -204,8 +216,8 @@ impl<E> SessionLayer<E> {
         Ok(self)
     }
 
-    /// Does not check where requests come from. Then every route that changes something needs a protection of its own against requests that
-    /// other sites forge.
+    /// Disables the check of origins. Then every route that changes something needs its own protection against requests that other
+    /// sites forge.
     pub fn allow_any_origin(mut self) -> Self {
         self.settings.trusted = Arc::new(Trusted::Any);
         self
