@@ -1,4 +1,4 @@
-//! What was counted, as people and programs read it.
+//! The statistics of a cache, for people and programs.
 
 use std::collections::BTreeMap;
 
@@ -6,36 +6,35 @@ use serde::Serialize;
 
 use super::{Event, Kind, LimitStats, SessionStats, Snapshot, Timer};
 
-/// Everything that a cache knows about itself, at one moment.
+/// The statistics of a cache at one moment.
 ///
-/// Counters are those of this process since the cache was made; numbers that are read while others count may be one
-/// apart.
+/// Counters cover this process since the cache was created. Numbers that are read while other tasks count may differ by one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Where entries are kept at this moment.
+    /// Where entries are stored now.
     pub mode: Mode,
-    /// Seconds since the cache was made.
+    /// Seconds since the cache was created.
     pub uptime_seconds: f64,
-    /// All sites together.
+    /// The counts of all sites together.
     pub total: Counts,
-    /// Each annotated function that was called, by name.
+    /// The counts of each annotated function that was called, by name.
     pub sites: Vec<SiteStats>,
-    /// Each policy of a rate limiter, by name.
+    /// The statistics of each policy of a rate limiter, by name.
     pub limits: Vec<LimitStats>,
-    /// Sessions.
+    /// The statistics of sessions.
     pub sessions: SessionStats,
     /// The time without Redis.
     pub fallback: FallbackStats,
-    /// Keys and patterns in the journal: evicted, but not seen by Redis yet. One eviction may name several.
+    /// The number of keys and patterns in the journal: evicted, but not yet applied in Redis. One eviction may name several.
     pub journal_depth: usize,
-    /// The connections; `None` in memory mode.
+    /// The state of the connections. `None` in memory mode.
     pub pool: Option<PoolStats>,
-    /// What this process keeps; `None` unless in memory mode.
+    /// What this process stores. `None` unless in memory mode.
     pub memory: Option<MemoryStats>,
 }
 
-/// Where a cache keeps its entries.
+/// Where a cache stores its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -44,46 +43,46 @@ pub enum Mode {
     Memory,
     /// In Redis.
     Redis,
-    /// Nowhere: Redis is away, and functions run as if they were not cached.
+    /// Nowhere: Redis is unavailable, and functions run as if they were not cached.
     Fallback,
 }
 
-/// What happened at one annotated function.
+/// The counts of one annotated function.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SiteStats {
-    /// The function with its module path; `overflow` stands for all that came after the first 256.
+    /// The function with its module path. `overflow` stands for all functions after the first 256.
     pub name: &'static str,
-    /// Its key, pattern or target, as written.
+    /// The key, pattern or target, as written.
     pub template: &'static str,
-    /// What was counted.
+    /// The counts.
     #[serde(flatten)]
     pub counts: Counts,
 }
 
-/// What was counted, at one site or at all.
+/// The counts of one site, or of all sites.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Reads: every one is either a hit or a miss.
+    /// Reads. Every read is either a hit or a miss.
     pub gets: u64,
-    /// Reads that an entry answered, remembered `None`s included.
+    /// Reads that an entry answered, including stored `None`s.
     pub hits: u64,
-    /// Those of the hits that a remembered `None` answered.
+    /// Hits that a stored `None` answered.
     pub hits_none: u64,
-    /// Those of the hits that were served a stale value within its grace.
+    /// Hits that were served a stale value within its grace.
     pub hits_stale: u64,
-    /// Reads that no entry answered, for whatever reason.
+    /// Reads that no entry answered, for any reason.
     pub misses: u64,
-    /// The misses by their reason; a reason that never occurred is left out.
+    /// Misses by reason. Reasons that never occurred are left out.
     pub misses_by_reason: BTreeMap<&'static str, u64>,
-    /// Hits among the reads, from 0 to 1; `None` without a read.
+    /// The share of hits among the reads, from 0 to 1. `None` without reads.
     pub hit_rate: Option<f64>,
-    /// Misses among the reads, from 0 to 1; `None` without a read.
+    /// The share of misses among the reads, from 0 to 1. `None` without reads.
     pub miss_rate: Option<f64>,
-    /// Entries of another build or type that were used: they were decoded and encoded again to see whether they fit.
+    /// Entries of another build or type that were used. Each was decoded and encoded again to check that it fits.
     pub entries_checked: u64,
-    /// Bodies that ran to an end after a miss, failed ones included.
+    /// Bodies that ran to their end after a miss, including failed ones.
     pub loads: u64,
     /// Misses that another caller's load in this process answered.
     pub loads_shared: u64,
@@ -91,23 +90,23 @@ pub struct Counts {
     pub loads_awaited: u64,
     /// Loads that ended in `Err`, by a panic or by cancellation.
     pub loads_failed: u64,
-    /// Loads that ran longer than `load_deadline`: others may load the same key since.
+    /// Loads that ran longer than `load_deadline`. Other callers may load the same key after that.
     pub loads_overdue: u64,
-    /// Loads that were woken and then not polled for 50 ms by the task that holds them: another caller loaded in their place.
+    /// Loads that were woken but not polled for 50 ms by the task that holds them. Another caller loaded instead.
     pub loads_stuck: u64,
-    /// Refreshes of stale values that were begun, by a caller or in the background.
+    /// Refreshes of stale values that began, by a caller or in the background.
     pub refreshes: u64,
-    /// Those of the refreshes that failed: the stale value is served for the time being.
+    /// Refreshes that failed. The stale value is served for now.
     pub refreshes_failed: u64,
-    /// Stale values that a caller refreshed himself because `max_refreshes` ran in the background.
+    /// Stale values that a caller refreshed itself because `max_refreshes` refreshes already ran in the background.
     pub refreshes_crowded: u64,
     /// Loaded values that were stored.
     pub fills: u64,
-    /// Loaded values that were not stored because the key was evicted or written meanwhile.
+    /// Loaded values that were not stored because the key was evicted or written during the load.
     pub fills_refused: u64,
     /// Loaded values that could not be stored because the store failed.
     pub fills_failed: u64,
-    /// Values that `unless` kept from being stored.
+    /// Values that were not stored because of `unless`.
     pub skipped_unless: u64,
     /// `None`s that were not stored because the site has no `none_ttl`.
     pub skipped_none: u64,
@@ -115,76 +114,80 @@ pub struct Counts {
     pub refused_too_large: u64,
     /// Values that were not stored because they contain a payment card number.
     pub refused_card: u64,
-    /// Values that were not stored because they could not be turned into bytes.
+    /// Values that were not stored because they could not be serialized.
     pub encode_failed: u64,
-    /// Values that were not stored because a hit would have returned another value, or none: their type does not read what it
-    /// writes.
+    /// Values that were not stored because their type does not read what it writes. A hit would have returned another value, or
+    /// none.
     pub refused_lossy: u64,
-    /// Leases, and marks of refreshes, that ended before their load did.
+    /// Leases and refresh marks that ended before their load.
     pub leases_lost: u64,
-    /// Calls of `#[cache_put]` whose body returned something to store, degraded ones included.
+    /// Calls of `#[cache_put]` whose body returned something to store, including degraded ones.
     pub puts: u64,
-    /// Those of the puts that could only evict.
+    /// Puts that could only evict.
     pub puts_degraded: u64,
-    /// The degraded puts by the reason; one that never occurred is left out. `joined`: another writer fenced the key before;
-    /// `replaced`: another fenced it meanwhile; `gone`: the fence was evicted, expired or lost; `unanswered`: Redis did not say;
-    /// `scoped`: it was made inside a [`CacheScope`](crate::CacheScope).
+    /// Degraded puts by reason. Reasons that never occurred are left out.
+    ///
+    /// - `joined`: another writer fenced the key before.
+    /// - `replaced`: another writer fenced the key during the put.
+    /// - `gone`: the fence was evicted, expired or lost.
+    /// - `unanswered`: Redis did not answer.
+    /// - `scoped`: the put ran inside a [`CacheScope`](crate::CacheScope).
     pub puts_degraded_by_reason: BTreeMap<&'static str, u64>,
-    /// Evictions that were issued, journaled ones and those that joined a [`CacheScope`](crate::CacheScope) included.
+    /// Evictions that were issued, including journaled ones and those that joined a [`CacheScope`](crate::CacheScope).
     pub evictions: u64,
-    /// Entries that evictions removed, as far as the store said.
+    /// Entries that evictions removed, as far as the store reported.
     pub evicted_keys: u64,
-    /// Those of the evictions that wait in the journal until Redis is back.
+    /// Evictions that were put into the journal until Redis is back.
     pub evictions_journaled: u64,
-    /// Values stored through [`Cache`](crate::Cache)'s own methods.
+    /// Values stored through methods of [`Cache`](crate::Cache).
     pub sets: u64,
-    /// Removals through [`Cache`](crate::Cache)'s own methods.
+    /// Removals through methods of [`Cache`](crate::Cache).
     pub deletes: u64,
-    /// Store operations that failed for any reason but time.
+    /// Store operations that failed for any reason except a timeout.
     pub errors: u64,
-    /// Store operations that had no answer in time.
+    /// Store operations that did not get an answer in time.
     pub timeouts: u64,
-    /// Store operations that were given up early because Redis answered nobody.
+    /// Store operations that gave up early because Redis answered no operation.
     pub released: u64,
     /// Operations that took longer than `slow_threshold`.
     pub slow_operations: u64,
     /// Reads, puts, evictions, sets and deletes together.
     pub operations: u64,
-    /// Those of the operations that belong to the last 60 seconds.
+    /// Operations in the last 60 s.
     pub operations_per_minute: u64,
-    /// How long hits took, from call to value.
+    /// How long hits took, from the call to the value.
     pub hit_time: Times,
     /// How long bodies ran after a miss.
     pub load_time: Times,
-    /// How long single store operations took, as their caller saw it.
+    /// How long single store operations took for their caller.
     pub operation_time: Times,
 }
 
-/// How long something took, in microseconds. All but the count are `None` as long as nothing was timed.
+/// Durations of operations, in microseconds. Until something is timed, all fields except `count` are `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Times {
-    /// How many were timed.
+    /// The number of timed operations.
     pub count: u64,
-    /// The sum of all durations over their count, exact.
+    /// The average duration, exact.
     pub average_micros: Option<f64>,
-    /// Half of all took no longer; at most 12.5 % off.
+    /// The median, with an error of at most 12.5 %.
     pub p50_micros: Option<f64>,
-    /// 99 of 100 took no longer; at most 12.5 % off.
+    /// The 99th percentile, with an error of at most 12.5 %.
     pub p99_micros: Option<f64>,
-    /// The longest since the start, exact.
+    /// The longest duration since the start, exact.
     pub max_micros: Option<f64>,
 }
 
-/// The time that a cache spent without its Redis.
+/// The time that a cache spent without Redis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct FallbackStats {
-    /// How often fallback mode was entered, a start without Redis included.
+    /// How often fallback mode was entered, including a start without Redis.
     pub entered: u64,
-    /// Seconds in fallback mode since the start, the current spell included.
+    /// Seconds in fallback mode since the start, including the current period.
     pub total_seconds: f64,
-    /// Seconds since the current spell began; `None` while Redis answers.
+    /// Seconds since the current period began. `None` while Redis answers.
     pub current_seconds: Option<f64>,
 }
 
@@ -192,15 +195,15 @@ pub struct FallbackStats {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// Connections that are open.
+    /// Open connections.
     pub open: usize,
     /// Connections that are being opened.
     pub connecting: usize,
-    /// The most that may be open.
+    /// The most connections that may be open.
     pub max: usize,
-    /// Commands under way.
+    /// Commands in flight.
     pub in_flight: usize,
-    /// The larger of commands and bytes in flight over the whole capacity, from 0 to 1 and above.
+    /// Commands or bytes in flight, whichever is larger, divided by the total capacity. From 0 to 1, or above.
     pub utilisation: f64,
     /// Connections opened since the start.
     pub opened: u64,
@@ -208,17 +211,17 @@ pub struct PoolStats {
     pub lost: u64,
 }
 
-/// What memory mode keeps.
+/// What memory mode stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MemoryStats {
-    /// Entries, leases and fences included.
+    /// Entries, including leases and fences.
     pub entries: u64,
-    /// What they weigh against `memory_capacity`.
+    /// Their size in bytes, as counted against `memory_capacity`.
     pub bytes: u64,
 }
 
-/// What [`Metrics::stats`](super::Metrics::stats) cannot count by itself.
+/// Values that [`Metrics::stats`](super::Metrics::stats) cannot count by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
     pub(crate) mode: Mode,
