@@ -1,7 +1,7 @@
-//! For testing services that cache: real Redis servers, and a network that fails when it is told to.
+//! Tools for testing services that use the cache: real Redis servers, and a network that fails on command.
 //!
-//! A mock answers what its author expected of Redis; a real server answers what Redis does. Starting one takes some
-//! 20 ms, so every test can have its own:
+//! A mock returns what its author expects from Redis; a real server returns what Redis returns. A server starts in about 20 ms,
+//! so every test can have its own:
 //!
 //! ```
 //! use cache_runtime::testing::{FaultProxy, RedisServer};
@@ -18,8 +18,8 @@
 //! # }
 //! ```
 //!
-//! [`Cache::run`](crate::Cache::run) gives the annotated functions of one test a cache of their own, and
-//! [`RateLimiter::run`](crate::limit::RateLimiter::run) a limiter:
+//! [`Cache::run`](crate::Cache::run) gives the annotated functions of one test their own cache.
+//! [`RateLimiter::run`](crate::limit::RateLimiter::run) gives them their own limiter:
 //!
 //! ```
 //! use cache_runtime::{Cache, cacheable};
@@ -43,7 +43,7 @@
 //!
 //! # Time
 //!
-//! A [`Clock`] in the [`Config`] is the time of one cache: it stands still, or runs ahead, as the test says.
+//! A [`Clock`] in the [`Config`] sets the time of one cache. The test can stop it and advance it.
 //!
 //! ```
 //! use std::time::Duration;
@@ -62,19 +62,21 @@
 //! # }
 //! ```
 //!
-//! With this feature everything also follows tokio's clock: after `tokio::time::pause`, entries, graces, sessions and limits age
-//! as `tokio::time::advance` says, in memory and in Redis. Operations on a real Redis keep their deadlines in real time: tokio's
-//! clock does not jump while an answer is awaited. What Redis itself does follows its own clock, so it removes an entry later
-//! than the cache stops serving it. An outage does not pass by itself, but a pause between two attempts to reach Redis takes no
-//! time.
+//! With this feature everything also follows tokio's clock:
+//!
+//! - After `tokio::time::pause`, entries, graces, sessions and limits age with `tokio::time::advance`, in memory and in Redis.
+//! - Operations on a real Redis keep their deadlines in real time: tokio's clock does not jump while an answer is pending.
+//! - Redis itself follows its own clock, so it removes an entry later than the cache stops serving it.
+//! - An outage does not end by itself, but pauses between attempts to reach Redis take no time.
 //!
 //! # Processes
 //!
-//! Nothing here needs a tokio runtime, and everything can be called from one: calls return within microseconds, but for
-//! those that start a server and wait until it answers. The proxy runs on a thread of its own and by the real clock, so it
-//! keeps working in tests that pause tokio's.
+//! Nothing in this module needs a tokio runtime, and everything can be called from one. Calls return within microseconds, except
+//! those that start a server and wait until it answers. The proxy runs on its own thread and uses the real clock, so it works in
+//! tests that pause tokio's clock.
 //!
-//! `redis-server` must be in the path, or `CACHE_TEST_REDIS_SERVER` name it or a relative such as `valkey-server`.
+//! `redis-server` must be in the path. Otherwise `CACHE_TEST_REDIS_SERVER` must name it, or a compatible server such as
+//! `valkey-server`.
 
 mod proxy;
 mod sentinels;
@@ -93,7 +95,7 @@ mod tests;
 
 use crate::config::{Address, Config, Secret, Topology};
 
-/// Where a server is, in the forms in which it is asked for.
+/// The address of a server, with conversions to a URL and a [`Config`].
 #[derive(Clone, Debug)]
 struct Endpoint {
     address: Address,

@@ -1,8 +1,11 @@
-//! Warming: loads what will be asked for before anybody asks, once or on a schedule.
+//! Warming: fills the cache before values are needed, once or on a schedule.
 //!
-//! Each item is one call of an annotated function, which does what it always does: what is fresh is left alone, what is missing
-//! is loaded and stored, and what another process loads is waited for. A stale value is refreshed before the call returns,
-//! also where `refresh = "background"` would have served it.
+//! Each item is one call of an annotated function, which works as always:
+//!
+//! - A fresh value does not change.
+//! - A missing value is loaded and stored.
+//! - If another process loads the value, the call waits for it.
+//! - A stale value is refreshed before the call returns, even if `refresh = "background"` would serve it.
 //!
 //! ```
 //! use cache_runtime::{Cache, cacheable};
@@ -28,8 +31,8 @@
 //! # }
 //! ```
 //!
-//! Items of different kinds are one run, too: make them an enum, and match on it in the call. [`every`] does it all again and
-//! again, on one instance at a time.
+//! To warm items of different kinds in one run, make them an enum and match on it in the call. [`every`] repeats a run on a
+//! schedule, on one instance at a time.
 
 mod schedule;
 #[cfg(test)]
@@ -48,24 +51,25 @@ pub use self::schedule::{Schedule, every};
 use crate::cache::{Cache, Loaded, watched};
 use crate::error::with_causes;
 
-/// Enough to hide the database's latency, and few enough to leave it to the service's own callers.
+/// Enough calls to hide the database's latency, and few enough to leave the database to the service's own callers.
 const CONCURRENCY: usize = 8;
 
-/// A Redis that only stuttered, or was restarted, is waited for; a run is not worth more.
+/// How long a run waits for Redis. Enough for a hiccup or a restart; a run is not worth a longer wait.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The first errors say what is wrong; ten thousand of them say no more.
+/// The most errors in a summary. The first errors show what is wrong; more errors do not add information.
 const MOST_FAILURES: usize = 10;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Cache {
-    /// Makes one call of an annotated function for each of `items`, so that what they return is in the cache: see
-    /// [`warm`](crate::warm).
+    /// Calls an annotated function once for each of `items`, so that the results are in the cache: see [`warm`](crate::warm).
     ///
-    /// The function is to use this cache. Items are taken one by one, as there is room for them, so they can be many. What a
-    /// call fails with is anything that turns into a boxed error, a text included. While Redis is away nothing could be
-    /// stored, so nothing is called; if it is not back within two seconds, what is left counts as failed.
+    /// - The function must use this cache.
+    /// - Items are taken one by one when a call can start, so there can be many of them.
+    /// - The error of a call is any type that converts into a boxed error, including a text.
+    /// - While Redis is unavailable, nothing could be stored, so nothing is called. If Redis is not back within 2 s, the remaining
+    ///   items count as failed.
     pub fn warm<I, F, C, T, E>(&self, items: I, call: F) -> Warm<I::IntoIter, F>
     where
         I: IntoIterator,
@@ -83,7 +87,7 @@ impl Cache {
     }
 }
 
-/// What is to be warmed. Made by [`Cache::warm`].
+/// A run that fills the cache. Created by [`Cache::warm`].
 #[must_use = "nothing is called before `run`"]
 pub struct Warm<I, F, P = fn(&Progress)> {
     cache: Cache,
@@ -94,7 +98,7 @@ pub struct Warm<I, F, P = fn(&Progress)> {
 }
 
 impl<I, F, P> Warm<I, F, P> {
-    /// How many calls are under way at a time: 8, if this is not said, and never less than one.
+    /// Sets how many calls run at a time, at least 1. Default: 8.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = calls.max(1);
         self
@@ -118,7 +122,7 @@ impl<I, F, P> Warm<I, F, P> {
         }
     }
 
-    /// Makes the calls. Dropped before its end, it drops those that are under way, and makes no more.
+    /// Runs the calls. If the future is dropped early, it drops the running calls and starts no more.
     pub async fn run<C, T, E>(self) -> Summary
     where
         I: Iterator,
@@ -186,44 +190,44 @@ impl<I, F, P> fmt::Debug for Warm<I, F, P> {
     }
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// The items that are over: the sum of the other three.
+    /// The number of finished items: the sum of `loaded`, `fresh` and `failed`.
     pub done: usize,
-    /// How many items there are, if their iterator knows.
+    /// The number of all items, if their iterator knows it.
     pub total: Option<usize>,
-    /// Those whose body ran.
+    /// Items whose body ran.
     pub loaded: usize,
-    /// Those that needed no load of this run: the value was there, or another caller was loading it.
+    /// Items that needed no load by this run: the value was stored, or another caller was loading it.
     pub fresh: usize,
-    /// Those that failed, or were not called because Redis is away.
+    /// Items that failed, or were not called because Redis was unavailable.
     pub failed: usize,
 }
 
-/// What came of a run. Printed it is one line, without the errors.
+/// The result of a run. `Display` prints one line, without the errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "items that failed are not in the cache"]
 #[non_exhaustive]
 pub struct Summary {
-    /// The items whose body ran.
+    /// Items whose body ran.
     pub loaded: usize,
-    /// Those that needed no load of this run: the value was there, or another caller was loading it.
+    /// Items that needed no load by this run: the value was stored, or another caller was loading it.
     pub fresh: usize,
-    /// Those that failed, or were not called because Redis is away.
+    /// Items that failed, or were not called because Redis was unavailable.
     pub failed: usize,
-    /// What the first ten of them failed with.
+    /// The errors of the first 10 failures.
     pub errors: Vec<Failure>,
-    /// How long it took.
+    /// How long the run took.
     pub took: Duration,
 }
 
-/// What an item failed with.
+/// The error of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Which item it was, from 0.
+    /// The index of the item, from 0.
     pub index: usize,
     /// The error and its causes.
     pub error: String,
@@ -252,7 +256,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Counts, and says so.
+/// Counts items and reports the progress.
 struct Tally<P> {
     progress: Progress,
     errors: Vec<Failure>,
