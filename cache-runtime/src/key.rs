@@ -1,10 +1,18 @@
-//! Names of entries: what a template and its arguments become in Redis.
+//! Names of entries in Redis, made from a template and its arguments.
 //!
-//! A name is the prefix, then the template's text as it is, with each value in its place, escaped. In a value `%` begins a
-//! token, and a value brings no bare `%`: two hexadecimal digits stand for a byte, and one small letter for what no text
-//! can say (`%n` a `None`, `%s` the `Some` around an `Option`, `%c` the seam of two values, `%h` a hash, `%r` a word that
-//! would read as a reserved root, `%e` the end of a value before a `%` of the template, `%x` a value that could not be
-//! printed). Read from the left a name has one meaning only, so different arguments never share one.
+//! A name is the prefix, followed by the text of the template, with each value escaped in its place. In a value, `%` begins a
+//! token, and a value never contains a bare `%`. Two hexadecimal digits stand for a byte. One small letter stands for what a text
+//! cannot express:
+//!
+//! - `%n`: a `None`
+//! - `%s`: the `Some` around an `Option`
+//! - `%c`: the seam of two values
+//! - `%h`: a hash
+//! - `%r`: a word that would read as a reserved root
+//! - `%e`: the end of a value before a `%` of the template
+//! - `%x`: a value that could not be printed
+//!
+//! Read from the left, a name has only one meaning, so different arguments never share a name.
 
 mod part;
 mod pattern;
@@ -23,23 +31,23 @@ pub use part::KeyPart;
 pub use pattern::{Pattern, PatternWriter};
 pub use type_name::TypeName;
 
-/// The roots that hold records of our own, which are no entries.
+/// The roots of the cache's own records, which are not entries.
 const RESERVED: [&str; 4] = ["session:", "sessions:", "ratelimit:", "cache:"];
 
-/// A value with more text than this is hashed: it is no longer read by people, and Redis compares names byte by byte.
+/// A value with a longer text is hashed: people do not read such texts, and Redis compares names byte by byte.
 const VALUE_CAP: usize = 128;
 
-/// The longest name. Many values of `VALUE_CAP` may stand in one key.
+/// The longest name. One key may contain many values of `VALUE_CAP`.
 const NAME_CAP: usize = 1024;
 
-/// The longest key that is taken by hand.
+/// The longest key that a method of `Cache` accepts.
 const TEXT_CAP: usize = 512;
 
-/// The name of one entry in Redis, prefix included.
+/// The name of one entry in Redis, including the prefix.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     hash: u64,
-    /// How long the prefix is. Entries carry it to prove to which cache they belong: prefixes may begin with one another.
+    /// The length of the prefix. Entries contain it to prove to which cache they belong, because one prefix may begin with another.
     prefix: u16,
     name: String,
 }
@@ -51,12 +59,12 @@ impl Hash for Key {
 }
 
 impl Key {
-    /// The key that is called `text`, all of whose characters are taken as they are.
+    /// Returns the key with the name `text`. No character is escaped.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Input`] for a text that is empty, longer than 512 bytes, contains white space or a control character, or
-    /// begins with one of the reserved roots `session:`, `sessions:`, `ratelimit:` and `cache:`.
+    /// [`ErrorKind::Input`] if `text` is empty, is longer than 512 bytes, contains white space or a control character, or begins
+    /// with one of the reserved roots `session:`, `sessions:`, `ratelimit:` and `cache:`.
     pub(crate) fn parse(prefix: &str, text: &str) -> Result<Self, Error> {
         if text.len() > TEXT_CAP {
             let length = text.len();
@@ -94,14 +102,14 @@ impl Key {
         Self::named(name, prefix.len())
     }
 
-    /// The key of a record of our own. No entry has it, and no operation on entries reaches it.
+    /// Returns the key of one of the cache's own records. No entry has this key, and no operation on entries reaches it.
     pub(crate) fn record(prefix: &str, kind: &str, name: &str) -> Self {
         let mut key = format!("{prefix}cache:{kind}:");
         KeyWriter::new(&mut key).value(name);
         Self::named(key, prefix.len())
     }
 
-    /// A record of our own by its whole name.
+    /// Returns the key of one of the cache's own records from its whole name.
     pub(crate) fn of_record(name: String) -> Self {
         Self::named(name, 0)
     }
@@ -114,22 +122,22 @@ impl Key {
         }
     }
 
-    /// The whole name, prefix included.
+    /// Returns the whole name, including the prefix.
     pub fn as_str(&self) -> &str {
         &self.name
     }
 
-    /// How long its prefix is, in bytes.
+    /// Returns the length of the prefix in bytes.
     pub(crate) fn prefix_len(&self) -> u16 {
         self.prefix
     }
 
-    /// The same for the same name on every machine; entries carry it to prove whose they are.
+    /// Returns the hash of the name. It is the same on every machine. Entries contain it to prove to which key they belong.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// For logs: the name, or when `mask`ed its hash, by which lines about one key can still be brought together.
+    /// Returns the key as logs show it: the name, or its hash if `mask` is true. The hash still groups the lines about one key.
     pub(crate) fn shown(&self, mask: bool) -> impl fmt::Display + '_ {
         Shown { key: self, mask }
     }
@@ -157,7 +165,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Whether `name` is one of our own records under `prefix`, which no operation on entries may touch.
+/// Returns whether `name` is one of the cache's own records under `prefix`, which no operation on entries may touch.
 pub(crate) fn is_reserved(prefix: &str, name: &str) -> bool {
     name.strip_prefix(prefix)
         .is_some_and(|text| reserved_root(text).is_some())
@@ -196,14 +204,15 @@ fn check_text(what: &str, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A template that begins with a placeholder can spell a reserved root; that must be an entry like any other.
+/// Marks a name that begins with a reserved root. A template that begins with a placeholder can produce such a name, which must be
+/// an ordinary entry.
 fn keep_off_roots(name: &mut String, prefix: usize) {
     if let Some(root) = reserved_root(&name[prefix..]) {
         name.insert_str(prefix + root.len() - 1, "%r");
     }
 }
 
-/// Keeps the beginning, for people and patterns, and lets a hash speak for the whole.
+/// Shortens a name: keeps its beginning, for people and patterns, and adds a hash of the whole name.
 fn shorten(name: &mut String, prefix: usize) {
     const TOKEN: usize = 2 + 32;
     // No text contains this byte, so nobody can give as a value the text that hashes to the same token.
@@ -234,11 +243,11 @@ fn push_hex(name: &mut String, byte: u8, digits: &[u8; 16]) {
 #[derive(Debug)]
 pub struct KeyWriter<'a> {
     name: &'a mut String,
-    /// Also escaped in the value that is being written.
+    /// A character that is also escaped in the value that is being written.
     separator: Option<char>,
-    /// Whether a value is being written; what comes then is part of it, whoever writes it.
+    /// Whether a value is being written. Everything written then is part of it.
     inside: bool,
-    /// Whether a value was the last to be written here; another one needs a seam.
+    /// Whether the last thing written was a value. A further value then needs a seam.
     joined: bool,
 }
 
@@ -252,7 +261,7 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
-    /// Text of the template, as it is. Inside a [`KeyPart`] it is escaped like everything else that belongs to the value.
+    /// Writes text of the template without escaping it. Inside a [`KeyPart`] the text is part of the value and is escaped.
     pub fn text(&mut self, text: &str) -> &mut Self {
         if self.inside {
             self.escaped(text);
@@ -263,7 +272,7 @@ impl<'a> KeyWriter<'a> {
         self
     }
 
-    /// A value, escaped.
+    /// Writes a value, escaped.
     pub fn value<T: KeyPart + ?Sized>(&mut self, value: &T) -> &mut Self {
         self.seam();
         let inside = std::mem::replace(&mut self.inside, true);
@@ -274,7 +283,7 @@ impl<'a> KeyWriter<'a> {
         self
     }
 
-    /// A value that is followed by `separator` and not by `:`: that character is escaped in it too.
+    /// Writes a value that is followed by `separator` instead of `:`. That character is also escaped in the value.
     pub fn value_before<T: KeyPart + ?Sized>(&mut self, value: &T, separator: char) -> &mut Self {
         if self.inside {
             return self.value(value);
@@ -288,10 +297,10 @@ impl<'a> KeyWriter<'a> {
         self
     }
 
-    /// Anything printable, escaped: for the [`KeyPart`] of a type of your own.
+    /// Writes anything printable, escaped. Use it in the [`KeyPart`] of your own type.
     ///
-    /// What is printed must tell any two values apart that are not the same. A type of several fields can call this, or
-    /// [`value`](Self::value), once for each of them.
+    /// Different values must print different texts. A type with several fields can call this, or [`value`](Self::value), once for
+    /// each field.
     pub fn display(&mut self, value: &dyn fmt::Display) {
         self.seam();
         let mut printed = Printed {
@@ -314,7 +323,7 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
-    /// A text, escaped.
+    /// Writes a text, escaped.
     fn escaped(&mut self, text: &str) {
         self.seam();
         if text.len() > VALUE_CAP {
@@ -326,8 +335,8 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
-    /// A text that may be long only once it is escaped: a few of those would fill a name, and a pattern finds nothing behind
-    /// the place where a name is cut.
+    /// Writes a text that may be too long only after it is escaped. A few such texts would fill a name, and a pattern does not
+    /// match anything after the place where a name is cut.
     fn push_capped(&mut self, text: &str) {
         let start = self.name.len();
         self.push_escaped(text);
@@ -337,7 +346,7 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
-    /// An `Option`, in which every depth is told apart.
+    /// Writes an `Option`. Every depth of nesting has its own text.
     fn option<T: KeyPart>(&mut self, value: Option<&T>) {
         self.seam();
         let start = self.name.len();
@@ -354,7 +363,7 @@ impl<'a> KeyWriter<'a> {
         self.joined = true;
     }
 
-    /// Digits and a sign, which need no escape but for an unusual separator.
+    /// Writes digits and a sign. They need escaping only for an unusual separator.
     fn number(&mut self, value: fmt::Arguments<'_>) {
         if self
             .separator
@@ -373,7 +382,7 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
-    /// Whether a byte can be taken over without a look at its neighbours.
+    /// Returns whether a byte can be copied without looking at its neighbours.
     fn is_plain(&self, byte: u8) -> bool {
         byte.is_ascii_graphic()
             && !matches!(
@@ -401,7 +410,7 @@ impl<'a> KeyWriter<'a> {
     }
 }
 
-/// Takes what is printed straight into the name, until it is so long that only its hash counts.
+/// Writes printed text directly into the name, until it is so long that only its hash is used.
 struct Printed<'a> {
     name: &'a mut String,
     start: usize,

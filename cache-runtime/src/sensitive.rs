@@ -1,13 +1,13 @@
-//! What must never be cached.
+//! Values that must never be cached.
 
 use std::fmt;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Holds what must never be stored or logged: a card number, a password, a token.
+/// Holds a value that must never be stored or logged, such as a card number, a password or a token.
 ///
-/// It can be read from a request but never turned back into data, and so a type that holds one cannot be cached:
+/// It can be deserialized from a request but never serialized, so a type that contains it cannot be cached:
 ///
 /// ```compile_fail
 /// # use cache_runtime::Sensitive;
@@ -17,17 +17,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// }
 /// ```
 ///
-/// Leave such a field out of what is cached, by `#[serde(skip)]` or with a type of its own for the cache.
+/// Leave such a field out of the cached value with `#[serde(skip)]`, or use a separate type for the cache.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sensitive<T>(T);
 
 impl<T> Sensitive<T> {
-    /// The value itself. Whoever calls this answers for where it goes.
+    /// Returns a reference to the value. The caller is responsible for where the value goes.
     pub fn expose(&self) -> &T {
         &self.0
     }
 
-    /// The value itself, as one's own.
+    /// Returns the value.
     pub fn into_inner(self) -> T {
         self.0
     }
@@ -54,7 +54,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sensitive<T> {
     }
 }
 
-/// Never holds. A type without any `Serialize` would get serde's advice, to derive one; this says why there is none.
+/// This bound is never satisfied. Without this impl, rustc would print serde's advice to derive `Serialize`; with it, rustc prints
+/// why the type cannot be serialized.
 impl<T> Serialize for Sensitive<T>
 where
     T: MayBeStored,
@@ -66,7 +67,7 @@ where
     }
 }
 
-/// Implemented by nothing, and out of reach for everybody else.
+/// No type implements this trait, and other crates cannot name it.
 #[diagnostic::on_unimplemented(
     message = "`Sensitive<{Self}>` must not be stored, so a type that holds it can be neither serialized nor cached",
     label = "this would be stored",
