@@ -1,5 +1,5 @@
-//! Which cache and which rate limiter annotated functions use: those of the [`Cache::run`] and [`RateLimiter::run`] around the
-//! call, else the installed ones.
+//! The cache and the rate limiter that annotated functions use: those of the [`Cache::run`] and [`RateLimiter::run`] around the
+//! call, or else the installed ones.
 
 use std::future::Future;
 
@@ -8,21 +8,21 @@ use crate::cache::Cache;
 use crate::limit::RateLimiter;
 
 tokio::task_local! {
-    /// The cache of the innermost `run`; [`None`] for a task that inherited that there is none.
+    /// The cache of the innermost `run`. [`None`] for a task that was started outside of any `run` and inherited that.
     static CACHE: Option<Cache>;
 }
 
 #[cfg(feature = "limits")]
 tokio::task_local! {
-    /// The same for the rate limiter. A task-local of its own: `cache.run(limiter.run(work))` makes the inner future first.
+    /// The same for the rate limiter. It is a separate task-local because `cache.run(limiter.run(work))` creates the inner future
+    /// first.
     static LIMITER: Option<RateLimiter>;
 }
 
 impl Cache {
-    /// Runs `work` with this cache as the one that annotated functions use, in place of the installed one. Functions with
-    /// `cache = …` keep theirs.
+    /// Runs `work` with this cache instead of the installed one. All annotated functions use it, except those with `cache = …`.
     ///
-    /// With it each test of functions that name no cache has a cache of its own:
+    /// This gives each test its own cache:
     ///
     /// ```
     /// use cache_runtime::{Cache, cacheable};
@@ -48,16 +48,16 @@ impl Cache {
     /// # }
     /// ```
     ///
-    /// It holds for everything that the task does inside, across `.await`; the innermost `run` wins. Only the call counts: a
-    /// future that is made inside and first polled outside is outside.
-    ///
-    /// A task or thread that `work` spawns does **not** inherit it. Wrap what it runs in [`in_current_run`], or in another
-    /// `run`. Background refreshes and the jobs of [`warm::every`](crate::warm::every) inherit it.
+    /// - It applies to everything that the task does inside, across `.await`. The innermost `run` wins.
+    /// - Only the time of the call matters: a future that is created inside but first polled outside is outside.
+    /// - A task or thread that `work` spawns does **not** inherit it. Wrap the spawned work in [`in_current_run`] or in another
+    ///   `run`.
+    /// - Background refreshes and the jobs of [`warm::every`](crate::warm::every) inherit it.
     pub fn run<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         CACHE.scope(Some(self.clone()), work)
     }
 
-    /// The cache that annotated functions use here: that of the [`run`](Self::run) around the call, else the
+    /// Returns the cache that annotated functions use here: that of the [`run`](Self::run) around the call, or else the
     /// [`installed`](Self::installed) one.
     pub fn current() -> Option<Self> {
         Self::of_run().or_else(|| Self::installed().cloned())
@@ -70,14 +70,16 @@ impl Cache {
 
 #[cfg(feature = "limits")]
 impl RateLimiter {
-    /// Runs `work` with this limiter as the one that functions with `#[rate_limit]` ask, in place of the installed one: for
-    /// tests, as [`Cache::run`], whose rules hold here too. Functions with `limiter = …` keep theirs.
+    /// Runs `work` with this limiter instead of the installed one, for tests. All functions with `#[rate_limit]` ask it, except
+    /// those with `limiter = …`.
+    ///
+    /// The rules of [`Cache::run`] apply.
     pub fn run<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         LIMITER.scope(Some(self.clone()), work)
     }
 
-    /// The limiter that functions with `#[rate_limit]` ask here: that of the [`run`](Self::run) around the call, else the
-    /// [`installed`](Self::installed) one.
+    /// Returns the limiter that functions with `#[rate_limit]` ask here: that of the [`run`](Self::run) around the call, or else
+    /// the [`installed`](Self::installed) one.
     pub fn current() -> Option<Self> {
         Self::of_run().or_else(|| Self::installed().cloned())
     }
@@ -87,8 +89,8 @@ impl RateLimiter {
     }
 }
 
-/// Takes the cache and the limiter of the [`Cache::run`] and [`RateLimiter::run`] around this call along into `work`, which
-/// is to be spawned:
+/// Passes the cache and the limiter of the [`Cache::run`] and [`RateLimiter::run`] around this call to `work`, which can then be
+/// spawned:
 ///
 /// ```
 /// # use cache_runtime::{Cache, cacheable, in_current_run};
