@@ -100,7 +100,7 @@ async fn arguments_that_are_taken_apart() {
 
 #[tokio::test]
 async fn impl_trait_and_mutable_arguments() {
-    #[cacheable(key = "sum:<start>:<label.to_string()>", ignore = [more], cache = lab.cache)]
+    #[cacheable(key = "sum:<start>:<label.to_string()>", ignore = [more], any_type, cache = lab.cache)]
     async fn sum(
         lab: &Lab,
         mut start: u64,

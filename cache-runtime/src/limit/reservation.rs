@@ -135,6 +135,8 @@ struct Queue {
 struct State {
     /// Calls that are being decided by the limiter.
     asking: usize,
+    /// When the last of them asked.
+    asked_at: Option<Instant>,
     /// Calls that are allowed and not counted or cancelled yet.
     undecided: usize,
     waiting: usize,
@@ -168,10 +170,10 @@ impl Queue {
 
     /// Waits while everything that is left may be taken by calls under way, and one of them may give it back.
     async fn turn(&self) -> Asking<'_> {
-        let began = Instant::now();
+        let give_up = Instant::now() + PATIENCE;
         loop {
             let changed = self.changed.notified();
-            let until = match self.step(began) {
+            let until = match self.step(give_up) {
                 Step::Ask(asking) => return asking,
                 Step::Wait(until) => until,
             };
@@ -181,9 +183,9 @@ impl Queue {
         }
     }
 
-    fn step(&self, began: Instant) -> Step<'_> {
+    fn step(&self, give_up: Instant) -> Step<'_> {
         let mut state = self.lock();
-        let until = state.worth_waiting(began);
+        let until = state.worth_waiting().map(|until| until.min(give_up));
         match until.filter(|until| Instant::now() < *until && state.waiting < MAX_WAITING) {
             Some(until) => {
                 state.waiting += 1;
@@ -191,6 +193,7 @@ impl Queue {
             }
             None => {
                 state.asking += 1;
+                state.asked_at = Some(Instant::now());
                 Step::Ask(Asking {
                     queue: self,
                     cancelled: state.cancelled,
@@ -207,13 +210,13 @@ enum Step<'a> {
 }
 
 impl State {
-    /// Until when it makes sense to wait, for a call that began then.
-    fn worth_waiting(&self, began: Instant) -> Option<Instant> {
+    /// Until when it makes sense to wait.
+    fn worth_waiting(&self) -> Option<Instant> {
         let left = self.left.filter(|left| Instant::now() < left.until);
         match left {
             Some(left) if left.units > self.asking => None,
-            Some(left) if self.undecided > 0 => Some(left.until.min(began + PATIENCE)),
-            _ if self.asking > 0 => Some(began + TURN),
+            Some(left) if self.undecided > 0 => Some(left.until),
+            _ if self.asking > 0 => self.asked_at.map(|asked_at| asked_at + TURN),
             _ => None,
         }
     }

@@ -1,0 +1,56 @@
+//! Which keys are switched off while the service runs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use crate::config::Config;
+use crate::key::{Key, Pattern};
+
+/// The patterns that are switched off.
+#[derive(Debug)]
+pub(super) struct Disabled {
+    off: RwLock<Vec<Pattern>>,
+    /// Whether there are any, to be read without the lock.
+    any: AtomicBool,
+}
+
+impl Disabled {
+    pub(super) fn new(config: &Config) -> Self {
+        let off: Vec<_> = config
+            .disabled
+            .iter()
+            .filter_map(|text| Pattern::parse(&config.prefix, text).ok())
+            .collect();
+        Self {
+            any: AtomicBool::new(!off.is_empty()),
+            off: RwLock::new(off),
+        }
+    }
+
+    pub(super) fn is_off(&self, key: &Key) -> bool {
+        self.any.load(Ordering::Acquire)
+            && self
+                .off
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .any(|off| off.matches(key.as_str()))
+    }
+
+    pub(super) fn set_off(&self, pattern: Pattern) {
+        let mut off = self.off.write().unwrap_or_else(PoisonError::into_inner);
+        if !off.contains(&pattern) {
+            off.push(pattern);
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Returns whether exactly this pattern was switched off.
+    pub(super) fn set_on(&self, pattern: &Pattern) -> bool {
+        let mut off = self.off.write().unwrap_or_else(PoisonError::into_inner);
+        let before = off.len();
+        off.retain(|there| there != pattern);
+        self.any.store(!off.is_empty(), Ordering::Release);
+        off.len() < before
+    }
+}

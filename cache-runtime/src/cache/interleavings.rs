@@ -1,0 +1,497 @@
+//! What happens when two calls of one key meet: one is stopped at each of its points in turn, before and behind every
+//! operation of the store and in its body, the other runs meanwhile, and then the first goes on, or is dropped where it stands.
+//!
+//! Whatever the point, nothing that was loaded before a write is served or stored after it, and nobody is left waiting.
+
+use std::convert::identity;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::{Cache, CacheScope, Guard, Used};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::entry::{self, Build, Origin, Reader};
+use crate::key::{Key, Pattern};
+use crate::plan::{EvictPlan, ReadPlan};
+use crate::site::{Plain, Rules, Site};
+use crate::store::gate::{Gate, Gated};
+use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisStore;
+use crate::store::{Mark, Store, support};
+use crate::target::Target;
+
+const TTL: Duration = Duration::from_secs(60);
+
+static READ: Site = Site::new("schedules::read", "row:<id>")
+    .ttl_millis(60_000)
+    .grace_millis(600_000);
+static WRITE: Site = Site::new("schedules::write", "row:<id>")
+    .ttl_millis(60_000)
+    .grace_millis(600_000);
+
+/// What one of the two does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Actor {
+    /// Loads what is absent, and refreshes what is stale.
+    Read,
+    /// The same, but refreshes in a task of its own.
+    ReadBehind,
+    Put,
+    EvictKey,
+    EvictFenced,
+    EvictPattern,
+    Clear,
+    /// A key, in a scope that is committed.
+    EvictScoped,
+    /// Whatever is under the key comes to the end of its life.
+    Expire,
+    /// The lease, or the mark of a refresh, comes to the end of its life.
+    LoseLease,
+}
+
+use Actor::{
+    Clear, EvictFenced, EvictKey, EvictPattern, EvictScoped, Expire, LoseLease, Put, Read,
+    ReadBehind,
+};
+
+const ACTORS: [Actor; 10] = [
+    Read,
+    ReadBehind,
+    Put,
+    EvictKey,
+    EvictFenced,
+    EvictPattern,
+    Clear,
+    EvictScoped,
+    Expire,
+    LoseLease,
+];
+
+impl Actor {
+    fn writes(self) -> bool {
+        matches!(
+            self,
+            Put | EvictKey | EvictFenced | EvictPattern | EvictScoped | Clear
+        )
+    }
+}
+
+/// What stands under the key at first.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    Absent,
+    Fresh,
+    Stale,
+}
+
+/// What becomes of the one who was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    GoesOn,
+    IsDropped,
+}
+
+/// Two processes with one store and one database, which holds one row.
+struct World {
+    caches: [Cache; 2],
+    store: Arc<dyn Store>,
+    gate: Gate,
+    clock: Clock,
+    row: Arc<AtomicU64>,
+    /// So long may the second wait for the first before that goes on.
+    patience: Duration,
+}
+
+impl World {
+    fn on_memory() -> Self {
+        let clock = Clock::default();
+        let store = Arc::new(MemoryStore::new(1 << 20, clock.clone()));
+        // Time is paused: it takes none.
+        Self::around(store, clock, "dev_", Duration::from_secs(100))
+    }
+
+    fn around(store: Arc<dyn Store>, clock: Clock, prefix: &str, patience: Duration) -> Self {
+        let gate = Gate::default();
+        let cache = || {
+            let config = Config::default()
+                .prefix(prefix)
+                .clock(clock.clone())
+                .lease_wait(Duration::from_millis(20))
+                .command_timeout(Duration::from_secs(60));
+            let gated: Arc<dyn Store> = Arc::new(Gated::new(Arc::clone(&store), gate.clone()));
+            Cache::around(config, None, |config, wake| {
+                let guard = Guard::remote(gated, config, wake);
+                guard.begin_recovery();
+                guard.finish_recovery(0);
+                guard
+            })
+        };
+        Self {
+            caches: [cache(), cache()],
+            store: Arc::clone(&store),
+            gate: gate.clone(),
+            clock: clock.clone(),
+            row: Arc::new(AtomicU64::new(1)),
+            patience,
+        }
+    }
+
+    fn key(&self) -> Key {
+        Key::render(self.caches[0].prefix(), |key| {
+            key.text("row:1");
+        })
+    }
+
+    fn plan(&self, site: &'static Site) -> ReadPlan {
+        ReadPlan::new(site, self.key())
+    }
+
+    async fn begin(&self, start: Start) {
+        match start {
+            Start::Absent => {}
+            Start::Fresh => drop(self.run(Read, 0).await),
+            Start::Stale => {
+                self.run(Read, 0).await;
+                self.clock.advance(TTL);
+            }
+        }
+    }
+
+    fn start(self: &Arc<Self>, actor: Actor, process: usize) -> JoinHandle<Option<u64>> {
+        let world = Arc::clone(self);
+        tokio::spawn(async move { world.run(actor, process).await })
+    }
+
+    /// Returns what a read returned.
+    async fn run(&self, actor: Actor, process: usize) -> Option<u64> {
+        let cache = &self.caches[process];
+        let rules = Rules {
+            unless: |_: &u64| false,
+            ttl: |_: &u64| None,
+        };
+        let (row, gate) = (Arc::clone(&self.row), self.gate.clone());
+        let load = async move {
+            gate.point().await;
+            let loaded = row.load(Ordering::SeqCst);
+            gate.point().await;
+            loaded
+        };
+        let write = async {
+            self.gate.point().await;
+            let written = self.row.fetch_add(1, Ordering::SeqCst) + 1;
+            self.gate.point().await;
+            written
+        };
+        let evict = async move |targets, fence, write| {
+            let plan = EvictPlan {
+                targets,
+                fence,
+                ..EvictPlan::new(&WRITE)
+            };
+            let more = |_: &u64| Vec::new();
+            Cache::evict::<Plain<u64>>(Some((Used::Named(cache.clone()), plan)), more, pin!(write))
+                .await;
+        };
+        let key = || vec![Target::Key(self.key())];
+        match actor {
+            Read => {
+                let mut load = pin!(load);
+                let read = Cache::read::<Plain<u64>>(
+                    Some((Used::Named(cache.clone()), self.plan(&READ))),
+                    rules,
+                    load.as_mut(),
+                );
+                return Some(read.await);
+            }
+            ReadBehind => {
+                return Some(
+                    Cache::read_with_background_refresh::<Plain<u64>, _, _>(
+                        Some((Used::Named(cache.clone()), self.plan(&READ))),
+                        rules,
+                        load,
+                        identity,
+                    )
+                    .await,
+                );
+            }
+            Put => {
+                let call = Some((Used::Named(cache.clone()), self.plan(&WRITE)));
+                Cache::write::<Plain<u64>>(call, rules, pin!(write)).await;
+            }
+            EvictKey => evict(key(), false, write).await,
+            EvictFenced => {
+                evict(key(), true, write).await;
+            }
+            EvictPattern => {
+                let pattern = Pattern::render(cache.prefix(), |pattern| {
+                    pattern.text("row:").any();
+                });
+                evict(vec![Target::Pattern(pattern)], false, write).await;
+            }
+            Clear => {
+                evict(vec![Target::All], false, write).await;
+            }
+            EvictScoped => {
+                let scope = CacheScope::new();
+                scope.run(evict(key(), false, write)).await;
+                scope.commit().await;
+            }
+            Expire => drop(self.store.delete(&[self.key()]).await),
+            LoseLease => self.lose_lease().await,
+        }
+        None
+    }
+
+    async fn lose_lease(&self) {
+        let key = self.key();
+        let Some(bytes) = self.store.get(&key, 0).await.unwrap() else {
+            return;
+        };
+        let stamp = entry::whole_stamp_of(&bytes).unwrap();
+        if matches!(self.peek(&bytes), entry::Read::Lease) {
+            self.store.delete_if(&key, &stamp).await.unwrap();
+        } else {
+            let marked = self.store.refresh(&key, stamp, Duration::ZERO, Mark::Own);
+            marked.await.unwrap();
+        }
+    }
+
+    fn peek(&self, bytes: &[u8]) -> entry::Read<u64> {
+        let reader = Reader {
+            key: &self.key(),
+            origin: Origin::of::<u64>(Build::UNKNOWN, 0),
+            now: 0,
+            grace: 0,
+            max_value: usize::MAX,
+        };
+        entry::read_as(bytes, &reader)
+    }
+
+    /// Waits until no refresh is under way in the background.
+    async fn idle(&self) {
+        for cache in &self.caches {
+            while cache.inner.refreshes.in_background() > 0 || cache.inner.journal.depth() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    /// The version that is stored.
+    async fn stored(&self) -> Option<u64> {
+        let bytes = self.store.get(&self.key(), 0).await.unwrap()?;
+        match self.peek(&bytes) {
+            entry::Read::Value(version, _) => Some(version),
+            _ => None,
+        }
+    }
+}
+
+/// One way in which two meet.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    first: Actor,
+    second: Actor,
+    start: Start,
+    second_is_in: usize,
+    end: End,
+    point: usize,
+}
+
+impl Schedule {
+    /// Whether the first came to this point at all.
+    async fn run(self, world: World) -> bool {
+        let Self {
+            first,
+            second,
+            start,
+            second_is_in: process,
+            end,
+            point,
+        } = self;
+        let world = Arc::new(world);
+        world.begin(start).await;
+        let current = || world.row.load(Ordering::SeqCst);
+
+        world.gate.stop_after(point);
+        let mut one = world.start(first, 0);
+        let is_stopped = tokio::select! {
+            biased;
+            () = world.gate.reached() => true,
+            () = async { (&mut one).await.unwrap(); world.idle().await } => false,
+        };
+        world.gate.disarm();
+        if !is_stopped && point > 0 {
+            return false;
+        }
+        if end == End::IsDropped {
+            one.abort();
+        }
+
+        let known = world.stored_or_acknowledged(first, is_stopped);
+        let mut other = world.start(second, process);
+        let answer = timeout(world.patience, &mut other).await;
+        let is_over = answer.is_ok();
+        if is_over && second.writes() {
+            let read = timeout(world.patience, world.run(Read, process)).await;
+            assert_eq!(
+                read.ok().flatten(),
+                Some(current()),
+                "{self:?}: read after the write"
+            );
+        }
+
+        world.gate.open();
+        let end_of_one = async {
+            if !one.is_finished() {
+                let _ = one.await;
+            }
+        };
+        timeout(Duration::from_secs(200), end_of_one)
+            .await
+            .unwrap_or_else(|_| panic!("{self:?}: the first is left waiting"));
+        let answer = match answer {
+            Ok(answer) => answer.unwrap(),
+            Err(_) => timeout(Duration::from_secs(200), other)
+                .await
+                .unwrap_or_else(|_| panic!("{self:?}: the second is left waiting"))
+                .unwrap(),
+        };
+        world.idle().await;
+
+        if let Some(answer) = answer {
+            assert!(
+                answer >= known,
+                "{self:?}: {answer} was served, {known} was acknowledged"
+            );
+        }
+        let stored = world.stored().await;
+        assert!(
+            stored.is_none_or(|version| version == current()),
+            "{self:?}: {stored:?} is stored, {} is true",
+            current()
+        );
+        for reader in [0, 1] {
+            assert_eq!(
+                world.run(Read, reader).await,
+                Some(current()),
+                "{self:?}: a read at rest"
+            );
+        }
+        is_stopped
+    }
+}
+
+impl World {
+    /// The least that a call which begins now may return.
+    fn stored_or_acknowledged(&self, first: Actor, is_stopped: bool) -> u64 {
+        if first.writes() && is_stopped {
+            1
+        } else {
+            self.row.load(Ordering::SeqCst)
+        }
+    }
+}
+
+/// Every pair, from every start, in one process and in two, at every point.
+async fn every_schedule(
+    ends: &[End],
+    starts: &[Start],
+    processes: &[usize],
+    mut world: impl FnMut() -> World,
+) -> usize {
+    let mut count = 0;
+    for first in ACTORS {
+        for second in ACTORS {
+            for &start in starts {
+                for &second_is_in in processes {
+                    for &end in ends {
+                        for point in 0.. {
+                            let schedule = Schedule {
+                                first,
+                                second,
+                                start,
+                                second_is_in,
+                                end,
+                                point,
+                            };
+                            count += 1;
+                            if !schedule.run(world()).await {
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    count
+}
+
+const STARTS: [Start; 3] = [Start::Absent, Start::Fresh, Start::Stale];
+
+#[tokio::test(start_paused = true)]
+async fn no_schedule_of_two_calls_leaves_or_serves_what_is_not_true() {
+    let count = every_schedule(&[End::GoesOn], &STARTS, &[0, 1], World::on_memory).await;
+
+    assert!(count > 1_000, "{count} schedules");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_one_in_which_the_first_is_dropped_where_it_stands() {
+    let count = every_schedule(&[End::IsDropped], &STARTS, &[0, 1], World::on_memory).await;
+
+    assert!(count > 1_000, "{count} schedules");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_holds_between_two_processes_on_redis() {
+    let server = support::server();
+    let store = RedisStore::new(&support::config(&server)).unwrap();
+    store.probe().await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let mut worlds = 0;
+
+    let count = every_schedule(&[End::GoesOn], &STARTS, &[1], || {
+        worlds += 1;
+        let (store, prefix) = (Arc::clone(&store), format!("world{worlds}_"));
+        World::around(store, Clock::default(), &prefix, Duration::from_millis(50))
+    })
+    .await;
+
+    assert!(count > 500, "{count} schedules");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_another_process_takes_nothing_from_it_that_is_still_to_be_evicted() {
+    let world = Arc::new(World::on_memory());
+    world.gate.stop_after(5);
+    let other = world.start(Read, 1);
+    world.gate.reached().await;
+    let early = world.start(Read, 0);
+    others_run().await;
+    world.gate.refuse_removals(true);
+
+    world.run(EvictKey, 0).await;
+    let late = world.start(Read, 0);
+    others_run().await;
+    world.gate.open();
+    assert_eq!(other.await.unwrap(), Some(1));
+
+    assert_eq!(late.await.unwrap(), Some(2));
+    assert_eq!(early.await.unwrap(), Some(2));
+    world.gate.refuse_removals(false);
+    world.idle().await;
+    assert_eq!(world.run(Read, 1).await, Some(2));
+}
+
+/// Lets all other tasks come as far as they can without time passing.
+async fn others_run() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,161 @@
+//! Policies that a function names and the configuration lacks, and the other way round: a name that was misspelt on either side.
+
+use std::collections::BTreeSet;
+
+use tracing::warn;
+
+use crate::config::{Config, plain_name};
+use crate::site::Site;
+
+/// Below this likeness a suggestion puzzles more than it helps.
+const ALIKE: f64 = 0.7;
+
+/// Two lists of names that should agree, and where they do not.
+#[derive(Debug, PartialEq, Eq)]
+enum Mismatch<'a> {
+    /// A function names a policy that is not configured.
+    NotConfigured {
+        function: &'a str,
+        policy: &'a str,
+        nearest: Option<&'a str>,
+    },
+    /// A policy is configured that no function names.
+    NotNamed {
+        policy: &'a str,
+        nearest: Option<&'a str>,
+    },
+}
+
+/// Says which names do not agree.
+pub(super) fn report(config: &Config, sites: impl Iterator<Item = &'static Site>) {
+    for mismatch in mismatches(config, sites) {
+        match mismatch {
+            Mismatch::NotConfigured {
+                function,
+                policy,
+                nearest,
+            } => {
+                let variable = format!(
+                    "CACHE_POLICY_{}_TTL",
+                    plain_name(policy).to_ascii_uppercase()
+                );
+                warn!(
+                    function,
+                    policy,
+                    nearest,
+                    "the configuration has no policy of that name, so the defaults apply; set `{variable}` or call `Config::policy`"
+                );
+            }
+            Mismatch::NotNamed { policy, nearest } => warn!(
+                policy,
+                nearest, "no annotated function names this configured policy; it has no effect"
+            ),
+        }
+    }
+}
+
+fn mismatches<'a>(
+    config: &'a Config,
+    sites: impl Iterator<Item = &'static Site>,
+) -> Vec<Mismatch<'a>> {
+    let configured = &config.policies;
+    let mut named = BTreeSet::new();
+    let mut missing = BTreeSet::new();
+    for site in sites {
+        let Some(policy) = site.policy else { continue };
+        named.insert(policy);
+        // A cache of its own has a configuration of its own.
+        if !site.has_own_cache && config.policy_of(policy).is_none() {
+            missing.insert((site.name, policy));
+        }
+    }
+    let not_configured = missing
+        .into_iter()
+        .map(|(function, policy)| Mismatch::NotConfigured {
+            function,
+            policy,
+            nearest: nearest(policy, configured.keys().map(String::as_str)),
+        });
+    let not_named = configured
+        .keys()
+        .filter(|policy| {
+            !named
+                .iter()
+                .any(|name| name == policy || plain_name(name) == **policy)
+        })
+        .map(|policy| Mismatch::NotNamed {
+            policy,
+            nearest: nearest(policy, named.iter().copied()),
+        });
+    not_configured.chain(not_named).collect()
+}
+
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|name| (strsim::normalized_damerau_levenshtein(word, name), name))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Policy;
+
+    static EVENTS: Site = Site::new("app::event", "event:<id>").policy("events");
+    static EVENST: Site = Site::new("app::search", "search:<text>").policy("evenst");
+    static OWN: Site = Site::new("app::report", "report:<id>")
+        .policy("reports")
+        .own_cache();
+    static PLAIN: Site = Site::new("app::plain", "plain:<id>");
+
+    fn config(policies: &[&str]) -> Config {
+        policies.iter().fold(Config::default(), |config, name| {
+            config.policy(*name, Policy::default())
+        })
+    }
+
+    #[test]
+    fn nothing_is_said_where_the_names_agree() {
+        let config = config(&["events", "reports"]);
+
+        let mismatches = mismatches(&config, [&EVENTS, &OWN, &PLAIN].into_iter());
+
+        assert_eq!(mismatches, []);
+    }
+
+    #[test]
+    fn a_policy_that_is_not_configured_is_found_with_the_nearest_that_is() {
+        let config = config(&["events"]);
+
+        let mismatches = mismatches(&config, [&EVENTS, &EVENST].into_iter());
+
+        let expected = Mismatch::NotConfigured {
+            function: "app::search",
+            policy: "evenst",
+            nearest: Some("events"),
+        };
+        assert_eq!(mismatches, [expected]);
+    }
+
+    #[test]
+    fn a_policy_of_a_cache_that_is_not_installed_is_not_missed() {
+        let config = config(&[]);
+
+        let mismatches = mismatches(&config, [&OWN].into_iter());
+
+        assert_eq!(mismatches, []);
+    }
+
+    #[test]
+    fn a_policy_that_no_function_names_is_found_with_the_nearest_that_one_does() {
+        let config = config(&["event", "events", "unlike"]);
+
+        let mismatches = mismatches(&config, [&EVENTS].into_iter());
+
+        let unnamed = |policy, nearest| Mismatch::NotNamed { policy, nearest };
+        let expected = [unnamed("event", Some("events")), unnamed("unlike", None)];
+        assert_eq!(mismatches, expected);
+    }
+}
