@@ -91,7 +91,7 @@ impl fmt::Display for Evicted {
 }
 
 /// The largest part of its life that a value may lose by chance, in percent.
-const MOST_JITTER: u8 = 50;
+const MAX_JITTER: u8 = 50;
 
 /// Reads and checks the arguments of a caching `attribute` on `function`. What it returns is of use only if the report stays empty.
 pub(crate) fn check(
@@ -242,12 +242,12 @@ impl Written {
                 .and_then(|number| number.trim_end().parse().ok()),
             _ => None,
         };
-        let percent = percent.filter(|percent| *percent <= MOST_JITTER);
+        let percent = percent.filter(|percent| *percent <= MAX_JITTER);
         if percent.is_none() {
             report.at(
                 value,
                 format!(
-                    "`ttl_jitter` needs whole percent from 0 to {MOST_JITTER}, such as `ttl_jitter = 10`"
+                    "`ttl_jitter` needs whole percent from 0 to {MAX_JITTER}, such as `ttl_jitter = 10`"
                 ),
             );
         }

@@ -13,40 +13,40 @@
 //!                body ──► fill if the lease still stands ────► value
 //! ```
 
-mod above;
 mod call;
 mod caller;
 mod catalogue;
 mod chain;
 mod codec;
+mod disabled;
 mod flight;
 mod function;
 #[cfg(test)]
 mod futurelock;
 mod handle;
+#[cfg(test)]
+mod interleavings;
 mod journal;
-mod keeper;
 mod lease;
 mod load;
 mod log;
 mod lookup;
 mod misfit;
 mod pending;
-mod policies;
+mod policy_check;
 mod pulse;
 mod purge;
 mod read;
 pub(crate) mod recent;
+mod reconnect;
+mod records;
 mod recovery;
 mod refresh;
 mod removal;
 pub(crate) mod replay;
 mod report;
-#[cfg(test)]
-mod schedules;
 mod scope;
 mod shutdown;
-mod switches;
 mod types;
 mod warming;
 mod write;
@@ -66,6 +66,7 @@ use tracing::info;
 
 use self::call::{CallContext, ValueType};
 use self::caller::{Path, Shell};
+use self::disabled::Disabled;
 use self::flight::Flights;
 use self::function::{Detachable, Evicting, Storing};
 use self::journal::Journal;
@@ -77,7 +78,6 @@ use self::replay::Replays;
 pub use self::report::{Health, Status};
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
-use self::switches::Switches;
 use self::types::Types;
 pub(crate) use self::warming::Duty;
 use self::write::EvictCall;
@@ -119,19 +119,19 @@ struct Inner {
     refreshes: Refreshes,
     replays: Replays,
     metrics: Metrics,
-    switches: Switches,
+    disabled: Disabled,
     build: Build,
     types: Types,
     /// The store as what it is; [`None`] behind a wrapper.
     backend: Option<Backend>,
-    /// Whether there is a keeper. It ends with the runtime that it was started on; the next call that misses it starts another.
+    /// Whether there is a background task. It ends with the runtime that it was started on; the next call that misses it starts another.
     is_kept: AtomicBool,
     this: Weak<Self>,
     /// Evictions that calls and scopes still have to make.
     owed: Owed,
     /// Prefixes of other caches that begin with this one's, as far as that was noticed.
     neighbours: Mutex<BTreeSet<String>>,
-    /// Wakes the keeper: the fallback mode was entered, an eviction was journaled, or the cache is gone.
+    /// Wakes the background task: the fallback mode was entered, an eviction was journaled, or the cache is gone.
     wake: Arc<Notify>,
 }
 
@@ -208,8 +208,8 @@ impl Cache {
         let cache = Self::around(config, Some(backend), |config, wake| {
             Guard::remote(store, config, wake)
         });
-        keeper::first_attempt(&cache.inner).await?;
-        keeper::ensure(&cache.inner);
+        reconnect::first_attempt(&cache.inner).await?;
+        reconnect::ensure(&cache.inner);
         Ok(cache)
     }
 
@@ -244,7 +244,7 @@ impl Cache {
                 refreshes: Refreshes::new(config.max_refreshes),
                 replays: Replays::new(&config),
                 metrics: Metrics::new(),
-                switches: Switches::new(&config),
+                disabled: Disabled::new(&config),
                 types: Types::default(),
                 build: match backend {
                     Some(Backend::Memory(_)) => Build::Process,
@@ -273,7 +273,7 @@ impl Cache {
     /// Another cache is installed already, and stays. Installing the same one again is not an error.
     pub fn install(&self) -> Result<(), AlreadyInstalled> {
         let installed = INSTALLED.get_or_init(|| {
-            policies::report(&self.inner.config, registry::sites());
+            policy_check::report(&self.inner.config, registry::sites());
             catalogue::report(registry::sites());
             self.clone()
         });
@@ -392,20 +392,20 @@ fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
 impl Inner {
     /// Whether what the store has under `key` is not to be served: it is switched off, or its eviction waits in the journal.
     fn is_hidden(&self, key: &Key) -> bool {
-        self.switches.is_off(key) || self.journal.blocks(key)
+        self.disabled.is_off(key) || self.journal.blocks(key)
     }
 
     /// Detaches later callers from the loads that `targets` cover.
-    fn doom(&self, targets: &[Target]) {
+    fn invalidate(&self, targets: &[Target]) {
         for target in targets {
-            self.flights.doom(target);
+            self.flights.invalidate(target);
         }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The keeper looks, finds nothing to keep, and ends.
+        // The background task looks, finds nothing to keep, and ends.
         self.wake.notify_one();
     }
 }

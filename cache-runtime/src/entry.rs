@@ -82,7 +82,7 @@ pub(crate) const FENCE_COUNT_AT: usize = HEADER;
 const FENCE_COUNT: usize = 4;
 
 /// Redis counts in milliseconds, and so does an entry: less is no life.
-pub(crate) const SHORTEST_LIFE: Duration = Duration::from_millis(1);
+pub(crate) const MIN_LIFE: Duration = Duration::from_millis(1);
 
 /// By what one entry is told from any other that stood or will stand under its key.
 pub(crate) type Stamp = [u8; 8];

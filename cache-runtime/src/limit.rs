@@ -334,7 +334,7 @@ impl RateLimiter {
         duration: Duration,
     ) -> Result<(), Error> {
         let millis = whole_millis(duration);
-        if millis == 0 || duration > policy::LONGEST_WINDOW {
+        if millis == 0 || duration > policy::MAX_WINDOW {
             return Err(Error::new(
                 ErrorKind::Input,
                 format!("invalid block of {duration:?}; use 1 ms to 31 days"),

@@ -8,7 +8,7 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod gate;
 pub(crate) mod guard;
-mod keeper;
+mod maintenance;
 pub(crate) mod memory;
 mod pool;
 pub(crate) mod redis;
@@ -169,7 +169,7 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// after it may have forgotten what it acknowledged. The new one refuses callers until it is admitted.
     fn term(&self) -> u64;
 
-    /// Lets callers use the server of `term`. Answers whether it still is that one.
+    /// Lets callers use the server of `term`. Returns whether it still is that one.
     fn admit(&self, term: u64) -> bool;
 
     /// The same store for who makes a new server fit for callers.

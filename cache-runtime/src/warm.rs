@@ -58,7 +58,7 @@ const CONCURRENCY: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The most errors in a summary. The first errors show what is wrong; more errors do not add information.
-const MOST_FAILURES: usize = 10;
+const MAX_FAILURES: usize = 10;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -289,7 +289,7 @@ impl<P: FnMut(&Progress)> Tally<P> {
     }
 
     fn fail(&mut self, many: usize, index: usize, error: impl FnOnce() -> String) {
-        if self.errors.len() < MOST_FAILURES {
+        if self.errors.len() < MAX_FAILURES {
             let error = error();
             self.errors.push(Failure { index, error });
         }

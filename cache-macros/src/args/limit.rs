@@ -24,7 +24,7 @@ pub(crate) struct Limiting {
 }
 
 /// The longest name of a policy, as at run time.
-const LONGEST_NAME: usize = 64;
+const MAX_NAME: usize = 64;
 
 /// Reads and checks the arguments of `#[rate_limit]` on `function`. What it returns is of use only if the report stays empty.
 pub(crate) fn check(
@@ -62,10 +62,10 @@ impl Written {
         for policy in &policies {
             let name = policy.value();
             let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-            if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_plain) {
+            if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_plain) {
                 report.at(
                     policy,
-                    format!("a policy is named by 1 to {LONGEST_NAME} ASCII letters, digits, `_`, `-` and `.`; write one such as `{example}`"),
+                    format!("a policy is named by 1 to {MAX_NAME} ASCII letters, digits, `_`, `-` and `.`; write one such as `{example}`"),
                 );
             } else if !seen.insert(name.clone()) {
                 report.at(

@@ -7,7 +7,7 @@ use syn::{BinOp, Expr, ExprClosure, ExprLit, ExprUnary, Lit, UnOp};
 use crate::report::Report;
 
 /// The longest life that can be written, `100years`. Redis adds it to the time of day in milliseconds and must not overflow.
-const LONGEST: Duration = Duration::from_secs(36_525 * 86_400);
+const MAX_TIME: Duration = Duration::from_secs(36_525 * 86_400);
 
 const TOO_LONG: &str = "must be at most 100 years";
 
@@ -46,7 +46,7 @@ pub(super) fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life>
         _ => return Some(Life::Asked(value)),
     };
     let problem = match checked {
-        Ok(life) if life <= LONGEST => {
+        Ok(life) if life <= MAX_TIME => {
             return Some(Life::Millis(
                 u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
             ));

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Inner;
-use super::flight::{Saw, Sight};
-use super::pending::{self, Standing};
+use super::flight::{Observation, Observed};
+use super::pending::{self, ScopeState};
 use crate::entry::{Layers, Origin};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -31,7 +31,7 @@ pub(super) struct CallContext<'a> {
     pub(super) grace: Duration,
     pub(super) ttl_jitter: u8,
     pub(super) is_off: bool,
-    pub(super) standing: Standing,
+    pub(super) scope: ScopeState,
     pub(super) started: Instant,
     /// Of what is stored.
     pub(super) of: ValueType,
@@ -87,8 +87,8 @@ impl<'a> CallContext<'a> {
                 .or(policy.and_then(|policy| policy.grace))
                 .unwrap_or_default(),
             ttl_jitter: site.ttl_jitter.unwrap_or(inner.config.ttl_jitter),
-            is_off: inner.switches.is_off(key),
-            standing: pending::standing(inner, key),
+            is_off: inner.disabled.is_off(key),
+            scope: pending::scope_state(inner, key),
             started: Instant::now(),
             of,
             inner,
@@ -100,12 +100,12 @@ impl<'a> CallContext<'a> {
 
     /// Whether a read of the key would not be told what the store has: it is switched off, or evicted here and not yet there.
     pub(super) fn is_hidden(&self) -> bool {
-        self.standing == Standing::Evicted || self.inner.is_hidden(self.key)
+        self.scope == ScopeState::Evicted || self.inner.is_hidden(self.key)
     }
 
     /// Whether this call is made inside a scope: then nothing is stored that may never be committed.
     pub(super) fn is_scoped(&self) -> bool {
-        self.standing != Standing::Outside
+        self.scope != ScopeState::Outside
     }
 
     /// Refuses to store what may never be committed.
@@ -130,11 +130,11 @@ impl<'a> CallContext<'a> {
         }
     }
 
-    /// When this call came, and what it saw.
-    pub(super) fn sight(&self, saw: Saw) -> Sight {
-        Sight {
+    /// When this call came, and what it observed.
+    pub(super) fn observation(&self, observed: Observed) -> Observation {
+        Observation {
             since: self.started,
-            saw,
+            observed,
         }
     }
 

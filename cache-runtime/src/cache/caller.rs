@@ -26,12 +26,12 @@ pub(super) trait Caller {
         Err(Unreadable::OtherShape)
     }
 
-    /// Keeps a remembered `None`. Answers whether it may be the answer.
+    /// Keeps a remembered `None`. Returns whether it may be the answer.
     fn decode_none(&mut self) -> bool {
         false
     }
 
-    /// Runs the body a step further, and keeps what it returns. Answers whether that is no `Err`.
+    /// Runs the body a step further, and keeps what it returns. Returns whether that is no `Err`.
     fn poll_body(&mut self, _cx: &mut Context<'_>) -> Poll<bool> {
         Poll::Ready(false)
     }
@@ -166,12 +166,12 @@ pub(super) async fn decode(json: Json) -> (Result<(), Unreadable>, Json) {
     .await
 }
 
-/// Leaves a `None` with the caller. Answers whether its function may return one.
+/// Leaves a `None` with the caller. Returns whether its function may return one.
 pub(super) async fn decode_none() -> bool {
     ask(Request::DecodeNone, returned).await
 }
 
-/// Runs the body, as the innermost of these loads if it is one. Answers whether it succeeded.
+/// Runs the body, as the innermost of these loads if it is one. Returns whether it succeeded.
 pub(super) async fn run_body(chain: Option<Arc<Chain>>) -> bool {
     ask(Request::Run(chain), returned).await
 }
@@ -289,7 +289,7 @@ impl<'a, T> Walk<'a, T> {
         }
     }
 
-    /// Sees to what is asked. Answers whether anything was.
+    /// Sees to what is asked. Returns whether anything was.
     fn answer(&mut self, caller: &mut dyn Caller) -> bool {
         let request = match mem::take(&mut self.slot) {
             Slot::Asked(request) => request,

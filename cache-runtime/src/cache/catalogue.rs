@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tracing::warn;
 
-use super::policies::nearest;
+use super::policy_check::nearest;
 use crate::site::{Role, Site};
 
 /// What no value brings into a name.

@@ -91,7 +91,7 @@ impl CallContext<'_> {
                 return None;
             }
         });
-        if fresh < entry::SHORTEST_LIFE {
+        if fresh < entry::MIN_LIFE {
             return None;
         }
         let job = self.write_job(fresh, cost);

@@ -39,7 +39,7 @@ struct Flight {
     state: Mutex<State>,
     changed: Notify,
     /// An eviction came since the load began: what it returns is for those who wait already, and for nobody else.
-    doomed: AtomicBool,
+    invalidated: AtomicBool,
     /// It is older than the deadline, and others may load.
     overdue: AtomicBool,
     pulse: Arc<Pulse>,
@@ -50,9 +50,9 @@ struct State {
     phase: Phase,
     waiting: usize,
     /// Counts loads that ended without a result to share.
-    fruitless: u32,
+    failed_loads: u32,
     /// What the result rests on, as soon as that is known.
-    basis: Option<Basis>,
+    snapshot: Option<Snapshot>,
     claims: Claims,
 }
 
@@ -67,22 +67,22 @@ struct Claims {
 
 /// From when on no eviction can have been missed by what is loaded.
 #[derive(Clone, Copy, Debug)]
-struct Basis {
+struct Snapshot {
     at: Instant,
     /// The claim in the store that stood before, and that every eviction takes away.
     claim: Option<Stamp>,
 }
 
-/// When a caller came, and what it saw in the store: whether another's load is recent enough for it.
+/// When a caller came, and what it observed in the store: whether another's load is recent enough for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sight {
+pub(crate) struct Observation {
     pub(crate) since: Instant,
-    pub(crate) saw: Saw,
+    pub(crate) observed: Observed,
 }
 
 /// What stood under the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Saw {
+pub(crate) enum Observed {
     /// The store is away. Nobody can know of another process's evictions then, and loads are shared all the more.
     Unknown,
     Nothing,
@@ -91,14 +91,15 @@ pub(crate) enum Saw {
 
 impl State {
     /// Another process may have evicted the key since the load began, which nobody here was told. Its eviction has taken away
-    /// the claim that the load rests on: who still saw that claim, or came before the load, misses nothing.
-    fn serves(&self, sight: Sight) -> bool {
-        let Sight { since, saw } = sight;
-        self.basis.is_none_or(|Basis { at, claim }| match saw {
-            Saw::Unknown => true,
-            Saw::Nothing => since <= at,
-            Saw::Entry(stamp) => since <= at || claim == Some(stamp),
-        })
+    /// the claim that the load rests on: who still observed that claim, or came before the load, misses nothing.
+    fn serves(&self, observation: Observation) -> bool {
+        let Observation { since, observed } = observation;
+        self.snapshot
+            .is_none_or(|Snapshot { at, claim }| match observed {
+                Observed::Unknown => true,
+                Observed::Nothing => since <= at,
+                Observed::Entry(stamp) => since <= at || claim == Some(stamp),
+            })
     }
 }
 
@@ -155,11 +156,11 @@ impl Flights {
     }
 
     /// Joins the load of `key`, or begins it.
-    pub(crate) fn join<'a>(&'a self, key: &'a Key, sight: Sight) -> Turn<'a> {
-        self.enter(key, sight, Stuck::Joined)
+    pub(crate) fn join<'a>(&'a self, key: &'a Key, observation: Observation) -> Turn<'a> {
+        self.enter(key, observation, Stuck::Joined)
     }
 
-    fn enter<'a>(&'a self, key: &'a Key, sight: Sight, stuck: Stuck) -> Turn<'a> {
+    fn enter<'a>(&'a self, key: &'a Key, observation: Observation, stuck: Stuck) -> Turn<'a> {
         let mut shard = self.shard(key);
         let (mut relieves, mut claims) = (None, Claims::default());
         if let Some(flight) = shard.get(key).map(Arc::clone) {
@@ -174,17 +175,17 @@ impl Flights {
                     drop(state);
                     return Turn::Lead(Leader::new(self, key, flight));
                 }
-                if state.serves(sight) {
+                if state.serves(observation) {
                     state.waiting += 1;
-                    let fruitless = state.fruitless;
+                    let failed_loads = state.failed_loads;
                     drop(state);
-                    let since = flight.started.max(sight.since);
+                    let since = flight.started.max(observation.since);
                     return Turn::Wait(Waiter {
                         flights: self,
                         key,
                         flight,
-                        fruitless,
-                        sight,
+                        failed_loads,
+                        observation,
                         until: since + self.deadline,
                     });
                 }
@@ -197,22 +198,22 @@ impl Flights {
         Turn::Lead(leader)
     }
 
-    /// Dooms the loads that `target` covers: who waits for one keeps its result, who comes later begins anew.
-    pub(crate) fn doom(&self, target: &Target) {
+    /// Invalidates the loads that `target` covers: who waits for one keeps its result, who comes later begins anew.
+    pub(crate) fn invalidate(&self, target: &Target) {
         match target {
             Target::Key(key) => {
                 if let Some(flight) = self.shard(key).remove(key) {
-                    flight.doomed.store(true, Ordering::Release);
+                    flight.invalidated.store(true, Ordering::Release);
                 }
             }
             Target::Pattern(_) | Target::All => {
                 for shard in &self.shards {
                     lock(shard).retain(|key, flight| {
-                        let doomed = target.covers(key);
-                        if doomed {
-                            flight.doomed.store(true, Ordering::Release);
+                        let invalidated = target.covers(key);
+                        if invalidated {
+                            flight.invalidated.store(true, Ordering::Release);
                         }
-                        !doomed
+                        !invalidated
                     });
                 }
             }
@@ -234,14 +235,14 @@ impl Flights {
     }
 
     /// The leader of `flight` is gone. Whoever waits takes over; if nobody does, the lease comes back as the answer.
-    fn hand_over(&self, key: &Key, flight: &Arc<Flight>, fruitless: bool) -> Option<Stamp> {
+    fn hand_over(&self, key: &Key, flight: &Arc<Flight>, failed_loads: bool) -> Option<Stamp> {
         // The map's lock comes first, as in `join`: nobody may begin to wait between the look and the removal.
         let mut shard = self.shard(key);
         let mut state = flight.state();
         if let Phase::Deposed = state.phase {
             return None;
         }
-        state.fruitless += u32::from(fruitless);
+        state.failed_loads += u32::from(failed_loads);
         state.phase = Phase::Leaderless;
         if state.waiting == 0 {
             let lease = state.claims.lease;
@@ -271,12 +272,12 @@ impl Flight {
             state: Mutex::new(State {
                 phase: Phase::Flying,
                 waiting: 0,
-                fruitless: 0,
-                basis: None,
+                failed_loads: 0,
+                snapshot: None,
                 claims,
             }),
             changed: Notify::new(),
-            doomed: AtomicBool::new(false),
+            invalidated: AtomicBool::new(false),
             overdue: AtomicBool::new(false),
             pulse: Arc::default(),
         })
@@ -333,7 +334,7 @@ enum End {
     /// Dropped before the body came to an end.
     Dropped,
     /// The body's result is not worth sharing, and the leadership is handed over already.
-    Fruitless,
+    Failed,
     Landed,
 }
 
@@ -369,7 +370,7 @@ impl<'a> Leader<'a> {
         self.flight.state().claims.asked.contains(&lease)
     }
 
-    /// The lease is this leader's. Answers whether it still leads.
+    /// The lease is this leader's. Returns whether it still leads.
     pub(crate) fn set_lease(&self, lease: Stamp) -> bool {
         let mut state = self.flight.state();
         if let Phase::Deposed = state.phase {
@@ -380,8 +381,8 @@ impl<'a> Leader<'a> {
     }
 
     /// What is returned was, or will be, loaded after `at`, while `claim` stood in the store.
-    pub(crate) fn rest_on(&self, at: Instant, claim: Option<Stamp>) {
-        self.flight.state().basis = Some(Basis { at, claim });
+    pub(crate) fn set_snapshot(&self, at: Instant, claim: Option<Stamp>) {
+        self.flight.state().snapshot = Some(Snapshot { at, claim });
     }
 
     /// Gives a lease back without anybody waiting.
@@ -393,14 +394,14 @@ impl<'a> Leader<'a> {
         self.relieves
     }
 
-    /// The load is older than the deadline: it keeps nobody else from loading any more. Answers whether nobody knew yet.
+    /// The load is older than the deadline: it keeps nobody else from loading any more. Returns whether nobody knew yet.
     pub(crate) fn abandon(&self) -> bool {
         self.flights.forget(self.key, &self.flight);
         self.flight.set_overdue()
     }
 
-    pub(crate) fn is_doomed(&self) -> bool {
-        self.flight.doomed.load(Ordering::Acquire)
+    pub(crate) fn is_invalidated(&self) -> bool {
+        self.flight.invalidated.load(Ordering::Acquire)
     }
 
     /// Whether anybody waits for the encoded result.
@@ -415,10 +416,10 @@ impl<'a> Leader<'a> {
         self.flight.changed.notify_waiters();
     }
 
-    /// There is nothing to share: one who waits takes over, with the lease; all others run their own bodies. Answers the
+    /// There is nothing to share: one who waits takes over, with the lease; all others run their own bodies. Returns the
     /// lease if nobody waits.
     pub(crate) fn give_up(mut self) -> Option<Stamp> {
-        self.end = End::Fruitless;
+        self.end = End::Failed;
         self.flights.hand_over(self.key, &self.flight, true)
     }
 }
@@ -427,7 +428,7 @@ impl Drop for Leader<'_> {
     fn drop(&mut self) {
         match self.end {
             End::Landed => self.flights.forget(self.key, &self.flight),
-            End::Fruitless => {}
+            End::Failed => {}
             End::Dropped => {
                 if let Some(lease) = self.flights.hand_over(self.key, &self.flight, false) {
                     self.release(lease);
@@ -443,8 +444,8 @@ pub(crate) struct Waiter<'a> {
     flights: &'a Flights,
     key: &'a Key,
     flight: Arc<Flight>,
-    fruitless: u32,
-    sight: Sight,
+    failed_loads: u32,
+    observation: Observation,
     /// No caller waits longer.
     until: Instant,
 }
@@ -461,7 +462,10 @@ impl<'a> Waiter<'a> {
                 News::Stuck => true,
                 News::Overdue => false,
             };
-            match self.flights.enter(self.key, self.sight, Stuck::Deposed) {
+            match self
+                .flights
+                .enter(self.key, self.observation, Stuck::Deposed)
+            {
                 Turn::Lead(leader) => return Arrival::Lead(leader),
                 Turn::Wait(_) if Instant::now() >= self.until => return Arrival::Alone,
                 Turn::Wait(_) if is_stuck && was_let_down => return Arrival::Alone,
@@ -498,7 +502,7 @@ impl<'a> Waiter<'a> {
     fn look(&self) -> Option<News<'a>> {
         let mut state = self.flight.state();
         let arrival = match &state.phase {
-            Phase::Landed(_) if !state.serves(self.sight) => Arrival::Alone,
+            Phase::Landed(_) if !state.serves(self.observation) => Arrival::Alone,
             Phase::Landed(entry) => Arrival::Landed(Arc::clone(entry)),
             Phase::Leaderless => {
                 state.phase = Phase::Flying;
@@ -510,7 +514,7 @@ impl<'a> Waiter<'a> {
                 ))
             }
             Phase::Deposed => return Some(News::Stuck),
-            Phase::Flying if state.fruitless > self.fruitless => Arrival::Alone,
+            Phase::Flying if state.failed_loads > self.failed_loads => Arrival::Alone,
             Phase::Flying => return None,
         };
         Some(News::Arrival(arrival))

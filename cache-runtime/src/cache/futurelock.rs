@@ -26,7 +26,7 @@ static SITE: Site = Site::new("futurelock::row", "row:<id>").ttl_millis(60_000);
 const BODY: Duration = Duration::from_millis(20);
 
 /// What a caller may wait for leaders that nobody polls.
-const MOST: Duration = Duration::from_millis(100);
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 struct Lab {
@@ -117,7 +117,7 @@ async fn a_call_beside_one_that_select_keeps_runs_its_own_body() {
     let (value, waited) = timed(lab.row(1)).await;
 
     assert_eq!(value, 1);
-    assert!(waited <= MOST + BODY, "waited for {waited:?}");
+    assert!(waited <= MAX_WAIT + BODY, "waited for {waited:?}");
     assert_eq!((lab.loads(), lab.stuck(), lab.fills()), (2, 1, 1));
     let (value, waited) = timed(first).await;
     assert_eq!((value, waited), (1, Duration::ZERO));
@@ -133,7 +133,7 @@ async fn a_call_in_the_loop_over_buffered_calls_runs_its_own_body() {
         let (value, waited) = timed(lab.row(id + 1)).await;
 
         assert_eq!(value, id + 1);
-        assert!(waited <= MOST + BODY, "waited for {waited:?}");
+        assert!(waited <= MAX_WAIT + BODY, "waited for {waited:?}");
     }
 }
 
@@ -146,7 +146,7 @@ async fn a_call_beside_many_that_are_kept_runs_its_own_body() {
     let (value, waited) = timed(lab.row(1)).await;
 
     assert_eq!(value, 1);
-    assert!(waited <= MOST + BODY, "waited for {waited:?}");
+    assert!(waited <= MAX_WAIT + BODY, "waited for {waited:?}");
     assert_eq!(kept.collect::<Vec<_>>().await, [1; 5]);
     assert_eq!(lab.loads(), 2);
 }
@@ -159,11 +159,11 @@ async fn a_call_inside_a_load_that_is_kept_is_no_obstacle_either() {
 
     let (inner, waited) = timed(lab.row(2)).await;
     assert_eq!(inner, 2);
-    assert!(waited <= MOST + BODY, "waited for {waited:?}");
+    assert!(waited <= MAX_WAIT + BODY, "waited for {waited:?}");
 
     let (value, waited) = timed(lab.row(1)).await;
     assert_eq!(value, 1);
-    assert!(waited <= MOST + BODY, "waited for {waited:?}");
+    assert!(waited <= MAX_WAIT + BODY, "waited for {waited:?}");
     assert_eq!(outer.await, 2);
 }
 
@@ -181,7 +181,7 @@ async fn a_leader_that_was_answered_about_its_lease_and_is_not_polled_is_stuck()
         let (value, waited) = timed(lab.row(1)).await;
 
         assert_eq!(value, 1);
-        assert!(waited <= MOST + BODY, "waited for {waited:?}");
+        assert!(waited <= MAX_WAIT + BODY, "waited for {waited:?}");
         assert_eq!((lab.stuck(), lab.fills()), (1, 1), "at point {points}");
         assert_eq!(first.await, 1);
         assert_eq!(lab.fills(), 1);
@@ -223,7 +223,7 @@ async fn nobody_waits_for_a_third_leader_that_is_not_polled() {
     let (value, waited) = timed(lab.row(1)).await;
 
     assert_eq!(value, 1);
-    assert!(waited <= MOST + BODY, "waited for {waited:?}");
+    assert!(waited <= MAX_WAIT + BODY, "waited for {waited:?}");
     assert_eq!((first.await, second.await), (1, 1));
     assert_eq!(lab.fills(), 1);
 }

@@ -51,7 +51,7 @@ impl Cache {
         }
     }
 
-    /// Stores `value` for `ttl` (seconds, or a [`Duration`]). Answers whether it is stored. If Redis, a limit or a switch
+    /// Stores `value` for `ttl` (seconds, or a [`Duration`]). Returns whether it is stored. If Redis, a limit or a switch
     /// kept it from being stored, what was there before is removed: the caller no longer wants it. The value's type owns
     /// what it holds, as for [`get`](Self::get): a `String`, not a `str`.
     pub async fn set<T: CacheValue>(&self, key: &str, value: &T, ttl: impl Into<Ttl>) -> bool {
@@ -75,7 +75,7 @@ impl Cache {
         self.try_set_many(&[(key, value)], ttl).await
     }
 
-    /// Stores all `pairs` for `ttl`, in one batch. Answers how many are stored: all or none.
+    /// Stores all `pairs` for `ttl`, in one batch. Returns how many are stored: all or none.
     pub async fn set_many<T: CacheValue>(
         &self,
         pairs: &[(&str, &T)],
@@ -135,7 +135,7 @@ impl Cache {
         for (key, _) in &entries {
             log::set(&self.inner, &HANDLE, key, life, op.began.elapsed());
         }
-        self.inner.doom(&eviction.disarm());
+        self.inner.invalidate(&eviction.disarm());
         Ok(())
     }
 
@@ -415,19 +415,19 @@ impl Cache {
         }
     }
 
-    /// Switches keys off: functions whose key matches run uncached until [`enable`](Self::enable). Evictions go on.
+    /// Disabled keys off: functions whose key matches run uncached until [`enable`](Self::enable). Evictions go on.
     ///
     /// # Errors
     ///
     /// A pattern that cannot be used.
     pub fn disable(&self, pattern: &str) -> Result<(), Error> {
         self.inner
-            .switches
+            .disabled
             .set_off(Pattern::parse(self.prefix(), pattern)?);
         Ok(())
     }
 
-    /// Takes back [`disable`](Self::disable) of the same pattern. Answers whether it was switched off.
+    /// Takes back [`disable`](Self::disable) of the same pattern. Returns whether it was switched off.
     ///
     /// # Errors
     ///
@@ -435,7 +435,7 @@ impl Cache {
     pub fn enable(&self, pattern: &str) -> Result<bool, Error> {
         Ok(self
             .inner
-            .switches
+            .disabled
             .set_on(&Pattern::parse(self.prefix(), pattern)?))
     }
 
@@ -487,7 +487,7 @@ async fn walk<T>(path: Path<'_, T>, caller: &mut impl Caller) -> T {
 /// Refuses a time to live that is none.
 fn long_enough(ttl: Ttl) -> Result<Duration, Error> {
     let life = ttl.as_duration();
-    if life < entry::SHORTEST_LIFE {
+    if life < entry::MIN_LIFE {
         let text = format!("a time to live of {life:?} is none; give it at least 1 ms");
         return Err(Error::new(ErrorKind::Input, text));
     }

@@ -18,7 +18,7 @@ pub(crate) struct Journal {
     /// How many there are, to be read without the lock.
     depth: AtomicUsize,
     capacity: usize,
-    /// Wakes the keeper.
+    /// Wakes the background task.
     wake: Arc<Notify>,
 }
 

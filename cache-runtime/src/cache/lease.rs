@@ -154,7 +154,7 @@ impl<'a> LeaseRequest<'a> {
         }
     }
 
-    /// Removes what nobody can read. Answers whether it makes sense to ask again.
+    /// Removes what nobody can read. Returns whether it makes sense to ask again.
     pub(super) async fn discard(&mut self, entry: &[u8]) -> bool {
         self.unreadable += 1;
         let call = self.call;
@@ -249,7 +249,7 @@ pub(super) struct Orphans {
 }
 
 /// More are the mark of a long outage, in which they will not be met again.
-const MOST_ORPHANS: usize = 10_000;
+const MAX_ORPHANS: usize = 10_000;
 
 impl Orphans {
     pub(super) fn new(memory: Duration) -> Self {
@@ -262,10 +262,10 @@ impl Orphans {
 
     pub(super) fn add(&self, stamp: Stamp) {
         let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
-        if stamps.len() >= MOST_ORPHANS {
+        if stamps.len() >= MAX_ORPHANS {
             stamps.retain(|_, since| since.elapsed() < self.memory);
         }
-        if stamps.len() < MOST_ORPHANS {
+        if stamps.len() < MAX_ORPHANS {
             stamps.insert(stamp, Instant::now());
         }
         self.count.store(stamps.len(), Ordering::Release);
@@ -364,10 +364,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_long_outage_is_forgotten_and_not_kept_for_ever() {
         let orphans = Orphans::new(Duration::from_secs(30));
-        for _ in 0..2 * MOST_ORPHANS {
+        for _ in 0..2 * MAX_ORPHANS {
             orphans.add(entry::new_stamp());
         }
-        assert_eq!(orphans.count.load(Ordering::Relaxed), MOST_ORPHANS);
+        assert_eq!(orphans.count.load(Ordering::Relaxed), MAX_ORPHANS);
 
         tokio::time::advance(Duration::from_secs(31)).await;
         orphans.add(entry::new_stamp());

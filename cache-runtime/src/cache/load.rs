@@ -19,7 +19,7 @@ tokio::task_local! {
 }
 
 impl CallContext<'_> {
-    /// Runs the body as the load of the key, and what keeps its hold beside it until that ends. Answers whether it succeeded, and
+    /// Runs the body as the load of the key, and what keeps its hold beside it until that ends. Returns whether it succeeded, and
     /// how long it took.
     pub(super) async fn load(&self, hold: Option<BoxFuture<'_, ()>>) -> (bool, Duration) {
         let loading = Loading::begin(&self.metrics);
@@ -53,7 +53,7 @@ impl<'a> Loading<'a> {
         }
     }
 
-    /// The body returned. Answers how long it took.
+    /// The body returned. Returns how long it took.
     fn end(mut self, is_ok: bool) -> Duration {
         self.is_over = true;
         let took = self.began.elapsed();

@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use super::call::CallContext;
 use super::codec::Decoded;
-use super::flight::Saw;
-use super::pending::Standing;
-use super::{Backend, keeper};
+use super::flight::Observed;
+use super::pending::ScopeState;
+use super::{Backend, reconnect};
 use crate::entry::{self, Stamp, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Timer};
@@ -24,7 +24,7 @@ pub(super) enum Lookup {
 pub(super) struct Miss {
     pub(super) mode: LoadMode,
     /// What was there instead.
-    pub(super) saw: Saw,
+    pub(super) observed: Observed,
     /// What kept the store from answering.
     pub(super) error: Option<Error>,
 }
@@ -44,7 +44,7 @@ impl CallContext<'_> {
     /// Asks the store for the value. Every lookup counts as one hit or one miss, that of a stale value in the end.
     pub(super) async fn lookup(&self) -> Lookup {
         // The clock was read just now: a hit reads it as rarely as it can.
-        let began = match keeper::drive(self.inner).await {
+        let began = match reconnect::drive(self.inner).await {
             true => Instant::now(),
             false => self.started,
         };
@@ -69,28 +69,38 @@ impl CallContext<'_> {
 
     /// Why the store is not even asked, if that is so.
     pub(super) fn closed(&self) -> Option<Miss> {
-        let (event, mode, saw, error) = if self.is_off {
-            (Event::MissDisabled, LoadMode::Solo, Saw::Nothing, None)
-        } else if self.standing == Standing::Evicted {
-            (Event::MissScoped, LoadMode::Solo, Saw::Nothing, None)
+        let (event, mode, observed, error) = if self.is_off {
+            (Event::MissDisabled, LoadMode::Solo, Observed::Nothing, None)
+        } else if self.scope == ScopeState::Evicted {
+            (Event::MissScoped, LoadMode::Solo, Observed::Nothing, None)
         } else if !self.inner.guard.is_connected() {
-            keeper::ensure(self.inner);
+            reconnect::ensure(self.inner);
             let away = Some(Error::away());
-            (Event::MissFallback, LoadMode::Share, Saw::Unknown, away)
+            (
+                Event::MissFallback,
+                LoadMode::Share,
+                Observed::Unknown,
+                away,
+            )
         } else if self.inner.journal.blocks(self.key) {
-            (Event::MissJournaled, LoadMode::Share, Saw::Nothing, None)
+            (
+                Event::MissJournaled,
+                LoadMode::Share,
+                Observed::Nothing,
+                None,
+            )
         } else {
             return None;
         };
         self.metrics.count_at(event, self.started.into_std());
         self.log_miss(event);
-        Some(self.miss(mode, saw, error))
+        Some(self.miss(mode, observed, error))
     }
 
     /// What the store's answer means.
     pub(super) async fn judge(&self, answer: Result<Option<Vec<u8>>, Error>) -> Lookup {
         let mut failure = None;
-        let (event, mode, saw) = match answer {
+        let (event, mode, observed) = match answer {
             Ok(Some(bytes)) => {
                 let (decoded, bytes) = self.decode(bytes).await;
                 let event = match decoded {
@@ -105,10 +115,11 @@ impl CallContext<'_> {
                     Decoded::Expired => Event::MissStale,
                     Decoded::Unreadable(reason) => self.unreadable(&reason, Some(&bytes)),
                 };
-                let saw = entry::whole_stamp_of(&bytes).map_or(Saw::Nothing, Saw::Entry);
-                (event, LoadMode::Store, saw)
+                let observed =
+                    entry::whole_stamp_of(&bytes).map_or(Observed::Nothing, Observed::Entry);
+                (event, LoadMode::Store, observed)
             }
-            Ok(None) => (Event::MissAbsent, LoadMode::Store, Saw::Nothing),
+            Ok(None) => (Event::MissAbsent, LoadMode::Store, Observed::Nothing),
             Err(error) => {
                 let (event, mode) = match error.kind() {
                     ErrorKind::Unavailable => (Event::MissFallback, LoadMode::Share),
@@ -119,12 +130,12 @@ impl CallContext<'_> {
                     _ => (Event::MissFailed, LoadMode::Solo),
                 };
                 failure = Some(error);
-                (event, mode, Saw::Unknown)
+                (event, mode, Observed::Unknown)
             }
         };
         self.metrics.count(event);
         self.log_miss(event);
-        Lookup::Miss(self.miss(mode, saw, failure))
+        Lookup::Miss(self.miss(mode, observed, failure))
     }
 
     fn hit(&self, event: Event, bytes: usize) {
@@ -136,11 +147,15 @@ impl CallContext<'_> {
     }
 
     /// Inside a scope a load may see what is not committed: it is for this caller alone.
-    fn miss(&self, mode: LoadMode, saw: Saw, error: Option<Error>) -> Miss {
+    fn miss(&self, mode: LoadMode, observed: Observed, error: Option<Error>) -> Miss {
         let mode = match self.is_scoped() {
             true => LoadMode::Solo,
             false => mode,
         };
-        Miss { mode, saw, error }
+        Miss {
+            mode,
+            observed,
+            error,
+        }
     }
 }

@@ -28,7 +28,7 @@ struct Link {
 
 /// How a call stands to the scopes that it is made in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ScopeState {
     Outside,
     Inside,
     /// Inside of one that evicts the very key.
@@ -36,13 +36,13 @@ pub(super) enum Standing {
 }
 
 /// How a call about `key` stands.
-pub(super) fn standing(inner: &Inner, key: &Key) -> Standing {
+pub(super) fn scope_state(inner: &Inner, key: &Key) -> ScopeState {
     CURRENT
         .try_with(|link| match link.covers(inner, key) {
-            true => Standing::Evicted,
-            false => Standing::Inside,
+            true => ScopeState::Evicted,
+            false => ScopeState::Inside,
         })
-        .unwrap_or(Standing::Outside)
+        .unwrap_or(ScopeState::Outside)
 }
 
 /// Does `work` inside of a scope.
@@ -91,7 +91,7 @@ impl Collected {
         collected.map(|share| share.targets.len()).sum()
     }
 
-    /// Takes `targets` over. Answers whether it did: a scope that has ended takes nothing.
+    /// Takes `targets` over. Returns whether it did: a scope that has ended takes nothing.
     pub(super) fn collect(&self, inner: &Inner, targets: &[Target]) -> bool {
         let (mut shares, Some(cache)) = (self.lock(), inner.this.upgrade()) else {
             return false;

@@ -128,7 +128,7 @@ impl Wake for Pulse {
     }
 }
 
-/// Polls a leader in sight of its pulse.
+/// Polls a leader in observation of its pulse.
 pub(super) struct Watch {
     pulse: Arc<Pulse>,
     waker: Waker,

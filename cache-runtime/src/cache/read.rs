@@ -7,7 +7,7 @@ use super::call::CallContext;
 use super::caller::{self, Source};
 use super::chain::Chain;
 use super::codec::{Decoded, NewEntry};
-use super::flight::{Arrival, Leader, Relieved, Saw, Turn};
+use super::flight::{Arrival, Leader, Observed, Relieved, Turn};
 use super::lease::{Claim, Hold, LeaseRequest};
 use super::lookup::{LoadMode, Lookup, Miss};
 use super::refresh::Refreshed;
@@ -43,7 +43,7 @@ impl CallContext<'_> {
                 }
                 Refreshed::Gone => Miss {
                     mode: LoadMode::Store,
-                    saw: Saw::Nothing,
+                    observed: Observed::Nothing,
                     error: None,
                 },
             },
@@ -51,7 +51,11 @@ impl CallContext<'_> {
         if miss.mode == LoadMode::Solo || Chain::is_loading(self.inner, self.key) || !in_runtime() {
             return self.load_alone().await;
         }
-        let leader = match self.inner.flights.join(self.key, self.sight(miss.saw)) {
+        let leader = match self
+            .inner
+            .flights
+            .join(self.key, self.observation(miss.observed))
+        {
             Turn::Lead(leader) => leader,
             Turn::Wait(waiter) => match waiter.arrival().await {
                 Arrival::Lead(leader) => leader,
@@ -104,11 +108,11 @@ impl CallContext<'_> {
         Source::Body
     }
 
-    /// Asks for the lease, where there may be one. Answers whether another process has loaded meanwhile.
+    /// Asks for the lease, where there may be one. Returns whether another process has loaded meanwhile.
     async fn take_lease(&self, leader: &mut Leader<'_>, miss: Miss) -> bool {
-        let mut standing = match miss.saw {
-            Saw::Entry(stamp) => Some(stamp),
-            Saw::Nothing | Saw::Unknown => None,
+        let mut standing = match miss.observed {
+            Observed::Entry(stamp) => Some(stamp),
+            Observed::Nothing | Observed::Unknown => None,
         };
         if miss.mode == LoadMode::Store && leader.lease().is_none() {
             let mut request = LeaseRequest::new(self);
@@ -127,7 +131,7 @@ impl CallContext<'_> {
                         match decoded {
                             Decoded::Fresh(_) | Decoded::Stale(_) => {
                                 self.metrics.count(Event::LoadAwaited);
-                                leader.rest_on(at, before);
+                                leader.set_snapshot(at, before);
                                 leader.land(entry.into());
                                 return true;
                             }
@@ -138,7 +142,7 @@ impl CallContext<'_> {
                 }
             };
         }
-        leader.rest_on(Instant::now(), leader.lease().or(standing));
+        leader.set_snapshot(Instant::now(), leader.lease().or(standing));
         false
     }
 
@@ -156,7 +160,7 @@ impl CallContext<'_> {
         leader.land(new.entry.as_bytes().into());
         match leader.lease() {
             // The store would refuse it, too, unless the lease is younger than the eviction.
-            Some(stamp) if leader.is_doomed() => {
+            Some(stamp) if leader.is_invalidated() => {
                 self.metrics.count(Event::FillRefused);
                 leader.release(stamp);
             }

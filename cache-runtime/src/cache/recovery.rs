@@ -1,4 +1,4 @@
-//! What the keeper does with the journal once Redis answers: each eviction is tried, those that Redis refuses stay, and the
+//! What the background task does with the journal once Redis answers: each eviction is tried, those that Redis refuses stay, and the
 //! cache is opened for everything that they do not name.
 
 use std::collections::BTreeSet;

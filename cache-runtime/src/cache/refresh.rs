@@ -21,10 +21,10 @@ use crate::store::guard::in_runtime;
 use crate::store::{Mark, Refreshing};
 
 /// A failed refresh is not tried again for this long, or a tenth of the grace where that is less.
-const LONGEST_THROTTLE: Duration = Duration::from_secs(30);
+const MAX_THROTTLE: Duration = Duration::from_secs(30);
 
 /// So many stale entries are remembered at a time. Beyond it the store is asked more often than it would have to be.
-const MOST_RESTING: usize = 100_000;
+const MAX_RESTING: usize = 100_000;
 
 /// How often room is made among them at most.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -105,12 +105,12 @@ impl fmt::Debug for Refreshes {
 impl Resting {
     fn add(&mut self, stamp: Stamp, until: Instant) {
         // Not each time that it is full: looking through all of them takes a while.
-        if self.until.len() >= MOST_RESTING && self.swept.elapsed() >= SWEEP {
+        if self.until.len() >= MAX_RESTING && self.swept.elapsed() >= SWEEP {
             let now = Instant::now();
             self.until.retain(|_, until| *until > now);
             self.swept = now;
         }
-        if self.until.len() < MOST_RESTING {
+        if self.until.len() < MAX_RESTING {
             self.until.insert(stamp, until);
         }
     }
@@ -173,7 +173,7 @@ impl Drop for Attempt {
 }
 
 impl CallContext<'_> {
-    /// Serves a stale value and has it refreshed in the background, unless others are at it. Answers whether that can be.
+    /// Serves a stale value and has it refreshed in the background, unless others are at it. Returns whether that can be.
     pub(super) async fn refresh_in_background(&self, stamp: Stamp) -> bool {
         if !in_runtime() || load::is_warming() {
             return false;
@@ -212,7 +212,7 @@ impl CallContext<'_> {
         Some(Attempt {
             key: self.key.clone(),
             stamp,
-            throttle: LONGEST_THROTTLE.min(self.grace / 10),
+            throttle: MAX_THROTTLE.min(self.grace / 10),
             may_be_marked: false,
             is_over: false,
             inner,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::pending::{self, Collected};
 use super::purge::{Behalf, Progress, Purge};
 use super::recovery::Recovery;
-use super::{Evicted, Inner, keeper, log};
+use super::{Evicted, Inner, log, reconnect};
 use crate::entry;
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
@@ -30,7 +30,7 @@ impl Inner {
             return self.remove_late(site, metrics, targets).await;
         }
         let began = Instant::now();
-        self.doom(targets);
+        self.invalidate(targets);
         self.note(targets.iter().cloned());
         let mut purge = Purge::new(targets.iter().cloned(), &self.config.prefix);
         let behalf = Behalf {
@@ -50,11 +50,11 @@ impl Inner {
         } else {
             metrics.count(Event::EvictJournaled);
             self.journal.add_refused(&refused);
-            self.owe(&rest);
+            self.enqueue(&rest);
             Evicted::Journaled
         };
         // A load that began in between may have found what was removed a moment later, or is owed.
-        self.doom(targets);
+        self.invalidate(targets);
         log::invalidated(self, site, targets, evicted, began.elapsed());
         evicted
     }
@@ -88,15 +88,15 @@ impl Inner {
             .collect()
     }
 
-    /// Removes `targets` without anybody waiting: from now on this process neither reads nor fills them, and the keeper
+    /// Removes `targets` without anybody waiting: from now on this process neither reads nor fills them, and the background task
     /// takes them from the store.
     pub(super) fn remove_later(&self, site: &'static Site, targets: &[Target]) {
         if self.guard.state() == State::Closed {
             self.remove_late_alone(site, targets);
             return;
         }
-        self.owe(targets);
-        self.doom(targets);
+        self.enqueue(targets);
+        self.invalidate(targets);
         if self.guard.is_local() {
             // A store in this process answers at the first poll, and there is no keeper.
             let mut recovery = Recovery::default();
@@ -104,10 +104,10 @@ impl Inner {
         }
     }
 
-    /// Leaves `targets` to the keeper.
-    fn owe(&self, targets: &[Target]) {
+    /// Leaves `targets` to the background task.
+    fn enqueue(&self, targets: &[Target]) {
         self.journal.add(targets);
-        keeper::ensure(self);
+        reconnect::ensure(self);
     }
 }
 
@@ -156,7 +156,7 @@ impl<'a> Eviction<'a> {
         self.targets.extend(targets);
     }
 
-    /// Pays. Cancelled on the way, the keeper pays.
+    /// Pays. Cancelled on the way, the background task pays.
     pub(super) async fn apply(mut self) -> Evicted {
         let evicted = match self.is_deferred() {
             true => Evicted::Deferred,
@@ -175,17 +175,17 @@ impl<'a> Eviction<'a> {
         self.scope.is_some()
     }
 
-    /// Leaves it to its scope. Answers whether there is one that has not ended.
+    /// Leaves it to its scope. Returns whether there is one that has not ended.
     fn is_deferred(&self) -> bool {
         self.scope
             .as_ref()
             .is_some_and(|scope| scope.collect(self.inner, &self.targets))
     }
 
-    /// Leaves it to the keeper, or to its scope: nobody waits for it.
+    /// Leaves it to the background task, or to its scope: nobody waits for it.
     pub(super) fn defer(self) {}
 
-    /// Nothing is owed any more. Answers what was.
+    /// Nothing is owed any more. Returns what was.
     pub(super) fn disarm(mut self) -> Vec<Target> {
         mem::take(&mut self.targets)
     }

@@ -138,7 +138,7 @@ impl Inner {
         );
     }
 
-    /// Answers how many entries there were, or what is left.
+    /// Returns how many entries there were, or what is left.
     async fn try_late(&self, site: &'static Site, targets: &[Target]) -> Result<u64, Vec<Target>> {
         let all = || targets.to_vec();
         if !in_runtime() {

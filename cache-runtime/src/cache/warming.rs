@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{Cache, Inner, keeper, lease};
+use super::{Cache, Inner, lease, reconnect};
 use crate::entry::{self, Entry, Stamp};
 use crate::error::Error;
 use crate::key::Key;
@@ -27,7 +27,7 @@ impl Cache {
     pub(crate) fn can_store(&self) -> bool {
         let is_connected = self.inner.guard.is_connected();
         if !is_connected {
-            keeper::ensure(&self.inner);
+            reconnect::ensure(&self.inner);
         }
         is_connected
     }
@@ -80,7 +80,7 @@ impl Duty {
         if self.inner.guard.is_local() {
             return Ok(true);
         }
-        keeper::ensure(&self.inner);
+        reconnect::ensure(&self.inner);
         let key = &self.key;
         if let Held::Left(stamp) = self.held {
             self.ask("release", |store| store.delete_if(key, &stamp))

@@ -69,7 +69,7 @@ impl<'a> Put<'a> {
             None => Stored::No,
         };
         match stored {
-            Stored::Yes => call.inner.doom(&eviction.disarm()),
+            Stored::Yes => call.inner.invalidate(&eviction.disarm()),
             Stored::No => {
                 eviction.apply().await;
             }

@@ -10,16 +10,16 @@ use zeroize::Zeroizing;
 use crate::error::{Error, ErrorKind};
 
 /// What an attacker would have to guess: as many bits as the MAC and the cipher that are derived from it.
-const SHORTEST: usize = 32;
+const MIN_SECRET: usize = 32;
 
 /// How many different bytes a secret has at least.
-const FEWEST_BYTES: usize = 16;
+const MIN_BYTES: usize = 16;
 
 /// How many different steps there are between its bytes at least: 0, 1, 2 … has one, and two if it starts over.
-const FEWEST_STEPS: usize = 3;
+const MIN_STEPS: usize = 3;
 
 /// Nobody needs more; it stands in each token.
-const LONGEST_ID: usize = 16;
+const MAX_ID: usize = 16;
 
 /// What is allowed, for the error that shows nothing of what was found.
 const ALLOWED: &str = "keys as `name:secret` with commas between, newest first: the name of 1 to 16 letters, digits, `-` and `_`, \
@@ -74,7 +74,7 @@ impl SessionKeys {
 
     /// One key that nobody else has, so that whatever is made with it ends with this process.
     pub(crate) fn random() -> Result<Self, Error> {
-        let mut secret = Zeroizing::new(vec![0; SHORTEST]);
+        let mut secret = Zeroizing::new(vec![0; MIN_SECRET]);
         getrandom::fill(&mut secret).map_err(|error| {
             Error::new(
                 ErrorKind::Config,
@@ -106,11 +106,11 @@ impl SessionKey {
         let allowed = || format!("allowed: {ALLOWED}");
         let (id, secret) = written.split_once(':').ok_or_else(allowed)?;
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if !(1..=LONGEST_ID).contains(&id.len()) || !id.bytes().all(is_plain) {
+        if !(1..=MAX_ID).contains(&id.len()) || !id.bytes().all(is_plain) {
             return Err(allowed());
         }
         let secret = Zeroizing::new(decode(secret).ok_or_else(allowed)?);
-        if secret.len() < SHORTEST || is_guessable(&secret) {
+        if secret.len() < MIN_SECRET || is_guessable(&secret) {
             return Err(format!(
                 "has a secret for `{id}` that can be guessed; {}",
                 allowed()
@@ -126,8 +126,7 @@ impl SessionKey {
 fn is_guessable(secret: &[u8]) -> bool {
     let different = |bytes: &mut dyn Iterator<Item = u8>| bytes.collect::<BTreeSet<_>>().len();
     let steps = secret.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
-    different(&mut secret.iter().copied()) < FEWEST_BYTES
-        || different(&mut { steps }) < FEWEST_STEPS
+    different(&mut secret.iter().copied()) < MIN_BYTES || different(&mut { steps }) < MIN_STEPS
 }
 
 /// Any of the usual spellings.

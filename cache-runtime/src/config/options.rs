@@ -61,18 +61,18 @@ const PATTERN: Rule = (
 );
 
 /// Redis keeps times in milliseconds.
-const SHORTEST: Duration = Duration::from_millis(1);
+const MIN_TIME: Duration = Duration::from_millis(1);
 
 /// 100 years, as `100years` is read. A point in time that is much further away cannot be computed.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
+const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
 
-pub(super) const LIFE: RangeInclusive<Duration> = SHORTEST..=LONGEST;
+pub(super) const LIFE: RangeInclusive<Duration> = MIN_TIME..=MAX_TIME;
 
 /// A time to live that loses more is another one.
-const MOST_JITTER: u8 = 50;
+const MAX_JITTER: u8 = 50;
 
 /// The largest string that Redis stores.
-const LARGEST_VALUE: usize = 512 << 20;
+const MAX_VALUE: usize = 512 << 20;
 
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
@@ -93,7 +93,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "ttl_jitter",
-        field: |config| Field::Percent(&mut config.ttl_jitter, 0..=MOST_JITTER),
+        field: |config| Field::Percent(&mut config.ttl_jitter, 0..=MAX_JITTER),
     },
     Setting {
         name: "replicas",
@@ -110,7 +110,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     // No extension is a choice: a session then ends when it was said at login.
     Setting {
         name: "session_extend",
-        field: |config| Field::Duration(&mut config.session_extend, Duration::ZERO..=LONGEST),
+        field: |config| Field::Duration(&mut config.session_extend, Duration::ZERO..=MAX_TIME),
     },
     Setting {
         name: "session_idle",
@@ -122,7 +122,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "session_touch_every",
-        field: |config| Field::Duration(&mut config.session_touch_every, Duration::ZERO..=LONGEST),
+        field: |config| Field::Duration(&mut config.session_touch_every, Duration::ZERO..=MAX_TIME),
     },
     Setting {
         name: "sessions_per_user",
@@ -161,7 +161,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         field: |config| {
             Field::Duration(
                 &mut config.reconnect_max_delay,
-                SHORTEST..=Duration::from_secs(60),
+                MIN_TIME..=Duration::from_secs(60),
             )
         },
     },
@@ -171,12 +171,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "lease",
-        field: |config| Field::Duration(&mut config.lease, Duration::from_millis(100)..=LONGEST),
+        field: |config| Field::Duration(&mut config.lease, Duration::from_millis(100)..=MAX_TIME),
     },
     // No wait at all is a choice: whoever meets another process's load then runs its own body at once.
     Setting {
         name: "lease_wait",
-        field: |config| Field::Duration(&mut config.lease_wait, Duration::ZERO..=LONGEST),
+        field: |config| Field::Duration(&mut config.lease_wait, Duration::ZERO..=MAX_TIME),
     },
     Setting {
         name: "load_deadline",
@@ -194,11 +194,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     // None at all is a choice: then a failover may bring back what was evicted right before it.
     Setting {
         name: "failover_memory",
-        field: |config| Field::Duration(&mut config.failover_memory, Duration::ZERO..=LONGEST),
+        field: |config| Field::Duration(&mut config.failover_memory, Duration::ZERO..=MAX_TIME),
     },
     Setting {
         name: "max_value",
-        field: |config| Field::Bytes(&mut config.max_value, 1..=LARGEST_VALUE),
+        field: |config| Field::Bytes(&mut config.max_value, 1..=MAX_VALUE),
     },
     Setting {
         name: "compress_above",
@@ -332,7 +332,7 @@ impl Field<'_> {
                 format!("a duration such as `{example}`, or a number of seconds, {limits}")
             }
             Self::Optional(_, limits) => {
-                let limits = between(limits, |limit| text::show_duration(*limit), LONGEST);
+                let limits = between(limits, |limit| text::show_duration(*limit), MAX_TIME);
                 format!("a duration such as `30m`, or a number of seconds, {limits}")
             }
             Self::Count(_, limits) => {

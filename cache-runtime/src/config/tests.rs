@@ -10,7 +10,7 @@ fn quota(limit: u32, window: Duration) -> Quota {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
+const MAX_WINDOW: Duration = Duration::from_secs(31 * 86_400);
 
 #[test]
 fn the_defaults_are_within_their_own_limits() {
@@ -147,7 +147,7 @@ fn every_problem_is_told_at_once_by_its_option() {
         .sessions_per_user(0)
         .limit("api", quota(0, SECOND))
         .limit("auth", quota(1, Duration::from_micros(999)))
-        .limit("mail", quota(1, LONGEST_WINDOW + Duration::from_millis(1)));
+        .limit("mail", quota(1, MAX_WINDOW + Duration::from_millis(1)));
 
     let problem = problem_of(config);
 
@@ -192,7 +192,7 @@ fn what_is_on_a_limit_is_allowed() {
             .max_refreshes(refreshes)
             .policy("events", Policy::default().grace(Duration::from_millis(1)))
             .limit("api", quota(1, Duration::from_millis(1)))
-            .limit("mail", quota(u32::MAX, LONGEST_WINDOW));
+            .limit("mail", quota(u32::MAX, MAX_WINDOW));
 
         config.check().expect("allowed");
     }

@@ -107,14 +107,14 @@ pub(super) fn switch(text: &str) -> Option<bool> {
 
 /// A value as an error may show it: without credentials, on one line, and not at any length.
 pub(super) fn shown(value: &str) -> String {
-    const LONGEST: usize = 80;
+    const MAX_SHOWN: usize = 80;
     let masked = without_credentials(value);
     let mut shown: String = masked
         .chars()
-        .take(LONGEST)
+        .take(MAX_SHOWN)
         .flat_map(char::escape_debug)
         .collect();
-    if masked.chars().count() > LONGEST {
+    if masked.chars().count() > MAX_SHOWN {
         shown.push('…');
     }
     shown

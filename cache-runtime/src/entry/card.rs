@@ -37,8 +37,8 @@ const RANGES: [Range; 13] = [
     range(62, 62, &[16, 17, 18, 19]),
 ];
 
-const SHORTEST: usize = 13;
-const LONGEST: usize = 19;
+const MIN_DIGITS: usize = 13;
+const MAX_DIGITS: usize = 19;
 
 /// Whether a JSON text contains a card number, in a string or as a number: 13 to 19 digits in one run, or in groups with one
 /// space or dash between them, that are no part of a longer run, a word, a decimal fraction or a UUID.
@@ -77,7 +77,7 @@ pub(super) fn contains(json: &[u8]) -> bool {
 
 /// Whether a card number begins with the group of digits at `start`.
 fn begins_card(json: &[u8], start: usize, in_groups: bool) -> bool {
-    let mut digits = [0; LONGEST];
+    let mut digits = [0; MAX_DIGITS];
     let mut length = 0;
     let mut at = start;
     // Numbers in a row, such as a table's, must not add up to a card: either all of them are it, or they are grouped like one.
@@ -107,7 +107,7 @@ fn begins_card(json: &[u8], start: usize, in_groups: bool) -> bool {
 }
 
 fn is_card(digits: &[u8]) -> bool {
-    if !(SHORTEST..=LONGEST).contains(&digits.len()) || !passes_luhn(digits) {
+    if !(MIN_DIGITS..=MAX_DIGITS).contains(&digits.len()) || !passes_luhn(digits) {
         return false;
     }
     RANGES.iter().any(|Range { from, to, lengths }| {

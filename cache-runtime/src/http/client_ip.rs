@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::escape::excerpt;
 
 /// Nobody has so many proxies in a row. What a header says beyond that is not read.
-const MOST_HOPS: usize = 32;
+const MAX_HOPS: usize = 32;
 
 /// The address of a client, for handlers. IPv4 addresses are IPv4 here, also where a connection or a header spells them as
 /// IPv6.
@@ -116,9 +116,9 @@ impl ClientIpSource {
     ///
     /// [`ErrorKind::Config`] for 0 and for more than 32 proxies.
     pub fn trusted_hops(proxies: usize) -> Result<Self, Error> {
-        if !(1..=MOST_HOPS).contains(&proxies) {
+        if !(1..=MAX_HOPS).contains(&proxies) {
             let text = format!(
-                "{proxies} trusted hops; say how many proxies add to the header, from 1 to {MOST_HOPS}, or use \
+                "{proxies} trusted hops; say how many proxies add to the header, from 1 to {MAX_HOPS}, or use \
                  `ClientIpSource::peer()`"
             );
             return Err(Error::new(ErrorKind::Config, text));
@@ -198,7 +198,7 @@ impl ClientIpSource {
         match &self.0 {
             Source::Peer => peer,
             Source::Chain { trust, field } => {
-                let mut hops = field.hops(headers).take(MOST_HOPS).map_while(|hop| hop);
+                let mut hops = field.hops(headers).take(MAX_HOPS).map_while(|hop| hop);
                 match trust {
                     Trust::Hops(proxies) => hops.take(*proxies).last().or(peer),
                     Trust::Networks(proxies) => {

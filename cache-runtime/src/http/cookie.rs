@@ -11,12 +11,12 @@ use crate::error::Error;
 use crate::session::COOKIE;
 
 /// Some browsers refuse more than 4 KiB of name, value and attributes; nobody needs as much.
-const LONGEST: usize = 128;
+const MAX_LEN: usize = 128;
 
 const REMOVED: &str = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 
 /// How many domains a cookie is removed from that is not set there any more: each is a header of 100 bytes.
-const MOST_DOMAINS: usize = 3;
+const MAX_DOMAINS: usize = 3;
 
 /// How the cookie with a session's token looks: `__Host-session`, which browsers send to nobody but the host that set it, over TLS
 /// alone, and show to no script.
@@ -116,9 +116,9 @@ impl SessionCookie {
         let mut problems = Vec::new();
         let is_token =
             |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || name.len() > LONGEST || !name.bytes().all(is_token) {
+        if name.is_empty() || name.len() > MAX_LEN || !name.bytes().all(is_token) {
             problems.push(format!(
-                "`{shown}` is no name of a cookie; write 1 to {LONGEST} letters, digits, `-` and `_`"
+                "`{shown}` is no name of a cookie; write 1 to {MAX_LEN} letters, digits, `-` and `_`"
             ));
         }
         if (is_host || has_prefix(name, "__Secure-") || has_prefix(name, "__Http-")) && !is_secure {
@@ -139,7 +139,7 @@ impl SessionCookie {
         if *same_site == SameSite::None && !is_secure {
             problems.push("a cookie for other sites must be secure".to_owned());
         }
-        if !path.starts_with('/') || path.len() > LONGEST || !path.bytes().all(is_plain) {
+        if !path.starts_with('/') || path.len() > MAX_LEN || !path.bytes().all(is_plain) {
             problems.push(format!(
                 "`{}` is no path of a cookie; write one such as `/app`",
                 path.escape_debug()
@@ -179,7 +179,7 @@ impl SessionCookie {
         let above = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
         let mut domains: Vec<_> = [None, self.domain.as_deref()].into();
         let taken = iter::once(host).chain(above).filter(|name| is_domain(name));
-        domains.extend(taken.take(MOST_DOMAINS).map(Some));
+        domains.extend(taken.take(MAX_DOMAINS).map(Some));
         domains.dedup();
         let mut forms: Vec<(&str, Option<&str>)> = Vec::new();
         for path in [self.path.as_str(), "/"] {

@@ -355,7 +355,7 @@ impl Inner {
             used: Used::Units(0),
             retry: 0,
             more: 0,
-            standing: super::rule::Standing::default(),
+            standing: super::rule::PenaltyState::default(),
         };
         answers
             .into_iter()

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::rule::{Look, Rule, Used};
+use super::rule::{Rule, RuleCheck, Used};
 
 /// Parts of a window.
 const PARTS: u64 = 60;
@@ -19,7 +19,7 @@ pub(super) struct Buckets {
 }
 
 impl Buckets {
-    pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> Look {
+    pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> RuleCheck {
         let width = width(rule);
         let live = || self.live(rule, now);
         let used: u64 = live().map(|(_, units)| u64::from(units)).sum();
@@ -33,7 +33,7 @@ impl Buckets {
             })
         };
         let fits = used + u64::from(cost) <= limit;
-        Look {
+        RuleCheck {
             fits,
             used: Used::Units(u32::try_from(used.min(limit)).unwrap_or(u32::MAX)),
             retry: if fits {

@@ -1,7 +1,7 @@
 //! The generic cell rate algorithm (ITU-T I.371, annex A): a bucket that drains evenly. Its only memory is the time at which it
 //! is empty, the theoretical arrival time.
 
-use super::rule::{Look, Rule, Used};
+use super::rule::{Rule, RuleCheck, Used};
 
 /// When the bucket is empty.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,7 +25,7 @@ impl Moment {
 }
 
 impl Gcra {
-    pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> Look {
+    pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> RuleCheck {
         let empty = self.begin(rule, now);
         let after = after(empty, rule, cost);
         let full = Moment {
@@ -38,7 +38,7 @@ impl Gcra {
             parts: empty.parts,
         };
         let remaining = rule.remaining(used);
-        Look {
+        RuleCheck {
             fits,
             used,
             retry: if fits {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sha2::{Digest, Sha256};
 
 /// A longer name is hashed: nobody shall be able to fill memory with names.
-const LONGEST: usize = 64;
+const MAX_NAME: usize = 64;
 
 /// How much of an IPv6 address tells clients apart: a subscriber has at least 64 bits of addresses to choose from.
 const IPV6_PREFIX: u8 = 64;
@@ -153,7 +153,7 @@ impl fmt::Write for Encoded<'_> {
             } else {
                 write!(self.name, "%{byte:02X}")?;
             }
-            self.is_long = self.name.len() - self.start > LONGEST;
+            self.is_long = self.name.len() - self.start > MAX_NAME;
         }
         Ok(())
     }

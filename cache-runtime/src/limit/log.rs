@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::rule::{Look, Rule, Used};
+use super::rule::{Rule, RuleCheck, Used};
 
 /// The stamps of units, oldest first.
 #[derive(Clone, Debug, Default)]
@@ -11,7 +11,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> Look {
+    pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> RuleCheck {
         let first = self.first(rule, now);
         let used = self.stamps.len() - first;
         // The unit at this place in order of age must be gone before so many are free.
@@ -21,7 +21,7 @@ impl Log {
             Some(stamp + rule.window - now)
         };
         let fits = used + cost as usize <= rule.limit as usize;
-        Look {
+        RuleCheck {
             fits,
             used: Used::Units(u32::try_from(used).unwrap_or(u32::MAX).min(rule.limit)),
             retry: if fits {

@@ -8,13 +8,13 @@ use crate::config::Quota;
 use crate::escape::excerpt;
 
 /// The longest window of a policy: a calendar month.
-pub(super) const LONGEST_WINDOW: Duration = Duration::from_secs(31 * 86_400);
+pub(super) const MAX_WINDOW: Duration = Duration::from_secs(31 * 86_400);
 
 /// Above this limit a log would cost too much: it holds a number for every call.
-const LONGEST_LOG: u32 = 1_000;
+const MAX_LOG: u32 = 1_000;
 
 /// The longest name, in bytes. It is part of every key and of every response.
-const LONGEST_NAME: usize = 64;
+const MAX_NAME: usize = 64;
 
 /// Sets how often a client may do something.
 ///
@@ -226,11 +226,11 @@ impl Policy {
             share,
         } = self;
         let mut problems = Vec::new();
-        let shown = excerpt(&name, LONGEST_NAME);
+        let shown = excerpt(&name, MAX_NAME);
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_plain) {
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_plain) {
             problems.push(format!(
-                "`{shown}` is no name for a policy; use 1 to {LONGEST_NAME} ASCII letters, digits, `_`, `-` and `.`"
+                "`{shown}` is no name for a policy; use 1 to {MAX_NAME} ASCII letters, digits, `_`, `-` and `.`"
             ));
         }
         if limit == 0 {
@@ -245,23 +245,23 @@ impl Policy {
                 problems.push(format!(
                     "`{shown}` counts per `{text}`, which is no time; write it as \"60s\", \"10m\" or \"1h\""
                 ));
-                LONGEST_WINDOW
+                MAX_WINDOW
             }
         };
         let millis = whole_millis(window);
-        if millis == 0 || window > LONGEST_WINDOW {
+        if millis == 0 || window > MAX_WINDOW {
             problems.push(format!(
                 "`{shown}` counts per {window:?}; a window is from 1 ms to 31 days, such as `.per(\"60s\")`"
             ));
         }
-        let algorithm = algorithm.unwrap_or(if limit <= LONGEST_LOG {
+        let algorithm = algorithm.unwrap_or(if limit <= MAX_LOG {
             Algorithm::SlidingLog
         } else {
             Algorithm::SlidingBuckets
         });
-        if algorithm == Algorithm::SlidingLog && limit > MOST_LOGGED {
+        if algorithm == Algorithm::SlidingLog && limit > MAX_LOGGED {
             problems.push(format!(
-                "`{shown}` would log {limit} calls of each client; up to {MOST_LOGGED} can be, use `Algorithm::SlidingBuckets`"
+                "`{shown}` would log {limit} calls of each client; up to {MAX_LOGGED} can be, use `Algorithm::SlidingBuckets`"
             ));
         }
         // The drained part of a bucket is counted in fractions of a millisecond, as one whole number.
@@ -286,7 +286,7 @@ impl Policy {
                 ("longest block", penalties.longest),
                 ("time to forgive", penalties.forgive_after),
             ] {
-                if value == 0 || value > whole_millis(LONGEST_WINDOW) {
+                if value == 0 || value > whole_millis(MAX_WINDOW) {
                     problems.push(format!(
                         "the {what} of `{shown}` must be from 1 ms to 31 days"
                     ));
@@ -331,4 +331,4 @@ pub(super) struct Checked {
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The script reads the whole log at every call.
-const MOST_LOGGED: u32 = 10_000;
+const MAX_LOGGED: u32 = 10_000;

@@ -47,7 +47,7 @@ pub(crate) struct Answer {
     pub(crate) retry: u64,
     /// When more is to be had than now; 0 if all is.
     pub(crate) more: u64,
-    pub(crate) standing: Standing,
+    pub(crate) standing: PenaltyState,
 }
 
 /// What a rule says.
@@ -71,7 +71,7 @@ pub(crate) enum Used {
 
 /// How a client stands with the penalties: times are relative to the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct PenaltyState {
     pub(crate) strikes: u8,
     /// How long ago the last one was.
     pub(crate) struck: u64,
@@ -106,7 +106,7 @@ impl Rule {
 
 /// What an algorithm says of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct RuleCheck {
     pub(super) fits: bool,
     pub(super) used: Used,
     pub(super) retry: u64,

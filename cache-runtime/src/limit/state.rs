@@ -4,13 +4,13 @@
 use super::buckets::Buckets;
 use super::gcra::Gcra;
 use super::log::Log;
-use super::rule::{Algorithm, Answer, Look, Penalties, Rule, Standing, Used, Verdict};
+use super::rule::{Algorithm, Answer, Penalties, PenaltyState, Rule, RuleCheck, Used, Verdict};
 
 /// More strikes change nothing: the longest block is long reached.
-const MOST_STRIKES: u8 = 32;
+const MAX_STRIKES: u8 = 32;
 
 /// The longest block that can be set, in milliseconds: 31 days. The script has the same number.
-const LONGEST_BLOCK: u64 = 31 * 86_400_000;
+const MAX_BLOCK: u64 = 31 * 86_400_000;
 
 /// Whether a call is to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl State {
                 standing,
             };
         }
-        let Look {
+        let RuleCheck {
             fits,
             used,
             retry,
@@ -201,7 +201,7 @@ impl Record {
         let mut record = self;
         let left = self.until.saturating_sub(now);
         let is_over = left == 0 || left > self.block.saturating_add(rule.window);
-        if is_over || self.block > LONGEST_BLOCK {
+        if is_over || self.block > MAX_BLOCK {
             (record.until, record.block) = (0, 0);
         }
         let forgive_after = rule
@@ -225,8 +225,8 @@ impl Record {
         let left = u64::from(record.strikes).saturating_sub(forgiven);
         *self = record;
         self.strikes = u8::try_from(left + 1)
-            .unwrap_or(MOST_STRIKES)
-            .min(MOST_STRIKES);
+            .unwrap_or(MAX_STRIKES)
+            .min(MAX_STRIKES);
         self.struck = now;
         if self.strikes >= 2 {
             let doubled = penalties.first.saturating_mul(1 << (self.strikes - 2));
@@ -235,14 +235,14 @@ impl Record {
         }
     }
 
-    fn standing(self, rule: &Rule, now: u64) -> Standing {
+    fn standing(self, rule: &Rule, now: u64) -> PenaltyState {
         let Self {
             strikes,
             struck,
             until,
             block,
         } = self.at(rule, now);
-        Standing {
+        PenaltyState {
             strikes,
             struck: match strikes {
                 0 => 0,
@@ -253,8 +253,8 @@ impl Record {
         }
     }
 
-    fn adopt(&mut self, standing: Standing, now: u64, may_shrink: bool) {
-        let Standing {
+    fn adopt(&mut self, standing: PenaltyState, now: u64, may_shrink: bool) {
+        let PenaltyState {
             strikes,
             struck,
             blocked,

@@ -77,7 +77,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Counts an attempt; answers whether it is the one that goes beyond `most` in this window.
+    /// Counts an attempt; returns whether it is the one that goes beyond `most` in this window.
     pub(super) fn count(&mut self, cost: u32, most: u64, window: u64, now: u64) -> bool {
         if now.saturating_sub(self.since) >= window {
             *self = Self {

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use super::rule::{Algorithm, Answer, Rule, Standing, Used, Verdict};
+use super::rule::{Algorithm, Answer, PenaltyState, Rule, Used, Verdict};
 use crate::store::script::Script;
 
 pub(super) static DECIDE: LazyLock<Script> =
@@ -14,7 +14,7 @@ const MARK: u8 = 16;
 
 /// The script works with whole numbers below this. What it read in Redis may have been written by anybody, so a larger one counts as
 /// this, to which a time of day can be added.
-const LARGEST: f64 = (1_u64 << 53) as f64;
+const MAX_NUMBER: f64 = (1_u64 << 53) as f64;
 
 /// A rule with what the call costs, or how long the client is to be blocked.
 pub(super) fn rule(rule: &Rule, cost: u64) -> Vec<u8> {
@@ -72,11 +72,11 @@ impl Packed<'_> {
             _ => Used::Units(u32::try_from(used).map_or(rule.limit, |used| used.min(rule.limit))),
         };
         let standing = if marked < MARK {
-            Standing::default()
+            PenaltyState::default()
         } else {
             let strikes = self.byte()?;
             let [struck, blocked, block] = self.numbers()?;
-            Standing {
+            PenaltyState {
                 strikes,
                 struck,
                 blocked,
@@ -106,7 +106,7 @@ impl Packed<'_> {
             let (bytes, rest) = self.0.split_first_chunk()?;
             self.0 = rest;
             // What is no number becomes 0.
-            *number = f64::from_le_bytes(*bytes).clamp(0.0, LARGEST) as u64;
+            *number = f64::from_le_bytes(*bytes).clamp(0.0, MAX_NUMBER) as u64;
         }
         Some(numbers)
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use serde::Serialize;
 
 /// Routes come from source text, so there are few; the cap holds whatever calls itself a template.
-const MOST_ROUTES: usize = 256;
+const MAX_ROUTES: usize = 256;
 
 /// What a limiter decided under one policy, in this process since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -66,7 +66,7 @@ impl LimitMetrics {
     /// A rejected request to a route.
     pub(crate) fn count_route(&self, route: &str) {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let route = if routes.len() < MOST_ROUTES || routes.contains_key(route) {
+        let route = if routes.len() < MAX_ROUTES || routes.contains_key(route) {
             route
         } else {
             "other"

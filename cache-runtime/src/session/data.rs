@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::SessionError;
 
 /// Longer names of browsers are cut: whoever sends a request chooses this text.
-const LONGEST_USER_AGENT: usize = 512;
+const MAX_USER_AGENT: usize = 512;
 
 /// Longer ids and names are refused, since half of an id is another one.
-const LONGEST_NAME: usize = 256;
+const MAX_NAME: usize = 256;
 
 /// What a session holds: who it is, and `extension`, which is the application's own.
 ///
@@ -123,12 +123,12 @@ impl<E> NewSession<E> {
 
 impl<E> SessionData<E> {
     pub(super) fn check(&self) -> Result<(), SessionError> {
-        if self.user_id.is_empty() || self.user_id.len() > LONGEST_NAME {
+        if self.user_id.is_empty() || self.user_id.len() > MAX_NAME {
             return Err(SessionError::Invalid(
                 "a session needs a user id of 1 to 256 bytes",
             ));
         }
-        if self.username.len() > LONGEST_NAME {
+        if self.username.len() > MAX_NAME {
             return Err(SessionError::Invalid(
                 "a session takes a username of at most 256 bytes",
             ));
@@ -148,7 +148,7 @@ impl<E> SessionData<E> {
 fn printable(text: &str) -> String {
     let mut printable = String::new();
     for character in text.chars().filter(|character| !character.is_control()) {
-        if printable.len() + character.len_utf8() > LONGEST_USER_AGENT {
+        if printable.len() + character.len_utf8() > MAX_USER_AGENT {
             break;
         }
         printable.push(character);
@@ -185,7 +185,7 @@ mod tests {
 
         let kept = session.into_data().user_agent.expect("given");
         assert_eq!(kept, format!("Mozilla{}", "é".repeat(252)));
-        assert!(kept.len() <= LONGEST_USER_AGENT);
+        assert!(kept.len() <= MAX_USER_AGENT);
     }
 
     #[test]

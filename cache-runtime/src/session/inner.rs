@@ -78,7 +78,7 @@ impl Inner {
             lives: lives(config),
             most: config.sessions_per_user,
             pending: Pending::default(),
-            ended: Recent::new(config.failover_memory, pending::MOST),
+            ended: Recent::new(config.failover_memory, pending::MAX_PENDING),
             is_telling: AtomicBool::new(false),
             this: Weak::clone(this),
             ring,
@@ -157,7 +157,7 @@ impl Inner {
             )
         };
         let json = Zeroizing::new(serde_json::to_vec(data).map_err(unfit)?);
-        if json.len() > seal::LARGEST {
+        if json.len() > seal::MAX_DATA {
             return Err(SessionError::TooLarge);
         }
         // What was stored and cannot be read would log its user out with the next request.

@@ -11,10 +11,10 @@ use super::place::{Place, Sid, Tag};
 use super::transition::Which;
 
 /// Each of them is looked at with every request meanwhile. Whoever logs out beyond that is told to try again, and is not remembered.
-pub(super) const MOST: usize = 10_000;
+pub(super) const MAX_PENDING: usize = 10_000;
 
 /// Of one user: more sessions are alive only where the cap was raised, and one user shall not take the room of all.
-const MOST_OF_ONE: usize = 100;
+const MAX_OF_ONE: usize = 100;
 
 #[derive(Default)]
 pub(super) struct Pending {
@@ -43,7 +43,7 @@ impl Pending {
             let ones = one.iter().filter(|place| place.tag == tag).count();
             ones + others.keys().filter(|(of, _)| *of == tag).count()
         };
-        let is_full = one.len() + others.len() >= MOST || of_user() >= MOST_OF_ONE;
+        let is_full = one.len() + others.len() >= MAX_PENDING || of_user() >= MAX_OF_ONE;
         if !is_known && is_full {
             return false;
         }
@@ -124,13 +124,13 @@ mod tests {
             Which::One(Sid(sid))
         };
 
-        for number in 0..MOST_OF_ONE {
+        for number in 0..MAX_OF_ONE {
             assert!(pending.add(eve, one(number)));
         }
 
-        assert!(!pending.add(eve, one(MOST_OF_ONE)));
+        assert!(!pending.add(eve, one(MAX_OF_ONE)));
         // What is known already, and others, have room.
         assert!(pending.add(eve, one(0)));
-        assert!(pending.add(ada, one(MOST_OF_ONE)));
+        assert!(pending.add(ada, one(MAX_OF_ONE)));
     }
 }

@@ -32,7 +32,7 @@ pub(super) const PINNED: usize = 25;
 pub(super) const HEAD: usize = PINNED + 16;
 
 /// The largest data, in bytes of JSON: sessions are read with every request.
-pub(super) const LARGEST: usize = 16 * 1024;
+pub(super) const MAX_DATA: usize = 16 * 1024;
 
 /// The part of the head that only who has the key can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ const SECRET: usize = 32;
 const MAC: usize = 32;
 
 /// The longest that could be one: with a key's name of 16 characters it has 132.
-const LONGEST: usize = 256;
+const MAX_LEN: usize = 256;
 
 /// A token of this service that nobody has changed. Whether its session still is, only the store knows.
 ///
@@ -124,7 +124,7 @@ impl Signer {
         let mut hash = hash.clone();
         absorb(&mut hash, &[&tag.0, &secret.0]);
         let mac = hash.finalize().into_bytes();
-        let mut text = Zeroizing::new(String::with_capacity(LONGEST));
+        let mut text = Zeroizing::new(String::with_capacity(MAX_LEN));
         text.push_str(VERSION);
         text.push('.');
         text.push_str(id);
@@ -146,7 +146,7 @@ impl Signer {
     /// Reads a token. Costs a microsecond and no command.
     pub(super) fn verify(&self, written: &str) -> Result<SessionToken, SessionError> {
         let malformed = || SessionError::Malformed;
-        if written.len() > LONGEST {
+        if written.len() > MAX_LEN {
             return Err(malformed());
         }
         let mut parts = written.split('.');

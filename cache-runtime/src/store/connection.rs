@@ -86,7 +86,7 @@ pub(super) struct Connection {
     abandoned: AtomicBool,
     late: AtomicBool,
     lost: OnceLock<String>,
-    wake_keeper: Arc<Notify>,
+    wake_maintenance: Arc<Notify>,
 }
 
 /// Commands under way in the upper bits and the bytes they expect in the lower: one atomic step counts both.
@@ -109,12 +109,12 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Starts the driver on the current runtime. When it ends, the connection is lost and the keeper is woken.
+    /// Starts the driver on the current runtime. When it ends, the connection is lost and the maintenance task is woken.
     pub(super) fn start(
         id: u64,
         opened: Opened,
         server: &Arc<Server>,
-        wake_keeper: Arc<Notify>,
+        wake_maintenance: Arc<Notify>,
     ) -> Arc<Self> {
         let Opened {
             link,
@@ -142,7 +142,7 @@ impl Connection {
                 abandoned: AtomicBool::new(false),
                 late: AtomicBool::new(false),
                 lost: OnceLock::new(),
-                wake_keeper,
+                wake_maintenance,
             }
         });
         server.join(&connection);
@@ -153,7 +153,7 @@ impl Connection {
     pub(super) fn lose(&self, reason: impl Into<String>) {
         if self.lost.set(reason.into()).is_ok() {
             self.driver.abort();
-            self.wake_keeper.notify_one();
+            self.wake_maintenance.notify_one();
         }
     }
 

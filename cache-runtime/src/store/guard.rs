@@ -8,7 +8,7 @@
 //!                                                     └──────── lost once more ──────────┘
 //! ```
 //!
-//! The guard judges and remembers. Who probes and who applies the journal is `cache/keeper.rs`.
+//! The guard judges and remembers. Who probes and who applies the journal is `cache/reconnect.rs`.
 
 mod beat;
 mod books;
@@ -81,9 +81,9 @@ pub(crate) struct Guard {
     canaries: AtomicU32,
     history: Mutex<History>,
     books: Books,
-    /// Whether the keeper is polled.
+    /// Whether the maintenance task is polled.
     pub(crate) beat: Beat,
-    /// Wakes the keeper.
+    /// Wakes the maintenance task.
     wake: Arc<Notify>,
 }
 
@@ -165,7 +165,7 @@ impl Guard {
         self.books.refusals()
     }
 
-    /// The store without its guard, for the keeper's own work and for what only reads counters.
+    /// The store without its guard, for the maintenance task's own work and for what only reads counters.
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
     }
@@ -329,7 +329,7 @@ impl Guard {
             State::Recovering => {}
             State::Fallback | State::Closed => return,
         }
-        // The keeper is to be polled from now on.
+        // The maintenance task is to be polled from now on.
         self.beat.strike();
         self.set(State::Fallback, &history);
         drop(history);
@@ -370,7 +370,7 @@ impl Guard {
         }
     }
 
-    /// Enters fallback mode if no connection is open, before a caller finds that out. Answers whether it was entered.
+    /// Enters fallback mode if no connection is open, before a caller finds that out. Returns whether it was entered.
     pub(crate) fn notice_loss(&self) -> bool {
         let is_lost = self.state() != State::Closed && !self.store.is_open();
         if is_lost {

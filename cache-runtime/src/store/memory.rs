@@ -24,7 +24,7 @@ use crate::metrics::PoolStats;
 
 /// A shard is never smaller, so that a large value fits into one.
 const SHARD_BYTES: usize = 8 << 20;
-const MOST_SHARDS: usize = 16;
+const MAX_SHARDS: usize = 16;
 
 /// Keeps entries in this process.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(crate) struct MemoryStore {
 impl MemoryStore {
     /// Holds at most `capacity` bytes of keys, entries and what they cost beside.
     pub(crate) fn new(capacity: usize, clock: Clock) -> Self {
-        let shards = (capacity / SHARD_BYTES).clamp(1, MOST_SHARDS);
+        let shards = (capacity / SHARD_BYTES).clamp(1, MAX_SHARDS);
         let each = capacity / shards;
         Self {
             shards: (0..shards).map(|_| Mutex::new(Shard::new(each))).collect(),

@@ -2,7 +2,7 @@
 //!
 //! Commands that share a connection share its system calls, so a command goes to the lowest connection that has room, and
 //! the others stay quiet until they are needed and are closed when they no longer are. Nobody ever waits for a connection to
-//! open: opening is the keeper's work (`keeper.rs`), and the first one is opened by whoever probes.
+//! open: opening is the maintenance task's work (`maintenance.rs`), and the first one is opened by whoever probes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +33,8 @@ const FEW_COMMANDS: usize = 16;
 pub(super) const BULK: usize = 128 << 10;
 
 /// Longer is for ever; a point of time so far ahead can still be computed.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-const SHORTEST_PING: Duration = Duration::from_millis(10);
+const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+const MIN_PING: Duration = Duration::from_millis(10);
 
 /// How many connections there are, and when they are opened, asked and closed.
 #[derive(Clone, Copy, Debug)]
@@ -59,14 +59,14 @@ pub(super) struct Pool {
     lanes: ArcSwap<Lanes>,
     /// Held while the lanes are changed.
     changing: Mutex<()>,
-    /// Set while the keeper looks at the load at short intervals.
+    /// Set while the maintenance task looks at the load at short intervals.
     pub(super) watched: AtomicBool,
     /// Set when a command found no connection with room.
     pub(super) crowded: AtomicBool,
     /// Set when a bulk command found no bulk connection.
     pub(super) bulk_wanted: AtomicBool,
-    pub(super) wake_keeper: Arc<Notify>,
-    pub(super) keeper_runs: AtomicBool,
+    pub(super) wake_maintenance: Arc<Notify>,
+    pub(super) maintenance_runs: AtomicBool,
     signals: Arc<Signals>,
     closed: AtomicBool,
     connecting: Arc<AtomicUsize>,
@@ -123,8 +123,8 @@ impl Pool {
             limits: Limits {
                 min: config.pool_min.clamp(1, max),
                 max,
-                idle: config.pool_idle.min(LONGEST),
-                health: config.health_interval.clamp(SHORTEST_PING, LONGEST),
+                idle: config.pool_idle.min(MAX_TIME),
+                health: config.health_interval.clamp(MIN_PING, MAX_TIME),
                 answer: config.command_timeout,
                 longest_pause: config.reconnect_max_delay,
                 connect: config.connect_timeout,
@@ -135,8 +135,8 @@ impl Pool {
             watched: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
             bulk_wanted: AtomicBool::new(false),
-            wake_keeper: Arc::default(),
-            keeper_runs: AtomicBool::new(false),
+            wake_maintenance: Arc::default(),
+            maintenance_runs: AtomicBool::new(false),
             signals: Arc::default(),
             closed: AtomicBool::new(false),
             connecting: Arc::default(),
@@ -166,7 +166,7 @@ impl Pool {
         let ticket = found.ok_or(Failure::Unavailable)?.take(bytes);
         drop(lanes);
         if !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst) {
-            self.wake_keeper.notify_one();
+            self.wake_maintenance.notify_one();
         }
         Ok(ticket)
     }
@@ -223,7 +223,7 @@ impl Pool {
 
     fn ask_for(&self, what: &AtomicBool) {
         if !what.load(Ordering::Relaxed) && !what.swap(true, Ordering::Relaxed) {
-            self.wake_keeper.notify_one();
+            self.wake_maintenance.notify_one();
         }
     }
 
@@ -233,7 +233,7 @@ impl Pool {
             return Err(closed());
         }
         if self.ask_all().await.is_ok() {
-            self.wake_keeper.notify_one();
+            self.wake_maintenance.notify_one();
             return Ok(());
         }
         self.open(Lane::Data).await?;
@@ -300,12 +300,12 @@ impl Pool {
                 return Err(Error::new(ErrorKind::Connection, text));
             }
             let server = self.server_of(&opened, lanes);
-            // A probe and the keeper may both have opened the last one there is room for.
+            // A probe and the maintenance task may both have opened the last one there is room for.
             if lanes.open() >= self.limits.max {
                 return Ok(None);
             }
             let id = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
-            let connection = Connection::start(id, opened, &server, self.wake_keeper.clone());
+            let connection = Connection::start(id, opened, &server, self.wake_maintenance.clone());
             match lane {
                 Lane::Data => lanes.data.push(connection),
                 Lane::Bulk => lanes.bulk = Some(connection),
@@ -315,9 +315,9 @@ impl Pool {
         let Some((id, address, open)) = added? else {
             return Ok(());
         };
-        // Before the keeper looks whether one more is missing.
+        // Before the maintenance task looks whether one more is missing.
         drop(connecting);
-        self.wake_keeper.notify_one();
+        self.wake_maintenance.notify_one();
         info!(id, %address, ?lane, open, "opened a connection to Redis");
         Ok(())
     }
@@ -369,7 +369,7 @@ impl Pool {
         self.lanes().term()
     }
 
-    /// Lets callers use the server of `term`. Answers whether it still is that one.
+    /// Lets callers use the server of `term`. Returns whether it still is that one.
     pub(super) fn admit(&self, term: u64) -> bool {
         // While nothing changes.
         self.change(|lanes| match &lanes.server {
@@ -446,7 +446,7 @@ impl Pool {
         for connection in lanes.all() {
             connection.lose("the cache was shut down");
         }
-        self.wake_keeper.notify_one();
+        self.wake_maintenance.notify_one();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -473,8 +473,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // The keeper finds that the pool is gone.
-        self.wake_keeper.notify_one();
+        // The maintenance task finds that the pool is gone.
+        self.wake_maintenance.notify_one();
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use self::long::Longest;
 use self::scripts::{DELETE_DEAD, DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::connection::Connection;
-use super::keeper;
+use super::maintenance;
 use super::pool::{Access, BULK, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
@@ -533,7 +533,7 @@ impl Store for RedisStore {
 
     fn probe(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async {
-            keeper::ensure(&self.pool);
+            maintenance::ensure(&self.pool);
             self.pool.probe().await
         })
     }

@@ -21,7 +21,7 @@ const PERIODS: (Duration, Duration) = (
 );
 
 /// The first round comes soon, but the instances that start together do not all ask at the same moment.
-const LONGEST_FIRST_PAUSE: Duration = Duration::from_secs(5);
+const MAX_FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs `job` every `period`, on one instance among all that share the Redis of `cache` and give the same `name`, until the
 /// [`Schedule`] is dropped.
@@ -126,7 +126,7 @@ where
 {
     async fn run(mut self) {
         let jitter = self.period / 10;
-        sleep(up_to(jitter.min(LONGEST_FIRST_PAUSE))).await;
+        sleep(up_to(jitter.min(MAX_FIRST_PAUSE))).await;
         loop {
             let next = Instant::now() + self.period;
             let taken = self.duty.take().await;

@@ -14,10 +14,10 @@ fn flights() -> (Flights, Arc<AtomicU32>) {
     (flights, released)
 }
 
-fn sight() -> Sight {
-    Sight {
+fn observation() -> Observation {
+    Observation {
         since: Instant::now(),
-        saw: Saw::Nothing,
+        observed: Observed::Nothing,
     }
 }
 
@@ -28,14 +28,14 @@ static KEY: LazyLock<Key> = LazyLock::new(|| {
 });
 
 fn lead<'a>(flights: &'a Flights) -> Leader<'a> {
-    match flights.join(&KEY, sight()) {
+    match flights.join(&KEY, observation()) {
         Turn::Lead(leader) => leader,
         Turn::Wait(_) => panic!("somebody leads already"),
     }
 }
 
 fn wait<'a>(flights: &'a Flights) -> Waiter<'a> {
-    match flights.join(&KEY, sight()) {
+    match flights.join(&KEY, observation()) {
         Turn::Wait(waiter) => waiter,
         Turn::Lead(_) => panic!("nobody leads"),
     }
@@ -116,17 +116,17 @@ async fn the_last_who_waits_gives_the_lease_back_when_it_leaves() {
 #[tokio::test]
 async fn who_comes_after_an_eviction_begins_anew() {
     let (flights, _) = flights();
-    let mut doomed = lead(&flights);
+    let mut invalidated = lead(&flights);
     let waiter = wait(&flights);
 
-    flights.doom(&Target::Key(KEY.clone()));
+    flights.invalidate(&Target::Key(KEY.clone()));
 
-    assert!(doomed.is_doomed());
+    assert!(invalidated.is_invalidated());
     let fresh = lead(&flights);
-    assert!(!fresh.is_doomed());
-    doomed.land(Arc::from(*b"old"));
+    assert!(!fresh.is_invalidated());
+    invalidated.land(Arc::from(*b"old"));
     assert!(matches!(waiter.arrival().await, Arrival::Landed(_)));
-    drop(doomed);
+    drop(invalidated);
     assert_eq!(flights.len(), 1);
 }
 
@@ -134,16 +134,19 @@ async fn who_comes_after_an_eviction_begins_anew() {
 async fn who_no_longer_sees_the_lease_of_a_load_begins_anew() {
     let (flights, _) = flights();
     let old = lead(&flights);
-    old.rest_on(Instant::now(), Some(LEASE));
-    let early = sight();
+    old.set_snapshot(Instant::now(), Some(LEASE));
+    let early = observation();
     tokio::time::advance(Duration::from_millis(1)).await;
-    let saw = |saw| Sight { saw, ..sight() };
+    let saw = |saw| Observation {
+        observed: saw,
+        ..observation()
+    };
 
-    for joins in [early, saw(Saw::Entry(LEASE)), saw(Saw::Unknown)] {
+    for joins in [early, saw(Observed::Entry(LEASE)), saw(Observed::Unknown)] {
         assert!(matches!(flights.join(&KEY, joins), Turn::Wait(_)));
     }
     assert!(matches!(
-        flights.join(&KEY, saw(Saw::Nothing)),
+        flights.join(&KEY, saw(Observed::Nothing)),
         Turn::Lead(_)
     ));
     drop(old);
@@ -159,7 +162,7 @@ async fn what_was_found_before_a_caller_came_is_not_given_to_it() {
     tokio::time::advance(Duration::from_millis(1)).await;
     let late = wait(&flights);
 
-    leader.rest_on(asked, None);
+    leader.set_snapshot(asked, None);
     leader.land(Arc::from(*b"found"));
 
     assert!(matches!(early.arrival().await, Arrival::Landed(_)));

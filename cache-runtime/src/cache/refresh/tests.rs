@@ -383,10 +383,10 @@ async fn a_hung_load_keeps_nobody_from_loading_in_any_process() {
 #[tokio::test(start_paused = true)]
 async fn entries_that_rest_are_forgotten_in_time() {
     let refreshes = Refreshes::new(1);
-    for _ in 0..2 * MOST_RESTING {
+    for _ in 0..2 * MAX_RESTING {
         refreshes.rest(crate::entry::new_stamp(), THROTTLE);
     }
-    assert_eq!(refreshes.lock().until.len(), MOST_RESTING);
+    assert_eq!(refreshes.lock().until.len(), MAX_RESTING);
 
     advance(THROTTLE).await;
     refreshes.rest(crate::entry::new_stamp(), THROTTLE);

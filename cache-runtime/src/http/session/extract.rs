@@ -90,7 +90,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         self.visit.store.list_user(&self.user_id).await
     }
 
-    /// Ends one of this user's sessions by its [`id`](ListedSession::id). Answers whether there was one.
+    /// Ends one of this user's sessions by its [`id`](ListedSession::id). Returns whether there was one.
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         self.visit.store.destroy_listed(&self.user_id, id).await
     }
 
-    /// Ends all other sessions of this user. Answers how many there were. After a change of the password call [`rotate`](Self::rotate)
+    /// Ends all other sessions of this user. Returns how many there were. After a change of the password call [`rotate`](Self::rotate)
     /// first, and then this.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         store.destroy_user(&self.user_id, Some(self.token())).await
     }
 
-    /// Ends all sessions of this user, this one too, and removes the cookie. Answers how many there were.
+    /// Ends all sessions of this user, this one too, and removes the cookie. Returns how many there were.
     ///
     /// # Errors
     ///

@@ -15,11 +15,11 @@ use crate::http::problem::NO_STORE;
 use crate::session::{Session, SessionError, SessionStore, SessionToken};
 
 /// A request with more cookies of the name is made by somebody who tries; the rest is not looked at. Each costs a microsecond.
-const MOST_VALUES: usize = 64;
+const MAX_VALUES: usize = 64;
 
 /// How many tokens are looked up, each for one command. A browser has several only after the cookie's domain or path has changed, or if
 /// somebody planted them.
-const MOST_LOADED: usize = 8;
+const MAX_LOADED: usize = 8;
 
 const COOKIE_VARIES: HeaderValue = HeaderValue::from_static("cookie");
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
@@ -72,7 +72,7 @@ impl<E> Visit<E> {
         let (mut sent, mut refused, mut carrier) = (Vec::new(), None, None);
         let mut has_cookie = false;
         let bearer = bearer.map(|value| (Carrier::Header, value)).into_iter();
-        let cookies = cookie.values(headers).take(MOST_VALUES);
+        let cookies = cookie.values(headers).take(MAX_VALUES);
         for (how, value) in bearer.chain(cookies.map(|value| (Carrier::Cookie, value))) {
             // Other sites cannot make a browser send the header, so it is the client's own word.
             if carrier == Some(Carrier::Header) {
@@ -194,7 +194,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
         let mut found: Option<Session<E>> = None;
         let mut ended = None;
         // From the last: what was planted for a longer path stands before it.
-        for token in self.sent.iter().rev().take(MOST_LOADED) {
+        for token in self.sent.iter().rev().take(MAX_LOADED) {
             let session = match self.store.load(token).await {
                 Ok(session) => session,
                 Err(error) if error.is_logged_out() => {

@@ -268,7 +268,7 @@ fn a_state_that_somebody_else_wrote_is_answered_within_what_could_be_set() {
 
             let said = script.call(&name, &[rule], cost.into(), how, Some(START));
 
-            let longest = super::LONGEST_BLOCK + 2 * rule.span();
+            let longest = super::MAX_BLOCK + 2 * rule.span();
             for answer in &said {
                 prop_assert!(answer.retry <= longest, "{answer:?}");
                 prop_assert!(answer.more <= longest, "{answer:?}");

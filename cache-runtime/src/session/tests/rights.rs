@@ -30,7 +30,7 @@ async fn bench() -> Bench {
     Bench::with(|config| config.clock(Clock::default())).await
 }
 
-/// Either it works without that command, or nobody knows. Answers whether it works.
+/// Either it works without that command, or nobody knows. Returns whether it works.
 fn unknown_or_done<T: fmt::Debug>(told: &str, outcome: Result<T, SessionError>) -> bool {
     let is_fine = matches!(outcome, Ok(_) | Err(SessionError::Unavailable(_)));
     assert!(is_fine, "{told}: {outcome:?}");

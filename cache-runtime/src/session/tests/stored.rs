@@ -354,7 +354,7 @@ async fn data_of_more_than_16_kib_is_refused_and_changes_nothing() {
         let new = |length| NewSession::new(42, "ada").extension("x".repeat(length));
         let rest = serde_json::to_vec(&new(0).into_data()).unwrap().len();
         // The time takes thirteen digits, where there was a zero.
-        let most = seal::LARGEST - rest - 2 * 12;
+        let most = seal::MAX_DATA - rest - 2 * 12;
 
         let mut session = store.create(new(most)).await.unwrap();
         assert_refused!(store.create(new(most + 1)).await, SessionError::TooLarge);

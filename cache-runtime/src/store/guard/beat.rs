@@ -1,4 +1,4 @@
-//! Whether the runtime of the keeper is driven.
+//! Whether the runtime of the maintenance task is driven.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,13 +9,13 @@ use tokio::time::interval;
 
 use crate::clock::whole_millis;
 
-/// How often the keeper shows that it is polled, while it works.
+/// How often the maintenance task shows that it is polled, while it works.
 const BEAT: Duration = Duration::from_millis(50);
 
 /// A keeper that has shown nothing for so long stands on a runtime that nobody drives.
 const STARVED: Duration = Duration::from_millis(250);
 
-/// Shows whether the keeper is polled.
+/// Shows whether the maintenance task is polled.
 ///
 /// By the real clock: a runtime whose own clock stands still is driven all the same.
 #[derive(Debug)]
@@ -23,12 +23,12 @@ pub(crate) struct Beat {
     made: Instant,
     /// When it was polled last, or will be next, in milliseconds since `made`.
     last: AtomicU64,
-    /// Attempts of the keeper that have ended.
+    /// Attempts of the maintenance task that have ended.
     attempts: AtomicU64,
     is_turn_taken: AtomicBool,
 }
 
-/// The right of one caller to wait for the keeper.
+/// The right of one caller to wait for the maintenance task.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     beat: &'a Beat,
@@ -45,18 +45,18 @@ impl Beat {
         }
     }
 
-    /// The keeper is polled, or is to be polled from now on.
+    /// The maintenance task is polled, or is to be polled from now on.
     pub(crate) fn strike(&self) {
         self.rest(Duration::ZERO);
     }
 
-    /// The keeper has nothing to do for so long.
+    /// The maintenance task has nothing to do for so long.
     pub(crate) fn rest(&self, pause: Duration) {
         let due = whole_millis(self.made.elapsed() + pause);
         self.last.store(due, Ordering::Relaxed);
     }
 
-    /// Shows that the keeper is polled for as long as it works on this.
+    /// Shows that the maintenance task is polled for as long as it works on this.
     pub(crate) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut beats = interval(BEAT);
@@ -73,7 +73,7 @@ impl Beat {
         }
     }
 
-    /// The right to wait for the keeper, if it has shown nothing for too long and no other caller waits.
+    /// The right to wait for the maintenance task, if it has shown nothing for too long and no other caller waits.
     pub(crate) fn turn_if_starved(&self) -> Option<Turn<'_>> {
         let last = self.last.load(Ordering::Relaxed);
         let silent = whole_millis(self.made.elapsed()).saturating_sub(last);
@@ -87,7 +87,7 @@ impl Beat {
 }
 
 impl Turn<'_> {
-    /// Whether the keeper has ended an attempt since the turn began.
+    /// Whether the maintenance task has ended an attempt since the turn began.
     pub(crate) fn is_over(&self) -> bool {
         self.beat.attempts.load(Ordering::Relaxed) != self.attempts
     }
@@ -95,7 +95,7 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // The next turn is as far away as the first was, also where the keeper lives on another runtime.
+        // The next turn is as far away as the first was, also where the maintenance task lives on another runtime.
         self.beat.strike();
         self.beat.is_turn_taken.store(false, Ordering::Relaxed);
     }

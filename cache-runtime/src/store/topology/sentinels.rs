@@ -236,7 +236,7 @@ impl Connector {
 }
 
 impl Link {
-    /// Asks for the master. Answers whether the sentinel knows it.
+    /// Asks for the master. Returns whether the sentinel knows it.
     pub(in crate::store) async fn ask(&mut self, sentinels: &Sentinels) -> Result<bool, Error> {
         let address = &sentinels.addresses[self.index];
         let mut question = redis::Pipeline::with_capacity(2);

@@ -639,7 +639,7 @@ async fn an_address_that_moves_is_followed_by_all_connections_at_once() {
 #[tokio::test]
 async fn a_server_that_started_anew_is_another_one_and_one_that_closed_connections_is_not() {
     let mut server = server();
-    // With one connection there is nothing that the keeper replaces.
+    // With one connection there is nothing that the maintenance task replaces.
     let store = RedisStore::new(&Config {
         pool_min: 1,
         ..config(&server)
