@@ -186,6 +186,7 @@ use written::Attribute;
 ///   `untagged` enum that are mistaken for each other.
 /// - It cannot detect what is never written: a field with `#[serde(skip)]` or `skip_serializing` comes back as its default. Keep
 ///   such fields out of cached types.
+/// - It cannot detect variants of an `untagged` enum that have the same JSON, such as `Mail(String)` and `Phone(String)`.
 /// - It does not detect a list that comes back in another order, because a set may do that.
 ///
 /// # Grace

@@ -465,7 +465,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
 impl<E: Clone + Serialize + DeserializeOwned> SessionStore<E> {
     /// Changes a session and stores it. If another request saved it first, it is loaded and changed again.
     ///
-    /// `change` may run several times, each time on the stored session. If `update` fails, `session` is as it was before.
+    /// `change` may run several times, each time on the stored session. If `update` fails, `session` holds what is stored, without the change.
     ///
     /// # Errors
     ///

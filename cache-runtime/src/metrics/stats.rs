@@ -149,7 +149,7 @@ pub struct Counts {
     pub timeouts: u64,
     /// Store operations that gave up early because Redis answered no operation.
     pub released: u64,
-    /// Operations that took longer than `slow_threshold`.
+    /// Operations that took `slow_threshold` or longer.
     pub slow_operations: u64,
     /// Reads, puts, evictions, sets and deletes together.
     pub operations: u64,
