@@ -40,9 +40,9 @@ pub(super) enum Hold {
 
 /// What came of asking for a lease.
 pub(super) enum Claim {
-    /// It is this call's.
+    /// This call has it.
     Won(Stamp),
-    /// Somebody else was faster, and this is what it has stored.
+    /// Another caller has stored this already.
     Found {
         entry: Vec<u8>,
         /// When it was asked for.
@@ -54,7 +54,7 @@ pub(super) enum Claim {
     Refused(Option<Stamp>),
 }
 
-/// Asks for the lease of a key, and waits for whoever has it.
+/// Asks for the lease of a key, and waits while another caller has it.
 pub(super) struct LeaseRequest<'a> {
     call: &'a CallContext<'a>,
     lease: Entry,

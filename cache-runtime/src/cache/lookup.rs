@@ -109,7 +109,7 @@ impl CallContext<'_> {
                         return Lookup::Hit;
                     }
                     Decoded::Stale(stamp) => return Lookup::Stale(stamp),
-                    // Whoever asks for the lease sees whether the fence is a dead one.
+                    // The caller that asks for the lease sees whether the fence is dead.
                     Decoded::Fence => Event::MissFenced,
                     Decoded::Lease => Event::MissLeased,
                     Decoded::Expired => Event::MissStale,

@@ -108,7 +108,7 @@ impl CallContext<'_> {
         Source::Body
     }
 
-    /// Asks for the lease, where there may be one. Returns whether another process has loaded meanwhile.
+    /// Asks for the lease, where there may be one. Returns whether another process has loaded the value.
     async fn take_lease(&self, leader: &mut Leader<'_>, miss: Miss) -> bool {
         let mut standing = match miss.observed {
             Observed::Entry(stamp) => Some(stamp),
@@ -121,7 +121,7 @@ impl CallContext<'_> {
                 match request.ask(leader).await {
                     Claim::Won(stamp) if leader.set_lease(stamp) => break standing,
                     Claim::Won(stamp) => {
-                        // Whoever leads now takes it over when it meets it.
+                        // The current leader takes it over when it meets it.
                         self.inner.orphans.add(stamp);
                         break standing;
                     }

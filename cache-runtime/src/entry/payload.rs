@@ -336,7 +336,7 @@ pub(super) fn caught<T>(
 
 /// Compiled once, and not for each type.
 fn run_caught(convert: &mut dyn FnMut()) {
-    // Whoever asked sees that there is no result.
+    // The caller sees that there is no result.
     let _ = catch_unwind(AssertUnwindSafe(convert));
 }
 

@@ -1,8 +1,8 @@
 //! Calls that are charged before it is known whether they count.
 //!
-//! Whoever counts only failures charges first, since guesses at the same moment must be counted, and gives back what did not fail.
-//! Meanwhile a limit may look used up by calls that will not count at all. A call that finds nothing left therefore waits for those of
-//! its client that are undecided in this process, instead of being rejected for their sake.
+//! A limit on failures charges each call before it is known whether it failed, because calls at the same moment must be counted. The
+//! charge is given back if the call did not fail. Until then, the limit may be used up by calls that will not count. A call that
+//! finds nothing left therefore waits for the undecided calls of its client in this process, and is not rejected because of them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -245,7 +245,7 @@ impl Asking<'_> {
             .policies
             .iter()
             .min_by_key(|policy| policy.remaining);
-        // What was cancelled meanwhile may be in the answer, or not.
+        // The answer may or may not include a call that was cancelled after it was asked for.
         let is_known = state.cancelled == self.cancelled;
         state.left = tightest.filter(|_| is_known).map(|policy| Left {
             units: if decision.is_allowed() {

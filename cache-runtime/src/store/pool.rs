@@ -2,7 +2,7 @@
 //!
 //! Commands that share a connection share its system calls, so a command goes to the lowest connection that has room, and
 //! the others stay quiet until they are needed and are closed when they no longer are. Nobody ever waits for a connection to
-//! open: opening is the maintenance task's work (`maintenance.rs`), and the first one is opened by whoever probes.
+//! open: opening is the maintenance task's work (`maintenance.rs`), and the first one is opened by a probe.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -110,7 +110,7 @@ impl Variables {
             let bare = name.strip_prefix("CACHE_").unwrap_or(&name);
             let advice = match bare {
                 "HOST" | "PORT" | "URL" | "ADDRESS" => format!("did you mean `{URL}`?"),
-                // Whoever writes CACHE_REDIS_URL means REDIS_URL.
+                // CACHE_REDIS_URL means REDIS_URL.
                 _ => known().find(|known| known == bare).map_or_else(
                     || did_you_mean(&name, known()),
                     |known| format!("did you mean `{known}`?"),
