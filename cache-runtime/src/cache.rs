@@ -60,6 +60,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 
 use once_cell::sync::OnceCell;
+use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::info;
@@ -162,7 +163,9 @@ enum Backend {
 }
 
 /// What came of an eviction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Evicted {
     /// Nothing that it names is served any more, by any process.
     Applied {

@@ -34,12 +34,8 @@ async fn what_is_set_can_be_got_until_it_is_deleted() {
 #[tokio::test]
 async fn batches_keep_their_order() {
     on_both(async |cache| {
-        assert_eq!(
-            cache
-                .set_many(&[("a", &1), ("b", &2), ("c", &3)], 60_u64)
-                .await,
-            3
-        );
+        let pairs = [("a", &1), ("b", &2), ("c", &3)];
+        assert!(cache.set_many(&pairs, 60_u64).await);
 
         let got = cache.get_many::<i32>(&["c", "x", "a"]).await;
 

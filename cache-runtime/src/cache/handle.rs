@@ -75,16 +75,11 @@ impl Cache {
         self.try_set_many(&[(key, value)], ttl).await
     }
 
-    /// Stores all `pairs` for `ttl`, in one batch. Returns how many are stored: all or none.
-    pub async fn set_many<T: CacheValue>(
-        &self,
-        pairs: &[(&str, &T)],
-        ttl: impl Into<Ttl>,
-    ) -> usize {
-        let count = pairs.len();
+    /// Stores all `pairs` for `ttl`, in one batch. Returns whether they are stored: all of them, or none.
+    pub async fn set_many<T: CacheValue>(&self, pairs: &[(&str, &T)], ttl: impl Into<Ttl>) -> bool {
         self.try_set_many(pairs, ttl)
             .await
-            .map(|()| count)
+            .map(|()| true)
             .unwrap_or_else(self.forgive("set"))
     }
 

@@ -1,6 +1,7 @@
 //! Which types may stand in a placeholder.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use super::KeyWriter;
 
 /// What may stand in a placeholder of a key.
 ///
-/// Integers, `bool`, `char`, strings, `uuid::Uuid` with the feature `uuid`, and references to these and `Option`s of them. For
-/// another crate's type write what a method of it returns, such as `<date.to_string()>`.
+/// Integers, `NonZero` integers, `bool`, `char`, strings, IP addresses, `uuid::Uuid` with the feature `uuid`, and references to these and
+/// `Option`s of them. For a type of another crate, write what a method of it returns, such as `<date.to_string()>`.
 ///
 /// Two values that differ must write something different. A type of your own comes in through what it prints:
 ///
@@ -86,6 +87,19 @@ impl KeyPart for uuid::Uuid {
         key.escaped(self.hyphenated().encode_lower(&mut Self::encode_buffer()));
     }
 }
+
+macro_rules! addresses {
+    ($($address:ty)*) => {$(
+        impl KeyPart for $address {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                key.display(self);
+            }
+        }
+    )*};
+}
+
+// Without ports and scopes: their text is exact.
+addresses! { IpAddr Ipv4Addr Ipv6Addr }
 
 impl<T: KeyPart> KeyPart for Option<T> {
     fn write_key(&self, key: &mut KeyWriter<'_>) {

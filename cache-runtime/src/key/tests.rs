@@ -41,6 +41,11 @@ fn every_kind_of_part_has_its_text() {
         (of(i64::MIN), "dev_-9223372036854775808"),
         (of(u128::MAX), "dev_340282366920938463463374607431768211455"),
         (of(std::num::NonZero::new(5_u16)), "dev_5"),
+        (of(std::net::Ipv4Addr::LOCALHOST), "dev_127.0.0.1"),
+        (
+            of(std::net::IpAddr::from([0_u16, 0, 0, 0, 0, 0, 0, 1])),
+            "dev_%3A%3A1",
+        ),
         (of(true), "dev_true"),
         (of('ß'), "dev_ß"),
         (of(':'), "dev_%3A"),
