@@ -268,28 +268,38 @@ impl<'a, T> Walk<'a, T> {
     /// Goes as far as it can.
     pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<T> {
         loop {
-            let Self { path, slot, watch } = self;
-            let mut step = |cx: &mut Context<'_>| {
-                // First, so that what it returns in time is not too late.
-                poll_body(slot, caller, cx);
-                let polled = SLOT.sync_scope(RefCell::new(mem::take(slot)), || {
-                    let polled = path.as_mut().poll(cx);
-                    (polled, replace(Slot::Empty))
-                });
-                *slot = polled.1;
-                polled.0
+            let watch = self.watch.take();
+            let polled = match &watch {
+                Some(watch) => watch.poll(cx, |cx: &mut Context<'_>| self.step(caller, cx)),
+                None => self.step(caller, cx),
             };
-            let polled = match watch {
-                Some(watch) => watch.poll(cx, step),
-                None => step(cx),
-            };
+            self.watch = watch;
             if polled.is_ready() || !self.answer(caller) {
                 return polled;
             }
         }
     }
 
+    fn step(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<T> {
+        // First, so that what it returns in time is not too late.
+        poll_body(&mut self.slot, caller, cx);
+        self.poll_path(cx)
+    }
+
+    /// Apart, as the other parts are: what it needs of the stack is free again while a body runs, which may be one level of many.
+    #[inline(never)]
+    fn poll_path(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        let Self { path, slot, .. } = self;
+        let (polled, left) = SLOT.sync_scope(RefCell::new(mem::take(slot)), || {
+            let polled = path.as_mut().poll(cx);
+            (polled, replace(Slot::Empty))
+        });
+        *slot = left;
+        polled
+    }
+
     /// Sees to what is asked. Returns whether anything was.
+    #[inline(never)]
     fn answer(&mut self, caller: &mut dyn Caller) -> bool {
         let request = match mem::take(&mut self.slot) {
             Slot::Asked(request) => request,
@@ -328,8 +338,13 @@ fn poll_body(slot: &mut Slot, caller: &mut dyn Caller, cx: &mut Context<'_>) {
         _ => return,
     };
     if let Poll::Ready(is_ok) = polled {
-        *slot = Slot::Answered(Reply::Returned(is_ok));
+        set_returned(slot, is_ok);
     }
+}
+
+#[inline(never)]
+fn set_returned(slot: &mut Slot, is_ok: bool) {
+    *slot = Slot::Answered(Reply::Returned(is_ok));
 }
 
 /// A call with its caller. Without a path the body runs as if the attribute were not there.

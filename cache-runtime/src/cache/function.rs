@@ -179,6 +179,17 @@ impl<O: Outcome, U, L, B, C> Detachable<O, U, L, B, C> {
     }
 }
 
+impl<O: Outcome, U, L, B: Future, C> Detachable<O, U, L, B, C> {
+    /// Apart, so that the body is not on the stack while it runs.
+    #[inline(never)]
+    fn begin_body(&mut self) {
+        self.body = match mem::replace(&mut self.body, Body::Gone) {
+            Body::Whole(body) => Body::Begun(boxed(|| body)),
+            other => other,
+        };
+    }
+}
+
 impl<O, U, L, B, C, F> Caller for Detachable<O, U, L, B, C>
 where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
@@ -197,10 +208,9 @@ where
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.body = match mem::replace(&mut self.body, Body::Gone) {
-            Body::Whole(body) => Body::Begun(boxed(|| body)),
-            other => other,
-        };
+        if let Body::Whole(_) = self.body {
+            self.begin_body();
+        }
         let Body::Begun(body) = &mut self.body else {
             return Poll::Pending;
         };
