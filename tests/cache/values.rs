@@ -400,3 +400,23 @@ async fn a_value_nested_more_deeply_than_serde_reads_is_not_stored() {
     assert_eq!((total.hits, total.fills, total.refused_lossy), (1, 1, 2));
     assert!(cache.exists("thread:62").await);
 }
+
+#[tokio::test]
+async fn the_first_value_is_checked_behind_a_remembered_none() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Renamed {
+        #[serde(default, rename(serialize = "written"))]
+        read: u32,
+    }
+    #[cacheable(key = "renamed:<id>", none_ttl = 60, cache = cache)]
+    async fn renamed(cache: &Cache, id: u32) -> Option<Renamed> {
+        (id > 0).then_some(Renamed { read: id })
+    }
+    let cache = Cache::memory();
+
+    assert_eq!(renamed(&cache, 0).await, None);
+
+    for _ in 0..2 {
+        assert_eq!(renamed(&cache, 7).await, Some(Renamed { read: 7 }));
+    }
+}

@@ -94,10 +94,13 @@ impl CallContext<'_> {
         if fresh < entry::MIN_LIFE {
             return None;
         }
-        let job = self.write_job(fresh, cost);
         let entry = match ttl {
-            Some(_) => self.written(caller::write(job).await?).ok()?,
-            None => self.sized(job.none()),
+            Some(_) => {
+                let job = self.write_job(fresh, cost, self.types_written().is_due());
+                self.written(caller::write(job).await?).ok()?
+            }
+            // Only values are checked, and count towards the next check.
+            None => self.sized(self.write_job(fresh, cost, false).none()),
         };
         let expires_in = fresh.saturating_add(self.grace);
         Some(NewEntry { entry, expires_in })
@@ -105,10 +108,11 @@ impl CallContext<'_> {
 
     /// The entry for a value that is stored by hand.
     pub(super) fn encode_value(&self, value: &dyn Value, ttl: Duration) -> Result<Entry, Error> {
-        self.written(self.write_job(ttl, Duration::ZERO).write(value))
+        let checks = self.types_written().is_due();
+        self.written(self.write_job(ttl, Duration::ZERO, checks).write(value))
     }
 
-    fn write_job(&self, ttl: Duration, cost: Duration) -> WriteJob {
+    fn write_job(&self, ttl: Duration, cost: Duration, checks: bool) -> WriteJob {
         let config = &self.inner.config;
         WriteJob {
             key: self.key.clone(),
@@ -121,7 +125,7 @@ impl CallContext<'_> {
                 max_value: config.max_value,
                 compress_above: config.compress_above,
                 card_guard: config.card_guard,
-                checks: self.types_written().is_due(),
+                checks,
             },
         }
     }
