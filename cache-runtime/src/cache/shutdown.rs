@@ -99,10 +99,7 @@ impl Inner {
             None => Ok(Ok(None)),
         };
         match removed {
-            Ok(Ok(Some(keys))) => {
-                metrics.add(Event::EvictedKeys, keys);
-                Evicted::Applied { keys }
-            }
+            Ok(Ok(Some(keys))) => Evicted::Applied { keys },
             _ => {
                 metrics.count(Event::EvictJournaled);
                 Evicted::Journaled
@@ -125,8 +122,17 @@ impl Inner {
         };
         let targets = targets.to_vec();
         Some(runtime.spawn(async move {
-            let removed = inner.try_late(site, &targets).await;
-            removed.inspect_err(|left| inner.warn_late(left)).ok()
+            match inner.try_late(site, &targets).await {
+                Ok(keys) => {
+                    let metrics = inner.metrics.site(&site.metrics);
+                    metrics.add(Event::EvictedKeys, keys);
+                    Some(keys)
+                }
+                Err(left) => {
+                    inner.warn_late(&left);
+                    None
+                }
+            }
         }))
     }
 
