@@ -229,56 +229,25 @@ fn installed() -> Option<&'static RateLimiter> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Level, Metadata, Subscriber, subscriber};
+    use tracing::Level;
 
     use super::*;
     use crate::cache::Cache;
     use crate::limit::Policy;
-
-    /// Counts errors in the log.
-    #[derive(Default)]
-    struct Errors(Arc<AtomicUsize>);
-
-    impl Subscriber for Errors {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.level() == &Level::ERROR
-        }
-
-        fn event(&self, _: &Event<'_>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-        fn enter(&self, _: &Id) {}
-
-        fn exit(&self, _: &Id) {}
-    }
+    use crate::testing::log::Log;
 
     #[tokio::test]
     async fn an_unknown_policy_is_said_once_for_each_function_and_nothing_is_asked() {
         static PAY: LimitSite = LimitSite::new("app::pay", &["payment", "pay"]);
         static REFUND: LimitSite = LimitSite::new("app::refund", &["refund"]);
         let limiter = RateLimiter::new(&Cache::memory(), [Policy::payment()]).expect("a policy");
-        let log = Errors::default();
-        let errors = Arc::clone(&log.0);
-        let _guard = subscriber::set_default(log);
+        let log = Log::listen(Level::ERROR);
 
         for site in [&PAY, &PAY, &REFUND, &REFUND] {
             let call = LimitCall::by(site, &limiter, |_| panic!("no client is asked for"));
             assert!(limited(call.cost(|| panic!("no cost"))).await.is_none());
         }
 
-        assert_eq!(errors.load(Ordering::SeqCst), 2);
+        assert_eq!(log.take().len(), 2);
     }
 }

@@ -78,6 +78,8 @@
 //! `redis-server` must be in the path. Otherwise `CACHE_TEST_REDIS_SERVER` must name it, or a compatible server such as
 //! `valkey-server`.
 
+#[cfg(test)]
+pub(crate) mod log;
 mod proxy;
 mod sentinels;
 mod server;

@@ -8,6 +8,8 @@ mod consistency;
 mod events;
 mod fallback;
 mod futurelock;
+#[path = "../../cache-runtime/src/testing/log.rs"]
+mod log;
 mod patterns;
 mod pipeline;
 mod prefixes;

@@ -1,62 +1,20 @@
 //! What a hit returns is what the body would have returned, through serde and through deploys.
 
-use std::fmt::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
 use cache_runtime::{Cache, cacheable};
 use redis::AsyncCommands;
 use serde::{Deserialize, Serialize};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber, subscriber};
+use tracing::Level;
 
+use crate::log::{Line, Log};
 use crate::support::{cache, raw, server};
 
-/// Keeps every warning.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    fn with(&self, word: &str) -> Vec<String> {
-        let lines = self.0.lock().expect("the lines");
-        lines
-            .iter()
-            .filter(|line| line.contains(word))
-            .cloned()
-            .collect()
-    }
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= &Level::WARN
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        struct Line(String);
-        impl Visit for Line {
-            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                write!(self.0, "{field}={value:?} ").expect("a string");
-            }
-        }
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().expect("the lines").push(line.0);
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
+/// The lines that contain something.
+fn naming<'a>(lines: &'a [String], word: &str) -> Vec<&'a str> {
+    let lines = lines.iter().map(String::as_str);
+    lines.filter(|line| line.contains(word)).collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -291,8 +249,7 @@ async fn account(cache: &Cache) -> Account {
 
 #[tokio::test]
 async fn a_value_that_serde_would_bring_back_as_another_is_not_stored_and_said_once() {
-    let warnings = Warnings::default();
-    let _guard = subscriber::set_default(warnings.clone());
+    let log = Log::listen(Level::WARN);
     let cache = Cache::memory();
 
     for id in [1, 2, 1, 2] {
@@ -306,12 +263,13 @@ async fn a_value_that_serde_would_bring_back_as_another_is_not_stored_and_said_o
 
     let total = cache.stats().total;
     assert_eq!((total.refused_lossy, total.fills, total.hits), (12, 1, 1));
-    let said = warnings.with("is not cached");
+    let warnings = log.take().iter().map(Line::to_string).collect::<Vec<_>>();
+    let said = naming(&warnings, "is not cached");
     assert_eq!(said.len(), 3, "{said:#?}");
-    let with_serde = warnings.with("missing field `key`");
+    let with_serde = naming(&warnings, "missing field `key`");
     assert_eq!(with_serde.len(), 1, "{said:#?}");
     assert!(with_serde[0].contains("values::Renamed"), "{with_serde:?}");
-    assert!(warnings.with("a@example.com").is_empty(), "{said:#?}");
+    assert!(naming(&warnings, "a@example.com").is_empty(), "{said:#?}");
 }
 
 #[tokio::test]
@@ -328,8 +286,7 @@ async fn one_value_in_a_thousand_is_looked_at_again() {
 
 #[tokio::test]
 async fn two_functions_with_one_key_and_two_types_are_said_once_each_with_both_types() {
-    let warnings = Warnings::default();
-    let _guard = subscriber::set_default(warnings.clone());
+    let log = Log::listen(Level::WARN);
     let cache = Cache::memory();
 
     for _ in 0..3 {
@@ -337,7 +294,8 @@ async fn two_functions_with_one_key_and_two_types_are_said_once_each_with_both_t
         new_price(&cache, 1).await;
     }
 
-    let said = warnings.with("different types under one key");
+    let warnings = log.take().iter().map(Line::to_string).collect::<Vec<_>>();
+    let said = naming(&warnings, "different types under one key");
     assert_eq!(said.len(), 2, "{said:#?}");
     for line in &said {
         assert!(
@@ -349,8 +307,7 @@ async fn two_functions_with_one_key_and_two_types_are_said_once_each_with_both_t
 
 #[tokio::test]
 async fn data_of_another_program_is_said_once_with_how_it_begins() {
-    let warnings = Warnings::default();
-    let _guard = subscriber::set_default(warnings.clone());
+    let log = Log::listen(Level::WARN);
     let server = server();
     let cache = cache(&server).await;
     let mut other = raw(&server).await;
@@ -367,7 +324,8 @@ async fn data_of_another_program_is_said_once_with_how_it_begins() {
     let () = other.rpush("test_status:0", "item").await.expect("pushed");
     status(&cache, 0).await;
 
-    let said = warnings.with("another program keeps its data");
+    let warnings = log.take().iter().map(Line::to_string).collect::<Vec<_>>();
+    let said = naming(&warnings, "another program keeps its data");
     assert_eq!(said.len(), 2, "{said:#?}");
     assert!(
         said[0].contains("amount") && !said[0].contains("secret"),

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
+use tracing::Level;
 
 use super::super::seal;
 use super::*;
+use crate::testing::log::Log;
 
 /// Texts that would be recognised wherever they came to light.
 const SECRETS: [&str; 5] = [
@@ -130,8 +132,7 @@ async fn equal_sessions_look_different_in_redis() {
 
 #[tokio::test]
 async fn nothing_of_a_user_and_no_token_is_in_debug_output_or_in_the_log() {
-    let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
+    let log = Log::listen(Level::TRACE);
     let mut bench = Bench::new().await;
     let store = secretive_store(&bench).await;
     let new = secretive();
@@ -168,7 +169,7 @@ async fn nothing_of_a_user_and_no_token_is_in_debug_output_or_in_the_log() {
             std::error::Error::source(&error)
         );
     }
-    let logged = log.text();
+    let logged: String = log.take().iter().map(|line| format!("{line}\n")).collect();
     assert!(
         logged.contains("a stored session was changed without its key"),
         "{logged}"
