@@ -539,10 +539,10 @@ fn check(bytes: &[u8], key: &Key, is_whole: fn(&[u8]) -> bool) -> Result<Kind, U
 fn read_value(bytes: &[u8], kind: Kind, reader: &Reader<'_>) -> Result<Read<Payload>, Unreadable> {
     let origin = origin_of(bytes).ok_or(Unreadable::Corrupted)?;
     let is_same_build = reader.origin.is_same_build(&origin);
-    let is_trusted = is_same_build && origin == reader.origin;
-    if !is_trusted && origin.version != reader.origin.version {
+    if origin.version != reader.origin.version {
         return Err(Unreadable::OtherShape);
     }
+    let is_trusted = is_same_build && origin.of_type == reader.origin.of_type;
     let meta = Meta {
         stamp: bytes_at(bytes, STAMP_AT),
         stored_at: number_at(bytes, STORED_AT),
@@ -578,7 +578,7 @@ fn claim(key: &Key, now: u64, life: Duration) -> Draft<'_> {
     Draft {
         key,
         origin: Origin {
-            build: Build::UNKNOWN,
+            build: Build::NONE,
             of_type: 0,
             version: 0,
         },

@@ -264,7 +264,7 @@ impl World {
     fn peek(&self, bytes: &[u8]) -> entry::Read<u64> {
         let reader = Reader {
             key: &self.key(),
-            origin: Origin::of::<u64>(Build::UNKNOWN, 0),
+            origin: Origin::of::<u64>(Build::NONE, 0),
             now: 0,
             grace: 0,
             max_value: usize::MAX,

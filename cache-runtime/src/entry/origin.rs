@@ -8,16 +8,18 @@ use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Once, OnceLock};
+use std::sync::{LazyLock, Once, OnceLock};
 use std::thread;
 
 use tracing::debug;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
+use super::new_stamp;
+
 /// What the header of an entry says about its writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// The program; [`Build::UNKNOWN`] if it did not know itself yet.
+    /// The program; [`Build::of_process`] if its hash was not known yet, [`Build::NONE`] in a claim.
     pub(crate) build: u64,
     /// The value's type. A number of the compiler's, which means nothing in another build.
     pub(crate) of_type: u64,
@@ -44,9 +46,10 @@ impl Origin {
         hasher.0
     }
 
-    /// Whether the same program wrote it, as far as both are known.
+    /// Whether the program that has this origin wrote an entry of the `other`, now or before it knew its hash.
     pub(crate) fn is_same_build(&self, other: &Self) -> bool {
-        self.build != Build::UNKNOWN && self.build == other.build
+        other.build != Build::NONE
+            && (other.build == self.build || other.build == Build::of_process())
     }
 }
 
@@ -78,9 +81,12 @@ pub(crate) enum Build {
 
 static PROGRAM: OnceLock<u64> = OnceLock::new();
 
+/// Random, so no other process has it.
+static PROCESS: LazyLock<u64> = LazyLock::new(|| after_process(u64::from_le_bytes(new_stamp())));
+
 impl Build {
-    /// Written by a program that did not know itself, and trusted by none.
-    pub(crate) const UNKNOWN: u64 = 0;
+    /// Of what has no value.
+    pub(crate) const NONE: u64 = 0;
 
     /// For entries that other programs read, too. Hashing takes a while, so a thread does it, once.
     pub(crate) fn program() -> Self {
@@ -88,11 +94,11 @@ impl Build {
         HASHING.call_once(|| {
             let hash = || match program() {
                 Ok(hash) => drop(PROGRAM.set(hash)),
-                Err(error) => debug!(%error, "the program's own file cannot be read: every entry is checked when it is read"),
+                Err(error) => debug!(%error, "the program's own file cannot be read: entries of other processes are checked when they are read"),
             };
             let thread = thread::Builder::new().name("cache-build".to_owned());
             if let Err(error) = thread.spawn(hash) {
-                debug!(%error, "no thread to hash the program: every entry is checked when it is read");
+                debug!(%error, "no thread to hash the program: entries of other processes are checked when they are read");
             }
         });
         Self::Program
@@ -102,9 +108,19 @@ impl Build {
     pub(crate) fn id(self) -> u64 {
         match self {
             Self::Process => 1,
-            Self::Program => PROGRAM.get().copied().unwrap_or(Self::UNKNOWN),
+            Self::Program => PROGRAM.get().copied().unwrap_or_else(Self::of_process),
         }
     }
+
+    /// What stands for this process alone, in entries that it stores before the hash of its program is known.
+    pub(crate) fn of_process() -> u64 {
+        *PROCESS
+    }
+}
+
+/// A number that means neither [`Build::NONE`] nor [`Build::Process`].
+fn after_process(number: u64) -> u64 {
+    number.max(Build::Process.id() + 1)
 }
 
 /// A hash of the executable, and of the library that this code is in, if it is in one.
@@ -124,7 +140,7 @@ fn program() -> io::Result<u64> {
         // The path of a library that was replaced is marked as such, and so leads nowhere.
         hash(&code, &mut hasher)?;
     }
-    Ok(hasher.digest().max(Build::Process.id() + 1))
+    Ok(after_process(hasher.digest()))
 }
 
 fn hash(file: &Path, hasher: &mut Xxh3Default) -> io::Result<()> {
@@ -177,11 +193,16 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_does_not_know_itself_is_the_same_as_no_other() {
-        let unknown = Origin::of::<u8>(Build::UNKNOWN, 0);
+    fn a_program_is_the_same_build_as_before_it_knew_its_hash() {
+        let early = Origin::of::<u8>(Build::of_process(), 0);
+        let known = Origin::of::<i8>(7, 1);
+        let none = Origin::of::<u8>(Build::NONE, 0);
 
-        assert!(!unknown.is_same_build(&unknown));
-        assert!(Origin::of::<u8>(7, 0).is_same_build(&Origin::of::<i8>(7, 1)));
+        assert!(early.is_same_build(&early));
+        assert!(known.is_same_build(&early));
+        assert!(known.is_same_build(&Origin::of::<u8>(7, 0)));
+        assert!(!known.is_same_build(&Origin::of::<i8>(8, 1)));
+        assert!(!none.is_same_build(&none));
     }
 
     #[cfg(target_os = "linux")]
