@@ -28,6 +28,7 @@ mod handle;
 mod interleavings;
 mod journal;
 mod lease;
+mod lent;
 mod load;
 mod log;
 mod lookup;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::chain::Chain;
+use super::chain::{self, Chain};
+use super::lent::{Lent, swap};
 use super::pulse::{Pulse, Watch};
 use crate::entry::{self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Unreadable, Value};
 use crate::key::Key;
@@ -152,9 +153,9 @@ enum Reply {
     Done,
 }
 
-tokio::task_local! {
+thread_local! {
     /// The slot of the path that is being polled.
-    static SLOT: RefCell<Slot>;
+    static SLOT: RefCell<Slot> = const { RefCell::new(Slot::Empty) };
 }
 
 /// Decodes a value and leaves it with the caller.
@@ -230,20 +231,26 @@ fn done(reply: Reply) -> Option<()> {
 }
 
 async fn ask<T>(request: Request, answer: impl Fn(Reply) -> Option<T>) -> T {
-    replace(Slot::Asked(request));
-    future::poll_fn(|_| match replace(Slot::Empty) {
-        Slot::Answered(reply) => answer(reply).map_or(Poll::Pending, Poll::Ready),
-        other => {
-            replace(other);
-            Poll::Pending
+    let mut request = Some(request);
+    future::poll_fn(|_| {
+        if let Some(request) = request.take() {
+            replace(Slot::Asked(request));
+            return Poll::Pending;
+        }
+        match replace(Slot::Empty) {
+            Slot::Answered(reply) => answer(reply).map_or(Poll::Pending, Poll::Ready),
+            other => {
+                replace(other);
+                Poll::Pending
+            }
         }
     })
     .await
 }
 
-/// Every path is polled by a shell, which has a slot.
-fn replace(slot: Slot) -> Slot {
-    SLOT.try_with(|own| own.replace(slot)).unwrap_or_default()
+fn replace(mut slot: Slot) -> Slot {
+    swap(&SLOT, &mut slot);
+    slot
 }
 
 /// The path of a call, in a box of its own: the future of an annotated function has room for a pointer.
@@ -268,34 +275,20 @@ impl<'a, T> Walk<'a, T> {
     /// Goes as far as it can.
     pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<T> {
         loop {
-            let watch = self.watch.take();
-            let polled = match &watch {
-                Some(watch) => watch.poll(cx, |cx: &mut Context<'_>| self.step(caller, cx)),
-                None => self.step(caller, cx),
+            let Self { path, slot, watch } = self;
+            let mut step = |cx: &mut Context<'_>| {
+                // First, so that what it returns in time is not too late.
+                poll_body(slot, caller, cx);
+                poll_path(path, slot, cx)
             };
-            self.watch = watch;
+            let polled = match watch {
+                Some(watch) => watch.poll(cx, step),
+                None => step(cx),
+            };
             if polled.is_ready() || !self.answer(caller) {
                 return polled;
             }
         }
-    }
-
-    fn step(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<T> {
-        // First, so that what it returns in time is not too late.
-        poll_body(&mut self.slot, caller, cx);
-        self.poll_path(cx)
-    }
-
-    /// Apart, as the other parts are: what it needs of the stack is free again while a body runs, which may be one level of many.
-    #[inline(never)]
-    fn poll_path(&mut self, cx: &mut Context<'_>) -> Poll<T> {
-        let Self { path, slot, .. } = self;
-        let (polled, left) = SLOT.sync_scope(RefCell::new(mem::take(slot)), || {
-            let polled = path.as_mut().poll(cx);
-            (polled, replace(Slot::Empty))
-        });
-        *slot = left;
-        polled
     }
 
     /// Sees to what is asked. Returns whether anything was.
@@ -331,10 +324,17 @@ impl<'a, T> Walk<'a, T> {
     }
 }
 
+/// Apart, as the other parts are: what it needs of the stack is free again while a body runs, which may be one level of many.
+#[inline(never)]
+fn poll_path<T>(path: &mut Path<'_, T>, slot: &mut Slot, cx: &mut Context<'_>) -> Poll<T> {
+    let _lent = Lent::new(&SLOT, slot);
+    path.as_mut().poll(cx)
+}
+
 fn poll_body(slot: &mut Slot, caller: &mut dyn Caller, cx: &mut Context<'_>) {
     let polled = match slot {
-        Slot::Running(Some(chain)) => Arc::clone(chain).enter(&mut || caller.poll_body(cx)),
         Slot::Running(None) => caller.poll_body(cx),
+        Slot::Running(chain) => chain::enter(chain, &mut || caller.poll_body(cx)),
         _ => return,
     };
     if let Poll::Ready(is_ok) = polled {

@@ -1,14 +1,16 @@
 //! The loads that a task is in the middle of: it must not wait for itself.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::task::Poll;
 
 use super::Inner;
+use super::lent::Lent;
 use crate::key::Key;
 
-tokio::task_local! {
-    /// The innermost of them.
-    static LOADING: Arc<Chain>;
+thread_local! {
+    /// The innermost of those of the task that is being polled.
+    static LOADING: RefCell<Option<Arc<Chain>>> = const { RefCell::new(None) };
 }
 
 /// A load, and those that it runs inside of.
@@ -22,9 +24,7 @@ pub(super) struct Chain {
 impl Chain {
     /// Whether this very task is in the middle of loading `key`.
     pub(super) fn is_loading(inner: &Inner, key: &Key) -> bool {
-        LOADING
-            .try_with(|chain| chain.holds(inner, key))
-            .unwrap_or(false)
+        LOADING.with_borrow(|chain| chain.as_ref().is_some_and(|chain| chain.holds(inner, key)))
     }
 
     /// The load of `key`, inside of those that are under way.
@@ -32,13 +32,8 @@ impl Chain {
         Arc::new(Self {
             cache: address(inner),
             key: key.hash(),
-            outer: LOADING.try_with(Arc::clone).ok(),
+            outer: LOADING.with_borrow(Clone::clone),
         })
-    }
-
-    /// Does a step of the innermost of these loads.
-    pub(super) fn enter(self: Arc<Self>, step: &mut dyn FnMut() -> Poll<bool>) -> Poll<bool> {
-        LOADING.sync_scope(self, step)
     }
 
     fn holds(&self, inner: &Inner, key: &Key) -> bool {
@@ -56,6 +51,15 @@ impl Chain {
         }
         false
     }
+}
+
+/// Does a step of the innermost of these loads.
+pub(super) fn enter(
+    chain: &mut Option<Arc<Chain>>,
+    step: &mut dyn FnMut() -> Poll<bool>,
+) -> Poll<bool> {
+    let _lent = Lent::new(&LOADING, chain);
+    step()
 }
 
 /// Tells caches apart for as long as they live.

@@ -115,7 +115,8 @@ impl RedisStore {
         };
         match ask()?.await {
             Err(Failure::Lost(reason)) => match ask() {
-                Ok(second) => second.await,
+                // Rare, so it is not worth room in the future of every read.
+                Ok(second) => Box::pin(second).await,
                 Err(Failure::Unavailable) => Err(Failure::Lost(reason)),
                 Err(failure) => Err(failure),
             },

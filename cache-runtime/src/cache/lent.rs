@@ -1,0 +1,30 @@
+//! A value in a place of the thread for as long as something is polled.
+
+use std::cell::RefCell;
+use std::mem;
+use std::thread::LocalKey;
+
+/// Exchanges a value with the one in the place, and takes it back at the end, also when what was polled panics.
+pub(super) struct Lent<'a, T: 'static> {
+    place: &'static LocalKey<RefCell<T>>,
+    value: &'a mut T,
+}
+
+impl<'a, T> Lent<'a, T> {
+    pub(super) fn new(place: &'static LocalKey<RefCell<T>>, value: &'a mut T) -> Self {
+        swap(place, value);
+        Self { place, value }
+    }
+}
+
+impl<T> Drop for Lent<'_, T> {
+    fn drop(&mut self) {
+        swap(self.place, self.value);
+    }
+}
+
+/// Exchanges a value with the one in the place.
+pub(super) fn swap<T>(place: &'static LocalKey<RefCell<T>>, value: &mut T) {
+    // A thread that ends polls nothing any more.
+    let _ = place.try_with(|own| mem::swap(&mut *own.borrow_mut(), value));
+}
