@@ -10,12 +10,16 @@ async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
             &__CACHE_SITE,
             crate::cache::__private::installed(),
         )
-        .key(|__cache_key| {
-            __cache_key.text("draft:").value(&draft.id);
-        })
-        .pattern(|__cache_pattern| {
-            __cache_pattern.text("events:").any().text(":page:").one();
-        });
+        .key(
+            &mut |__cache_key| {
+                __cache_key.text("draft:").value(&draft.id);
+            },
+        )
+        .pattern(
+            &mut |__cache_pattern| {
+                __cache_pattern.text("events:").any().text(":page:").one();
+            },
+        );
     let __cache_body = ::core::pin::pin!(
         async move { if let ::core::option::Option::Some(__cache_never) =
         ::core::option::Option::None:: < Result < Event, Error > > { return
@@ -26,13 +30,15 @@ async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
             crate::cache::__private::Returns::<Result<Event, Error>>::new().__outcome(),
             |__cache_return, __cache_call| {
                 __cache_call
-                    .key(|__cache_key| {
-                        __cache_key
-                            .text("event:")
-                            .value(&__cache_held.0)
-                            .text(":")
-                            .value(&__cache_return.id);
-                    })
+                    .key(
+                        &mut |__cache_key| {
+                            __cache_key
+                                .text("event:")
+                                .value(&__cache_held.0)
+                                .text(":")
+                                .value(&__cache_return.id);
+                        },
+                    )
             },
             __cache_body,
         )

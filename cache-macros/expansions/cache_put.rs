@@ -20,13 +20,15 @@ async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error>
         .ttl(|| ::core::convert::Into::<
             ::cache_runtime::__private::Ttl,
         >::into(gateway.ttl()))
-        .key(|__cache_key| {
-            __cache_key
-                .text("payment:")
-                .value_before(&payment.shop, '-')
-                .text("-")
-                .value(&payment.tx());
-        });
+        .key(
+            &mut |__cache_key| {
+                __cache_key
+                    .text("payment:")
+                    .value_before(&payment.shop, '-')
+                    .text("-")
+                    .value(&payment.tx());
+            },
+        );
     let __cache_body = ::core::pin::pin!(
         async move { if let ::core::option::Option::Some(__cache_never) =
         ::core::option::Option::None:: < Result < Receipt, Error > > { return
@@ -38,8 +40,8 @@ async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error>
                 ::cache_runtime::__private::Returns::<Result<Receipt, Error>>::new()
                     .__outcome(),
             ),
-            |_| false,
-            |_| ::core::option::Option::None,
+            ::cache_runtime::__private::keep,
+            ::cache_runtime::__private::no_own_ttl,
             __cache_body,
         )
         .await

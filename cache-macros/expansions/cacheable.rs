@@ -12,9 +12,11 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
             &__CACHE_SITE,
             ::cache_runtime::__private::installed(),
         )
-        .key(|__cache_key| {
-            __cache_key.text("event:").value(&id);
-        });
+        .key(
+            &mut |__cache_key| {
+                __cache_key.text("event:").value(&id);
+            },
+        );
     let __cache_body = ::core::pin::pin!(
         async move { if let ::core::option::Option::Some(__cache_never) =
         ::core::option::Option::None:: < Result < Option < Event >, Error > > { return
@@ -29,7 +31,7 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
                     .__outcome(),
             ),
             |event| event.is_none(),
-            |_| ::core::option::Option::None,
+            ::cache_runtime::__private::no_own_ttl,
             __cache_body,
         )
         .await

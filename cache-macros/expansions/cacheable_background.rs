@@ -16,9 +16,11 @@ async fn find(self: Arc<Self>, id: i64) -> Event {
                 >::as_ref(&(self.cache)),
             ),
         )
-        .key(|__cache_key| {
-            __cache_key.text("event:").value(&id);
-        });
+        .key(
+            &mut |__cache_key| {
+                __cache_key.text("event:").value(&id);
+            },
+        );
     let __cache_body = ::cache_runtime::__private::background(async move {
         if let ::core::option::Option::Some(__cache_never) = ::core::option::Option::None::<
             Event,

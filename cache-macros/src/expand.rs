@@ -66,12 +66,12 @@ pub(crate) fn attribute(
 ///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").ttl_millis(1_800_000);
 ///     p::register!(__CACHE_SITE);
 ///     let __cache_call = p::ReadCall::new(&__CACHE_SITE, p::installed())
-///         .key(|__cache_key| { __cache_key.text("event:").value(&id); });
+///         .key(&mut |__cache_key| { __cache_key.text("event:").value(&id); });
 ///     let __cache_body = pin!(async move {
 ///         if let Some(never) = None::<Result<Event, Error>> { return never; }
 ///         BODY
 ///     });
-///     p::cacheable(__cache_call, p::Returns::<Result<Event, Error>>::new().__outcome(), |_| false, |_| None, __cache_body).await
+///     p::cacheable(__cache_call, p::Returns::<Result<Event, Error>>::new().__outcome(), p::keep, p::no_own_ttl, __cache_body).await
 /// }
 /// ```
 fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
@@ -351,9 +351,9 @@ fn target(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream
         })
         .collect();
     match template.kind {
-        Kind::Key => quote!(.key(|__cache_key| { __cache_key #writes; })),
+        Kind::Key => quote!(.key(&mut |__cache_key| { __cache_key #writes; })),
         Kind::Client => quote!(|__limit_key| { __limit_key #writes; }),
-        Kind::Pattern => quote!(.pattern(|__cache_pattern| { __cache_pattern #writes; })),
+        Kind::Pattern => quote!(.pattern(&mut |__cache_pattern| { __cache_pattern #writes; })),
     }
 }
 
@@ -455,7 +455,7 @@ fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
             quote!(#owning #closure)
         }
         Some(function) => function.to_token_stream(),
-        None => quote!(|_| false),
+        None => quote!(#p::keep),
     };
     let ttl = match &storing.ttl {
         Some(Life::OfValue(closure)) => {
@@ -472,7 +472,7 @@ fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
             // A `return` in it must not leave with less than a `Ttl`.
             quote_spanned!(at=> #owning #inputs_begin #inputs #inputs_end #p::life_of((|| #output #body)()))
         }
-        _ => quote!(|_| ::core::option::Option::None),
+        _ => quote!(#p::no_own_ttl),
     };
     quote!(#unless, #ttl)
 }
@@ -494,7 +494,7 @@ fn more(p: &TokenStream, work: &Work) -> TokenStream {
         .map(|template| target(p, template, &mut held))
         .collect();
     if targets.is_empty() {
-        return quote!(|_, __cache_call| __cache_call);
+        return quote!(#p::no_more);
     }
     let returned = Ident::new(RETURNED, Span::mixed_site());
     quote!(|#returned, __cache_call| __cache_call #targets)

@@ -11,6 +11,7 @@ pub use crate::__register as register;
 #[cfg(feature = "limits")]
 pub use crate::__register_limit as register_limit;
 pub use crate::background::{background, cacheable_background};
+use crate::cache::{self, Bodied, Evicting, Refresh, Shell, Storing, ValueType};
 pub use crate::cache::{Cache, Used};
 pub use crate::calls::{EvictCall, ReadCall};
 pub use crate::key::{KeyWriter, PatternWriter, TypeName};
@@ -58,7 +59,9 @@ pub fn cacheable<O: Outcome>(
 where
     O::Value: CacheValue,
 {
-    Cache::read::<O>(call.into_parts(), Rules { unless, ttl }, body)
+    let caller = Storing::<O, _, _>::new(Rules { unless, ttl });
+    let path = cache::read(call.into_parts(), value_type::<O>(), Refresh::Caller);
+    Shell::new(path, Bodied::new(caller, body))
 }
 
 /// `#[cache_put]`: what the body returns, stored. `ttl` is asked about each value that is stored.
@@ -72,17 +75,40 @@ pub fn cache_put<O: Outcome>(
 where
     O::Value: CacheValue,
 {
-    Cache::write::<O>(call.into_parts(), Rules { unless, ttl }, body)
+    let caller = Storing::<O, _, _>::new(Rules { unless, ttl });
+    Shell::new(
+        cache::write(call.into_parts(), value_type::<O>()),
+        Bodied::new(caller, body),
+    )
 }
 
 /// `#[cache_evict]`: what the body returns; then the targets are gone. `more` adds those that `<return.…>` names.
 pub fn cache_evict<O: Outcome>(
     call: EvictCall,
     _outcome: O,
-    more: impl FnOnce(&O::Value, EvictCall) -> EvictCall,
+    more: impl Fn(&O::Value, EvictCall) -> EvictCall,
     body: Pin<&mut impl Future<Output = O::Output>>,
 ) -> impl Future<Output = O::Output> {
     let (named, call) = call.split();
-    let more = |value: &O::Value| more(value, named).into_targets();
-    Cache::evict::<O>(call, more, body)
+    let caller = Evicting::<O, _>::new(more, named);
+    Shell::new(cache::evict(call), Bodied::new(caller, body))
+}
+
+fn value_type<O: Outcome>() -> ValueType {
+    ValueType::of::<O::Value>(O::layers())
+}
+
+/// What `unless` is where the attribute has none. As a function it is one for all functions that return the same type.
+pub fn keep<T>(_: &T) -> bool {
+    false
+}
+
+/// What `ttl` is where the attribute does not ask the value.
+pub fn no_own_ttl<T>(_: &T) -> Option<Ttl> {
+    None
+}
+
+/// What adds targets where none names what the body returned.
+pub fn no_more<T>(_: &T, call: EvictCall) -> EvictCall {
+    call
 }

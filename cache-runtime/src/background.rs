@@ -1,7 +1,7 @@
 //! What `refresh = "background"` asks of a function. Apart from [`__private`](crate::__private), which rustc would name to the
 //! user whose function cannot give it.
 
-use crate::cache::Cache;
+use crate::cache::{self, Detachable, Refresh, Shell, ValueType};
 use crate::calls::ReadCall;
 use crate::run::in_current_run;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
@@ -27,5 +27,10 @@ where
 {
     let rules = Rules { unless, ttl };
     // A refresh runs in another task, and calls what this one would call.
-    Cache::read_with_background_refresh::<O, _, _>(call.into_parts(), rules, body, in_current_run)
+    let caller = Detachable::<O, _, _, _, _>::new(rules, body, in_current_run);
+    let of = ValueType::of::<O::Value>(O::layers());
+    Shell::new(
+        cache::read(call.into_parts(), of, Refresh::Background),
+        caller,
+    )
 }

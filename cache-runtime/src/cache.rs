@@ -49,6 +49,8 @@ mod report;
 mod scope;
 mod shutdown;
 mod types;
+#[cfg(test)]
+mod unannotated;
 mod warming;
 mod write;
 
@@ -66,15 +68,16 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::info;
 
-use self::call::{CallContext, ValueType};
-use self::caller::{Path, Shell};
+use self::call::CallContext;
+pub(crate) use self::call::ValueType;
+pub(crate) use self::caller::{Shell, Walk};
 use self::disabled::Disabled;
 use self::flight::Flights;
-use self::function::{Detachable, Evicting, Storing};
+pub(crate) use self::function::{Bodied, Detachable, Evicting, Storing};
 use self::journal::Journal;
 use self::lease::Orphans;
 pub(crate) use self::load::{Loaded, watched};
-use self::read::Refresh;
+pub(crate) use self::read::Refresh;
 use self::refresh::Refreshes;
 use self::replay::Replays;
 pub use self::report::{Health, Status};
@@ -90,7 +93,6 @@ use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::registry;
-use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::store::guard::Guard;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
@@ -297,93 +299,39 @@ impl Cache {
         &self.inner.config
     }
 
-    /// Reads through the cache: `#[cacheable]`. Without one the body runs.
-    pub(crate) fn read<O: Outcome>(
-        call: Option<(Used, ReadPlan)>,
-        rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> impl Future<Output = O::Output>
-    where
-        O::Value: CacheValue,
-    {
-        let of = ValueType::of::<O::Value>(O::layers());
-        let caller = Storing::<O, _, _, _>::new(rules, body);
-        Shell::new(read(call, of, Refresh::Caller), caller)
-    }
-
-    /// The same, but a stale value is refreshed where nobody waits: `#[cacheable(…, refresh = "background")]`. There the body
-    /// is `carried` into a task of its own.
-    pub(crate) fn read_with_background_refresh<O, B, C>(
-        call: Option<(Used, ReadPlan)>,
-        rules: Rules<
-            impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
-            impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
-        >,
-        body: B,
-        carried: impl Fn(B) -> C,
-    ) -> impl Future<Output = O::Output>
-    where
-        O: Outcome<Output: Send, Value: CacheValue> + 'static,
-        B: Future<Output = O::Output>,
-        C: Future<Output = O::Output> + Send + 'static,
-    {
-        let of = ValueType::of::<O::Value>(O::layers());
-        let caller = Detachable::<O, _, _, _, _>::new(rules, body, carried);
-        Shell::new(read(call, of, Refresh::Background), caller)
-    }
-
-    /// Runs the body and stores what it returns: `#[cache_put]`.
-    pub(crate) fn write<O: Outcome>(
-        call: Option<(Used, ReadPlan)>,
-        rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> impl Future<Output = O::Output>
-    where
-        O::Value: CacheValue,
-    {
-        let of = ValueType::of::<O::Value>(O::layers());
-        let caller = Storing::<O, _, _, _>::new(rules, body);
-        Shell::new(write(call, of), caller)
-    }
-
-    /// Runs the body and then removes: `#[cache_evict]`. `named` are the targets that what came back names.
-    pub(crate) fn evict<O: Outcome>(
-        call: Option<(Used, EvictPlan)>,
-        named: impl FnOnce(&O::Value) -> Vec<Target>,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> impl Future<Output = O::Output> {
-        Shell::new(evict(call), Evicting::<O, _, _>::new(named, body))
-    }
-
     pub(crate) fn prefix(&self) -> &str {
         &self.inner.config.prefix
     }
 }
 
-/// The path of a read, which owns what it needs.
-fn read(call: Option<(Used, ReadPlan)>, of: ValueType, refresh: Refresh) -> Option<Path<'static>> {
+/// The path of `#[cacheable]`, which owns what it needs: a stored value, or the body's. There is none without a cache.
+pub(crate) fn read(
+    call: Option<(Used, ReadPlan)>,
+    of: ValueType,
+    refresh: Refresh,
+) -> Option<Walk<'static>> {
     let (cache, plan) = call?;
-    Some(boxed(|| async move {
+    Some(Walk::new(boxed(|| async move {
         CallContext::new(&cache.inner, &plan, of)
             .read(refresh)
             .await
-    }))
+    })))
 }
 
-/// The path of a put.
-fn write(call: Option<(Used, ReadPlan)>, of: ValueType) -> Option<Path<'static>> {
+/// The path of `#[cache_put]`: the body's value, which is stored.
+pub(crate) fn write(call: Option<(Used, ReadPlan)>, of: ValueType) -> Option<Walk<'static>> {
     let (cache, plan) = call?;
-    Some(boxed(|| async move {
+    Some(Walk::new(boxed(|| async move {
         CallContext::new(&cache.inner, &plan, of).write().await
-    }))
+    })))
 }
 
-/// The path of an eviction.
-fn evict(call: Option<(Used, EvictPlan)>) -> Option<Path<'static>> {
+/// The path of `#[cache_evict]`: the body, and then the removal.
+pub(crate) fn evict(call: Option<(Used, EvictPlan)>) -> Option<Walk<'static>> {
     let (cache, plan) = call?;
-    Some(boxed(|| async move {
+    Some(Walk::new(boxed(|| async move {
         EvictCall::new(&cache.inner, &plan).evict().await
-    }))
+    })))
 }
 
 /// Makes a future in a box of its own. A function that awaits it has room for a pointer in its own future and on the stack,

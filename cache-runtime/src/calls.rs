@@ -54,7 +54,7 @@ impl ReadCall {
 
     /// `key = …`
     #[must_use]
-    pub fn key(mut self, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
+    pub fn key(mut self, write: &mut dyn FnMut(&mut KeyWriter<'_>)) -> Self {
         if let Some(cache) = &self.cache {
             self.key = Some(Key::render(cache.prefix(), write));
         }
@@ -98,7 +98,7 @@ impl EvictCall {
 
     /// `key = …`
     #[must_use]
-    pub fn key(mut self, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
+    pub fn key(mut self, write: &mut dyn FnMut(&mut KeyWriter<'_>)) -> Self {
         if let Some(cache) = &self.cache {
             let key = Key::render(cache.prefix(), write);
             self.plan.targets.push(Target::Key(key));
@@ -108,7 +108,7 @@ impl EvictCall {
 
     /// `pattern = …`
     #[must_use]
-    pub fn pattern(mut self, write: impl FnOnce(&mut PatternWriter<'_>)) -> Self {
+    pub fn pattern(mut self, write: &mut dyn FnMut(&mut PatternWriter<'_>)) -> Self {
         if let Some(cache) = &self.cache {
             let pattern = Pattern::render(cache.prefix(), write);
             self.plan.targets.push(Target::Pattern(pattern));

@@ -39,7 +39,7 @@ pub(super) struct CallContext<'a> {
 
 /// A type whose values are stored.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ValueType {
+pub(crate) struct ValueType {
     pub(super) name: &'static str,
     /// A number that only this build understands.
     pub(super) number: u64,
@@ -47,7 +47,7 @@ pub(super) struct ValueType {
 }
 
 impl ValueType {
-    pub(super) fn of<T>(layers: Layers) -> Self {
+    pub(crate) fn of<T>(layers: Layers) -> Self {
         Self {
             name: type_name::<T>(),
             number: Origin::number_of::<T>(),

@@ -9,7 +9,7 @@ use std::future::{self, Future};
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::chain::{self, Chain};
@@ -57,16 +57,20 @@ pub(super) trait Caller {
 }
 
 /// A caller whose types are known.
-pub(super) trait Typed: Caller {
+pub(crate) trait Typed {
     type Output;
 
-    /// What the call answers.
-    fn take(&mut self, source: Source) -> Option<Self::Output>;
+    /// Runs a step of the call.
+    fn poll_call(
+        &mut self,
+        walk: &mut Option<Walk<'_>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Self::Output>;
 }
 
 /// From where a call has its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// From an entry.
     Entry,
     /// From the body.
@@ -254,10 +258,10 @@ fn replace(mut slot: Slot) -> Slot {
 }
 
 /// The path of a call, in a box of its own: the future of an annotated function has room for a pointer.
-pub(super) type Path<'a, T = Source> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type Path<'a, T = Source> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The path of a call and what its shell knows.
-pub(super) struct Walk<'a, T = Source> {
+pub(crate) struct Walk<'a, T = Source> {
     path: Path<'a, T>,
     slot: Slot,
     watch: Option<Watch>,
@@ -347,19 +351,28 @@ fn set_returned(slot: &mut Slot, is_ok: bool) {
     *slot = Slot::Answered(Reply::Returned(is_ok));
 }
 
-/// A call with its caller. Without a path the body runs as if the attribute were not there.
+/// Runs a step of a call. Without a path the body runs as if the attribute were not there.
+pub(super) fn poll_call(
+    walk: &mut Option<Walk<'_>>,
+    caller: &mut dyn Caller,
+    cx: &mut Context<'_>,
+) -> Poll<Source> {
+    match walk {
+        Some(walk) => walk.poll(caller, cx),
+        None => caller.poll_body(cx).map(|_| Source::Body),
+    }
+}
+
+/// A call with its caller.
 #[must_use = "futures do nothing unless they are polled"]
-pub(super) struct Shell<'a, C> {
+pub(crate) struct Shell<'a, C> {
     walk: Option<Walk<'a>>,
     caller: C,
 }
 
 impl<'a, C> Shell<'a, C> {
-    pub(super) fn new(path: Option<Path<'a>>, caller: C) -> Self {
-        Self {
-            walk: path.map(Walk::new),
-            caller,
-        }
+    pub(crate) fn new(walk: Option<Walk<'a>>, caller: C) -> Self {
+        Self { walk, caller }
     }
 }
 
@@ -371,14 +384,6 @@ impl<C: Typed> Future for Shell<'_, C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let Self { walk, caller } = &mut *self;
-        let source = match walk {
-            Some(walk) => ready!(walk.poll(caller, cx)),
-            None => {
-                ready!(caller.poll_body(cx));
-                Source::Body
-            }
-        };
-        // A caller keeps what it has decoded, and what its body returned.
-        caller.take(source).map_or(Poll::Pending, Poll::Ready)
+        caller.poll_call(walk, cx)
     }
 }

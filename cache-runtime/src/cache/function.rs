@@ -3,10 +3,11 @@
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::boxed;
-use super::caller::{Appraisal, Caller, Path, Source, Typed, Walk, WriteJob, Written};
+use super::caller::{self, Appraisal, Caller, Path, Source, Typed, Walk, WriteJob, Written};
+use crate::calls::EvictCall;
 use crate::entry::{self, Json, Layers, Unreadable};
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::target::Target;
@@ -27,12 +28,14 @@ impl<T> Default for Outputs<T> {
 }
 
 impl<T> Outputs<T> {
-    fn take(&mut self, source: Source) -> Option<T> {
+    /// What the call answers. A caller keeps what it has decoded, and what its body returned.
+    fn answer(&mut self, source: Source) -> Poll<T> {
         let (found, returned) = (self.found.take(), self.returned.take());
-        match source {
+        let output = match source {
             Source::Entry => found.or(returned),
             Source::Body => returned.or(found),
-        }
+        };
+        output.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Runs a body a step further, unless it has returned. As an object: of a body there are as many types as functions.
@@ -95,66 +98,114 @@ impl<T> Outputs<T> {
     }
 }
 
-/// A function with `#[cacheable]` or `#[cache_put]`.
-pub(super) struct Storing<'a, O: Outcome, U, L, B> {
-    rules: Rules<U, L>,
+/// A function and its body. What does not depend on the body is compiled once for all functions that return the same type.
+pub(crate) struct Bodied<'a, C, B> {
+    caller: C,
     body: Pin<&'a mut B>,
+}
+
+impl<'a, C, B> Bodied<'a, C, B> {
+    pub(crate) fn new(caller: C, body: Pin<&'a mut B>) -> Self {
+        Self { caller, body }
+    }
+}
+
+impl<C, B> Typed for Bodied<'_, C, B>
+where
+    C: Bodiless,
+    B: Future<Output = C::Output>,
+{
+    type Output = C::Output;
+
+    fn poll_call(&mut self, walk: &mut Option<Walk<'_>>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        self.caller.poll_call(walk, self.body.as_mut(), cx)
+    }
+}
+
+/// A function without its body.
+pub(crate) trait Bodiless {
+    type Output;
+
+    /// Runs a step of the call.
+    fn poll_call(
+        &mut self,
+        walk: &mut Option<Walk<'_>>,
+        body: Pin<&mut dyn Future<Output = Self::Output>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Self::Output>;
+}
+
+/// A function, and its body while it is polled.
+struct Polled<'a, C, T> {
+    caller: &'a mut C,
+    body: Pin<&'a mut dyn Future<Output = T>>,
+}
+
+/// A function with `#[cacheable]` or `#[cache_put]`.
+pub(crate) struct Storing<O: Outcome, U, L> {
+    rules: Rules<U, L>,
     outputs: Outputs<O::Output>,
 }
 
-impl<'a, O: Outcome, U, L, B> Storing<'a, O, U, L, B> {
-    pub(super) fn new(rules: Rules<U, L>, body: Pin<&'a mut B>) -> Self {
+impl<O: Outcome, U, L> Storing<O, U, L> {
+    pub(crate) fn new(rules: Rules<U, L>) -> Self {
         Self {
             rules,
-            body,
             outputs: Outputs::default(),
         }
     }
 }
 
-impl<O, U, L, B> Caller for Storing<'_, O, U, L, B>
+impl<O, U, L> Caller for Polled<'_, Storing<O, U, L>, O::Output>
 where
     O: Outcome<Value: CacheValue>,
     U: Fn(&O::Returned) -> bool,
     L: Fn(&O::Value) -> Option<Ttl>,
-    B: Future<Output = O::Output>,
 {
     fn decode(&mut self, json: &Json) -> Result<(), Unreadable> {
-        self.outputs.decode::<O>(json)
+        self.caller.outputs.decode::<O>(json)
     }
 
     fn decode_none(&mut self) -> bool {
-        self.outputs.decode_none::<O>()
+        self.caller.outputs.decode_none::<O>()
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.outputs.poll::<O>(self.body.as_mut(), cx)
+        self.caller.outputs.poll::<O>(self.body.as_mut(), cx)
     }
 
     fn appraise(&self) -> Appraisal {
-        let Rules { unless, ttl } = &self.rules;
-        self.outputs.appraise::<O>(unless, ttl)
+        let Rules { unless, ttl } = &self.caller.rules;
+        self.caller.outputs.appraise::<O>(unless, ttl)
     }
 
     fn write(&self, job: &WriteJob) -> Option<Written> {
-        self.outputs.write::<O>(job)
+        self.caller.outputs.write::<O>(job)
     }
 }
 
-impl<O, U, L, B> Typed for Storing<'_, O, U, L, B>
+impl<O, U, L> Bodiless for Storing<O, U, L>
 where
-    Self: Caller,
-    O: Outcome,
+    O: Outcome<Value: CacheValue>,
+    U: Fn(&O::Returned) -> bool,
+    L: Fn(&O::Value) -> Option<Ttl>,
 {
     type Output = O::Output;
 
-    fn take(&mut self, source: Source) -> Option<O::Output> {
-        self.outputs.take(source)
+    fn poll_call(
+        &mut self,
+        walk: &mut Option<Walk<'_>>,
+        body: Pin<&mut dyn Future<Output = O::Output>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<O::Output> {
+        let mut polled = Polled { caller: self, body };
+        let source = ready!(caller::poll_call(walk, &mut polled, cx));
+        self.outputs.answer(source)
     }
 }
 
 /// A function with `#[cacheable(…, refresh = "background")]`, whose body may be `carried` into another task.
-pub(super) struct Detachable<O: Outcome, U, L, B, C> {
+pub(crate) struct Detachable<O: Outcome, U, L, B, C> {
     rules: Option<Rules<U, L>>,
     body: Body<B>,
     carried: C,
@@ -169,7 +220,7 @@ enum Body<B> {
 }
 
 impl<O: Outcome, U, L, B, C> Detachable<O, U, L, B, C> {
-    pub(super) fn new(rules: Rules<U, L>, body: B, carried: C) -> Self {
+    pub(crate) fn new(rules: Rules<U, L>, body: B, carried: C) -> Self {
         Self {
             rules: Some(rules),
             body: Body::Whole(body),
@@ -235,10 +286,18 @@ where
         };
         let body = (self.carried)(body);
         tokio::spawn(async move {
-            let body = pin!(body);
-            let mut caller = Storing::<O, _, _, _>::new(rules, body);
+            let mut body = pin!(body);
+            let mut caller = Storing::<O, _, _>::new(rules);
             let mut walk = Walk::new(path);
-            poll_fn(|cx| walk.poll(&mut caller, cx)).await;
+            // Nobody waits for an answer, and there is none if the body was stopped.
+            poll_fn(|cx| {
+                let mut polled = Polled {
+                    caller: &mut caller,
+                    body: body.as_mut(),
+                };
+                walk.poll(&mut polled, cx)
+            })
+            .await;
         });
     }
 }
@@ -250,57 +309,69 @@ where
 {
     type Output = O::Output;
 
-    fn take(&mut self, source: Source) -> Option<O::Output> {
-        self.outputs.take(source)
+    fn poll_call(&mut self, walk: &mut Option<Walk<'_>>, cx: &mut Context<'_>) -> Poll<O::Output> {
+        let source = ready!(caller::poll_call(walk, self, cx));
+        self.outputs.answer(source)
     }
 }
 
 /// A function with `#[cache_evict]`.
-pub(super) struct Evicting<'a, O: Outcome, M, B> {
-    /// The targets that the value names.
-    named: Option<M>,
-    body: Pin<&'a mut B>,
+pub(crate) struct Evicting<O: Outcome, M> {
+    /// Adds the targets that the value names to a call that names none yet.
+    more: M,
+    named: Option<EvictCall>,
     outputs: Outputs<O::Output>,
 }
 
-impl<'a, O: Outcome, M, B> Evicting<'a, O, M, B> {
-    pub(super) fn new(named: M, body: Pin<&'a mut B>) -> Self {
+impl<O: Outcome, M> Evicting<O, M> {
+    pub(crate) fn new(more: M, named: EvictCall) -> Self {
         Self {
+            more,
             named: Some(named),
-            body,
             outputs: Outputs::default(),
         }
     }
 }
 
-impl<O, M, B> Caller for Evicting<'_, O, M, B>
+impl<O, M> Caller for Polled<'_, Evicting<O, M>, O::Output>
 where
     O: Outcome,
-    M: FnOnce(&O::Value) -> Vec<Target>,
-    B: Future<Output = O::Output>,
+    M: Fn(&O::Value, EvictCall) -> EvictCall,
 {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.outputs.poll::<O>(self.body.as_mut(), cx)
+        self.caller.outputs.poll::<O>(self.body.as_mut(), cx)
     }
 
     fn named(&mut self) -> Vec<Target> {
-        let returned = self.outputs.returned.as_ref().and_then(O::returned);
-        match (returned.and_then(O::value), self.named.take()) {
-            (Some(value), Some(named)) => named(value),
+        let Evicting {
+            more,
+            named,
+            outputs,
+        } = &mut *self.caller;
+        let returned = outputs.returned.as_ref().and_then(O::returned);
+        match (returned.and_then(O::value), named.take()) {
+            (Some(value), Some(named)) => more(value, named).into_targets(),
             _ => Vec::new(),
         }
     }
 }
 
-impl<O, M, B> Typed for Evicting<'_, O, M, B>
+impl<O, M> Bodiless for Evicting<O, M>
 where
-    Self: Caller,
     O: Outcome,
+    M: Fn(&O::Value, EvictCall) -> EvictCall,
 {
     type Output = O::Output;
 
-    fn take(&mut self, source: Source) -> Option<O::Output> {
-        self.outputs.take(source)
+    fn poll_call(
+        &mut self,
+        walk: &mut Option<Walk<'_>>,
+        body: Pin<&mut dyn Future<Output = O::Output>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<O::Output> {
+        let mut polled = Polled { caller: self, body };
+        let source = ready!(caller::poll_call(walk, &mut polled, cx));
+        self.outputs.answer(source)
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tracing::debug;
 
 use super::call::{CallContext, ValueType};
-use super::caller::{Caller, Path, Walk};
-use super::function::Values;
+use super::caller::{Caller, Path, Shell, Walk};
+use super::function::{Bodied, Storing, Values};
 use super::lookup::{Lookup, Miss};
+use super::read::Refresh;
 use super::removal::Eviction;
 use super::{Cache, Evicted, Used, boxed, log};
 use crate::entry::{self, Layers};
@@ -399,9 +400,11 @@ impl Cache {
                     unless: |_: &T| false,
                     ttl: |_: &T| None,
                 };
+                let caller = Storing::<Loaded<T, E>, _, _>::new(rules);
                 let plan = ReadPlan { ttl, ..plan };
-                let call = (Used::Named(self.clone()), plan);
-                Self::read::<Loaded<T, E>>(Some(call), rules, pin!(load)).await
+                let call = Some((Used::Named(self.clone()), plan));
+                let path = super::read(call, untyped::<T>(), Refresh::Caller);
+                Shell::new(path, Bodied::new(caller, pin!(load))).await
             }
             Err(error) => {
                 let () = self.forgive("get_or_load")(error);
@@ -410,7 +413,7 @@ impl Cache {
         }
     }
 
-    /// Disabled keys off: functions whose key matches run uncached until [`enable`](Self::enable). Evictions go on.
+    /// Disables keys: functions whose key matches run uncached until [`enable`](Self::enable). Evictions continue.
     ///
     /// # Errors
     ///

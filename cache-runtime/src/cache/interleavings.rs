@@ -193,9 +193,8 @@ impl World {
                 fence,
                 ..EvictPlan::new(&WRITE)
             };
-            let more = |_: &u64| Vec::new();
-            Cache::evict::<Plain<u64>>(Some((Used::Named(cache.clone()), plan)), more, pin!(write))
-                .await;
+            let call = (Used::Named(cache.clone()), plan);
+            Cache::evict::<Plain<u64>>(call, pin!(write)).await;
         };
         let key = || vec![Target::Key(self.key())];
         match actor {

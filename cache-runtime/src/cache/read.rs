@@ -17,7 +17,7 @@ use crate::store::guard::in_runtime;
 
 /// Who refreshes a stale value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refresh {
+pub(crate) enum Refresh {
     /// A caller, in its own time.
     Caller,
     /// A task, if it may.

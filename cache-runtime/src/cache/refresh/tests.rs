@@ -135,9 +135,9 @@ impl Lab {
             targets: vec![Target::Key(self.key(process, 1))],
             ..EvictPlan::new(&SITE)
         };
-        let call = Some((Used::Named(self.caches[process].clone()), plan));
+        let call = (Used::Named(self.caches[process].clone()), plan);
         let mut body = pin!(async { Ok::<_, &str>(Some(1)) });
-        let evicted = Cache::evict::<Row>(call, |_| Vec::new(), body.as_mut());
+        let evicted = Cache::evict::<Row>(call, body.as_mut());
         evicted.await.unwrap();
     }
 }

@@ -46,9 +46,9 @@ async fn write(cache: &Cache, outcome: Result<(), ()>) {
         fence: true,
         ..EvictPlan::new(&WRITE)
     };
-    let call = Some((Used::Named(cache.clone()), plan));
+    let call = (Used::Named(cache.clone()), plan);
     let body = pin!(async { outcome });
-    let _ = Cache::evict::<ResultOf<(), ()>>(call, |()| Vec::new(), body).await;
+    let _ = Cache::evict::<ResultOf<(), ()>>(call, body).await;
 }
 
 fn misses(cache: &Cache, reason: &str) -> u64 {

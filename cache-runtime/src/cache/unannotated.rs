@@ -1,0 +1,64 @@
+//! Calls without an attribute, for tests that make their own plans.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::{
+    Bodied, Cache, Detachable, Evicting, Refresh, Shell, Storing, Used, ValueType, evict, read,
+    write,
+};
+use crate::calls::EvictCall;
+use crate::plan::{EvictPlan, ReadPlan};
+use crate::site::{CacheValue, Outcome, Rules, Ttl};
+
+impl Cache {
+    pub(super) fn read<O: Outcome<Value: CacheValue>>(
+        call: Option<(Used, ReadPlan)>,
+        rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> impl Future<Output = O::Output> {
+        let path = read(call, value_type::<O>(), Refresh::Caller);
+        Shell::new(path, Bodied::new(Storing::<O, _, _>::new(rules), body))
+    }
+
+    pub(super) fn read_with_background_refresh<O, B, C>(
+        call: Option<(Used, ReadPlan)>,
+        rules: Rules<
+            impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
+            impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
+        >,
+        body: B,
+        carried: impl Fn(B) -> C,
+    ) -> impl Future<Output = O::Output>
+    where
+        O: Outcome<Output: Send, Value: CacheValue> + 'static,
+        B: Future<Output = O::Output>,
+        C: Future<Output = O::Output> + Send + 'static,
+    {
+        let path = read(call, value_type::<O>(), Refresh::Background);
+        Shell::new(path, Detachable::<O, _, _, _, _>::new(rules, body, carried))
+    }
+
+    pub(super) fn write<O: Outcome<Value: CacheValue>>(
+        call: Option<(Used, ReadPlan)>,
+        rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> impl Future<Output = O::Output> {
+        let path = write(call, value_type::<O>());
+        Shell::new(path, Bodied::new(Storing::<O, _, _>::new(rules), body))
+    }
+
+    /// What the body returns names nothing.
+    pub(super) fn evict<O: Outcome>(
+        (cache, plan): (Used, EvictPlan),
+        body: Pin<&mut impl Future<Output = O::Output>>,
+    ) -> impl Future<Output = O::Output> {
+        let named = EvictCall::new(plan.site, None);
+        let caller = Evicting::<O, _>::new(|_: &O::Value, call: EvictCall| call, named);
+        Shell::new(evict(Some((cache, plan))), Bodied::new(caller, body))
+    }
+}
+
+fn value_type<O: Outcome>() -> ValueType {
+    ValueType::of::<O::Value>(O::layers())
+}
