@@ -457,7 +457,7 @@ impl Config {
     pub(crate) fn braces_around(&self, records: &str) -> Option<String> {
         let prefix = &self.prefix;
         prefix.contains(['{', '}']).then(|| {
-            format!("the prefix `{prefix}` has braces, which would put all {records} into one slot of a cluster; remove them")
+            format!("the prefix `{prefix}` contains braces, which would put all {records} into one slot of a cluster; remove them")
         })
     }
 
@@ -474,7 +474,7 @@ impl Config {
             Some(false) | None => return Ok(()),
         };
         let what = format!(
-            "is not named, although {why}; set REDIS_URL or call `redis_url`, or set CACHE_REQUIRE_REDIS=false to keep \
+            "is not set, although {why}; set REDIS_URL or call `redis_url`, or set CACHE_REQUIRE_REDIS=false to keep \
              entries, sessions and limits in the memory of each process"
         );
         report(&[Problem::new("redis", what)])
@@ -525,7 +525,7 @@ fn did_you_mean(wrong: &str, known: impl Iterator<Item = String>) -> String {
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
         .filter(|name| likeness(name) >= ALIKE)
         .map_or_else(
-            || "docs/configuration.md lists what there is".to_owned(),
+            || "docs/configuration.md lists all options".to_owned(),
             |name| format!("did you mean `{name}`?"),
         )
 }

@@ -255,7 +255,7 @@ pub(crate) fn value(
     layers.strip(&mut bytes, HEADER);
     let json = &bytes[HEADER..];
     if json.windows(4).any(|word| word == b"null") && !value.has_plain_nulls(layers) {
-        let text = "a `Some` around a null, or a float that is not finite, would come back as something else";
+        let text = "a `Some` around a null and a non-finite float do not round-trip through JSON";
         return Err(Refusal::Encode(serde::ser::Error::custom(text)));
     }
     if limits.card_guard && card::contains(json) {

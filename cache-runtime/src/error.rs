@@ -79,7 +79,10 @@ impl Error {
     }
 
     pub(crate) fn away() -> Self {
-        Self::new(ErrorKind::Unavailable, "Redis is away; nothing was sent")
+        Self::new(
+            ErrorKind::Unavailable,
+            "Redis is unavailable; nothing was sent",
+        )
     }
 
     pub(crate) fn timeout(bound: Duration) -> Self {
@@ -106,8 +109,8 @@ impl Error {
                 let cause = match self.kind() {
                     ErrorKind::Unavailable => "no connection is open",
                     ErrorKind::Connection => "the connection was lost",
-                    ErrorKind::Timeout | ErrorKind::Stalled => "there was no answer in time",
-                    _ => "the answer was of the wrong kind",
+                    ErrorKind::Timeout | ErrorKind::Stalled => "no reply arrived in time",
+                    _ => "the reply had the wrong type",
                 };
                 cause.to_owned()
             },
@@ -155,8 +158,8 @@ impl fmt::Display for AlreadyInstalled {
         let Self { what, argument } = self;
         write!(
             f,
-            "another {what} is installed already and stays; in tests wrap the calls in `{argument}.run(async {{ … }})`, and in \
-             a service install one {what} and give functions that need another one `{argument} = …`"
+            "another {what} is already installed and stays installed; in tests, wrap the calls in `{argument}.run(async {{ … \
+             }})`; in a service, install one {what} and use `{argument} = …` on functions that need another"
         )
     }
 }

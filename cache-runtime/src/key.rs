@@ -71,7 +71,7 @@ impl Key {
             return Err(Error::new(
                 ErrorKind::Input,
                 format!(
-                    "a key of {length} bytes is over the limit of {TEXT_CAP}; put a hash of its longest part into it"
+                    "a key of {length} bytes exceeds the limit of {TEXT_CAP}; replace its longest part by a hash"
                 ),
             ));
         }
@@ -189,7 +189,7 @@ fn check_text(what: &str, text: &str) -> Result<(), Error> {
     if text.is_empty() {
         return Err(Error::new(
             ErrorKind::Input,
-            format!("an empty {what} names nothing; give it at least one character"),
+            format!("the {what} is empty; use at least one character"),
         ));
     }
     if let Some(found) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {

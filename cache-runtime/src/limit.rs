@@ -158,7 +158,7 @@ impl RateLimiter {
             match policy.checked(replicas) {
                 Ok(policy) if checked.iter().any(|known| known.name == policy.name) => {
                     problems.push(format!(
-                        "`{}` is there twice; give each policy a name of its own",
+                        "`{}` is listed twice; give each policy its own name",
                         policy.name
                     ));
                 }
@@ -167,7 +167,7 @@ impl RateLimiter {
             }
         }
         problems.extend(config.braces_around("clients"));
-        Error::refuse_any("the rate limiter cannot be made", problems)?;
+        Error::refuse_any("invalid rate limiter", problems)?;
         let names = || checked.iter().map(|policy| policy.name.as_str());
         for policy in config.unmatched_limits(names()) {
             warn!(
@@ -180,7 +180,7 @@ impl RateLimiter {
         if replicas == 1 && !cache.is_local() && checked.iter().any(|policy| policy.wants_replicas)
         {
             warn!(
-                "set `CACHE_REPLICAS` to the number of processes: during an outage of Redis each grants whole limits otherwise, also for logins and payments"
+                "set `CACHE_REPLICAS` to the number of processes: otherwise each process grants the full limits during an outage of Redis, also for logins and payments"
             );
         }
         Ok(Self::around(cache, checked))
@@ -415,7 +415,7 @@ impl RateLimiter {
         let Reply::List(items) = reply else {
             return Err(Error::new(
                 ErrorKind::Command,
-                "the clients that were limited most are no list",
+                "unexpected reply from the script of the most limited clients",
             ));
         };
         let text = |reply: &Reply| match reply {
@@ -528,7 +528,7 @@ impl Inner {
                 drop(flush);
                 for policy in 0..inner.policies.len() {
                     if let Err(error) = inner.flush(policy).await {
-                        debug!(%error, "the clients that were limited most are kept for later");
+                        debug!(%error, "could not store the most limited clients; they are kept for the next attempt");
                     }
                 }
             });

@@ -119,7 +119,7 @@ where
 
 /// What a function with `#[rate_limit]` returns.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot say that a call is refused",
+    message = "`{Self}` cannot represent a refused call",
     label = "a function with `#[rate_limit]` returns a `Result`",
     note = "write `Result<_, E>`, where `E` implements `From<cache_runtime::limit::Limited>`"
 )]
@@ -141,7 +141,7 @@ impl<T, E> Refusable for Result<T, E> {
 
 /// The error of a function with `#[rate_limit]`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot say that a call is refused",
+    message = "`{Self}` cannot represent a refused call",
     label = "this error type must implement `From<cache_runtime::limit::Limited>`",
     note = "write `impl From<Limited> for {Self}`, or with `thiserror` a variant `Limited(#[from] Limited)`; for a type of another crate, such as `String`, return an error type of your own instead"
 )]
@@ -205,7 +205,7 @@ impl LimitSite {
                 error!(
                     function = self.facts.name,
                     %error,
-                    "a function runs without its rate limit; this is said once per function"
+                    "a function runs without its rate limit; this error is logged once per function"
                 );
             });
         }

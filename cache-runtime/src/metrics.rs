@@ -215,7 +215,7 @@ impl Registry {
             Arc::clone(self.overflow.get_or_insert_with(|| {
                 tracing::warn!(
                     site = site.name,
-                    "more than {MAX_SITES} cached functions: this one and all that follow are counted together, as `overflow`"
+                    "more than {MAX_SITES} cached functions: this function and all later ones are counted together, as `overflow`"
                 );
                 Arc::new(SiteMetrics::new("overflow", "", started))
             }))

@@ -50,7 +50,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sensitive<T> {
         // The cause would say what was found.
         T::deserialize(deserializer)
             .map(Self)
-            .map_err(|_| D::Error::custom("a sensitive value has the wrong form"))
+            .map_err(|_| D::Error::custom("invalid sensitive value"))
     }
 }
 

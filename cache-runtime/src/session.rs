@@ -290,7 +290,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         }
         Err(inner.unavailable(Error::new(
             ErrorKind::Command,
-            "Redis's clock jumps, so no session can begin",
+            "the clock of Redis jumps, so no session can be created",
         )))
     }
 
@@ -423,7 +423,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         session.data.check()?;
         if !inner.is_place_of(place.tag, &session.data.user_id) {
             return Err(SessionError::Invalid(
-                "a session stays with its user; create one for the other user",
+                "a session cannot change its user; create a new session for the other user",
             ));
         }
         let pinned = Pinned {

@@ -171,7 +171,7 @@ impl From<u32> for Ttl {
 
 /// What `ttl = |value| …` may return: whatever is [`Into<Ttl>`](Ttl).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no time to live",
+    message = "`{Self}` is not a TTL",
     label = "return seconds as a number, or a `Duration`"
 )]
 pub trait ValueTtl {
@@ -200,7 +200,7 @@ pub(crate) struct Rules<U, L> {
     message = "`{Self}` cannot be cached",
     label = "this type must be `Serialize` and `DeserializeOwned`",
     note = "derive both: `#[derive(serde::Serialize, serde::Deserialize)]`",
-    note = "what is `Sensitive` is never cached: return a type without it"
+    note = "`Sensitive` values are never cached: return a type without them"
 )]
 pub trait CacheValue: Serialize + DeserializeOwned {}
 

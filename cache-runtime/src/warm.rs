@@ -158,7 +158,7 @@ impl<I, F, P> Warm<I, F, P> {
                     continue;
                 }
                 tally.fail(items.by_ref().count(), index, || {
-                    "Redis is away: this item and all after it are not called, since nothing could be stored"
+                    "Redis is unavailable: this item and all later items were not called, because nothing could be stored"
                         .to_owned()
                 });
                 break;
@@ -168,10 +168,10 @@ impl<I, F, P> Warm<I, F, P> {
                 (Ok(_), Loaded::Nothing) => tally.fresh(),
                 (Ok(_), Loaded::Done) if cache.can_store() => tally.loaded(),
                 (Ok(_), Loaded::Done) => {
-                    tally.fail(1, index, || "Redis went away during the call".to_owned());
+                    tally.fail(1, index, || "Redis became unavailable during the call".to_owned());
                 }
                 (Ok(_), Loaded::Failed) => tally.fail(1, index, || {
-                    "the call answered although its load failed; what was cached stays as it was"
+                    "the call returned a value although its load failed; the cached value is unchanged"
                         .to_owned()
                 }),
             }

@@ -202,7 +202,7 @@ async fn a_function_without_arguments_uses_the_installed_cache() {
     let second = Lab::new().cache.install().expect_err("another cache");
     assert_eq!(
         second.to_string(),
-        "another cache is installed already and stays; in tests wrap the calls in `cache.run(async { … })`, and in a service \
-         install one cache and give functions that need another one `cache = …`"
+        "another cache is already installed and stays installed; in tests, wrap the calls in `cache.run(async { … })`; in a \
+         service, install one cache and use `cache = …` on functions that need another"
     );
 }

@@ -266,7 +266,7 @@ async fn the_installed_limiter_decides_where_none_is_named() {
     let second = Desk::new().limiter.install().expect_err("another");
     assert!(
         second.to_string().starts_with(
-            "another rate limiter is installed already and stays; in tests wrap the calls in `limiter.run("
+            "another rate limiter is already installed and stays installed; in tests, wrap the calls in `limiter.run("
         ),
         "{second}"
     );

@@ -327,13 +327,13 @@ async fn data_of_another_program_is_said_once_with_how_it_begins() {
     status(&cache, 0).await;
 
     let warnings = log.take().iter().map(Line::to_string).collect::<Vec<_>>();
-    let said = naming(&warnings, "another program keeps its data");
+    let said = naming(&warnings, "another program stores data");
     assert_eq!(said.len(), 2, "{said:#?}");
     assert!(
         said[0].contains("amount") && !said[0].contains("secret"),
         "{said:#?}"
     );
-    assert!(said[1].contains("no string"), "{said:#?}");
+    assert!(said[1].contains("not a string"), "{said:#?}");
     assert_eq!(cache.stats().total.misses_by_reason["foreign"], 4);
 }
 

@@ -221,7 +221,7 @@ async fn while_redis_is_away_nothing_is_called_and_one_error_says_so() {
         .await;
 
     assert_eq!((summary.failed, summary.errors.len()), (50, 1));
-    assert!(summary.errors[0].error.contains("Redis is away"));
+    assert!(summary.errors[0].error.contains("Redis is unavailable"));
     assert_eq!(table.reads(), 0);
 }
 
@@ -496,7 +496,7 @@ async fn rounds_are_skipped_while_redis_is_away_and_run_when_it_is_back() {
     let _schedule = runs.every(PERIOD, &cache, 1, {
         let is_back = Arc::clone(&is_back);
         move || {
-            assert!(is_back.load(Ordering::SeqCst), "Redis is away");
+            assert!(is_back.load(Ordering::SeqCst), "Redis is unavailable");
             async {}
         }
     });

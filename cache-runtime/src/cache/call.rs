@@ -113,7 +113,7 @@ impl<'a> CallContext<'a> {
         match self.is_scoped() {
             true => Err(Error::new(
                 ErrorKind::Refused,
-                "inside a `CacheScope` nothing is stored; set it after the commit",
+                "cannot store inside a `CacheScope`; store after the commit",
             )),
             false => Ok(()),
         }
@@ -124,7 +124,7 @@ impl<'a> CallContext<'a> {
         match self.is_off {
             true => Err(Error::new(
                 ErrorKind::Refused,
-                "the key is switched off; nothing is stored until it is enabled",
+                "the key is disabled; nothing is stored until it is enabled",
             )),
             false => Ok(()),
         }

@@ -20,8 +20,8 @@ pub(super) fn report(sites: impl Iterator<Item = &'static Site>) {
             function = unmatched.function,
             target = unmatched.target,
             nearest = unmatched.nearest,
-            "no annotated function stores an entry that this eviction can name; check its spelling, unless the entry is stored by \
-             hand or by another program"
+            "this eviction matches no entry of an annotated function; check its spelling, unless the entry is stored by hand \
+             or by another program"
         );
     }
     for site in sites.iter().filter(|site| !site.free_text.is_empty()) {
@@ -29,8 +29,8 @@ pub(super) fn report(sites: impl Iterator<Item = &'static Site>) {
             function = site.name,
             key = site.template,
             argument = site.free_text,
-            "this key contains a text: if clients choose it, each text that they send is stored; add `unless` for results that are \
-             not worth an entry, or check the text against what exists before the call"
+            "this key contains text: if clients choose it, every text that they send is stored; add `unless` for results that \
+             are not worth an entry, or check before the call that the text is a known value"
         );
     }
 }

@@ -486,7 +486,7 @@ async fn walk<T>(path: Path<'_, T>, caller: &mut impl Caller) -> T {
 fn long_enough(ttl: Ttl) -> Result<Duration, Error> {
     let life = ttl.as_duration();
     if life < entry::MIN_LIFE {
-        let text = format!("a time to live of {life:?} is none; give it at least 1 ms");
+        let text = format!("invalid TTL of {life:?}; use at least 1 ms");
         return Err(Error::new(ErrorKind::Input, text));
     }
     Ok(life)

@@ -90,7 +90,7 @@ impl Journal {
         if intents.keys.len() + intents.patterns.len() > self.capacity {
             warn!(
                 capacity = self.capacity,
-                "the journal of evictions is full; all entries will be evicted instead"
+                "the eviction journal is full; all entries will be evicted instead"
             );
             let intent = Intent {
                 number: intents.next,
@@ -178,7 +178,7 @@ impl Journal {
         let intents = self.lock();
         let depth = intents.depth();
         let why = intents.obstacle.as_ref().filter(|_| depth > 0)?;
-        Some(format!("evictions waiting in the journal: {depth}; {why}"))
+        Some(format!("pending evictions in the journal: {depth}; {why}"))
     }
 
     /// Makes what Redis refused pending again. Returns whether there was any.

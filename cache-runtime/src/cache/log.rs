@@ -116,7 +116,7 @@ pub(super) fn invalidated(
             function = site.name,
             pattern = %shown,
             elapsed = ?took,
-            "cache invalidation is kept until Redis answers"
+            "cache invalidation is pending until Redis answers"
         ),
         Evicted::Deferred => {}
     }

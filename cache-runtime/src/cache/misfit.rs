@@ -20,18 +20,18 @@ impl CallContext<'_> {
         let is_first = |warning| self.metrics.warn_once(warning);
         match reason {
             Unreadable::OtherKey => {
-                error!(site, %key, "a reply belongs to another key; it is not used");
+                error!(site, %key, "a reply belongs to another key; it is ignored");
             }
             Unreadable::Foreign if is_first(Warning::Foreign) => {
                 let found = match bytes {
-                    None => "no string".to_owned(),
+                    None => "not a string".to_owned(),
                     Some(_) if is_masked => "not shown".to_owned(),
                     Some(bytes) => glimpse(bytes),
                 };
                 warn!(
                     site, %key, found,
-                    "another program keeps its data under a key of this function, which replaces it: give one of them other keys, \
-                     or the cache a `prefix` of its own; this is said once per function"
+                    "another program stores data under a key of this function, and the function replaces that data: use \
+                     different keys, or give the cache its own `prefix`; this warning is logged once per function"
                 );
             }
             Unreadable::OtherShape if is_first(Warning::OtherShape) => {
@@ -49,28 +49,28 @@ impl CallContext<'_> {
                             });
                         warn!(
                             site, %key, expected, found, by,
-                            "two functions keep values of different types under one key, so each replaces what the other stored: \
-                             give them different keys; this is said once per function"
+                            "two functions store values of different types under one key, so each replaces the entries of the \
+                             other: give them different keys; this warning is logged once per function"
                         );
                     }
                     _ => warn!(
                         site, %key, expected,
-                        "another release or program keeps values of another type under a key of this function, and each replaces what \
-                         the other stored: while a deploy changes the type this is as it should be, and ends with it; else give \
-                         one of them other keys, or a `prefix` of its own; this is said once per function"
+                        "another release or program stores values of another type under a key of this function, and each \
+                         replaces the entries of the other: this is expected during a deploy that changes the type; otherwise \
+                         use different keys, or a separate `prefix`; this warning is logged once per function"
                     ),
                 }
             }
             Unreadable::Undecodable(serde) if is_first(Warning::Lossy) => {
                 warn!(
                     site, %key, expected, error = without_data(serde),
-                    "the type does not read what it has stored, so it is loaded each time: make its `Deserialize` take what its \
-                     `Serialize` writes; this is said once per function"
+                    "the type cannot read its own stored value, so every call loads it again: make its `Deserialize` accept \
+                     what its `Serialize` writes; this warning is logged once per function"
                 );
             }
             reason => {
                 let kind = kind_of(reason).1;
-                debug!(site, %key, kind, "an entry cannot be used; it is replaced");
+                debug!(site, %key, kind, "an entry cannot be used and is replaced");
             }
         }
         kind_of(reason).0
@@ -99,7 +99,7 @@ impl CallContext<'_> {
                 (Event::Card, Warning::Card, refused(text))
             }
             Refusal::Encode(cause) => {
-                let text = "a value does not turn into JSON and is not stored";
+                let text = "a value is not stored: it cannot be serialized to JSON";
                 serde = Some(without_data(&cause.to_string()));
                 (
                     Event::EncodeFailed,
@@ -108,19 +108,20 @@ impl CallContext<'_> {
                 )
             }
             Refusal::TooDeep => {
-                let text = "a value is nested over 127 levels deep, which could not be read back, and is not stored";
+                let text = "a value is not stored: it is nested more than 127 levels deep and could not be read back";
                 (Event::Lossy, Warning::Lossy, encode(text))
             }
             Refusal::Undecodable(cause) => {
                 written.set_lossy();
-                let text = "a value is not stored: the `Deserialize` of its type does not read what its `Serialize` writes";
+                let text = "a value is not stored: the `Deserialize` of its type does not accept what its `Serialize` writes";
                 serde = Some(without_data(&cause.to_string()));
                 (Event::Lossy, Warning::Lossy, encode(text).because(cause))
             }
             Refusal::Changed => {
                 written.set_lossy();
-                let text = "a value is not stored: the `Deserialize` of its type makes another value of what its `Serialize` writes \
-                            (look for `skip_…`, `rename(serialize = …)`, and `untagged` enums whose earlier variant fits as well)";
+                let text = "a value is not stored: the `Deserialize` of its type reads a different value than its `Serialize` \
+                            writes (look for `skip_…`, `rename(serialize = …)`, and `untagged` enums with an earlier variant \
+                            that also matches)";
                 (Event::Lossy, Warning::Lossy, encode(text))
             }
         };
@@ -129,7 +130,7 @@ impl CallContext<'_> {
             let key = self.key.shown(self.inner.config.mask_keys);
             warn!(
                 site = self.site.name, %key, %error, type_name = written.name, serde,
-                "a value is not cached; this is said once per function"
+                "a value is not cached; this warning is logged once per function"
             );
         }
         error

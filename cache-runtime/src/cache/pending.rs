@@ -177,7 +177,7 @@ impl Targets {
             if self.len() > capacity {
                 warn!(
                     capacity,
-                    "a scope has collected more evictions than a journal holds; all entries will be evicted instead"
+                    "a scope collected more evictions than the journal can hold; all entries will be evicted instead"
                 );
                 self.become_all();
             }

@@ -43,7 +43,7 @@ pub(super) fn report(config: &Config, sites: impl Iterator<Item = &'static Site>
                     function,
                     policy,
                     nearest,
-                    "the configuration has no policy of that name, so the defaults apply; set `{variable}` or call `Config::policy`"
+                    "the configuration has no policy with that name, so the defaults apply; set `{variable}` or call `Config::policy`"
                 );
             }
             Mismatch::NotNamed { policy, nearest } => warn!(

@@ -260,8 +260,8 @@ impl Inner {
             warn!(
                 prefix = self.config.prefix,
                 other,
-                "the prefix of another cache on this Redis begins with this one's: evictions leave its entries alone, but some keys \
-                 are keys of both; choose prefixes of which none begins another"
+                "the prefix of another cache on this Redis starts with the prefix of this cache: evictions skip its entries, \
+                 but some keys belong to both; choose prefixes that do not start with each other"
             );
         }
     }

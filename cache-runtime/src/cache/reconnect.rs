@@ -44,7 +44,7 @@ pub(super) async fn first_attempt(inner: &Inner) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts the background task if there is none: at first, and again where the runtime that it lived on has ended.
+/// Starts the background task if there is none: at first, and again if the runtime that it ran on has ended.
 pub(super) fn ensure(inner: &Inner) {
     if inner.guard.is_local() || inner.is_kept.swap(true, Ordering::AcqRel) {
         return;

@@ -85,7 +85,7 @@ impl Recovery {
             self.refusals = 0;
             self.retry_at = None;
             if !std::mem::take(&mut self.warned).is_empty() {
-                info!("Redis took the evictions that it had refused");
+                info!("Redis accepted the evictions that it had refused");
             }
         } else if self.retry_at.is_none() {
             self.refusals += 1;
@@ -143,7 +143,7 @@ impl Recovery {
                 error = cause,
                 evictions = refused.len(),
                 targets = inner.named(targets),
-                "Redis refuses evictions: this process does not cache what they name, and other processes serve it until its ttl ends"
+                "Redis refuses evictions: this process does not cache the affected entries, and other processes serve them until their TTL ends"
             );
         }
     }

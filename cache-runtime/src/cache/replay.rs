@@ -64,7 +64,7 @@ impl Inner {
         info!(
             evictions,
             sessions,
-            "Redis is another server: recent evictions and ended sessions are applied again"
+            "Redis is a different server: recent evictions and ended sessions are applied again"
         );
         term
     }

@@ -73,7 +73,7 @@ impl Cache {
             warn!(
                 evictions,
                 targets,
-                "shut down with evictions that Redis has not seen: it may serve what they name until it expires"
+                "shut down with evictions that Redis has not received: it may serve the affected entries until they expire"
             );
         }
         inner.guard.close();
@@ -140,7 +140,7 @@ impl Inner {
         let targets = self.named(targets.iter());
         warn!(
             targets,
-            "an eviction after the shutdown could not be applied: Redis may serve what it names until it expires"
+            "an eviction after the shutdown could not be applied: Redis may serve the affected entries until they expire"
         );
     }
 

@@ -111,11 +111,11 @@ impl Duty {
                 match self.prolong(stamp, life).await {
                     Ok(true) => {}
                     Ok(false) => {
-                        debug!(key = %self.shown(), "the lease of a job is lost: another instance may run it, too");
+                        debug!(key = %self.shown(), "lost the lease of a job; another instance may run it too");
                         break;
                     }
                     Err(error) => {
-                        debug!(key = %self.shown(), %error, "the lease of a job is not renewed");
+                        debug!(key = %self.shown(), %error, "could not renew the lease of a job");
                     }
                 }
             }
@@ -134,7 +134,7 @@ impl Duty {
         }
         self.held = Held::Left(stamp);
         if let Err(error) = self.prolong(stamp, rest).await {
-            debug!(key = %self.shown(), %error, "a round is not recorded: another instance may run it again");
+            debug!(key = %self.shown(), %error, "could not record a finished round; another instance may run it again");
         }
     }
 

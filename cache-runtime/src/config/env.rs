@@ -275,7 +275,7 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: Environmen
     let host_given = vars.take_as(
         &host,
         host_name,
-        "the name or address of a host, such as `localhost`, and nothing else",
+        "only a host name or address, such as `localhost`",
     );
     let port_given = vars.take_as(&port, port_number, "a port from 1 to 65535, such as `6379`");
     let is_part_wrong = vars.problems.len() > before;
@@ -291,7 +291,7 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: Environmen
         (topology @ Some(Topology::Sentinel { .. }), (host_given, _)) => {
             let name = if host_given.is_some() { &host } else { &port };
             let what =
-                format!("cannot stand beside sentinels; unset it, or name one server in {URL}");
+                format!("cannot be combined with sentinels; unset it, or set {URL} to one server");
             vars.problems.push(Problem::new(name, what));
             topology
         }
@@ -299,7 +299,7 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: Environmen
             if !is_url_wrong && !is_part_wrong {
                 vars.problems.push(Problem::new(
                     &port,
-                    format!("needs a host; set {host} too, or {URL} to one"),
+                    format!("needs a host; also set {host}, or name a host in {URL}"),
                 ));
             }
             topology
@@ -317,7 +317,7 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: Environmen
             given.push(name);
         }
     }
-    if let Some(index) = vars.take_as(&db, database_index, "the index of a database, such as `0`") {
+    if let Some(index) = vars.take_as(&db, database_index, "a database index, such as `0`") {
         config.database = index;
         // The first database is where everybody is who says nothing.
         if index > 0 {
@@ -330,7 +330,7 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: Environmen
         for name in given {
             vars.problems.push(Problem::new(
                 name,
-                format!("is set, but no Redis is named; set {URL} or {host}"),
+                format!("is set, but no Redis server is configured; set {URL} or {host}"),
             ));
         }
     }
@@ -344,14 +344,14 @@ fn tls(config: &mut Config, vars: &mut Variables) -> Option<&'static str> {
         (Some(false), Some(_)) => {
             vars.problems.push(Problem::new(
                 TLS,
-                format!("is off, but {TLS_CA} is set, which switches it on; unset one"),
+                format!("is off, but {TLS_CA} is set, which turns it on; unset one of them"),
             ));
             None
         }
         (Some(false), None) if vars.is_given(URL) && config.tls != Tls::Off => {
             vars.problems.push(Problem::new(
                 TLS,
-                format!("is off, but {URL} begins with `rediss`; write `redis` there"),
+                format!("is off, but {URL} starts with `rediss`; use `redis` instead"),
             ));
             None
         }

@@ -22,8 +22,8 @@ const MIN_STEPS: usize = 3;
 const MAX_ID: usize = 16;
 
 /// What is allowed, for the error that shows nothing of what was found.
-const ALLOWED: &str = "keys as `name:secret` with commas between, newest first: the name of 1 to 16 letters, digits, `-` and `_`, \
-     the secret at least 32 random bytes in base64, such as `openssl rand -base64 32` prints";
+const ALLOWED: &str = "keys as `name:secret`, separated by commas, newest first: a name has 1 to 16 letters, digits, `-` and \
+     `_`, a secret has at least 32 random bytes in base64, as `openssl rand -base64 32` prints them";
 
 /// The keys that sessions are signed and encrypted with, newest first: the first one makes tokens, all of them are accepted.
 ///
@@ -63,7 +63,7 @@ impl SessionKeys {
             }
             if keys.iter().any(|known| known.secret == key.secret) {
                 return Err(format!(
-                    "has the secret of `{}` twice; make a new one",
+                    "contains the secret of `{}` twice; generate a new one",
                     key.id
                 ));
             }
@@ -78,7 +78,7 @@ impl SessionKeys {
         getrandom::fill(&mut secret).map_err(|error| {
             Error::new(
                 ErrorKind::Config,
-                "the operating system gives no random bytes",
+                "the operating system provides no random bytes",
             )
             .because(error)
         })?;
@@ -111,10 +111,7 @@ impl SessionKey {
         }
         let secret = Zeroizing::new(decode(secret).ok_or_else(allowed)?);
         if secret.len() < MIN_SECRET || is_guessable(&secret) {
-            return Err(format!(
-                "has a secret for `{id}` that can be guessed; {}",
-                allowed()
-            ));
+            return Err(format!("has a guessable secret for `{id}`; {}", allowed()));
         }
         let id = id.to_owned();
         Ok(Self { id, secret })
@@ -169,16 +166,16 @@ mod tests {
         for (text, told) in [
             (String::new(), "allowed: keys as `name:secret`"),
             (ONE.to_owned(), "allowed: keys as `name:secret`"),
-            (format!(":{ONE}"), "the name of 1 to 16 letters"),
-            (format!("a.b:{ONE}"), "the name of 1 to 16 letters"),
+            (format!(":{ONE}"), "a name has 1 to 16 letters"),
+            (format!("a.b:{ONE}"), "a name has 1 to 16 letters"),
             (
                 format!("seventeen-letters:{ONE}"),
-                "the name of 1 to 16 letters",
+                "a name has 1 to 16 letters",
             ),
             (format!("a:{ONE},"), "allowed: keys as `name:secret`"),
             ("a:hunter2".to_owned(), "in base64"),
-            (format!("a:{short}"), "a secret for `a` that can be guessed"),
-            (format!("a:{zeros}"), "a secret for `a` that can be guessed"),
+            (format!("a:{short}"), "a guessable secret for `a`"),
+            (format!("a:{zeros}"), "a guessable secret for `a`"),
             (format!("a:{ONE},a:{OTHER}"), "two keys called `a`"),
             (format!("a:{ONE},b:{ONE}"), "the secret of `b` twice"),
         ] {
@@ -215,7 +212,7 @@ mod tests {
             let error = SessionKeys::parse(&text)
                 .expect_err("guessable")
                 .to_string();
-            assert!(error.contains("that can be guessed"), "{secret:?}: {error}");
+            assert!(error.contains("guessable secret"), "{secret:?}: {error}");
         }
     }
 

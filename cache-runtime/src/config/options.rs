@@ -39,13 +39,13 @@ const PREFIX: Rule = (
         !text.is_empty()
             && !text.contains(|c: char| "*?[]\\".contains(c) || c.is_whitespace() || c.is_control())
     },
-    "a text such as `dev_`, not empty and without white space and `*`, `?`, `[`, `]`, `\\`",
+    "non-empty text such as `dev_`, without white space, `*`, `?`, `[`, `]` and `\\`",
 );
 
 /// `CLIENT SETNAME` takes no other.
 const CLIENT_NAME: Rule = (
     |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()),
-    "a text such as `cache-runtime`, not empty, of ASCII characters without white space",
+    "non-empty ASCII text such as `cache-runtime`, without white space",
 );
 
 const PATTERN: Rule = (
@@ -56,8 +56,8 @@ const PATTERN: Rule = (
             && !text.contains(|c: char| c.is_whitespace() || c.is_control())
             && !reserved.iter().any(|root| text.starts_with(root))
     },
-    "patterns such as `event:*,user:profile:*`, without white space inside and outside of `session:`, `sessions:`, \
-     `ratelimit:` and `cache:`",
+    "patterns such as `event:*,user:profile:*`, without white space, that do not start with `session:`, `sessions:`, \
+     `ratelimit:` or `cache:`",
 );
 
 /// Redis keeps times in milliseconds.

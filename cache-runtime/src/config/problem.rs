@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// What is allowed for a quota.
 pub(super) const QUOTA: &str =
-    "units in a time, such as `100/60s` or `5/s`: from 1 to 4294967295, in 1 ms to 31 days";
+    "units per time, such as `100/60s` or `5/s`: 1 to 4294967295 units per 1 ms to 31 days";
 
 /// What a limiter can count in.
 const WINDOW: RangeInclusive<Duration> =
@@ -42,7 +42,7 @@ impl Problem {
 
 /// All problems as one error.
 pub(super) fn report(problems: &[Problem]) -> Result<(), Error> {
-    Error::refuse_any("the configuration is wrong", problems)
+    Error::refuse_any("invalid configuration", problems)
 }
 
 impl fmt::Display for Problem {
@@ -112,7 +112,7 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
     };
     if pool_min > pool_max {
         let allowed = format!(
-            "at least {}, which is {pool_min}; or lower that",
+            "at least {}, which is {pool_min}; or lower that option",
             called("pool_min")
         );
         problems.push(Problem::wrong(
@@ -128,7 +128,7 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
         if longer < shorter {
             let [found, least] = [longer, shorter].map(|time| text::show_duration(*time));
             let allowed = format!(
-                "at least {}, which is {least}; or lower that",
+                "at least {}, which is {least}; or lower that option",
                 called(short)
             );
             problems.push(Problem::wrong(called(long), &found, allowed));
@@ -143,7 +143,7 @@ pub(super) fn idle_excludes<'a>(
 ) -> Option<Problem> {
     let others: Vec<_> = others.map(|name| format!("`{}`", called(name))).collect();
     let what = format!(
-        "cannot be set beside {}: a session ends either so long after its last use, or by those two; leave one of them out",
+        "cannot be combined with {}: a session expires either after an idle time, or by its TTL and extension; remove one of them",
         others.join(" and ")
     );
     (!others.is_empty()).then(|| Problem::new(called("session_idle"), what))
@@ -162,17 +162,17 @@ fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut V
         problems.push(Problem::wrong(
             called("database"),
             &database.to_string(),
-            "the index of a database, such as `0`",
+            "a database index, such as `0`",
         ));
     }
     if username.is_some() && password.is_none() {
-        let what = format!("is set without a password; set {} too", called("password"));
+        let what = format!("is set without a password; also set {}", called("password"));
         problems.push(Problem::new(called("username"), what));
     }
     if *tls != Tls::Off && !cfg!(feature = "tls") {
         problems.push(Problem::new(
             called("tls"),
-            "is on, but cache-runtime was built without its feature `tls`; add that, or use a `redis://` address",
+            "is on, but cache-runtime was built without its feature `tls`; enable the feature, or use a `redis://` address",
         ));
     }
     let Some(topology) = redis else { return };
@@ -205,7 +205,7 @@ fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut V
     {
         problems.push(Problem::new(
             called("tls"),
-            "cannot be on for a socket; name a host, or switch it off",
+            "cannot be on for a Unix socket; use a host, or turn it off",
         ));
     }
 }

@@ -30,7 +30,7 @@ impl<'de> Visitor<'de> for ConfigVisitor {
     type Value = Config;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the options of a cache by their names")
+        f.write_str("a map of cache options")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Config, A::Error> {
@@ -129,7 +129,7 @@ fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
                 config.database = index;
                 return None;
             }
-            None => "the index of a database, such as `0`".to_owned(),
+            None => "a database index, such as `0`".to_owned(),
         },
         "environment" => match Environment::of_name(&value) {
             Some(environment) => {
@@ -184,7 +184,7 @@ impl<'de> Visitor<'de> for WrittenVisitor {
     type Value = Written;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a number, a switch or a list of texts")
+        f.write_str("a string, a number, a boolean or a list of strings")
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Written, E> {
@@ -228,7 +228,7 @@ pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
         Written::List(_) => None,
     };
     duration.map(Some).ok_or_else(|| {
-        de::Error::custom("a duration is a text such as `30m`, or a number of seconds")
+        de::Error::custom("invalid duration; use text such as `30m`, or a number of seconds")
     })
 }
 
@@ -319,9 +319,9 @@ mod tests {
             "database: found `x`",
             "ttl_jitter: found `12.5`, allowed: a whole percentage such as `10%`, up to 50%",
             "max_refreshes: found `some`, allowed: a whole number such as `64`, from 0 to 100000",
-            "limits.api: found `often`, allowed: units in a time, such as `100/60s` or `5/s`",
-            "limits.mail: found `100`, allowed: units in a time",
-            "limits.login: found `a list`, allowed: units in a time",
+            "limits.api: found `often`, allowed: units per time, such as `100/60s` or `5/s`",
+            "limits.mail: found `100`, allowed: units per time",
+            "limits.login: found `a list`, allowed: units per time",
         ] {
             assert!(error.contains(part), "{part}: {error}");
         }
@@ -338,7 +338,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .contains("a duration is a text such as `30m`, or a number of seconds"),
+                .contains("invalid duration; use text such as `30m`, or a number of seconds"),
             "{error}"
         );
     }

@@ -137,8 +137,8 @@ impl RedisUrl {
             "unix" | "redis+unix" => Self::socket(rest),
             "redis+sentinel" => Self::sentinels(rest, false),
             "rediss+sentinel" => Self::sentinels(rest, true),
-            "redis+cluster" | "rediss+cluster" => Err("the address of one server, or of sentinels: Redis Cluster is not \
-                supported by this version yet, so name one with `redis://` or `redis+sentinel://`"
+            "redis+cluster" | "rediss+cluster" => Err("the address of one server or of sentinels, with `redis://` or \
+                `redis+sentinel://`; this version does not support Redis Cluster"
                 .to_owned()),
             _ => Err("an address that begins with `redis://`, `rediss://`, `redis+unix://`, `unix://` or \
                 `redis+sentinel://`, or just `host:port`"
@@ -180,7 +180,7 @@ impl RedisUrl {
         let (master, path) = path.split_once('/').unwrap_or((path, ""));
         let master = decoded(master)?;
         if master.is_empty() {
-            return Err("the master's name behind the sentinels, such as \
+            return Err("the name of the master after the sentinels, such as \
                 `redis+sentinel://host1:26379,host2:26379/mymaster/0`"
                 .to_owned());
         }
@@ -220,7 +220,7 @@ impl RedisUrl {
                 Some(("pass", password)) => url.password = Some(decoded(password)?.into()),
                 _ => {
                     return Err(
-                        "no parameters but `db`, `user` and `pass` behind the path of a socket"
+                        "only the parameters `db`, `user` and `pass` after the path of a socket"
                             .to_owned(),
                     );
                 }
@@ -254,7 +254,7 @@ pub(super) fn database_index(text: &str) -> Option<i64> {
 fn credentials(rest: &str) -> Result<(Option<String>, Option<Secret>, &str), String> {
     if rest.contains(['?', '#']) {
         return Err(format!(
-            "{FORMS} without anything behind `?` or `#`; write these two as `%3F` and `%23` in a password"
+            "{FORMS} without a query or a fragment; write `?` as `%3F` and `#` as `%23` in a password"
         ));
     }
     let Some((user, rest)) = rest.split_once('@') else {
@@ -275,7 +275,7 @@ fn address(text: &str, usual_port: u16) -> Result<Address, String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => rest
             .split_once(']')
-            .ok_or_else(|| format!("{FORMS}; the bracket of an IPv6 address is open"))?,
+            .ok_or_else(|| format!("{FORMS}; the bracket of an IPv6 address is not closed"))?,
         None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
     let host = host_name(host).ok_or_else(|| {
@@ -287,7 +287,7 @@ fn address(text: &str, usual_port: u16) -> Result<Address, String> {
             .ok_or_else(|| format!("{FORMS}: the port is a number from 1 to 65535"))?,
         None => {
             return Err(format!(
-                "{FORMS}: what follows the bracket is `:` and a port"
+                "{FORMS}: only `:` and a port may follow the bracket"
             ));
         }
     };
@@ -299,9 +299,9 @@ fn database(path: &str) -> Result<Option<i64>, String> {
         return Ok(None);
     }
     let index = database_index(path);
-    index.map(Some).ok_or_else(|| {
-        "the index of a database at the end, such as `redis://localhost:6379/0`".to_owned()
-    })
+    index
+        .map(Some)
+        .ok_or_else(|| "a database index at the end, such as `redis://localhost:6379/0`".to_owned())
 }
 
 /// Undoes percent-encoding.
@@ -322,7 +322,7 @@ fn decoded(text: &str) -> Result<String, String> {
             byte => byte,
         });
     }
-    String::from_utf8(bytes).map_err(|_| format!("{FORMS}; what is percent-encoded must be UTF-8"))
+    String::from_utf8(bytes).map_err(|_| format!("{FORMS}; percent-encoded bytes must be UTF-8"))
 }
 
 #[cfg(test)]

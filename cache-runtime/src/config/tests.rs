@@ -152,7 +152,7 @@ fn every_problem_is_told_at_once_by_its_option() {
     let problem = problem_of(config);
 
     for line in [
-        "prefix: found `my prefix*`, allowed: a text such as `dev_`",
+        "prefix: found `my prefix*`, allowed: non-empty text such as `dev_`",
         "client_name: found ``",
         "pool_min: found `0`, allowed: a whole number such as `5`, from 1 to 10000",
         "command_timeout: found `0s`, allowed: a duration such as `100ms`, or a number of seconds, from 1ms to 100years",
@@ -172,8 +172,8 @@ fn every_problem_is_told_at_once_by_its_option() {
         "session_ttl: found `0s`, allowed: a duration such as `1day`",
         "session_absolute: found `0s`",
         "sessions_per_user: found `0`, allowed: a whole number such as `50`, from 1 to 1000",
-        "limits.api: found `0/1s`, allowed: units in a time, such as `100/60s` or `5/s`: from 1 to 4294967295, in 1 ms to",
-        "limits.auth: found `1/999us`, allowed: units in a time",
+        "limits.api: found `0/1s`, allowed: units per time, such as `100/60s` or `5/s`: 1 to 4294967295 units per 1 ms to",
+        "limits.auth: found `1/999us`, allowed: units per time",
         "limits.mail: found `1/1month ",
     ] {
         assert!(
@@ -416,7 +416,7 @@ async fn production_does_not_start_without_a_redis_unless_it_is_allowed() {
     assert_eq!(
         production.as_deref(),
         Some(
-            "the configuration is wrong:\n  redis: is not named, although the environment is `prod`; set REDIS_URL or call \
+            "invalid configuration:\n  redis: is not set, although the environment is `prod`; set REDIS_URL or call \
              `redis_url`, or set CACHE_REQUIRE_REDIS=false to keep entries, sessions and limits in the memory of each process"
         )
     );
@@ -443,7 +443,7 @@ fn a_session_may_not_end_before_it_is_idle() {
 
     assert_eq!(
         problem_of(config),
-        "the configuration is wrong:\n  session_absolute: found `1s`, allowed: at least session_ttl, which is 2s; or lower that"
+        "invalid configuration:\n  session_absolute: found `1s`, allowed: at least session_ttl, which is 2s; or lower that option"
     );
 }
 
@@ -469,12 +469,12 @@ fn an_idle_time_stands_for_ttl_and_extend_and_not_beside_them() {
     assert_eq!(check(idle().session_absolute(minutes(30))), Ok(()));
     let both = check(idle().session_ttl(minutes(30))).unwrap_err();
     assert!(
-        both.contains("session_idle: cannot be set beside `session_ttl`:"),
+        both.contains("session_idle: cannot be combined with `session_ttl`:"),
         "{both}"
     );
     let all = check(idle().session_ttl(minutes(30)).session_extend(minutes(5))).unwrap_err();
     assert!(
-        all.contains("beside `session_ttl` and `session_extend`:"),
+        all.contains("combined with `session_ttl` and `session_extend`:"),
         "{all}"
     );
     let short = check(idle().session_absolute(minutes(29))).unwrap_err();
@@ -498,11 +498,14 @@ fn an_idle_time_is_read_from_the_environment_and_said_to_exclude_the_others() {
     // Also where the other says what is so by default.
     for ttl in ["30m", "1day"] {
         let both = read(&[("CACHE_SESSION_IDLE", "30m"), ("CACHE_SESSION_TTL", ttl)]).unwrap_err();
-        let told = "CACHE_SESSION_IDLE: cannot be set beside `CACHE_SESSION_TTL`:";
+        let told = "CACHE_SESSION_IDLE: cannot be combined with `CACHE_SESSION_TTL`:";
         assert_eq!(both.matches(told).count(), 1, "{both}");
     }
     let both = read(&[("CACHE_SESSION_IDLE", "30m"), ("CACHE_SESSION_EXTEND", "0")]).unwrap_err();
-    assert!(both.contains("beside `CACHE_SESSION_EXTEND`:"), "{both}");
+    assert!(
+        both.contains("combined with `CACHE_SESSION_EXTEND`:"),
+        "{both}"
+    );
     let wrong = read(&[("CACHE_SESSION_IDLE", "half an hour")]).unwrap_err();
     assert!(
         wrong.contains("allowed: a duration such as `30m`"),

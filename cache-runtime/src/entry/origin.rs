@@ -94,11 +94,11 @@ impl Build {
         HASHING.call_once(|| {
             let hash = || match program() {
                 Ok(hash) => drop(PROGRAM.set(hash)),
-                Err(error) => debug!(%error, "the program's own file cannot be read: entries of other processes are checked when they are read"),
+                Err(error) => debug!(%error, "could not read the program's own file: entries of other processes are checked when they are read"),
             };
             let thread = thread::Builder::new().name("cache-build".to_owned());
             if let Err(error) = thread.spawn(hash) {
-                debug!(%error, "no thread to hash the program: entries of other processes are checked when they are read");
+                debug!(%error, "could not start a thread to hash the program: entries of other processes are checked when they are read");
             }
         });
         Self::Program

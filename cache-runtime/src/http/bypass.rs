@@ -22,7 +22,7 @@ impl Bypass {
         }
         let shown = excerpt(path, 50);
         let text = format!(
-            "`{shown}` is no path to bypass; write one exact path as clients send it, such as `/health`, without patterns and \
+            "`{shown}` is not a path to bypass; use one exact path as clients send it, such as `/health`, without patterns and \
              without a query"
         );
         Err(Error::new(ErrorKind::Config, text))

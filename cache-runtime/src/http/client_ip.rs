@@ -118,7 +118,7 @@ impl ClientIpSource {
     pub fn trusted_hops(proxies: usize) -> Result<Self, Error> {
         if !(1..=MAX_HOPS).contains(&proxies) {
             let text = format!(
-                "{proxies} trusted hops; say how many proxies add to the header, from 1 to {MAX_HOPS}, or use \
+                "invalid number of trusted hops {proxies}; use the number of proxies that append to the header, from 1 to {MAX_HOPS}, or \
                  `ClientIpSource::peer()`"
             );
             return Err(Error::new(ErrorKind::Config, text));
@@ -161,7 +161,7 @@ impl ClientIpSource {
     ) -> Result<Self, Error> {
         let Ok(name) = name.parse() else {
             let shown = excerpt(name, 50);
-            let text = format!("`{shown}` is no name of a header; write one such as `X-Real-IP`");
+            let text = format!("`{shown}` is not a header name; use a name such as `X-Real-IP`");
             return Err(Error::new(ErrorKind::Config, text));
         };
         let proxies = Networks::parse(networks)?;
@@ -183,7 +183,7 @@ impl ClientIpSource {
             }
             Source::Peer | Source::Header { .. } => Err(Error::new(
                 ErrorKind::Config,
-                "`Forwarded` is not read here; call `forwarded` on `trusted_proxies` or on `trusted_hops`",
+                "this source does not read `Forwarded`; call `forwarded` on `trusted_proxies` or `trusted_hops`",
             )),
         }
     }
@@ -259,8 +259,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ClientIp {
 impl fmt::Display for MissingClientIp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "the address of the client is not known; serve with `into_make_service_with_connect_info::<SocketAddr>()`, or add a \
-             `RateLimitLayer` that says where it stands",
+            "the address of the client is unknown; serve with `into_make_service_with_connect_info::<SocketAddr>()`, or add a \
+             `RateLimitLayer` with a `ClientIpSource`",
         )
     }
 }

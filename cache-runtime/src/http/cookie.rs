@@ -118,30 +118,30 @@ impl SessionCookie {
             |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if name.is_empty() || name.len() > MAX_LEN || !name.bytes().all(is_token) {
             problems.push(format!(
-                "`{shown}` is no name of a cookie; write 1 to {MAX_LEN} letters, digits, `-` and `_`"
+                "`{shown}` is not a cookie name; use 1 to {MAX_LEN} letters, digits, `-` and `_`"
             ));
         }
         if (is_host || has_prefix(name, "__Secure-") || has_prefix(name, "__Http-")) && !is_secure {
             problems.push(format!(
-                "`{shown}` must be secure by its name; name it otherwise, or do not begin with `SessionCookie::insecure()`"
+                "`{shown}` must be `Secure` because of its prefix; use another name, or do not start from `SessionCookie::insecure()`"
             ));
         }
         if is_host && path != "/" {
             problems.push(format!(
-                "`{shown}` takes no path by its name; name it `__Secure-…`, or leave the path out"
+                "`{shown}` cannot set a path because of its prefix; use `__Secure-…`, or remove the path"
             ));
         }
         if is_host && domain.is_some() {
             problems.push(format!(
-                "`{shown}` takes no domain by its name; name it `__Secure-…`, or leave the domain out"
+                "`{shown}` cannot set a domain because of its prefix; use `__Secure-…`, or remove the domain"
             ));
         }
         if *same_site == SameSite::None && !is_secure {
-            problems.push("a cookie for other sites must be secure".to_owned());
+            problems.push("a cookie with `SameSite=None` must be `Secure`".to_owned());
         }
         if !path.starts_with('/') || path.len() > MAX_LEN || !path.bytes().all(is_plain) {
             problems.push(format!(
-                "`{}` is no path of a cookie; write one such as `/app`",
+                "`{}` is not a cookie path; use a path such as `/app`",
                 path.escape_debug()
             ));
         }
@@ -149,11 +149,11 @@ impl SessionCookie {
             && !is_domain(domain)
         {
             problems.push(format!(
-                "`{}` is no domain of a cookie; write one such as `example.com`",
+                "`{}` is not a cookie domain; use a domain such as `example.com`",
                 domain.escape_debug()
             ));
         }
-        Error::refuse_any("browsers would refuse the cookie of sessions", problems)
+        Error::refuse_any("browsers would reject the session cookie", problems)
     }
 
     /// `Set-Cookie` with a token.
@@ -277,46 +277,43 @@ mod tests {
     fn what_browsers_refuse_is_refused_with_advice() {
         let host = SessionCookie::default;
         for (cookie, told) in [
-            (host().domain("example.com"), "takes no domain by its name"),
-            (host().path("/app"), "takes no path by its name"),
+            (host().domain("example.com"), "cannot set a domain"),
+            (host().path("/app"), "cannot set a path"),
             (
                 SessionCookie::insecure().name("__Host-x"),
-                "must be secure by its name",
+                "must be `Secure` because of its prefix",
             ),
             (
                 SessionCookie::insecure().name("__HOST-x"),
-                "must be secure by its name",
+                "must be `Secure` because of its prefix",
             ),
             (
                 SessionCookie::insecure().name("__Secure-x"),
-                "must be secure by its name",
+                "must be `Secure` because of its prefix",
             ),
             (
                 SessionCookie::insecure().same_site(SameSite::None),
-                "for other sites must be secure",
+                "with `SameSite=None` must be `Secure`",
             ),
-            (host().name(""), "is no name of a cookie"),
-            (host().name("a b"), "is no name of a cookie"),
-            (host().name("a=b"), "is no name of a cookie"),
-            (host().name("a;b"), "is no name of a cookie"),
-            (host().name("a\r\nb"), "is no name of a cookie"),
-            (host().name("x").path("app"), "is no path of a cookie"),
-            (
-                host().name("x").path("/; Domain=x"),
-                "is no path of a cookie",
-            ),
-            (host().name("x").domain("com"), "is no domain of a cookie"),
+            (host().name(""), "is not a cookie name"),
+            (host().name("a b"), "is not a cookie name"),
+            (host().name("a=b"), "is not a cookie name"),
+            (host().name("a;b"), "is not a cookie name"),
+            (host().name("a\r\nb"), "is not a cookie name"),
+            (host().name("x").path("app"), "is not a cookie path"),
+            (host().name("x").path("/; Domain=x"), "is not a cookie path"),
+            (host().name("x").domain("com"), "is not a cookie domain"),
             (
                 host().name("x").domain(".example.com"),
-                "is no domain of a cookie",
+                "is not a cookie domain",
             ),
             (
                 host().name("x").domain("192.0.2.1"),
-                "is no domain of a cookie",
+                "is not a cookie domain",
             ),
             (
                 host().name("x").domain("a.b; Path=/"),
-                "is no domain of a cookie",
+                "is not a cookie domain",
             ),
         ] {
             let problem = problem(&cookie);

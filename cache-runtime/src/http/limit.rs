@@ -128,8 +128,9 @@ impl RateLimitLayer {
     /// [`ErrorKind::Config`] for less than 32 bits, with which whole providers would be one client, and for more than 128 bits.
     pub fn ipv6_prefix(mut self, bits: u8) -> Result<Self, Error> {
         if !(32..=128).contains(&bits) {
-            let text =
-                format!("an IPv6 prefix of {bits} bits; use 64, 56 or 48, and 32 to 128 at most");
+            let text = format!(
+                "invalid IPv6 prefix of {bits} bits; use 64, 56 or 48, or another length from 32 to 128"
+            );
             return Err(Error::new(ErrorKind::Config, text));
         }
         self.settings.ipv6_prefix = Some(bits);
@@ -322,7 +323,7 @@ impl Settings {
             self.missing.call_once(|| {
                 warn!(
                     on_missing = ?self.on_missing,
-                    "a request to be limited by its address has none; serve with \
+                    "a request is limited by its client address but has none; serve with \
                      `into_make_service_with_connect_info::<SocketAddr>()`"
                 );
             });
@@ -342,7 +343,7 @@ impl Settings {
         match self.identify {
             Some(_) => problem::untyped(
                 StatusCode::FORBIDDEN,
-                "it is not known who sends this request, so it cannot be counted",
+                "the client of this request is unknown, so the request cannot be counted",
             ),
             None => MissingClientIp.into_response(),
         }

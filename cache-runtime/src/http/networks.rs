@@ -31,13 +31,13 @@ impl Networks {
         }
         if networks.is_empty() && problems.is_empty() {
             problems.push_str(
-                "\n  there are none; name the networks of your proxies, or use `ClientIpSource::peer()`",
+                "\n  no network is given; list the networks of your proxies, or use `ClientIpSource::peer()`",
             );
         }
         if problems.is_empty() {
             Ok(Self(networks))
         } else {
-            let text = format!("the trusted proxies are wrong:{problems}");
+            let text = format!("invalid trusted proxies:{problems}");
             Err(Error::new(ErrorKind::Config, text))
         }
     }
@@ -56,27 +56,27 @@ fn network(text: &str) -> Result<IpNet, String> {
         Ok(address) => IpNet::from(address),
         Err(_) => text.parse::<IpNet>().map_err(|_| {
             format!(
-                "`{}` is no network; write an address, or one with a prefix such as `10.0.0.0/8`",
+                "`{}` is not a network; use an address, or an address with a prefix such as `10.0.0.0/8`",
                 shown()
             )
         })?,
     };
     if network.prefix_len() == 0 {
         return Err(format!(
-            "`{}` would let everybody claim any address; name only the networks of your proxies",
+            "`{}` would let every client claim any address; list only the networks of your proxies",
             shown()
         ));
     }
     if network.addr() != network.network() {
         return Err(format!(
-            "`{}` has bits after its prefix; write `{}`, or the address alone",
+            "`{}` has bits set after its prefix; use `{}`, or the address alone",
             shown(),
             network.trunc()
         ));
     }
     canonical(network).ok_or_else(|| {
         format!(
-            "`{}` covers all of IPv4; name only the networks of your proxies",
+            "`{}` covers all of IPv4; list only the networks of your proxies",
             shown()
         )
     })
@@ -151,11 +151,11 @@ mod tests {
         ] {
             let problem = problem(text);
             assert!(
-                problem.contains(&format!("`{text}` is no network; write ")),
+                problem.contains(&format!("`{text}` is not a network; use ")),
                 "{problem}"
             );
         }
-        assert!(problem("10.1.2.3/8").contains("write `10.0.0.0/8`"));
+        assert!(problem("10.1.2.3/8").contains("use `10.0.0.0/8`"));
         assert!(problem(&"é\n".repeat(1000)).len() < 300);
     }
 
@@ -163,7 +163,7 @@ mod tests {
     fn nobody_can_trust_everybody() {
         for text in ["0.0.0.0/0", "::/0", "::ffff:0:0/96"] {
             assert!(
-                problem(text).contains("name only the networks of your proxies"),
+                problem(text).contains("list only the networks of your proxies"),
                 "{text}"
             );
         }

@@ -59,20 +59,20 @@ impl Trusted {
                 None => {
                     let shown = excerpt(text, SHOWN);
                     problems.push(match text {
-                        "*" => "`*` is not an origin; to trust all of them, use `allow_any_origin`".to_owned(),
+                        "*" => "`*` is not an origin; to trust all origins, use `allow_any_origin`".to_owned(),
                         "null" => "`null` is not an origin: every sandboxed page sends it".to_owned(),
                         _ => format!(
-                            "`{shown}` is not an origin; write a scheme, a host and perhaps a port, such as `https://app.example.com`"
+                            "`{shown}` is not an origin; use a scheme, a host and an optional port, such as `https://app.example.com`"
                         ),
                     });
                 }
             }
         }
         if listed.is_empty() && problems.is_empty() {
-            let text = "no trusted origin is named; name at least one, or leave the call out";
+            let text = "no trusted origin is given; list at least one, or remove the call";
             return Err(Error::new(ErrorKind::Config, text));
         }
-        Error::refuse_any("the trusted origins are wrong", problems)?;
+        Error::refuse_any("invalid trusted origins", problems)?;
         Ok(Self::Listed(listed))
     }
 

@@ -287,15 +287,15 @@ impl<E> Settings<E> {
             ?origin,
             ?site,
             ?host,
-            "a request of another origin was refused"
+            "refused a request from another origin"
         );
         self.refused.call_once(|| {
             warn!(
                 ?origin,
                 ?site,
                 ?host,
-                "a request that may change something was refused because a page of another origin sent it; if the origin is yours, name it \
-                 in `SessionLayer::trusted_origins`; this is logged once, at `debug` always"
+                "refused a state-changing request because a page of another origin sent it; if you trust the origin, add it to \
+                 `SessionLayer::trusted_origins`; this warning is logged once, and every refusal is logged at `debug`"
             );
         });
         let mut response = problem::untyped(

@@ -210,10 +210,7 @@ fn a_key_by_hand_is_taken_as_it_is_or_refused_with_advice() {
 
     let long = "a".repeat(TEXT_CAP + 1);
     for (text, advice) in [
-        (
-            "",
-            "an empty key names nothing; give it at least one character",
-        ),
+        ("", "the key is empty; use at least one character"),
         (
             "a b",
             "key `a b` contains ' '; remove white space and control characters, or percent-encode them",
@@ -228,7 +225,7 @@ fn a_key_by_hand_is_taken_as_it_is_or_refused_with_advice() {
         ),
         (
             &long,
-            "a key of 513 bytes is over the limit of 512; put a hash of its longest part into it",
+            "a key of 513 bytes exceeds the limit of 512; replace its longest part by a hash",
         ),
     ] {
         let error = Key::parse("dev_", text).expect_err(text);

@@ -50,7 +50,7 @@ impl Inner {
         warn!(
             policy = self.policies[policy].name,
             client,
-            "a client tries more than {SUSPICIOUS} times its limit; this is said once in a window"
+            "a client makes more than {SUSPICIOUS} times the calls that its limit allows; this warning is logged once per window"
         );
     }
 

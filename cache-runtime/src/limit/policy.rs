@@ -230,7 +230,7 @@ impl Policy {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_plain) {
             problems.push(format!(
-                "`{shown}` is no name for a policy; use 1 to {MAX_NAME} ASCII letters, digits, `_`, `-` and `.`"
+                "`{shown}` is not a policy name; use 1 to {MAX_NAME} ASCII letters, digits, `_`, `-` and `.`"
             ));
         }
         if limit == 0 {
@@ -243,7 +243,7 @@ impl Policy {
             Err(text) => {
                 let text = excerpt(&text, 40);
                 problems.push(format!(
-                    "`{shown}` counts per `{text}`, which is no time; write it as \"60s\", \"10m\" or \"1h\""
+                    "`{shown}` has an invalid window `{text}`; use \"60s\", \"10m\" or \"1h\""
                 ));
                 MAX_WINDOW
             }
@@ -251,7 +251,7 @@ impl Policy {
         let millis = whole_millis(window);
         if millis == 0 || window > MAX_WINDOW {
             problems.push(format!(
-                "`{shown}` counts per {window:?}; a window is from 1 ms to 31 days, such as `.per(\"60s\")`"
+                "`{shown}` has an invalid window of {window:?}; use 1 ms to 31 days, such as `.per(\"60s\")`"
             ));
         }
         let algorithm = algorithm.unwrap_or(if limit <= MAX_LOG {
@@ -261,13 +261,13 @@ impl Policy {
         });
         if algorithm == Algorithm::SlidingLog && limit > MAX_LOGGED {
             problems.push(format!(
-                "`{shown}` would log {limit} calls of each client; up to {MAX_LOGGED} can be, use `Algorithm::SlidingBuckets`"
+                "`{shown}` would log {limit} calls per client; a sliding log holds at most {MAX_LOGGED}, use `Algorithm::SlidingBuckets`"
             ));
         }
         // The drained part of a bucket is counted in fractions of a millisecond, as one whole number.
         if algorithm == Algorithm::Gcra && u64::from(limit).saturating_mul(millis) > 1 << 53 {
             problems.push(format!(
-                "`{shown}` is too fine for `Algorithm::Gcra`: limit times window, in milliseconds, may be 2^53; shorten the window"
+                "`{shown}` is too large for `Algorithm::Gcra`: the limit times the window in milliseconds must be at most 2^53; shorten the window"
             ));
         }
         let penalties = penalty.map(|penalty| {

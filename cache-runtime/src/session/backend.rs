@@ -266,8 +266,5 @@ impl Backend {
 }
 
 pub(super) fn nonsense() -> Error {
-    Error::new(
-        ErrorKind::Command,
-        "the script of sessions answered something else",
-    )
+    Error::new(ErrorKind::Command, "unexpected reply from a session script")
 }

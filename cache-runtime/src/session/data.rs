@@ -130,7 +130,7 @@ impl<E> SessionData<E> {
         }
         if self.username.len() > MAX_NAME {
             return Err(SessionError::Invalid(
-                "a session takes a username of at most 256 bytes",
+                "a session needs a username of at most 256 bytes",
             ));
         }
         Ok(())

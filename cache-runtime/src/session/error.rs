@@ -87,28 +87,28 @@ impl From<Error> for SessionError {
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Missing => "there is no session token",
+            Self::Missing => "the session token is missing",
             Self::Malformed => "the session token is malformed",
-            Self::BadSignature => "the session token is not genuine",
-            Self::UnknownKey => "the session token was made under a key that is not configured",
+            Self::BadSignature => "the session token has an invalid signature",
+            Self::UnknownKey => "the session token was signed with a key that is not configured",
             Self::NotFound => "the session has ended",
             Self::Tampered => "the stored session was tampered with",
             Self::Unreadable => "the stored session does not fit the type of its extension",
-            Self::Conflict => "the session was changed meanwhile; load it again",
-            Self::Gone => "the session has ended meanwhile; nothing was stored",
+            Self::Conflict => "another request changed the session; load it again",
+            Self::Gone => "the session ended after it was loaded; nothing was stored",
             Self::TooLarge => {
-                "the session's data is larger than 16 KiB; keep it elsewhere, and its name here"
+                "the session data is larger than 16 KiB; store it elsewhere and keep a reference in the session"
             }
             Self::Invalid(wrong) => wrong,
             Self::NoLayer(extension) => {
                 return write!(
                     f,
-                    "a handler asks for sessions with the extension `{extension}`, but no `SessionLayer` around its route has that; \
-                     name the type that the layer's `SessionStore` has, or add a layer"
+                    "a handler extracts sessions with the extension `{extension}`, but no `SessionLayer` around its route has \
+                     that extension; use the extension of the layer's `SessionStore`, or add a layer"
                 );
             }
-            Self::Refused(_) => "what was asked of sessions is wrong",
-            Self::Unavailable(_) => "sessions are not available",
+            Self::Refused(_) => "the session operation is invalid",
+            Self::Unavailable(_) => "sessions are unavailable",
         })
     }
 }

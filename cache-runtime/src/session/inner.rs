@@ -57,13 +57,13 @@ impl Inner {
             Some(keys) => keys.clone(),
             None if config.environment == Environment::Prod => {
                 return Err(wrong(
-                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, the secret as `openssl rand -base64 32` prints it"
+                    "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, with a secret from `openssl rand -base64 32`"
                         .to_owned(),
                 ));
             }
             None => {
                 warn!(
-                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process, and no other process knows them"
+                    "`CACHE_SESSION_KEYS` is not set: sessions are signed with a random key, so they end with this process and no other process accepts them"
                 );
                 SessionKeys::random()?
             }
@@ -71,7 +71,8 @@ impl Inner {
         if cache.is_local() && config.environment == Environment::Prod {
             warn!("no Redis is configured, so sessions end with this process; set `REDIS_URL`");
         }
-        let ring = Ring::new(&keys).ok_or_else(|| wrong("no keys can be derived".to_owned()))?;
+        let ring = Ring::new(&keys)
+            .ok_or_else(|| wrong("the session keys cannot be derived".to_owned()))?;
         let inner = Arc::new_cyclic(|this: &Weak<Self>| Self {
             backend: Backend::new(cache),
             prefix: config.prefix.clone(),
@@ -96,7 +97,7 @@ impl Inner {
         let ending = (tag, self.until_now(which));
         if self.ended.add([ending], self.backend.cache.confirmed()) == Room::Exceeded {
             warn!(
-                "more sessions were ended than are remembered; if Redis fails over now, some of them may be alive again"
+                "too many sessions ended to remember all of them; if Redis fails over now, some may become valid again"
             );
         }
     }
@@ -152,8 +153,8 @@ impl Inner {
     ) -> Result<Vec<u8>, SessionError> {
         let unfit = |_| {
             SessionError::Invalid(
-                "a session's data cannot be read back as it is written: maps need texts as keys, numbers must be finite, nothing may be \
-                 skipped that has no default, and it may be nested 127 deep",
+                "session data must round-trip through JSON: map keys must be strings, numbers must be finite, skipped fields \
+                 need a default, and the nesting is at most 127 levels",
             )
         };
         let json = Zeroizing::new(serde_json::to_vec(data).map_err(unfit)?);
@@ -166,7 +167,7 @@ impl Inner {
         sealed.ok_or_else(|| {
             self.unavailable(Error::new(
                 ErrorKind::Unavailable,
-                "the operating system gives no random bytes",
+                "the operating system provides no random bytes",
             ))
         })
     }
@@ -194,7 +195,7 @@ impl Inner {
             self.count(SessionEvent::Tampered);
             warn!(
                 session = place.sid.text(),
-                "a stored session was changed without its key, or its key is not configured"
+                "a stored session was tampered with, or its key is not configured"
             );
             return Err(SessionError::Tampered);
         };
@@ -299,7 +300,7 @@ impl Inner {
             match self.end(tag, which).await {
                 Ok(_) => self.pending.remove(tag, which),
                 // Of a cluster another part may be there.
-                Err(error) => debug!(%error, "a session could not be ended yet"),
+                Err(error) => debug!(%error, "could not end a session yet"),
             }
         }
     }

@@ -83,7 +83,7 @@ pub(super) fn last_use(record: &[u8]) -> Option<u64> {
     (one == other).then(|| u64::from_be_bytes(*one))
 }
 
-/// What follows the head. [`None`] if the operating system gives no random bytes.
+/// What follows the head. [`None`] if the operating system provides no random bytes.
 pub(super) fn seal(
     key: &RingKey,
     prefix: &str,

@@ -107,7 +107,7 @@ impl Signer {
         getrandom::fill(&mut secret.0).map_err(|error| {
             Error::new(
                 ErrorKind::Unavailable,
-                "the operating system gives no random bytes",
+                "the operating system provides no random bytes",
             )
             .because(error)
         })?;

@@ -103,7 +103,7 @@ const TRIES: usize = 4;
 ///
 /// # A save of what has ended
 ///
-/// It is an error, `Backend("the session has ended meanwhile; …")`. The middleware answers it with 500 and sets no cookie. If it were
+/// It is an error, `Backend("the session ended after it was loaded; …")`. The middleware answers it with 500 and sets no cookie. If it were
 /// told that all is well, it would answer that a change is stored which is not, and send the id that has ended once more: that takes the
 /// place of the new id in the browser of a user who logged in meanwhile, and so logs them out.
 ///
@@ -202,7 +202,7 @@ impl SessionStore for TowerSessionStore {
             record.id = Id::default();
         }
         Err(session_store::Error::Backend(
-            "each new session id was taken already, which no chance explains".to_owned(),
+            "every generated session id was already taken, which cannot be chance".to_owned(),
         ))
     }
 

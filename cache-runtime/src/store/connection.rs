@@ -127,7 +127,7 @@ impl Connection {
             let ending = Ending(connection.clone());
             let task = tokio::spawn(async move {
                 driver.await;
-                ending.lose("the server closed it");
+                ending.lose("the server closed the connection");
             });
             Self {
                 id,
@@ -289,7 +289,7 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.lose("the runtime that it lived on has ended");
+        self.lose("the tokio runtime of the connection has ended");
     }
 }
 

@@ -319,7 +319,7 @@ impl Guard {
                 let cause = cause.and_then(StdError::source).map(ToString::to_string);
                 warn!(
                     reason,
-                    cause, "fallback mode entered: Redis is away, functions run uncached"
+                    cause, "fallback mode entered: Redis is unavailable, functions run uncached"
                 );
                 history.reason = Some(match cause {
                     Some(cause) => format!("{reason}: {cause}"),
@@ -351,7 +351,7 @@ impl Guard {
         if history.reason.as_ref() != Some(&why) {
             warn!(
                 why,
-                "Redis cannot be used; functions run uncached until it can"
+                "Redis is unavailable; functions run uncached until it is available"
             );
             history.reason = Some(why);
         }
@@ -454,6 +454,6 @@ pub(crate) fn in_runtime() -> bool {
 fn stalled() -> Error {
     Error::new(
         ErrorKind::Stalled,
-        "Redis answers nobody; others wait to see whether it stays so",
+        "Redis does not respond; gave up early while a few operations keep probing",
     )
 }

@@ -189,7 +189,7 @@ impl Maintenance {
             LOOKS_PER_ANSWER
         };
         if seen.silent_looks > patience {
-            connection.lose(format!("it gave no answer for {:?}", self.look * patience));
+            connection.lose(format!("no reply for {:?}", self.look * patience));
         } else if connection.is_in_doubt() {
             ask(connection, pool.limits.answer);
         }
@@ -200,7 +200,10 @@ impl Maintenance {
         if utilisation < CALM {
             self.busy_since = None;
             if std::mem::take(&mut self.warned) {
-                info!(utilisation, "the Redis connections have room again");
+                info!(
+                    utilisation,
+                    "the Redis connections have spare capacity again"
+                );
             }
         } else if utilisation > BUSY {
             let since = *self.busy_since.get_or_insert(now);
@@ -262,7 +265,7 @@ impl Maintenance {
                 id = connection.id,
                 ?unused,
                 open,
-                "closed a connection to Redis that was not needed"
+                "closed an idle connection to Redis"
             );
         }
     }
@@ -294,9 +297,9 @@ impl Maintenance {
                         Some(Instant::now() + backoff::pause(failures.count, longest));
                     let error = with_cause(&error);
                     if failures.count == 1 {
-                        warn!(error, "could not open one more connection to Redis");
+                        warn!(error, "could not open another connection to Redis");
                     } else {
-                        debug!(error, "could not open one more connection to Redis");
+                        debug!(error, "could not open another connection to Redis");
                     }
                 }
             }

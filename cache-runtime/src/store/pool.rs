@@ -240,7 +240,7 @@ impl Pool {
         self.ask_all().await.map_err(|reason| {
             Error::new(
                 ErrorKind::Connection,
-                "Redis takes connections and does not serve them",
+                "Redis accepts connections but does not answer",
             )
             .because(reason)
         })
@@ -296,7 +296,8 @@ impl Pool {
             }
             let address = opened.address.clone();
             if !self.connector.still_means(&address) {
-                let text = format!("{address} ceased to be the master while it was connected to");
+                let text =
+                    format!("{address} stopped being the master while a connection was opened");
                 return Err(Error::new(ErrorKind::Connection, text));
             }
             let server = self.server_of(&opened, lanes);
@@ -334,8 +335,8 @@ impl Pool {
         let server = Arc::new(Server::new(lanes.term() + 1, opened));
         if let Some(known) = lanes.server.replace(Arc::clone(&server)) {
             let address = &opened.address;
-            info!(%address, "Redis is another server now, or has started anew");
-            known.lose_all("Redis is another server now, or has started anew");
+            info!(%address, "Redis is a different server now, or it restarted");
+            known.lose_all("Redis is a different server now, or it restarted");
             self.signals.changed.notify_one();
         }
         server
@@ -349,8 +350,8 @@ impl Pool {
                 .as_ref()
                 .filter(|server| server.address != *address)
             {
-                info!(from = %server.address, to = %address, "the sentinels name another master");
-                server.lose_all("the sentinels name another master");
+                info!(from = %server.address, to = %address, "the sentinels report another master");
+                server.lose_all("the sentinels report another master");
                 self.signals.moved.notify_one();
             }
         });
@@ -486,7 +487,7 @@ fn ping(
     tokio::spawn(async move {
         let _real_time = hold(patience);
         if timeout(patience, connection.ping()).await.is_err() {
-            connection.lose("it did not answer a ping");
+            connection.lose("no reply to a ping");
         }
         connection
             .lost()

@@ -34,7 +34,7 @@ impl Failure {
             .because(reason),
             Self::Refused(error) if is_wrong_type(&error) => Error::new(
                 ErrorKind::Foreign,
-                format!("{operation}: another program keeps something else at this key"),
+                format!("{operation}: the key holds a value of another program"),
             ),
             Self::Refused(error) => Error::new(
                 ErrorKind::Command,

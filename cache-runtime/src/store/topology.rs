@@ -135,7 +135,7 @@ impl Connector {
             // A master that is dead may keep silent for the whole connect timeout.
             () = sentinels.moved_from(&master) => Err(Error::new(
                 ErrorKind::Connection,
-                format!("{master} ceased to be the master while a connection was opened"),
+                format!("{master} stopped being the master while a connection was opened"),
             )),
         }
     }

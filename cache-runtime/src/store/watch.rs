@@ -47,7 +47,7 @@ async fn watch(pool: Weak<Pool>, connector: Arc<Connector>, index: usize) {
             Ok::<_, crate::error::Error>(())
         };
         if let Err(error) = watched.await {
-            debug!(%error, "a sentinel cannot be watched");
+            debug!(%error, "could not watch a sentinel");
             sleep(LOOK).await;
         }
     }

@@ -150,7 +150,7 @@ where
             () = self.duty.keep() => None,
         };
         if let Some(Err(error)) = ended {
-            error!(name = self.name, %error, "a scheduled job failed; it runs again when its period is over");
+            error!(name = self.name, %error, "a scheduled job failed; it runs again after its period");
         }
     }
 
@@ -158,10 +158,13 @@ where
     fn say_if_away(&mut self, taken: &Result<bool, Error>) {
         match taken {
             Ok(_) if self.is_away => {
-                debug!(name = self.name, "Redis is back, and rounds are run again");
+                debug!(
+                    name = self.name,
+                    "Redis is available again; scheduled rounds resume"
+                );
             }
             Err(error) if !self.is_away => {
-                debug!(name = self.name, %error, "rounds are skipped");
+                debug!(name = self.name, %error, "scheduled rounds are skipped");
             }
             _ => {}
         }

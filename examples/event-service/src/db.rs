@@ -79,7 +79,7 @@ async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");
     anyhow::ensure!(
         !in_memory,
-        "for a database in memory leave the variable out"
+        "to use a database in memory, unset the variable"
     );
     let options = SqliteConnectOptions::from_str(url)
         .map_err(bare)?
@@ -111,8 +111,8 @@ async fn upgrade(pool: &SqlitePool) -> anyhow::Result<()> {
         .and_then(|version| STEPS.get(version..));
     let Some(missing) = missing else {
         bail!(
-            "the database has version {version}, and this event-service knows none above {known}: \
-             start a newer one, or set DATABASE_URL to another file"
+            "the database has version {version}, but this event-service supports only versions up to {known}: start a newer \
+             event-service, or set DATABASE_URL to another file"
         );
     };
     for script in missing.concat() {

@@ -46,7 +46,7 @@ impl Error {
 
     /// 403: `field` names what another user alone may see or change.
     pub fn not_theirs(field: &str) -> Self {
-        Self::forbidden(field, "it is another user's: log in as that user")
+        Self::forbidden(field, "this belongs to another user: log in as that user")
     }
 
     /// 404: `field` names something that does not exist.

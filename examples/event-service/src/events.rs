@@ -192,7 +192,7 @@ impl Events {
             Ok(None) => Err(self.refused(id).await?),
             Err(error) => Err(match error.as_database_error() {
                 Some(cause) if cause.is_check_violation() => {
-                    Error::conflict("capacity", "more tickets than that are sold")
+                    Error::conflict("capacity", "more tickets are already sold")
                 }
                 _ => error.into(),
             }),

@@ -94,7 +94,7 @@ impl Attempt {
         let (address, user_id) = (self.address, shown(wrong.user_id));
         tracing::warn!(target: "audit", %address, %user_id, "login failed");
         if self.is_slow {
-            tracing::warn!(target: "audit", %address, %user_id, "an account has too many failed logins and is slow");
+            tracing::warn!(target: "audit", %address, %user_id, "an account has too many failed logins and is throttled");
         }
     }
 }

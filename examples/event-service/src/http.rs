@@ -216,7 +216,7 @@ async fn bounded(request: Request, next: Next) -> Response {
         let refused = Error::refused(
             StatusCode::PAYLOAD_TOO_LARGE,
             None,
-            format!("a body may have {MAX_BODY} bytes"),
+            format!("the body must be at most {MAX_BODY} bytes"),
         );
         // What comes is not read, so nothing can follow it.
         return ([(header::CONNECTION, "close")], refused).into_response();
@@ -233,7 +233,7 @@ async fn unknown_route(uri: Uri) -> Error {
     Error::refused(
         StatusCode::NOT_FOUND,
         None,
-        format!("there is nothing at {}", uri.path()),
+        format!("no route matches {}", uri.path()),
     )
 }
 
@@ -241,6 +241,6 @@ async fn wrong_method(method: Method, uri: Uri) -> Error {
     Error::refused(
         StatusCode::METHOD_NOT_ALLOWED,
         None,
-        format!("{} does not take {method}", uri.path()),
+        format!("{} does not support {method}", uri.path()),
     )
 }

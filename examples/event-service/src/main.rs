@@ -28,7 +28,7 @@ Usage: event-service [warm]
 Without a command it serves HTTP.
 
 Commands:
-  warm    fills the cache in Redis with what most people ask for, and ends
+  warm    fills the cache in Redis with the most requested data, then exits
 
 Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, TRUSTED_ORIGINS, INSECURE_COOKIE,
 MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
@@ -58,7 +58,7 @@ async fn main() -> ExitCode {
         ["-h" | "--help"] => say(HELP),
         _ => {
             let given = arguments.join(" ");
-            eprintln!("event-service: there is no command `{given}`: see `event-service --help`");
+            eprintln!("event-service: unknown command `{given}`: see `event-service --help`");
             return ExitCode::from(2);
         }
     };
@@ -86,11 +86,11 @@ async fn warm_once() -> anyhow::Result<()> {
     let config = Config::from_env()?;
     ensure!(
         config.redis.is_some(),
-        "set REDIS_URL: a cache in this process's memory ends with it"
+        "set REDIS_URL: a cache in memory is lost when this command exits"
     );
     ensure!(
         settings.database_url.is_some(),
-        "set DATABASE_URL: a database in this process's memory is not the one that the service reads"
+        "set DATABASE_URL: a database in memory is not the database that the service reads"
     );
     let cache = Cache::connect(config).await?;
     cache.install()?;
@@ -128,7 +128,7 @@ async fn serve() -> anyhow::Result<()> {
     if !settings.trusted_origins.is_empty() {
         sessions = sessions
             .trusted_origins(&settings.trusted_origins)
-            .context("TRUSTED_ORIGINS is wrong")?;
+            .context("TRUSTED_ORIGINS is invalid")?;
     }
     let db = Db::open(settings.database_url.as_deref(), settings.slow_db).await?;
     let schedule = settings
@@ -156,7 +156,7 @@ async fn serve() -> anyhow::Result<()> {
     tokio::select! {
         () = server::serve(listener, router, limits, settings.timeouts, stop) => {}
         () = async { overdue.await; tokio::time::sleep(GRACE).await } => {
-            tracing::warn!("requests are still under way after {GRACE:?}; leaving them");
+            tracing::warn!("requests are still running after {GRACE:?}; shutting down without them");
         }
     }
     drop(schedule);
@@ -170,7 +170,7 @@ fn mode(cache: &Cache) -> &'static str {
     match cache.stats().mode {
         Mode::Memory => "cached in memory: set REDIS_URL to use Redis",
         Mode::Redis => "cached in Redis",
-        _ => "not cached until Redis can be reached",
+        _ => "not cached until Redis is reachable",
     }
 }
 

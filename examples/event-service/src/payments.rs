@@ -146,7 +146,7 @@ impl Payments {
         .fetch_optional(self.db.write())
         .await?;
         claimed.ok_or_else(|| {
-            let detail = "the payment is being confirmed, or it was confirmed or has failed before";
+            let detail = "the payment is being confirmed, is already confirmed, or has failed";
             Error::conflict("tx", detail)
         })
     }
@@ -162,7 +162,7 @@ impl Payments {
         .await?;
         // Somebody else has settled it, if the claim was taken again.
         settled
-            .ok_or_else(|| Error::conflict("tx", "the payment was confirmed or has failed before"))
+            .ok_or_else(|| Error::conflict("tx", "the payment is already confirmed, or has failed"))
     }
 }
 

@@ -142,7 +142,7 @@ impl Connection {
         let is_reserved = self.place.is_reserved();
         if is_reserved && !HEALTH.contains(&request.uri().path()) {
             let busy = Error::Busy {
-                detail: "there are too many connections",
+                detail: "too many connections",
                 retry_after: 1,
             };
             return Ok(closing(busy.into_response()));

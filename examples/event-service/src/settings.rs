@@ -55,7 +55,7 @@ impl Settings {
         let client_ip = match variable("TRUSTED_PROXIES")? {
             Some(text) => ClientIpSource::trusted_proxies(text.split(',').map(str::trim))
                 .with_context(|| {
-                    format!("TRUSTED_PROXIES is `{text}`: it must be networks with commas between, such as `10.0.0.0/8,192.0.2.1`")
+                    format!("TRUSTED_PROXIES is `{text}`: it must be networks separated by commas, such as `10.0.0.0/8,192.0.2.1`")
                 })?,
             None => ClientIpSource::peer(),
         };

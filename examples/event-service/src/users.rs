@@ -129,7 +129,7 @@ impl Users {
         .await;
         updated.map_err(|error| match error.as_database_error() {
             Some(cause) if cause.is_unique_violation() => {
-                Error::conflict("email", "another user has this address")
+                Error::conflict("email", "another user already has this address")
             }
             _ => error.into(),
         })

@@ -32,9 +32,7 @@ pub async fn run(
     cache: &Cache,
     progress: impl FnMut(&Progress),
 ) -> anyhow::Result<Summary> {
-    let items = items(db)
-        .await
-        .context("cannot find out what is to be warmed")?;
+    let items = items(db).await.context("cannot list the items to warm")?;
     let (events, users) = (Events::new(db.clone()), Users::new(db.clone()));
     let load = async |item| {
         match item {

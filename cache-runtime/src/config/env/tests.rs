@@ -116,7 +116,7 @@ fn encryption_comes_from_the_address_or_a_variable() {
     );
     assert!(
         problem(&[("REDIS_URL", "rediss://host"), ("REDIS_TLS", "off")])
-            .contains("begins with `rediss`")
+            .contains("starts with `rediss`")
     );
     assert!(
         problem(&[url, ("REDIS_TLS", "off"), ("REDIS_TLS_CA", "/ca")])
@@ -332,7 +332,7 @@ fn a_limit_that_cannot_be_is_told_with_what_is_allowed() {
         "1/1s/1s",
     ] {
         let problem = problem(&[("CACHE_LIMIT_API", text)]);
-        let expected = "allowed: units in a time, such as `100/60s` or `5/s`: from 1 to 4294967295, in 1 ms to 31 days";
+        let expected = "allowed: units per time, such as `100/60s` or `5/s`: 1 to 4294967295 units per 1 ms to 31 days";
         assert!(
             problem.contains("CACHE_LIMIT_API: found"),
             "{text}: {problem}"
@@ -369,11 +369,11 @@ fn every_wrong_variable_has_its_line() {
 
     for line in [
         "CACHE_ENV: found `production`, allowed: `dev`, `test` or `prod`",
-        "REDIS_URL: found `redis+cluster://h1:7000`, allowed: the address of one server, or of sentinels: Redis Cluster is not",
+        "REDIS_URL: found `redis+cluster://h1:7000`, allowed: the address of one server or of sentinels, with `redis://` or",
         "DEV_REDIS_PORT: found `0`, allowed: a port from 1 to 65535",
         "DEV_REDIS_DB: found `first`",
         "CACHE_POOL_MIN: found `few`, allowed: a whole number such as `5`, from 1 to 10000",
-        "CACHE_POOL_MAX: found `4`, allowed: at least CACHE_POOL_MIN, which is 5; or lower that",
+        "CACHE_POOL_MAX: found `4`, allowed: at least CACHE_POOL_MIN, which is 5; or lower that option",
         "CACHE_DEFAULT_TTL: found `0s`, allowed: a duration such as `1h`, or a number of seconds, from 1ms to 100years",
         "CACHE_MASK_KEYS: found `perhaps`, allowed: `true` or `false`",
         "CACHE_POOL_MUX: is not known; did you mean `CACHE_POOL_MAX`?",
@@ -419,7 +419,7 @@ fn what_belongs_to_a_redis_needs_one() {
         let problem = problem(&[(name, "hunter2")]);
         assert!(
             problem.contains(&format!(
-                "{name}: is set, but no Redis is named; set REDIS_URL or DEV_REDIS_HOST"
+                "{name}: is set, but no Redis server is configured; set REDIS_URL or DEV_REDIS_HOST"
             )),
             "{problem}"
         );
@@ -441,11 +441,11 @@ fn a_host_beside_sentinels_is_refused() {
     );
     assert!(
         problem(&[sentinels, ("DEV_REDIS_HOST", "h")])
-            .contains("DEV_REDIS_HOST: cannot stand beside sentinels")
+            .contains("DEV_REDIS_HOST: cannot be combined with sentinels")
     );
     assert!(
         problem(&[sentinels, ("DEV_REDIS_PORT", "1")])
-            .contains("DEV_REDIS_PORT: cannot stand beside sentinels")
+            .contains("DEV_REDIS_PORT: cannot be combined with sentinels")
     );
 }
 

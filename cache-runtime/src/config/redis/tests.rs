@@ -93,20 +93,20 @@ fn a_wrong_address_is_told_what_is_allowed() {
     for (text, advice) in [
         (
             "redis+cluster://h1:7000,h2:7001",
-            "not supported by this version",
+            "this version does not support Redis Cluster",
         ),
         ("http://host", "begins with `redis://`"),
         ("redis://", "the host is a name"),
         ("redis://host:0", "from 1 to 65535"),
         ("redis://host:70000", "from 1 to 65535"),
-        ("redis://host/one", "the index of a database"),
-        ("redis://host/-1", "the index of a database"),
-        ("redis://host?protocol=resp3", "without anything behind"),
+        ("redis://host/one", "a database index"),
+        ("redis://host/-1", "a database index"),
+        ("redis://host?protocol=resp3", "without a query"),
         ("redis://a@b@host", "`%40`"),
         ("redis://:%zz@host", "`%25`"),
         ("redis://:%ff@host", "UTF-8"),
         ("redis://[::1", "bracket"),
-        ("redis://[::1]7000", "what follows the bracket"),
+        ("redis://[::1]7000", "may follow the bracket"),
         ("redis://h1,h2", "the host is a name"),
         ("user:pw@host", "the full form"),
         ("/run/redis.sock", "unix:///run/redis.sock"),
@@ -115,7 +115,7 @@ fn a_wrong_address_is_told_what_is_allowed() {
             "unix:///run/redis.sock?timeout=1",
             "`db`, `user` and `pass`",
         ),
-        ("redis+sentinel://h1,h2", "the master's name"),
+        ("redis+sentinel://h1,h2", "the name of the master"),
     ] {
         let problem = RedisUrl::parse(text)
             .err()

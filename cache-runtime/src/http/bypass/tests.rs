@@ -124,10 +124,7 @@ fn what_can_be_no_exact_path_is_refused_with_advice() {
     ] {
         let error = Bypass::new(Method::GET, path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{path}");
-        assert!(
-            error.to_string().contains("write one exact path"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("use one exact path"), "{error}");
     }
     for path in [
         "/",

@@ -327,11 +327,12 @@ fn without_a_peer_no_header_is_believed() {
 fn a_wrong_source_cannot_be_made() {
     assert!(advice(ClientIpSource::trusted_hops(0)).contains("use `ClientIpSource::peer()`"));
     assert!(advice(ClientIpSource::trusted_hops(33)).contains("from 1 to 32"));
-    assert!(advice(ClientIpSource::trusted_proxies(["lan"])).contains("`lan` is no network"));
+    assert!(advice(ClientIpSource::trusted_proxies(["lan"])).contains("`lan` is not a network"));
     assert!(
-        advice(ClientIpSource::header("X Real IP", PROXIES)).contains("`X Real IP` is no name")
+        advice(ClientIpSource::header("X Real IP", PROXIES))
+            .contains("`X Real IP` is not a header name")
     );
-    assert!(advice(ClientIpSource::header("X-Real-IP", ["0.0.0.0/0"])).contains("everybody"));
+    assert!(advice(ClientIpSource::header("X-Real-IP", ["0.0.0.0/0"])).contains("every client"));
     assert!(advice(ClientIpSource::peer().forwarded()).contains("`trusted_proxies`"));
 }
 

@@ -255,15 +255,15 @@ impl IntoResponse for SessionError {
         let (status, detail) = match &self {
             Self::Unavailable(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "sessions are not available; try again",
+                "sessions are unavailable; try again",
             ),
             Self::Conflict => (
                 StatusCode::CONFLICT,
-                "the session was changed meanwhile; try again",
+                "another request changed the session; try again",
             ),
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "the session cannot hold so much",
+                "the session data is too large",
             ),
             error if error.is_logged_out() => (StatusCode::UNAUTHORIZED, "log in first"),
             _ => (
@@ -272,7 +272,7 @@ impl IntoResponse for SessionError {
             ),
         };
         if status == StatusCode::INTERNAL_SERVER_ERROR {
-            error!(error = %self, "a session could not be handled");
+            error!(error = %self, "a request failed because of a session error");
         }
         let mut response = problem::untyped(status, detail);
         let headers = response.headers_mut();

@@ -326,10 +326,10 @@ fn everything_that_is_wrong_with_policies_is_said_at_once() {
         "a\\\"b",
         "`none` allows nothing",
         "`soon`",
-        "`long` counts",
-        "`finer` is too fine",
+        "`long` has an invalid window",
+        "`finer` is too large",
         "`big` would log",
-        "`api` is there twice",
+        "`api` is listed twice",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }

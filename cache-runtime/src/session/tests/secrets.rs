@@ -171,7 +171,7 @@ async fn nothing_of_a_user_and_no_token_is_in_debug_output_or_in_the_log() {
     }
     let logged: String = log.take().iter().map(|line| format!("{line}\n")).collect();
     assert!(
-        logged.contains("a stored session was changed without its key"),
+        logged.contains("a stored session was tampered with"),
         "{logged}"
     );
     assert!(logged.contains("does not fit the type"), "{logged}");

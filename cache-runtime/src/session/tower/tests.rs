@@ -178,7 +178,7 @@ async fn a_save_brings_back_nothing_that_has_ended() {
         let Err(Error::Backend(text)) = saved else {
             panic!("{saved:?}");
         };
-        assert!(text.contains("has ended"), "{text}");
+        assert!(text.contains("the session ended"), "{text}");
         assert_eq!(bench.load(&record).await, None);
         assert_eq!(bench.stats().save_refused, 1);
     }
@@ -323,7 +323,7 @@ async fn while_redis_is_away_each_call_is_an_error() {
         let Err(Error::Backend(text)) = outcome else {
             panic!("{outcome:?}");
         };
-        assert!(text.starts_with("sessions are not available: "), "{text}");
+        assert!(text.starts_with("sessions are unavailable: "), "{text}");
     }
     assert_eq!(bench.stats().unavailable, 4);
 }

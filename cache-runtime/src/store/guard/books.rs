@@ -159,7 +159,7 @@ impl Books {
                 site = op.site.name,
                 operation = op.name,
                 error = reason,
-                "Redis refuses an operation; this is said once per function"
+                "Redis refuses an operation; this warning is logged once per function"
             );
         }
         let at = Instant::now();

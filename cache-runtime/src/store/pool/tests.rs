@@ -219,7 +219,7 @@ async fn a_silent_server_loses_its_connections_and_what_is_under_way_fails() {
 
     let error = answer.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connection);
-    assert!(cause(&error).contains("no answer"), "{error:?}");
+    assert!(cause(&error).contains("no reply"), "{error:?}");
     store.probe().await.unwrap();
     assert!(store.get(&key("a"), 0).await.is_ok());
 }

@@ -104,10 +104,7 @@ impl Drop for Unanswered<'_> {
         let (pool, keys) = (Arc::clone(&self.store.pool), self.keys.to_vec());
         runtime.spawn(async move {
             if let Err(failure) = looking.remove_long(&pool, &keys, &connection).await {
-                debug!(
-                    ?failure,
-                    "it could not be found out whether a value is too long"
-                );
+                debug!(?failure, "could not check whether a value is too long");
             }
         });
     }
@@ -166,9 +163,9 @@ impl Looking {
                 warn!(
                     key = %key.shown(longest.mask_keys),
                     length,
-                    "removed a value that is too long to be read; raise `CACHE_MAX_VALUE` if it is one of yours"
+                    "removed a value that is too long to read; raise `CACHE_MAX_VALUE` if it is one of yours"
                 );
-                connection.lose("a value that is too long was on its way");
+                connection.lose("a value that is too long was being received");
             }
         }
         Ok(())

@@ -178,19 +178,19 @@ impl Said {
                     None => String::new(),
                 };
                 wrong(format!(
-                    "{address} is a replica, which takes no writes; use the address of its primary{primary}, or `redis+sentinel://`"
+                    "{address} is a replica, which rejects writes; use the address of its primary{primary}, or `redis+sentinel://`"
                 ))
             }
             (Some(_), Expected::MasterOfSentinels) => Err(Error::new(
                 ErrorKind::Connection,
                 format!(
-                    "{address} is not the master any more; the sentinels have not agreed on a new one yet"
+                    "{address} is no longer the master; the sentinels have not agreed on a new master yet"
                 ),
             )),
             (None, Expected::MasterOfSentinels) => Err(Error::new(
                 ErrorKind::Command,
                 format!(
-                    "{address} does not tell whether it is the master: this user may run neither `ROLE` nor `INFO`; allow `+role`"
+                    "{address} does not report its role: this user may run neither `ROLE` nor `INFO`; grant `+role`"
                 ),
             )),
         }
@@ -256,7 +256,7 @@ pub(super) fn refusal(address: &Address, error: &RedisError) -> Error {
     if error.is_io_error() {
         return Error::new(
             ErrorKind::Connection,
-            format!("the connection to {address} broke"),
+            format!("lost the connection to {address}"),
         )
         .because(error.to_string());
     }

@@ -58,7 +58,7 @@ pub(super) fn none_of(host: &Address, mut failures: Vec<(SocketAddr, Error)>) ->
             Some((_, error)) => error,
             None => Error::new(
                 ErrorKind::Connection,
-                format!("the name of {host} has no address"),
+                format!("{host} resolves to no address"),
             ),
         };
     }

@@ -188,7 +188,10 @@ impl Connector {
         }
         let error = Error::new(
             ErrorKind::Connection,
-            format!("no sentinel says where the master `{}` is", sentinels.name),
+            format!(
+                "no sentinel reports the address of the master `{}`",
+                sentinels.name
+            ),
         );
         Err(match cause {
             Some(cause) => error.because(cause),

@@ -203,7 +203,7 @@ async fn sentinels_are_asked_and_their_master_is_checked() {
     assert!(
         unknown
             .to_string()
-            .contains("no sentinel says where the master `other` is"),
+            .contains("no sentinel reports the address of the master `other`"),
         "{unknown}"
     );
     let () = ask(&master, &["REPLICAOF", "127.0.0.1", "1"]);
@@ -213,7 +213,7 @@ async fn sentinels_are_asked_and_their_master_is_checked() {
         .await
         .unwrap_err();
     assert!(
-        demoted.to_string().contains("is not the master any more"),
+        demoted.to_string().contains("is no longer the master"),
         "{demoted}"
     );
 }
@@ -408,7 +408,7 @@ async fn a_replica_a_sentinel_and_a_cluster_node_are_refused_by_name() {
         (
             port_of(&replica),
             format!(
-                "is a replica, which takes no writes; use the address of its primary (127.0.0.1:{port})"
+                "is a replica, which rejects writes; use the address of its primary (127.0.0.1:{port})"
             ),
         ),
         (

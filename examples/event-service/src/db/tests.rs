@@ -85,8 +85,8 @@ async fn a_file_of_a_version_to_come_is_left_alone_with_advice() {
 
     assert_eq!(
         format!("{refused:#}"),
-        "the database has version 4, and this event-service knows none above 3: \
-         start a newer one, or set DATABASE_URL to another file"
+        "the database has version 4, but this event-service supports only versions up to 3: \
+         start a newer event-service, or set DATABASE_URL to another file"
     );
 }
 

@@ -93,7 +93,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                     true => Error::refused(
                         StatusCode::REQUEST_TIMEOUT,
                         None,
-                        "the body did not come in time",
+                        "the body did not arrive in time",
                     ),
                     false => Error::refused(rejection.status(), None, rejection.body_text()),
                 })?;

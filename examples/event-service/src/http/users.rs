@@ -160,7 +160,10 @@ async fn authenticate(
 async fn check_follower(app: &App, session: &Session, id: i64, follower_id: i64) -> Result<()> {
     owner(session, "follower_id", follower_id)?;
     if id == follower_id {
-        return Err(Error::invalid("follower_id", "nobody follows themselves"));
+        return Err(Error::invalid(
+            "follower_id",
+            "users cannot follow themselves",
+        ));
     }
     user(app, id).await.map(drop)
 }

@@ -44,7 +44,7 @@ impl Limits {
             tracing::warn!(
                 max_connections = possible,
                 files,
-                "the process may not open files for {all} connections: raise `ulimit -n`, or lower MAX_CONNECTIONS"
+                "the process cannot open files for {all} connections: raise `ulimit -n`, or lower MAX_CONNECTIONS"
             );
         }
         let all = all.min(possible);
@@ -144,7 +144,7 @@ impl Connections {
     /// Says why, now and then.
     pub(super) fn cannot_accept(&self, error: &io::Error) {
         if let Some(times) = lock(&self.state).due() {
-            tracing::warn!(%error, times, "connections cannot be accepted");
+            tracing::warn!(%error, times, "cannot accept connections");
         }
     }
 
@@ -164,7 +164,7 @@ impl State {
                 true => "MAX_CONNECTIONS_PER_ADDRESS",
                 false => "MAX_CONNECTIONS",
             };
-            tracing::warn!(%peer, limit, times, "there are too many connections; more are answered about the health alone");
+            tracing::warn!(%peer, limit, times, "too many connections; further connections are answered only about health");
         }
     }
 

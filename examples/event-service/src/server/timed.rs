@@ -20,7 +20,7 @@ pub struct TooSlow;
 
 impl fmt::Display for TooSlow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the body did not come in time")
+        f.write_str("the body did not arrive in time")
     }
 }
 

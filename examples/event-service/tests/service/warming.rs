@@ -91,7 +91,7 @@ fn with_redis_away_it_fails_and_says_so() {
         warmed.printed.contains("0 loaded, 0 fresh, 1013 failed"),
         "{warmed:?}"
     );
-    assert!(warmed.said.contains("Redis is away"), "{warmed:?}");
+    assert!(warmed.said.contains("Redis is unavailable"), "{warmed:?}");
 }
 
 #[test]
