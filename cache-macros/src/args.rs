@@ -144,14 +144,14 @@ impl Written {
             RateLimit => (
                 Kind::Client,
                 "a rate limit",
-                ", or `key = \"all\"` for everybody together",
+                ", or `key = \"all\"` to count all clients together",
                 "is not known when `#[rate_limit]` counts the call, before the body; use parameters only",
             ),
             Cacheable | CacheEvict => (
                 Kind::Key,
                 "a cached function",
                 "",
-                "is not known when `#[cacheable]` looks for its key, before the body; use parameters only",
+                "is not known when `#[cacheable]` looks up its key, before the body; use parameters only",
             ),
         };
         let example = self.attribute.example("key");
@@ -263,7 +263,7 @@ impl Written {
         if text.value() != "background" {
             report.at(
                 &text,
-                "`refresh` knows one text, `refresh = \"background\"`; left out, one caller refreshes and waits",
+                "`refresh` has one value, `refresh = \"background\"`; without `refresh`, one caller refreshes and waits",
             );
             return Refresh::Caller;
         }
@@ -291,7 +291,7 @@ impl Written {
         if version.is_none() {
             report.at(
                 value,
-                "`version` needs a whole number from 1 up, such as `version = 2`",
+                "`version` needs a whole number of at least 1, such as `version = 2`",
             );
         }
         version
@@ -320,7 +320,7 @@ impl Written {
         if let Some(name) = fence.as_ref().filter(|_| self.lacks(&["key"])) {
             report.at(
                 name,
-                "`fence` needs a `key`: which keys a pattern matches is not known before the body; name the keys, or leave `fence` out",
+                "`fence` needs a `key`: the keys that a pattern matches are not known before the body; name the keys, or leave `fence` out",
             );
         }
         let refusal = |kind| match (&before, &always, &fence) {

@@ -69,7 +69,7 @@ fn check_ignored(
     let mut covered = HashSet::new();
     for name in ignored {
         if name == "self" {
-            report.at(name, "a key may always leave `self` out; remove it here");
+            report.at(name, "a key may always omit `self`; remove it here");
         } else if named.contains(name) {
             report.at(
                 name,
@@ -137,7 +137,7 @@ pub(crate) fn check_generics(
             report.at(
                 any_type,
                 format!(
-                    "the key leaves out no type or const parameter of `{}`; remove `any_type`",
+                    "the key omits no type or const parameter of `{}`; remove `any_type`",
                     function.signature.ident
                 ),
             );
@@ -415,10 +415,7 @@ mod tests {
                 "db, id",
                 "`id` is in the key, so it cannot be ignored; remove it here, or from the key",
             ),
-            (
-                "db, self",
-                "a key may always leave `self` out; remove it here",
-            ),
+            ("db, self", "a key may always omit `self`; remove it here"),
             // What is likely to be meant is not reported as missing, too.
             (
                 "dbb",

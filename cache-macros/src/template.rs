@@ -66,7 +66,7 @@ pub(crate) fn parse(text: &str, kind: Kind) -> (Vec<Part>, Vec<String>) {
     if text.is_empty() {
         errors.push(match kind {
             Kind::Key => "the key is empty; write one such as `\"event:<id>\"`".to_owned(),
-            Kind::Client => "the key is empty; write one such as `\"<user_id>\"`, or `\"all\"` for everybody together".to_owned(),
+            Kind::Client => "the key is empty; write one such as `\"<user_id>\"`, or `\"all\"` to count all clients together".to_owned(),
             Kind::Pattern => {
                 "the pattern is empty; write one such as `\"event:*\"`, or `all_entries`".to_owned()
             }
@@ -102,7 +102,7 @@ impl Reader<'_> {
                 '>' | '}' => self.closed(c),
                 '*' | '?' => self.wildcard(c),
                 _ if c.is_whitespace() || c.is_control() => self.errors.push(format!(
-                    "white space and control characters cannot stand in a key (found `{}`); use `:`, `-` or `_`",
+                    "a key cannot contain white space or control characters (found `{}`); use `:`, `-` or `_`",
                     c.escape_debug()
                 )),
                 _ => self.text.push(c),
@@ -121,7 +121,7 @@ impl Reader<'_> {
     fn wildcard(&mut self, c: char) {
         match self.kind {
             Kind::Key => self.errors.push(format!("`{c}` is a wildcard and a key names one entry; use `pattern` to evict many, or another character")),
-            Kind::Client => self.errors.push(format!("`{c}` is a wildcard and a key names one client; write `\"all\"` for everybody together, or another character")),
+            Kind::Client => self.errors.push(format!("`{c}` is a wildcard and a key names one client; write `\"all\"` to count all clients together, or another character")),
             Kind::Pattern => self.push(if c == '*' { Part::Any } else { Part::One }),
         }
     }

@@ -60,7 +60,7 @@ pub(crate) fn refuse(attribute: Attribute, function: &Function, report: &mut Rep
 fn nothing_returned(attribute: Attribute, signature: &Signature) -> String {
     let advice = match attribute {
         RateLimit => {
-            "with which a call could be refused; return a `Result` whose error is `From<cache_runtime::limit::Limited>`"
+            "that could represent a refused call; return a `Result` whose error is `From<cache_runtime::limit::Limited>`"
         }
         Cacheable | CachePut | CacheEvict => {
             "that could be stored; give it a return type, or use `#[cache_evict]`"

@@ -40,18 +40,18 @@ const LIMITING: &[Attribute] = &[RateLimit];
 const NOTHING_STORED: &str = "an eviction stores nothing";
 const ONE_KEY: &str = "a cached function needs one `key`";
 const NOTHING_REMOVED: &str = "a cached function removes nothing";
-const PUT_FENCES: &str = "a put stands behind a fence always, and a read needs none";
-const NOTHING_READ: &str = "only what reads the cache finds stale values to refresh";
-const FREE_TO_OMIT: &str = "any other key may leave arguments out; remove it here";
+const PUT_FENCES: &str = "`#[cache_put]` always fences, and `#[cacheable]` needs no fence";
+const NOTHING_READ: &str = "only `#[cacheable]` finds stale values to refresh";
+const FREE_TO_OMIT: &str = "any other key may omit arguments; remove it here";
 const NOT_COUNTED: &str = "a cache counts no calls; leave it out, or add a `#[rate_limit]`";
-const ASKS_A_CACHE: &str = "a caching attribute asks a cache; write `cache = self.cache`";
+const ASKS_A_CACHE: &str = "a caching attribute uses a cache; write `cache = self.cache`";
 
 const NO_CACHE: &str = "a rate limit stores and removes nothing; leave it out";
 const ONE_CLIENT: &str = "a rate limit needs one `key`, which names the client";
-const ASKS_A_LIMITER: &str = "a rate limit asks a limiter; write `limiter = self.limiter`";
+const ASKS_A_LIMITER: &str = "a rate limit uses a limiter; write `limiter = self.limiter`";
 const ALWAYS_ASKED: &str =
-    "a rate limit counts every call; write a `cost` that is 0 where a call is free";
-const POLICYS_TIME: &str = "in which time calls count is said by the policy; leave it out";
+    "a rate limit counts every call; write a `cost` that is 0 for a free call";
+const POLICYS_TIME: &str = "the policy defines the time window; leave it out";
 
 #[rustfmt::skip]
 const KNOWN: [Known; 23] = [
@@ -244,7 +244,7 @@ impl Written {
     fn unknown(&self, word: &str) -> String {
         if self.attribute == RateLimit && OF_A_POLICY.contains(&word) {
             return format!(
-                "`{word}` is a matter of the policy; write `Policy::new(\"payment\").limit(5).per(\"1m\")` where the limiter is made, and here `{}`",
+                "`{word}` belongs to the policy; write `Policy::new(\"payment\").limit(5).per(\"1m\")` where the limiter is created, and `{}` here",
                 self.attribute.example("policy")
             );
         }

@@ -65,7 +65,7 @@ impl Written {
             if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_plain) {
                 report.at(
                     policy,
-                    format!("a policy is named by 1 to {MAX_NAME} ASCII letters, digits, `_`, `-` and `.`; write one such as `{example}`"),
+                    format!("a policy name has 1 to {MAX_NAME} ASCII letters, digits, `_`, `-` and `.`; write one such as `{example}`"),
                 );
             } else if !seen.insert(name.clone()) {
                 report.at(
@@ -85,7 +85,7 @@ impl Written {
                 ..
             }) => match units.base10_parse::<u32>() {
                 Ok(0) => Some(
-                    "is 0 for every call, so none is limited; leave the attribute out, or write an expression",
+                    "is 0 for every call, so no call is limited; leave the attribute out, or write an expression",
                 ),
                 Ok(_) => None,
                 Err(_) => Some("is at most 4294967295, a `u32`; write a smaller one"),

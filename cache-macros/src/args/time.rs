@@ -30,7 +30,7 @@ pub(super) fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life>
         }) => duration(&text.value()),
         Expr::Lit(ExprLit {
             lit: Lit::Float(_), ..
-        }) => Err("needs whole seconds, or a text such as \"1500ms\"".to_owned()),
+        }) => Err("needs whole seconds, or text such as \"1500ms\"".to_owned()),
         Expr::Lit(ExprLit {
             lit: Lit::Int(_), ..
         })

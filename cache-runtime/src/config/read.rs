@@ -99,7 +99,7 @@ fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
                 .err()
                 .map(|allowed| Problem::wrong(name, "a list", allowed));
         }
-        (Written::List(_), None) => return Some(Problem::wrong(name, "a list", "one text")),
+        (Written::List(_), None) => return Some(Problem::wrong(name, "a list", "one string")),
         (Written::Text(value), Some(setting)) => {
             return setting
                 .set(config, &value)
