@@ -161,7 +161,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// Whether its fresh life is over, and only its grace lets it be served.
+    /// Returns whether its fresh life is over, and only its grace lets it be served.
     pub(crate) fn is_stale(&self, now: u64) -> bool {
         now >= self.fresh_until
     }
@@ -217,7 +217,7 @@ pub(crate) trait Value {
     /// Appends its JSON of at most `max` bytes.
     fn encode(&self, json: &mut Vec<u8>, max: usize) -> Result<(), Refusal>;
 
-    /// Whether each `null` in its JSON comes back as what it was.
+    /// Returns whether each `null` in its JSON comes back as what it was.
     fn has_plain_nulls(&self, layers: Layers) -> bool;
 
     /// Decodes its own JSON and encodes it again, and compares.
@@ -304,8 +304,8 @@ pub(crate) fn fence(key: &Key, now: u64, life: Duration) -> Entry {
 /// How far the clocks of those who share a store may be apart. A claim is over by so much later than it says.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Whether a claim that ends in the store at `end` is dead by what it says itself: it is over, or ends in the store later than it
-/// could. Something has taken its expiry away then or given it another.
+/// Returns whether a claim that ends in the store at `end` is dead by what it says itself: it is over, or ends in the store
+/// later than it could. Something has taken its expiry away then or given it another.
 pub(crate) fn is_dead(bytes: &[u8], now: u64, end: u64) -> bool {
     let says = bytes.get(FRESH_AT..).and_then(<[u8]>::first_chunk);
     let last = says
@@ -314,7 +314,7 @@ pub(crate) fn is_dead(bytes: &[u8], now: u64, end: u64) -> bool {
     now >= last || end > last
 }
 
-/// Whether what stands under a key is a claim that is not over.
+/// Returns whether what stands under a key is a claim that is not over.
 pub(crate) fn is_standing_claim(bytes: &[u8], key: &Key, now: u64) -> bool {
     matches!(check_header(bytes, key), Ok(Kind::Lease | Kind::Fence)) && !is_dead(bytes, now, now)
 }
@@ -340,7 +340,7 @@ pub(crate) fn whole_stamp_of(bytes: &[u8]) -> Option<Stamp> {
     stamp_of(bytes).try_into().ok()
 }
 
-/// Whether an entry that begins with this header is a value or a none of `key`, fresh or not.
+/// Returns whether an entry that begins with this header is a value or a none of `key`, fresh or not.
 pub(crate) fn is_value(header: &[u8], key: &Key) -> bool {
     matches!(check(header, key, |_| true), Ok(Kind::Value | Kind::None))
 }

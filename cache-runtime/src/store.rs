@@ -181,10 +181,10 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// Until when it is known that this is the right server. Before that moment no other had taken its place.
     fn confirmed(&self) -> Instant;
 
-    /// Whether a part of any answer arrived after `moment`.
+    /// Returns whether a part of any answer arrived after `moment`.
     fn has_arrivals_since(&self, moment: Instant) -> bool;
 
-    /// Whether a command would be sent: a connection is open, or none is needed.
+    /// Returns whether a command would be sent: a connection is open, or none is needed.
     fn is_open(&self) -> bool;
 
     /// The connections, where there are any.

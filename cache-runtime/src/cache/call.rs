@@ -63,7 +63,7 @@ impl<'a> CallContext<'a> {
         let metrics = inner.metrics.site(&site.metrics);
         let policy = site.policy.and_then(|name| {
             let policy = inner.config.policy_of(name);
-            // What the installed cache lacks was said when it was installed.
+            // Installing a cache already warns about the policies that it lacks.
             if policy.is_none() && site.has_own_cache && metrics.warn_once(Warning::UnknownPolicy) {
                 warn!(
                     site = site.name,
@@ -98,12 +98,13 @@ impl<'a> CallContext<'a> {
         }
     }
 
-    /// Whether a read of the key would not be told what the store has: it is switched off, or evicted here and not yet there.
+    /// Returns whether a read must not use what the store holds: the key is disabled, or it is evicted here but not yet in
+    /// the store.
     pub(super) fn is_hidden(&self) -> bool {
         self.scope == ScopeState::Evicted || self.inner.is_hidden(self.key)
     }
 
-    /// Whether this call is made inside a scope: then nothing is stored that may never be committed.
+    /// Returns whether this call is made inside a scope. Nothing that may never be committed is stored then.
     pub(super) fn is_scoped(&self) -> bool {
         self.scope != ScopeState::Outside
     }
@@ -119,7 +120,7 @@ impl<'a> CallContext<'a> {
         }
     }
 
-    /// Refuses to store what nobody may read.
+    /// Refuses to store a value that no caller may read.
     pub(super) fn check_switched_on(&self) -> Result<(), Error> {
         match self.is_off {
             true => Err(Error::new(
@@ -152,7 +153,7 @@ impl<'a> CallContext<'a> {
         Op::since(began, name, self.site, &self.metrics, On::Key(self.key))
     }
 
-    /// Who writes and reads here.
+    /// The program and the type that write and read here.
     pub(super) fn origin(&self) -> Origin {
         Origin {
             build: self.inner.build.id(),

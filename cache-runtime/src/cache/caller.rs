@@ -1,8 +1,8 @@
 //! The seam between the path of a call, which is compiled once, and the annotated function, whose types only the compiler knows.
 //!
-//! A future may be sent between threads if all that it holds may, so the path must not hold the function: else every annotated function
-//! would have to be `Send`. The path leaves a request and waits. The shell around it holds the function, and sees to the request while it
-//! is polled.
+//! A future may be sent between threads if all that it holds may, so the path must not hold the function. Otherwise every
+//! annotated function would have to be `Send`. The path leaves a request and waits. The shell around it holds the function,
+//! and sees to the request while it is polled.
 
 use std::cell::RefCell;
 use std::future::{self, Future};
@@ -20,7 +20,8 @@ use crate::key::Key;
 use crate::site::Ttl;
 use crate::target::Target;
 
-/// Who calls, as far as the path needs it: an annotated function, or a method of the handle. What it has not, its path does not ask for.
+/// The caller as the path sees it: an annotated function, or a method of the handle. A path asks only for what its caller
+/// has.
 pub(super) trait Caller {
     /// Decodes a value and keeps it.
     fn decode(&mut self, _json: &Json) -> Result<(), Unreadable> {
@@ -32,12 +33,12 @@ pub(super) trait Caller {
         false
     }
 
-    /// Runs the body a step further, and keeps what it returns. Returns whether that is no `Err`.
+    /// Polls the body and keeps what it returns. Returns whether that is not an `Err`.
     fn poll_body(&mut self, _cx: &mut Context<'_>) -> Poll<bool> {
         Poll::Ready(false)
     }
 
-    /// Whether what the body returned is worth storing.
+    /// Returns whether what the body returned is worth storing.
     fn appraise(&self) -> Appraisal {
         Appraisal::Failed
     }
@@ -77,19 +78,19 @@ pub(crate) enum Source {
     Body,
 }
 
-/// What is to become of what a body returned.
+/// What to do with the value that a body returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Appraisal {
     /// It is an `Err`.
     Failed,
-    /// `unless` says that it is not to be stored.
+    /// `unless` rejected it, so it is not stored.
     Skipped,
-    /// A value, and its ttl where the attribute says one for it.
+    /// A value, and its TTL if the attribute sets one for it.
     Value(Option<Ttl>),
     None,
 }
 
-/// What came of writing an entry.
+/// The outcome of writing an entry.
 pub(super) type Written = Result<Entry, Refusal>;
 
 /// What an entry is made of, but for the value.

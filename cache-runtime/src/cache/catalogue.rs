@@ -1,4 +1,4 @@
-//! What the annotated functions of a program say about each other's entries: evictions that match nothing that is stored, and keys
+//! Checks the annotated functions of a program against each other. It finds evictions that match no stored entry, and keys
 //! that a client may choose.
 
 use std::collections::BTreeSet;
@@ -43,12 +43,12 @@ struct Unmatched<'a> {
     nearest: Option<&'a str>,
 }
 
-/// The targets that no function stores, of whichever cache: functions with caches of their own may share one. A program that
-/// stores nothing evicts what another one stores, and is not judged.
+/// Returns the targets that no function of any cache stores, because functions with their own caches may share a cache. A
+/// program that stores nothing evicts entries of another program, so it is not checked.
 fn unmatched<'a>(sites: &[&'a Site]) -> BTreeSet<Unmatched<'a>> {
     let templates = |role| {
         let sites = sites.iter().filter(move |site| site.role == role);
-        // White space cannot stand in a template.
+        // A template cannot contain white space.
         sites.flat_map(|site| site.template.split(", ").map(|text| (site.name, text)))
     };
     let stored: Vec<(&str, Vec<Token>)> = templates(Role::Stores)
@@ -70,7 +70,7 @@ fn unmatched<'a>(sites: &[&'a Site]) -> BTreeSet<Unmatched<'a>> {
         .collect()
 }
 
-/// The stored template that is written most like the target, whatever stands in the placeholders.
+/// Returns the stored template that is spelled most like the target, without regard to the contents of placeholders.
 fn nearest_template<'a>(wanted: &[Token], stored: &[(&'a str, Vec<Token>)]) -> Option<&'a str> {
     let outlines: Vec<(String, &str)> = stored
         .iter()
@@ -129,7 +129,7 @@ fn tokens(template: &str) -> Vec<Token> {
     tokens
 }
 
-/// Whether some name fits both.
+/// Returns whether some name fits both.
 fn overlap(one: &[Token], other: &[Token]) -> bool {
     // `reached[i][j]`: whether some beginning of a name can be read by the first `i` of one and the first `j` of the other.
     let mut reached = vec![vec![false; other.len() + 1]; one.len() + 1];
@@ -162,7 +162,7 @@ fn is_run(token: &Token) -> bool {
     matches!(token, Token::Any | Token::Value)
 }
 
-/// Whether one character can be of both.
+/// Returns whether one character can be of both.
 fn fit(one: Token, other: Token) -> bool {
     match (one, other) {
         (Token::Literal(one), Token::Literal(other)) => one == other,

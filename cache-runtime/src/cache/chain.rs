@@ -16,13 +16,13 @@ thread_local! {
 /// A load, and those that it runs inside of.
 pub(super) struct Chain {
     cache: usize,
-    /// Its hash: should two keys ever share one, a load is not shared, and nothing worse.
+    /// The hash of the key. If two keys ever have the same hash, a load is not shared; nothing worse happens.
     key: u64,
     outer: Option<Arc<Self>>,
 }
 
 impl Chain {
-    /// Whether this very task is in the middle of loading `key`.
+    /// Returns whether this very task is in the middle of loading `key`.
     pub(super) fn is_loading(inner: &Inner, key: &Key) -> bool {
         LOADING.with_borrow(|chain| chain.as_ref().is_some_and(|chain| chain.holds(inner, key)))
     }
@@ -62,7 +62,7 @@ pub(super) fn enter(
     step()
 }
 
-/// Tells caches apart for as long as they live.
+/// A number that identifies a cache while it exists.
 fn address(inner: &Inner) -> usize {
     std::ptr::from_ref(inner).addr()
 }

@@ -154,7 +154,7 @@ impl CallContext<'_> {
         }
         let most = u128::from(self.ttl_jitter);
         let chance = u128::from(u64::from_le_bytes(entry::new_stamp()));
-        // Of all that may be lost, a part from nothing to the whole.
+        // A random part of what may be lost, from nothing to all of it.
         let lost = (ttl.as_nanos() * most / 100).saturating_mul(chance >> 32) >> 32;
         ttl.saturating_sub(Duration::from_nanos(
             u64::try_from(lost).unwrap_or(u64::MAX),

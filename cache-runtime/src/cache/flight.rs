@@ -1,8 +1,9 @@
-//! One load per key in this process. Whoever comes while a load runs waits for its encoded result.
+//! One load per key in this process. A caller that arrives while a load runs waits for its encoded result.
 //!
-//! A leader may fail, panic or be dropped. Then one of those who wait takes over at once, together with the lease that the
-//! leader held in the store, so that nobody waits for a claim of the dead. A leader may also be alive and not polled by its task,
-//! which may wait for it; one that was woken and not polled for 50 ms is deposed: the next loads under its lease.
+//! A leader may fail, panic or be dropped. Then one of the waiters takes over at once, together with the lease that the
+//! leader held in the store, so no caller waits for an abandoned claim. A leader may also exist but not be polled by its
+//! task, which may itself wait for that leader. A leader that was woken and not polled for 50 ms is replaced: the next
+//! waiter loads under its lease.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +20,7 @@ use crate::entry::Stamp;
 use crate::key::Key;
 use crate::target::Target;
 
-/// Keys meet on a lock only when they share one of so many shards; loads are rare enough for this to suffice.
+/// The number of shards. Keys contend for a lock only if they share a shard. Loads are rare, so this is enough.
 const SHARDS: usize = 16;
 
 /// The loads under way.
@@ -27,7 +28,7 @@ pub(crate) struct Flights {
     shards: [Mutex<HashMap<Key, Arc<Flight>>>; SHARDS],
     /// A load that is older no longer keeps others from starting their own.
     deadline: Duration,
-    /// Gives back a lease that nobody is there to take over.
+    /// Gives back a lease that no waiter takes over.
     release: Release,
 }
 
@@ -38,7 +39,7 @@ struct Flight {
     started: Instant,
     state: Mutex<State>,
     changed: Notify,
-    /// An eviction came since the load began: what it returns is for those who wait already, and for nobody else.
+    /// An eviction arrived after the load began. The result is only for callers that already wait.
     invalidated: AtomicBool,
     /// It is older than the deadline, and others may load.
     overdue: AtomicBool,
@@ -65,11 +66,11 @@ struct Claims {
     asked: Vec<Stamp>,
 }
 
-/// From when on no eviction can have been missed by what is loaded.
+/// From `at` on, the load misses no eviction.
 #[derive(Clone, Copy, Debug)]
 struct Snapshot {
     at: Instant,
-    /// The claim in the store that stood before, and that every eviction takes away.
+    /// The claim that was in the store before. Every eviction removes it.
     claim: Option<Stamp>,
 }
 
@@ -83,15 +84,15 @@ pub(crate) struct Observation {
 /// What stood under the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Observed {
-    /// The store is away. Nobody can know of another process's evictions then, and loads are shared all the more.
+    /// The store is unavailable. No process can see evictions of other processes then, so loads are always shared.
     Unknown,
     Nothing,
     Entry(Stamp),
 }
 
 impl State {
-    /// Another process may have evicted the key since the load began, which nobody here was told. Its eviction has taken away
-    /// the claim that the load rests on: who still observed that claim, or came before the load, misses nothing.
+    /// Another process may have evicted the key after the load began, without notice to this process. Its eviction removed
+    /// the claim of the load. A caller that still observed that claim, or arrived before the load, misses no eviction.
     fn serves(&self, observation: Observation) -> bool {
         let Observation { since, observed } = observation;
         self.snapshot
@@ -118,9 +119,9 @@ enum Phase {
 /// What a caller is to do.
 #[derive(Debug)]
 pub(crate) enum Turn<'a> {
-    /// Load, for everybody.
+    /// Load for all callers.
     Lead(Leader<'a>),
-    /// Wait for the one who loads.
+    /// Wait for the leader.
     Wait(Waiter<'a>),
 }
 
@@ -131,11 +132,11 @@ pub(crate) enum Arrival<'a> {
     Landed(Arc<[u8]>),
     /// The leader is gone, and this caller is the next.
     Lead(Leader<'a>),
-    /// There is nothing to share, or it takes too long: each runs its own body.
+    /// There is no result to share, or the load takes too long: each caller runs its own body.
     Alone,
 }
 
-/// What becomes of a load whose leader is stuck.
+/// What happens to a load whose leader is stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stuck {
     /// It is joined as any other: whether its leader is just late is for the waiter to find out.
@@ -198,7 +199,8 @@ impl Flights {
         Turn::Lead(leader)
     }
 
-    /// Invalidates the loads that `target` covers: who waits for one keeps its result, who comes later begins anew.
+    /// Invalidates the loads that `target` covers. Callers that wait for such a load still get its result; later callers
+    /// start a new load.
     pub(crate) fn invalidate(&self, target: &Target) {
         match target {
             Target::Key(key) => {
@@ -234,9 +236,9 @@ impl Flights {
         remove(&mut self.shard(key), key, flight);
     }
 
-    /// The leader of `flight` is gone. Whoever waits takes over; if nobody does, the lease comes back as the answer.
+    /// The leader of `flight` is gone. A waiter takes over. Returns the lease if there is no waiter.
     fn hand_over(&self, key: &Key, flight: &Arc<Flight>, failed_loads: bool) -> Option<Stamp> {
-        // The map's lock comes first, as in `join`: nobody may begin to wait between the look and the removal.
+        // The lock of the map is taken first, as in `join`: no caller may begin to wait between the check and the removal.
         let mut shard = self.shard(key);
         let mut state = flight.state();
         if let Phase::Deposed = state.phase {
@@ -299,7 +301,7 @@ impl Flight {
         Some(claims)
     }
 
-    /// Whether this is the first that is said of it.
+    /// Returns whether this is the first report about it.
     fn set_overdue(&self) -> bool {
         !self.overdue.swap(true, Ordering::AcqRel)
     }
@@ -309,7 +311,7 @@ impl Flight {
     }
 }
 
-/// The one who loads. Dropped without a landing, it hands over to the next.
+/// The caller that loads. If it is dropped before it lands, the next waiter takes over.
 #[derive(Debug)]
 pub(crate) struct Leader<'a> {
     flights: &'a Flights,
@@ -322,7 +324,7 @@ pub(crate) struct Leader<'a> {
 /// A leader in whose place another loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Relieved {
-    /// Its load is older than the deadline, and nobody knew yet.
+    /// Its load is older than the deadline, and this was not known yet.
     Overdue,
     /// It was woken and not polled.
     Stuck,
@@ -350,7 +352,7 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// What tells those who wait whether this leader is polled.
+    /// Shows waiters whether this leader is polled.
     pub(crate) fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.flight.pulse)
     }
@@ -365,7 +367,7 @@ impl<'a> Leader<'a> {
         self.flight.state().claims.asked.push(lease);
     }
 
-    /// Whether this leader, or one that it relieved, has asked for this lease.
+    /// Returns whether this leader, or a leader that it replaced, asked for this lease.
     pub(crate) fn has_asked_for(&self, lease: Stamp) -> bool {
         self.flight.state().claims.asked.contains(&lease)
     }
@@ -385,7 +387,7 @@ impl<'a> Leader<'a> {
         self.flight.state().snapshot = Some(Snapshot { at, claim });
     }
 
-    /// Gives a lease back without anybody waiting.
+    /// Gives a lease back in the background.
     pub(crate) fn release(&self, lease: Stamp) {
         (self.flights.release)(self.key, lease);
     }
@@ -394,7 +396,8 @@ impl<'a> Leader<'a> {
         self.relieves
     }
 
-    /// The load is older than the deadline: it keeps nobody else from loading any more. Returns whether nobody knew yet.
+    /// The load is older than the deadline and no longer keeps other callers from loading. Returns whether this was not
+    /// known yet.
     pub(crate) fn abandon(&self) -> bool {
         self.flights.forget(self.key, &self.flight);
         self.flight.set_overdue()
@@ -404,20 +407,20 @@ impl<'a> Leader<'a> {
         self.flight.invalidated.load(Ordering::Acquire)
     }
 
-    /// Whether anybody waits for the encoded result.
+    /// Returns whether a caller waits for the encoded result.
     pub(crate) fn is_awaited(&self) -> bool {
         self.flight.state().waiting > 0
     }
 
-    /// Gives the result to all who wait, and to all who come until this leader is dropped.
+    /// Gives the result to all waiters, and to all callers that arrive until this leader is dropped.
     pub(crate) fn land(&mut self, entry: Arc<[u8]>) {
         self.end = End::Landed;
         self.flight.state().phase = Phase::Landed(entry);
         self.flight.changed.notify_waiters();
     }
 
-    /// There is nothing to share: one who waits takes over, with the lease; all others run their own bodies. Returns the
-    /// lease if nobody waits.
+    /// There is no result to share: one waiter takes over with the lease, and all others run their own bodies. Returns the
+    /// lease if there is no waiter.
     pub(crate) fn give_up(mut self) -> Option<Stamp> {
         self.end = End::Failed;
         self.flights.hand_over(self.key, &self.flight, true)
@@ -438,7 +441,7 @@ impl Drop for Leader<'_> {
     }
 }
 
-/// One who waits for the leader.
+/// A caller that waits for the leader.
 #[derive(Debug)]
 pub(crate) struct Waiter<'a> {
     flights: &'a Flights,
@@ -451,9 +454,9 @@ pub(crate) struct Waiter<'a> {
 }
 
 impl<'a> Waiter<'a> {
-    /// Waits until the load lands, until it is this caller's turn, or until it has waited for too long. When the load is too
-    /// old, or its leader is stuck, one of those who wait begins another, and the rest wait for that. Nobody waits for a third
-    /// after two that were stuck.
+    /// Waits until the load lands, until it is this caller's turn, or until the wait takes too long. If the load is too
+    /// old, or its leader is stuck, one waiter begins another load and the rest wait for that. After two stuck loads no
+    /// caller waits for a third.
     pub(crate) async fn arrival(mut self) -> Arrival<'a> {
         let mut was_let_down = false;
         loop {

@@ -38,7 +38,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// A key that cannot be used, or a Redis that is away or late.
+    /// The key is invalid, or Redis is unavailable or too slow.
     pub async fn try_get<T: CacheValue>(&self, key: &str) -> Result<Option<T>, Error> {
         let plan = self.plan(key)?;
         let call = CallContext::new(&self.inner, &plan, untyped::<T>());
@@ -66,7 +66,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// A key that cannot be used, a value that may not be stored, or a Redis that is away or late.
+    /// The key is invalid, the value may not be stored, or Redis is unavailable or too slow.
     pub async fn try_set<T: CacheValue>(
         &self,
         key: &str,
@@ -104,7 +104,7 @@ impl Cache {
             .map(|plan| Target::Key(plan.key.clone()))
             .collect();
         let metrics = self.inner.metrics.site(&HANDLE.metrics);
-        // Whatever keeps a value from being stored: what was there before is no longer what the caller wants.
+        // For whatever reason a value is not stored, the caller no longer wants the old value.
         let eviction = Eviction::begin(&self.inner, &HANDLE, &metrics, owed);
 
         let mut entries = Vec::with_capacity(pairs.len());
@@ -196,7 +196,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// A key that cannot be used. A Redis that is away is no error: the eviction is then [`Evicted::Journaled`].
+    /// The key is invalid. An unavailable Redis is not an error: the eviction is then [`Evicted::Journaled`].
     pub async fn try_delete(&self, key: &str) -> Result<Evicted, Error> {
         self.try_delete_many(&[key]).await
     }
@@ -242,7 +242,7 @@ impl Cache {
         Ok(self.remove(&[Target::Pattern(pattern)]).await)
     }
 
-    /// Removes all entries under this cache's prefix. Sessions and limits are no entries and stay.
+    /// Removes all entries under the prefix of this cache. Sessions and limits are not entries and stay.
     pub async fn clear(&self) -> Evicted {
         self.remove(&[Target::All]).await
     }
@@ -290,8 +290,8 @@ impl Cache {
         }
     }
 
-    /// Whether [`get`](Self::get) would find a fresh value, or a remembered `None`, at `key`. Reads the header of the entry only,
-    /// so it does not see that a value is damaged or of another type.
+    /// Returns whether [`get`](Self::get) would find a fresh value, or a remembered `None`, at `key`. Reads the header of
+    /// the entry only, so it does not see that a value is damaged or of another type.
     pub async fn exists(&self, key: &str) -> bool {
         self.try_exists(key)
             .await
@@ -336,7 +336,7 @@ impl Cache {
         Ok(head.and_then(|head| entry::fresh_for(&head, call.key, call.now())))
     }
 
-    /// Gives the entry at `key` a new time to live, from now on. Its grace stays as it is. Returns whether there was one that
+    /// Gives the entry at `key` a new TTL, counted from now. Its grace stays as it is. Returns whether there was one that
     /// [`exists`](Self::exists).
     pub async fn expire(&self, key: &str, ttl: impl Into<Ttl>) -> bool {
         self.try_expire(key, ttl)
@@ -372,8 +372,9 @@ impl Cache {
         ) else {
             return Ok(false);
         };
-        // The store keeps an entry for its ttl and its grace, from when it arrived: up to one operation later than it is dated. So
-        // the grace is known to within `command_timeout`, and taken for the shorter. One whose expiry somebody took away has none.
+        // The store keeps an entry for its TTL and its grace, counted from its arrival, which is up to one operation later
+        // than its date. So the grace is known to within `command_timeout`, and the shorter value is used. An entry whose
+        // expiry was removed has no grace.
         let grace = match left {
             Duration::MAX => Duration::ZERO,
             left => left.saturating_sub(fresh.saturating_add(self.inner.config.command_timeout)),
@@ -385,8 +386,8 @@ impl Cache {
         Ok(replaced.await? == Replaced::Done)
     }
 
-    /// The value at `key`, or what `load` returns, by the same path as `#[cacheable]`: one load among all callers, stored
-    /// under a lease. The errors are those of `load` alone.
+    /// Returns the value at `key`, or what `load` returns. It takes the same path as `#[cacheable]`: one load among all
+    /// callers, stored under a lease. Only errors of `load` are returned.
     pub async fn get_or_load<T: CacheValue, E>(
         &self,
         key: &str,
@@ -440,7 +441,7 @@ impl Cache {
     async fn remove(&self, targets: &[Target]) -> Evicted {
         let metrics = self.inner.metrics.site(&HANDLE.metrics);
         metrics.count(Event::Delete);
-        // A caller that goes away has written before: what it wanted removed is removed all the same.
+        // A caller that is cancelled has already written, so its targets are removed all the same.
         Eviction::begin(&self.inner, &HANDLE, &metrics, targets.to_vec())
             .apply()
             .await
@@ -450,7 +451,7 @@ impl Cache {
         Ok(ReadPlan::new(&HANDLE, Key::parse(self.prefix(), key)?))
     }
 
-    /// The cache's failure is an event: what was asked for is answered as if nothing were there.
+    /// A failure of the cache is an event, not an error: the call returns as if there were no entry.
     fn forgive<T: Default>(&self, operation: &'static str) -> impl FnOnce(Error) -> T + '_ {
         move |error| {
             // Its text names the key.
@@ -482,7 +483,7 @@ async fn walk<T>(path: Path<'_, T>, caller: &mut impl Caller) -> T {
     poll_fn(|cx| walk.poll(caller, cx)).await
 }
 
-/// Refuses a time to live that is none.
+/// Refuses a TTL that is too short.
 fn long_enough(ttl: Ttl) -> Result<Duration, Error> {
     let life = ttl.as_duration();
     if life < entry::MIN_LIFE {

@@ -105,7 +105,7 @@ impl Journal {
         self.depth.store(intents.depth(), Ordering::Release);
     }
 
-    /// Whether an eviction of `key` is still to be applied.
+    /// Returns whether an eviction of `key` is still to be applied.
     pub(crate) fn blocks(&self, key: &Key) -> bool {
         if self.depth() == 0 {
             return false;
@@ -134,7 +134,7 @@ impl Journal {
         (!numbers.is_empty()).then_some(Batch { numbers })
     }
 
-    /// Some of what is still to be applied, refused or not.
+    /// Some of the pending targets, refused or not.
     pub(crate) fn some(&self) -> Vec<Target> {
         const SOME: usize = 10;
         let intents = self.lock();
@@ -198,7 +198,8 @@ impl Journal {
         any
     }
 
-    /// Runs `then` if all that is left was tried and refused, while nothing can be added. Returns whether anything is left.
+    /// Runs `then` if everything left was tried and refused, and lets no target be added while it runs. Returns whether
+    /// anything is left.
     pub(crate) fn if_tried(&self, then: impl FnOnce()) -> bool {
         let intents = self.lock();
         let Intents {

@@ -1,4 +1,4 @@
-//! One load per key among all processes: the lease in the store, and the wait for whoever has it.
+//! One load per key among all processes: the lease in the store, and the wait for its holder.
 
 use std::collections::HashMap;
 use std::mem;
@@ -25,8 +25,8 @@ use crate::store::{Mark, Refreshing, Replaced};
 /// How soon to look again for what another process loads, and how rarely at most.
 const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
 
-/// Unreadable entries are deleted on the way to a lease. More than so many in a row come from somebody who writes them as
-/// fast as they are deleted.
+/// Unreadable entries are deleted on the way to a lease. More than this many in a row come from a program that writes them
+/// as fast as they are deleted.
 const UNREADABLE_IN_A_ROW: u32 = 3;
 
 /// What a load keeps others in all processes from loading by.
@@ -38,7 +38,7 @@ pub(super) enum Hold {
     Refresh(Stamp),
 }
 
-/// What came of asking for a lease.
+/// The outcome of asking for a lease.
 pub(super) enum Claim {
     /// This call has it.
     Won(Stamp),
@@ -50,7 +50,7 @@ pub(super) enum Claim {
         /// The lease that stood there before.
         before: Option<Stamp>,
     },
-    /// The result may not be stored; this is the claim of somebody else that stands, if that is known.
+    /// The result may not be stored. This is the claim of another holder, if it is known.
     Refused(Option<Stamp>),
 }
 
@@ -154,7 +154,7 @@ impl<'a> LeaseRequest<'a> {
         }
     }
 
-    /// Removes what nobody can read. Returns whether it makes sense to ask again.
+    /// Removes an unreadable entry. Returns whether it makes sense to ask again.
     pub(super) async fn discard(&mut self, entry: &[u8]) -> bool {
         self.unreadable += 1;
         let call = self.call;
@@ -169,8 +169,8 @@ impl<'a> LeaseRequest<'a> {
 }
 
 impl CallContext<'_> {
-    /// Whether the claim of this stamp was a dead one: without an expiry, or with one that no claim has. Nobody else would remove
-    /// it.
+    /// Returns whether the claim with this stamp was dead: it had no expiry, or an expiry that no claim has. Nothing else
+    /// would remove it.
     async fn buried(&self, stamp: Option<Stamp>) -> bool {
         let Some(stamp) = stamp else {
             return false;
@@ -236,9 +236,9 @@ impl CallContext<'_> {
     }
 }
 
-/// Leases of this process that may stand in the store and that nobody holds: the call that asked for one was dropped, or
-/// waited in vain for the answer, and Redis may have placed it all the same. Whoever meets one takes it over, where it would
-/// else wait for a load that nobody runs.
+/// Leases of this process that may be in the store without a holder: the call that asked for the lease was dropped, or got
+/// no answer, but Redis may have placed it. A caller that finds such a lease takes it over. Otherwise it would wait for a
+/// load that does not run.
 #[derive(Debug)]
 pub(super) struct Orphans {
     stamps: Mutex<HashMap<Stamp, Instant>>,
@@ -248,7 +248,7 @@ pub(super) struct Orphans {
     memory: Duration,
 }
 
-/// More are the mark of a long outage, in which they will not be met again.
+/// More than this many are the mark of a long outage, and no caller will find them again.
 const MAX_ORPHANS: usize = 10_000;
 
 impl Orphans {
@@ -271,7 +271,7 @@ impl Orphans {
         self.count.store(stamps.len(), Ordering::Release);
     }
 
-    /// Whether `stamp` is one of these; it is one no longer.
+    /// Returns whether `stamp` is one of these; it is one no longer.
     fn take(&self, stamp: &Stamp) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
             return false;
@@ -283,8 +283,8 @@ impl Orphans {
     }
 }
 
-/// A question for a lease whose answer is not known yet. Dropped without one, the lease goes back, if it can; else whoever
-/// meets it takes it over.
+/// A request for a lease whose answer is not known yet. If it is dropped without an answer, the lease is given back if
+/// possible. Otherwise the next caller that finds it takes it over.
 struct Asking<'a> {
     inner: &'a Inner,
     key: &'a Key,
@@ -323,7 +323,7 @@ pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
     });
 }
 
-/// Takes back the mark of a refresh that nobody runs any more, or lets it stand for so long.
+/// Removes the mark of a refresh that no longer runs, or keeps the mark for this long.
 pub(super) fn mark_later(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Duration) {
     let (inner, key) = (Arc::clone(inner), key.clone());
     later(inner.guard.is_local(), async move {
@@ -335,7 +335,7 @@ pub(super) fn mark_later(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Dura
     });
 }
 
-/// Runs a step of the store that nobody waits for.
+/// Runs a store operation in the background.
 fn later(is_local: bool, release: impl Future<Output = ()> + Send + 'static) {
     if is_local {
         // A store in this process answers at the first poll, and needs no runtime.

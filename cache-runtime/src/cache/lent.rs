@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::mem;
 use std::thread::LocalKey;
 
-/// Exchanges a value with the one in the place, and takes it back at the end, also when what was polled panics.
+/// Exchanges a value with the one in the slot and restores it at the end, also after a panic.
 pub(super) struct Lent<'a, T: 'static> {
     place: &'static LocalKey<RefCell<T>>,
     value: &'a mut T,
@@ -25,6 +25,6 @@ impl<T> Drop for Lent<'_, T> {
 
 /// Exchanges a value with the one in the place.
 pub(super) fn swap<T>(place: &'static LocalKey<RefCell<T>>, value: &mut T) {
-    // A thread that ends polls nothing any more.
+    // A thread that ends no longer polls.
     let _ = place.try_with(|own| mem::swap(&mut *own.borrow_mut(), value));
 }

@@ -14,7 +14,7 @@ use crate::metrics::{Event, SiteMetrics, Timer};
 use crate::store::BoxFuture;
 
 tokio::task_local! {
-    /// Stands around every call that warms.
+    /// Wraps every call that warms.
     static WARMING: Cell<Loaded>;
 }
 
@@ -76,7 +76,7 @@ impl Drop for Loading<'_> {
     }
 }
 
-/// How the loads inside a call ended: the last of them, which is the one that the others ran inside of.
+/// How the loads inside a call ended. The last load counts, because the others ran inside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Loaded {
     /// No body ran.
@@ -96,7 +96,7 @@ pub(crate) async fn watched<T>(call: impl Future<Output = T>) -> (T, Loaded) {
     WARMING.scope(Cell::default(), watched).await
 }
 
-/// Whether this call warms.
+/// Returns whether this call warms.
 pub(super) fn is_warming() -> bool {
     WARMING.try_with(|_| ()).is_ok()
 }

@@ -1,5 +1,5 @@
-//! What calls do, in the log: `debug` for what changes the cache or misses it, `trace` for hits. An event that nobody listens to
-//! costs one comparison; nothing is rendered for it.
+//! Logs what calls do: changes and misses at `debug`, hits at `trace`. An event without a subscriber costs one comparison;
+//! its fields are not rendered.
 
 use std::fmt;
 use std::time::Duration;
@@ -128,7 +128,7 @@ struct Shown<'a> {
     mask: bool,
 }
 
-/// So many are named; the rest are counted.
+/// The number of targets that are named. The rest are counted.
 const NAMED: usize = 8;
 
 impl fmt::Display for Shown<'_> {

@@ -1,4 +1,4 @@
-//! What the store says of a key.
+//! What the store holds for a key.
 
 use tokio::time::Instant;
 
@@ -29,12 +29,12 @@ pub(super) struct Miss {
     pub(super) error: Option<Error>,
 }
 
-/// For whom a caller that found nothing loads.
+/// The callers that a load after a miss is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoadMode {
-    /// For everybody: it stores the result under a lease.
+    /// For all callers: it stores the result under a lease.
     Store,
-    /// For those in this process who wait.
+    /// For the callers in this process that wait.
     Share,
     /// For itself: it has waited for Redis once, is switched off, or is inside a scope.
     Solo,
@@ -146,7 +146,7 @@ impl CallContext<'_> {
         self.metrics.time(Timer::Hit, now - self.started);
     }
 
-    /// Inside a scope a load may see what is not committed: it is for this caller alone.
+    /// Inside a scope a load may see uncommitted data, so it is for this caller only.
     fn miss(&self, mode: LoadMode, observed: Observed, error: Option<Error>) -> Miss {
         let mode = match self.is_scoped() {
             true => LoadMode::Solo,

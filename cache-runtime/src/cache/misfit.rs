@@ -1,4 +1,4 @@
-//! What is not stored, and what is stored and no answer: counted each time, and said once per function.
+//! Values that are not stored, and entries that cannot be used. Each is counted, and logged once per function.
 
 use tracing::{debug, error, warn};
 
@@ -8,11 +8,12 @@ use crate::entry::{self, Refusal, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Warning};
 
-/// So much of another program's data helps to find that program, and holds no secret of a usual length.
+/// The bytes of another program's data that are logged. They help to find that program and are too short for a usual
+/// secret.
 const GLIMPSE: usize = 16;
 
 impl CallContext<'_> {
-    /// A lookup found no value of the type but `bytes`; [`None`] where that is no string.
+    /// A lookup found `bytes` instead of a value of the type. [`None`] is a Redis value that is not a string.
     pub(super) fn unreadable(&self, reason: &Unreadable, bytes: Option<&[u8]>) -> Event {
         let is_masked = self.inner.config.mask_keys;
         let key = self.key.shown(is_masked);
@@ -137,7 +138,7 @@ impl CallContext<'_> {
     }
 }
 
-/// As what a miss is counted, and what it is called in the log.
+/// The event that a miss is counted as, and its name in the log.
 fn kind_of(reason: &Unreadable) -> (Event, &'static str) {
     match reason {
         Unreadable::Foreign => (Event::MissForeign, "foreign"),
@@ -150,14 +151,14 @@ fn kind_of(reason: &Unreadable) -> (Event, &'static str) {
     }
 }
 
-/// How data begins.
+/// The beginning of the data, escaped.
 fn glimpse(bytes: &[u8]) -> String {
     let start = &bytes[..bytes.len().min(GLIMPSE)];
     let rest = if bytes.len() > GLIMPSE { "…" } else { "" };
     format!("{}{rest}", start.escape_ascii())
 }
 
-/// What serde says, but for what it has found in the data.
+/// The message of serde without the data that it quotes.
 fn without_data(text: &str) -> String {
     const FOUND: [(&str, &str); 5] = [
         ("invalid type: ", ", expected "),

@@ -12,7 +12,7 @@ use crate::metrics::SiteRef;
 use crate::site::Site;
 use crate::target::Target;
 
-/// Stands in the statistics for what scopes evict when they are committed.
+/// The site in the statistics for evictions that a scope applies on commit.
 pub(super) static SCOPE: Site = Site::new("CacheScope", "");
 
 tokio::task_local! {
@@ -26,16 +26,16 @@ struct Link {
     outer: Option<Arc<Self>>,
 }
 
-/// How a call stands to the scopes that it is made in.
+/// How a call relates to the scopes that it is made in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ScopeState {
     Outside,
     Inside,
-    /// Inside of one that evicts the very key.
+    /// Inside a scope that evicts this key.
     Evicted,
 }
 
-/// How a call about `key` stands.
+/// Returns how a call for `key` relates to its scopes.
 pub(super) fn scope_state(inner: &Inner, key: &Key) -> ScopeState {
     CURRENT
         .try_with(|link| match link.covers(inner, key) {
@@ -72,7 +72,7 @@ impl Link {
     }
 }
 
-/// What a scope has collected; nothing any more when it has ended.
+/// The targets that a scope collected. [`None`] after the scope has ended.
 pub(super) struct Collected {
     shares: Mutex<Option<Vec<Share>>>,
 }
@@ -91,7 +91,7 @@ impl Collected {
         collected.map(|share| share.targets.len()).sum()
     }
 
-    /// Takes `targets` over. Returns whether it did: a scope that has ended takes nothing.
+    /// Takes over `targets`. Returns whether it did: a scope that has ended accepts nothing.
     pub(super) fn collect(&self, inner: &Inner, targets: &[Target]) -> bool {
         let (mut shares, Some(cache)) = (self.lock(), inner.this.upgrade()) else {
             return false;

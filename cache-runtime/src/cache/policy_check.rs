@@ -26,7 +26,7 @@ enum Mismatch<'a> {
     },
 }
 
-/// Says which names do not agree.
+/// Logs the names that do not match.
 pub(super) fn report(config: &Config, sites: impl Iterator<Item = &'static Site>) {
     for mismatch in mismatches(config, sites) {
         match mismatch {

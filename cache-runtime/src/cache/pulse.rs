@@ -1,7 +1,7 @@
-//! Whether a leader is alive: a future that was woken and is not polled keeps everybody waiting.
+//! Whether a leader makes progress: a future that was woken but is not polled keeps all waiters waiting.
 //!
-//! A task can hold a future and poll it no more, as `select!` does with a branch that it keeps for later, or a stream of
-//! buffered futures while the body of the loop runs. If the body of that loop waits for the very load that such a future
+//! A task can hold a future without polling it. `select!` does so with a branch that it keeps for later, and a stream of
+//! buffered futures does so while the body of the loop runs. If the body of that loop waits for the load that such a future
 //! leads, it waits for itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep_until};
 /// the leader's task may not have had its turn yet.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// When those who wait begin to look how far the runtime lags.
+/// When waiters begin to check how far the runtime lags.
 const SUSPICION: Duration = Duration::from_millis(30);
 
-/// What is known of a leader. It stands between the task and what the leader waits for, as its waker.
+/// What is known of a leader. As its waker, it sits between the task and what the leader waits for.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     state: Mutex<State>,
@@ -31,7 +31,7 @@ struct State {
     is_being_polled: bool,
     /// When it was woken first since it was polled last.
     woken: Option<Instant>,
-    /// How long those who wait had to wait for their own turn, at the worst.
+    /// The longest time that a waiter had to wait for its own turn.
     lag: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Pulse {
         *self.state() = State::default();
     }
 
-    /// Whether the leader was woken and is not polled.
+    /// Returns whether the leader was woken and is not polled.
     pub(super) fn is_stuck(&self) -> bool {
         let state = self.state();
         let patience = PATIENCE + 2 * state.lag;
@@ -96,7 +96,7 @@ impl Pulse {
         let mut state = self.state();
         state.is_being_polled = false;
         if state.woken.is_some() {
-            // A poll that takes long is no sign of being stuck.
+            // A long poll is not a sign of being stuck.
             state.woken = Some(Instant::now());
         }
     }

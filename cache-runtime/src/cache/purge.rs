@@ -19,7 +19,7 @@ use crate::target::Target;
 /// Keys in one operation. Each operation has a deadline of its own.
 const BATCH: usize = 500;
 
-/// So many other prefixes are warned about.
+/// The number of other prefixes that are warned about.
 const NEIGHBOURS: usize = 16;
 
 /// A removal of targets that is under way.
@@ -30,7 +30,7 @@ pub(super) struct Purge {
     progress: Progress,
 }
 
-/// What came of a purge so far.
+/// The outcome of a purge so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// How many entries there were.
@@ -111,12 +111,12 @@ impl Purge {
         }
     }
 
-    /// Whether a walk is under way.
+    /// Returns whether a walk is under way.
     pub(super) fn has_walk(&self) -> bool {
         self.walk.is_some()
     }
 
-    /// What came of it since this was asked last.
+    /// Returns the outcome since the last call.
     pub(super) fn take_progress(&mut self) -> Progress {
         mem::take(&mut self.progress)
     }

@@ -1,4 +1,4 @@
-//! A read that is no hit: who loads, and for whom.
+//! A read that is not a hit: which caller loads, and for which callers.
 
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::metrics::Event;
 use crate::store::BoxFuture;
 use crate::store::guard::in_runtime;
 
-/// Who refreshes a stale value.
+/// Which caller refreshes a stale value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refresh {
     /// A caller, in its own time.
@@ -84,7 +84,7 @@ impl CallContext<'_> {
         Source::Body
     }
 
-    /// Loads for everybody who waits, under a lease if there may be one.
+    /// Loads for all waiters, under a lease if possible.
     async fn lead(&self, mut leader: Leader<'_>, miss: Miss) -> Source {
         if self.take_lease(&mut leader, miss).await {
             return Source::Entry;
@@ -146,7 +146,7 @@ impl CallContext<'_> {
         false
     }
 
-    /// Gives what was loaded to those who wait, and stores it.
+    /// Gives the loaded value to the waiters, and stores it.
     async fn finish(&self, mut leader: Leader<'_>, entry: Option<NewEntry>) {
         let Some(new) = entry else {
             if let Some(stamp) = leader.give_up() {

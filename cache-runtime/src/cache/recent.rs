@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What was acknowledged within a time, without duplicates. Two generations, of which the older one is forgotten as a whole:
-/// everything stays for at least that time, and at most for twice as long while more is added.
+/// What was acknowledged within a period, without duplicates. There are two generations, and the older one is dropped as a
+/// whole. Everything stays for at least that period, and for at most twice that period while more is added.
 #[derive(Debug)]
 pub(crate) struct Recent<T> {
     memory: Duration,
@@ -47,8 +47,8 @@ impl<T: Clone + Eq + Hash> Recent<T> {
         }
     }
 
-    /// Remembers what is about to be acknowledged. Nothing is forgotten that is younger than the memory before `confirmed`,
-    /// the last moment at which Redis was known to be the right server.
+    /// Remembers what is about to be acknowledged. Items are kept if they are younger than the memory period before
+    /// `confirmed`, the last moment at which Redis was known to be the right server.
     pub(crate) fn add(&self, items: impl IntoIterator<Item = T>, confirmed: Instant) -> Room {
         if self.memory.is_zero() {
             return Room::Enough;

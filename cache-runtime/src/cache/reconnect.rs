@@ -20,15 +20,15 @@ use crate::store::{Store, backoff};
 /// A service does not wait longer for its cache when it starts.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(1);
 
-/// A Redis that is lost again so soon after it was found answers probes and serves nobody, such as a replica that takes no
-/// writes. Finding it was no success.
+/// A Redis that is lost this soon after it was found answers probes but serves no caller, such as a replica that rejects
+/// writes. Finding it does not count as success.
 const STEADY: Duration = Duration::from_secs(1);
 
 /// How often a caller that waits for an attempt looks whether it is over.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// One attempt to connect before the cache is handed out. A server that the cache cannot use is an error; one that does not
-/// answer is not.
+/// Tries to connect once before the cache is returned. A server that the cache cannot use is an error. A server that does
+/// not answer is not an error.
 pub(super) async fn first_attempt(inner: &Inner) -> Result<(), Error> {
     let attempt = async { timeout(FIRST_ATTEMPT, probe(inner)).await.ok() };
     match in_real_time(FIRST_ATTEMPT, attempt).await {
@@ -44,7 +44,7 @@ pub(super) async fn first_attempt(inner: &Inner) -> Result<(), Error> {
     Ok(())
 }
 
-/// Starts the background task if there is none: at first, and again if the runtime that it ran on has ended.
+/// Starts the background task if there is none: at the beginning, and again after the runtime that it ran on has ended.
 pub(super) fn ensure(inner: &Inner) {
     if inner.guard.is_local() || inner.is_kept.swap(true, Ordering::AcqRel) {
         return;
@@ -55,15 +55,16 @@ pub(super) fn ensure(inner: &Inner) {
         inner.guard.beat.strike();
         runtime.spawn(async move {
             run(cache, wake).await;
-            // One that has given up is not to be replaced.
+            // A task that has given up is not replaced.
             std::mem::forget(kept);
         });
     }
 }
 
-/// Lets the background task work where only callers drive its runtime: a `current_thread` runtime with short `block_on`s polls no other
-/// task in between. One caller at a time waits for its next attempt, no longer than an operation may take. On any other runtime
-/// the background task shows that it is polled, and nobody waits. Returns whether this call waited.
+/// Lets the background task work where only callers drive its runtime: a `current_thread` runtime with short `block_on`s
+/// polls no other task in between. One caller at a time waits for the next attempt, for at most as long as an operation may
+/// take. On any other runtime the background task shows that it is polled, and no caller waits. Returns whether this call
+/// waited.
 pub(super) async fn drive(inner: &Inner) -> bool {
     let guard = &inner.guard;
     if guard.is_connected() || guard.state() == State::Closed || !in_runtime() {
@@ -86,7 +87,7 @@ pub(super) async fn drive(inner: &Inner) -> bool {
     true
 }
 
-/// Says, when it is dropped, that the background task is gone.
+/// Records on drop that the background task is gone.
 struct Kept(Weak<Inner>);
 
 impl Drop for Kept {
@@ -105,7 +106,7 @@ async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
     let signals = cache.upgrade().map(|inner| inner.guard.store().signals());
     let signals = signals.unwrap_or_default();
     loop {
-        // The cache may go away while nothing is to be done.
+        // The cache may be dropped while there is no work.
         let Some(inner) = cache.upgrade() else { return };
         let next = match inner.guard.state() {
             State::Closed => return,
@@ -144,7 +145,7 @@ async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
             inner.guard.beat.rest(pause);
         }
         drop(inner);
-        // A server that takes another's place need not be waited for.
+        // There is no need to wait for a server that takes the place of another.
         match next {
             Next::Pause(pause) => tokio::select! {
                 () = sleep(pause) => {}
@@ -160,7 +161,8 @@ async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
     }
 }
 
-/// Whether Redis was lost as soon as it was found, which is counted; if it was there for a while, counting begins anew.
+/// Returns whether Redis was lost as soon as it was found. Such losses are counted; the count restarts after Redis was
+/// available for a while.
 fn was_no_success(found: &mut Option<Instant>, losses: &mut u32) -> bool {
     let Some(found) = found.take() else {
         return false;
@@ -170,7 +172,7 @@ fn was_no_success(found: &mut Option<Instant>, losses: &mut u32) -> bool {
     was_brief
 }
 
-/// Asks for a sign of life.
+/// Probes the server.
 async fn probe(inner: &Inner) -> Result<(), Error> {
     let bound = inner.config.connect_timeout + inner.config.command_timeout;
     let probed = async { timeout(bound, inner.guard.store().probe()).await.ok() };

@@ -1,4 +1,4 @@
-//! What the floors above need of a cache: its store behind the guard, for records that are no entries.
+//! What the higher layers need from a cache: its store behind the guard, for records that are not entries.
 
 use super::Cache;
 use crate::error::Error;
@@ -9,13 +9,13 @@ use crate::store::guard::{On, Op};
 use crate::store::script::{Reply, Script};
 
 impl Cache {
-    /// Whether everything is in this process, by choice.
+    /// Returns whether everything is in this process, by choice.
     pub(crate) fn is_local(&self) -> bool {
         self.inner.guard.is_local()
     }
 
-    /// Runs a script on records, within the deadline; `record` stands for them in the log. Where there is no server that runs
-    /// scripts, nothing was sent.
+    /// Runs a script on records, within the deadline. The log shows `record` for them. Without a server that runs scripts,
+    /// nothing is sent.
     pub(crate) async fn run_script(
         &self,
         site: &'static Site,

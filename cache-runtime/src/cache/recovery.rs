@@ -16,10 +16,10 @@ use crate::store::backoff;
 use crate::store::guard::{On, Op, Via};
 use crate::target::Target;
 
-/// Stands in the statistics for what no call waits for: recovery, and leases that are given back.
+/// The site in the statistics for background work: recovery, and leases that are given back.
 pub(super) static BACKGROUND: Site = Site::new("background", "");
 
-/// So many failures in a row without an outage are no accident.
+/// This many failures in a row without an outage are not an accident.
 const HINDERED: u32 = 3;
 
 /// Targets that one line of the log names.
@@ -98,7 +98,7 @@ impl Recovery {
         Next::WorkOrAt(self.retry_at)
     }
 
-    /// Redis was found again: what it refused before is tried at once.
+    /// Redis is reachable again: targets that it refused before are tried at once.
     pub(super) fn begin_again(&mut self, inner: &Inner) {
         self.retry_at = None;
         inner.journal.retry_refused();
@@ -169,7 +169,7 @@ impl Round {
     async fn run(&mut self, inner: &Inner) -> Result<(), Error> {
         let losses = inner.losses();
         if self.purge.has_walk() && losses != self.losses {
-            // A cursor means nothing to another server, or to the same one after a restart.
+            // A cursor has no meaning on another server, or on the same server after a restart.
             let server = server(inner).await;
             if server.is_none() || server != self.server {
                 self.purge.walk_anew();
@@ -186,7 +186,7 @@ impl Round {
     }
 }
 
-/// What tells a start of a server from all others.
+/// Identifies one start of a server.
 async fn server(inner: &Inner) -> Option<String> {
     let metrics = inner.metrics.site(&BACKGROUND.metrics);
     let op = Op {

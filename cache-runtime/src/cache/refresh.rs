@@ -23,7 +23,7 @@ use crate::store::{Mark, Refreshing};
 /// A failed refresh is not tried again for this long, or a tenth of the grace where that is less.
 const MAX_THROTTLE: Duration = Duration::from_secs(30);
 
-/// So many stale entries are remembered at a time. Beyond it the store is asked more often than it would have to be.
+/// The number of stale entries that are remembered at a time. Beyond it, the store is asked more often than necessary.
 const MAX_RESTING: usize = 100_000;
 
 /// How often room is made among them at most.
@@ -34,7 +34,7 @@ pub(super) enum Refreshed {
     /// This caller.
     Here(Attempt),
     Elsewhere,
-    /// Nobody, the entry is not there any more: nothing keeps this caller from loading anew.
+    /// No caller. The entry is gone, so this caller may load.
     Gone,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Refreshes {
     most_in_background: usize,
 }
 
-/// Until when nobody here asks to refresh an entry. A new entry has a new stamp, and is asked for at once.
+/// Until when this process does not ask to refresh an entry. A new entry has a new stamp and is asked for at once.
 struct Resting {
     until: HashMap<Stamp, Instant>,
     /// When those whose time is over were last forgotten.
@@ -72,7 +72,7 @@ impl Refreshes {
         self.most_in_background - self.background.available_permits()
     }
 
-    /// Whether this caller may try: nobody in this process is at it, or has lately found out that it is of no use.
+    /// Returns whether this caller may try: no other caller in this process refreshes the entry, or recently failed to.
     fn begin(&self, stamp: Stamp, longest: Duration) -> bool {
         let mut resting = self.lock();
         let now = Instant::now();
@@ -116,13 +116,13 @@ impl Resting {
     }
 }
 
-/// The one attempt in this process to refresh an entry. Dropped before its end, somebody else may try at once.
+/// The only attempt in this process to refresh an entry. If it is dropped early, another caller may try at once.
 pub(super) struct Attempt {
     inner: Arc<Inner>,
     key: Key,
     stamp: Stamp,
     throttle: Duration,
-    /// Whether a mark may stand in the entry.
+    /// Whether the entry may have a mark.
     may_be_marked: bool,
     is_over: bool,
 }
@@ -134,13 +134,13 @@ impl Attempt {
         self.inner.refreshes.wake(self.stamp);
     }
 
-    /// Nobody in this process tries for so long.
+    /// No caller in this process tries for this long.
     fn rest(mut self, life: Duration) {
         self.is_over = true;
         self.inner.refreshes.rest(self.stamp, life);
     }
 
-    /// The load failed: nobody anywhere tries again before the throttle ends.
+    /// The load failed: no process tries again before the throttle ends.
     async fn fail(self, call: &CallContext<'_>) {
         let (stamp, throttle) = (self.stamp, self.throttle);
         call.metrics.count(Event::RefreshFailed);
@@ -199,7 +199,8 @@ impl CallContext<'_> {
         true
     }
 
-    /// The right to refresh, unless somebody else in this process is at it, or this call is inside a scope.
+    /// Returns the right to refresh, unless another caller in this process already refreshes, or this call is inside a
+    /// scope.
     fn attempt(&self, stamp: Stamp) -> Option<Attempt> {
         if self.is_scoped() {
             return None;
@@ -227,7 +228,7 @@ impl CallContext<'_> {
         self.metrics.time(Timer::Hit, now - self.started);
     }
 
-    /// Who refreshes a stale value in the caller's own time: one caller of all processes.
+    /// Decides which caller refreshes a stale value before it returns: one caller among all processes.
     pub(super) async fn who_refreshes(&self, stamp: Stamp) -> Refreshed {
         if !in_runtime() {
             return Refreshed::Gone;
@@ -267,7 +268,7 @@ impl CallContext<'_> {
         Source::Body
     }
 
-    /// Refreshes where nobody waits. What takes longer than the deadline has failed.
+    /// Refreshes in the background. A refresh that takes longer than the deadline has failed.
     async fn refresh_unwatched(&self, attempt: Attempt) {
         let Marked::Mine(attempt) = self.mark(attempt).await else {
             return;
@@ -291,7 +292,7 @@ impl CallContext<'_> {
         }
     }
 
-    /// Asks the store whether anybody in another process refreshes.
+    /// Asks the store whether another process refreshes.
     async fn mark(&self, mut attempt: Attempt) -> Marked {
         let stamp = attempt.stamp;
         attempt.may_be_marked = true;
@@ -317,8 +318,8 @@ impl CallContext<'_> {
         Marked::Others
     }
 
-    /// Puts what was loaded in place of the stale entry, if that still stands. What may not be stored still says that the
-    /// stale value is not true any more.
+    /// Replaces the stale entry with the loaded value, if that entry is still there. A value that may not be stored still
+    /// shows that the stale value is outdated.
     async fn put_in_place(&self, attempt: Attempt, entry: Option<NewEntry>) {
         match entry {
             Some(new) => self.fill(attempt.stamp, &new).await,
@@ -334,7 +335,7 @@ impl CallContext<'_> {
     }
 }
 
-/// Who has the mark of a refresh.
+/// Which process holds the mark of a refresh.
 enum Marked {
     Mine(Attempt),
     Others,

@@ -59,8 +59,8 @@ impl Inner {
         evicted
     }
 
-    /// Puts a fence in place of every key among `targets`, and answers those keys. While it stands nobody stores a value, so
-    /// that a process that ends between its commit and its eviction leaves no stale one behind.
+    /// Places a fence at every key among `targets`, and returns those keys. While the fence exists no process stores a
+    /// value, so a process that ends between its commit and its eviction leaves no stale value.
     pub(super) async fn fence(
         &self,
         site: &'static Site,
@@ -88,8 +88,8 @@ impl Inner {
             .collect()
     }
 
-    /// Removes `targets` without anybody waiting: from now on this process neither reads nor fills them, and the background task
-    /// takes them from the store.
+    /// Removes `targets` in the background. From now on this process neither reads nor fills them, and the background task
+    /// removes them from the store.
     pub(super) fn remove_later(&self, site: &'static Site, targets: &[Target]) {
         if self.guard.state() == State::Closed {
             self.remove_late_alone(site, targets);
@@ -98,7 +98,7 @@ impl Inner {
         self.enqueue(targets);
         self.invalidate(targets);
         if self.guard.is_local() {
-            // A store in this process answers at the first poll, and there is no keeper.
+            // A store in this process answers at the first poll, and there is no background task.
             let mut recovery = Recovery::default();
             let _ = pin!(recovery.apply(self)).poll(&mut Context::from_waker(Waker::noop()));
         }
@@ -111,8 +111,8 @@ impl Inner {
     }
 }
 
-/// An eviction that is owed from the moment the body runs. Whatever happens to the call, it is issued, or collected by the
-/// scope that it belongs to.
+/// An eviction that is owed from the moment the body runs. Even if the call is cancelled, the eviction is issued or
+/// collected by its scope.
 pub(super) struct Eviction<'a> {
     /// Remembered, because a call may be dropped elsewhere.
     scope: Option<Arc<Collected>>,
@@ -170,22 +170,22 @@ impl<'a> Eviction<'a> {
         evicted
     }
 
-    /// Whether it is made inside a scope.
+    /// Returns whether it is made inside a scope.
     pub(super) fn is_scoped(&self) -> bool {
         self.scope.is_some()
     }
 
-    /// Leaves it to its scope. Returns whether there is one that has not ended.
+    /// Leaves it to its scope. Returns whether there is a scope that has not ended.
     fn is_deferred(&self) -> bool {
         self.scope
             .as_ref()
             .is_some_and(|scope| scope.collect(self.inner, &self.targets))
     }
 
-    /// Leaves it to the background task, or to its scope: nobody waits for it.
+    /// Leaves it to the background task or to its scope. No caller waits for it.
     pub(super) fn defer(self) {}
 
-    /// Nothing is owed any more. Returns what was.
+    /// Clears the debt. Returns what was owed.
     pub(super) fn disarm(mut self) -> Vec<Target> {
         mem::take(&mut self.targets)
     }

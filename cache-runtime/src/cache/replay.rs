@@ -16,7 +16,7 @@ pub(crate) trait Replay: Send + Sync {
     fn replay(&self) -> usize;
 }
 
-/// What the last server acknowledged, and who else remembers such things.
+/// What the last server acknowledged, and the other parts that remember such acknowledgements.
 pub(super) struct Replays {
     evictions: Recent<Target>,
     others: Mutex<Vec<Weak<dyn Replay>>>,
@@ -48,8 +48,8 @@ impl Inner {
         }
     }
 
-    /// Owes again what an earlier server acknowledged, if Redis is another one now. Returns the number of the server that may
-    /// be let callers use once the journal is empty.
+    /// Owes again what an earlier server acknowledged, if Redis is a different server now. Returns the number of the server
+    /// that callers may use once the journal is empty.
     pub(super) fn catch_up(&self) -> u64 {
         let term = self.guard.store().term();
         let known = self.replays.term.swap(term, Ordering::AcqRel);
@@ -78,7 +78,7 @@ impl Inner {
 }
 
 impl Cache {
-    /// Lets `replay` know when Redis is another server.
+    /// Notifies `replay` when Redis becomes a different server.
     #[cfg(feature = "sessions")]
     pub(crate) fn on_another_server(&self, replay: Weak<dyn Replay>) {
         let mut others = self.inner.others();

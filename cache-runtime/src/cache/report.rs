@@ -1,4 +1,4 @@
-//! What a cache says about itself.
+//! What a cache reports about itself.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct Health {
     pub mode: Mode,
     /// Whether a Redis answers.
     pub connected: bool,
-    /// What the Redis says about itself; `None` where there is none, or none that answers.
+    /// What the Redis server reports about itself. `None` without Redis, or if it does not answer.
     pub server: Option<ServerInfo>,
     /// For how long the fallback mode has lasted; `None` while Redis answers, and in memory mode.
     pub fallback_for: Option<Duration>,
@@ -40,8 +40,8 @@ pub struct Health {
 pub enum Status {
     /// Redis answers and does what it is asked, or none is configured.
     Healthy,
-    /// Redis is unavailable, so that functions run uncached; or it refuses some operations, and
-    /// [`problems`](Health::problems) says why.
+    /// Redis is unavailable, so functions run uncached; or it refuses some operations, and [`problems`](Health::problems)
+    /// lists the reasons.
     Degraded,
     /// The cache was shut down.
     Down,
@@ -74,7 +74,8 @@ impl Cache {
         })
     }
 
-    /// Asks the Redis how it is. Waits no longer than one `command_timeout`, and not at all while Redis is known to be away.
+    /// Asks Redis for its state. Waits for at most one `command_timeout`, and not at all while Redis is known to be
+    /// unavailable.
     pub async fn health(&self) -> Health {
         let inner = &self.inner;
         let metrics = inner.metrics.site(&HANDLE.metrics);

@@ -91,12 +91,12 @@ use super::removal::Eviction;
 /// other, and its rollback drops only that.
 pub struct CacheScope {
     collected: Arc<Collected>,
-    /// Whose savepoint it is, also where it ends somewhere else.
+    /// The scope that this one is a savepoint of, also if it ends elsewhere.
     outer: Option<Arc<Collected>>,
 }
 
 impl CacheScope {
-    /// A scope that has collected nothing.
+    /// Returns an empty scope.
     pub fn new() -> Self {
         Self {
             collected: Arc::new(Collected::new()),
@@ -111,7 +111,8 @@ impl CacheScope {
         async move { pending::within(&self.collected, work).await }
     }
 
-    /// Applies what was collected: the transaction was committed. Cancelled on the way, the rest is applied in the background.
+    /// Applies what was collected, because the transaction was committed. If this future is dropped early, the rest is
+    /// applied in the background.
     ///
     /// Keys are removed in one round trip for each cache, whatever number of functions evicted them. Inside another scope the
     /// answer is [`Evicted::Deferred`].
@@ -129,7 +130,7 @@ impl CacheScope {
         evicted
     }
 
-    /// Drops what was collected: it is known that nothing was committed. Fences that were placed expire after `fence_ttl`.
+    /// Drops what was collected, because nothing was committed. Fences that were placed expire after `fence_ttl`.
     pub fn rollback(self) {
         self.collected.close();
     }
@@ -164,7 +165,7 @@ impl fmt::Debug for CacheScope {
 }
 
 impl Evicted {
-    /// What came of two evictions together: the one that is farthest from done.
+    /// The combined outcome of two evictions: the one that is furthest from done.
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Applied { keys }, Self::Applied { keys: more }) => {

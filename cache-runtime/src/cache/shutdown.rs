@@ -1,4 +1,4 @@
-//! The end of a cache: what it waits for, and what becomes of evictions that come after it.
+//! The shutdown of a cache: what it waits for, and what happens to later evictions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +19,8 @@ use crate::store::guard::{Guard, Via, in_runtime};
 use crate::store::redis::RedisStore;
 use crate::target::Target;
 
-/// A shutdown waits so long for evictions that calls still owe, and again as long for the journal. A service that is told to
-/// stop usually has 30 s.
+/// How long a shutdown waits for evictions that calls still owe, and again for the journal. A service that is told to stop
+/// usually has 30 s.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Counts evictions that are owed by calls and by scopes.
@@ -107,7 +107,7 @@ impl Inner {
         }
     }
 
-    /// The same where nobody waits. The task returns how many entries there were, if all of them are gone.
+    /// The same in the background. The task returns the number of entries, if all of them are removed.
     pub(super) fn remove_late_alone(
         &self,
         site: &'static Site,

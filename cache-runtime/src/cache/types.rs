@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::site::Site;
 
-/// Of a function's values the first is decoded again when it is stored, and one in so many after it.
+/// The first value of a function is decoded again when it is stored, and then one in this many.
 const EVERY: u64 = 1_000;
 
 /// What was stored so far. A function stores one type, unless it is generic.
@@ -54,7 +54,7 @@ impl Types {
         Arc::clone(written)
     }
 
-    /// One that stores the type of this number.
+    /// Returns a function that stores the type with this number.
     pub(super) fn with_type(&self, of_type: u64) -> Option<Arc<Written>> {
         let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
         let known = written.iter().find(|((_, known), _)| *known == of_type);
@@ -63,7 +63,7 @@ impl Types {
 }
 
 impl Written {
-    /// Whether the next value is to be decoded again. If one did not come back, all that follow are.
+    /// Returns whether the next value is to be decoded again. If one did not come back, all that follow are.
     pub(super) fn is_due(&self) -> bool {
         self.values.fetch_add(1, Relaxed).is_multiple_of(EVERY) || self.is_lossy.load(Relaxed)
     }

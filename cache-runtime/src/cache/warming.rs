@@ -1,4 +1,4 @@
-//! What warming needs of the cache: whether it makes sense to go on, and who is on duty among all processes.
+//! What warming needs from the cache: whether it makes sense to continue, and which process runs a job.
 
 use std::fmt;
 use std::future;
@@ -16,14 +16,14 @@ use crate::site::Site;
 use crate::store::guard::{On, Op, in_runtime};
 use crate::store::{BoxFuture, Replaced, Store};
 
-/// Stands in the statistics for the leases of scheduled jobs.
+/// The site in the statistics for the leases of scheduled jobs.
 static DUTY: Site = Site::new("Schedule", "");
 
 /// How often to look whether the store is back.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Cache {
-    /// Whether what is loaded now can be stored.
+    /// Returns whether what is loaded now can be stored.
     pub(crate) fn can_store(&self) -> bool {
         let is_connected = self.inner.guard.is_connected();
         if !is_connected {
@@ -32,7 +32,7 @@ impl Cache {
         is_connected
     }
 
-    /// The same, but a store that is away may come back within `patience`.
+    /// The same, but an unavailable store may become available within `patience`.
     pub(crate) async fn can_store_within(&self, patience: Duration) -> bool {
         let given_up = Instant::now() + patience;
         while !self.can_store() {
@@ -45,8 +45,8 @@ impl Cache {
     }
 }
 
-/// Has a job done by one instance at a time: by a lease, which stands as long as the job runs, and for the rest of its period.
-/// Without Redis there is one instance, and it is always on duty.
+/// Lets one instance at a time run a job. Its lease lasts while the job runs and for the rest of the period. Without Redis
+/// there is one instance, and it always runs the job.
 pub(crate) struct Duty {
     inner: Arc<Inner>,
     key: Key,
@@ -59,7 +59,7 @@ enum Held {
     Nothing,
     /// The lease of a job that runs.
     Running(Stamp),
-    /// A lease that is to keep others away, if it still stands.
+    /// A lease that keeps other instances from running the job, if it still exists.
     Left(Stamp),
 }
 
@@ -123,7 +123,7 @@ impl Duty {
         future::pending::<()>().await;
     }
 
-    /// The job is over. Nobody runs it again for `rest`.
+    /// The job is over. No instance runs it again for `rest`.
     pub(crate) async fn leave(&mut self, rest: Duration) {
         let Held::Running(stamp) = self.held else {
             return;
@@ -146,7 +146,8 @@ impl Duty {
         .await
     }
 
-    /// Removes what stands in the place of a lease, if nobody is behind it: it is none, it is over, or it has no expiry.
+    /// Removes what is stored in the place of a lease if it is not a valid lease: it is not a lease, it is over, or it has
+    /// no expiry.
     async fn is_removed(&self, found: &[u8]) -> Result<bool, Error> {
         let key = &self.key;
         let now = self.inner.config.clock.now_millis();

@@ -22,7 +22,7 @@ struct Put<'a> {
     eviction: Eviction<'a>,
 }
 
-/// How a put stands.
+/// The state of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fence {
     /// Behind a fence of its own.
@@ -31,7 +31,7 @@ enum Fence {
     Joined,
     /// Without one, because the key is switched off: it may not store either.
     None,
-    /// Redis did not say, or is away.
+    /// Redis did not answer, or is unavailable.
     Unknown,
 }
 
@@ -40,7 +40,7 @@ enum Fence {
 enum Stored {
     Yes,
     No,
-    /// Redis did not say.
+    /// Redis did not answer.
     Unknown,
 }
 
@@ -97,7 +97,7 @@ impl CallContext<'_> {
         }
     }
 
-    /// Stores the result of a put, if its fence still stands, alone and unchanged.
+    /// Stores the result of a put if its fence is still there, unchanged and the only one.
     async fn store_put(&self, fence: Fence, new: &NewEntry) -> Stored {
         self.metrics.count(Event::Put);
         let (degraded, stored) = match fence {
@@ -119,7 +119,7 @@ impl CallContext<'_> {
         stored
     }
 
-    /// Stores what was loaded, if the lease still stands.
+    /// Stores the loaded value if the lease is still there.
     pub(super) async fn fill(&self, lease: Stamp, new: &NewEntry) {
         let event = match self.replace("fill", lease, new).await {
             Ok(Replaced::Done) => Event::Fill,

@@ -44,7 +44,7 @@ impl Environment {
         all.find(|known| known.name().eq_ignore_ascii_case(name))
     }
 
-    /// What stands before its keys.
+    /// The prefix of its keys.
     pub(super) fn prefix(self) -> String {
         format!("{}_", self.name())
     }
@@ -91,8 +91,8 @@ impl Config {
         Self::from_vars(std::env::vars_os())
     }
 
-    /// The same from variables that the caller gives. Those that mean nothing to a cache are ignored, and so are empty
-    /// ones.
+    /// Reads the configuration from the given variables. Variables that are not settings of a cache, and empty ones, are
+    /// ignored.
     ///
     /// ```
     /// # fn main() -> Result<(), cache_runtime::Error> {
@@ -118,7 +118,7 @@ impl Config {
         Self::from_vars_over(Self::default(), variables)
     }
 
-    /// The configuration that the environment describes, over `defaults`: what no variable names stays as it is there.
+    /// Reads the environment over `defaults`: an option without a variable keeps its value from `defaults`.
     ///
     /// ```
     /// # fn main() -> Result<(), cache_runtime::Error> {
@@ -134,13 +134,14 @@ impl Config {
     /// # }
     /// ```
     ///
-    /// A policy and its times are replaced one by one, a limit as a whole. `REDIS_URL` replaces everything that `defaults` say
-    /// about another Redis, as [`redis_url`](Self::redis_url) does. `CACHE_ENV` changes the prefix, unless `defaults` have one
-    /// of their own.
+    /// A policy and its times are replaced one by one, a limit as a whole. `REDIS_URL` replaces everything that `defaults`
+    /// say about another Redis, as [`redis_url`](Self::redis_url) does. `CACHE_ENV` changes the prefix, unless `defaults`
+    /// set their own prefix.
     ///
     /// # Errors
     ///
-    /// As [`from_env`](Self::from_env). What is wrong in `defaults`, and not replaced, is reported by the name of its option.
+    /// As [`from_env`](Self::from_env). An invalid value in `defaults` that is not replaced is reported by the name of its
+    /// option.
     pub fn from_env_over(defaults: Self) -> Result<Self, Error> {
         Self::from_vars_over(defaults, std::env::vars_os())
     }
@@ -319,13 +320,13 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: Environmen
     }
     if let Some(index) = vars.take_as(&db, database_index, "a database index, such as `0`") {
         config.database = index;
-        // The first database is where everybody is who says nothing.
+        // Database 0 is the default, so it asks for nothing.
         if index > 0 {
             given.push(&db);
         }
     }
     given.extend(tls(config, vars));
-    // Silence here would run a service without the Redis that its operator believes in.
+    // Without this error, a service would run without the Redis that its operator expects.
     if config.redis.is_none() && !is_url_wrong && !is_part_wrong {
         for name in given {
             vars.problems.push(Problem::new(
@@ -336,7 +337,7 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: Environmen
     }
 }
 
-/// Reads whether connections are encrypted, and answers which variable asks for it.
+/// Reads whether connections are encrypted. Returns the variable that asks for it.
 fn tls(config: &mut Config, vars: &mut Variables) -> Option<&'static str> {
     let switch = vars.take_as(TLS, text::switch, "`true` or `false`");
     let ca = vars.take(TLS_CA);
@@ -429,7 +430,7 @@ fn session_keys(config: &mut Config, vars: &mut Variables) {
     }
 }
 
-/// Whether a part of a variable can be the name of a policy.
+/// Returns whether a part of a variable can be the name of a policy.
 fn is_name(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     !text.is_empty() && text.bytes().all(is_plain)

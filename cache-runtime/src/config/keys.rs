@@ -15,24 +15,24 @@ const MIN_SECRET: usize = 32;
 /// How many different bytes a secret has at least.
 const MIN_BYTES: usize = 16;
 
-/// How many different steps there are between its bytes at least: 0, 1, 2 … has one, and two if it starts over.
+/// The minimum number of different steps between its bytes. 0, 1, 2 … has one step, and two if it starts over.
 const MIN_STEPS: usize = 3;
 
-/// Nobody needs more; it stands in each token.
+/// Long enough for any name. The name is part of each token.
 const MAX_ID: usize = 16;
 
-/// What is allowed, for the error that shows nothing of what was found.
+/// The allowed form, for an error that must not show the value.
 const ALLOWED: &str = "keys as `name:secret`, separated by commas, newest first: a name has 1 to 16 letters, digits, `-` and \
      `_`, a secret has at least 32 random bytes in base64, as `openssl rand -base64 32` prints them";
 
 /// The keys that sessions are signed and encrypted with, newest first: the first one makes tokens, all of them are accepted.
 ///
-/// To change a key, put a new one after the old one until every process has it, since one that has not refuses the tokens of the new
-/// one, and does not find its sessions when it ends all of a user. Then put it first, and remove the old one once every session that
-/// began under it is over, which [`session_absolute`](crate::Config::session_absolute) says. Removing it earlier ends the sessions that
-/// began under it.
+/// To change a key, put the new key after the old one until every process has it. A process without the new key rejects its
+/// tokens, and does not find its sessions when it ends all sessions of a user. Then put the new key first. Remove the old
+/// key once every session that began under it has ended, at the latest after
+/// [`session_absolute`](crate::Config::session_absolute). Removing it earlier ends the sessions that began under it.
 ///
-/// No log shows them, and their memory is overwritten when they are dropped.
+/// Keys are never logged, and their memory is overwritten on drop.
 #[derive(Clone)]
 pub struct SessionKeys(Arc<[SessionKey]>);
 
@@ -46,9 +46,10 @@ impl SessionKeys {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for anything else, for a secret that can be guessed, and for a name or a secret that is there twice. What was
-    /// written is not shown. A secret of fewer than 32 bytes can be guessed, one with fewer than 16 different bytes (words, words repeated),
-    /// and one of bytes in equal steps, such as 0, 1, 2 and so on, even if they start over.
+    /// [`ErrorKind::Config`] for any other form, for a guessable secret, and for a name or a secret that is listed twice.
+    /// The error does not show the text. A secret is guessable if it has fewer than 32 bytes, has fewer than 16 different
+    /// bytes (such as repeated words), or consists of bytes in equal steps (such as 0, 1, 2 and so on, even if they start
+    /// over).
     pub fn parse(text: &str) -> Result<Self, Error> {
         Self::read(text).map_err(|wrong| Error::new(ErrorKind::Config, wrong))
     }
@@ -72,7 +73,7 @@ impl SessionKeys {
         Ok(Self(keys.into()))
     }
 
-    /// One key that nobody else has, so that whatever is made with it ends with this process.
+    /// Returns one random key. Everything that is made with it ends with this process.
     pub(crate) fn random() -> Result<Self, Error> {
         let mut secret = Zeroizing::new(vec![0; MIN_SECRET]);
         getrandom::fill(&mut secret).map_err(|error| {
@@ -95,7 +96,7 @@ impl SessionKeys {
         ids.join(",")
     }
 
-    /// The names alone, which are no secret.
+    /// Returns only the names, which are not secret.
     pub(super) fn show(keys: Option<&Self>) -> String {
         keys.map_or_else(|| "none".to_owned(), Self::ids)
     }
@@ -118,8 +119,8 @@ impl SessionKey {
     }
 }
 
-/// Whether it has too few different bytes to be random, as words and their repetitions have, or too few different steps between bytes, as
-/// sequences have. Of 32 random bytes 16 or fewer differ less often than once in 10^13 times.
+/// Returns whether the secret has too few different bytes to be random, as repeated words have, or too few different steps
+/// between bytes, as sequences have. 32 random bytes have 16 or fewer different values less often than once in 10^13 times.
 fn is_guessable(secret: &[u8]) -> bool {
     let different = |bytes: &mut dyn Iterator<Item = u8>| bytes.collect::<BTreeSet<_>>().len();
     let steps = secret.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));

@@ -19,7 +19,7 @@ enum Field<'a> {
     Text(&'a mut String, Rule),
     Patterns(&'a mut Vec<String>),
     Duration(&'a mut Duration, RangeInclusive<Duration>),
-    /// A duration, or none where nothing is set.
+    /// A duration, or `None` if it is not set.
     Optional(&'a mut Option<Duration>, RangeInclusive<Duration>),
     Count(&'a mut usize, RangeInclusive<usize>),
     Bytes(&'a mut usize, RangeInclusive<usize>),
@@ -107,7 +107,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "session_ttl",
         field: |config| Field::Duration(&mut config.session_ttl, LIFE),
     },
-    // No extension is a choice: a session then ends when it was said at login.
+    // 0 is allowed: a session then ends at the time that was set at login.
     Setting {
         name: "session_extend",
         field: |config| Field::Duration(&mut config.session_extend, Duration::ZERO..=MAX_TIME),
@@ -173,7 +173,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "lease",
         field: |config| Field::Duration(&mut config.lease, Duration::from_millis(100)..=MAX_TIME),
     },
-    // No wait at all is a choice: whoever meets another process's load then runs its own body at once.
+    // 0 is allowed: a caller that finds another process loading then runs its own body at once.
     Setting {
         name: "lease_wait",
         field: |config| Field::Duration(&mut config.lease_wait, Duration::ZERO..=MAX_TIME),
@@ -182,7 +182,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "load_deadline",
         field: |config| Field::Duration(&mut config.load_deadline, LIFE),
     },
-    // None is a choice: the caller who finds a stale value then always refreshes it.
+    // 0 is allowed: a caller that finds a stale value then always refreshes it.
     Setting {
         name: "max_refreshes",
         field: |config| Field::Count(&mut config.max_refreshes, 0..=100_000),
@@ -231,7 +231,7 @@ impl Setting {
         format!("CACHE_{}", self.name.to_ascii_uppercase())
     }
 
-    /// Reads `text` into the option; the error says what is allowed. Limits are checked once all is read.
+    /// Reads `text` into the option. The error lists what is allowed. Limits are checked after all options are read.
     pub(super) fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
         (self.field)(config).set(text).ok_or_else(|| self.allowed())
     }
@@ -309,7 +309,7 @@ impl Field<'_> {
         match self {
             Self::Text(value, (is_allowed, _)) => is_allowed(value),
             Self::Patterns(value) => value.iter().all(|pattern| PATTERN.0(pattern)),
-            // Some crates can be compared with durations, too, so it must be said what this is.
+            // The type is named because some crates implement comparisons with durations.
             Self::Duration(value, limits) => limits.contains::<Duration>(value),
             Self::Optional(value, limits) => {
                 value.is_none_or(|value| limits.contains::<Duration>(&value))
@@ -321,7 +321,7 @@ impl Field<'_> {
         }
     }
 
-    /// What may be in this field. Whatever is in it now serves as the example.
+    /// Returns what is allowed in this field. Its current value is the example.
     fn allowed(&self) -> String {
         let example = self.show();
         match self {

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: all of it at once, each by its name.
+//! The problems of a configuration: all at once, each by the name of its option.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -52,8 +52,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is outside its limits, or contradicts another option. `called` turns an option's name into the one that whoever
-/// set it knows.
+/// Returns the options that are outside their limits or contradict another option. `called` turns the name of an option
+/// into the name that the user set, such as a variable.
 pub(super) fn problems(config: &Config, called: &dyn Fn(&str) -> String) -> Vec<Problem> {
     let config = &mut config.clone();
     let mut problems = Vec::new();
@@ -136,7 +136,8 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
     }
 }
 
-/// That an idle time is set beside one of the `others`, which say in another way how long a session lives.
+/// Returns the problem of an idle time that is set together with one of the `others`, which set the expiry of a session in
+/// another way.
 pub(super) fn idle_excludes<'a>(
     called: &dyn Fn(&str) -> String,
     others: impl Iterator<Item = &'a str>,

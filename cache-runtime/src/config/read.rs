@@ -45,7 +45,7 @@ impl<'de> Visitor<'de> for ConfigVisitor {
                     problems.extend(limit(&mut config, policy, &value));
                 }
             } else if options().any(|option| option == name) {
-                // Nothing written is the default.
+                // An empty value keeps the default.
                 if let Some(value) = map.next_value::<Option<Written>>()? {
                     written.insert(name, value);
                 }

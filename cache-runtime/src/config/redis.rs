@@ -26,13 +26,13 @@ pub enum Topology {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// A host and a port. An IPv6 address stands without brackets.
+    /// A host and a port. An IPv6 address has no brackets here.
     Tcp(String, u16),
     /// A socket in the file system.
     Unix(PathBuf),
 }
 
-/// Whether connections are encrypted, and whom they trust.
+/// Whether connections are encrypted, and which certificates they trust.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tls {
@@ -119,7 +119,7 @@ pub(super) struct RedisUrl {
     pub(super) encrypted: bool,
 }
 
-/// What every refused address is told to look like.
+/// The form that the error of every rejected address shows.
 const FORMS: &str = "an address such as `redis://localhost:6379`";
 
 impl RedisUrl {
@@ -230,7 +230,7 @@ impl RedisUrl {
     }
 }
 
-/// The host of `DEV_REDIS_HOST`: a name or an address, and nothing else.
+/// Parses the host of `DEV_REDIS_HOST`: only a name or an address.
 pub(super) fn host_name(text: &str) -> Option<String> {
     let address = text
         .strip_prefix('[')

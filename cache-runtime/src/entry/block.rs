@@ -6,7 +6,7 @@ pub(super) use lz4_flex::block::{compress_into, decompress_into, get_maximum_out
 #[cfg(not(feature = "compression"))]
 pub(super) use self::without::{compress_into, decompress_into, get_maximum_output_size};
 
-/// Nothing is compressed, and what another process has compressed cannot be read: a miss.
+/// Compresses nothing. An entry that another process compressed cannot be read and is a miss.
 #[cfg(not(feature = "compression"))]
 mod without {
     pub(in crate::entry) fn get_maximum_output_size(_length: usize) -> usize {

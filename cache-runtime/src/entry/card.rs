@@ -40,11 +40,11 @@ const RANGES: [Range; 13] = [
 const MIN_DIGITS: usize = 13;
 const MAX_DIGITS: usize = 19;
 
-/// Whether a JSON text contains a card number, in a string or as a number: 13 to 19 digits in one run, or in groups with one
-/// space or dash between them, that are no part of a longer run, a word, a decimal fraction or a UUID.
+/// Returns whether a JSON text contains a card number, in a string or as a number: 13 to 19 digits in one run, or in groups
+/// with one space or dash between them, that are not part of a longer run, a word, a decimal fraction or a UUID.
 pub(super) fn contains(json: &[u8]) -> bool {
     let mut at = 0;
-    // Whether the byte before belongs to a word, and whether a group of digits and one space or dash stand before.
+    // Whether the previous byte belongs to a word, and whether a group of digits and one space or dash precede it.
     let (mut in_word, mut in_groups) = (false, false);
     while let Some(&byte) = json.get(at) {
         if !in_word && is_uuid(&json[at..]) {
@@ -75,7 +75,7 @@ pub(super) fn contains(json: &[u8]) -> bool {
     false
 }
 
-/// Whether a card number begins with the group of digits at `start`.
+/// Returns whether a card number begins with the group of digits at `start`.
 fn begins_card(json: &[u8], start: usize, in_groups: bool) -> bool {
     let mut digits = [0; MAX_DIGITS];
     let mut length = 0;
@@ -139,7 +139,7 @@ fn digits_end(json: &[u8], start: usize) -> usize {
     start + digits.count()
 }
 
-/// Whether one space or dash and another group follow.
+/// Returns whether one space or dash and another group follow.
 fn continues(json: &[u8], end: usize) -> bool {
     matches!(json.get(end), Some(b' ' | b'-')) && is_digit_at(json, end + 1)
 }

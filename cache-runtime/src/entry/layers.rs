@@ -1,8 +1,8 @@
-//! What stands around the stored value where only the compiler knows: a generic function returns a `T`, and that may be an `Option`
-//! or a `Result`.
+//! The layers around a stored value that only the compiler knows: a generic function returns a `T`, which may be an
+//! `Option` or a `Result`.
 //!
-//! The entry is the same as where the type is spelled out: what is inside `Ok` and `Some` is stored. Only the outermost `Result`
-//! counts, and the `Option` directly in it; what is inside them is the value, whatever it is.
+//! The entry is the same as where the type is spelled out: what is inside `Ok` and `Some` is stored. Only the outermost
+//! `Result` counts, and the `Option` directly in it; everything inside them is the value.
 
 use std::any::type_name;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -31,7 +31,7 @@ const OK_NONE: &[u8] = b"{\"Ok\":null}";
 const AROUND_OK: (&[u8], &[u8]) = (b"{\"Ok\":", b"}");
 
 impl Layers {
-    /// Of what a function returns.
+    /// The layers of the return type of a function.
     #[inline]
     pub(crate) fn of<T>() -> Self {
         // By the path of the standard library, since a type of the user's that is called `Result` is a value like any other.
@@ -42,7 +42,7 @@ impl Layers {
         }
     }
 
-    /// Of what is inside `Ok`.
+    /// The layers of the type inside `Ok`.
     #[inline]
     pub(crate) fn of_option<T>() -> Self {
         match type_name::<T>().starts_with("core::option::Option<") {
@@ -51,17 +51,17 @@ impl Layers {
         }
     }
 
-    /// Whether the value, which has these layers, is an `Err`.
+    /// Returns whether the value, which has these layers, is an `Err`.
     pub(crate) fn is_err<T>(self, value: &T) -> bool {
         matches!(self, Self::Ok | Self::OkSome) && is_same_variant(value, &Err::<(), ()>(()))
     }
 
-    /// Whether the value, which has these layers, is a `None`. Inside of `Ok` only [`is_ok_none`](Self::is_ok_none) knows.
+    /// Returns whether the value, which has these layers, is a `None`. Inside of `Ok` only [`is_ok_none`](Self::is_ok_none) knows.
     pub(crate) fn is_none<T>(self, value: &T) -> bool {
         self == Self::Some && is_same_variant(value, &None::<()>)
     }
 
-    /// Whether the value, which has these layers, is `Ok(None)`.
+    /// Returns whether the value, which has these layers, is `Ok(None)`.
     pub(crate) fn is_ok_none<T: Serialize>(self, value: &T) -> bool {
         let mut json = Vec::new();
         self == Self::OkSome
@@ -70,7 +70,7 @@ impl Layers {
             && super::walk::comes_back(value, Self::Nothing)
     }
 
-    /// Takes off the JSON what JSON says of these layers, from `start` on.
+    /// Removes the JSON of these layers, from `start` on.
     pub(super) fn strip(self, json: &mut Vec<u8>, start: usize) {
         let (before, after) = AROUND_OK;
         if matches!(self, Self::Ok | Self::OkSome)
@@ -100,7 +100,7 @@ impl Layers {
     }
 }
 
-/// Whether two values of one enum, with other types in it perhaps, are of the same variant. They need no trait for that.
+/// Returns whether two values of one enum, with other types in it perhaps, are of the same variant. They need no trait for that.
 fn is_same_variant<T, U>(value: &T, other: &U) -> bool {
     let hash = |discriminant: &dyn Fn(&mut DefaultHasher)| {
         let mut hasher = DefaultHasher::new();

@@ -1,7 +1,7 @@
-//! Who wrote an entry: which program, from which type.
+//! The origin of an entry: the program that wrote it, and the type of its value.
 //!
-//! What a type reads cannot be learned from the type: its `Deserialize` is code, and code that is asked with invented values does
-//! what it likes. So nothing is learned. An entry that the same program wrote from the same type is trusted; any other is
+//! What a type reads cannot be inspected: its `Deserialize` is code, and may do anything if it is called with invented
+//! values. So it is not probed. An entry that the same program wrote from the same type is trusted; any other is
 //! [checked](super::payload) when it is read.
 
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::new_stamp;
 
-/// What the header of an entry says about its writer.
+/// What the header of an entry records about its writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// The program; [`Build::of_process`] if its hash was not known yet, [`Build::NONE`] in a claim.
@@ -46,7 +46,7 @@ impl Origin {
         hasher.0
     }
 
-    /// Whether the program that has this origin wrote an entry of the `other`, now or before it knew its hash.
+    /// Returns whether the program that has this origin wrote an entry of the `other`, now or before it knew its hash.
     pub(crate) fn is_same_build(&self, other: &Self) -> bool {
         other.build != Build::NONE
             && (other.build == self.build || other.build == Build::of_process())
@@ -70,7 +70,7 @@ impl Hasher for Taken {
     }
 }
 
-/// How a cache tells its own program from others.
+/// How a cache distinguishes its own program from others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Build {
     /// Entries never leave this process, and so have no other writer.
@@ -85,7 +85,7 @@ static PROGRAM: OnceLock<u64> = OnceLock::new();
 static PROCESS: LazyLock<u64> = LazyLock::new(|| after_process(u64::from_le_bytes(new_stamp())));
 
 impl Build {
-    /// Of what has no value.
+    /// The build of an entry without a value.
     pub(crate) const NONE: u64 = 0;
 
     /// For entries that other programs read, too. Hashing takes a while, so a thread does it, once.
@@ -104,7 +104,7 @@ impl Build {
         Self::Program
     }
 
-    /// What stands for the program in an entry.
+    /// The number of the program in an entry.
     pub(crate) fn id(self) -> u64 {
         match self {
             Self::Process => 1,
@@ -112,7 +112,7 @@ impl Build {
         }
     }
 
-    /// What stands for this process alone, in entries that it stores before the hash of its program is known.
+    /// The number of this process alone. It marks entries that the process stores before the hash of its program is known.
     pub(crate) fn of_process() -> u64 {
         *PROCESS
     }
@@ -125,8 +125,9 @@ fn after_process(number: u64) -> u64 {
 
 /// A hash of the executable, and of the library that this code is in, if it is in one.
 ///
-/// Only where Linux says which files those are. A path alone does not: another file may stand there by now, while this
-/// process runs on from the old one; and the executable may be an interpreter, the same for all versions of a library.
+/// Only on Linux, which reports the files. A path alone is not enough: another file may have that path now while this
+/// process still runs from the old one, and the executable may be an interpreter, which is the same for all versions of a
+/// library.
 fn program() -> io::Result<u64> {
     let executable = Path::new("/proc/self/exe");
     let mut hasher = Xxh3Default::new();

@@ -51,10 +51,10 @@ pub(super) fn decode<T: DeserializeOwned>(
     })
 }
 
-/// Whether no type could read it, since it is nested too deeply.
+/// Returns whether no type could read it, since it is nested too deeply.
 pub(super) fn is_too_deep(json: &[u8]) -> bool {
     let is_opening = |byte: &u8| matches!(byte, b'[' | b'{');
-    // Nearly always there are not even so many of them.
+    // There are almost always fewer.
     if json.iter().filter(|byte| is_opening(byte)).count() <= DEEPEST {
         return false;
     }
@@ -77,13 +77,13 @@ pub(super) fn is_too_deep(json: &[u8]) -> bool {
     false
 }
 
-/// Whether a value that was decoded from `json` stands for all of it and for nothing else: whether it encodes to the same again,
-/// but for the order of maps and sets, which is another each time.
+/// Returns whether a value that was decoded from `json` represents exactly that JSON: it encodes to the same JSON again,
+/// except for the order of maps and sets, which differs each time.
 ///
 /// A list cannot be told from a set, so a type that reads a list in another order than it has written passes; one that does so with a
 /// tuple does not.
 ///
-/// Hardly ever called on the path of a hit, and then it costs about as much as the decoding.
+/// It rarely runs on the path of a hit, and then costs about as much as the decoding.
 #[cold]
 #[inline(never)]
 pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8], layers: Layers) -> bool {
@@ -107,11 +107,12 @@ pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8], layers: Layers) -
                 .is_some_and(|arrays| is_reordered(json, &again, &arrays)))
 }
 
-/// Whether two JSON texts differ in nothing but the order of parts that have none, where `arrays` says what those of `again` are.
+/// Returns whether two JSON texts differ only in the order of unordered parts. `arrays` lists what the arrays of `again`
+/// are.
 fn is_reordered(json: &[u8], again: &[u8], arrays: &[Array]) -> bool {
     let mut kinds = arrays.iter().copied();
     let again = Node::parse(again, &mut kinds);
-    // Text that a type writes by itself, such as `RawValue`, may have arrays that serde does not tell of.
+    // Text that a type writes by itself, such as `RawValue`, may have arrays that serde does not report.
     let are_told = kinds.next().is_none();
     let json = Node::parse(json, &mut iter::repeat(Array::Tuple));
     match (json, again) {
@@ -120,7 +121,7 @@ fn is_reordered(json: &[u8], again: &[u8], arrays: &[Array]) -> bool {
     }
 }
 
-/// A value in JSON as it is written here. Nothing is turned into numbers or texts, so nothing is lost that makes two of them differ.
+/// A JSON value as it is written. Numbers and strings are not parsed, so no difference between two values is lost.
 struct Node<'a> {
     /// In its quotes; empty unless it is a member of an object.
     key: &'a [u8],
@@ -132,7 +133,7 @@ struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    /// [`None`] for what is something else. `arrays` tells what its arrays are, in the order in which they begin.
+    /// Returns [`None`] if the text is not JSON. `arrays` lists what its arrays are, in the order in which they begin.
     fn parse(json: &'a [u8], arrays: &mut dyn Iterator<Item = Array>) -> Option<Self> {
         let (node, rest) = Self::parse_start(json, arrays, DEEPEST)?;
         rest.is_empty().then_some(node)
@@ -178,12 +179,12 @@ impl<'a> Node<'a> {
         Some((node, rest))
     }
 
-    /// Whether `other` is the same but for the order of parts of which this knows that they have none.
+    /// Returns whether `other` is the same, except for the order of parts that are known to be unordered.
     fn is_same(&self, other: &Self) -> bool {
         if self.key != other.key || self.text == other.text {
             return self.key == other.key;
         }
-        // Then their parts are alike, and so many.
+        // If so, both have the same parts, and the same number of them.
         self.sorted == other.sorted
             && if self.has_order {
                 iter::zip(&self.parts, &other.parts).all(|(part, other)| part.is_same(other))
@@ -281,7 +282,7 @@ enum Sink<'a> {
     Append {
         bytes: &'a mut Vec<u8>,
         room: usize,
-        /// The length of what did not fit.
+        /// The length of the value that did not fit.
         refused: usize,
     },
     /// Takes what is the same as what is there already.
@@ -336,7 +337,7 @@ pub(super) fn caught<T>(
 
 /// Compiled once, and not for each type.
 fn run_caught(convert: &mut dyn FnMut()) {
-    // The caller sees that there is no result.
+    // The missing result tells the caller.
     let _ = catch_unwind(AssertUnwindSafe(convert));
 }
 

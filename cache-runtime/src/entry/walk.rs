@@ -1,8 +1,8 @@
-//! What serde says of a value and its JSON does not.
+//! What serde reports about a value and its JSON does not show.
 //!
-//! What JSON writes as `null` does not always come back: a `Some` around it becomes a `None`, a float that is not finite
-//! becomes nothing that a float takes. Such a value must not be stored, or a hit would return what no body returned. And an array in
-//! JSON may be a tuple, whose parts have an order, or a sequence, which may be a set.
+//! A `null` in JSON does not always round-trip: a `Some` around it becomes a `None`, and a non-finite float becomes a
+//! `null` that no float accepts. Such a value must not be stored, or a hit would return a value that no body returned. And
+//! an array in JSON may be a tuple, whose parts have an order, or a sequence, which may be a set.
 
 use std::cell::RefCell;
 use std::fmt::{self, Display};
@@ -11,7 +11,7 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::layers::Layers;
 
-/// Whether a value that was written with a `null` in it comes back as it was. What its layers say is not written as a `null`.
+/// Returns whether a value that contains a `null` in its JSON round-trips. Its layers are not written as a `null`.
 pub(super) fn comes_back<T: Serialize + ?Sized>(value: &T, layers: Layers) -> bool {
     let walk = Walk {
         layers,
@@ -22,7 +22,8 @@ pub(super) fn comes_back<T: Serialize + ?Sized>(value: &T, layers: Layers) -> bo
     value.serialize(walk).is_ok()
 }
 
-/// What the arrays of a value's JSON are, in the order in which they begin; [`None`] if the value does not come back.
+/// Returns what the arrays of a value's JSON are, in the order in which they begin, or [`None`] if the value does not
+/// round-trip.
 pub(super) fn arrays<T: Serialize + ?Sized>(value: &T, layers: Layers) -> Option<Vec<Array>> {
     let arrays = RefCell::default();
     let walk = Walk {

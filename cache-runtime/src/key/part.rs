@@ -1,4 +1,4 @@
-//! Which types may stand in a placeholder.
+//! The types that are allowed in a placeholder.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::KeyWriter;
 
-/// What may stand in a placeholder of a key.
+/// A value that is allowed in a placeholder of a key.
 ///
-/// Integers, `NonZero` integers, `bool`, `char`, strings, IP addresses, `uuid::Uuid` with the feature `uuid`, and references to these and
-/// `Option`s of them. For a type of another crate, write what a method of it returns, such as `<date.to_string()>`.
+/// Integers, `NonZero` integers, `bool`, `char`, strings, IP addresses, `uuid::Uuid` with the feature `uuid`, and
+/// references to these and `Option`s of them. For a type of another crate, use the result of a method, such as
+/// `<date.to_string()>`.
 ///
-/// Two values that differ must write something different. A type of your own comes in through what it prints:
+/// Different values must write different text. For your own type, implement the trait with what it prints:
 ///
 /// ```
 /// use cache_runtime::{KeyPart, KeyWriter};

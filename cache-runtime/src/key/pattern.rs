@@ -11,9 +11,10 @@ use super::{
 use crate::error::Error;
 use crate::escape::Escaped;
 
-/// Which keys an operation means: `*` is any run of characters, `?` is one, all else is literal.
+/// The keys that an operation applies to. `*` matches any run of characters, `?` matches one character, and everything else
+/// is literal.
 ///
-/// It never means a key outside its prefix, nor one of the cache's own records.
+/// A pattern never matches a key outside its prefix, or a record of the cache itself.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pattern {
     prefix: usize,
@@ -68,7 +69,7 @@ impl Pattern {
         writer.finish()
     }
 
-    /// Whether `name`, prefix included, is meant. Takes at most the length of the name times that of the pattern.
+    /// Returns whether `name`, prefix included, is meant. Takes at most the length of the name times that of the pattern.
     pub(crate) fn matches(&self, name: &str) -> bool {
         name.strip_prefix(self.head.as_str())
             .is_some_and(|rest| tail_matches(&self.tail, rest))
@@ -143,8 +144,8 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// When the last `*` has taken too little it takes one character more; those before it never have to, because what stands
-/// between two of them is found at the first place where it fits.
+/// If the last `*` matched too little, it takes one more character. Earlier ones never have to, because the text between
+/// two of them is matched at the first place where it fits.
 fn tail_matches(mut tokens: &[Token], mut text: &str) -> bool {
     let mut retry: Option<(&[Token], &str)> = None;
     loop {
@@ -235,7 +236,7 @@ impl<'a> PatternWriter<'a> {
 
     fn wildcard(&mut self, token: Token) -> &mut Self {
         self.joined = false;
-        // One spelling for one meaning: `*` once, and behind the `?`s that stand beside it.
+        // Normalizes the spelling: a run of wildcards has at most one `*`, after its `?`s.
         let any_before = self.tail.last() == Some(&Token::Any);
         match token {
             Token::Any if any_before => {}

@@ -8,9 +8,9 @@ use super::{KeyPart, KeyWriter};
 
 /// The name of a type: its path, with a `.` for each `::`.
 ///
-/// It is that of [`any::type_name`], and not a [`TypeId`](any::TypeId), which another build or compiler may number differently: a new build
-/// reads and evicts the entries of the last one. So two types of one path share a name, such as two that are declared in blocks of one
-/// function, and a type that moves begins anew.
+/// It is that of [`any::type_name`], and not a [`TypeId`](any::TypeId), which another build or compiler may number
+/// differently: a new build reads and evicts the entries of the last one. So two types with the same path share a name,
+/// such as types that are declared in different blocks of one function. A type that moves to another path gets a new name.
 pub struct TypeName<T: ?Sized>(PhantomData<fn(&T)>);
 
 impl<T: ?Sized> TypeName<T> {

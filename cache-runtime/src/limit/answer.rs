@@ -14,11 +14,11 @@ use super::table::Slot;
 use super::{Identity, Inner};
 use crate::metrics::LimitEvent;
 
-/// A client that tries so many times its limit is worth a line in the log.
+/// A client that makes this many times the calls that its limit allows is logged.
 const SUSPICIOUS: u64 = 10;
 
 impl Inner {
-    /// Counts the attempt, and answers the policies of which it is one too many to be honest.
+    /// Counts the attempt. Returns the policies under which the client is suspicious now.
     pub(super) fn watch(
         &self,
         call: Call<'_>,

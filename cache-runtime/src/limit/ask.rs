@@ -33,10 +33,11 @@ use crate::key::Key;
 use crate::site::Site;
 use crate::store::script::Reply;
 
-/// Stands for the limiter in the statistics of operations.
+/// The site of the limiter in the statistics of operations.
 pub(super) static SITE: Site = Site::new("RateLimiter", "rate limit");
 
-/// For how long a rejection is known without asking again, in milliseconds: so long a reset may take to be seen everywhere.
+/// How long a rejection is remembered without asking Redis again, in milliseconds. A reset may take this long to be visible
+/// in every process.
 const KNOWN: u64 = 1_000;
 
 /// What a call asks.
@@ -68,7 +69,7 @@ impl Step {
     }
 }
 
-/// What is to be done about a call, from what the process knows.
+/// What to do with a call, based on what the process knows.
 enum Turn {
     Decided(Vec<Answer>, Backend),
     /// Ask Redis; how many answers each slot has had.
@@ -293,7 +294,7 @@ impl Inner {
         Some(answers.collect())
     }
 
-    /// Decides by what the process knows. In an outage each policy says whether that counts.
+    /// Decides from what the process knows. In an outage each policy defines whether that is allowed.
     fn decide_here(
         &self,
         call: Call<'_>,
@@ -340,7 +341,7 @@ impl Inner {
                 });
             }
         }
-        // Of a call that costs more than the share, nothing can be said but no; the limit itself was compared before.
+        // A call that costs more than the share can only be rejected. The limit itself was compared before.
         let decided = decide(&mut asked, call.cost, now, call.how);
         let mut answers: Vec<Option<Answer>> = vec![None; slots.len()];
         for (place, answer) in places.into_iter().zip(decided) {
@@ -375,7 +376,7 @@ impl Inner {
         asked.collect()
     }
 
-    /// Takes over what Redis said.
+    /// Takes over the answer of Redis.
     fn learn(
         &self,
         call: Call<'_>,
@@ -468,7 +469,7 @@ impl Call<'_> {
     }
 }
 
-/// A call that Redis is being asked about. Whoever goes away meanwhile takes back what it might have charged.
+/// A call that Redis is being asked about. If the caller is cancelled, what the call may have charged is given back.
 struct Pending<'a> {
     inner: &'a Inner,
     call: Option<Call<'a>>,

@@ -11,7 +11,7 @@ const PARTS: u64 = 60;
 /// The units of each part, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Buckets {
-    /// Of parts of another width nothing is known.
+    /// Parts of another width cannot be used.
     width: u64,
     /// The index of the first bucket: its time over the width.
     first: u64,
@@ -24,7 +24,7 @@ impl Buckets {
         let live = || self.live(rule, now);
         let used: u64 = live().map(|(_, units)| u64::from(units)).sum();
         let limit = u64::from(rule.limit);
-        // When so many units are free.
+        // When this many units become free.
         let leaves = |free: u64| {
             let mut kept = used;
             live().find_map(|(index, units)| {
@@ -76,7 +76,8 @@ impl Buckets {
         }
     }
 
-    /// Makes it so many units: what nobody here used was used now, and what is too much was the oldest.
+    /// Sets the number of used units. Units that this process did not count are dated now, and surplus units are removed
+    /// from the oldest.
     pub(super) fn adjust(&mut self, rule: &Rule, used: u32, now: u64, may_shrink: bool) {
         self.trim(rule, now);
         let known: u64 = self.units.iter().map(|units| u64::from(*units)).sum();
@@ -97,7 +98,7 @@ impl Buckets {
         self.live(rule, now).next().is_none()
     }
 
-    /// The buckets that count, with their indexes, without those that hold nothing.
+    /// Returns the non-empty buckets in the window, with their indexes.
     fn live(&self, rule: &Rule, now: u64) -> impl Iterator<Item = (u64, u32)> {
         let current = now / width(rule);
         let newest = (self.first + self.units.len() as u64).saturating_sub(1);

@@ -9,8 +9,8 @@ pub(super) struct Gcra {
     empty: Moment,
 }
 
-/// A millisecond, and how many parts of the next one have passed. A millisecond has as many parts as the limit says, so that
-/// each unit takes a whole number of them.
+/// A millisecond, and the number of parts of the next one that have passed. A millisecond has as many parts as the limit
+/// has units, so each unit takes a whole number of parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Moment {
     millis: u64,
@@ -60,7 +60,7 @@ impl Gcra {
         self.empty = after(self.begin(rule, now), rule, cost);
     }
 
-    /// Takes back units: it is empty earlier by what they filled, but not before now.
+    /// Gives units back. The bucket is empty earlier by what they filled, but not before now.
     pub(super) fn refund(&mut self, rule: &Rule, cost: u32, now: u64) {
         let limit = u64::from(rule.limit);
         let Moment { millis, parts } = self.begin(rule, now);
@@ -90,7 +90,7 @@ impl Gcra {
         self.empty.whole() <= now
     }
 
-    /// When it is empty, but not before now: what has drained is gone. A time in the far future is none, as in a log.
+    /// Returns when the bucket is empty, but not before now. A time in the far future is ignored, as in a log.
     fn begin(&self, rule: &Rule, now: u64) -> Moment {
         let begin = Moment {
             millis: now,

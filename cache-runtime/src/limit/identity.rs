@@ -1,20 +1,20 @@
-//! Whose calls are counted: an address, a user, or any other name, made safe to stand in a key.
+//! The client whose calls are counted: an address, a user, or any other name, escaped for use in a key.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sha2::{Digest, Sha256};
 
-/// A longer name is hashed: nobody shall be able to fill memory with names.
+/// A longer name is hashed, so clients cannot fill memory with names.
 const MAX_NAME: usize = 64;
 
-/// How much of an IPv6 address tells clients apart: a subscriber has at least 64 bits of addresses to choose from.
+/// The bits of an IPv6 address that identify a client. A subscriber can choose from at least 64 bits of addresses.
 const IPV6_PREFIX: u8 = 64;
 
 /// A client, as a limiter knows it.
 ///
-/// Kinds keep apart what only looks alike: the user `1.2.3.4` is not the address 1.2.3.4. Characters that mean something in a key
-/// are escaped, and a name of more than 64 bytes is replaced by a 128-bit hash.
+/// Each kind has its own names: the user `1.2.3.4` is not the address 1.2.3.4. Characters that mean something in a key are
+/// escaped, and a name of more than 64 bytes is replaced by a 128-bit hash.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     name: Box<str>,
@@ -32,13 +32,13 @@ impl Identity {
     /// | `2002:c000:201::1` | 6to4, RFC 3056 | the 32 bits after `2002:`; such a client has 65,536 networks of 64 bits to itself |
     /// | `2001:0:…` | Teredo, RFC 4380 | the last 32 bits inverted; otherwise all clients of one relay would be one |
     ///
-    /// This is for counting only: a proxy is trusted by the address that it has, however it is written.
+    /// This is for counting only. A proxy is trusted by its actual address, independent of the notation.
     pub fn ip(address: IpAddr) -> Self {
         Self::ip_within(address, IPV6_PREFIX)
     }
 
-    /// The same with another part of IPv6 addresses: 56 bits if a subscriber commonly has so many, 48 for a site; what is
-    /// more than 128 is 128.
+    /// The same with another prefix of IPv6 addresses: 56 bits if that is what a subscriber commonly has, 48 for a site.
+    /// More than 128 means 128.
     pub fn ip_within(address: IpAddr, ipv6_prefix: u8) -> Self {
         let address = match address.to_canonical() {
             IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
@@ -56,28 +56,28 @@ impl Identity {
         Self { name: name.into() }
     }
 
-    /// A user. Take it from a verified session, never from what a client merely says.
+    /// A user. Take it from a verified session, never from unverified input of a client.
     pub fn user(id: impl fmt::Display) -> Self {
         Self::of_kind("user", &id)
     }
 
-    /// Anything else that has a name: an API key, a tenant, an account. `#[rate_limit(key = "<user_id>")]` counts by this, so a
-    /// layer that shall count together with it says `Identity::key(id)`, not `Identity::user(id)`.
+    /// Anything else that has a name: an API key, a tenant, an account. `#[rate_limit(key = "<user_id>")]` counts by this,
+    /// so a layer that counts together with it must use `Identity::key(id)`, not `Identity::user(id)`.
     pub fn key(name: impl fmt::Display) -> Self {
         Self::of_kind("key", &name)
     }
 
-    /// Everybody together.
+    /// All clients together.
     pub fn global() -> Self {
         Self::of_kind("global", &"")
     }
 
-    /// Those of whom nothing is known, together.
+    /// All unknown clients together.
     pub fn unknown() -> Self {
         Self::of_kind("unknown", &"")
     }
 
-    /// As it stands in keys: `ip4:203.0.113.7`, `user:42`.
+    /// Returns its form in keys: `ip4:203.0.113.7`, `user:42`.
     pub fn as_str(&self) -> &str {
         &self.name
     }
@@ -107,7 +107,7 @@ impl Identity {
     }
 }
 
-/// The IPv4 client that an address of a transition mechanism stands for: see [`Identity::ip`].
+/// Returns the IPv4 client behind an address of a transition mechanism: see [`Identity::ip`].
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let bits = address.to_bits();
     let last = bits as u32;
@@ -133,7 +133,7 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Percent-encodes what is written into it, until that is so long that only its hash counts.
+/// Percent-encodes what is written into it, until the text is so long that only its hash is used.
 struct Encoded<'a> {
     name: &'a mut String,
     start: usize,

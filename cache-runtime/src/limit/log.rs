@@ -14,7 +14,7 @@ impl Log {
     pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> RuleCheck {
         let first = self.first(rule, now);
         let used = self.stamps.len() - first;
-        // The unit at this place in order of age must be gone before so many are free.
+        // The unit at this index in order of age must expire before this many units are free.
         let leaves = |free: usize| {
             let place = (first + used + free).checked_sub(rule.limit as usize + 1)?;
             let stamp = self.stamps.get(place.max(first))?;
@@ -55,7 +55,8 @@ impl Log {
         self.stamps.truncate(kept);
     }
 
-    /// Makes it so many units: what nobody here used was used now, and what is too much was the oldest.
+    /// Sets the number of used units. Units that this process did not count are dated now, and surplus units are removed
+    /// from the oldest.
     pub(super) fn adjust(&mut self, rule: &Rule, used: u32, now: u64, may_shrink: bool) {
         self.trim(rule, now);
         let (known, used) = (self.stamps.len(), used as usize);
@@ -78,8 +79,8 @@ impl Log {
         }
     }
 
-    /// Where those begin that are still in the window, in which time does not go back. Stamps from the far future are none: the
-    /// clock went back by more than a window, and one window of generosity is better than a client who waits for ever.
+    /// Returns where the stamps of the current window begin. Stamps from the far future are ignored: the clock went back by
+    /// more than a window, and one window of generosity is better than a client that waits forever.
     fn first(&self, rule: &Rule, now: u64) -> usize {
         match self.stamps.back() {
             Some(newest) if *newest <= now + rule.window => {

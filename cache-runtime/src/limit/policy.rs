@@ -97,7 +97,7 @@ pub struct Penalty {
 impl Default for Penalty {
     fn default() -> Self {
         Self {
-            // The window: whoever waited as long as the first rejection said is not hit.
+            // The window: a client that waits as long as the first rejection demands is not blocked.
             first: None,
             // A shift of support staff can wait that long; an attacker gets nowhere in it.
             longest: Duration::from_secs(3600),

@@ -36,7 +36,7 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// What the limiter said.
+    /// The answer of the limiter.
     pub fn decision(&self) -> &Decision {
         &self.decision
     }
@@ -140,7 +140,7 @@ struct State {
     /// Calls that are allowed and not counted or cancelled yet.
     undecided: usize,
     waiting: usize,
-    /// How much the limiter said is left, corrected by what was cancelled since. [`None`] is not known.
+    /// What is left according to the limiter, corrected by later cancellations. [`None`] is unknown.
     left: Option<Left>,
     cancelled: u64,
 }
@@ -168,7 +168,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while everything that is left may be taken by calls under way, and one of them may give it back.
+    /// Waits while calls under way may use everything that is left, and one of them may give it back.
     async fn turn(&self) -> Asking<'_> {
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -276,7 +276,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut queues = self.inner.queues.lock();
-        // Ours and the one in the map; more of them are made under the lock only.
+        // The one here and the one in the map. More clones are made only under the lock.
         if Arc::strong_count(&self.queue) == 2 {
             queues.remove(&self.name);
         }

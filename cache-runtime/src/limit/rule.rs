@@ -38,7 +38,7 @@ pub(crate) struct Penalties {
     pub(crate) forgive_after: u64,
 }
 
-/// What one policy says of one call.
+/// The answer of one policy for one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) verdict: Verdict,
@@ -50,7 +50,7 @@ pub(crate) struct Answer {
     pub(crate) standing: PenaltyState,
 }
 
-/// What a rule says.
+/// The answer of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Fits,
@@ -61,15 +61,16 @@ pub(crate) enum Verdict {
 /// How much of the limit is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Used {
-    /// So many units, and no more than the limit.
+    /// The number of units, at most the limit.
     Units(u32),
-    /// The bucket is empty in so many milliseconds and so many parts of one, of which one millisecond has as many as the limit.
+    /// The bucket is empty in this many milliseconds and parts of a millisecond. One millisecond has as many parts as the
+    /// limit.
     Drained { millis: u64, parts: u64 },
     /// All of it, or it was not asked: the client is blocked.
     Unknown,
 }
 
-/// How a client stands with the penalties: times are relative to the answer.
+/// The penalty state of a client. Times are relative to the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PenaltyState {
     pub(crate) strikes: u8,
@@ -104,7 +105,7 @@ impl Rule {
     }
 }
 
-/// What an algorithm says of a call.
+/// The answer of an algorithm for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RuleCheck {
     pub(super) fits: bool,

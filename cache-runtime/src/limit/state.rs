@@ -1,12 +1,12 @@
-//! What is known of one client under one policy, and the one function that decides by it. It is the memory of the process
-//! while Redis is away, and the judge of the script's tests.
+//! What is known of one client under one policy, and the function that decides from it. The process uses it while Redis is
+//! unavailable, and tests compare the script with it.
 
 use super::buckets::Buckets;
 use super::gcra::Gcra;
 use super::log::Log;
 use super::rule::{Algorithm, Answer, Penalties, PenaltyState, Rule, RuleCheck, Used, Verdict};
 
-/// More strikes change nothing: the longest block is long reached.
+/// More strikes change nothing, because the longest block is reached before.
 const MAX_STRIKES: u8 = 32;
 
 /// The longest block that can be set, in milliseconds: 31 days. The script has the same number.
@@ -97,7 +97,7 @@ impl State {
         }
     }
 
-    /// What this rule says, all by itself.
+    /// Returns the answer of this rule alone.
     pub(super) fn look(&self, rule: &Rule, cost: u32, now: u64) -> Answer {
         let standing = self.record.standing(rule, now);
         if standing.blocked > 0 {
@@ -145,8 +145,9 @@ impl State {
         }
     }
 
-    /// Takes over what Redis said, after [`add`](Self::add) of what it admitted. `may_shrink` where it is known to be the whole
-    /// truth: while it may have forgotten something, or others' answers are on their way, only the stricter is believed.
+    /// Takes over the answer of Redis, after [`add`](Self::add) of what it admitted. `may_shrink` is set if that answer is
+    /// known to be complete. While Redis may have lost data, or other answers are on their way, only a stricter answer
+    /// counts.
     pub(super) fn adopt(&mut self, rule: &Rule, answer: &Answer, now: u64, may_shrink: bool) {
         match (&mut self.level, answer.used) {
             (Level::Log(log), Used::Units(used)) => log.adjust(rule, used, now, may_shrink),
@@ -173,7 +174,7 @@ impl State {
         }
     }
 
-    /// Blocks the client from now on for so long, and not at all for 0.
+    /// Blocks the client for this long from now on. 0 does not block.
     pub(super) fn block(&mut self, rule: &Rule, duration: u64, now: u64) {
         self.record = self.record.at(rule, now);
         // Not `now`, which would be a block again if the clock went back.
@@ -184,7 +185,7 @@ impl State {
         self.record.block = duration;
     }
 
-    /// Whether nothing would change if it were forgotten.
+    /// Returns whether it can be dropped without any effect.
     pub(super) fn is_idle(&self, rule: &Rule, now: u64) -> bool {
         let is_empty = match &self.level {
             Level::Log(log) => log.is_empty(rule, now),

@@ -1,6 +1,6 @@
-//! What this process knows of clients, of a bounded number of them. When all room is taken by clients that still count, those who
-//! come then share one allowance: to refuse them would let an attacker lock everybody out, and to forget others would let him
-//! clear his own record.
+//! What this process knows of a bounded number of clients. If the table is full of clients that still count, new clients
+//! share one allowance. Rejecting them would let an attacker lock out all clients, and dropping others would let an
+//! attacker clear its own record.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -23,7 +23,7 @@ const SWEEP: u64 = 1_000;
 #[derive(Debug)]
 pub(super) struct Table {
     shards: Vec<Mutex<Shard>>,
-    /// All clients for whom there is no room: one for all shards, so that they share one allowance.
+    /// All clients without a place in the table: one record for all shards, so they share one allowance.
     overflow: Mutex<Client>,
     hasher: RandomState,
     /// Clients in each shard.
@@ -41,7 +41,7 @@ struct Shard {
 pub(super) struct Client {
     /// By policy, for those that were asked about it, in their order.
     slots: Vec<Slot>,
-    /// Whether it stands for many.
+    /// Whether it represents many clients.
     pub(super) is_shared: bool,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// Counts an attempt; returns whether it is the one that goes beyond `most` in this window.
+    /// Counts an attempt. Returns whether it is the first beyond `most` in this window.
     pub(super) fn count(&mut self, cost: u32, most: u64, window: u64, now: u64) -> bool {
         if now.saturating_sub(self.since) >= window {
             *self = Self {
@@ -189,7 +189,7 @@ impl Client {
     }
 }
 
-/// The rule for somebody who stands for many.
+/// The rule for a record that represents many clients.
 pub(super) fn shared(rule: Rule) -> Rule {
     Rule {
         limit: rule.limit.saturating_mul(OVERFLOW),

@@ -24,8 +24,9 @@ pub(super) static READ: LazyLock<Script> =
 #[derive(Debug)]
 pub(super) struct Top(Vec<Mutex<Sketch>>);
 
-/// Counts by the Space-Saving algorithm (Metwally, Agrawal and El Abbadi, 2005): when it is full, who comes new takes the place and
-/// the count of whoever has the least. No count is too low, and who has more than a 1,024th of all is in it.
+/// Counts with the Space-Saving algorithm (Metwally, Agrawal and El Abbadi, 2005): when it is full, a new client takes the
+/// place and the count of the client with the lowest count. No count is too low, and every client with more than a 1,024th
+/// of all counts is in it.
 #[derive(Debug, Default)]
 pub(super) struct Sketch(HashMap<Box<str>, u64>);
 
@@ -38,14 +39,14 @@ impl Top {
         self.sketch(policy).add(client.as_str(), 1);
     }
 
-    /// All that was counted, which begins anew.
+    /// Returns all counts and resets them.
     pub(super) fn take(&self, policy: usize) -> Vec<(Box<str>, u64)> {
         std::mem::take(&mut self.sketch(policy).0)
             .into_iter()
             .collect()
     }
 
-    /// What could not be brought away.
+    /// Adds back counts that could not be stored.
     pub(super) fn put_back(&self, policy: usize, counts: Vec<(Box<str>, u64)>) {
         let mut sketch = self.sketch(policy);
         for (client, count) in counts {

@@ -1,5 +1,5 @@
-//! What `decide.lua` is told and what it answers: packed numbers, doubles because that is all that Lua has. Each is whole and below
-//! 2^53, so nothing is lost.
+//! The arguments and the reply of `decide.lua`: packed doubles, because Lua has no other numbers. Each is whole and below
+//! 2^53, so it is exact.
 
 use std::sync::LazyLock;
 
@@ -9,11 +9,11 @@ use crate::store::script::Script;
 pub(super) static DECIDE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("decide.lua")));
 
-/// Added to a verdict that is followed by how the client stands.
+/// Added to a verdict that is followed by the penalty state of the client.
 const MARK: u8 = 16;
 
-/// The script works with whole numbers below this. What it read in Redis may have been written by anybody, so a larger one counts as
-/// this, to which a time of day can be added.
+/// The script works with whole numbers below this. Any program may have written the values that it reads in Redis, so a
+/// larger value counts as this one, which leaves room to add a time.
 const MAX_NUMBER: f64 = (1_u64 << 53) as f64;
 
 /// A rule with what the call costs, or how long the client is to be blocked.
@@ -39,7 +39,7 @@ pub(super) fn rule(rule: &Rule, cost: u64) -> Vec<u8> {
     packed
 }
 
-/// The answers for each of the rules, in their order; [`None`] if these are no answers.
+/// Returns the answers for each rule, in order, or [`None`] if the reply is malformed.
 pub(super) fn answers<'a>(
     rules: impl Iterator<Item = &'a Rule>,
     reply: &[u8],
@@ -105,7 +105,7 @@ impl Packed<'_> {
         for number in &mut numbers {
             let (bytes, rest) = self.0.split_first_chunk()?;
             self.0 = rest;
-            // What is no number becomes 0.
+            // A value that is not a number becomes 0.
             *number = f64::from_le_bytes(*bytes).clamp(0.0, MAX_NUMBER) as u64;
         }
         Some(numbers)

@@ -1,29 +1,29 @@
 //! The table of everything that is counted.
 
-/// What an event says about the call that it belongs to.
+/// What an event means for the call that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A read that an entry answered.
     Hit,
-    /// A read that nothing answered, and why.
+    /// A read without a result, and the reason.
     Miss(&'static str),
     /// A put, an eviction, a set or a delete.
     Write,
-    /// A put that stored nothing, and why.
+    /// A put that stored nothing, and the reason.
     Degraded(&'static str),
     /// Something on the way.
     Step,
 }
 
 impl Kind {
-    /// Whether the caller asked for it: those events, and no others, are the operations of the statistics.
+    /// Returns whether the caller asked for it: those events, and no others, are the operations of the statistics.
     pub(super) fn is_operation(&self) -> bool {
         matches!(self, Self::Hit | Self::Miss(_) | Self::Write)
     }
 }
 
 impl Event {
-    /// Why nothing answered a read; [`None`] for what is no miss.
+    /// Returns the reason of a miss, or [`None`] if the event is not a miss.
     pub(crate) fn miss_reason(self) -> Option<&'static str> {
         match Self::ALL[self as usize].1 {
             Kind::Miss(reason) => Some(reason),
@@ -60,23 +60,23 @@ events! {
     MissLeased => Kind::Miss("leased"),
     /// A put is under way.
     MissFenced => Kind::Miss("fenced"),
-    /// Redis is known to be away.
+    /// Redis is known to be unavailable.
     MissFallback => Kind::Miss("fallback"),
     /// The read itself timed out or failed.
     MissFailed => Kind::Miss("failed"),
-    /// The key is switched off.
+    /// The key is disabled.
     MissDisabled => Kind::Miss("disabled"),
     /// An eviction of this key is still to be applied.
     MissJournaled => Kind::Miss("journaled"),
     /// The key is evicted when the scope that this read is in is committed.
     MissScoped => Kind::Miss("scoped"),
-    /// The entry has outlived its time. Within its grace: this caller refreshed it.
+    /// The entry has expired. If it is within its grace, this caller refreshed it.
     MissStale => Kind::Miss("stale"),
     /// Another program's data is at this key.
     MissForeign => Kind::Miss("foreign"),
     /// The entry is of a format that this version does not read.
     MissFormat => Kind::Miss("format"),
-    /// The entry's bytes contradict themselves, or its own type does not take them back.
+    /// The bytes of the entry are inconsistent, or its own type cannot decode them.
     MissCorrupted => Kind::Miss("corrupted"),
     /// The entry is larger than `max_value`.
     MissTooLarge => Kind::Miss("too_large"),
@@ -100,7 +100,7 @@ events! {
     FillRefused => Kind::Step,
     /// A loaded value was not stored: the store failed.
     FillFailed => Kind::Step,
-    /// `unless` said no.
+    /// `unless` rejected the value.
     SkippedUnless => Kind::Step,
     /// A `None`, and the site has no `none_ttl`.
     SkippedNone => Kind::Step,
@@ -122,17 +122,17 @@ events! {
     Refresh => Kind::Step,
     /// A refresh failed: the stale value stays for the time being.
     RefreshFailed => Kind::Step,
-    /// So many refreshes run in the background that a caller had to do his own.
+    /// The maximum number of background refreshes was reached, so the caller refreshed the value itself.
     RefreshCrowded => Kind::Step,
     /// A put's body returned something to store.
     Put => Kind::Write,
-    /// A put became an eviction: its fence stood for others as well.
+    /// A put became an eviction: its fence was shared with other writers.
     PutJoined => Kind::Degraded("joined"),
-    /// A put became an eviction: something else stood where its fence had been.
+    /// A put became an eviction: its fence had been replaced.
     PutReplaced => Kind::Degraded("replaced"),
     /// A put became an eviction: its fence had been evicted, had expired or was lost.
     PutGone => Kind::Degraded("gone"),
-    /// A put became an eviction: Redis is away, did not answer, or keeps nothing at this key.
+    /// A put became an eviction: Redis is unavailable, did not answer, or holds nothing at this key.
     PutUnanswered => Kind::Degraded("unanswered"),
     /// A put became an eviction: it is inside a scope, and what it would store is not committed.
     PutScoped => Kind::Degraded("scoped"),
@@ -150,7 +150,7 @@ events! {
     OperationFailed => Kind::Step,
     /// A store operation had no answer in time.
     OperationTimedOut => Kind::Step,
-    /// A store operation was given up early, because Redis answered nobody.
+    /// A store operation gave up early, because Redis answered no operation.
     OperationReleased => Kind::Step,
     /// An operation took longer than `slow_threshold`.
     SlowOperation => Kind::Step,

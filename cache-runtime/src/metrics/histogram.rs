@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::stats::Times;
 
-/// Each doubling is cut into this many buckets, so that the middle of a bucket is at most 12.5 % away from what fell
-/// into it.
+/// Each doubling is cut into this many buckets, so the middle of a bucket differs by at most 12.5 % from any value in it.
 const PER_DOUBLING: u64 = 4;
 
 /// Up to here each nanosecond has a bucket of its own.
@@ -116,13 +115,14 @@ const fn bucket(nanos: u64) -> usize {
     if nanos < EXACT {
         return nanos as usize;
     }
-    // The leading bit tells the doubling, the two bits behind it which quarter of that.
+    // The leading bit selects the doubling, and the next two bits select a quarter of it.
     let doubling = nanos.ilog2() as u64;
     let quarter = (nanos >> (doubling - 2)) & (PER_DOUBLING - 1);
     (EXACT + (doubling - 3) * PER_DOUBLING + quarter) as usize
 }
 
-/// The duration that a bucket stands for. The last has no middle, and stands for whatever was the longest.
+/// Returns the duration that a bucket represents. The last bucket has no middle and represents the longest duration that
+/// was recorded.
 fn middle(bucket: usize) -> f64 {
     let bucket = bucket as u64;
     if bucket < EXACT {

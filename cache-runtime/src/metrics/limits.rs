@@ -1,5 +1,5 @@
-//! What limiters decided, counted by policy. No client is ever named here: only policies and the templates of routes, of which
-//! there are few.
+//! The decisions of limiters, counted by policy. The metrics never name a client: only policies and route templates, of
+//! which there are few.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 
-/// Routes come from source text, so there are few; the cap holds whatever calls itself a template.
+/// Routes come from source text, so there are few. The cap limits callers that pass anything else as a template.
 const MAX_ROUTES: usize = 256;
 
 /// What a limiter decided under one policy, in this process since the start.
@@ -22,17 +22,18 @@ pub struct LimitStats {
     pub limited: u64,
     /// Calls that this policy rejected because the client was blocked.
     pub blocked: u64,
-    /// Calls that were refused because Redis was away and the policy denies meanwhile.
+    /// Calls that were refused because Redis was unavailable and the policy denies calls during an outage.
     pub unavailable: u64,
     /// Those of the rejections that were known in the process, so that Redis was not asked.
     pub known: u64,
-    /// Decisions of this process by itself: in memory mode all, otherwise those while Redis was away or just back.
+    /// Decisions that this process made alone: all of them in memory mode, otherwise those while Redis was unavailable or
+    /// just recovered.
     pub in_memory: u64,
     /// Clients that tried more than ten times their limit in one window; each counts once in a window.
     pub suspicious: u64,
-    /// Decisions about clients for whom there was no room, so that they shared one allowance.
+    /// Decisions about clients that had no place in the table and shared one allowance.
     pub overflowed: u64,
-    /// Rejected requests by the template of their route; `other` stands for all that came after the first 256.
+    /// Rejected requests by the template of their route; `other` counts all routes after the first 256.
     pub rejected_by_route: BTreeMap<String, u64>,
 }
 

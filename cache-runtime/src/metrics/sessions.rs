@@ -1,4 +1,4 @@
-//! What became of sessions, counted. No user and no session is ever named here.
+//! Counts of what happened to sessions. They never name a user or a session.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,11 +16,11 @@ pub struct SessionStats {
     pub not_found: u64,
     /// Tokens that were refused without asking Redis: malformed, forged, or under a key that is not configured.
     pub refused_tokens: u64,
-    /// Stored sessions that were changed by somebody without the key, or do not fit the type of the extension.
+    /// Stored sessions that were changed without the key, or do not fit the type of the extension.
     pub tampered: u64,
     /// Changes that were stored.
     pub saved: u64,
-    /// Changes that were refused because somebody else stored one first, or because the session had ended.
+    /// Changes that were refused because another request stored one first, or because the session had ended.
     pub save_refused: u64,
     /// Sessions that got a new token.
     pub rotated: u64,
@@ -28,7 +28,7 @@ pub struct SessionStats {
     pub destroyed: u64,
     /// Sessions that made room for a newer one of the same user.
     pub displaced: u64,
-    /// Requests that failed because Redis was away or late.
+    /// Requests that failed because Redis was unavailable or too slow.
     pub unavailable: u64,
 }
 

@@ -51,7 +51,7 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SiteStats {
-    /// The function with its module path. `overflow` stands for all functions after the first 256.
+    /// The function with its module path. `overflow` counts all functions after the first 256.
     pub name: &'static str,
     /// The key, pattern or target, as written.
     pub template: &'static str,

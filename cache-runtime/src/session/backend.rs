@@ -1,4 +1,4 @@
-//! Where the transitions of a user's sessions are made: by one script each in Redis, or in this process where there is none.
+//! Makes the transitions of a user's sessions: with one script each in Redis, or in this process without Redis.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::site::Site;
 use crate::store::script::{Reply, Script};
 
-/// Stands for sessions in the statistics of operations.
+/// The site of sessions in the statistics of operations.
 static SITE: Site = Site::new("SessionStore", "session");
 
 macro_rules! scripts {
@@ -34,14 +34,14 @@ scripts! {
     LIST = repeatable("list.lua");
 }
 
-/// In place of how far Redis's clock is ahead, before it was heard.
+/// The clock offset before Redis has reported its time.
 const UNHEARD: i64 = i64::MIN;
 
 pub(super) struct Backend {
     pub(super) cache: Cache,
-    /// Where there is no Redis.
+    /// The store without Redis.
     pub(super) memory: Option<Memory>,
-    /// How far Redis's clock is ahead of ours, when it was heard last.
+    /// How far the clock of Redis was ahead of ours at its last report.
     ahead: AtomicI64,
 }
 
@@ -59,12 +59,12 @@ impl Backend {
         self.cache.config().clock.now_millis()
     }
 
-    /// What time it is by Redis's clock, or by ours before Redis was heard.
+    /// Returns the time by the clock of Redis, or by ours before Redis has reported its time.
     pub(super) fn now(&self) -> u64 {
         self.known_now().unwrap_or_else(|| self.clock())
     }
 
-    /// What time it is by Redis's clock, if it was heard.
+    /// Returns the time by the clock of Redis, if Redis has reported it.
     pub(super) fn known_now(&self) -> Option<u64> {
         match self.ahead.load(Relaxed) {
             UNHEARD => self.cache.config().clock.driven(),
@@ -72,13 +72,14 @@ impl Backend {
         }
     }
 
-    /// Takes Redis's clock for so much ahead of ours.
+    /// Sets how far the clock of Redis is ahead of ours.
     #[cfg(test)]
     pub(super) fn believe(&self, ahead: i64) {
         self.ahead.store(ahead, Relaxed);
     }
 
-    /// Learns what time it is. One millisecond less, since both clocks are read in whole ones: a belief that is ahead is refused.
+    /// Records the time of Redis. The offset is reduced by 1 ms because both clocks are read in whole milliseconds, and
+    /// Redis rejects an assumed time that is ahead.
     fn hear(&self, now: u64) {
         let [theirs, ours] =
             [now, self.clock()].map(|time| i64::try_from(time).unwrap_or_default());
@@ -219,7 +220,7 @@ impl Backend {
                 return Err(nonsense());
             };
             let sid = std::str::from_utf8(&sid).ok().and_then(Sid::parse);
-            // Whatever else stands in the set is nobody's session.
+            // Any other member of the set is not a session.
             listed.extend(sid.map(|sid| Listed {
                 sid,
                 ends: ends as u64,

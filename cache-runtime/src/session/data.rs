@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::SessionError;
 
-/// Longer names of browsers are cut: whoever sends a request chooses this text.
+/// Longer browser names are cut, because the client chooses this text.
 const MAX_USER_AGENT: usize = 512;
 
 /// Longer ids and names are refused, since half of an id is another one.
 const MAX_NAME: usize = 256;
 
-/// What a session holds: who it is, and `extension`, which is the application's own.
+/// The data of a session: the user, and `extension`, which belongs to the application.
 ///
 /// As JSON the names are in camelCase: `userId`, `isVerified`, `createdAt`. Times are milliseconds since 1970 of Redis's clock.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,8 @@ pub struct SessionData<E = ()> {
     pub user_id: String,
     /// What the user is called.
     pub username: String,
-    /// Whether the application has verified the user, by a confirmed address for example. Nothing here depends on it.
+    /// Whether the application has verified the user, for example by a confirmed address. The session store does not use
+    /// it.
     pub is_verified: bool,
     /// When the session began. What is written here is not stored.
     #[serde(default)]
@@ -34,9 +35,9 @@ pub struct SessionData<E = ()> {
     pub last_activity: u64,
     /// Where the user logged in.
     pub ip_address: Option<IpAddr>,
-    /// With which browser: at most 512 bytes, without control characters.
+    /// The browser: at most 512 bytes, without control characters.
     pub user_agent: Option<String>,
-    /// What the application adds. `()` if nothing.
+    /// The data of the application. `()` if there is none.
     pub extension: E,
 }
 
@@ -72,7 +73,7 @@ impl NewSession {
 }
 
 impl<E> NewSession<E> {
-    /// Says whether the application has verified the user.
+    /// Sets whether the application has verified the user.
     pub fn verified(mut self, is_verified: bool) -> Self {
         self.data.is_verified = is_verified;
         self
@@ -156,7 +157,7 @@ fn printable(text: &str) -> String {
     printable
 }
 
-/// Nothing of the user: sessions end up in logs.
+/// Shows nothing about the user, because sessions end up in logs.
 impl<E> fmt::Debug for SessionData<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionData")

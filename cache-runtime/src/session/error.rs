@@ -5,31 +5,31 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind};
 
-/// Why there is no session, or why it is not changed.
+/// The reason that there is no session, or that it was not changed.
 ///
-/// The kinds that mean that nobody is logged in are for logs and metrics; whoever sent the request is told the same in each case
+/// The kinds that mean "not logged in" are for logs and metrics. The client gets the same response for all of them
 /// ([`is_logged_out`](Self::is_logged_out)).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// There is no token.
+    /// The request has no token.
     Missing,
-    /// What was sent is no token.
+    /// The text that was sent is not a token.
     Malformed,
     /// The token is not ours, or was changed, or was made for another cookie or another prefix.
     BadSignature,
     /// The token was made under a key that is not in the configuration any more, or not yet.
     UnknownKey,
-    /// The session has ended: it expired, somebody logged out, or it never was.
+    /// The session has ended: it expired, the user logged out, or it never existed.
     NotFound,
-    /// What is stored was changed by somebody without the key, or belongs elsewhere.
+    /// The stored data was changed without the key, or belongs to another session.
     Tampered,
     /// What is stored does not fit the type of the extension. Give new fields `#[serde(default)]`.
     Unreadable,
-    /// Somebody else has saved the session since it was loaded. Load it again, or use
-    /// [`update`](super::SessionStore::update), which does.
+    /// Another request has saved the session since it was loaded. Load it again, or use
+    /// [`update`](super::SessionStore::update), which does that.
     Conflict,
-    /// The session ended since it was loaded. Nothing was stored, and nothing is.
+    /// The session ended since it was loaded. Nothing was stored.
     Gone,
     /// The data is larger than 16 KiB of JSON.
     TooLarge,
@@ -39,13 +39,13 @@ pub enum SessionError {
     NoLayer(&'static str),
     /// The service asked for what cannot be: the configuration or an argument is wrong. Trying again does not help.
     Refused(Error),
-    /// Redis is away or late, so nobody knows whether there is such a session, or whether what was asked for is done. Never take this for
-    /// "logged out".
+    /// Redis is unavailable or too slow, so it is unknown whether the session exists or the operation is done. Never treat
+    /// this as "logged out".
     Unavailable(Error),
 }
 
 impl SessionError {
-    /// Whether this means that nobody is logged in. Whoever sent the request shall not learn more than that.
+    /// Returns whether this means "not logged in". The client should not learn more than that.
     pub fn is_logged_out(&self) -> bool {
         match self {
             Self::Missing
@@ -66,7 +66,7 @@ impl SessionError {
     }
 }
 
-/// [`Unavailable`](SessionError::Unavailable) if trying again may help, and else [`Refused`](SessionError::Refused).
+/// [`Unavailable`](SessionError::Unavailable) if a retry may succeed, otherwise [`Refused`](SessionError::Refused).
 impl From<Error> for SessionError {
     fn from(error: Error) -> Self {
         match error.kind() {

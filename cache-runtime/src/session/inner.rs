@@ -1,4 +1,4 @@
-//! What the stores of sessions have in common: keys, sealing, and endings that Redis must hear of.
+//! The common part of the session stores: keys, sealing, and revocations that must reach Redis.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -26,10 +26,11 @@ use crate::config::{Config, Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{SessionEvent, SessionMetrics};
 
-/// How long to wait between two looks whether Redis is back for what is to be ended.
+/// How long to wait between two checks whether Redis is available for pending revocations.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// So many uses at least are noted in an idle time, whatever the touch interval: a session ends by a 60th of it too early at most.
+/// The minimum number of uses that are recorded within an idle time, independent of the touch interval. A session ends at
+/// most a 60th of the idle time too early.
 const TOUCHES: u64 = 60;
 
 /// What all clones of a store share.
@@ -89,7 +90,8 @@ impl Inner {
         Ok(inner)
     }
 
-    /// Remembers an ending that Redis is about to acknowledge, or has just acknowledged: another server may not know of it.
+    /// Remembers a revocation that Redis is about to acknowledge, or has just acknowledged, because another server may not
+    /// know it.
     pub(super) fn note_end(&self, tag: Tag, which: Which) {
         if self.backend.memory.is_some() {
             return;
@@ -102,7 +104,7 @@ impl Inner {
         }
     }
 
-    /// The same ending, of no session that begins later.
+    /// The same revocation, without sessions that begin later.
     fn until_now(&self, which: Which) -> Which {
         match which {
             Which::Others {
@@ -139,7 +141,8 @@ impl Inner {
         SessionError::Unavailable(error)
     }
 
-    /// Whether the sessions of this user may be there. Not if the key is gone that says where.
+    /// Returns whether the sessions of this user may be at this place. They are not if the key that determines the place is
+    /// gone.
     pub(super) fn is_place_of(&self, tag: Tag, user: &str) -> bool {
         self.ring.tags(&self.prefix, user).any(|known| known == tag)
     }
@@ -161,7 +164,7 @@ impl Inner {
         if json.len() > seal::MAX_DATA {
             return Err(SessionError::TooLarge);
         }
-        // What was stored and cannot be read would log its user out with the next request.
+        // Data that cannot be read back would log the user out with the next request.
         serde_json::from_slice::<R>(&json).map_err(unfit)?;
         let sealed = seal::seal(self.ring.newest(), &self.prefix, place, pinned, &json);
         sealed.ok_or_else(|| {
@@ -201,7 +204,7 @@ impl Inner {
         };
         let data = serde_json::from_slice(&opened.data).map_err(|error| {
             self.count(SessionEvent::Tampered);
-            // Where, not what: the text could repeat what is stored.
+            // The position, not the text, because the text could repeat stored data.
             warn!(
                 session = place.sid.text(),
                 column = error.column(),
@@ -212,18 +215,18 @@ impl Inner {
         Ok((opened.pinned, data))
     }
 
-    /// Ends sessions of a user, under whichever key they began.
+    /// Ends sessions of a user, under any key.
     pub(super) async fn destroy_of(&self, user: &str, which: Which) -> Result<usize, SessionError> {
         let mut ended = Ok(0);
         for tag in self.ring.tags(&self.prefix, user) {
-            // Each place is tried, or remembered, whatever became of the others.
+            // Each place is tried or remembered, independent of the result for the others.
             let here = self.destroy(tag, which).await;
             ended = ended.and_then(|ended: usize| Ok(ended + here?));
         }
         ended
     }
 
-    /// Ends sessions, and remembers to if Redis does not answer.
+    /// Ends sessions. Records the revocation if Redis does not answer.
     pub(super) async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, SessionError> {
         let error = match self.end(tag, which).await {
             Ok(ended) => {
@@ -252,12 +255,13 @@ impl Inner {
         Ok(ended)
     }
 
-    /// Whether this very session is to end, which Redis may not have heard.
+    /// Returns whether this session has a pending revocation that may not have reached Redis.
     pub(super) fn is_ending(&self, place: Place) -> bool {
         self.resume() && self.pending.ends_one(place)
     }
 
-    /// Whether something is pending. Then a task is at it: an earlier one may have ended with its runtime.
+    /// Returns whether a revocation is pending. If so, it starts a task if there is none, because an earlier task may have
+    /// ended with its runtime.
     pub(super) fn resume(&self) -> bool {
         let is_pending = !self.pending.is_empty();
         if is_pending {
@@ -266,7 +270,7 @@ impl Inner {
         is_pending
     }
 
-    /// Ends in the background what could not be ended before, unless a task is at it.
+    /// Sends pending revocations in the background, unless a task already does.
     fn tell(&self) {
         let Ok(runtime) = Handle::try_current() else {
             return;
@@ -280,7 +284,7 @@ impl Inner {
                 inner.tell_all().await;
                 if inner.pending.is_empty() {
                     drop(telling);
-                    // Somebody may have found this task still there.
+                    // Another caller may have seen this task still running.
                     if !inner.pending.is_empty() {
                         inner.tell();
                     }
@@ -299,20 +303,20 @@ impl Inner {
             }
             match self.end(tag, which).await {
                 Ok(_) => self.pending.remove(tag, which),
-                // Of a cluster another part may be there.
+                // Another part of a cluster may be available.
                 Err(error) => debug!(%error, "could not end a session yet"),
             }
         }
     }
 }
 
-/// Says, when it is dropped, that no task is telling Redis: it goes with the runtime that the task runs on, too.
+/// Records on drop that no task sends revocations. It is also dropped with the runtime of the task.
 struct Telling(Weak<Inner>);
 
 impl Drop for Telling {
     fn drop(&mut self) {
         if let Some(inner) = self.0.upgrade() {
-            // A swap, since whoever found the task still there must be seen by what follows.
+            // A swap, so that what follows sees the writes of a caller that found the task still running.
             inner.is_telling.swap(false, Ordering::AcqRel);
         }
     }
@@ -326,7 +330,7 @@ fn lives(config: &Config) -> Lives {
             ttl: idle,
             extend: None,
             absolute,
-            // A use that is not noted ends a session so much earlier after it.
+            // A use that is not recorded ends the session earlier by this much.
             touch_every: touch_every.min(idle / TOUCHES),
         },
         None => Lives {

@@ -9,7 +9,7 @@ use super::data::SessionData;
 use super::seal::Pinned;
 use super::token::SessionToken;
 
-/// How often an update is tried against others who save at the same moment.
+/// How often an update is retried if other requests save at the same moment.
 const TRIES: usize = 10;
 
 /// A session that was there when it was loaded. Handlers of axum take an `http::Session`, which has one.
@@ -23,7 +23,7 @@ pub struct Session<E = ()> {
     /// When Redis was asked last, by its clock.
     pub(super) seen: u64,
     pub(super) ends: u64,
-    /// Whether its data may have been changed since it was loaded, and nobody was told that this is not stored.
+    /// Whether its data may have changed since it was loaded without being stored or reported as not stored.
     pub(super) unsaved: bool,
     pub(super) data: SessionData<E>,
 }
@@ -33,7 +33,7 @@ pub struct Session<E = ()> {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ListedSession<E = ()> {
-    /// Names the session, and is no secret: nobody can use it with this.
+    /// Identifies the session. It is not a secret: the session cannot be used with it.
     pub id: String,
     /// When it ends if it is not used, in milliseconds since 1970.
     pub expires_at: u64,
@@ -54,18 +54,19 @@ impl<E> Session<E> {
         &mut self.data
     }
 
-    /// The token that its owner is to have. It is another one than was sent if the session was [rotated](super::SessionStore::rotate),
-    /// or if the one that was sent was signed with an older key: see [`is_reissued`](Self::is_reissued).
+    /// Returns the current token for the client. It differs from the token that was sent if the session was
+    /// [rotated](super::SessionStore::rotate), or if the sent token was signed with an older key: see
+    /// [`is_reissued`](Self::is_reissued).
     pub fn token(&self) -> &SessionToken {
         &self.token
     }
 
-    /// Whether its owner does not have the [`token`](Self::token) yet.
+    /// Returns whether its owner does not have the [`token`](Self::token) yet.
     pub fn is_reissued(&self) -> bool {
         self.reissued
     }
 
-    /// Names the session in lists and logs, and is no secret. It is another one after a rotation.
+    /// Returns the id of the session for lists and logs. It is not a secret. It changes after a rotation.
     pub fn id(&self) -> String {
         self.token.place().sid.text()
     }

@@ -1,4 +1,4 @@
-//! What the scripts do, in this process. Each function does what the script of its name says there.
+//! The session scripts in this process. Each function does the same as the script with its name.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use super::seal::{HEAD, PINNED, Pinned, last_use};
 use super::transition::If;
 use super::transition::{BELIEF, Begin, Begun, Change, Listed, Lives, Loaded, SEEN, Stored, Which};
 
-/// How often users are looked through who never came back, in milliseconds.
+/// How often sessions of users that did not return are checked, in milliseconds.
 const SWEEP: u64 = 60_000;
 
 /// How long a renamed session can be ended under its old name, in milliseconds.
@@ -191,7 +191,7 @@ impl Memory {
         }
         let ended = before - sessions.len();
         if sessions.is_empty() {
-            // Who asks may have made up whom.
+            // The caller may have invented the user.
             users.sessions.remove(&tag);
         }
         ended
@@ -227,14 +227,15 @@ impl Users {
         self.sessions.get_mut(&tag)
     }
 
-    /// A session that is alive. Whoever asks for what never was leaves nothing behind.
+    /// Returns a session that has not ended. A lookup of a session that never existed leaves no record.
     #[cfg(feature = "tower-sessions")]
     fn find(&self, place: Place, now: u64) -> Option<&Kept> {
         let kept = self.sessions.get(&place.tag)?.get(&place.sid)?;
         (kept.ends > now).then_some(kept)
     }
 
-    /// What a session is called now that was renamed within the last minute, however often. No name comes twice, so this ends.
+    /// Returns the current name of a session that was renamed within the last minute, any number of times. No name repeats,
+    /// so the loop ends.
     fn follow(&self, tag: Tag, sid: Sid, now: u64) -> Sid {
         let mut place = Place { tag, sid };
         while let Some((renamed, until)) = self.moved.get(&place)

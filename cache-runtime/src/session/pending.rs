@@ -1,7 +1,7 @@
-//! Endings that Redis has not heard of: somebody logged out while it was away.
+//! Revocations that have not reached Redis, for example a logout while Redis was unavailable.
 //!
-//! This process refuses those sessions from then on, and tells Redis once it is back. Until then other processes that reach it go on
-//! serving them, which is why whoever logged out is told that it failed.
+//! This process rejects those sessions from then on, and sends the revocations once Redis is available again. Until then
+//! other processes that reach Redis still serve them, so the logout returns an error.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,10 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::place::{Place, Sid, Tag};
 use super::transition::Which;
 
-/// Each of them is looked at with every request meanwhile. Whoever logs out beyond that is told to try again, and is not remembered.
+/// Every request checks all of them. A logout beyond this limit returns an error and is not recorded.
 pub(super) const MAX_PENDING: usize = 10_000;
 
-/// Of one user: more sessions are alive only where the cap was raised, and one user shall not take the room of all.
+/// The limit per user. A user has more sessions only if the cap was raised, and one user must not use up the room of all.
 const MAX_OF_ONE: usize = 100;
 
 #[derive(Default)]
@@ -26,12 +26,12 @@ pub(super) struct Pending {
 #[derive(Default)]
 struct Endings {
     one: HashSet<Place>,
-    /// All sessions of a user, but perhaps one, that began until then. Whoever asks again and again takes no more room.
+    /// All sessions of a user that began until then, optionally except one. Repeated requests take no more room.
     others: HashMap<(Tag, Option<Sid>), u64>,
 }
 
 impl Pending {
-    /// Remembers an ending; answers whether there was room.
+    /// Records a revocation. Returns whether there was room.
     pub(super) fn add(&self, tag: Tag, which: Which) -> bool {
         let mut endings = self.lock();
         let Endings { one, others } = &mut *endings;
@@ -58,12 +58,12 @@ impl Pending {
         true
     }
 
-    /// Whether this very session is to end.
+    /// Returns whether this very session is to end.
     pub(super) fn ends_one(&self, place: Place) -> bool {
         !self.is_empty() && self.lock().one.contains(&place)
     }
 
-    /// Whether a session that began at that time is to end.
+    /// Returns whether a session that began at that time is to end.
     pub(super) fn ends(&self, place: Place, created: u64) -> bool {
         if self.is_empty() {
             return false;
@@ -79,7 +79,7 @@ impl Pending {
         self.count.load(Relaxed) == 0
     }
 
-    /// All that are to be told.
+    /// Returns all pending revocations.
     pub(super) fn all(&self) -> Vec<(Tag, Which)> {
         let Endings { one, others } = &*self.lock();
         let one = one.iter().map(|place| (place.tag, Which::One(place.sid)));
@@ -90,13 +90,13 @@ impl Pending {
         one.chain(others).collect()
     }
 
-    /// Redis has heard of it.
+    /// The revocation has reached Redis.
     pub(super) fn remove(&self, tag: Tag, which: Which) {
         let mut endings = self.lock();
         let Endings { one, others } = &mut *endings;
         match which {
             Which::One(sid) => drop(one.remove(&Place { tag, sid })),
-            // Not if somebody asked once more meanwhile.
+            // Not if it was requested again in the meantime.
             Which::Others { except, began } => {
                 others.retain(|key, until| *key != (tag, except) || Some(*until) != began);
             }

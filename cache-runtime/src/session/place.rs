@@ -7,11 +7,11 @@ use crate::key::Key;
 pub(super) const TAG: usize = 16;
 pub(super) const SID: usize = 16;
 
-/// Stands for a user, without telling which. All keys of a user are in its slot.
+/// Represents a user without revealing the id. All keys of a user are in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tag(pub(super) [u8; TAG]);
 
-/// Stands for a session, without telling its token.
+/// Represents a session without revealing its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Sid(pub(super) [u8; SID]);
 

@@ -1,4 +1,4 @@
-//! Keys for each purpose, derived from those that are configured.
+//! Keys for each purpose, derived from the configured keys.
 //!
 //! ```text
 //! CACHE_SESSION_KEYS ─HKDF─► sign   HMAC-SHA256 of tokens
@@ -6,8 +6,8 @@
 //!                          ► data   ─HKDF, sid─► AES-256-GCM, a key for each session
 //! ```
 //!
-//! The key that a session begins under says where it is kept for good, so removing that key ends it: otherwise sessions would remain
-//! that nobody finds who ends all sessions of their user.
+//! The key that a session begins under determines its place for its whole lifetime, so removing that key ends the session.
+//! Otherwise sessions would remain that are not found when all sessions of their user are ended.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
@@ -17,10 +17,10 @@ use zeroize::Zeroizing;
 use super::place::{TAG, Tag};
 use crate::config::{SessionKey, SessionKeys};
 
-/// A keyed hash that goes on from what it was given.
+/// A keyed hash that is extended step by step.
 pub(super) type Signature = Hmac<Sha256>;
 
-/// Stands before what is hashed or encrypted here, so that it means nothing anywhere else.
+/// The prefix of everything that is hashed or encrypted here, so the result is not valid anywhere else.
 pub(super) const DOMAIN: &[u8] = b"cache-runtime session v1";
 
 pub(super) struct Ring {
@@ -84,8 +84,8 @@ impl RingKey {
         Tag(tag)
     }
 
-    /// The key that the data of one session is encrypted with. So a key never encrypts so much that a nonce may come twice (NIST SP
-    /// 800-38D: 2^32 messages).
+    /// Returns the key that encrypts the data of one session. With one key per session, no key encrypts so many messages
+    /// that a nonce may repeat (NIST SP 800-38D: 2^32 messages).
     pub(super) fn data_key(&self, sid: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
         let derived = Hkdf::<Sha256>::new(Some(sid), &*self.data);
         expand(&derived, &[DOMAIN, b"data"])

@@ -1,4 +1,4 @@
-//! How a session is stored: a head that scripts read, and the data, which nobody reads without the key.
+//! The stored form of a session: a head that scripts read, and data that cannot be read without the key.
 //!
 //! | bytes | what | who may change it |
 //! |---|---|---|
@@ -10,9 +10,9 @@
 //! | 12 | nonce, random | who has the key |
 //! | … | JSON, encrypted, and 16 bytes that prove it | who has the key |
 //!
-//! Numbers are big-endian, times milliseconds since 1970. What is authenticated says to which prefix, user and session the data belongs,
-//! so it counts nowhere else. Somebody who can write to Redis can bring back an older version of the same session, end it, or
-//! let it idle longer, but not beyond the latest end.
+//! Numbers are big-endian, times milliseconds since 1970. The authenticated part names the prefix, user and session of the
+//! data, so the data is valid nowhere else. An attacker that can write to Redis can restore an older version of the same
+//! session, end it, or let it idle longer, but not beyond the latest end.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -34,7 +34,7 @@ pub(super) const HEAD: usize = PINNED + 16;
 /// The largest data, in bytes of JSON: sessions are read with every request.
 pub(super) const MAX_DATA: usize = 16 * 1024;
 
-/// The part of the head that only who has the key can change.
+/// The part of the head that can be changed only with the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pinned {
     pub(super) revision: u64,
@@ -83,7 +83,7 @@ pub(super) fn last_use(record: &[u8]) -> Option<u64> {
     (one == other).then(|| u64::from_be_bytes(*one))
 }
 
-/// What follows the head. [`None`] if the operating system provides no random bytes.
+/// Returns what follows the head, or [`None`] if the operating system provides no random bytes.
 pub(super) fn seal(
     key: &RingKey,
     prefix: &str,

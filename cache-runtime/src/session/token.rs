@@ -1,7 +1,9 @@
-//! What a client holds to prove its session: `v1.<key>.<tag>.<secret>.<mac>`, each part but the first two in base64url.
+//! The token of a client for its session: `v1.<key>.<tag>.<secret>.<mac>`, with every part except the first two in
+//! base64url.
 //!
-//! The MAC is over everything before it and over the prefix and the name of the cookie, so a token counts for one of them only, and
-//! whoever sends guesses is refused before Redis is asked. The secret is 256 bits from the operating system; Redis sees a hash of it.
+//! The MAC is over everything before it and over the prefix and the name of the cookie, so a token is valid for one of them
+//! only, and guessed tokens are rejected before Redis is asked. The secret is 256 bits from the operating system; Redis
+//! sees a hash of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,9 +25,9 @@ const MAC: usize = 32;
 /// The longest that could be one: with a key's name of 16 characters it has 132.
 const MAX_LEN: usize = 256;
 
-/// A token of this service that nobody has changed. Whether its session still is, only the store knows.
+/// A token of this service that was not changed. Only the store knows whether its session still exists.
 ///
-/// It is a password: [`expose`](Self::expose) it to its owner alone. Neither `Debug` nor a log shows it.
+/// It is a secret like a password: [`expose`](Self::expose) it only to its owner. `Debug` and logs never show it.
 #[derive(Clone)]
 pub struct SessionToken {
     text: Zeroizing<String>,
@@ -59,7 +61,7 @@ impl SessionToken {
     }
 }
 
-/// Two tokens are the same if they stand for the same session.
+/// Two tokens are equal if they belong to the same session.
 impl PartialEq for SessionToken {
     fn eq(&self, other: &Self) -> bool {
         self.place == other.place
@@ -179,7 +181,7 @@ impl Signer {
     }
 }
 
-/// What Redis knows a session by. Who reads it there cannot make the token of it.
+/// The name of a session in Redis. A reader of Redis cannot derive the token from it.
 fn sid(secret: &Secret) -> Sid {
     let mut hash = Sha256::new();
     hash.update(DOMAIN);
@@ -191,7 +193,7 @@ fn sid(secret: &Secret) -> Sid {
     Sid(sid)
 }
 
-/// Bytes in the one spelling that they have.
+/// Decodes bytes, and accepts only the canonical spelling.
 fn decode<const N: usize>(written: &str) -> Result<[u8; N], SessionError> {
     let mut bytes = [0; N];
     match Base64UrlUnpadded::decode(written, &mut bytes) {

@@ -30,7 +30,7 @@ use crate::metrics::SessionEvent;
 use crate::site::Site;
 use crate::store::script::{Reply, Script};
 
-/// Stands for these sessions in the statistics of operations.
+/// The site of these sessions in the statistics of operations.
 static SITE: Site = Site::new("TowerSessionStore", "session");
 
 static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/tower_put.lua")));
@@ -81,44 +81,44 @@ const TRIES: usize = 4;
 /// # }
 /// ```
 ///
-/// It is for services that use that crate already. The trait that it fits knows no users and no revisions, so there is less here than in
-/// [`SessionStore`](super::SessionStore): **no list of a user's sessions, no end of all of them at once, and of two saves at the same
-/// moment the last one wins.** Nor do the options for the life of sessions and for their number count: both are up to the application.
-/// Only the keys are the same: see [`SessionKeys`](crate::SessionKeys).
+/// It is for services that already use that crate. Its trait has no users and no revisions, so this store offers less than
+/// [`SessionStore`](super::SessionStore): **no list of a user's sessions, no end of all of them at once, and of two saves
+/// at the same moment the last one wins.** The options for the expiry and the number of sessions are not used: the
+/// application decides both. Only the keys are shared: see [`SessionKeys`](crate::SessionKeys).
 ///
 /// # What holds
 ///
 /// - **Redis holds nothing to use.** It sees a hash of a session's id, and data that is encrypted with a key of its own, for this prefix,
 ///   this session and this expiry. Data under an older of the configured keys is read; each save is under the newest. Somebody who can
 ///   write to Redis can end a session, or bring back an older version of it until that version expires, and no more.
-/// - **What was changed by somebody without the key is no session.** `load` answers [`None`], and says so in the log and in
+/// - **Data that was changed without the key is not a session.** `load` returns [`None`], and reports it in the log and in
 ///   [`SessionStats::tampered`](crate::SessionStats::tampered).
-/// - **What was ended stays ended.** `save` changes a session that is there, and brings none back.
-/// - **An outage logs nobody out.** While Redis is away each call is an error, never [`None`]. A session that is deleted
-///   meanwhile is an error, too; this process refuses it from then on, and deletes it once Redis is back.
+/// - **An ended session stays ended.** `save` changes an existing session and never restores one.
+/// - **An outage logs no user out.** While Redis is unavailable each call is an error, never [`None`]. Deleting a session
+///   is an error too; this process rejects the session from then on, and deletes it once Redis is available again.
 ///
-/// The limits that [`session`](super) names are those of this store, too. And what the crate does in two steps remains two:
-/// `Session::cycle_id` deletes the session and lets the end of the request create it anew, so a logout between the two does not end it,
-/// and a response with a status of 500 or above loses it.
+/// The limits in [`session`](super) also apply to this store. Operations that the crate performs in two steps remain two
+/// steps: `Session::cycle_id` deletes the session and lets the end of the request create it anew, so a logout between the
+/// two does not end it, and a response with a status of 500 or above loses it.
 ///
 /// # A save of what has ended
 ///
-/// It is an error, `Backend("the session ended after it was loaded; …")`. The middleware answers it with 500 and sets no cookie. If it were
-/// told that all is well, it would answer that a change is stored which is not, and send the id that has ended once more: that takes the
-/// place of the new id in the browser of a user who logged in meanwhile, and so logs them out.
+/// It is an error, `Backend("the session ended after it was loaded; …")`. The middleware responds with 500 and sets no
+/// cookie. Without the error, it would report a change as stored that is not stored, and would send the ended id again.
+/// That id would replace the new id in the browser of a user who logged in since then, and log them out.
 ///
-/// A save without data is fine, since nothing is lost: so a handler that calls `Session::clear` for a visitor whose session has
-/// expired does not fail.
+/// A save without data is not an error, because nothing is lost. So a handler that calls `Session::clear` for a visitor
+/// whose session has expired does not fail.
 ///
 /// # Time
 ///
-/// A session expires at the date that the application gives it, by the clocks of the processes: Redis is told how long to keep it, so
-/// it does not matter what time it is there. Processes whose clocks differ disagree by as much on when it expires. What has expired
-/// leaves Redis by itself, so there is nothing to delete from time to time.
+/// A session expires at the date that the application sets, by the clocks of the processes. Redis gets a duration, so its
+/// own clock does not matter. Processes with different clocks disagree on the expiry by that difference. Redis removes
+/// expired sessions by itself, so no cleanup job is needed.
 ///
-/// `session_idle` does not count here either, since the crate sets the expiry. For sessions that end 30 minutes after their last use, say
-/// `.with_expiry(Expiry::OnInactivity(Duration::minutes(30))).with_always_save(true)`: without the second, the crate moves the expiry only
-/// with requests that change the session.
+/// `session_idle` is not used either, because the crate sets the expiry. For sessions that end 30 minutes after their last
+/// use, say `.with_expiry(Expiry::OnInactivity(Duration::minutes(30))).with_always_save(true)`: without `with_always_save`,
+/// the crate extends the expiry only with requests that change the session.
 #[derive(Clone)]
 pub struct TowerSessionStore {
     inner: Arc<Inner>,
@@ -133,7 +133,8 @@ struct Content<D> {
 }
 
 impl TowerSessionStore {
-    /// Keeps sessions in the Redis of `cache`, or in this process where there is none: then only this store and its clones know them.
+    /// Keeps sessions in the Redis of `cache`, or in this process without Redis. In that case only this store and its
+    /// clones know them.
     ///
     /// # Errors
     ///
@@ -143,13 +144,13 @@ impl TowerSessionStore {
         Ok(Self { inner })
     }
 
-    /// Stores a record at its id, and answers whether it did.
+    /// Stores a record at its id. Returns whether it did.
     async fn put(&self, condition: If, record: &Record) -> Result<bool, SessionError> {
         let inner = &self.inner;
         let place = place(&record.id);
         let expires = record.expiry_date.unix_timestamp_nanos();
         let pinned = Pinned {
-            // The trait tells neither.
+            // The trait provides neither.
             revision: 0,
             created: 0,
             absolute: u64::try_from(expires / 1_000_000).unwrap_or_default(),
@@ -160,7 +161,7 @@ impl TowerSessionStore {
             pinned,
             &Content { expires, data },
         )?;
-        // No use is noted, since the trait tells none.
+        // No use is recorded, because the trait reports none.
         let stored = [&pinned.bytes()[..], &[0; HEAD - PINNED], &sealed].concat();
         let put = inner.put(condition, place, pinned.absolute, &stored).await;
         put.map_err(|error| inner.unavailable(error))
@@ -249,7 +250,7 @@ impl Inner {
             If::Absent => b"NX",
             If::Present => b"XX",
         };
-        // One that has expired already ends what is there: Redis takes no life of 0.
+        // A record that has already expired deletes what is stored, because Redis does not accept a TTL of 0.
         let life = ends.saturating_sub(now).max(1).to_string();
         let arguments = [condition, record, life.as_bytes()];
         match self.ask(&PUT, place, &arguments).await? {
@@ -283,8 +284,8 @@ impl Inner {
     }
 }
 
-/// Where a session is: alone in its slot, under a hash of its id. No key goes into the hash, so that it is found whichever is the newest;
-/// nobody guesses 128 random bits.
+/// The place of a session: alone in its slot, under a hash of its id. The hash uses no key, so the session is found under
+/// any newest key. 128 random bits cannot be guessed.
 fn place(id: &Id) -> Place {
     let mut hash = Sha256::new();
     hash.update(DOMAIN);

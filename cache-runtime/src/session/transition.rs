@@ -3,7 +3,8 @@
 use super::place::{Place, Sid};
 use super::seal::PINNED;
 
-/// How far a belief about the time may be behind, in milliseconds. Redis refuses one that is further off, and says what time it is.
+/// How far an assumed time may be behind, in milliseconds. Redis rejects a time that is further off, and returns its own
+/// time.
 pub(super) const BELIEF: u64 = 1_000;
 
 /// How long sessions live, in milliseconds.
@@ -27,14 +28,14 @@ pub(super) struct Begin<'a> {
     pub(super) record: &'a [u8],
 }
 
-/// What became of a beginning.
+/// The outcome of a session creation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Begun {
     Until {
         ends: u64,
         ended: u64,
     },
-    /// It is another time than was believed.
+    /// The assumed time was wrong.
     Later,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Loaded {
     pub(super) record: Vec<u8>,
 }
 
-/// What is to be stored in place of what.
+/// What to store, and what it replaces.
 pub(super) struct Change<'a> {
     pub(super) place: Place,
     /// The record's beginning that was loaded.
@@ -57,7 +58,7 @@ pub(super) struct Change<'a> {
     pub(super) renamed: Option<Sid>,
 }
 
-/// How much of a record's beginning tells whether somebody stored it since: version and revision.
+/// The length of the part of a record that shows whether it was stored since: version and revision.
 pub(super) const SEEN: usize = 9;
 
 #[derive(Debug, PartialEq, Eq)]

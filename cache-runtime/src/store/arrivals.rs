@@ -34,7 +34,7 @@ impl Arrivals {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether something arrived after `moment`.
+    /// Returns whether something arrived after `moment`.
     pub(super) fn are_since(&self, moment: Instant) -> bool {
         let passed = moment.saturating_duration_since(self.opened).as_micros();
         u128::from(self.last.load(Ordering::Relaxed)) > passed

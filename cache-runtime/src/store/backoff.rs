@@ -1,4 +1,4 @@
-//! The pause before the next attempt to reach a Redis that is away.
+//! The pause before the next attempt to reach an unavailable Redis.
 
 use std::time::Duration;
 

@@ -15,7 +15,7 @@ use super::reply::{self, Failure};
 use super::topology::{Identity, Opened};
 use crate::config::Address;
 
-/// The server that connections lead to, as long as it is the same one and has forgotten nothing.
+/// The server that connections lead to, as long as it is the same server and has lost no data.
 #[derive(Debug)]
 pub(super) struct Server {
     /// Counts the servers that a pool had.
@@ -149,7 +149,7 @@ impl Connection {
         connection
     }
 
-    /// Ends the connection: nobody gets it any more, and what is under way on it fails now.
+    /// Ends the connection: it is no longer handed out, and operations on it fail now.
     pub(super) fn lose(&self, reason: impl Into<String>) {
         if self.lost.set(reason.into()).is_ok() {
             self.driver.abort();
@@ -191,43 +191,44 @@ impl Connection {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Grows with every sign of life: a long answer is one while it arrives.
+    /// Grows with everything that arrives, including parts of a long answer.
     pub(super) fn progress(&self) -> u64 {
         self.answers()
             .wrapping_add(self.pongs.load(Ordering::Relaxed))
             .wrapping_add(self.arrivals.bytes())
     }
 
-    /// Whether something arrived after `moment`.
+    /// Returns whether something arrived after `moment`.
     pub(super) fn has_arrivals_since(&self, moment: Instant) -> bool {
         self.arrivals.are_since(moment)
     }
 
-    /// Whether an answer is late, so that commands do better on another connection.
+    /// Returns whether an answer is late, so that commands do better on another connection.
     pub(super) fn is_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)
     }
 
-    /// Says that an answer is late. The next answer ends it.
+    /// Records that an answer is late. The next answer resets it.
     pub(super) fn be_late(&self) {
         self.late.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the server owes an answer. One whose caller went away is owed until a later answer shows that it was given.
+    /// Returns whether the server owes an answer. An answer for a cancelled caller is owed until a later answer shows that
+    /// it arrived.
     pub(super) fn is_owed(&self) -> bool {
         self.load().commands > 0
             || self.abandoned.load(Ordering::Relaxed)
             || self.pinging.load(Ordering::Relaxed)
     }
 
-    /// Whether only callers that went away are owed an answer, so that nothing but a ping can show that it was given.
+    /// Returns whether answers are owed only to cancelled callers, so only a ping can show that they arrived.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.load().commands == 0
             && self.abandoned.load(Ordering::Relaxed)
             && !self.pinging.load(Ordering::Relaxed)
     }
 
-    /// Asks for a sign of life, and loses the connection if the answer is none. It counts neither as load nor as use.
+    /// Sends a ping, and loses the connection if the answer is an error. The ping counts neither as load nor as use.
     pub(super) async fn ping(&self) {
         self.pinging.store(true, Ordering::Relaxed);
         let answer = self
@@ -240,8 +241,8 @@ impl Connection {
         self.abandoned.store(false, Ordering::Relaxed);
         self.late.store(false, Ordering::Relaxed);
         match self.outcome(answer).and_then(reply::ok) {
-            // A user who may not ping may still be one who may read and write, and a server that cannot write to its disk
-            // refuses even pings, but goes on answering reads.
+            // A user without the right to ping may still have the right to read and write. A server that cannot write to
+            // its disk refuses pings but still answers reads.
             Err(Failure::Refused(error))
                 if error.kind() != Some(ServerErrorKind::NoPerm) && error.code() != "MISCONF" =>
             {
@@ -258,7 +259,7 @@ impl Connection {
     {
         match answer {
             Ok(answer) => {
-                // This says something of the server, and so of all connections to it.
+                // This affects the server, and so all connections to it.
                 if let Some(error) = answer.out_of_service() {
                     self.lose(&error);
                     self.server.lose_all(&error);

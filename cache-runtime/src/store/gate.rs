@@ -14,14 +14,14 @@ use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
 
-/// Counts the points that whoever runs comes by, and stops one at the point that the test has named.
+/// Counts the points that a task passes, and stops it at the point that the test names.
 #[derive(Clone, Default)]
 pub(crate) struct Gate {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// How many points are still to be passed; [`None`] where nobody is stopped.
+    /// The number of points that are still passed. [`None`] stops nothing.
     left: Mutex<Option<usize>>,
     reached: Notify,
     open: Semaphore,
@@ -40,22 +40,22 @@ impl Default for Shared {
 }
 
 impl Gate {
-    /// Stops the next one who comes by after `points` others.
+    /// Stops the next task after `points` points.
     pub(crate) fn stop_after(&self, points: usize) {
         *self.left() = Some(points);
     }
 
-    /// Stops nobody any more.
+    /// Stops nothing any more.
     pub(crate) fn disarm(&self) {
         *self.left() = None;
     }
 
-    /// Waits until somebody stands here.
+    /// Waits until a task is stopped.
     pub(crate) async fn reached(&self) {
         self.shared.reached.notified().await;
     }
 
-    /// Lets him go on.
+    /// Lets the stopped task continue.
     pub(crate) fn open(&self) {
         self.shared.open.add_permits(1);
     }

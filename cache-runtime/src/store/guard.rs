@@ -8,7 +8,7 @@
 //!                                                     └──────── lost once more ──────────┘
 //! ```
 //!
-//! The guard judges and remembers. Who probes and who applies the journal is `cache/reconnect.rs`.
+//! The guard judges and remembers. `cache/reconnect.rs` probes and applies the journal.
 
 mod beat;
 mod books;
@@ -35,16 +35,18 @@ use crate::error::{Error, ErrorKind, with_causes};
 use crate::metrics::Mode;
 use crate::store::Store;
 
-/// So many unanswered operations in a row, timed out or lost with a connection each, are an outage: fewer happen when a server forks or a large reply is on its way.
+/// This many unanswered operations in a row, each timed out or lost with a connection, are an outage. Fewer happen when a
+/// server forks or sends a large reply.
 const TIMEOUTS_IN_A_ROW: u32 = 5;
 
-/// So many callers wait out the whole deadline of a server that answers nobody. They are enough to open the breaker.
+/// The number of callers that wait for the whole deadline if the server does not respond. They are enough to open the
+/// breaker.
 const CANARIES: u32 = TIMEOUTS_IN_A_ROW;
 
-/// How exactly it is known when somebody was answered last.
+/// The resolution of the time of the last answer.
 const HEARING: Duration = Duration::from_millis(4);
 
-/// Where the state machine stands.
+/// The state of the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Connected,
@@ -67,7 +69,7 @@ pub(crate) struct Outages {
 /// A store behind a deadline and a breaker.
 pub(crate) struct Guard {
     store: Arc<dyn Store>,
-    /// `None` where nothing can be late: a store in this process.
+    /// `None` for a store in this process, which is never late.
     deadline: Option<Duration>,
     /// Whether answers take real time, also in a test that pauses tokio's clock.
     has_connections: bool,
@@ -75,7 +77,8 @@ pub(crate) struct Guard {
     timeouts: AtomicU32,
     /// How many connections the pool had lost when an operation was lost last.
     losses: AtomicU64,
-    /// When somebody was answered last, in [`HEARING`]s since `made`. Written only when it changes: all callers read it.
+    /// When Redis answered an operation last, in [`HEARING`]s since `made`. It is written only when it changes, because all
+    /// callers read it.
     heard: AtomicU64,
     made: Instant,
     canaries: AtomicU32,
@@ -102,7 +105,8 @@ impl Guard {
         Self::new(store, None, State::Connected, config, wake)
     }
 
-    /// Around a store that may be away. It begins in fallback mode: nothing is known of it yet.
+    /// Creates a guard for a store that may be unavailable. It begins in fallback mode, because nothing is known of the
+    /// store yet.
     pub(crate) fn remote(store: Arc<dyn Store>, config: &Config, wake: Arc<Notify>) -> Self {
         let deadline = Some(config.command_timeout);
         let guard = Self::new(store, deadline, State::Fallback, config, wake);
@@ -185,8 +189,8 @@ impl Guard {
         }
     }
 
-    /// Runs one operation within the deadline, and books it: its time, its failure, a line in the log if it was slow, and a
-    /// warning if Redis refuses it. A caller's is refused at once while the store is away.
+    /// Runs one operation within the deadline, and records it: its time, its failure, a log line if it was slow, and a
+    /// warning if Redis refuses it. While the store is unavailable, an operation of a caller fails at once.
     pub(crate) async fn run<'a, T, F: Future<Output = Result<T, Error>>>(
         &'a self,
         op: Op<'_>,
@@ -195,7 +199,7 @@ impl Guard {
         if !self.admits(op.via) {
             return Err(Error::away());
         }
-        // Pinned once: each future that it were moved into would have room for it.
+        // Pinned once, because each future that it is moved into would reserve space for it.
         let operation = pin!(operation(match op.via {
             Via::Caller => &*self.store,
             Via::Recovery => self.store.for_recovery(),
@@ -234,9 +238,9 @@ impl Guard {
         }
     }
 
-    /// Waits in two halves. When the first has passed without a single answer to anybody, the server is stalled, and a few
-    /// canaries are enough to find out whether it stays so: all others leave, and who comes later does not wait at all.
-    /// Answers [`None`] where time is over.
+    /// Waits in two halves. If Redis answered no operation in the first half, the server is stalled. Then a few canaries
+    /// keep waiting to find out whether it recovers. All other callers give up, and later callers do not wait at all.
+    /// Returns [`None`] on timeout.
     async fn in_time<T>(
         &self,
         began: Instant,
@@ -261,7 +265,7 @@ impl Guard {
         timeout_at(began + deadline, &mut operation).await.ok()
     }
 
-    /// Somebody was answered.
+    /// Records that Redis answered an operation.
     fn hear(&self, at: Instant) {
         let at = self.hearing(at);
         if self.heard.load(Ordering::Relaxed) != at {
@@ -280,10 +284,10 @@ impl Guard {
         error
     }
 
-    /// The connection of an operation was lost. While others are open that is not an outage: the server may have closed only
+    /// The connection of an operation was lost. If others are open, this is not an outage: the server may have closed only
     /// this one.
     fn lost(&self, began: Instant, error: Option<&Error>) {
-        // Operations that one connection takes along count once.
+        // Operations that are lost with one connection count once.
         let lost = self.store.pool().map_or(0, |pool| pool.lost);
         let is_another = self.losses.swap(lost, Ordering::Relaxed) != lost;
         if !self.store.is_open() || (is_another && self.is_one_too_many(began)) {
@@ -291,8 +295,8 @@ impl Guard {
         }
     }
 
-    /// Counts an operation that nobody answered. While others are answered, it says something of its connection, or of a
-    /// process that has too much to do, and nothing of the server.
+    /// Counts an unanswered operation. If others are answered, the cause is its connection or a busy process, not the
+    /// server.
     fn is_one_too_many(&self, began: Instant) -> bool {
         self.is_silent_since(began)
             && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW
@@ -315,7 +319,7 @@ impl Guard {
             State::Connected => {
                 history.since = Some(Instant::now());
                 history.entered += 1;
-                // Not the error itself: it names the operation and its key, and neither is to blame.
+                // Not the error itself: it names the operation and its key, which are not the cause.
                 let cause = cause.and_then(StdError::source).map(ToString::to_string);
                 warn!(
                     reason,
@@ -329,14 +333,15 @@ impl Guard {
             State::Recovering => {}
             State::Fallback | State::Closed => return,
         }
-        // The maintenance task is to be polled from now on.
+        // The maintenance task must be polled from now on.
         self.beat.strike();
         self.set(State::Fallback, &history);
         drop(history);
         self.wake.notify_one();
     }
 
-    /// The first attempt failed: the service starts in fallback mode. `error` is why, unless that is known.
+    /// The first attempt failed, so the service starts in fallback mode. `error` is the reason, unless a reason is already
+    /// known.
     pub(crate) fn start_without(&self, error: &Error) {
         self.history().entered += 1;
         if self.why_unavailable().is_none() {
@@ -344,8 +349,8 @@ impl Guard {
         }
     }
 
-    /// Why the store could not be used when that was tried last. Warns once for each reason: an attempt a second would fill the
-    /// log with the same line.
+    /// Records why the last attempt to use the store failed. Warns once per reason, because attempts every second would
+    /// fill the log with the same line.
     pub(crate) fn is_unavailable_because(&self, why: String) {
         let mut history = self.history();
         if history.reason.as_ref() != Some(&why) {
@@ -357,12 +362,12 @@ impl Guard {
         }
     }
 
-    /// Why the store is unavailable; [`None`] while it is there.
+    /// Returns why the store is unavailable, or [`None`] if it is available.
     pub(crate) fn why_unavailable(&self) -> Option<String> {
         self.history().reason.clone()
     }
 
-    /// The store answered the probe: only the journal stands between it and its callers now.
+    /// The store answered the probe: only the journal must be applied before callers may use it.
     pub(crate) fn begin_recovery(&self) {
         let history = self.history();
         if self.state() == State::Fallback {
@@ -379,8 +384,9 @@ impl Guard {
         is_lost
     }
 
-    /// All that is left in the journal was refused, and nothing is missing any more that the server of `term` may lack. The caller
-    /// holds the journal's lock, so that nothing can be added. If Redis is yet another server by now, the recovery goes on.
+    /// Ends the recovery: everything left in the journal was refused, and the server of `term` lacks nothing else. The
+    /// caller holds the lock of the journal, so nothing can be added. If Redis is a different server by now, the recovery
+    /// continues.
     pub(crate) fn finish_recovery(&self, term: u64) {
         if !self.store.admit(term) {
             return;
@@ -407,7 +413,7 @@ impl Guard {
         self.wake.notify_one();
     }
 
-    /// One change after another: whoever changes the state holds the history.
+    /// Changes are serialized: a caller that changes the state holds the history.
     fn set(&self, state: State, _held: &History) {
         self.state.store(state as u8, Ordering::Release);
     }
@@ -426,7 +432,7 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// One of those who wait out the second half, by order of arrival.
+/// A caller that waits through the second half, by order of arrival.
 struct Canary<'a> {
     count: &'a AtomicU32,
     index: u32,
@@ -445,9 +451,9 @@ impl Drop for Canary<'_> {
     }
 }
 
-/// Whether there is a timer to wait by. Outside of tokio there is none, and asking for one would panic.
+/// Returns whether a timer is available. Outside of tokio there is none, and creating one would panic.
 pub(crate) fn in_runtime() -> bool {
-    // The handle is counted by all threads, so a task is not asked for it.
+    // The handle has a reference count that all threads share, so the task id is checked first.
     tokio::task::try_id().is_some() || Handle::try_current().is_ok()
 }
 

@@ -16,7 +16,7 @@ use super::pool::{Lane, Pool};
 use super::{backoff, watch};
 use crate::clock::hold;
 
-/// Above it for `BUSY_FOR` the pool is nearly full, which somebody must hear of before it is.
+/// If utilisation stays above this for `BUSY_FOR`, the pool is nearly full. The warning comes before it is full.
 const BUSY: f64 = 0.80;
 /// Below it the warning is over; the gap keeps a load near the edge from warning again and again.
 const CALM: f64 = 0.70;
@@ -51,7 +51,7 @@ pub(super) fn ensure(pool: &Arc<Pool>) {
     });
 }
 
-/// Says that the task has ended, also when its runtime was shut down under it, so that the next probe starts another.
+/// Records on drop that the task has ended, also if its runtime was shut down, so the next probe starts another.
 struct Running(Weak<Pool>);
 
 impl Drop for Running {
@@ -82,7 +82,7 @@ struct Seen {
     next_ping: Instant,
 }
 
-/// Attempts in a row that opened nothing.
+/// The number of failed attempts in a row.
 #[derive(Default)]
 struct Failures {
     count: u32,
@@ -104,7 +104,7 @@ impl Maintenance {
         }
     }
 
-    /// Does what is due and says when to come back.
+    /// Does what is due. Returns when to run again.
     fn pass(&mut self, pool: &Arc<Pool>, now: Instant) -> Instant {
         pool.sweep();
         let connections: Vec<_> = pool.lanes().all().cloned().collect();
@@ -149,7 +149,7 @@ impl Maintenance {
             self.next_look = None;
             pool.crowded.store(false, Ordering::Relaxed);
             pool.watched.store(false, Ordering::SeqCst);
-            // A command that began just before the flag fell has woken nobody.
+            // A command that began just before the flag was cleared did not wake the task.
             if connections.iter().any(|connection| connection.is_owed()) {
                 pool.watched.store(true, Ordering::SeqCst);
                 self.next_look = Some(now + self.look);
@@ -182,7 +182,7 @@ impl Maintenance {
             .bulk
             .as_ref()
             .is_some_and(|bulk| bulk.id == connection.id);
-        // What goes over the bulk connection is large, and its callers allow for it.
+        // Commands on the bulk connection are large, and their callers expect that.
         let patience = if is_bulk {
             LOOKS_PER_ANSWER * 10
         } else {
@@ -195,7 +195,7 @@ impl Maintenance {
         }
     }
 
-    /// Warns once when the pool has been nearly full for a while, and says when that is over.
+    /// Warns once when the pool has been nearly full for a while, and logs when that is over.
     fn judge_utilisation(&mut self, utilisation: f64, now: Instant) {
         if utilisation < CALM {
             self.busy_since = None;
@@ -219,7 +219,7 @@ impl Maintenance {
         }
     }
 
-    /// Asks for the sign of life that is due.
+    /// Sends the pings that are due.
     fn ask(&mut self, pool: &Pool, connections: &[Arc<Connection>], now: Instant) {
         for connection in connections {
             let Some(seen) = self.seen.get_mut(&connection.id) else {
@@ -235,7 +235,7 @@ impl Maintenance {
         }
     }
 
-    /// Closes what has had nothing to do, the highest first, down to the minimum.
+    /// Closes idle connections, the highest first, down to the minimum.
     fn close_unused(&mut self, pool: &Pool, connections: &[Arc<Connection>], now: Instant) {
         let mut open = connections
             .iter()
@@ -270,7 +270,7 @@ impl Maintenance {
         }
     }
 
-    /// Opens one more if one is missing. With none open this is left to whoever probes.
+    /// Opens one more connection if one is missing. If none is open, the probe opens it.
     fn grow(&mut self, pool: &Arc<Pool>, now: Instant) {
         let Some(lane) = missing(pool) else { return };
         let waits = lock(&self.failures)
@@ -340,7 +340,7 @@ fn missing(pool: &Pool) -> Option<Lane> {
         .then_some(Lane::Data)
 }
 
-/// In a task of its own; the watchdog is the one that loses patience.
+/// Pings in a separate task. The watchdog handles a missing answer.
 fn ask(connection: &Arc<Connection>, patience: Duration) {
     let connection = connection.clone();
     tokio::spawn(async move {

@@ -1,8 +1,8 @@
 //! The whole backend when there is no Redis: entries in this process, bounded by weight.
 //!
-//! Sharded maps behind mutexes, and the clock algorithm to choose what has to go. A concurrent cache crate was weighed and
-//! left out: every write here is a comparison and a step in one, under the lock of its shard, and with such a lock the rest
-//! of a cache is the little that follows.
+//! It consists of sharded maps behind mutexes, and the clock algorithm chooses what to remove. It does not use a concurrent
+//! cache crate: every write here is a compare-and-set under the lock of its shard, and with that lock little else is
+//! needed.
 
 mod shard;
 
@@ -95,7 +95,7 @@ impl MemoryStore {
         entry.map(|entry| entry.to_vec())
     }
 
-    /// Places a fence, and answers how many writers it stands for.
+    /// Places a fence. Returns how many writers share it.
     fn place(&self, key: &Key, mut fence: Vec<u8>, life: Duration) -> u32 {
         let mut shard = self.shard(key);
         let now = self.now();
@@ -285,7 +285,7 @@ impl Store for MemoryStore {
         })
     }
 
-    /// Nobody else keeps anything here.
+    /// No other program stores data here.
     fn delete_entries<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Deleted, Error>> {
         self.done(move || Deleted {
             removed: keys

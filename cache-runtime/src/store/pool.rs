@@ -1,8 +1,8 @@
 //! Connections that all callers share, filled first.
 //!
 //! Commands that share a connection share its system calls, so a command goes to the lowest connection that has room, and
-//! the others stay quiet until they are needed and are closed when they no longer are. Nobody ever waits for a connection to
-//! open: opening is the maintenance task's work (`maintenance.rs`), and the first one is opened by a probe.
+//! the others stay quiet until they are needed and are closed when they no longer are. No caller waits for a connection to
+//! open: the maintenance task opens connections (`maintenance.rs`), and a probe opens the first one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,12 +27,12 @@ const BYTES: usize = 1 << 20;
 /// The most commands on one connection. Commands that share a connection share its system calls: measured with 1,000 callers
 /// of 200 B values, one connection with all of them is 8 to 20 % faster than four with 256 each.
 pub(super) const COMMANDS: usize = 1024;
-/// Below so many commands a connection is never full, however large the replies.
+/// A connection with fewer commands than this is never full, regardless of the size of the replies.
 const FEW_COMMANDS: usize = 16;
-/// A reply of so many bytes would hold up the small ones behind it, so it takes the bulk connection.
+/// A reply of this size would delay the small ones behind it, so it uses the bulk connection.
 pub(super) const BULK: usize = 128 << 10;
 
-/// Longer is for ever; a point of time so far ahead can still be computed.
+/// Longer means forever. A point in time this far ahead can still be computed.
 const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 const MIN_PING: Duration = Duration::from_millis(10);
 
@@ -227,7 +227,7 @@ impl Pool {
         }
     }
 
-    /// Makes the pool usable if it can be: opens a connection if none is open, and asks for a sign of life.
+    /// Makes the pool usable if possible: opens a connection if none is open, and sends a ping.
     pub(super) async fn probe(self: &Arc<Self>) -> Result<(), Error> {
         if self.is_closed() {
             return Err(closed());
@@ -246,8 +246,8 @@ impl Pool {
         })
     }
 
-    /// Asks all connections at once for a sign of life, of which one is enough, and loses those that give none: after a
-    /// black-out most may be dead, and to find that out one by one would take one timeout each.
+    /// Pings all connections at once. One answer is enough, and connections without an answer are lost. After a network
+    /// failure most may be dead, and checking them one by one would take one timeout each.
     async fn ask_all(&self) -> Result<(), String> {
         let open: Vec<_> = self
             .lanes()
@@ -323,8 +323,8 @@ impl Pool {
         Ok(())
     }
 
-    /// The server that a new connection leads to. If it is another one than that of the others, or the same after it may have
-    /// forgotten, those are lost at once: callers must not see two.
+    /// Returns the server that a new connection leads to. If it differs from the server of the other connections, or may
+    /// have lost data since, those are lost at once: callers must not see two servers.
     fn server_of(&self, opened: &Opened, lanes: &mut Lanes) -> Arc<Server> {
         let is_open = lanes.open() > 0;
         let known = lanes.server.as_ref();
@@ -342,7 +342,7 @@ impl Pool {
         server
     }
 
-    /// Leaves every server but the one at `address`, at once.
+    /// Drops the connections to every server except the one at `address`, at once.
     pub(super) fn follow(&self, address: &Address) {
         self.change(|lanes| {
             if let Some(server) = lanes
@@ -365,14 +365,14 @@ impl Pool {
         &self.connector
     }
 
-    /// Grows whenever connections lead to another server.
+    /// Returns a number that grows whenever connections lead to another server.
     pub(super) fn term(&self) -> u64 {
         self.lanes().term()
     }
 
-    /// Lets callers use the server of `term`. Returns whether it still is that one.
+    /// Lets callers use the server of `term`. Returns whether it is still the current one.
     pub(super) fn admit(&self, term: u64) -> bool {
-        // While nothing changes.
+        // Under the lock, so nothing changes.
         self.change(|lanes| match &lanes.server {
             Some(server) if server.term == term => {
                 server.admit();
@@ -387,7 +387,7 @@ impl Pool {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Takes lost connections out, and says so once for all of them.
+    /// Removes lost connections, and logs one line for all of them.
     pub(super) fn sweep(&self) {
         if self.lanes().all().all(|connection| connection.is_open()) {
             return;
@@ -410,7 +410,7 @@ impl Pool {
         }
     }
 
-    /// The larger of commands and bytes under way over what all connections could carry.
+    /// Returns the load of all connections: the larger share of commands or bytes under way.
     pub(super) fn utilisation(&self) -> f64 {
         let whole = self.lanes().all().map(|connection| connection.load()).fold(
             Load::default(),
@@ -479,7 +479,7 @@ impl Drop for Pool {
     }
 }
 
-/// Asks in a task of its own, so that a caller that goes away does not leave the question open.
+/// Pings in a separate task, so a cancelled caller does not leave the ping unanswered.
 fn ping(
     connection: Arc<Connection>,
     patience: Duration,
@@ -499,7 +499,7 @@ fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the cache was shut down")
 }
 
-/// Counts for as long as it lives, so that a cancelled attempt is not counted for ever.
+/// Counts while it exists, so a cancelled attempt is not counted forever.
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {

@@ -48,7 +48,7 @@ pub(crate) struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects to nothing: the first [`probe`](Store::probe) does, on the runtime that it runs on.
+    /// Does not connect. The first [`probe`](Store::probe) connects, on its own runtime.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let pool = Arc::new(Pool::new(config)?);
         let longest = Longest::new(config);
@@ -95,8 +95,8 @@ impl RedisStore {
             .await
     }
 
-    /// For a command that may run twice, such as one that changes nothing: if its connection is lost under it, it is sent
-    /// once more on another.
+    /// For a command that may run twice, such as one that changes nothing: if its connection is lost, it is sent once more
+    /// on another.
     pub(super) async fn read(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
         self.read_on(command, bytes, |_| {}).await
     }
@@ -486,7 +486,7 @@ impl Store for RedisStore {
                 pipeline.cmd("GETRANGE").arg(key.as_str()).arg(0).arg(last);
             }
             let answers = self.ask_all(&pipeline, keys.len() * length).await;
-            // Without a key Redis answers with an empty string. What is no string is another program's.
+            // Without a key Redis answers with an empty string. A value that is not a string belongs to another program.
             let head = |answer| match answer {
                 Value::ServerError(error) if !reply::is_wrong_type(&error) => {
                     Err(Failure::Refused(error))
@@ -509,7 +509,7 @@ impl Store for RedisStore {
         key: &'a Key,
     ) -> BoxFuture<'a, Result<Option<(usize, Duration)>, Error>> {
         Box::pin(async move {
-            // STRLEN also complains about what is no string: PTTL takes anything.
+            // STRLEN also rejects values that are not strings. PTTL accepts any type.
             let mut pipeline = Pipeline::with_capacity(2);
             pipeline
                 .cmd("STRLEN")
@@ -524,7 +524,7 @@ impl Store for RedisStore {
                 .map_err(|failure| failure.during(|| format!("ttl of `{}`", key.as_str())))?;
             let left = match left {
                 -2 => return Ok(None),
-                // Somebody else took its expiry away.
+                // Another program removed its expiry.
                 -1 => Duration::MAX,
                 millis => Duration::from_millis(millis.unsigned_abs()),
             };
@@ -601,7 +601,7 @@ impl Store for RedisStore {
     }
 }
 
-/// `GET` is there for its complaint about what is no string: a bare `SET` would replace another program's list.
+/// `GET` is there because it rejects a value that is not a string. A bare `SET` would replace a list of another program.
 fn set(key: &Key, entry: &[u8], life: Duration) -> Cmd {
     let mut command = redis::cmd("SET");
     command
@@ -623,7 +623,7 @@ fn slice_len(entries: &[(Key, Vec<u8>)]) -> usize {
     entries.iter().take(SLICE).take_while(fits).count().max(1)
 }
 
-/// Redis refuses a life of nothing.
+/// Redis refuses a TTL of 0.
 fn millis(life: Duration) -> u64 {
     whole_millis(life).clamp(1, 1 << 50)
 }

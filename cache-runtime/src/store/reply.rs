@@ -1,4 +1,4 @@
-//! What Redis answered, or why it did not, in our own words.
+//! The answer of Redis, or the reason that there is none, as an error of this crate.
 
 use redis::{ServerError, ServerErrorKind, Value};
 
@@ -14,12 +14,12 @@ pub(super) enum Failure {
     Lost(String),
     /// The server answered with an error.
     Refused(ServerError),
-    /// The server answered with something that the command cannot answer.
+    /// The server sent a reply that the command cannot have.
     Nonsense(&'static str),
 }
 
 impl Failure {
-    /// In the words of the operation that failed, such as "get of `dev_event:42`".
+    /// Returns the error with the name of the operation, such as "get of `dev_event:42`".
     pub(super) fn during(self, operation: impl FnOnce() -> String) -> Error {
         let operation = operation();
         match self {
@@ -49,7 +49,7 @@ impl Failure {
     }
 }
 
-/// The server's words without what it repeats of a command's arguments, which may be a value.
+/// Returns the message of the server without the arguments that it repeats, which may contain a value.
 pub(super) fn said(error: &ServerError) -> String {
     let details = error.details().unwrap_or_default();
     let details = details.split(", with args").next().unwrap_or_default();
@@ -58,7 +58,7 @@ pub(super) fn said(error: &ServerError) -> String {
         .to_owned()
 }
 
-/// Whether a server that answers so is not, or no longer, one to talk to: it is starting, or it is a replica.
+/// Returns whether this answer means that the server is out of service: it is starting, or it is a replica.
 pub(super) fn is_out_of_service(error: &ServerError) -> bool {
     use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
     matches!(error.kind(), Some(BusyLoading | MasterDown | ReadOnly))
@@ -138,14 +138,14 @@ pub(super) fn page(answer: Value) -> Result<(u64, Vec<Vec<u8>>), Failure> {
     Ok((cursor, names))
 }
 
-/// One field of what `INFO` says.
+/// Returns one field of the reply of `INFO`.
 pub(super) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines()
         .find_map(|line| line.split_once(':').filter(|(key, _)| *key == name))
         .map(|(_, value)| value.trim())
 }
 
-/// What `INFO` says of the server; what it leaves out is nothing.
+/// Returns what `INFO` reports about the server. Missing fields are empty or 0.
 pub(super) fn server_info(info: &str) -> ServerInfo {
     let field = |name: &str| info_field(info, name);
     let number = |name: &str| {

@@ -8,7 +8,7 @@ use super::BoxFuture;
 use super::reply::{self, Failure};
 use crate::error::Error;
 
-/// A script, and the hash by which a server knows it.
+/// A script, and the hash that identifies it on a server.
 pub(crate) struct Script {
     text: &'static str,
     hash: String,
@@ -69,7 +69,7 @@ pub(crate) trait Scripts: Send + Sync {
         arguments: &'a [&'a [u8]],
     ) -> BoxFuture<'a, Result<Reply, Error>>;
 
-    /// How many connections were lost so far. After a loss the server may be another, or one that has forgotten.
+    /// The number of connections lost so far. After a loss the server may be a different one, or may have lost its scripts.
     fn losses(&self) -> u64;
 }
 

@@ -1,4 +1,4 @@
-//! Opens one connection: the only file that knows what stands behind an address. Its parts are in `topology/`.
+//! Opens one connection. This is the only file that knows what is behind an address. Its parts are in `topology/`.
 
 mod introduction;
 mod race;
@@ -30,7 +30,7 @@ use crate::config::{Address, Config, Topology};
 use crate::error::{Error, ErrorKind};
 use crate::store::arrivals::{Arrivals, Counted};
 
-/// Whatever carries bytes to the server.
+/// A byte stream to the server.
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
@@ -49,7 +49,7 @@ pub(super) struct Opened {
 /// A link and what moves its bytes.
 type Greeted = (MultiplexedConnection, Driver);
 
-/// Where messages that nobody asked for go.
+/// The channel for push messages.
 type Pushes = mpsc::UnboundedSender<PushInfo>;
 
 /// Knows where the server is and how to introduce itself.
@@ -104,8 +104,9 @@ impl Connector {
             tls: tls::client(&config.tls)?,
             client_name: config.client_name.clone(),
             connect_timeout: config.connect_timeout,
-            // A server that accepts and then says nothing for so many times what a command may take is of no use. Waiting
-            // out the whole connect timeout would keep the cache away for that long after a frozen server is replaced.
+            // A server that accepts a connection but stays silent for this many command timeouts cannot be used. Waiting
+            // for the whole connect timeout would keep the cache unavailable for that long after a frozen server is
+            // replaced.
             greeting_timeout: config
                 .command_timeout
                 .saturating_mul(10)
@@ -115,7 +116,7 @@ impl Connector {
         })
     }
 
-    /// Those who know the master, where there are any.
+    /// The sentinels, if configured.
     pub(super) fn sentinels(&self) -> Option<&Sentinels> {
         self.sentinels.as_ref()
     }
@@ -132,7 +133,7 @@ impl Connector {
         let master = self.find_master(sentinels).await?;
         tokio::select! {
             opened = self.open_at(&master, Expected::MasterOfSentinels) => opened,
-            // A master that is dead may keep silent for the whole connect timeout.
+            // A dead master may stay silent for the whole connect timeout.
             () = sentinels.moved_from(&master) => Err(Error::new(
                 ErrorKind::Connection,
                 format!("{master} stopped being the master while a connection was opened"),
@@ -140,7 +141,7 @@ impl Connector {
         }
     }
 
-    /// Whether a connection to `address` leads to the server that is meant now.
+    /// Returns whether a connection to `address` leads to the server that should be used now.
     pub(super) fn still_means(&self, address: &Address) -> bool {
         self.sentinels
             .as_ref()
@@ -282,7 +283,7 @@ impl Connector {
     }
 }
 
-/// A peer that vanished is noticed after half a minute even when nothing is sent.
+/// A vanished peer is noticed after 30 s, even if nothing is sent.
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_secs(15))

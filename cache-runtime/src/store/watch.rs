@@ -1,4 +1,4 @@
-//! Watches the sentinels, so that a pool follows the master while its connections still stand.
+//! Watches the sentinels, so that a pool follows the master while its connections are still open.
 
 use std::sync::{Arc, Weak};
 
@@ -30,7 +30,7 @@ pub(super) fn start(pool: &Arc<Pool>) {
     });
 }
 
-/// Asks one sentinel every second, and as soon as it tells of a change.
+/// Asks one sentinel every second, and as soon as it reports a change.
 async fn watch(pool: Weak<Pool>, connector: Arc<Connector>, index: usize) {
     let Some(sentinels) = connector.sentinels() else {
         return;

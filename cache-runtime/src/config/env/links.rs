@@ -1,7 +1,7 @@
 //! The variables that Kubernetes sets in every pod for every Service of its namespace. Those of a Service named `cache` or
 //! `dev-redis` look like ours: `CACHE_PORT=tcp://10.0.0.1:6379`.
 
-/// What stands for a service's address in `<SERVICE>_PORT` and the like.
+/// The form of a service's address in `<SERVICE>_PORT` and similar variables.
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
 /// The Service that a variable describes, as it is written in its name; [`None`] if it is not such a variable.
@@ -23,7 +23,7 @@ fn address(name: &str) -> Option<&str> {
     (!port.is_empty()).then_some(service)
 }
 
-/// `<SERVICE>_PORT_<number>_<protocol>`, and that with `_PROTO`, `_PORT` or `_ADDR` behind it
+/// `<SERVICE>_PORT_<number>_<protocol>`, and the same with `_PROTO`, `_PORT` or `_ADDR` appended
 fn port_of_protocol(name: &str) -> Option<&str> {
     let bare = ["_PROTO", "_PORT", "_ADDR"]
         .into_iter()
@@ -38,7 +38,7 @@ fn port_of_protocol(name: &str) -> Option<&str> {
     rest.strip_suffix("_PORT").filter(|_| is_port)
 }
 
-/// Whether a value is `tcp://10.0.0.1:6379` or the like.
+/// Returns whether a value is `tcp://10.0.0.1:6379` or the like.
 fn is_address(value: &str) -> bool {
     value.split_once("://").is_some_and(|(scheme, rest)| {
         !rest.is_empty()

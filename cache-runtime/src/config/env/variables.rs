@@ -16,7 +16,7 @@ use crate::config::{did_you_mean, text};
 /// Which `redis-server` the module `testing` starts: not an option of a cache, and set where tests run.
 const TEST_SERVER: &str = "CACHE_TEST_REDIS_SERVER";
 
-/// The variables that nobody has taken yet, and what was wrong with the others.
+/// The variables that are not read yet, and the problems of the others.
 pub(super) struct Variables {
     values: BTreeMap<String, OsString>,
     /// Those that were taken, and not empty.
@@ -44,18 +44,18 @@ impl Variables {
         }
     }
 
-    /// Whether a variable was there, read or not.
+    /// Returns whether a variable was there, read or not.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.given.contains(name)
     }
 
-    /// The names of the variables that begin with `root` and that nobody has taken.
+    /// Returns the names of the unread variables that begin with `root`.
     pub(super) fn beginning_with(&self, root: &str) -> Vec<String> {
         let names = self.values.keys().filter(|name| name.starts_with(root));
         names.cloned().collect()
     }
 
-    /// The value as it is, unless it is empty.
+    /// Returns the value as it is, unless it is empty.
     pub(super) fn take_verbatim(&mut self, name: &str) -> Option<String> {
         let Ok(value) = self.values.remove(name)?.into_string() else {
             self.problems
@@ -69,13 +69,13 @@ impl Variables {
         Some(value)
     }
 
-    /// The value without white space around it, unless nothing remains.
+    /// Returns the value without white space around it, unless it is empty then.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let value = self.take_verbatim(name)?;
         Some(value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    /// The value as `read` understands it. What it does not understand is wrong, unless it comes from Kubernetes.
+    /// Returns the value as `read` parses it. A value that it rejects is a problem, unless it comes from Kubernetes.
     pub(super) fn take_as<T>(
         &mut self,
         name: &str,
@@ -100,7 +100,7 @@ impl Variables {
         service.is_some()
     }
 
-    /// What begins as ours do and was not taken is a mistake. What Kubernetes has set is told in one line.
+    /// Reports unread variables with our prefix as problems. Variables that Kubernetes sets are logged in one line.
     pub(super) fn report_unknown(&mut self) {
         for (name, value) in std::mem::take(&mut self.values) {
             let is_ours = name.starts_with("CACHE_") && !value.is_empty();

@@ -182,7 +182,7 @@ async fn an_id_that_a_client_made_up_becomes_none() {
 async fn a_session_that_was_not_used_for_an_hour_is_absent() {
     for service in Service::both().await {
         let cookie = service.send("/set/ada", "").await.cookie.unwrap();
-        // The application's dates are by the system's clock, which goes on meanwhile.
+        // The dates of the application use the system clock, which keeps running.
         service.bench.clock.advance(HOUR / 2);
         assert_eq!(service.send("/get", &cookie).await.text, "ada");
 

@@ -12,12 +12,12 @@ use crate::clock::whole_millis;
 /// How often the maintenance task shows that it is polled, while it works.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// A keeper that has shown nothing for so long stands on a runtime that nobody drives.
+/// If the task shows no activity for this long, no thread drives its runtime.
 const STARVED: Duration = Duration::from_millis(250);
 
 /// Shows whether the maintenance task is polled.
 ///
-/// By the real clock: a runtime whose own clock stands still is driven all the same.
+/// It uses the real clock, because a runtime with a paused clock is driven all the same.
 #[derive(Debug)]
 pub(crate) struct Beat {
     made: Instant,
@@ -50,7 +50,7 @@ impl Beat {
         self.rest(Duration::ZERO);
     }
 
-    /// The maintenance task has nothing to do for so long.
+    /// The maintenance task has nothing to do for this long.
     pub(crate) fn rest(&self, pause: Duration) {
         let due = whole_millis(self.made.elapsed() + pause);
         self.last.store(due, Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl Beat {
         }
     }
 
-    /// The right to wait for the maintenance task, if it has shown nothing for too long and no other caller waits.
+    /// Returns the right to wait for the maintenance task, if it shows no activity for too long and no other caller waits.
     pub(crate) fn turn_if_starved(&self) -> Option<Turn<'_>> {
         let last = self.last.load(Ordering::Relaxed);
         let silent = whole_millis(self.made.elapsed()).saturating_sub(last);
@@ -87,7 +87,7 @@ impl Beat {
 }
 
 impl Turn<'_> {
-    /// Whether the maintenance task has ended an attempt since the turn began.
+    /// Returns whether the maintenance task has ended an attempt since the turn began.
     pub(crate) fn is_over(&self) -> bool {
         self.beat.attempts.load(Ordering::Relaxed) != self.attempts
     }
@@ -95,7 +95,7 @@ impl Turn<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // The next turn is as far away as the first was, also where the maintenance task lives on another runtime.
+        // The next turn is as far away as the first was, also if the maintenance task runs on another runtime.
         self.beat.strike();
         self.beat.is_turn_taken.store(false, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What is written down about every operation, whoever asked for it.
+//! Records every operation, of any caller.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,8 +15,8 @@ use crate::key::{Key, Pattern};
 use crate::metrics::{Event, Mode, SiteMetrics, Timer, Warning};
 use crate::site::Site;
 
-/// A refusal counts for so long after it was seen last. Without a limit one refused write of a service that then writes no
-/// more would be reported for ever.
+/// A refusal is reported for this long after it was seen last. Without a limit, one refused write of a service that never
+/// writes again would be reported forever.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// One store operation.
@@ -39,7 +39,7 @@ pub(crate) enum On<'a> {
     Server,
 }
 
-/// Who asks the store: callers are refused while it recovers.
+/// The origin of an operation: callers are refused while the store recovers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
     Caller,
@@ -140,7 +140,7 @@ impl Books {
         }
     }
 
-    /// What is refused at present, a sentence for each operation.
+    /// Returns what Redis refuses at present, one sentence per operation.
     pub(super) fn refusals(&self) -> Vec<String> {
         let refused = self.refused();
         let recent = refused

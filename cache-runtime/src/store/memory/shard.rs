@@ -45,7 +45,7 @@ impl Shard {
         }
     }
 
-    /// The entry if it lives; one that has expired goes.
+    /// Returns the entry unless it has expired. An expired entry is removed.
     pub(super) fn get(&mut self, name: &str, now: u64) -> Option<&mut Slot> {
         let place = *self.places.get(name)?;
         if self.slots[place]
@@ -87,7 +87,7 @@ impl Shard {
         self.slots[place] = Some(slot);
     }
 
-    /// Whether there was a living entry to remove.
+    /// Returns whether there was a living entry to remove.
     pub(super) fn remove(&mut self, name: &str, now: u64) -> bool {
         let Some(place) = self.places.get(name).copied() else {
             return false;

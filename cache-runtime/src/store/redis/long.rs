@@ -1,5 +1,5 @@
-//! Values that are too long to be ours: another program's, or written by hand. Reading one takes longer than any caller waits,
-//! so nobody ever sees that it is unreadable; it would cost each of its callers a timeout for ever.
+//! Values that are too long to be entries: written by another program, or by hand. Reading one takes longer than any caller
+//! waits, so it is never recognized as unreadable and would cost every caller a timeout.
 
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ const HEADER: usize = 1 << 10;
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is too long, and whether somebody looks for it.
+/// What is too long, and whether a check is running.
 #[derive(Debug)]
 pub(super) struct Longest {
     bytes: usize,
@@ -48,7 +48,8 @@ impl Longest {
 }
 
 impl RedisStore {
-    /// Reads values. If the caller goes away before there is an answer, it is found out whether one of them is too long.
+    /// Reads values. If the caller is cancelled before the answer arrives, a check finds out whether one of them is too
+    /// long.
     pub(super) async fn read_values(
         &self,
         keys: &[Key],
@@ -96,7 +97,7 @@ impl Drop for Unanswered<'_> {
         let (longest, Ok(runtime)) = (&self.store.longest, Handle::try_current()) else {
             return;
         };
-        // One look at a time: a server that answers nobody is not to be asked once more by each caller.
+        // One check at a time: a server that does not respond must not get one more request from each caller.
         if longest.is_looking.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -110,8 +111,8 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// Asks over a connection that large answers take, or over one where none is late. A server that copies a long value answers
-/// nobody meanwhile, and may lose connections by that, so this is tried more than once.
+/// Asks over the connection for large answers, or over one without a late answer. A server that copies a long value answers
+/// no other client during that time and may lose connections, so this is tried more than once.
 async fn ask(pool: &Pool, command: &Cmd) -> Result<Value, Failure> {
     let mut attempt = 1;
     loop {
@@ -129,18 +130,18 @@ async fn ask(pool: &Pool, command: &Cmd) -> Result<Value, Failure> {
     }
 }
 
-/// Says, when it is dropped, that nobody looks any more.
+/// Records on drop that no check is running.
 struct Looking(Arc<Longest>);
 
 impl Looking {
-    /// Removes those of the values that are too long. The answer that brings one is not waited for.
+    /// Removes the values that are too long. It does not wait for the answer that contains one.
     async fn remove_long(
         &self,
         pool: &Pool,
         keys: &[Key],
         connection: &Connection,
     ) -> Result<(), Failure> {
-        // Not behind the very answer that takes so long.
+        // Not behind the same answer that takes so long.
         connection.be_late();
         for key in keys {
             let longest = &self.0;
@@ -155,7 +156,7 @@ impl Looking {
                 answer => answer,
             };
             let length = match answer {
-                // What is no string is not read as one.
+                // A value that is not a string is not read as one.
                 Err(Failure::Refused(error)) if reply::is_wrong_type(&error) => continue,
                 answer => reply::count(answer?)?,
             };

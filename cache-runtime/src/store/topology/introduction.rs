@@ -1,4 +1,5 @@
-//! What is said when a connection opens: who we are, who the server is, and whether it is one that the cache can use.
+//! The handshake of a new connection: it names the client, identifies the server, and checks whether the cache can use that
+//! server.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,20 +18,20 @@ const OLDEST: u64 = 7;
 /// Which server a connection is meant to lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// One that was named by its address.
+    /// A server that is configured by its address.
     Primary,
-    /// One that sentinels named.
+    /// A server that sentinels reported.
     MasterOfSentinels,
 }
 
-/// Tells a server from another one, and from itself after it may have forgotten what it acknowledged.
+/// Distinguishes a server from another one, and from itself after it may have lost what it acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Identity {
     /// The address that was connected to.
     place: Option<SocketAddr>,
-    /// Chosen anew by a server whenever it starts.
+    /// A server generates it at every start.
     run: Option<String>,
-    /// Of its data; chosen anew when a replica is promoted.
+    /// Identifies its data. It changes when a replica is promoted.
     replication: Option<String>,
 }
 
@@ -39,8 +40,8 @@ impl Identity {
         Self { place, ..self }
     }
 
-    /// Whether this is the server that `other` was, with all that it acknowledged. Of servers that do not tell their run id
-    /// nobody knows, so they are another one; `is_open` says that a connection to `other` still stands.
+    /// Returns whether this is the same server as `other`, with everything that it acknowledged. A server that does not
+    /// report its run id counts as a different one, unless `is_open`: then a connection to `other` is still open.
     pub(in crate::store) fn is_same(&self, other: &Self, is_open: bool) -> bool {
         match (&self.run, &other.run) {
             (Some(run), Some(other_run)) => {
@@ -51,7 +52,7 @@ impl Identity {
     }
 }
 
-/// What a server says about itself, as far as the user may ask.
+/// What a server reports about itself, as far as the user has the right to ask.
 #[derive(Debug, Default)]
 struct Said {
     version: Option<String>,
@@ -62,7 +63,7 @@ struct Said {
 }
 
 impl Connector {
-    /// Names the connection, finds out who answers, and selects the database.
+    /// Names the connection, identifies the server, and selects the database.
     pub(super) async fn introduce(
         &self,
         link: &mut MultiplexedConnection,
@@ -84,11 +85,11 @@ impl Connector {
             .map_err(|error| refusal(address, &error))?;
         let mut replies = replies.into_iter();
         if let Some(Value::ServerError(error)) = replies.next() {
-            // In RESP2 nothing before this asked for credentials where none were given.
+            // In RESP2, nothing before this asked for credentials if none were configured.
             if error.code() == "NOAUTH" {
                 return Err(refusal(address, &error.into()));
             }
-            // The name is for the people who read `CLIENT LIST`; a server that does not allow it is still a server.
+            // The name is only for readers of `CLIENT LIST`. A server that does not allow it can still be used.
             tracing::debug!(%address, error = reply::said(&error), "Redis refused the client name");
         }
         let mut said = Said::default();
@@ -145,7 +146,7 @@ impl Said {
         }
     }
 
-    /// Whether the cache can use this server. An error of kind `Config` means that another one must be configured.
+    /// Returns whether the cache can use this server. An error of kind `Config` means that another one must be configured.
     fn judge(&self, address: &Address, expected: Expected) -> Result<(), Error> {
         let wrong = |text: String| Err(Error::new(ErrorKind::Config, text));
         match self.mode.as_deref() {
@@ -197,13 +198,15 @@ impl Said {
     }
 }
 
-/// Whether a version is known to be too old. One that is no number belongs to a server with numbers of its own.
+/// Returns whether a version is known to be too old. A version that is not a number belongs to a server with another
+/// numbering.
 fn is_too_old(version: &str) -> bool {
     let major = version.split('.').next().unwrap_or_default();
     major.parse::<u64>().is_ok_and(|major| major < OLDEST)
 }
 
-/// The fields of an answer that is a map, or a list of names and values by turns. Those that are no texts are left out.
+/// Returns the fields of an answer that is a map, or a list of alternating names and values. Fields that are not strings
+/// are left out.
 pub(super) fn fields(answer: Value) -> HashMap<String, String> {
     let pairs: Vec<(Value, Value)> = match answer {
         Value::Map(pairs) => pairs,
@@ -229,8 +232,8 @@ fn first_text(answer: &Value) -> Option<String> {
     }
 }
 
-/// Servers before 6 do not know the command, nor do those where it was renamed away. Of the latter, Valkey 9 asks for
-/// credentials first.
+/// Servers before version 6 do not know the command. Servers where it was renamed do not know it either, and of these
+/// Valkey 9 asks for credentials first.
 pub(super) fn refuses_resp3(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::RESP3NotSupported
         || matches!(error.code(), Some("NOPROTO" | "NOAUTH"))
@@ -239,8 +242,8 @@ pub(super) fn refuses_resp3(error: &RedisError) -> bool {
             .is_some_and(|detail| detail.starts_with("unknown command") && detail.contains("HELLO"))
 }
 
-/// What the server's answer to the greeting means. What a server repeats of a command's arguments is not passed on: here they
-/// are the credentials.
+/// Returns the error for a rejected handshake. Arguments that the server repeats are not included, because they contain the
+/// credentials.
 pub(super) fn refusal(address: &Address, error: &RedisError) -> Error {
     let code = error.code().unwrap_or_default();
     let detail = error.detail().unwrap_or_default();

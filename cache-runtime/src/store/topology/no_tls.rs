@@ -1,4 +1,4 @@
-//! What stands in for `tls.rs` without the feature `tls`: nothing can be encrypted.
+//! Replaces `tls.rs` without the feature `tls`: connections cannot be encrypted.
 
 use std::io;
 
@@ -7,10 +7,10 @@ use tokio::net::TcpStream;
 use crate::config::Tls;
 use crate::error::{Error, ErrorKind};
 
-/// There is none.
+/// Cannot be created without TLS.
 pub(super) enum Client {}
 
-/// The check of the configuration has refused everything else with better words.
+/// The check of the configuration has already rejected everything else with a better error.
 pub(super) fn client(tls: &Tls) -> Result<Option<Client>, Error> {
     match tls {
         Tls::Off => Ok(None),

@@ -1,4 +1,4 @@
-//! Attempts at several addresses, of which one that keeps silent must not hold up the others.
+//! Attempts several addresses. A silent address must not delay the others.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -51,7 +51,7 @@ where
     }
 }
 
-/// What to say when no address of a host could be used.
+/// Returns the error if no address of a host could be used.
 pub(super) fn none_of(host: &Address, mut failures: Vec<(SocketAddr, Error)>) -> Error {
     if failures.len() <= 1 {
         return match failures.pop() {
@@ -81,8 +81,8 @@ pub(super) fn none_of(host: &Address, mut failures: Vec<(SocketAddr, Error)>) ->
 pub(super) struct Favourites(Mutex<HashMap<Address, SocketAddr>>);
 
 impl Favourites {
-    /// The addresses of `host` in the order in which to try them: first the one that worked last, then the families by turns,
-    /// as RFC 8305, section 4, orders them.
+    /// Returns the addresses of `host` in the order of attempts: first the one that worked last, then alternating families,
+    /// as in RFC 8305, section 4.
     pub(super) fn order(&self, host: &Address, found: Vec<SocketAddr>) -> Vec<SocketAddr> {
         let mut ordered: Vec<SocketAddr> = Vec::with_capacity(found.len());
         let favourite = self.lock().get(host).copied();

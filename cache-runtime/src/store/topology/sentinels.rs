@@ -1,4 +1,4 @@
-//! Sentinels: where they say that the master is, and which of them is believed.
+//! Sentinels: which master they report, and which report is used.
 
 use std::future::pending;
 use std::sync::{Mutex, PoisonError};
@@ -21,13 +21,13 @@ use crate::store::reply;
 /// How often each sentinel is asked.
 pub(in crate::store) const LOOK: Duration = Duration::from_secs(1);
 
-/// What a sentinel may take to answer: more than one that works ever needs.
+/// The timeout of a sentinel: more than a working one needs.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// For how long others may answer once one has: they may know of a newer master.
 const OTHERS: Duration = Duration::from_millis(50);
 
-/// What a sentinel tells while and after it makes another server the master.
+/// The messages of a sentinel during and after the promotion of another master.
 const CHANNELS: [&str; 4] = [
     "+switch-master",
     "+promoted-slave",
@@ -47,10 +47,10 @@ pub(in crate::store) struct Master {
 pub(in crate::store) struct Sentinels {
     addresses: Vec<Address>,
     name: String,
-    /// What each of them said last, if it answered.
+    /// The last report of each sentinel, if it answered.
     said: Mutex<Vec<Option<Master>>>,
     believed: watch::Sender<Option<Master>>,
-    /// When one of them confirmed the believed master last.
+    /// When a sentinel last confirmed the current master.
     confirmed: Mutex<Option<Instant>>,
 }
 
@@ -74,7 +74,7 @@ impl Sentinels {
         self.believed.borrow().clone()
     }
 
-    /// Tells when the master changes.
+    /// Notifies of a change of the master.
     pub(in crate::store) fn changes(&self) -> watch::Receiver<Option<Master>> {
         self.believed.subscribe()
     }
@@ -96,7 +96,7 @@ impl Sentinels {
         }
     }
 
-    /// Takes note of what a sentinel said, or that it did not answer.
+    /// Records the report of a sentinel, or that it did not answer.
     fn hear(&self, index: usize, answer: Option<Master>) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = said.get_mut(index) {
@@ -122,8 +122,9 @@ impl Sentinels {
     }
 }
 
-/// Which master to believe: the newest that a sentinel names. An older decision than the believed one counts only if most
-/// sentinels answer and none knows better, as after they were set up anew: the others may just not be reachable.
+/// Returns the master to use: the newest that a sentinel reports. An older decision than the current one is used only if
+/// most sentinels answer and none has a newer one, as after a new setup of the sentinels. Otherwise a newer decision may
+/// just not be reachable.
 fn judge(said: &[Option<Master>], believed: Option<&Master>) -> Option<Master> {
     let newest = said.iter().flatten().map(|heard| heard.epoch).max()?;
     let mut candidates = said.iter().flatten().filter(|heard| heard.epoch == newest);
@@ -132,7 +133,7 @@ fn judge(said: &[Option<Master>], believed: Option<&Master>) -> Option<Master> {
         Some(believed) if newest < believed.epoch && answering * 2 <= said.len() => {
             Some(believed.clone())
         }
-        // One decision may be told in two spellings, as a name and as an address.
+        // One decision may be reported in two spellings, as a name and as an address.
         Some(believed)
             if candidates
                 .clone()
@@ -213,7 +214,7 @@ impl Connector {
             let (sender, pushes) = mpsc::unbounded_channel();
             let wire = self.reach(address, None, None, deadline).await?;
             let greeted = match self.greet(address, wire, &newest, Some(sender)).await? {
-                // Without RESP3 it is asked, and tells nothing by itself.
+                // Without RESP3 the sentinel is polled, because it pushes nothing.
                 Err(error) if refuses_resp3(&error) => {
                     let wire = self.reach(address, None, None, deadline).await?;
                     self.greet(address, wire, &session, None).await?
@@ -260,7 +261,7 @@ impl Link {
         Ok(master?.is_some())
     }
 
-    /// Asks to be told of every change.
+    /// Subscribes to every change.
     pub(in crate::store) async fn subscribe(&mut self) {
         // Where this fails, the questions remain.
         tokio::select! {
@@ -269,7 +270,7 @@ impl Link {
         }
     }
 
-    /// Waits for the next look: a while, or until the sentinel tells something.
+    /// Waits until the next check: for an interval, or until the sentinel sends a message.
     pub(in crate::store) async fn pause(&mut self) {
         let told = async {
             match self.pushes.recv().await {
@@ -318,7 +319,7 @@ mod tests {
         }
     }
 
-    /// What was said, what is believed, and what is to be believed then.
+    /// The reports, the current master, and the expected choice.
     type Case<'a> = (&'a [Option<Master>], Option<&'a Master>, Option<&'a Master>);
 
     #[test]
@@ -338,9 +339,9 @@ mod tests {
                 Some(&new),
                 Some(&new),
             ),
-            // Those who know better may be out of reach.
+            // Sentinels with a newer decision may be unreachable.
             (&[Some(old.clone()), None, None], Some(&new), Some(&new)),
-            // Set up anew, their epochs begin anew.
+            // After a new setup, epochs start again.
             (
                 &[Some(old.clone()), Some(old.clone()), None],
                 Some(&new),

@@ -1,4 +1,4 @@
-//! Whom encrypted connections trust.
+//! The certificates that encrypted connections trust.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -95,7 +95,8 @@ fn no_authority(path: &Path) -> Error {
 }
 
 /// Verifies as rustls does, with one addition: a server may show a certificate of the configured file itself, although that
-/// certificate is one of an authority. `openssl req -x509` makes such certificates, and who has configured one trusts exactly it.
+/// certificate is one of an authority. `openssl req -x509` creates such certificates, and a configuration with one trusts
+/// exactly that certificate.
 #[derive(Debug)]
 struct Verifier {
     usual: Arc<WebPkiServerVerifier>,
@@ -164,7 +165,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate was refused for nothing but being one of an authority.
+/// Returns whether a certificate was rejected only because it is a certificate of an authority.
 fn is_authority(error: &rustls::Error) -> bool {
     let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(error))) = error
     else {
