@@ -1,4 +1,4 @@
-//! What one call knows of itself: where it goes, for how long what it stores is kept, and when it began.
+//! The context of one call: its site and key, the TTL of what it stores, and when it began.
 
 use std::any::type_name;
 use std::time::Duration;
@@ -109,7 +109,7 @@ impl<'a> CallContext<'a> {
         self.scope != ScopeState::Outside
     }
 
-    /// Refuses to store what may never be committed.
+    /// Refuses to store a value that may never be committed.
     pub(super) fn check_unscoped(&self) -> Result<(), Error> {
         match self.is_scoped() {
             true => Err(Error::new(
@@ -131,7 +131,7 @@ impl<'a> CallContext<'a> {
         }
     }
 
-    /// When this call came, and what it observed.
+    /// Returns when this call began, and what it observed.
     pub(super) fn observation(&self, observed: Observed) -> Observation {
         Observation {
             since: self.started,

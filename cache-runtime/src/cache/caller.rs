@@ -48,12 +48,12 @@ pub(super) trait Caller {
         None
     }
 
-    /// What an eviction names by the value in it.
+    /// Returns the targets that an eviction names with the returned value.
     fn named(&mut self) -> Vec<Target> {
         Vec::new()
     }
 
-    /// Takes the body along into a task of its own, which goes this path.
+    /// Moves the body into its own task, which runs this path.
     fn detach(&mut self, _path: Path<'static>) {}
 }
 
@@ -93,7 +93,7 @@ pub(super) enum Appraisal {
 /// The outcome of writing an entry.
 pub(super) type Written = Result<Entry, Refusal>;
 
-/// What an entry is made of, but for the value.
+/// The parts of an entry except its value.
 pub(super) struct WriteJob {
     pub(super) key: Key,
     pub(super) origin: Origin,
@@ -205,7 +205,7 @@ pub(super) async fn write(job: WriteJob) -> Option<Written> {
     .await
 }
 
-/// What an eviction names by the value that the body returned.
+/// Returns the targets that an eviction names with the value that the body returned.
 pub(super) async fn named() -> Vec<Target> {
     ask(Request::Named, |reply| match reply {
         Reply::Named(targets) => Some(targets),
@@ -214,7 +214,7 @@ pub(super) async fn named() -> Vec<Target> {
     .await
 }
 
-/// Takes the body along into a task of its own, which goes this path.
+/// Moves the body into its own task, which runs this path.
 pub(super) async fn detach(path: Path<'static>) {
     ask(Request::Detach(path), done).await;
 }
@@ -277,12 +277,12 @@ impl<'a, T> Walk<'a, T> {
         }
     }
 
-    /// Goes as far as it can.
+    /// Runs until it has to wait.
     pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<T> {
         loop {
             let Self { path, slot, watch } = self;
             let mut step = |cx: &mut Context<'_>| {
-                // First, so that what it returns in time is not too late.
+                // Polled first, so a result that is in time is not treated as late.
                 poll_body(slot, caller, cx);
                 poll_path(path, slot, cx)
             };
@@ -296,7 +296,7 @@ impl<'a, T> Walk<'a, T> {
         }
     }
 
-    /// Sees to what is asked. Returns whether anything was.
+    /// Handles the request of the path. Returns whether there was one.
     #[inline(never)]
     fn answer(&mut self, caller: &mut dyn Caller) -> bool {
         let request = match mem::take(&mut self.slot) {
@@ -329,7 +329,7 @@ impl<'a, T> Walk<'a, T> {
     }
 }
 
-/// Apart, as the other parts are: what it needs of the stack is free again while a body runs, which may be one level of many.
+/// A separate function, like the other parts: its stack space is free again while a body runs, and calls may nest.
 #[inline(never)]
 fn poll_path<T>(path: &mut Path<'_, T>, slot: &mut Slot, cx: &mut Context<'_>) -> Poll<T> {
     let _lent = Lent::new(&SLOT, slot);
@@ -377,7 +377,7 @@ impl<'a, C> Shell<'a, C> {
     }
 }
 
-/// What is pinned in it is behind a pointer.
+/// The pinned parts are behind a pointer.
 impl<C> Unpin for Shell<'_, C> {}
 
 impl<C: Typed> Future for Shell<'_, C> {

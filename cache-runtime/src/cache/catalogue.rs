@@ -8,7 +8,7 @@ use tracing::warn;
 use super::policy_check::nearest;
 use crate::site::{Role, Site};
 
-/// What no value brings into a name.
+/// The characters that a value never adds to a name, because they are escaped.
 const ESCAPED: &str = ":*?[]{}<>\\";
 
 /// Warns about functions whose templates look like a mistake.
@@ -131,7 +131,8 @@ fn tokens(template: &str) -> Vec<Token> {
 
 /// Returns whether some name fits both.
 fn overlap(one: &[Token], other: &[Token]) -> bool {
-    // `reached[i][j]`: whether some beginning of a name can be read by the first `i` of one and the first `j` of the other.
+    // `reached[i][j]`: whether some prefix of a name matches the first `i` parts of one and the first `j` parts of the
+    // other.
     let mut reached = vec![vec![false; other.len() + 1]; one.len() + 1];
     reached[0][0] = true;
     for i in 0..=one.len() {

@@ -1,4 +1,5 @@
-//! What one call stores and what it finds stored: a value becomes an entry, and bytes become a value or the reason why not.
+//! Converts what one call stores and finds: a value becomes an entry, and bytes become a value or the reason that they are
+//! not one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,10 @@ pub(super) struct NewEntry {
     pub(super) expires_in: Duration,
 }
 
-/// What the bytes under a key are.
+/// The result of decoding the bytes of a key.
 #[derive(Debug)]
 pub(super) enum Decoded {
-    /// A value, or a `None`, which the caller has; as what it is counted.
+    /// A value or a `None`, which the caller keeps, and the event that it is counted as.
     Fresh(Event),
     /// A value within its grace, which the caller has.
     Stale(Stamp),
@@ -52,7 +53,7 @@ impl CallContext<'_> {
                 }
                 (bytes, meta, Event::Hit)
             }
-            // A function that returned an option once may return none today.
+            // A function that returned an `Option` before may not return one now.
             Read::None(meta) if caller::decode_none().await => (bytes, meta, Event::HitNone),
             Read::None(_) => return (Decoded::Unreadable(Unreadable::OtherShape), bytes),
             Read::Lease => return (Decoded::Lease, bytes),
@@ -147,7 +148,8 @@ impl CallContext<'_> {
         entry
     }
 
-    /// A ttl that is shorter by chance, so that what is stored at the same time does not expire at the same time.
+    /// Returns a TTL that is shortened at random, so entries that are stored at the same time do not expire at the same
+    /// time.
     fn with_jitter(&self, ttl: Duration) -> Duration {
         if self.ttl_jitter == 0 {
             return ttl;

@@ -74,14 +74,15 @@ struct Snapshot {
     claim: Option<Stamp>,
 }
 
-/// When a caller came, and what it observed in the store: whether another's load is recent enough for it.
+/// When a caller arrived, and what it observed in the store. It decides whether the load of another caller is recent
+/// enough.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observation {
     pub(crate) since: Instant,
     pub(crate) observed: Observed,
 }
 
-/// What stood under the key.
+/// What the store held under the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Observed {
     /// The store is unavailable. No process can see evictions of other processes then, so loads are always shared.
@@ -139,7 +140,7 @@ pub(crate) enum Arrival<'a> {
 /// What happens to a load whose leader is stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stuck {
-    /// It is joined as any other: whether its leader is just late is for the waiter to find out.
+    /// It is joined like any other: the waiter finds out whether its leader is just late.
     Joined,
     Deposed,
 }
@@ -285,7 +286,7 @@ impl Flight {
         })
     }
 
-    /// Takes what a leader has claimed from it, if it is not polled.
+    /// Takes over the claims of a leader that is not polled.
     fn depose_if(&self, stuck: Stuck) -> Option<Claims> {
         let mut state = self.state();
         let Phase::Flying = state.phase else {
@@ -321,7 +322,7 @@ pub(crate) struct Leader<'a> {
     end: End,
 }
 
-/// A leader in whose place another loads.
+/// A leader that is replaced by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Relieved {
     /// Its load is older than the deadline, and this was not known yet.
@@ -382,7 +383,7 @@ impl<'a> Leader<'a> {
         true
     }
 
-    /// What is returned was, or will be, loaded after `at`, while `claim` stood in the store.
+    /// The result was or will be loaded after `at`, while `claim` was in the store.
     pub(crate) fn set_snapshot(&self, at: Instant, claim: Option<Stamp>) {
         self.flight.state().snapshot = Some(Snapshot { at, claim });
     }
@@ -482,7 +483,7 @@ impl<'a> Waiter<'a> {
         }
     }
 
-    /// Waits for what there is to know of this load.
+    /// Waits for a change of this load.
     async fn news(&self) -> News<'a> {
         let overdue = self.until.min(self.flight.started + self.flights.deadline);
         let changed = async {

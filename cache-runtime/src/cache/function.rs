@@ -12,7 +12,7 @@ use crate::entry::{self, Json, Layers, Unreadable};
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::target::Target;
 
-/// What was found and what was returned.
+/// The value that was found or returned.
 struct Outputs<T> {
     found: Option<T>,
     returned: Option<T>,

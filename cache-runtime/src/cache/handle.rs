@@ -52,9 +52,9 @@ impl Cache {
         }
     }
 
-    /// Stores `value` for `ttl` (seconds, or a [`Duration`]). Returns whether it is stored. If Redis, a limit or a switch
-    /// kept it from being stored, what was there before is removed: the caller no longer wants it. The value's type owns
-    /// what it holds, as for [`get`](Self::get): a `String`, not a `str`.
+    /// Stores `value` for `ttl` (seconds, or a [`Duration`]). Returns whether it is stored. If an outage, a limit or a
+    /// disabled key kept it from being stored, the old entry is removed, because the caller no longer wants it. The type
+    /// must be owned, as for [`get`](Self::get): a `String`, not a `str`.
     pub async fn set<T: CacheValue>(&self, key: &str, value: &T, ttl: impl Into<Ttl>) -> bool {
         self.try_set(key, value, ttl)
             .await
@@ -356,7 +356,7 @@ impl Cache {
         if call.is_hidden() {
             return Ok(false);
         }
-        // Read before the store is asked, so that the grace is not taken for longer than it is.
+        // Read before the store is asked, so the grace is not computed too long.
         let now = call.now();
         let measured = call.ask("expire", |store| store.measure(call.key));
         let Some((size, left)) = measured.await? else {
@@ -426,7 +426,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Takes back [`disable`](Self::disable) of the same pattern. Returns whether it was switched off.
+    /// Reverts [`disable`](Self::disable) of the same pattern. Returns whether it was disabled.
     ///
     /// # Errors
     ///
@@ -472,12 +472,12 @@ impl Cache {
     }
 }
 
-/// A value that is stored and found as it is.
+/// A type without layers: its value is stored as it is.
 fn untyped<T>() -> ValueType {
     ValueType::of::<T>(Layers::Nothing)
 }
 
-/// Goes a path on behalf of a caller.
+/// Runs a path for a caller.
 async fn walk<T>(path: Path<'_, T>, caller: &mut impl Caller) -> T {
     let mut walk = Walk::new(path);
     poll_fn(|cx| walk.poll(caller, cx)).await

@@ -1,5 +1,5 @@
-//! Evictions that Redis has not seen yet. None is dropped: until one is applied, this process neither reads nor fills what
-//! it names.
+//! Evictions that Redis has not received yet. None is dropped. Until an eviction is applied, this process neither reads nor
+//! fills the entries that it names.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ pub(crate) struct Journal {
     wake: Arc<Notify>,
 }
 
-/// What is still to be evicted. Each intent bears the number of the call that added it last, so that one which is added again
+/// What is still to be evicted. Each intent has the number of the call that added it last, so an intent that is added again
 /// while it is being applied is applied again.
 #[derive(Debug, Default)]
 struct Intents {
@@ -156,7 +156,7 @@ impl Journal {
         self.depth.store(intents.depth(), Ordering::Release);
     }
 
-    /// Keeps a target of `batch` that Redis refuses, in these words, and does not try it again for the time being.
+    /// Keeps a target of `batch` that Redis refuses, with the reason, and does not retry it for now.
     pub(crate) fn refused(&self, batch: &Batch, target: &Target, cause: &str) {
         let mut intents = self.lock();
         let number = batch.numbers.get(target);
@@ -181,7 +181,7 @@ impl Journal {
         Some(format!("pending evictions in the journal: {depth}; {why}"))
     }
 
-    /// Makes what Redis refused pending again. Returns whether there was any.
+    /// Makes refused targets pending again. Returns whether there were any.
     pub(crate) fn retry_refused(&self) -> bool {
         let mut intents = self.lock();
         let Intents {

@@ -22,14 +22,14 @@ use crate::metrics::Event;
 use crate::store::guard::{On, Op};
 use crate::store::{Mark, Refreshing, Replaced};
 
-/// How soon to look again for what another process loads, and how rarely at most.
+/// The shortest and the longest pause between two checks for a value that another process loads.
 const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
 
 /// Unreadable entries are deleted on the way to a lease. More than this many in a row come from a program that writes them
 /// as fast as they are deleted.
 const UNREADABLE_IN_A_ROW: u32 = 3;
 
-/// What a load keeps others in all processes from loading by.
+/// What a load holds in the store so that no other process loads.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Hold {
     /// The entry of this stamp under the key.
@@ -84,7 +84,7 @@ impl<'a> LeaseRequest<'a> {
         self.lease.stamp()
     }
 
-    /// Asks until there is an answer. May be asked again where what was found is [discarded](Self::discard).
+    /// Asks until there is an answer. It may be called again after the found entry is [discarded](Self::discard).
     pub(super) async fn ask(&mut self, leader: &Leader<'_>) -> Claim {
         let call = self.call;
         let inner = call.inner;
@@ -112,7 +112,7 @@ impl<'a> LeaseRequest<'a> {
             };
             asking.settle();
             if inner.journal.blocks(call.key) {
-                // What another process loads may be what is still to be evicted.
+                // Another process may be loading a value that is still to be evicted.
                 return Claim::Refused(None);
             }
             let found = entry::peek(&there, call.key, call.now());
@@ -244,7 +244,7 @@ pub(super) struct Orphans {
     stamps: Mutex<HashMap<Stamp, Instant>>,
     /// How many there are, to be read without the lock.
     count: AtomicUsize,
-    /// For how long one is remembered: a command that waits in a stalled connection is carried out when that goes on.
+    /// How long an orphan is remembered: a command in a stalled connection runs when the connection continues.
     memory: Duration,
 }
 

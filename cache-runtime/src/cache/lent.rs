@@ -1,4 +1,4 @@
-//! A value in a place of the thread for as long as something is polled.
+//! A value in a thread-local slot during a poll.
 
 use std::cell::RefCell;
 use std::mem;

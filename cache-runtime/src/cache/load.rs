@@ -19,8 +19,8 @@ tokio::task_local! {
 }
 
 impl CallContext<'_> {
-    /// Runs the body as the load of the key, and what keeps its hold beside it until that ends. Returns whether it succeeded, and
-    /// how long it took.
+    /// Runs the body as the load of the key, together with the future that prolongs its hold. Returns whether it succeeded,
+    /// and how long it took.
     pub(super) async fn load(&self, hold: Option<BoxFuture<'_, ()>>) -> (bool, Duration) {
         let loading = Loading::begin(&self.metrics);
         let chain = Chain::around(self.inner, self.key);
@@ -83,7 +83,7 @@ pub(crate) enum Loaded {
     #[default]
     Nothing,
     Done,
-    /// The call may have answered all the same, with a stale value.
+    /// The call may still have returned a stale value.
     Failed,
 }
 

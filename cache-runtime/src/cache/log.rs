@@ -27,7 +27,7 @@ impl CallContext<'_> {
         );
     }
 
-    /// There was none, for the reason that the statistics count.
+    /// Logs a miss with the reason that the statistics count.
     pub(super) fn log_miss(&self, event: Event) {
         debug!(
             function = self.site.name,
@@ -39,7 +39,7 @@ impl CallContext<'_> {
         );
     }
 
-    /// What was loaded is stored, or is not.
+    /// Logs whether a loaded value is stored.
     pub(super) fn log_fill(&self, event: Event, new: &NewEntry) {
         let (function, key) = (self.site.name, self.shown_key());
         match event {
@@ -60,7 +60,7 @@ impl CallContext<'_> {
         }
     }
 
-    /// What a put returned is stored.
+    /// Logs that the value of a put is stored.
     pub(super) fn log_put(&self, new: &NewEntry) {
         debug!(
             function = self.site.name,

@@ -23,7 +23,7 @@ pub(super) enum Lookup {
 /// A lookup that found no value.
 pub(super) struct Miss {
     pub(super) mode: LoadMode,
-    /// What was there instead.
+    /// What was there instead of a value.
     pub(super) observed: Observed,
     /// What kept the store from answering.
     pub(super) error: Option<Error>,
@@ -54,7 +54,7 @@ impl CallContext<'_> {
         let expected = self.metrics.expected_bytes();
         let op = self.op("get", began);
         let answer = match &self.inner.backend {
-            // In the box of this path, without another one.
+            // It runs in the box of this path, without another allocation.
             Some(Backend::Redis(store)) => {
                 let answer = self.inner.run(op, |_| store.lookup(self.key, expected));
                 answer.await
@@ -97,7 +97,7 @@ impl CallContext<'_> {
         Some(self.miss(mode, observed, error))
     }
 
-    /// What the store's answer means.
+    /// Interprets the answer of the store.
     pub(super) async fn judge(&self, answer: Result<Option<Vec<u8>>, Error>) -> Lookup {
         let mut failure = None;
         let (event, mode, observed) = match answer {

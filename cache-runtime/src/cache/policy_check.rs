@@ -1,4 +1,4 @@
-//! Policies that a function names and the configuration lacks, and the other way round: a name that was misspelt on either side.
+//! Finds policies that a function names but the configuration lacks, and the reverse. Either may be a spelling mistake.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Takes targets out of the store: keys in batches, and all patterns in one walk of the keyspace.
+//! Removes targets from the store: keys in batches, and all patterns in one scan of the keyspace.
 //!
 //! A target that Redis refuses does not keep the others from being removed. An error of any other kind stops the purge, and
 //! the next [`run`](Purge::run) goes on where it stopped.
@@ -104,7 +104,7 @@ impl Purge {
         Ok(())
     }
 
-    /// Forgets how far the walk came: the server is another one, or is in another state.
+    /// Resets the position of the scan, because the server or its state has changed.
     pub(super) fn walk_anew(&mut self) {
         if let Some(walk) = &mut self.walk {
             walk.cursor = 0;

@@ -1,4 +1,4 @@
-//! Stale values within their grace: one caller among all processes refreshes, all others are served what there is.
+//! Stale values within their grace: one caller among all processes refreshes, and all others get the stale value.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -104,7 +104,7 @@ impl fmt::Debug for Refreshes {
 
 impl Resting {
     fn add(&mut self, stamp: Stamp, until: Instant) {
-        // Not each time that it is full: looking through all of them takes a while.
+        // Not every time that it is full, because checking all of them is slow.
         if self.until.len() >= MAX_RESTING && self.swept.elapsed() >= SWEEP {
             let now = Instant::now();
             self.until.retain(|_, until| *until > now);
@@ -128,7 +128,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// The entry is another one now, or gone.
+    /// The entry was replaced or is gone.
     fn end(mut self) {
         self.is_over = true;
         self.inner.refreshes.wake(self.stamp);
@@ -158,7 +158,7 @@ impl Drop for Attempt {
         if self.is_over {
             return;
         }
-        // What panics once will do so again; what was cancelled might have been well.
+        // A body that panics will panic again. A cancelled body might have succeeded.
         let pause = if std::thread::panicking() {
             self.inner.refreshes.rest(self.stamp, self.throttle);
             self.throttle
@@ -173,7 +173,8 @@ impl Drop for Attempt {
 }
 
 impl CallContext<'_> {
-    /// Serves a stale value and has it refreshed in the background, unless others are at it. Returns whether that can be.
+    /// Serves a stale value and refreshes it in the background, unless another caller already does. Returns whether that is
+    /// possible.
     pub(super) async fn refresh_in_background(&self, stamp: Stamp) -> bool {
         if !in_runtime() || load::is_warming() {
             return false;
@@ -247,8 +248,8 @@ impl CallContext<'_> {
         }
     }
 
-    /// Refreshes in the caller's own time: it gets what its body returned, and all others the stale value. So does it where its
-    /// body failed.
+    /// Refreshes before the call returns: the caller gets what its body returned, and all others get the stale value. If
+    /// its body failed, it gets the stale value too.
     pub(super) async fn refresh(&self, attempt: Attempt) -> Source {
         let hold = Hold::Refresh(attempt.stamp);
         let held = boxed(|| async {

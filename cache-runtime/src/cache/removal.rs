@@ -38,7 +38,7 @@ impl Inner {
             metrics,
             via: Via::Caller,
         };
-        // What stopped it is booked, and what is left is owed.
+        // The failure is recorded, and the rest is owed.
         let _ = purge.run(self, behalf).await;
         let Progress {
             removed, refused, ..
@@ -80,7 +80,7 @@ impl Inner {
             return Vec::new();
         };
         let op = Op::new("fence", site, metrics, On::Key(first));
-        // Without it the eviction that follows is one like any other.
+        // Without a fence, the later eviction is an ordinary one.
         let _ = self.run(op, |store| store.fence(&fences, life)).await;
         fences
             .into_iter()
@@ -123,7 +123,7 @@ pub(super) struct Eviction<'a> {
 }
 
 impl<'a> Eviction<'a> {
-    /// Owes `targets`. Made right before the body is polled: a call that never got there owes nothing.
+    /// Owes `targets`. It is created right before the body is polled: a call that never got there owes nothing.
     pub(super) fn begin(
         inner: &'a Inner,
         site: &'static Site,

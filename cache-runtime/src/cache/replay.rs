@@ -1,4 +1,4 @@
-//! What is applied again when another server takes the place of the one that acknowledged it.
+//! Evictions and revocations that are applied again when another server replaces the one that acknowledged them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, Weak};
@@ -10,7 +10,7 @@ use super::{Cache, Inner};
 use crate::config::Config;
 use crate::target::Target;
 
-/// What a floor above keeps, to apply it again.
+/// What a higher layer keeps in order to apply it again.
 pub(crate) trait Replay: Send + Sync {
     /// Owes again what the last server acknowledged. Returns how much that was.
     fn replay(&self) -> usize;

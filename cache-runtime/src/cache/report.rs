@@ -22,12 +22,12 @@ pub struct Health {
     pub connected: bool,
     /// What the Redis server reports about itself. `None` without Redis, or if it does not answer.
     pub server: Option<ServerInfo>,
-    /// For how long the fallback mode has lasted; `None` while Redis answers, and in memory mode.
+    /// How long the fallback mode has lasted. `None` while Redis answers, and in memory mode.
     pub fallback_for: Option<Duration>,
-    /// Why Redis could not be reached when that was tried last; `None` while it answers, and in memory mode.
+    /// Why the last attempt to reach Redis failed. `None` while it answers, and in memory mode.
     pub fallback_reason: Option<String>,
-    /// What does not work although Redis answers, one sentence each: operations that it refuses, and evictions that wait in the
-    /// journal. A refusal is reported until the same operation succeeds, or for 60 s.
+    /// What does not work although Redis answers, one sentence each: operations that it refuses, and pending evictions in
+    /// the journal. A refusal is reported until the same operation succeeds, or for 60 s.
     pub problems: Vec<String>,
     /// Keys and patterns in the journal: evicted, but not seen by Redis yet. One eviction may name several.
     pub journal_depth: usize,
@@ -38,7 +38,7 @@ pub struct Health {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Status {
-    /// Redis answers and does what it is asked, or none is configured.
+    /// Redis answers and accepts all operations, or no Redis is configured.
     Healthy,
     /// Redis is unavailable, so functions run uncached; or it refuses some operations, and [`problems`](Health::problems)
     /// lists the reasons.

@@ -54,7 +54,7 @@ use super::removal::Eviction;
 /// let mut tx = db.begin().await?;
 /// match scope.run(deposit(&mut tx, 1, 500)).await {
 ///     Ok(()) => {
-///         tx.commit().await?; // whether an error here means that nothing was committed, nobody knows
+///         tx.commit().await?; // after an error here it is unknown whether anything was committed
 ///         assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
 ///     }
 ///     Err(_) => {
@@ -71,24 +71,24 @@ use super::removal::Eviction;
 ///
 /// | what | does inside a scope |
 /// |---|---|
-/// | `#[cache_evict]`, [`Cache::delete`](crate::Cache::delete) and its relatives, [`Cache::clear`](crate::Cache::clear) | join it; the handle answers [`Evicted::Deferred`]. With `before` what is named is removed at once as well |
+/// | `#[cache_evict]`, [`Cache::delete`](crate::Cache::delete) and its relatives, [`Cache::clear`](crate::Cache::clear) | join it; the handle answers [`Evicted::Deferred`]. With `before` the named entries are also removed at once |
 /// | `#[cacheable]` of a key that the scope evicts | runs its body: the transaction sees its own writes |
-/// | `#[cacheable]` of any other key | reads as ever. A miss runs its body for this call alone and stores nothing, since what it loads may never be committed |
+/// | `#[cacheable]` of any other key | reads as usual. A miss runs its body for this call alone and stores nothing, since what it loads may never be committed |
 /// | `#[cache_put]`, [`Cache::set`](crate::Cache::set) | store nothing: they evict their key |
 ///
 /// A scope belongs to the task that [`run`](Self::run)s it. What that task spawns is outside of it.
 ///
-/// With `fence` a key is uncached from before the body on. So even a process that ends between the database's commit and that of
-/// the scope leaves nothing stale behind, if the database commits within `fence_ttl` of the body.
+/// With `fence`, a key is not cached from the start of the body on. So even a process that ends between the commit of the
+/// database and the commit of the scope leaves no stale entry, if the database commits within `fence_ttl` of the body.
 ///
 /// # Endings
 ///
-/// A scope that is dropped without [`commit`](Self::commit) or [`rollback`](Self::rollback), by an early return, a panic or a
-/// handler that is cancelled, does not know what became of the transaction. It evicts in the background: at worst something is
-/// loaded once too often. [`rollback`](Self::rollback) is for who knows that nothing was committed.
+/// A scope that is dropped without [`commit`](Self::commit) or [`rollback`](Self::rollback), by an early return, a panic or
+/// a handler that is cancelled, does not know the outcome of the transaction. It evicts in the background: at worst an
+/// entry is loaded once too often. Call [`rollback`](Self::rollback) only if nothing was committed.
 ///
-/// A scope that is made, or ends, inside the `run` of another is a savepoint in it: its commit hands what it collected to the
-/// other, and its rollback drops only that.
+/// A scope that is created or ends inside the `run` of another scope is a savepoint in that scope: its commit hands its
+/// evictions to the outer scope, and its rollback drops only its own.
 pub struct CacheScope {
     collected: Arc<Collected>,
     /// The scope that this one is a savepoint of, also if it ends elsewhere.

@@ -43,7 +43,7 @@ impl Owed {
 
     async fn none(&self) {
         loop {
-            // Listens before it looks.
+            // Subscribes before it checks.
             let none = self.is_none.notified();
             if self.count.load(Ordering::Acquire) == 0 {
                 return;
@@ -57,8 +57,8 @@ impl Cache {
     /// Waits up to 5 s for calls that still have to evict something, applies the journal if Redis answers, and closes the
     /// connections. Annotated functions run uncached from then on.
     ///
-    /// An eviction that comes later is tried once, on a connection of its own. If that fails, it is logged with what it names:
-    /// other processes may serve that until its ttl ends.
+    /// A later eviction is tried once, on its own connection. If that fails, it is logged with its targets: other processes
+    /// may serve those entries until their TTL ends.
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         if !inner.guard.is_local() && in_runtime() {
@@ -93,7 +93,7 @@ impl Inner {
             // Everything went with the store.
             return Evicted::Applied { keys: 0 };
         }
-        // Connecting may take longer than an operation may, and goes on without the caller then.
+        // Connecting may take longer than an operation may. It then continues without the caller.
         let removed = match self.remove_late_alone(site, targets) {
             Some(task) => timeout(self.config.command_timeout, task).await,
             None => Ok(Ok(None)),

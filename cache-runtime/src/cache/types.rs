@@ -63,7 +63,7 @@ impl Types {
 }
 
 impl Written {
-    /// Returns whether the next value is to be decoded again. If one did not come back, all that follow are.
+    /// Returns whether the next value is decoded again. After one value that did not round-trip, all are.
     pub(super) fn is_due(&self) -> bool {
         self.values.fetch_add(1, Relaxed).is_multiple_of(EVERY) || self.is_lossy.load(Relaxed)
     }

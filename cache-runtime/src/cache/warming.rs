@@ -74,7 +74,7 @@ impl Duty {
         }
     }
 
-    /// Asks for the duty of one round. What this instance left standing is not in its way.
+    /// Asks for the lease of one round. A lease that this instance left in the store does not block it.
     pub(crate) async fn take(&mut self) -> Result<bool, Error> {
         let config = &self.inner.config;
         if self.inner.guard.is_local() {
@@ -102,7 +102,7 @@ impl Duty {
         Ok(there.is_none())
     }
 
-    /// Keeps the duty. Does not return.
+    /// Prolongs the lease. Does not return.
     pub(crate) async fn keep(&self) {
         let life = self.inner.config.lease;
         if let Held::Running(stamp) = self.held {

@@ -56,7 +56,7 @@ impl<'a> Put<'a> {
         }
     }
 
-    /// After the body: stores what it returned, and evicts the key where that is not stored.
+    /// After the body: stores what it returned, or evicts the key if that is not stored.
     async fn end(self, entry: Option<NewEntry>) {
         let Self {
             call,
@@ -223,7 +223,8 @@ impl<'a> EvictCall<'a> {
         }
     }
 
-    /// After the body: evicts, also what the returned value names. That is [`None`] if the body returned an `Err`.
+    /// After the body: evicts, including the targets that the returned value names. The value is [`None`] if the body
+    /// returned an `Err`.
     async fn end(&self, evicting: Evicting<'_>, named: Option<Vec<Target>>) {
         let Evicting {
             mut eviction,
@@ -234,7 +235,7 @@ impl<'a> EvictCall<'a> {
             Some(targets) => eviction.also(targets),
             None if self.plan.always => {}
             None => {
-                // In a scope another step may rely on the same fences: they expire.
+                // In a scope another step may rely on the same fences, so they are left to expire.
                 let is_scoped = eviction.is_scoped();
                 eviction.disarm();
                 if !fenced.is_empty() && !is_scoped {

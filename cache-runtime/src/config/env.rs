@@ -30,7 +30,7 @@ pub enum Environment {
 impl Environment {
     const ALL: [Self; 3] = [Self::Dev, Self::Test, Self::Prod];
 
-    /// What it is called in `CACHE_ENV`.
+    /// Returns its name in `CACHE_ENV`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Dev => "dev",
@@ -78,15 +78,14 @@ const POLICY_TIMES: [(&str, PolicyTime); 3] = [
 type PolicyTime = fn(&mut Policy) -> &mut Option<Duration>;
 
 impl Config {
-    /// The configuration that the environment describes, over the defaults of this crate. With no variable set, it is that of
-    /// memory mode. A service with defaults of its own uses [`from_env_over`](Self::from_env_over): what is set in code after
-    /// this call wins over the environment.
+    /// The configuration that the environment describes, over the defaults of this crate. Without any variable, the cache
+    /// runs in memory mode. A service with its own defaults should use [`from_env_over`](Self::from_env_over), because
+    /// options that are set in code after this call override the environment.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with every wrong variable, one in a line: its name, what was
-    /// found, and what is allowed. A variable that begins with `CACHE_` and is not known is wrong too. Secrets are not
-    /// shown.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) with every invalid variable, one per line: its name, what was found,
+    /// and what is allowed. A variable that begins with `CACHE_` and is not known is wrong too. Secrets are not shown.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_vars(std::env::vars_os())
     }
@@ -192,7 +191,7 @@ impl Config {
             }
         };
         for problem in problems(&config, &called) {
-            // What could not be read has its line already.
+            // A value that could not be read is already reported.
             if found.iter().all(|known| known.name != problem.name) {
                 found.push(problem);
             }

@@ -1,4 +1,4 @@
-//! The table of all options that are one value: its name, what it may be, how it is written.
+//! The table of all single-value options: name, allowed values, notation.
 //!
 //! The variables of the environment, configuration files, the check of the limits and the print-out all follow this
 //! table.
@@ -27,11 +27,11 @@ enum Field<'a> {
     /// A count, or none for no limit.
     Limit(&'a mut Option<u32>),
     Switch(&'a mut bool),
-    /// A switch, or none for what the environment wants.
+    /// A switch, or `None` for the default of the environment.
     Auto(&'a mut Option<bool>),
 }
 
-/// What a text must be: a test, and the test in words.
+/// A rule for text: a test, and its description.
 type Rule = (fn(&str) -> bool, &'static str);
 
 const PREFIX: Rule = (
@@ -42,7 +42,7 @@ const PREFIX: Rule = (
     "non-empty text such as `dev_`, without white space, `*`, `?`, `[`, `]` and `\\`",
 );
 
-/// `CLIENT SETNAME` takes no other.
+/// `CLIENT SETNAME` accepts no other.
 const CLIENT_NAME: Rule = (
     |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()),
     "non-empty ASCII text such as `cache-runtime`, without white space",
@@ -68,7 +68,7 @@ const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400)
 
 pub(super) const LIFE: RangeInclusive<Duration> = MIN_TIME..=MAX_TIME;
 
-/// A time to live that loses more is another one.
+/// A TTL that is shortened by more is a different TTL.
 const MAX_JITTER: u8 = 50;
 
 /// The largest string that Redis stores.
@@ -191,7 +191,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "fence_ttl",
         field: |config| Field::Duration(&mut config.fence_ttl, LIFE),
     },
-    // None at all is a choice: then a failover may bring back what was evicted right before it.
+    // 0 is allowed: a failover may then restore entries that were evicted right before it.
     Setting {
         name: "failover_memory",
         field: |config| Field::Duration(&mut config.failover_memory, Duration::ZERO..=MAX_TIME),
@@ -250,7 +250,7 @@ impl Setting {
         (self.field)(config).show()
     }
 
-    /// What is allowed, if the value in effect is not.
+    /// Returns what is allowed, if the current value is not.
     pub(super) fn problem(&self, config: &mut Config) -> Option<String> {
         (!(self.field)(config).is_within_limits()).then(|| self.allowed())
     }

@@ -24,7 +24,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// `found` is shown without what may be a secret in it.
+    /// `found` is shown without parts that may be secret.
     pub(super) fn wrong(name: impl Into<String>, found: &str, allowed: impl fmt::Display) -> Self {
         Self {
             name: name.into(),

@@ -108,7 +108,7 @@ impl Tls {
     }
 }
 
-/// An address taken apart.
+/// A parsed address.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub(super) struct RedisUrl {
@@ -123,7 +123,7 @@ pub(super) struct RedisUrl {
 const FORMS: &str = "an address such as `redis://localhost:6379`";
 
 impl RedisUrl {
-    /// Takes apart `redis://[user[:password]@]host[:port][/database]`, the same with `rediss`, `unix:///path`,
+    /// Parses `redis://[user[:password]@]host[:port][/database]`, the same with `rediss`, `unix:///path`,
     /// `redis+sentinel://host[:port],…/master[/database]`, and a bare `host[:port]`.
     ///
     /// The error says what is allowed; it never contains a part of `text`.

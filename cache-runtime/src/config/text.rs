@@ -120,7 +120,7 @@ pub(super) fn shown(value: &str) -> String {
     shown
 }
 
-/// Leaves of an address what cannot be a secret, even if it is written wrongly.
+/// Returns the parts of an address that cannot be a secret, even if the address is malformed.
 fn without_credentials(value: &str) -> String {
     let (scheme, rest) = match value.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),

@@ -90,7 +90,7 @@ impl Layers {
         }
     }
 
-    /// How the `None` that has these layers is written.
+    /// Returns the JSON of the `None` with these layers.
     pub(crate) fn none(self) -> Option<&'static [u8]> {
         match self {
             Self::Nothing | Self::Ok => None,

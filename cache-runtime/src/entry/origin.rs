@@ -46,7 +46,7 @@ impl Origin {
         hasher.0
     }
 
-    /// Returns whether the program that has this origin wrote an entry of the `other`, now or before it knew its hash.
+    /// Returns whether the program with this origin wrote an entry with the origin `other`, now or before it knew its hash.
     pub(crate) fn is_same_build(&self, other: &Self) -> bool {
         other.build != Build::NONE
             && (other.build == self.build || other.build == Build::of_process())

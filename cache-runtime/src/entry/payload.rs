@@ -1,4 +1,4 @@
-//! The payload: a value becomes JSON, and the JSON of another program's value is checked.
+//! The payload: encodes values as JSON, and checks the JSON of other programs.
 
 use std::io;
 use std::iter;
@@ -278,14 +278,14 @@ pub(super) fn decompress(payload: &[u8], most: usize) -> Result<Vec<u8>, Unreada
 
 /// Where JSON is written to. One type for both: each costs another copy of all code that writes the value.
 enum Sink<'a> {
-    /// Refuses what is too large while it is written, so that no gigabyte is rendered to find out that it is one.
+    /// Refuses what is too large while it is written, so a huge value is not encoded completely before it is refused.
     Append {
         bytes: &'a mut Vec<u8>,
         room: usize,
         /// The length of the value that did not fit.
         refused: usize,
     },
-    /// Takes what is the same as what is there already.
+    /// Accepts only bytes that equal the existing ones.
     Compare(&'a [u8]),
 }
 

@@ -1,4 +1,4 @@
-//! Sets of names: what an eviction by pattern means.
+//! Sets of names, for evictions by pattern.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -69,7 +69,8 @@ impl Pattern {
         writer.finish()
     }
 
-    /// Returns whether `name`, prefix included, is meant. Takes at most the length of the name times that of the pattern.
+    /// Returns whether the pattern matches `name`, which includes the prefix. Takes at most the length of the name times
+    /// that of the pattern.
     pub(crate) fn matches(&self, name: &str) -> bool {
         name.strip_prefix(self.head.as_str())
             .is_some_and(|rest| tail_matches(&self.tail, rest))

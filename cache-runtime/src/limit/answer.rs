@@ -1,4 +1,4 @@
-//! What an answer means in words, for the caller, the statistics and the log.
+//! Turns an answer into the result for the caller, the statistics and the log.
 
 use std::sync::Arc;
 use std::time::Duration;

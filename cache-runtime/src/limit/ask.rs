@@ -40,7 +40,7 @@ pub(super) static SITE: Site = Site::new("RateLimiter", "rate limit");
 /// in every process.
 const KNOWN: u64 = 1_000;
 
-/// What a call asks.
+/// The request of a call.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) policies: &'a [usize],
@@ -49,7 +49,7 @@ pub(super) struct Call<'a> {
     pub(super) how: How,
 }
 
-/// What the script is to do.
+/// The operation of the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Take,
@@ -254,7 +254,7 @@ impl Inner {
             });
     }
 
-    /// What was rejected less than a second ago, and still is.
+    /// A rejection that is less than a second old and still holds.
     fn known(
         &self,
         call: Call<'_>,

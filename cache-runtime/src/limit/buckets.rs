@@ -1,5 +1,5 @@
-//! Sliding buckets: the window in 60 parts. A part that has left the window in part still counts as a whole, so that no window
-//! ever holds more than the limit; what that costs an honest client is one part of waiting.
+//! Sliding buckets: the window in 60 parts. A bucket that is partly outside the window still counts as a whole, so no
+//! window ever holds more than the limit. An honest client waits for at most one part longer.
 
 use std::collections::VecDeque;
 

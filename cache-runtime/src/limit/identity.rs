@@ -120,7 +120,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     .map(Ipv4Addr::from_bits)
 }
 
-/// Shows the whole name, as a log line should that is to be of use; it is an address or a user, so mind where it goes.
+/// Shows the whole name, so log lines are useful. It is an address or a user, so mind where it is logged.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.name, f)

@@ -203,7 +203,7 @@ impl Queue {
     }
 }
 
-/// What a call does next. It is counted as that already.
+/// The next step of a call. The call is already counted as that.
 enum Step<'a> {
     Ask(Asking<'a>),
     Wait(Instant),

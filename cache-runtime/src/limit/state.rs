@@ -197,7 +197,7 @@ impl State {
 }
 
 impl Record {
-    /// What of it still counts. What reaches further into the future than it can was set by a clock that has gone back since.
+    /// Returns the part that still counts. A time too far in the future was set by a clock that has been set back since.
     fn at(self, rule: &Rule, now: u64) -> Self {
         let mut record = self;
         let left = self.until.saturating_sub(now);

@@ -54,13 +54,13 @@ pub(super) struct Slot {
     pub(super) own: State,
     /// Units of calls that Redis is being asked about.
     pub(super) pending: u32,
-    /// How many answers of Redis were taken over: whether two calls overlapped shows in it.
+    /// The number of answers that were taken over from Redis. It shows whether two calls overlapped.
     pub(super) answers: u32,
     pub(super) denied: Option<Denied>,
     pub(super) attempts: Attempts,
 }
 
-/// What Redis rejected, and for how long that is known to stay so.
+/// What Redis rejected, and how long the rejection is known to hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Denied {
     pub(super) at: u64,
@@ -170,7 +170,7 @@ impl Client {
             .collect()
     }
 
-    /// Forgets what is known under one policy, but for the calls that are on their way.
+    /// Forgets what is known under one policy, except for calls under way.
     pub(super) fn forget(&mut self, policy: usize, policies: &[Checked]) {
         for slot in self.slots(&[policy], policies) {
             let algorithm = policies[policy].rule.algorithm;

@@ -56,7 +56,7 @@ events! {
     HitStale => Kind::Hit,
     /// There was no entry.
     MissAbsent => Kind::Miss("absent"),
-    /// Another process loads, and the wait for it was given up.
+    /// Another process loads, and the caller gave up waiting for it.
     MissLeased => Kind::Miss("leased"),
     /// A put is under way.
     MissFenced => Kind::Miss("fenced"),
@@ -84,13 +84,13 @@ events! {
     MissOtherKey => Kind::Miss("other_key"),
     /// The entry holds a value of another type or version, or of a type that changed.
     MissOtherShape => Kind::Miss("other_shape"),
-    /// The entry is of another build or type, fits all the same, and was used.
+    /// The entry is of another build or type, but it fits and was used.
     Checked => Kind::Step,
     /// A body ran after a miss.
     Load => Kind::Step,
-    /// Another caller's load in this process was the answer.
+    /// The load of another caller in this process provided the value.
     LoadShared => Kind::Step,
-    /// Another process's load was the answer.
+    /// The load of another process provided the value.
     LoadAwaited => Kind::Step,
     /// A load ended in `Err`, by a panic or by cancellation.
     LoadFailed => Kind::Step,
@@ -114,9 +114,9 @@ events! {
     Lossy => Kind::Step,
     /// A lease, or the mark of a refresh, ended before its load did.
     LeaseLost => Kind::Step,
-    /// A load ran longer than `load_deadline` and no longer keeps others from theirs.
+    /// A load ran longer than `load_deadline` and no longer blocks other loads.
     LoadOverdue => Kind::Step,
-    /// A load was woken and not polled, and no longer keeps others from theirs.
+    /// A load was woken and not polled, and no longer blocks other loads.
     LoadStuck => Kind::Step,
     /// A stale value is being refreshed, by a caller or in the background.
     Refresh => Kind::Step,

@@ -44,7 +44,7 @@ impl Histogram {
     }
 }
 
-/// What several histograms hold together.
+/// The sum of several histograms.
 #[derive(Clone, Debug)]
 pub(super) struct Distribution {
     buckets: [u64; BUCKETS],

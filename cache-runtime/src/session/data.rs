@@ -10,7 +10,7 @@ use super::SessionError;
 /// Longer browser names are cut, because the client chooses this text.
 const MAX_USER_AGENT: usize = 512;
 
-/// Longer ids and names are refused, since half of an id is another one.
+/// Longer ids and names are refused, because a cut id would be a different id.
 const MAX_NAME: usize = 256;
 
 /// The data of a session: the user, and `extension`, which belongs to the application.
@@ -20,17 +20,17 @@ const MAX_NAME: usize = 256;
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SessionData<E = ()> {
-    /// Whose session it is, as text. It stays: another user gets another session.
+    /// The user id, as text. It never changes: another user gets another session.
     pub user_id: String,
     /// What the user is called.
     pub username: String,
     /// Whether the application has verified the user, for example by a confirmed address. The session store does not use
     /// it.
     pub is_verified: bool,
-    /// When the session began. What is written here is not stored.
+    /// When the session began. Changes of this field are not stored.
     #[serde(default)]
     pub created_at: u64,
-    /// When it was used last. What is written here is not stored.
+    /// When it was used last. Changes of this field are not stored.
     #[serde(default)]
     pub last_activity: u64,
     /// Where the user logged in.
@@ -85,7 +85,7 @@ impl<E> NewSession<E> {
         self
     }
 
-    /// The browser, as the header `User-Agent` names it. What is longer than 512 bytes is cut. A layer fills it in.
+    /// The browser, as the header `User-Agent` names it. A longer text is cut to 512 bytes. The layer sets it.
     pub fn user_agent(mut self, name: &str) -> Self {
         self.data.user_agent = Some(printable(name));
         self
@@ -137,7 +137,7 @@ impl<E> SessionData<E> {
         Ok(())
     }
 
-    /// What was changed by hand since it was loaded is held to the same rules.
+    /// Changes after loading must follow the same rules.
     pub(super) fn tidy(&mut self) {
         if let Some(name) = &self.user_agent {
             self.user_agent = Some(printable(name));

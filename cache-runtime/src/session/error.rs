@@ -1,4 +1,4 @@
-//! What can go wrong with a session.
+//! The errors of sessions.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -33,11 +33,11 @@ pub enum SessionError {
     Gone,
     /// The data is larger than 16 KiB of JSON.
     TooLarge,
-    /// The data cannot be: what is wrong, and what is allowed.
+    /// The data is invalid. The text says what is wrong and what is allowed.
     Invalid(&'static str),
     /// The handler is on a route without sessions of this extension, whose type is named.
     NoLayer(&'static str),
-    /// The service asked for what cannot be: the configuration or an argument is wrong. Trying again does not help.
+    /// The operation is invalid: the configuration or an argument is wrong. A retry does not help.
     Refused(Error),
     /// Redis is unavailable or too slow, so it is unknown whether the session exists or the operation is done. Never treat
     /// this as "logged out".

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// most a 60th of the idle time too early.
 const TOUCHES: u64 = 60;
 
-/// What all clones of a store share.
+/// The state that all clones of a store share.
 pub(super) struct Inner {
     pub(super) backend: Backend,
     pub(super) ring: Ring,

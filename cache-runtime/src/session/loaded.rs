@@ -1,4 +1,4 @@
-//! A session as it was found.
+//! A loaded session.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::token::SessionToken;
 /// How often an update is retried if other requests save at the same moment.
 const TRIES: usize = 10;
 
-/// A session that was there when it was loaded. Handlers of axum take an `http::Session`, which has one.
+/// A session that existed when it was loaded. Handlers of axum take an `http::Session`, which contains one.
 ///
 /// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`](super::SessionStore::save).
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl<E> Session<E> {
         Duration::from_millis(self.pinned.absolute.saturating_sub(self.seen))
     }
 
-    /// How often a change may be tried. To load it again would lose what was changed in it before.
+    /// How often a change may be tried. Loading the session again would lose earlier changes.
     pub(super) fn tries(&self) -> usize {
         if self.unsaved { 1 } else { TRIES }
     }

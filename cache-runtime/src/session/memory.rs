@@ -21,7 +21,7 @@ pub(super) struct Memory(Mutex<Users>);
 #[derive(Default)]
 struct Users {
     sessions: HashMap<Tag, Sessions>,
-    /// What renamed sessions are called now, and until when that is worth knowing.
+    /// The current names of renamed sessions, and until when they are kept.
     moved: HashMap<Place, (Sid, u64)>,
     swept: u64,
 }
@@ -61,7 +61,7 @@ impl Memory {
         users.find(place, now).map(|kept| kept.record.clone())
     }
 
-    /// Of how many users anything is kept.
+    /// Returns the number of users with stored data.
     #[cfg(test)]
     pub(super) fn users(&self) -> usize {
         self.lock().sessions.len()

@@ -129,7 +129,7 @@ mod tests {
         }
 
         assert!(!pending.add(eve, one(MAX_OF_ONE)));
-        // What is known already, and others, have room.
+        // Known revocations, and those of other users, still have room.
         assert!(pending.add(eve, one(0)));
         assert!(pending.add(ada, one(MAX_OF_ONE)));
     }

@@ -88,9 +88,10 @@ const TRIES: usize = 4;
 ///
 /// # What holds
 ///
-/// - **Redis holds nothing to use.** It sees a hash of a session's id, and data that is encrypted with a key of its own, for this prefix,
-///   this session and this expiry. Data under an older of the configured keys is read; each save is under the newest. Somebody who can
-///   write to Redis can end a session, or bring back an older version of it until that version expires, and no more.
+/// - **Redis holds nothing to use.** It sees a hash of a session's id, and data that is encrypted with a key of its own,
+///   for this prefix, this session and this expiry. Data under an older of the configured keys is read; each save is under
+///   the newest. An attacker that can write to Redis can only end a session, or restore an older version of it until that
+///   version expires.
 /// - **Data that was changed without the key is not a session.** `load` returns [`None`], and reports it in the log and in
 ///   [`SessionStats::tampered`](crate::SessionStats::tampered).
 /// - **An ended session stays ended.** `save` changes an existing session and never restores one.
@@ -127,7 +128,7 @@ pub struct TowerSessionStore {
 /// What is encrypted.
 #[derive(Serialize, Deserialize)]
 struct Content<D> {
-    /// When it expires, in nanoseconds since 1970: what is given is given back.
+    /// When it expires, in nanoseconds since 1970, so that a record is returned exactly as it was saved.
     expires: i128,
     data: D,
 }

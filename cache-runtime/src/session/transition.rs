@@ -1,4 +1,4 @@
-//! The transitions of a user's sessions: what each takes and what comes of it.
+//! The transitions of a user's sessions: their arguments and results.
 
 use super::place::{Place, Sid};
 use super::seal::PINNED;
@@ -74,7 +74,7 @@ pub(super) enum Which {
     One(Sid),
     Others {
         except: Option<Sid>,
-        /// What began later goes on.
+        /// Sessions that began later continue.
         began: Option<u64>,
     },
 }

@@ -1,4 +1,4 @@
-//! One open connection, what is under way on it, and how it ends.
+//! One open connection, its operations under way, and its end.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,7 +22,8 @@ pub(super) struct Server {
     pub(super) term: u64,
     pub(super) address: Address,
     pub(super) identity: Identity,
-    /// Whether callers may use it. The first one is admitted at once; a later one may lack what an earlier acknowledged.
+    /// Whether callers may use it. The first server is admitted at once. A later one may lack what an earlier one
+    /// acknowledged.
     is_admitted: AtomicBool,
     connections: Mutex<Vec<Weak<Connection>>>,
 }
@@ -203,7 +204,7 @@ impl Connection {
         self.arrivals.are_since(moment)
     }
 
-    /// Returns whether an answer is late, so that commands do better on another connection.
+    /// Returns whether an answer is late, so commands should use another connection.
     pub(super) fn is_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)
     }

@@ -164,7 +164,7 @@ impl Guard {
         }
     }
 
-    /// What Redis refuses at present, a sentence for each operation.
+    /// Returns what Redis refuses at present, one sentence per operation.
     pub(crate) fn refusals(&self) -> Vec<String> {
         self.books.refusals()
     }

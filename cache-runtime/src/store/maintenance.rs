@@ -21,9 +21,10 @@ const BUSY: f64 = 0.80;
 /// Below it the warning is over; the gap keeps a load near the edge from warning again and again.
 const CALM: f64 = 0.70;
 const BUSY_FOR: Duration = Duration::from_secs(5);
-/// How many quiet looks until the watch ends. Ending at once would wake the maintenance task for every single command of a slow caller.
+/// The number of quiet checks until the watch ends. Ending it at once would wake the maintenance task for every single
+/// command of a slow caller.
 const QUIET_LOOKS: u32 = 20;
-/// A look at every half of the time that an answer may take: a silent connection is found after one and a half of it.
+/// Checks per time that an answer may take: a silent connection is found after one and a half of that time.
 const LOOKS_PER_ANSWER: u32 = 2;
 
 /// Starts the task, unless it runs. It ends with the pool.
@@ -127,7 +128,7 @@ impl Maintenance {
         self.next(pool, now)
     }
 
-    /// Looks at the load, if a look is due.
+    /// Checks the load, if a check is due.
     fn watch(&mut self, pool: &Pool, connections: &[Arc<Connection>], now: Instant) {
         if !pool.watched.load(Ordering::SeqCst) {
             self.next_look = None;
@@ -157,8 +158,8 @@ impl Maintenance {
         }
     }
 
-    /// Closes a connection that owes an answer and has given none for as long as one may take. Time is counted in looks and
-    /// not by the clock: when this whole process stood still, the connections did not have their chance either.
+    /// Closes a connection that owes an answer and was silent for as long as an answer may take. Time is counted in checks
+    /// and not by the clock: if this whole process was suspended, the connections had no chance to answer.
     fn look_at(&mut self, pool: &Pool, connection: &Arc<Connection>, now: Instant) {
         let Some(seen) = self.seen.get_mut(&connection.id) else {
             return;
@@ -228,7 +229,7 @@ impl Maintenance {
             if now >= seen.next_ping {
                 seen.next_ping = now + pool.limits.health;
                 ask(connection, pool.limits.answer);
-                // The watchdog sees to it that silence has an end.
+                // The watchdog ends a silent connection.
                 pool.watched.store(true, Ordering::SeqCst);
                 self.next_look.get_or_insert(now + self.look);
             }

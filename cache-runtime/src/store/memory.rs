@@ -36,7 +36,7 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// Holds at most `capacity` bytes of keys, entries and what they cost beside.
+    /// Holds at most `capacity` bytes of keys, entries and their overhead.
     pub(crate) fn new(capacity: usize, clock: Clock) -> Self {
         let shards = (capacity / SHARD_BYTES).clamp(1, MAX_SHARDS);
         let each = capacity / shards;

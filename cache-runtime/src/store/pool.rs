@@ -104,7 +104,7 @@ impl Lanes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Caller,
-    /// What makes a server fit for callers.
+    /// Whether a server may be used by callers.
     Recovery,
 }
 
@@ -195,7 +195,7 @@ impl Pool {
         })
     }
 
-    /// Two at random are nearly as good as a look at all, and callers at the same moment do not all choose the same.
+    /// Two at random are nearly as good as checking all, and simultaneous callers do not all choose the same one.
     fn least_loaded_of_two<'a>(&self, open: &'a [Arc<Connection>]) -> Option<&'a Arc<Connection>> {
         let count = u64::try_from(open.len()).ok().filter(|count| *count > 0)?;
         let roll = mix(self.dice.fetch_add(1, Ordering::Relaxed));
@@ -316,7 +316,7 @@ impl Pool {
         let Some((id, address, open)) = added? else {
             return Ok(());
         };
-        // Before the maintenance task looks whether one more is missing.
+        // Before the maintenance task checks whether one more is missing.
         drop(connecting);
         self.wake_maintenance.notify_one();
         info!(id, %address, ?lane, open, "opened a connection to Redis");
@@ -440,7 +440,7 @@ impl Pool {
         }
     }
 
-    /// Closes everything; what is under way fails.
+    /// Closes everything. Operations under way fail.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let lanes = self.change(std::mem::take);

@@ -31,10 +31,10 @@ use crate::metrics::PoolStats;
 const SLICE: usize = 500;
 /// Bytes in one pipeline, for the same reason.
 const SLICE_BYTES: usize = 1 << 20;
-/// Keys that one step of a scan looks at. From 100 to 500 the others' slowest answers stay what they are; with 1,000 they
-/// take five times as long.
+/// Keys that one step of a scan looks at. With 100 to 500 keys the slowest answers for other callers do not change; with
+/// 1,000 they take five times as long.
 const SCAN_COUNT: usize = 250;
-/// What to plan for where the size of an entry is not known.
+/// The size to plan for if the size of an entry is unknown.
 const USUAL_ENTRY: usize = 1 << 10;
 
 /// Keeps entries in one Redis.
@@ -101,7 +101,7 @@ impl RedisStore {
         self.read_on(command, bytes, |_| {}).await
     }
 
-    /// The same, telling on which connection each time.
+    /// The same, and reports the connection of each attempt.
     async fn read_on(
         &self,
         command: &Cmd,
@@ -285,7 +285,7 @@ impl Store for RedisStore {
                 for answer in answers.map_err(during)? {
                     match reply::integer(answer) {
                         Ok(count) => counts.push(u32::try_from(count).unwrap_or(u32::MAX)),
-                        // The others have their fences, and those that follow are to have theirs.
+                        // The other keys have their fences, and later keys still get theirs.
                         Err(failure) => refused = refused.or(Some(failure)),
                     }
                 }

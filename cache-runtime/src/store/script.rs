@@ -1,4 +1,4 @@
-//! Scripts of the floors above: what a server does in one step that no command of its own does.
+//! Scripts of the higher layers: atomic steps on a server that no single command performs.
 
 use std::fmt;
 

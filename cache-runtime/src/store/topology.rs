@@ -46,7 +46,7 @@ pub(super) struct Opened {
     pub(super) arrivals: Arc<Arrivals>,
 }
 
-/// A link and what moves its bytes.
+/// A link and the driver that moves its bytes.
 type Greeted = (MultiplexedConnection, Driver);
 
 /// The channel for push messages.
@@ -259,7 +259,7 @@ impl Connector {
         }
     }
 
-    /// Protocol and credentials. The inner error is what the server answered to them.
+    /// Sends protocol and credentials. The inner error is the answer of the server.
     async fn greet(
         &self,
         address: &Address,

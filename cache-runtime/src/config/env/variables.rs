@@ -1,4 +1,4 @@
-//! The variables as they are taken one by one, and what is wrong with them.
+//! The variables, read one by one, and their problems.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ const TEST_SERVER: &str = "CACHE_TEST_REDIS_SERVER";
 /// The variables that are not read yet, and the problems of the others.
 pub(super) struct Variables {
     values: BTreeMap<String, OsString>,
-    /// Those that were taken, and not empty.
+    /// The variables that were read and are not empty.
     given: BTreeSet<String>,
     /// Services whose variables look like ours.
     services: BTreeSet<String>,

@@ -45,7 +45,7 @@ impl Beat {
         }
     }
 
-    /// The maintenance task is polled, or is to be polled from now on.
+    /// The maintenance task is polled, or must be polled from now on.
     pub(crate) fn strike(&self) {
         self.rest(Duration::ZERO);
     }

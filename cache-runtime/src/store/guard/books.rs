@@ -22,7 +22,7 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 /// One store operation.
 #[derive(Clone, Copy)]
 pub(crate) struct Op<'a> {
-    /// What it is called in the log, such as `get`.
+    /// Its name in the log, such as `get`.
     pub(crate) name: &'static str,
     pub(crate) site: &'static Site,
     pub(crate) metrics: &'a SiteMetrics,
@@ -101,7 +101,7 @@ impl Books {
         }
     }
 
-    /// Books an operation that ended after `took`.
+    /// Records an operation that ended after `took`.
     pub(super) fn enter(
         &self,
         op: &Op<'_>,

@@ -1,9 +1,10 @@
-//! One part of the memory store: a map bounded by weight, and the clock algorithm to choose what has to go.
+//! One part of the memory store: a map bounded by weight. The clock algorithm chooses what to remove.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What an entry costs beside its key and its bytes: the slot, the map's place for it, and the allocator's share.
+/// The overhead of an entry besides its key and its bytes: the slot, the place in the map, and the overhead of the
+/// allocator.
 const OVERHEAD: usize = 128;
 
 /// One part of the store, behind its own lock.
@@ -12,7 +13,7 @@ pub(super) struct Shard {
     pub(super) places: HashMap<Arc<str>, usize>,
     pub(super) slots: Vec<Option<Slot>>,
     free: Vec<usize>,
-    /// Where the search for something to drop goes on.
+    /// Where the search for an entry to remove continues.
     hand: usize,
     pub(super) bytes: usize,
     pub(super) capacity: usize,

@@ -22,7 +22,7 @@ use crate::store::script::Script;
 static DELETE_LONG: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/delete_long.lua")));
 
-/// What an entry has beside its value, with room for formats to come.
+/// The size of an entry besides its value, with room for later formats.
 const HEADER: usize = 1 << 10;
 
 /// How often the server is asked, and the pause in between.
@@ -84,7 +84,7 @@ impl RedisStore {
 /// A read whose answer has not arrived. Dropped so, it was given up.
 struct Unanswered<'a> {
     store: &'a RedisStore,
-    /// None once it is answered.
+    /// Empty after the answer.
     keys: &'a [Key],
     connection: Option<Arc<Connection>>,
 }

@@ -131,7 +131,7 @@ impl ServerCertVerifier for Verifier {
             .usual
             .verify_server_cert(shown, others, name, ocsp, now)
         {
-            // Its dates were found right before this. What is left is its name.
+            // Its dates were checked before. Only the name is left to check.
             Err(error) if is_authority(&error) && self.own.contains(shown) => {
                 verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
                 Ok(ServerCertVerified::assertion())
