@@ -1,4 +1,4 @@
-//! The stored entry: what stands in Redis under a key, how it is written, and what an unreadable one means.
+//! The stored entry: the value of a key in Redis, how it is encoded, and why an entry is unreadable.
 //!
 //! A header of 80 bytes, numbers with the low byte first, then the payload:
 //!
@@ -49,7 +49,7 @@ const FORMAT: u8 = 3;
 pub(crate) const HEADER: usize = 80;
 const COMPRESSED: u8 = 1;
 
-/// The first format whose entries say how long the prefix of their key is.
+/// The first format whose entries contain the length of the prefix of their key.
 pub(crate) const PREFIXED_FORMAT: u8 = 3;
 
 const KIND_AT: usize = 4;
@@ -64,27 +64,27 @@ const VERSION_AT: usize = 40;
 const STORED_AT: usize = 48;
 /// Where an entry keeps until when it is fresh, and a claim when it ends.
 pub(crate) const FRESH_AT: usize = 56;
-/// Where an entry keeps until when somebody refreshes it.
+/// Where an entry keeps until when it is being refreshed.
 pub(crate) const REFRESH_AT: usize = 64;
 const COST_AT: usize = 72;
 const CHECKSUM_AT: usize = 76;
 
-/// How every entry of this format begins.
+/// The first bytes of every entry of this format.
 pub(crate) const START: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], FORMAT];
 
-/// How many bytes tell what an entry is.
+/// The number of bytes that identify an entry.
 pub(crate) const HEAD: usize = KIND_AT + 1;
 
-/// Where a fence keeps how many puts it stands for.
+/// Where a fence keeps the number of puts that share it.
 pub(crate) const FENCE_COUNT_AT: usize = HEADER;
 
-/// In how many bytes.
+/// The size of that number in bytes.
 const FENCE_COUNT: usize = 4;
 
-/// Redis counts in milliseconds, and so does an entry: less is no life.
+/// Redis and entries count in milliseconds, so a shorter TTL is not possible.
 pub(crate) const MIN_LIFE: Duration = Duration::from_millis(1);
 
-/// By what one entry is told from any other that stood or will stand under its key.
+/// Distinguishes an entry from every earlier or later one under its key.
 pub(crate) type Stamp = [u8; 8];
 
 /// What goes into the header of a value.
@@ -100,7 +100,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) cost: Duration,
 }
 
-/// Which values may be stored, and how.
+/// The limits for values that are stored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// In bytes of JSON.
@@ -108,25 +108,25 @@ pub(crate) struct Limits {
     /// In bytes of JSON.
     pub(crate) compress_above: usize,
     pub(crate) card_guard: bool,
-    /// Whether the value is decoded again, to see whether it comes back.
+    /// Whether the value is decoded again, to check that it round-trips.
     pub(crate) checks: bool,
 }
 
 /// Why a value is not stored.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// It has at least so many bytes of JSON; the rest was not written.
+    /// It has at least this many bytes of JSON. The rest was not encoded.
     TooLarge {
         bytes: usize,
     },
     /// It contains a payment card number.
     Card,
     Encode(serde_json::Error),
-    /// It is nested more deeply than it could be read.
+    /// It is nested too deeply to be read back.
     TooDeep,
-    /// Its type does not read what it writes.
+    /// Its type cannot decode what it encodes.
     Undecodable(serde_json::Error),
-    /// Its type reads another value than it has written.
+    /// Its type decodes a different value than it encoded.
     Changed,
 }
 
@@ -143,43 +143,43 @@ pub(crate) enum Kind {
     Value = 1,
     /// A remembered `None`.
     None = 2,
-    /// Somebody loads.
+    /// A caller loads.
     Lease = 3,
-    /// Somebody puts.
+    /// A caller puts.
     Fence = 4,
 }
 
-/// What the header says about a value or a none.
+/// What the header contains about a value or a `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) stamp: Stamp,
     pub(crate) stored_at: u64,
     pub(crate) fresh_until: u64,
     pub(crate) cost: Duration,
-    /// Whether it is of another origin than its reader, and was checked.
+    /// Whether it has another origin than its reader and was checked.
     pub(crate) is_checked: bool,
 }
 
 impl Meta {
-    /// Returns whether its fresh life is over, and only its grace lets it be served.
+    /// Returns whether its TTL is over, so it may be served only within its grace.
     pub(crate) fn is_stale(&self, now: u64) -> bool {
         now >= self.fresh_until
     }
 }
 
-/// What a reader finds. A value and a none may be [stale](Meta::is_stale), within the reader's grace.
+/// What a reader finds. A value or a `None` may be [stale](Meta::is_stale), within the grace of the reader.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Read<T> {
     Value(T, Meta),
     None(Meta),
     Lease,
     Fence,
-    /// A value or a none whose fresh life is over, and its grace with it; it was not decoded. Or a claim that is over.
+    /// A value or a `None` whose TTL and grace are over, which was not decoded. Or a claim that is over.
     Expired,
     Unreadable(Unreadable),
 }
 
-/// Why an entry is a miss and has to go.
+/// Why an entry is a miss and must be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unreadable {
     /// Not written by this framework.
@@ -188,11 +188,11 @@ pub(crate) enum Unreadable {
     Format,
     /// Damaged.
     Corrupted,
-    /// JSON that its own type does not take back, and what serde says.
+    /// JSON that its own type cannot decode, and the message of serde.
     Undecodable(String),
-    /// Larger than a value may be that is stored.
+    /// Larger than the limit for stored values.
     TooLarge,
-    /// The answer to somebody else's question.
+    /// The reply to another request.
     OtherKey,
     /// The value of another type, of this type before it changed, or of another version.
     OtherShape,
@@ -212,12 +212,12 @@ impl Entry {
     }
 }
 
-/// A value to be stored, with its type left out: what is done with it is compiled once, and not for each type.
+/// A value to be stored, without its type, so the code that stores it is compiled once and not for each type.
 pub(crate) trait Value {
     /// Appends its JSON of at most `max` bytes.
     fn encode(&self, json: &mut Vec<u8>, max: usize) -> Result<(), Refusal>;
 
-    /// Returns whether each `null` in its JSON comes back as what it was.
+    /// Returns whether each `null` in its JSON round-trips.
     fn has_plain_nulls(&self, layers: Layers) -> bool;
 
     /// Decodes its own JSON and encodes it again, and compares.
@@ -294,18 +294,18 @@ pub(crate) fn renewed_lease(stamp: Stamp, key: &Key, now: u64, life: Duration) -
     seal(bytes.to_vec())
 }
 
-/// What a put stands behind, and with it every reader and every load; it counts one put.
+/// The fence of a put, which keeps every load from storing a value. It counts one put.
 pub(crate) fn fence(key: &Key, now: u64, life: Duration) -> Entry {
     let mut bytes = header(Kind::Fence, &claim(key, now, life)).to_vec();
     bytes.extend_from_slice(&1_u32.to_le_bytes());
     seal(bytes)
 }
 
-/// How far the clocks of those who share a store may be apart. A claim is over by so much later than it says.
+/// How far the clocks of the processes that share a store may differ. A claim ends this much later than it records.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Returns whether a claim that ends in the store at `end` is dead by what it says itself: it is over, or ends in the store
-/// later than it could. Something has taken its expiry away then or given it another.
+/// Returns whether a claim that ends in the store at `end` is dead by its own record: it is over, or ends in the store
+/// later than it could. In that case its expiry was removed or changed.
 pub(crate) fn is_dead(bytes: &[u8], now: u64, end: u64) -> bool {
     let says = bytes.get(FRESH_AT..).and_then(<[u8]>::first_chunk);
     let last = says
@@ -314,7 +314,7 @@ pub(crate) fn is_dead(bytes: &[u8], now: u64, end: u64) -> bool {
     now >= last || end > last
 }
 
-/// Returns whether what stands under a key is a claim that is not over.
+/// Returns whether the value of a key is a claim that is not over.
 pub(crate) fn is_standing_claim(bytes: &[u8], key: &Key, now: u64) -> bool {
     matches!(check_header(bytes, key), Ok(Kind::Lease | Kind::Fence)) && !is_dead(bytes, now, now)
 }
@@ -329,24 +329,24 @@ pub(crate) fn new_stamp() -> Stamp {
         .to_le_bytes()
 }
 
-/// The stamp of whatever stands under a key, to compare it with: as much of it as there is.
+/// Returns the stamp of the value of a key for comparison, as much of it as exists.
 pub(crate) fn stamp_of(bytes: &[u8]) -> &[u8] {
     let end = bytes.len().min(STAMP_AT + size_of::<Stamp>());
     bytes.get(STAMP_AT..end).unwrap_or_default()
 }
 
-/// The same where it is whole.
+/// Returns the stamp if it is complete.
 pub(crate) fn whole_stamp_of(bytes: &[u8]) -> Option<Stamp> {
     stamp_of(bytes).try_into().ok()
 }
 
-/// Returns whether an entry that begins with this header is a value or a none of `key`, fresh or not.
+/// Returns whether an entry that begins with this header is a value or a `None` of `key`, fresh or not.
 pub(crate) fn is_value(header: &[u8], key: &Key) -> bool {
     matches!(check(header, key, |_| true), Ok(Kind::Value | Kind::None))
 }
 
-/// For how long a value or a none stays fresh; [`None`] where there is neither. The header is enough: damage behind it is not
-/// seen.
+/// Returns how long a value or a `None` stays fresh, or [`None`] if the entry is neither. It needs only the header, so it
+/// does not detect damage in the payload.
 pub(crate) fn fresh_for(header: &[u8], key: &Key, now: u64) -> Option<Duration> {
     match check(header, key, |_| true) {
         Ok(Kind::Value | Kind::None) => {
@@ -357,7 +357,7 @@ pub(crate) fn fresh_for(header: &[u8], key: &Key, now: u64) -> Option<Duration> 
     }
 }
 
-/// The same value or none with another life, and the stamp of the one that it is to replace.
+/// Returns the same value or `None` with another TTL, and the stamp of the entry that it replaces.
 pub(crate) fn with_life(
     bytes: &[u8],
     key: &Key,
@@ -375,7 +375,8 @@ pub(crate) fn with_life(
     Some((seen, seal(bytes)))
 }
 
-/// Until when somebody refreshes an entry, in milliseconds since 1970; [`None`] where no entry of this format can say so.
+/// Returns until when an entry is being refreshed, in milliseconds since 1970, or [`None`] if it is not an entry of this
+/// format.
 pub(crate) fn refreshed_until(bytes: &[u8]) -> Option<u64> {
     let mark = bytes
         .starts_with(&START)
@@ -390,14 +391,14 @@ pub(crate) fn set_refreshed_until(bytes: &mut [u8], until: u64) {
     }
 }
 
-/// Who reads, and what.
+/// The reader, and what it may read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     pub(crate) key: &'a Key,
     pub(crate) origin: Origin,
     /// Milliseconds since 1970.
     pub(crate) now: u64,
-    /// For how long it serves what is not fresh any more, in milliseconds.
+    /// How long it serves stale values, in milliseconds.
     pub(crate) grace: u64,
     /// In bytes of JSON.
     pub(crate) max_value: usize,
@@ -408,7 +409,7 @@ pub(crate) fn none_of<T: DeserializeOwned>(layers: Layers) -> Option<T> {
     payload::decode(layers.none()?, Layers::Nothing).ok()
 }
 
-/// Who wrote a value or a none.
+/// The origin of a value or a `None`.
 pub(crate) fn origin_of(bytes: &[u8]) -> Option<Origin> {
     (bytes.len() >= HEADER).then(|| Origin {
         build: number_at(bytes, BUILD_AT),
@@ -429,7 +430,7 @@ pub(crate) struct Json {
 pub(crate) struct Payload {
     /// Left out, behind the header.
     decompressed: Option<Vec<u8>>,
-    /// Whether it was written by this very program, from this very type. Any other is checked.
+    /// Whether it was written by this program from this type. Any other is checked.
     is_trusted: bool,
 }
 
@@ -442,7 +443,7 @@ impl Json {
         self.entry
     }
 
-    /// The value, if it is a `T`.
+    /// Returns the value, if it is a `T`.
     pub(crate) fn decode<T: Serialize + DeserializeOwned>(
         &self,
         layers: Layers,
@@ -495,7 +496,7 @@ pub(crate) fn read_as<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// What the entry of `key` is, by its header; why it cannot be read, or nothing for a claim that is over.
+/// Returns what the entry of `key` is, by its header, or why it cannot be read, or nothing for a claim that is over.
 pub(crate) fn peek(bytes: &[u8], key: &Key, now: u64) -> Result<Kind, Option<Unreadable>> {
     match check_header(bytes, key)? {
         Kind::Lease | Kind::Fence if is_dead(bytes, now, now) => Err(None),

@@ -1,4 +1,4 @@
-//! The contract between the cache and whatever keeps its entries.
+//! The contract between the cache and the store that keeps its entries.
 
 mod arrivals;
 pub(crate) mod backoff;
@@ -33,15 +33,15 @@ use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
 
-/// A boxed future, so that a store can stand behind a pointer.
+/// A boxed future, so the trait of a store is object-safe.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Keeps entries: bytes under names, each with a life.
+/// Keeps entries: bytes under names, each with a TTL.
 ///
-/// Every method is one atomic step for each key and, on Redis, one round trip.
-/// An `Err` means that the outcome is not known, unless its kind is `Unavailable`: then nothing was sent. An entry's *stamp*
-/// is the eight bytes that follow its first eight (see `entry.rs`); a shorter value has as stamp what it has of them. A key that
-/// holds something that is no string answers `Foreign` to all methods but `peek` and those that delete.
+/// Every method is one atomic step for each key and, on Redis, one round trip. An `Err` means that the outcome is not
+/// known, unless its kind is `Unavailable`: then nothing was sent. The *stamp* of an entry is the eight bytes that follow
+/// its first eight (see `entry.rs`). A shorter value has a shorter stamp. For a key that holds a value other than a string,
+/// all methods return `Foreign`, except `peek` and those that delete.
 pub(crate) trait Store: Send + Sync + Debug {
     /// The entry, whatever its kind. `expected` is the size of reply to plan for, in bytes.
     fn get<'a>(
@@ -50,14 +50,14 @@ pub(crate) trait Store: Send + Sync + Debug {
         expected: usize,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>>;
 
-    /// The same for many keys, in their order, as one batch. What is no string is `None` here: one such key must not cost
-    /// the others.
+    /// The same for many keys, in their order, as one batch. A value that is not a string is `None` here, so one such key
+    /// does not affect the others.
     fn get_many<'a>(
         &'a self,
         keys: &'a [Key],
     ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Error>>;
 
-    /// Places `lease` where nothing is and answers `None`; otherwise changes nothing and answers what is there.
+    /// Places `lease` if the key is empty and returns `None`. Otherwise changes nothing and returns the existing entry.
     fn lease<'a>(
         &'a self,
         key: &'a Key,
@@ -65,8 +65,8 @@ pub(crate) trait Store: Send + Sync + Debug {
         life: Duration,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>>;
 
-    /// Replaces the entry if it still bears `stamp`: the fill of a load, the end of a put whose fence stands, and the renewal of a
-    /// lease.
+    /// Replaces the entry if it still has `stamp`: for the fill of a load, the end of a put whose fence is still there, and
+    /// the renewal of a lease.
     fn replace<'a>(
         &'a self,
         key: &'a Key,
@@ -75,9 +75,9 @@ pub(crate) trait Store: Send + Sync + Debug {
         life: Duration,
     ) -> BoxFuture<'a, Result<Replaced, Error>>;
 
-    /// Marks the entry as being refreshed for `life` from now on, by the store's own clock, if it still bears `stamp`; it
-    /// stays what it is otherwise, and so does its life. A `life` of zero takes the mark away. What is no entry of this
-    /// format is another one, whatever its stamp.
+    /// Marks the entry as being refreshed for `life` from now on, by the store's own clock, if it still has `stamp`. The
+    /// rest of the entry and its expiry do not change. A `life` of zero removes the mark. A value that is not an entry of
+    /// this format counts as another entry, even with the same stamp.
     fn refresh<'a>(
         &'a self,
         key: &'a Key,
@@ -86,23 +86,25 @@ pub(crate) trait Store: Send + Sync + Debug {
         mark: Mark,
     ) -> BoxFuture<'a, Result<Refreshing, Error>>;
 
-    /// Replaces whatever is under each key by its fence, as one batch, and answers how many writers that fence now stands
-    /// for: one, or one more than the count of the fence that it replaced, unless that was [dead](crate::entry::is_dead). The count is kept in the four little-endian bytes
-    /// of a fence from `FENCE_COUNT_AT`. An `Err` may have placed some of them; if it is `Foreign`, all that could be.
+    /// Replaces the value of each key by its fence, as one batch. Returns how many writers share that fence now: one, or
+    /// one more than the count of the fence that it replaced, unless that was [dead](crate::entry::is_dead). The count is
+    /// kept in the four little-endian bytes of a fence from `FENCE_COUNT_AT`. On `Err`, some of them may be placed. If it
+    /// is `Foreign`, all that could be placed are.
     fn fence<'a>(
         &'a self,
         fences: &'a [(Key, Vec<u8>)],
         life: Duration,
     ) -> BoxFuture<'a, Result<Vec<u32>, Error>>;
 
-    /// The first `length` bytes of each entry, in the order of the keys; `None` where there is nothing or what is no string.
+    /// Returns the first `length` bytes of each entry, in the order of the keys. `None` means no value, or a value that is
+    /// not a string.
     fn peek<'a>(
         &'a self,
         keys: &'a [Key],
         length: usize,
     ) -> BoxFuture<'a, Result<Vec<Option<Vec<u8>>>, Error>>;
 
-    /// The size of the entry in bytes and what it has left to live; `None` where there is none.
+    /// Returns the size of the entry in bytes and its remaining time, or `None` if there is no entry.
     fn measure<'a>(
         &'a self,
         key: &'a Key,
@@ -124,61 +126,62 @@ pub(crate) trait Store: Send + Sync + Debug {
         life: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Removes the keys, as one batch, and answers how many there were.
+    /// Removes the keys, as one batch. Returns how many existed.
     fn delete<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<u64, Error>>;
 
-    /// The same with an answer for each key: whether it was there, or why it could not be removed.
+    /// The same with a result for each key: whether it existed, or why it could not be removed.
     fn delete_each<'a>(
         &'a self,
         keys: &'a [Key],
     ) -> BoxFuture<'a, Result<Vec<Result<bool, Error>>, Error>>;
 
-    /// Removes those of the keys, which have one prefix, that hold an entry of a cache with that prefix, whatever its kind.
+    /// Removes those of the keys, which share one prefix, that hold an entry of any kind of a cache with that prefix.
     fn delete_entries<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Deleted, Error>>;
 
-    /// Removes the entry if its stamp is still `stamp`, or if what is there is no string.
+    /// Removes the entry if its stamp is still `stamp`, or if the value is not a string.
     fn delete_if<'a>(&'a self, key: &'a Key, stamp: &'a [u8])
     -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Removes the claim if its stamp is still `stamp` and it is [dead](crate::entry::is_dead): it has no expiry, or a later one than it
-    /// says itself.
+    /// Removes the claim if its stamp is still `stamp` and it is [dead](crate::entry::is_dead): it has no expiry, or a
+    /// later one than it records itself.
     fn delete_dead<'a>(
         &'a self,
         key: &'a Key,
         stamp: [u8; 8],
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Looks at one slice of the keyspace and answers the names that match any of `patterns`, which have one prefix. Begins at
-    /// cursor 0; answers where to go on, 0 at the end. A name may come in two slices, and need not be that of an entry.
+    /// Scans one slice of the keyspace and returns the names that match any of `patterns`, which share one prefix. It
+    /// begins at cursor 0 and returns the next cursor, which is 0 at the end. A name may appear in two slices, and may not
+    /// be the name of an entry.
     fn scan<'a>(
         &'a self,
         patterns: &'a [Pattern],
         cursor: u64,
     ) -> BoxFuture<'a, Result<(u64, Vec<Key>), Error>>;
 
-    /// Makes the store reachable if it can be: opens what is needed and asks for a sign of life.
+    /// Makes the store reachable if possible: opens what is needed and sends a ping.
     fn probe(&self) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// What the server says about itself; `None` where there is no server.
+    /// Returns what the server reports about itself, or `None` without a server.
     fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>>;
 
     /// The same store, if it is a server that runs scripts.
     fn scripts(&self) -> Option<&dyn Scripts>;
 
-    /// Counts the servers that stood behind the store: grows when another one takes the place of the last, or the same one
-    /// after it may have forgotten what it acknowledged. The new one refuses callers until it is admitted.
+    /// Counts the servers behind the store. It grows when another server replaces the last one, or when the same server may
+    /// have lost what it acknowledged. A new server refuses callers until it is admitted.
     fn term(&self) -> u64;
 
-    /// Lets callers use the server of `term`. Returns whether it still is that one.
+    /// Lets callers use the server of `term`. Returns whether it is still the current one.
     fn admit(&self, term: u64) -> bool;
 
-    /// The same store for who makes a new server fit for callers.
+    /// The same store for the recovery, which prepares a new server for callers.
     fn for_recovery(&self) -> &dyn Store;
 
-    /// What tells of changes behind the store.
+    /// Returns the signals for changes behind the store.
     fn signals(&self) -> Arc<Signals>;
 
-    /// Until when it is known that this is the right server. Before that moment no other had taken its place.
+    /// Returns until when this is known to be the right server. No other server replaced it before that moment.
     fn confirmed(&self) -> Instant;
 
     /// Returns whether a part of any answer arrived after `moment`.
@@ -196,66 +199,66 @@ pub(crate) trait Store: Send + Sync + Debug {
 
 #[cfg(test)]
 impl dyn Store {
-    /// What the entry has left to live.
+    /// The remaining time of the entry.
     pub(crate) async fn ttl(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let measured = self.measure(key).await?;
         Ok(measured.map(|(_, left)| left))
     }
 }
 
-/// What was removed of what a scan found.
+/// The result of removing the keys that a scan found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Deleted {
     pub(crate) removed: u64,
-    /// The prefix of another cache whose entries were among it, and were left alone.
+    /// The prefix of another cache whose entries were among them and were skipped.
     pub(crate) other_prefix: Option<String>,
 }
 
-/// Tells who waits for them of changes behind a store.
+/// Notifies waiters of changes behind a store.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     /// No connection is open any more, or they lead to another server.
     pub(crate) changed: Notify,
-    /// Another server is to be used from now on, and may be there already.
+    /// Another server must be used from now on, and may already be connected.
     pub(crate) moved: Notify,
 }
 
-/// What came of replacing an entry that was seen.
+/// The outcome of replacing an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replaced {
     Done,
-    /// Another entry stands there.
+    /// The key holds another entry.
     Other,
-    /// There is none.
+    /// There is no entry.
     Gone,
 }
 
-/// Whose mark of a refresh it is.
+/// The owner of a refresh mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// A new one, where none stands.
+    /// A new mark, if there is none.
     Claim,
-    /// The caller's own, whatever stands.
+    /// The mark of the caller, even if there is one.
     Own,
 }
 
-/// What came of marking an entry as being refreshed.
+/// The outcome of marking an entry as being refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refreshing {
     Marked,
-    /// Somebody else's mark stands for so long.
+    /// The mark of another caller lasts for this long.
     Held(Duration),
-    /// The entry that was seen is not there any more.
+    /// The entry is gone or was replaced.
     Gone,
 }
 
-/// What `INFO` says.
+/// The reply of `INFO`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ServerInfo {
     /// `redis_version`.
     pub version: String,
-    /// `run_id`: another one each time that a server starts.
+    /// `run_id`: it changes each time that a server starts.
     pub run_id: String,
     /// Since when the server runs, in seconds.
     pub uptime: u64,
