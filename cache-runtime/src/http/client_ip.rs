@@ -118,8 +118,8 @@ impl ClientIpSource {
     pub fn trusted_hops(proxies: usize) -> Result<Self, Error> {
         if !(1..=MAX_HOPS).contains(&proxies) {
             let text = format!(
-                "invalid number of trusted hops {proxies}; use the number of proxies that append to the header, from 1 to {MAX_HOPS}, or \
-                 `ClientIpSource::peer()`"
+                "invalid number of trusted hops {proxies}; use the number of proxies that append to the header, from 1 to \
+                 {MAX_HOPS}, or use `ClientIpSource::peer()`"
             );
             return Err(Error::new(ErrorKind::Config, text));
         }
