@@ -304,7 +304,7 @@ fn options_that_contradict_each_other_are_told() {
             .contains("load_deadline: found `30s`, allowed: at least lease, which is 40s")
     );
     assert!(problem_of(user).contains("username: is set without a password"));
-    assert!(problem_of(socket).contains("tls: cannot be on for a socket"));
+    assert!(problem_of(socket).contains("tls: cannot be on for a Unix socket"));
     assert!(problem_of(nobody).contains("redis: needs at least one sentinel"));
     assert!(problem_of(nowhere).contains("redis: found `redis://host:0`"));
 }
