@@ -26,6 +26,7 @@ mod futurelock;
 mod handle;
 #[cfg(test)]
 mod interleavings;
+mod invalidate;
 mod journal;
 mod lease;
 mod lent;
@@ -345,13 +346,6 @@ impl Inner {
     /// Whether what the store has under `key` is not to be served: it is switched off, or its eviction waits in the journal.
     fn is_hidden(&self, key: &Key) -> bool {
         self.disabled.is_off(key) || self.journal.blocks(key)
-    }
-
-    /// Detaches later callers from the loads that `targets` cover.
-    fn invalidate(&self, targets: &[Target]) {
-        for target in targets {
-            self.flights.invalidate(target);
-        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! What an eviction names.
+//! What an eviction names, and sets of that.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::key::{Key, Pattern};
@@ -39,5 +40,123 @@ impl fmt::Display for Shown<'_> {
             Target::Pattern(pattern) => pattern.shown(self.mask).fmt(f),
             Target::All => f.write_str("all entries"),
         }
+    }
+}
+
+/// Targets without duplicates, and whether they cover a key.
+pub(crate) type TargetSet = TargetMap<()>;
+
+/// A [`TargetSet`] with a value for each target.
+#[derive(Debug)]
+pub(crate) struct TargetMap<V> {
+    keys: HashMap<Key, V>,
+    patterns: HashMap<Pattern, V>,
+    all: Option<V>,
+}
+
+impl<V> Default for TargetMap<V> {
+    fn default() -> Self {
+        Self {
+            keys: HashMap::new(),
+            patterns: HashMap::new(),
+            all: None,
+        }
+    }
+}
+
+impl<V> TargetMap<V> {
+    pub(crate) fn insert(&mut self, target: &Target, value: V) {
+        match target {
+            Target::Key(key) => drop(self.keys.insert(key.clone(), value)),
+            Target::Pattern(pattern) => drop(self.patterns.insert(pattern.clone(), value)),
+            Target::All => self.all = Some(value),
+        }
+    }
+
+    /// Replaces the targets by "all entries": too much may be evicted, never too little.
+    pub(crate) fn widen(&mut self, value: V) {
+        *self = Self {
+            all: Some(value),
+            ..Self::default()
+        };
+    }
+
+    pub(crate) fn covers(&self, key: &Key) -> bool {
+        self.is_all()
+            || self.keys.contains_key(key)
+            || self
+                .patterns
+                .keys()
+                .any(|pattern| pattern.matches(key.as_str()))
+    }
+
+    /// Returns whether "all entries" is one of the targets.
+    pub(crate) fn is_all(&self) -> bool {
+        self.all.is_some()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.named() + usize::from(self.is_all())
+    }
+
+    /// Counts the keys and patterns, without "all entries".
+    pub(crate) fn named(&self) -> usize {
+        self.keys.len() + self.patterns.len()
+    }
+
+    pub(crate) fn get_mut(&mut self, target: &Target) -> Option<&mut V> {
+        match target {
+            Target::Key(key) => self.keys.get_mut(key),
+            Target::Pattern(pattern) => self.patterns.get_mut(pattern),
+            Target::All => self.all.as_mut(),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, target: &Target) {
+        match target {
+            Target::Key(key) => drop(self.keys.remove(key)),
+            Target::Pattern(pattern) => drop(self.patterns.remove(pattern)),
+            Target::All => self.all = None,
+        }
+    }
+
+    /// All targets with their values. The widest come first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Target, &V)> {
+        let all = self.all.iter().map(|value| (Target::All, value));
+        let patterns = self.patterns.iter();
+        let patterns = patterns.map(|(pattern, value)| (Target::Pattern(pattern.clone()), value));
+        let keys = self.keys.iter();
+        let keys = keys.map(|(key, value)| (Target::Key(key.clone()), value));
+        all.chain(patterns).chain(keys)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.keys
+            .values()
+            .chain(self.patterns.values())
+            .chain(&self.all)
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.keys
+            .values_mut()
+            .chain(self.patterns.values_mut())
+            .chain(&mut self.all)
+    }
+}
+
+impl TargetSet {
+    /// All targets. The widest come first.
+    pub(crate) fn into_vec(self) -> Vec<Target> {
+        let Self {
+            keys,
+            patterns,
+            all,
+        } = self;
+        let all = all.map(|()| Target::All);
+        all.into_iter()
+            .chain(patterns.into_keys().map(Target::Pattern))
+            .chain(keys.into_keys().map(Target::Key))
+            .collect()
     }
 }

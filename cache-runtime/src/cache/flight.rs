@@ -200,26 +200,30 @@ impl Flights {
         Turn::Lead(leader)
     }
 
-    /// Invalidates the loads that `target` covers. Callers that wait for such a load still get its result; later callers
-    /// start a new load.
-    pub(crate) fn invalidate(&self, target: &Target) {
-        match target {
-            Target::Key(key) => {
-                if let Some(flight) = self.shard(key).remove(key) {
+    /// Invalidates the loads that `targets` cover: who waits for one keeps its result, who comes later begins anew.
+    pub(crate) fn invalidate(&self, targets: &[Target]) {
+        let mut is_any_wide = false;
+        for target in targets {
+            match target {
+                Target::Key(key) => {
+                    if let Some(flight) = self.shard(key).remove(key) {
+                        flight.invalidated.store(true, Ordering::Release);
+                    }
+                }
+                Target::Pattern(_) | Target::All => is_any_wide = true,
+            }
+        }
+        if !is_any_wide {
+            return;
+        }
+        for shard in &self.shards {
+            lock(shard).retain(|key, flight| {
+                let invalidated = targets.iter().any(|target| target.covers(key));
+                if invalidated {
                     flight.invalidated.store(true, Ordering::Release);
                 }
-            }
-            Target::Pattern(_) | Target::All => {
-                for shard in &self.shards {
-                    lock(shard).retain(|key, flight| {
-                        let invalidated = target.covers(key);
-                        if invalidated {
-                            flight.invalidated.store(true, Ordering::Release);
-                        }
-                        !invalidated
-                    });
-                }
-            }
+                !invalidated
+            });
         }
     }
 

@@ -131,7 +131,7 @@ impl Cache {
         for (key, _) in &entries {
             log::set(&self.inner, &HANDLE, key, life, op.began.elapsed());
         }
-        self.inner.invalidate(&eviction.disarm());
+        self.inner.invalidate_here(&eviction.disarm());
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tracing::warn;
 
-use crate::key::{Key, Pattern};
-use crate::target::Target;
+use crate::key::Key;
+use crate::target::{Target, TargetMap};
 
 /// The evictions of a process that Redis has not seen.
 #[derive(Debug)]
@@ -26,9 +26,7 @@ pub(crate) struct Journal {
 /// while it is being applied is applied again.
 #[derive(Debug, Default)]
 struct Intents {
-    keys: HashMap<Key, Intent>,
-    patterns: HashMap<Pattern, Intent>,
-    all: Option<Intent>,
+    targets: TargetMap<Intent>,
     next: u64,
     /// Why the journal does not shrink.
     obstacle: Option<String>,
@@ -81,13 +79,9 @@ impl Journal {
                 number: intents.next,
                 is_refused,
             };
-            match target {
-                Target::Key(key) => drop(intents.keys.insert(key.clone(), intent)),
-                Target::Pattern(pattern) => drop(intents.patterns.insert(pattern.clone(), intent)),
-                Target::All => intents.all = Some(intent),
-            }
+            intents.targets.insert(target, intent);
         }
-        if intents.keys.len() + intents.patterns.len() > self.capacity {
+        if intents.targets.named() > self.capacity {
             warn!(
                 capacity = self.capacity,
                 "the eviction journal is full; all entries will be evicted instead"
@@ -96,13 +90,10 @@ impl Journal {
                 number: intents.next,
                 is_refused: false,
             };
-            *intents = Intents {
-                all: Some(intent),
-                next: intents.next,
-                ..Intents::default()
-            };
+            intents.targets.widen(intent);
+            intents.obstacle = None;
         }
-        self.depth.store(intents.depth(), Ordering::Release);
+        self.depth.store(intents.targets.len(), Ordering::Release);
     }
 
     /// Returns whether an eviction of `key` is still to be applied.
@@ -110,13 +101,7 @@ impl Journal {
         if self.depth() == 0 {
             return false;
         }
-        let intents = self.lock();
-        intents.all.is_some()
-            || intents.keys.contains_key(key)
-            || intents
-                .patterns
-                .keys()
-                .any(|pattern| pattern.matches(key.as_str()))
+        self.lock().targets.covers(key)
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -127,7 +112,8 @@ impl Journal {
     pub(crate) fn pending(&self) -> Option<Batch> {
         let intents = self.lock();
         let numbers: HashMap<_, _> = intents
-            .each()
+            .targets
+            .iter()
             .filter(|(_, intent)| !intent.is_refused)
             .map(|(target, intent)| (target, intent.number))
             .collect();
@@ -138,7 +124,7 @@ impl Journal {
     pub(crate) fn some(&self) -> Vec<Target> {
         const SOME: usize = 10;
         let intents = self.lock();
-        let targets = intents.each().map(|(target, _)| target);
+        let targets = intents.targets.iter().map(|(target, _)| target);
         targets.take(SOME).collect()
     }
 
@@ -150,17 +136,18 @@ impl Journal {
                 intents.remove(target, *number);
             }
         }
-        if intents.depth() == 0 {
+        let depth = intents.targets.len();
+        if depth == 0 {
             intents.obstacle = None;
         }
-        self.depth.store(intents.depth(), Ordering::Release);
+        self.depth.store(depth, Ordering::Release);
     }
 
     /// Keeps a target of `batch` that Redis refuses, with the reason, and does not retry it for now.
     pub(crate) fn refused(&self, batch: &Batch, target: &Target, cause: &str) {
         let mut intents = self.lock();
         let number = batch.numbers.get(target);
-        if let Some(intent) = intents.get_mut(target)
+        if let Some(intent) = intents.targets.get_mut(target)
             && Some(&intent.number) == number
         {
             intent.is_refused = true;
@@ -176,23 +163,15 @@ impl Journal {
     /// Why the journal does not shrink.
     pub(crate) fn obstacle(&self) -> Option<String> {
         let intents = self.lock();
-        let depth = intents.depth();
+        let depth = intents.targets.len();
         let why = intents.obstacle.as_ref().filter(|_| depth > 0)?;
         Some(format!("pending evictions in the journal: {depth}; {why}"))
     }
 
     /// Makes refused targets pending again. Returns whether there were any.
     pub(crate) fn retry_refused(&self) -> bool {
-        let mut intents = self.lock();
-        let Intents {
-            keys,
-            patterns,
-            all,
-            ..
-        } = &mut *intents;
-        let every = keys.values_mut().chain(patterns.values_mut()).chain(all);
         let mut any = false;
-        for intent in every {
+        for intent in self.lock().targets.values_mut() {
             any |= std::mem::take(&mut intent.is_refused);
         }
         any
@@ -202,17 +181,11 @@ impl Journal {
     /// anything is left.
     pub(crate) fn if_tried(&self, then: impl FnOnce()) -> bool {
         let intents = self.lock();
-        let Intents {
-            keys,
-            patterns,
-            all,
-            ..
-        } = &*intents;
-        let mut every = keys.values().chain(patterns.values()).chain(all);
+        let mut every = intents.targets.values();
         if every.all(|intent| intent.is_refused) {
             then();
         }
-        intents.depth() > 0
+        intents.targets.len() > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Intents> {
@@ -225,42 +198,10 @@ fn refusal(cause: &str) -> String {
 }
 
 impl Intents {
-    fn depth(&self) -> usize {
-        self.keys.len() + self.patterns.len() + usize::from(self.all.is_some())
-    }
-
-    fn each(&self) -> impl Iterator<Item = (Target, Intent)> {
-        let all = self.all.map(|intent| (Target::All, intent));
-        let patterns = self
-            .patterns
-            .iter()
-            .map(|(pattern, intent)| (Target::Pattern(pattern.clone()), *intent));
-        let keys = self
-            .keys
-            .iter()
-            .map(|(key, intent)| (Target::Key(key.clone()), *intent));
-        all.into_iter().chain(patterns).chain(keys)
-    }
-
-    fn get_mut(&mut self, target: &Target) -> Option<&mut Intent> {
-        match target {
-            Target::Key(key) => self.keys.get_mut(key),
-            Target::Pattern(pattern) => self.patterns.get_mut(pattern),
-            Target::All => self.all.as_mut(),
-        }
-    }
-
     fn remove(&mut self, target: &Target, number: u64) {
-        if self
-            .get_mut(target)
-            .is_none_or(|intent| intent.number != number)
-        {
-            return;
-        }
-        match target {
-            Target::Key(key) => drop(self.keys.remove(key)),
-            Target::Pattern(pattern) => drop(self.patterns.remove(pattern)),
-            Target::All => self.all = None,
+        let intent = self.targets.get_mut(target);
+        if intent.is_some_and(|intent| intent.number == number) {
+            self.targets.remove(target);
         }
     }
 }

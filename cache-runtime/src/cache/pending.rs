@@ -1,16 +1,15 @@
 //! Evictions that scopes have collected, and which scopes a task is in.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
 use super::Inner;
-use crate::key::{Key, Pattern};
+use crate::key::Key;
 use crate::metrics::SiteRef;
 use crate::site::Site;
-use crate::target::Target;
+use crate::target::{Target, TargetSet};
 
 /// The site in the statistics for evictions that a scope applies on commit.
 pub(super) static SCOPE: Site = Site::new("CacheScope", "");
@@ -108,7 +107,7 @@ impl Collected {
                 shares.len() - 1
             });
         if let Some(share) = shares.get_mut(index) {
-            share.targets.add(targets, capacity);
+            share.targets.collect(targets, capacity);
         }
         true
     }
@@ -117,7 +116,7 @@ impl Collected {
         self.lock()
             .iter()
             .flatten()
-            .any(|share| std::ptr::eq(&*share.cache, inner) && share.targets.cover(key))
+            .any(|share| std::ptr::eq(&*share.cache, inner) && share.targets.covers(key))
     }
 
     /// Ends the scope.
@@ -134,7 +133,7 @@ impl Collected {
 pub(super) struct Share {
     pub(super) cache: Arc<Inner>,
     pub(super) metrics: SiteRef,
-    pub(super) targets: Targets,
+    pub(super) targets: TargetSet,
 }
 
 impl Share {
@@ -142,7 +141,7 @@ impl Share {
         cache.owed.begin();
         Self {
             metrics: cache.metrics.site(&SCOPE.metrics),
-            targets: Targets::default(),
+            targets: TargetSet::default(),
             cache,
         }
     }
@@ -154,66 +153,24 @@ impl Drop for Share {
     }
 }
 
-/// Targets, each once.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Targets {
-    keys: HashSet<Key>,
-    patterns: HashSet<Pattern>,
-    all: bool,
-}
-
-impl Targets {
-    /// More than `capacity` become "all entries": too much may be evicted, never too little.
-    pub(super) fn add(&mut self, targets: &[Target], capacity: usize) {
+impl TargetSet {
+    /// Adds what a scope collects. More than `capacity` become "all entries".
+    pub(super) fn collect(&mut self, targets: &[Target], capacity: usize) {
         for target in targets {
-            if self.all {
+            if self.is_all() {
                 return;
             }
             match target {
-                Target::Key(key) => drop(self.keys.insert(key.clone())),
-                Target::Pattern(pattern) => drop(self.patterns.insert(pattern.clone())),
-                Target::All => self.become_all(),
+                Target::All => self.widen(()),
+                Target::Key(_) | Target::Pattern(_) => self.insert(target, ()),
             }
-            if self.len() > capacity {
+            if self.named() > capacity {
                 warn!(
                     capacity,
                     "a scope collected more evictions than the journal can hold; all entries will be evicted instead"
                 );
-                self.become_all();
+                self.widen(());
             }
         }
-    }
-
-    fn become_all(&mut self) {
-        *self = Self {
-            all: true,
-            ..Self::default()
-        };
-    }
-
-    pub(super) fn cover(&self, key: &Key) -> bool {
-        self.all
-            || self.keys.contains(key)
-            || self
-                .patterns
-                .iter()
-                .any(|pattern| pattern.matches(key.as_str()))
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.keys.len() + self.patterns.len() + usize::from(self.all)
-    }
-
-    pub(super) fn into_vec(self) -> Vec<Target> {
-        let Self {
-            keys,
-            patterns,
-            all,
-        } = self;
-        all.then_some(Target::All)
-            .into_iter()
-            .chain(patterns.into_iter().map(Target::Pattern))
-            .chain(keys.into_iter().map(Target::Key))
-            .collect()
     }
 }

@@ -1,66 +1,19 @@
-//! Evictions: from the process, from the store, and, where the store cannot be reached, into the journal.
+//! Evictions as calls owe them, and the fences that stand until they are made. What an eviction does is in `invalidate.rs`.
 
-use std::future::Future;
 use std::mem;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
-
-use tokio::time::Instant;
 
 use super::pending::{self, Collected};
-use super::purge::{Behalf, Progress, Purge};
-use super::recovery::Recovery;
-use super::{Evicted, Inner, log, reconnect};
+use super::{Evicted, Inner};
 use crate::entry;
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
-use crate::store::guard::{On, Op, State, Via};
+use crate::store::guard::{On, Op};
 use crate::target::Target;
 
 impl Inner {
-    /// Removes `targets` for a caller. What the store does not acknowledge goes into the journal.
-    pub(super) async fn remove(
-        &self,
-        site: &'static Site,
-        metrics: &SiteMetrics,
-        targets: &[Target],
-    ) -> Evicted {
-        if self.guard.state() == State::Closed {
-            return self.remove_late(site, metrics, targets).await;
-        }
-        let began = Instant::now();
-        self.invalidate(targets);
-        self.note(targets.iter().cloned());
-        let mut purge = Purge::new(targets.iter().cloned(), &self.config.prefix);
-        let behalf = Behalf {
-            site,
-            metrics,
-            via: Via::Caller,
-        };
-        // The failure is recorded, and the rest is owed.
-        let _ = purge.run(self, behalf).await;
-        let Progress {
-            removed, refused, ..
-        } = purge.take_progress();
-        let rest = purge.into_rest();
-        metrics.add(Event::EvictedKeys, removed);
-        let evicted = if refused.is_empty() && rest.is_empty() {
-            Evicted::Applied { keys: removed }
-        } else {
-            metrics.count(Event::EvictJournaled);
-            self.journal.add_refused(&refused);
-            self.enqueue(&rest);
-            Evicted::Journaled
-        };
-        // A load that began in between may have found what was removed a moment later, or is owed.
-        self.invalidate(targets);
-        log::invalidated(self, site, targets, evicted, began.elapsed());
-        evicted
-    }
-
-    /// Places a fence at every key among `targets`, and returns those keys. While the fence exists no process stores a
-    /// value, so a process that ends between its commit and its eviction leaves no stale value.
+    /// Puts a fence in place of every key among `targets`, and answers those keys. While it stands nobody stores a value, so
+    /// that a process that ends between its commit and its eviction leaves no stale one behind.
     pub(super) async fn fence(
         &self,
         site: &'static Site,
@@ -86,28 +39,6 @@ impl Inner {
             .into_iter()
             .map(|(key, _)| Target::Key(key))
             .collect()
-    }
-
-    /// Removes `targets` in the background. From now on this process neither reads nor fills them, and the background task
-    /// removes them from the store.
-    pub(super) fn remove_later(&self, site: &'static Site, targets: &[Target]) {
-        if self.guard.state() == State::Closed {
-            self.remove_late_alone(site, targets);
-            return;
-        }
-        self.enqueue(targets);
-        self.invalidate(targets);
-        if self.guard.is_local() {
-            // A store in this process answers at the first poll, and there is no background task.
-            let mut recovery = Recovery::default();
-            let _ = pin!(recovery.apply(self)).poll(&mut Context::from_waker(Waker::noop()));
-        }
-    }
-
-    /// Leaves `targets` to the background task.
-    fn enqueue(&self, targets: &[Target]) {
-        self.journal.add(targets);
-        reconnect::ensure(self);
     }
 }
 
@@ -162,7 +93,7 @@ impl<'a> Eviction<'a> {
             true => Evicted::Deferred,
             false => {
                 self.inner
-                    .remove(self.site, self.metrics, &self.targets)
+                    .invalidate(self.site, self.metrics, &self.targets)
                     .await
             }
         };
@@ -195,7 +126,7 @@ impl Drop for Eviction<'_> {
     fn drop(&mut self) {
         if !self.targets.is_empty() && !self.is_deferred() {
             self.metrics.count(Event::EvictJournaled);
-            self.inner.remove_later(self.site, &self.targets);
+            self.inner.invalidate_later(self.site, &self.targets);
         }
         self.inner.owed.end();
     }

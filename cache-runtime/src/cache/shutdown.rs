@@ -83,7 +83,7 @@ impl Cache {
 
 impl Inner {
     /// Removes `targets` after the shutdown, on a connection of its own.
-    pub(super) async fn remove_late(
+    pub(super) async fn invalidate_late(
         &self,
         site: &'static Site,
         metrics: &SiteMetrics,
@@ -93,8 +93,8 @@ impl Inner {
             // Everything went with the store.
             return Evicted::Applied { keys: 0 };
         }
-        // Connecting may take longer than an operation may. It then continues without the caller.
-        let removed = match self.remove_late_alone(site, targets) {
+        // Connecting may take longer than an operation may, and goes on without the caller then.
+        let removed = match self.spawn_late(site, targets) {
             Some(task) => timeout(self.config.command_timeout, task).await,
             None => Ok(Ok(None)),
         };
@@ -107,8 +107,8 @@ impl Inner {
         }
     }
 
-    /// The same in the background. The task returns the number of entries, if all of them are removed.
-    pub(super) fn remove_late_alone(
+    /// The same where nobody waits. The task returns how many entries there were, if all of them are gone.
+    pub(super) fn spawn_late(
         &self,
         site: &'static Site,
         targets: &[Target],

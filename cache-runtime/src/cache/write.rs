@@ -69,7 +69,7 @@ impl<'a> Put<'a> {
             None => Stored::No,
         };
         match stored {
-            Stored::Yes => call.inner.invalidate(&eviction.disarm()),
+            Stored::Yes => call.inner.invalidate_here(&eviction.disarm()),
             Stored::No => {
                 eviction.apply().await;
             }
@@ -211,7 +211,7 @@ impl<'a> EvictCall<'a> {
             fence,
         } = *plan;
         let is_unanswered =
-            *before && inner.remove(site, metrics, targets).await == Evicted::Journaled;
+            *before && inner.invalidate(site, metrics, targets).await == Evicted::Journaled;
         let fenced = match fence {
             true => inner.fence(site, metrics, targets).await,
             false => Vec::new(),
@@ -241,7 +241,7 @@ impl<'a> EvictCall<'a> {
                 if !fenced.is_empty() && !is_scoped {
                     // The values are gone already; now the fences only keep new ones out.
                     self.inner
-                        .remove(self.plan.site, &self.metrics, &fenced)
+                        .invalidate(self.plan.site, &self.metrics, &fenced)
                         .await;
                 }
                 return;

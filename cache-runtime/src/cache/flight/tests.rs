@@ -119,7 +119,7 @@ async fn who_comes_after_an_eviction_begins_anew() {
     let mut invalidated = lead(&flights);
     let waiter = wait(&flights);
 
-    flights.invalidate(&Target::Key(KEY.clone()));
+    flights.invalidate(&[Target::Key(KEY.clone())]);
 
     assert!(invalidated.is_invalidated());
     let fresh = lead(&flights);

@@ -5,13 +5,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
-use crate::cache::pending::Targets;
 use crate::cache::{Cache, Used};
 use crate::config::Config;
 use crate::key::{Key, Pattern};
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::site::{Plain, ResultOf, Rules, Site, Ttl};
-use crate::target::Target;
+use crate::target::{Target, TargetSet};
 
 static READ: Site = Site::new("row", "row:<id>")
     .ttl_millis(1_000)
@@ -58,27 +57,27 @@ fn misses(cache: &Cache, reason: &str) -> u64 {
 
 #[test]
 fn a_target_is_kept_once() {
-    let mut targets = Targets::default();
+    let mut targets = TargetSet::default();
 
     for _ in 0..10_000 {
         let pattern = Pattern::parse("dev_", "row:*").expect("a pattern");
-        targets.add(&[target(1), Target::Pattern(pattern)], 10);
+        targets.collect(&[target(1), Target::Pattern(pattern)], 10);
     }
 
     assert_eq!(targets.len(), 2);
-    assert!(targets.cover(&key(7)));
+    assert!(targets.covers(&key(7)));
     assert_eq!(targets.into_vec().len(), 2);
 }
 
 #[test]
 fn more_than_a_journal_holds_become_all_entries() {
-    let mut targets = Targets::default();
+    let mut targets = TargetSet::default();
 
-    targets.add(&(0..10).map(target).collect::<Vec<_>>(), 10);
-    assert!(!targets.cover(&key(99)));
-    targets.add(&(0..11).map(target).collect::<Vec<_>>(), 10);
+    targets.collect(&(0..10).map(target).collect::<Vec<_>>(), 10);
+    assert!(!targets.covers(&key(99)));
+    targets.collect(&(0..11).map(target).collect::<Vec<_>>(), 10);
 
-    assert!(targets.cover(&key(99)));
+    assert!(targets.covers(&key(99)));
     assert_eq!(targets.into_vec(), [Target::All]);
 }
 
