@@ -150,14 +150,13 @@ pub(crate) trait Store: Send + Sync + Debug {
         stamp: [u8; 8],
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Scans one slice of the keyspace and returns the names that match any of `patterns`, which share one prefix. It
-    /// begins at cursor 0 and returns the next cursor, which is 0 at the end. A name may appear in two slices, and may not
-    /// be the name of an entry.
+    /// Looks at one slice of the keyspace, from `cursor` on, and answers the names that match any of `patterns`, which have one
+    /// prefix. A name may come in two slices, and need not be that of an entry.
     fn scan<'a>(
         &'a self,
         patterns: &'a [Pattern],
-        cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, Vec<Key>), Error>>;
+        cursor: Cursor,
+    ) -> BoxFuture<'a, Result<Scanned, Error>>;
 
     /// Makes the store reachable if possible: opens what is needed and sends a ping.
     fn probe(&self) -> BoxFuture<'_, Result<(), Error>>;
@@ -206,7 +205,19 @@ impl dyn Store {
     }
 }
 
-/// The result of removing the keys that a scan found.
+/// Where a scan goes on. Only the store that returned it can read it; the default is the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cursor(u64);
+
+/// One slice of the keyspace.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    pub(crate) names: Vec<Key>,
+    /// Where to go on; [`None`] at the end.
+    pub(crate) next: Option<Cursor>,
+}
+
+/// What was removed of what a scan found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Deleted {
     pub(crate) removed: u64,

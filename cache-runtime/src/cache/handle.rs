@@ -20,8 +20,8 @@ use crate::key::{Key, Pattern};
 use crate::metrics::Event;
 use crate::plan::ReadPlan;
 use crate::site::{CacheValue, Loaded, Rules, Site, Ttl};
-use crate::store::Replaced;
 use crate::store::guard::{On, Op};
+use crate::store::{Cursor, Replaced, Scanned};
 use crate::target::Target;
 
 /// Stands for all calls of the handle in the statistics.
@@ -264,11 +264,11 @@ impl Cache {
         let metrics = self.inner.metrics.site(&HANDLE.metrics);
         let op = || Op::new("keys", &HANDLE, &metrics, On::Pattern(&patterns[0]));
         let mut names = HashSet::new();
-        let mut cursor = 0;
-        loop {
-            let (next, keys) = self
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            let Scanned { names: keys, next } = self
                 .inner
-                .run(op(), |store| store.scan(&patterns, cursor))
+                .run(op(), |store| store.scan(&patterns, from))
                 .await?;
             let heads = self
                 .inner
@@ -284,10 +284,8 @@ impl Cache {
                 }
             }
             cursor = next;
-            if cursor == 0 {
-                return Ok(names.into_iter().collect());
-            }
         }
+        Ok(names.into_iter().collect())
     }
 
     /// Returns whether [`get`](Self::get) would find a fresh value, or a remembered `None`, at `key`. Reads the header of

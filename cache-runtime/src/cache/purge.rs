@@ -14,6 +14,7 @@ use crate::key::{Key, Pattern};
 use crate::metrics::SiteMetrics;
 use crate::site::Site;
 use crate::store::guard::{On, Op, Via};
+use crate::store::{Cursor, Scanned};
 use crate::target::Target;
 
 /// Keys in one operation. Each operation has a deadline of its own.
@@ -45,7 +46,7 @@ pub(super) struct Progress {
 struct Walk {
     targets: Vec<Target>,
     patterns: Vec<Pattern>,
-    cursor: u64,
+    cursor: Cursor,
 }
 
 /// On whose behalf a purge runs.
@@ -74,7 +75,7 @@ impl Purge {
         let mut walk = Walk {
             targets: Vec::new(),
             patterns: Vec::new(),
-            cursor: 0,
+            cursor: Cursor::default(),
         };
         for target in targets {
             match &target {
@@ -107,7 +108,7 @@ impl Purge {
     /// Resets the position of the scan, because the server or its state has changed.
     pub(super) fn walk_anew(&mut self) {
         if let Some(walk) = &mut self.walk {
-            walk.cursor = 0;
+            walk.cursor = Cursor::default();
         }
     }
 
@@ -174,7 +175,7 @@ impl Purge {
         let scanned = inner
             .run(op, |store| store.scan(&walk.patterns, walk.cursor))
             .await;
-        let (next, names) = match scanned {
+        let Scanned { names, next } = match scanned {
             Ok(slice) => slice,
             Err(error) if error.kind() == ErrorKind::Command => {
                 let cause = error.cause();
@@ -193,10 +194,12 @@ impl Purge {
                     .await?;
             }
         }
-        walk.cursor = next;
-        if next == 0 || walk.targets.is_empty() {
-            self.progress.applied.append(&mut walk.targets);
-            self.walk = None;
+        match next {
+            Some(next) if !walk.targets.is_empty() => walk.cursor = next,
+            _ => {
+                self.progress.applied.append(&mut walk.targets);
+                self.walk = None;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::memory::MemoryStore;
 use super::redis::RedisStore;
 use super::support::{self, ask, key};
-use super::{Mark, Refreshing, Store};
+use super::{Cursor, Mark, Refreshing, Scanned, Store};
 use crate::clock::Clock;
 use crate::entry::{FENCE_COUNT_AT, REFRESH_AT};
 use crate::key::{Key, Pattern};
@@ -108,15 +108,13 @@ impl Subject {
     /// The names that a whole walk finds.
     async fn scan(&self, globs: &[&str]) -> Vec<String> {
         let patterns: Vec<_> = globs.iter().copied().map(pattern).collect();
-        let (mut names, mut cursor) = (BTreeSet::new(), 0);
-        loop {
-            let slice = self.store.scan(&patterns, cursor).await.unwrap();
-            cursor = slice.0;
-            names.extend(slice.1.iter().map(|key| key.as_str().to_owned()));
-            if cursor == 0 {
-                return names.into_iter().collect();
-            }
+        let (mut names, mut cursor) = (BTreeSet::new(), Some(Cursor::default()));
+        while let Some(from) = cursor {
+            let slice = self.store.scan(&patterns, from).await.unwrap();
+            cursor = slice.next;
+            names.extend(slice.names.iter().map(|key| key.as_str().to_owned()));
         }
+        names.into_iter().collect()
     }
 
     async fn keys(&self, glob: &str) -> Vec<String> {
@@ -124,15 +122,14 @@ impl Subject {
     }
 
     async fn delete_matching(&self, glob: &str) -> u64 {
-        let (patterns, mut removed, mut cursor) = ([pattern(glob)], 0, 0);
-        loop {
-            let (next, keys) = self.store.scan(&patterns, cursor).await.unwrap();
+        let (patterns, mut removed) = ([pattern(glob)], 0);
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            let Scanned { names, next } = self.store.scan(&patterns, from).await.unwrap();
             cursor = next;
-            removed += self.store.delete_entries(&keys).await.unwrap().removed;
-            if cursor == 0 {
-                return removed;
-            }
+            removed += self.store.delete_entries(&names).await.unwrap().removed;
         }
+        removed
     }
 }
 

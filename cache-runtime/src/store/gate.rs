@@ -9,7 +9,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::script::Scripts;
-use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Signals, Store};
+use super::{
+    BoxFuture, Cursor, Deleted, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals, Store,
+};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::PoolStats;
@@ -150,7 +152,7 @@ impl Store for Gated {
         delete_dead(key: &'a Key, stamp: [u8; 8]) -> bool;
         delete_each(keys: &'a [Key]) -> Vec<Result<bool, Error>>;
         delete_entries(keys: &'a [Key]) -> Deleted;
-        scan(patterns: &'a [Pattern], cursor: u64) -> (u64, Vec<Key>);
+        scan(patterns: &'a [Pattern], cursor: Cursor) -> Scanned;
         peek(keys: &'a [Key], length: usize) -> Vec<Option<Vec<u8>>>;
         measure(key: &'a Key) -> Option<(usize, Duration)>;
     }

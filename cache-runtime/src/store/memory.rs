@@ -15,7 +15,9 @@ use tokio::time::Instant;
 
 use self::shard::Shard;
 use super::script::Scripts;
-use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Signals, Store};
+use super::{
+    BoxFuture, Cursor, Deleted, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals, Store,
+};
 use crate::clock::{Clock, whole_millis};
 use crate::entry::{self, FENCE_COUNT_AT, HEAD, stamp_of};
 use crate::error::{Error, ErrorKind};
@@ -299,21 +301,21 @@ impl Store for MemoryStore {
     fn scan<'a>(
         &'a self,
         patterns: &'a [Pattern],
-        _cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, Vec<Key>), Error>> {
+        _cursor: Cursor,
+    ) -> BoxFuture<'a, Result<Scanned, Error>> {
         self.done(move || {
-            let mut found = Vec::new();
+            let mut names = Vec::new();
             for shard in &self.shards {
                 let shard = lock(shard);
                 let now = self.now();
                 let alive = shard.slots.iter().flatten().filter(|slot| slot.end > now);
-                found.extend(alive.filter_map(|slot| {
+                names.extend(alive.filter_map(|slot| {
                     let is_meant = |pattern: &&Pattern| pattern.matches(&slot.name);
                     let pattern = patterns.iter().find(is_meant)?;
                     Some(pattern.key(slot.name.to_string()))
                 }));
             }
-            (0, found)
+            Scanned { names, next: None }
         })
     }
 

@@ -16,7 +16,9 @@ use super::maintenance;
 use super::pool::{Access, BULK, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
-use super::{BoxFuture, Deleted, Mark, Refreshing, Replaced, ServerInfo, Signals, Store};
+use super::{
+    BoxFuture, Cursor, Deleted, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals, Store,
+};
 use crate::clock::whole_millis;
 use crate::config::Config;
 use crate::entry::{
@@ -141,10 +143,10 @@ impl RedisStore {
     }
 
     /// One step of a scan: the next cursor, and the names that are meant.
-    async fn names(&self, patterns: &[Pattern], cursor: u64) -> Result<(u64, Vec<Key>), Failure> {
+    async fn names(&self, patterns: &[Pattern], cursor: Cursor) -> Result<Scanned, Failure> {
         let mut command = redis::cmd("SCAN");
         command
-            .arg(cursor)
+            .arg(cursor.0)
             .arg("MATCH")
             .arg(&*Pattern::common_glob(patterns))
             .arg("COUNT")
@@ -156,7 +158,10 @@ impl RedisStore {
             let pattern = patterns.iter().find(|pattern| pattern.matches(&name))?;
             Some(pattern.key(name))
         };
-        Ok((next, names.into_iter().filter_map(meant).collect()))
+        Ok(Scanned {
+            names: names.into_iter().filter_map(meant).collect(),
+            next: (next != 0).then_some(Cursor(next)),
+        })
     }
 }
 
@@ -463,8 +468,8 @@ impl Store for RedisStore {
     fn scan<'a>(
         &'a self,
         patterns: &'a [Pattern],
-        cursor: u64,
-    ) -> BoxFuture<'a, Result<(u64, Vec<Key>), Error>> {
+        cursor: Cursor,
+    ) -> BoxFuture<'a, Result<Scanned, Error>> {
         Box::pin(async move {
             self.names(patterns, cursor).await.map_err(|failure| {
                 failure.during(|| format!("scan for `{}`", Pattern::common_glob(patterns)))
