@@ -110,15 +110,6 @@ pub(crate) trait Store: Send + Sync + Debug {
         key: &'a Key,
     ) -> BoxFuture<'a, Result<Option<(usize, Duration)>, Error>>;
 
-    /// For the contract's tests: stores without a condition.
-    #[cfg(test)]
-    fn set<'a>(
-        &'a self,
-        key: &'a Key,
-        entry: &'a [u8],
-        life: Duration,
-    ) -> BoxFuture<'a, Result<(), Error>>;
-
     /// Stores without a condition, as one batch. An `Err` may have stored some of them.
     fn set_many<'a>(
         &'a self,
@@ -194,15 +185,6 @@ pub(crate) trait Store: Send + Sync + Debug {
 
     /// Closes what is open. Every later operation is `Unavailable`.
     fn close(&self) -> BoxFuture<'_, ()>;
-}
-
-#[cfg(test)]
-impl dyn Store {
-    /// The remaining time of the entry.
-    pub(crate) async fn ttl(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let measured = self.measure(key).await?;
-        Ok(measured.map(|(_, left)| left))
-    }
 }
 
 /// Where a scan goes on. Only the store that returned it can read it; the default is the beginning.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::memory::MemoryStore;
 use super::redis::RedisStore;
-use super::support::{self, ask, key};
+use super::support::{self, SingleEntry, ask, key};
 use super::{Cursor, Mark, Refreshing, Scanned, Store};
 use crate::clock::Clock;
 use crate::entry::{FENCE_COUNT_AT, REFRESH_AT};

@@ -146,7 +146,6 @@ impl Store for Gated {
         replace(key: &'a Key, stamp: [u8; 8], entry: &'a [u8], life: Duration) -> Replaced;
         refresh(key: &'a Key, stamp: [u8; 8], life: Duration, mark: Mark) -> Refreshing;
         fence(fences: &'a [(Key, Vec<u8>)], life: Duration) -> Vec<u32>;
-        set(key: &'a Key, entry: &'a [u8], life: Duration) -> ();
         set_many(entries: &'a [(Key, Vec<u8>)], life: Duration) -> ();
         delete_if(key: &'a Key, stamp: &'a [u8]) -> bool;
         delete_dead(key: &'a Key, stamp: [u8; 8]) -> bool;

@@ -216,16 +216,6 @@ impl Store for MemoryStore {
         })
     }
 
-    #[cfg(test)]
-    fn set<'a>(
-        &'a self,
-        key: &'a Key,
-        entry: &'a [u8],
-        life: Duration,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        self.done(move || self.write(key, entry, life))
-    }
-
     fn set_many<'a>(
         &'a self,
         entries: &'a [(Key, Vec<u8>)],
@@ -413,6 +403,7 @@ fn fence_count(entry: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::support::SingleEntry;
 
     const LIFE: Duration = Duration::from_secs(60);
 

@@ -302,21 +302,6 @@ impl Store for RedisStore {
         })
     }
 
-    #[cfg(test)]
-    fn set<'a>(
-        &'a self,
-        key: &'a Key,
-        entry: &'a [u8],
-        life: Duration,
-    ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            let answer = self.ask(&set(key, entry, life), 2 * entry.len()).await;
-            answer
-                .map(drop)
-                .map_err(|failure| failure.during(|| format!("set of `{}`", key.as_str())))
-        })
-    }
-
     fn set_many<'a>(
         &'a self,
         entries: &'a [(Key, Vec<u8>)],

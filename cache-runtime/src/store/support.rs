@@ -9,7 +9,24 @@ use ::redis::FromRedisValue;
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::Key;
+use crate::store::Store;
 use crate::testing::{Directory, RedisServer, free_port};
+
+/// What tests ask of a store about a single entry.
+pub(crate) trait SingleEntry: Store {
+    /// Stores without a condition.
+    async fn set(&self, key: &Key, entry: &[u8], life: Duration) -> Result<(), Error> {
+        self.set_many(&[(key.clone(), entry.to_vec())], life).await
+    }
+
+    /// What the entry has left to live.
+    async fn ttl(&self, key: &Key) -> Result<Option<Duration>, Error> {
+        let measured = self.measure(key).await?;
+        Ok(measured.map(|(_, left)| left))
+    }
+}
+
+impl<S: Store + ?Sized> SingleEntry for S {}
 
 /// A server with these arguments.
 pub(super) fn server_with(arguments: &[&str]) -> RedisServer {

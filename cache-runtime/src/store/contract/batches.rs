@@ -1,6 +1,6 @@
 //! Many keys at a time, by name or by pattern.
 
-use super::{KIND_LEASE, LIFE, Subject, entry, fence, key, memory, redis};
+use super::{KIND_LEASE, LIFE, SingleEntry, Subject, entry, fence, key, memory, redis};
 use crate::entry::FENCE_COUNT_AT;
 use crate::key::Key;
 

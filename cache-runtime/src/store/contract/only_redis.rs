@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LIFE, Mark, ask, fence, key, redis};
+use super::{LIFE, Mark, SingleEntry, ask, fence, key, redis};
 use crate::entry::{self, FENCE_COUNT_AT};
 use crate::error::ErrorKind;
 use crate::key::Key;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LIFE, Mark, Refreshing, Subject, at_once, entry, key, memory, redis};
+use super::{LIFE, Mark, Refreshing, SingleEntry, Subject, at_once, entry, key, memory, redis};
 use crate::entry::{self, Draft, Layers, Limits, Origin, REFRESH_AT, Read, Reader};
 
 on_every_store! {

@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::store::Store;
 use crate::store::connection::Connection;
 use crate::store::redis::RedisStore;
-use crate::store::support::{ask, cause, config, key, server, until};
+use crate::store::support::{SingleEntry, ask, cause, config, key, server, until};
 use crate::testing::RedisServer;
 
 const LIFE: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use crate::error::ErrorKind;
 use crate::store::Store;
 use crate::store::redis::RedisStore;
 use crate::store::support::{
-    Sentinel, TlsServer, ask, cause, config, key, server, server_with, until,
+    Sentinel, SingleEntry, TlsServer, ask, cause, config, key, server, server_with, until,
 };
 use crate::testing::{RedisServer, free_port};
 
