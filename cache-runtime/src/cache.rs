@@ -162,7 +162,7 @@ impl Deref for Used {
 
 /// Where entries are kept.
 enum Backend {
-    Memory(Arc<MemoryStore>),
+    Memory,
     Redis(Arc<RedisStore>),
 }
 
@@ -227,10 +227,8 @@ impl Cache {
 
     pub(crate) fn local(config: Config) -> Self {
         let memory = MemoryStore::new(config.memory_capacity, config.clock.clone());
-        let store = Arc::new(memory);
-        let backend = Backend::Memory(Arc::clone(&store));
-        Self::around(config, Some(backend), |config, wake| {
-            Guard::local(store, config, wake)
+        Self::around(config, Some(Backend::Memory), |config, wake| {
+            Guard::local(Arc::new(memory), config, wake)
         })
     }
 
@@ -254,7 +252,7 @@ impl Cache {
                 disabled: Disabled::new(&config),
                 types: Types::default(),
                 build: match backend {
-                    Some(Backend::Memory(_)) => Build::Process,
+                    Some(Backend::Memory) => Build::Process,
                     Some(Backend::Redis(_)) | None => Build::program(),
                 },
                 backend,

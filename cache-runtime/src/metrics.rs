@@ -32,10 +32,10 @@ use self::recent::Recent;
 pub(crate) use self::sessions::SessionEvent;
 pub(crate) use self::sessions::SessionMetrics;
 pub use self::sessions::SessionStats;
-pub(crate) use self::stats::Surroundings;
 pub use self::stats::{
     Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,
 };
+pub(crate) use self::stats::{StoreStats, Surroundings};
 
 /// Sites come from source text, so there are few; the cap holds whatever generates them.
 const MAX_SITES: usize = 256;
@@ -170,9 +170,12 @@ impl Metrics {
             mode,
             fallback,
             journal_depth,
-            pool,
-            memory,
+            store,
         } = surroundings;
+        let (pool, memory) = match store {
+            StoreStats::Redis(pool) => (Some(pool), None),
+            StoreStats::Memory(memory) => (None, Some(memory)),
+        };
         let uptime_seconds = self.started.elapsed().as_secs_f64();
         Stats {
             mode,

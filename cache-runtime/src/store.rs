@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use self::script::Scripts;
 use crate::error::Error;
 use crate::key::{Key, Pattern};
-use crate::metrics::PoolStats;
+use crate::metrics::StoreStats;
 
 /// A boxed future, so the trait of a store is object-safe.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -180,8 +180,8 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// Returns whether a command would be sent: a connection is open, or none is needed.
     fn is_open(&self) -> bool;
 
-    /// The connections, where there are any.
-    fn pool(&self) -> Option<PoolStats>;
+    /// The statistics of what the store is.
+    fn stats(&self) -> StoreStats;
 
     /// Closes what is open. Every later operation is `Unavailable`.
     fn close(&self) -> BoxFuture<'_, ()>;

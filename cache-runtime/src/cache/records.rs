@@ -52,7 +52,7 @@ impl Cache {
 
     /// How many connections to the server were lost so far.
     pub(crate) fn losses(&self) -> u64 {
-        self.inner.losses()
+        self.inner.guard.losses()
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -153,7 +153,7 @@ impl Round {
     async fn begin(inner: &Inner, batch: Batch) -> Self {
         inner.note(batch.targets());
         let purge = Purge::new(batch.targets(), &inner.config.prefix);
-        let losses = inner.losses();
+        let losses = inner.guard.losses();
         let server = match purge.has_walk() {
             true => server(inner).await,
             false => None,
@@ -167,7 +167,7 @@ impl Round {
     }
 
     async fn run(&mut self, inner: &Inner) -> Result<(), Error> {
-        let losses = inner.losses();
+        let losses = inner.guard.losses();
         if self.purge.has_walk() && losses != self.losses {
             // A cursor has no meaning on another server, or on the same server after a restart.
             let server = server(inner).await;
@@ -198,12 +198,6 @@ async fn server(inner: &Inner) -> Option<String> {
 }
 
 impl Inner {
-    /// How many connections to the server were lost so far.
-    pub(super) fn losses(&self) -> u64 {
-        let scripts = self.guard.store().scripts();
-        scripts.map_or(0, |scripts| scripts.losses())
-    }
-
     /// The first of these targets, for a line of the log.
     pub(super) fn named<'a>(&self, targets: impl Iterator<Item = &'a Target>) -> String {
         let mut text = String::new();

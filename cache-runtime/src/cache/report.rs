@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Cache;
 use super::handle::HANDLE;
-use super::{Backend, Cache};
-use crate::metrics::{FallbackStats, MemoryStats, Mode, Stats, Surroundings};
+use crate::metrics::{FallbackStats, Mode, Stats, Surroundings};
 use crate::store::ServerInfo;
 use crate::store::guard::{On, Op, State};
 
@@ -60,17 +60,7 @@ impl Cache {
                 current_seconds: outages.current.map(|current| current.as_secs_f64()),
             },
             journal_depth: inner.journal.depth(),
-            pool: inner.guard.store().pool(),
-            memory: match &inner.backend {
-                Some(Backend::Memory(memory)) => {
-                    let (entries, bytes) = memory.usage();
-                    Some(MemoryStats {
-                        entries: entries as u64,
-                        bytes: bytes as u64,
-                    })
-                }
-                Some(Backend::Redis(_)) | None => None,
-            },
+            store: inner.guard.store().stats(),
         })
     }
 

@@ -227,8 +227,14 @@ pub(crate) struct Surroundings {
     pub(crate) mode: Mode,
     pub(crate) fallback: FallbackStats,
     pub(crate) journal_depth: usize,
-    pub(crate) pool: Option<PoolStats>,
-    pub(crate) memory: Option<MemoryStats>,
+    pub(crate) store: StoreStats,
+}
+
+/// What a store says about itself, by what it is.
+#[derive(Clone, Debug)]
+pub(crate) enum StoreStats {
+    Memory(MemoryStats),
+    Redis(PoolStats),
 }
 
 impl Counts {

@@ -7,8 +7,10 @@ fn surroundings() -> Surroundings {
         mode: Mode::Memory,
         fallback: FallbackStats::default(),
         journal_depth: 0,
-        pool: None,
-        memory: None,
+        store: StoreStats::Memory(MemoryStats {
+            entries: 0,
+            bytes: 0,
+        }),
     }
 }
 

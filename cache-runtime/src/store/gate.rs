@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
-use crate::metrics::PoolStats;
+use crate::metrics::StoreStats;
 
 /// Counts the points that a task passes, and stops it at the point that the test names.
 #[derive(Clone, Default)]
@@ -203,8 +203,8 @@ impl Store for Gated {
         self.store.is_open()
     }
 
-    fn pool(&self) -> Option<PoolStats> {
-        self.store.pool()
+    fn stats(&self) -> StoreStats {
+        self.store.stats()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

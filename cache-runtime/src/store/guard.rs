@@ -32,7 +32,7 @@ pub(crate) use self::books::{On, Op, Via};
 use crate::clock::in_real_time;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, with_causes};
-use crate::metrics::Mode;
+use crate::metrics::{Mode, StoreStats};
 use crate::store::Store;
 
 /// This many unanswered operations in a row, each timed out or lost with a connection, are an outage. Fewer happen when a
@@ -76,9 +76,8 @@ pub(crate) struct Guard {
     state: AtomicU8,
     timeouts: AtomicU32,
     /// How many connections the pool had lost when an operation was lost last.
-    losses: AtomicU64,
-    /// When Redis answered an operation last, in [`HEARING`]s since `made`. It is written only when it changes, because all
-    /// callers read it.
+    seen_losses: AtomicU64,
+    /// When somebody was answered last, in [`HEARING`]s since `made`. Written only when it changes: all callers read it.
     heard: AtomicU64,
     made: Instant,
     canaries: AtomicU32,
@@ -122,12 +121,12 @@ impl Guard {
         wake: Arc<Notify>,
     ) -> Self {
         Self {
-            has_connections: store.pool().is_some(),
+            has_connections: matches!(store.stats(), StoreStats::Redis(_)),
             store,
             deadline,
             state: AtomicU8::new(state as u8),
             timeouts: AtomicU32::new(0),
-            losses: AtomicU64::new(0),
+            seen_losses: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             made: Instant::now(),
             canaries: AtomicU32::new(0),
@@ -287,16 +286,22 @@ impl Guard {
     /// The connection of an operation was lost. If others are open, this is not an outage: the server may have closed only
     /// this one.
     fn lost(&self, began: Instant, error: Option<&Error>) {
-        // Operations that are lost with one connection count once.
-        let lost = self.store.pool().map_or(0, |pool| pool.lost);
-        let is_another = self.losses.swap(lost, Ordering::Relaxed) != lost;
+        // Operations that one connection takes along count once.
+        let losses = self.losses();
+        let is_another = self.seen_losses.swap(losses, Ordering::Relaxed) != losses;
         if !self.store.is_open() || (is_another && self.is_one_too_many(began)) {
             self.trip("the connection is lost", error);
         }
     }
 
-    /// Counts an unanswered operation. If others are answered, the cause is its connection or a busy process, not the
-    /// server.
+    /// How many connections to the server were lost so far.
+    pub(crate) fn losses(&self) -> u64 {
+        let scripts = self.store.scripts();
+        scripts.map_or(0, |scripts| scripts.losses())
+    }
+
+    /// Counts an operation that nobody answered. While others are answered, it says something of its connection, or of a
+    /// process that has too much to do, and nothing of the server.
     fn is_one_too_many(&self, began: Instant) -> bool {
         self.is_silent_since(began)
             && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW

@@ -22,7 +22,7 @@ use crate::clock::{Clock, whole_millis};
 use crate::entry::{self, FENCE_COUNT_AT, HEAD, stamp_of};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
-use crate::metrics::PoolStats;
+use crate::metrics::{MemoryStats, StoreStats};
 
 /// A shard is never smaller, so that a large value fits into one.
 const SHARD_BYTES: usize = 8 << 20;
@@ -51,7 +51,7 @@ impl MemoryStore {
     }
 
     /// How many entries there are and how many bytes they weigh; those that expired and were not missed yet included.
-    pub(crate) fn usage(&self) -> (usize, usize) {
+    fn usage(&self) -> (usize, usize) {
         self.shards
             .iter()
             .map(lock)
@@ -376,8 +376,12 @@ impl Store for MemoryStore {
         true
     }
 
-    fn pool(&self) -> Option<PoolStats> {
-        None
+    fn stats(&self) -> StoreStats {
+        let (entries, bytes) = self.usage();
+        StoreStats::Memory(MemoryStats {
+            entries: entries as u64,
+            bytes: bytes as u64,
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

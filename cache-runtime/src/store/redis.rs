@@ -27,7 +27,7 @@ use crate::entry::{
 };
 use crate::error::Error;
 use crate::key::{Key, Pattern};
-use crate::metrics::PoolStats;
+use crate::metrics::StoreStats;
 
 /// Commands in one pipeline: enough to be cheap, few enough that others are not held up.
 const SLICE: usize = 500;
@@ -582,8 +582,8 @@ impl Store for RedisStore {
         self.pool.lanes().open() > 0
     }
 
-    fn pool(&self) -> Option<PoolStats> {
-        Some(self.pool.stats())
+    fn stats(&self) -> StoreStats {
+        StoreStats::Redis(self.pool.stats())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -9,6 +9,7 @@ use ::redis::FromRedisValue;
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::Key;
+use crate::metrics::{PoolStats, StoreStats};
 use crate::store::Store;
 use crate::testing::{Directory, RedisServer, free_port};
 
@@ -150,6 +151,14 @@ impl Drop for Sentinel {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// The connections of a store that has some.
+pub(super) fn pool_of(store: &dyn Store) -> PoolStats {
+    match store.stats() {
+        StoreStats::Redis(pool) => pool,
+        StoreStats::Memory(_) => panic!("a store without connections"),
     }
 }
 

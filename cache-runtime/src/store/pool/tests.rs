@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::store::Store;
 use crate::store::connection::Connection;
 use crate::store::redis::RedisStore;
-use crate::store::support::{SingleEntry, ask, cause, config, key, server, until};
+use crate::store::support::{SingleEntry, ask, cause, config, key, pool_of, server, until};
 use crate::testing::RedisServer;
 
 const LIFE: Duration = Duration::from_secs(60);
@@ -37,9 +37,9 @@ async fn a_probe_opens_one_and_the_keeper_fills_to_the_minimum() {
     store.probe().await.unwrap();
     assert!(store.get(&key("a"), 0).await.is_ok());
 
-    until("five are open", || store.pool().unwrap().open == 5).await;
+    until("five are open", || pool_of(&store).open == 5).await;
     assert_eq!(clients(&server), 5);
-    assert_eq!(store.pool().unwrap().max, 50);
+    assert_eq!(pool_of(&store).max, 50);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     let server = server();
     let store = RedisStore::new(&config(&server)).unwrap();
     store.probe().await.unwrap();
-    until("five are open", || store.pool().unwrap().open == 5).await;
+    until("five are open", || pool_of(&store).open == 5).await;
 
     let list: String = ask(&server, &["CLIENT", "LIST"]);
     let line = list
@@ -162,9 +162,8 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     assert_eq!(ask::<u32>(&server, &["CLIENT", "KILL", "ID", id]), 1);
 
     until("it is replaced", || {
-        store
-            .pool()
-            .is_some_and(|pool| pool.lost == 1 && pool.open == 5)
+        let pool = pool_of(&store);
+        pool.lost == 1 && pool.open == 5
     })
     .await;
     assert!(store.get(&key("a"), 0).await.is_ok());
@@ -211,7 +210,7 @@ async fn a_silent_server_loses_its_connections_and_what_is_under_way_fails() {
     })
     .unwrap();
     store.probe().await.unwrap();
-    until("five are open", || store.pool().unwrap().open == 5).await;
+    until("five are open", || pool_of(&store).open == 5).await;
 
     server.stop().unwrap();
     let answer = timeout(Duration::from_secs(5), store.delete(&[key("a")])).await;
@@ -288,10 +287,10 @@ async fn a_server_that_goes_and_comes_back_is_found_by_a_probe() {
     let mut server = server();
     let store = RedisStore::new(&config(&server)).unwrap();
     store.probe().await.unwrap();
-    until("five are open", || store.pool().unwrap().open == 5).await;
+    until("five are open", || pool_of(&store).open == 5).await;
 
     server.kill();
-    until("none is open", || store.pool().unwrap().open == 0).await;
+    until("none is open", || pool_of(&store).open == 0).await;
     assert_eq!(
         store.get(&key("a"), 0).await.unwrap_err().kind(),
         ErrorKind::Unavailable
@@ -303,7 +302,7 @@ async fn a_server_that_goes_and_comes_back_is_found_by_a_probe() {
     server.restart().unwrap();
     store.probe().await.unwrap();
 
-    until("five are open again", || store.pool().unwrap().open == 5).await;
+    until("five are open again", || pool_of(&store).open == 5).await;
 }
 
 #[tokio::test]
@@ -364,7 +363,7 @@ async fn a_closed_or_dropped_store_leaves_nothing_open() {
         closed.probe().await.unwrap_err().kind(),
         ErrorKind::Unavailable
     );
-    assert_eq!(closed.pool().unwrap().open, 0);
+    assert_eq!(pool_of(&closed).open, 0);
 }
 
 #[test]
@@ -384,7 +383,7 @@ fn a_store_outlives_the_runtime_that_it_began_on() {
         assert!(store.get(&key("a"), 0).await.is_err());
         store.probe().await.unwrap();
         assert!(store.get(&key("a"), 0).await.is_ok());
-        until("five are open", || store.pool().unwrap().open == 5).await;
+        until("five are open", || pool_of(&store).open == 5).await;
     });
 }
 

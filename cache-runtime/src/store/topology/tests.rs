@@ -14,7 +14,7 @@ use crate::error::ErrorKind;
 use crate::store::Store;
 use crate::store::redis::RedisStore;
 use crate::store::support::{
-    Sentinel, SingleEntry, TlsServer, ask, cause, config, key, server, server_with, until,
+    Sentinel, SingleEntry, TlsServer, ask, cause, config, key, pool_of, server, server_with, until,
 };
 use crate::testing::{RedisServer, free_port};
 
@@ -615,7 +615,7 @@ async fn an_address_that_moves_is_followed_by_all_connections_at_once() {
     })
     .unwrap();
     store.probe().await.unwrap();
-    until("all are open", || store.pool().unwrap().open == 50).await;
+    until("all are open", || pool_of(&store).open == 50).await;
     store.set(&key("a"), b"value", LIFE).await.unwrap();
 
     let port = port_of(&new).to_string();
