@@ -60,7 +60,6 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 
 use once_cell::sync::OnceCell;
@@ -94,6 +93,8 @@ use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::registry;
+use crate::singleton::Singleton;
+use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::store::guard::Guard;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
@@ -129,8 +130,8 @@ struct Inner {
     types: Types,
     /// The store as what it is; [`None`] behind a wrapper.
     backend: Option<Backend>,
-    /// Whether there is a background task. It ends with the runtime that it was started on; the next call that misses it starts another.
-    is_kept: AtomicBool,
+    /// The background task. It ends with the runtime that it was started on; the next call that misses it starts another.
+    background: Singleton,
     this: Weak<Self>,
     /// Evictions that calls and scopes still have to make.
     owed: Owed,
@@ -256,7 +257,7 @@ impl Cache {
                     Some(Backend::Redis(_)) | None => Build::program(),
                 },
                 backend,
-                is_kept: AtomicBool::new(false),
+                background: Singleton::default(),
                 this: Weak::clone(this),
                 owed: Owed::default(),
                 neighbours: Mutex::default(),

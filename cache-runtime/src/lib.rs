@@ -136,6 +136,7 @@ mod run;
 mod sensitive;
 #[cfg(feature = "sessions")]
 pub mod session;
+mod singleton;
 mod site;
 mod store;
 mod target;

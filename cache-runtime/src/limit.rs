@@ -63,12 +63,11 @@ mod top;
 mod wire;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
-use tokio::runtime::Handle;
 use tracing::{debug, error, warn};
 
 use self::ask::{Call, SITE, Step};
@@ -89,6 +88,7 @@ use crate::error::{AlreadyInstalled, Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::LimitMetrics;
 use crate::registry;
+use crate::singleton::Singleton;
 use crate::store::script::Reply;
 
 /// How often the counts of rejected clients are sent to Redis.
@@ -130,7 +130,7 @@ struct Inner {
     losses: AtomicU64,
     /// After how long a client should retry during an outage.
     reconnect: Duration,
-    is_flushing: AtomicBool,
+    flushing: Singleton,
     this: Weak<Self>,
 }
 
@@ -206,7 +206,7 @@ impl RateLimiter {
             doubted: AtomicU64::new(0),
             losses: AtomicU64::new(cache.losses()),
             reconnect: config.reconnect_max_delay,
-            is_flushing: AtomicBool::new(false),
+            flushing: Singleton::default(),
             this: Weak::clone(this),
             cache: cache.clone(),
             policies,
@@ -515,24 +515,23 @@ impl Inner {
 
     /// Schedules sending the counts of rejected clients to Redis.
     fn flush_later(&self) {
-        if self.cache.is_local() || self.is_flushing.swap(true, Ordering::Relaxed) {
+        if self.cache.is_local() {
             return;
         }
-        let flush = Flush(Weak::clone(&self.this));
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                tokio::time::sleep(FLUSH).await;
-                let Some(inner) = flush.0.upgrade() else {
-                    return;
-                };
-                drop(flush);
-                for policy in 0..inner.policies.len() {
-                    if let Err(error) = inner.flush(policy).await {
-                        debug!(%error, "could not store the most limited clients; they are kept for the next attempt");
-                    }
+        let this = Weak::clone(&self.this);
+        self.flushing.start(|running| async move {
+            tokio::time::sleep(FLUSH).await;
+            // What is counted from now on is sent by the next task.
+            drop(running);
+            let Some(inner) = this.upgrade() else {
+                return;
+            };
+            for policy in 0..inner.policies.len() {
+                if let Err(error) = inner.flush(policy).await {
+                    debug!(%error, "the clients that were limited most are kept for later");
                 }
-            });
-        }
+            }
+        });
     }
 
     async fn flush(&self, policy: usize) -> Result<(), Error> {
@@ -556,17 +555,6 @@ impl Inner {
             self.top.put_back(policy, counts);
         }
         added.map(drop)
-    }
-}
-
-/// Clears the flushing flag when it is dropped, because the task may be dropped together with its runtime.
-struct Flush(Weak<Inner>);
-
-impl Drop for Flush {
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.is_flushing.store(false, Ordering::Relaxed);
-        }
     }
 }
 

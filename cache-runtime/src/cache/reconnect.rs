@@ -1,11 +1,9 @@
 //! The one background task of a cache with a Redis: it probes while Redis is unavailable, applies the journal, and only then
 //! lets callers through again.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::error;
@@ -46,19 +44,18 @@ pub(super) async fn first_attempt(inner: &Inner) -> Result<(), Error> {
 
 /// Starts the background task if there is none: at the beginning, and again after the runtime that it ran on has ended.
 pub(super) fn ensure(inner: &Inner) {
-    if inner.guard.is_local() || inner.is_kept.swap(true, Ordering::AcqRel) {
+    if inner.guard.is_local() {
         return;
     }
-    let kept = Kept(Weak::clone(&inner.this));
-    if let Ok(runtime) = Handle::try_current() {
+    inner.background.start(|running| {
         let (cache, wake) = (Weak::clone(&inner.this), Arc::clone(&inner.wake));
         inner.guard.beat.strike();
-        runtime.spawn(async move {
+        async move {
             run(cache, wake).await;
-            // A task that has given up is not replaced.
-            std::mem::forget(kept);
-        });
-    }
+            // One that has given up is not to be replaced.
+            running.end_for_good();
+        }
+    });
 }
 
 /// Lets the background task work where only callers drive its runtime: a `current_thread` runtime with short `block_on`s
@@ -85,17 +82,6 @@ pub(super) async fn drive(inner: &Inner) -> bool {
     })
     .await;
     true
-}
-
-/// Records on drop that the background task is gone.
-struct Kept(Weak<Inner>);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.upgrade() {
-            inner.is_kept.store(false, Ordering::Release);
-        }
-    }
 }
 
 /// Keeps the cache until it is gone.

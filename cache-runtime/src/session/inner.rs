@@ -1,12 +1,10 @@
 //! The common part of the session stores: keys, sealing, and revocations that must reach Redis.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::runtime::Handle;
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
@@ -25,6 +23,7 @@ use crate::clock::whole_millis;
 use crate::config::{Config, Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{SessionEvent, SessionMetrics};
+use crate::singleton::Singleton;
 
 /// How long to wait between two checks whether Redis is available for pending revocations.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,7 +42,7 @@ pub(super) struct Inner {
     pub(super) pending: Pending,
     /// Endings that Redis acknowledged a short while ago.
     ended: Recent<(Tag, Which)>,
-    is_telling: AtomicBool,
+    telling: Singleton,
     this: Weak<Self>,
 }
 
@@ -81,7 +80,7 @@ impl Inner {
             most: config.sessions_per_user,
             pending: Pending::default(),
             ended: Recent::new(config.failover_memory, pending::MAX_PENDING),
-            is_telling: AtomicBool::new(false),
+            telling: Singleton::default(),
             this: Weak::clone(this),
             ring,
         });
@@ -272,19 +271,13 @@ impl Inner {
 
     /// Sends pending revocations in the background, unless a task already does.
     fn tell(&self) {
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        if self.is_telling.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let telling = Telling(Weak::clone(&self.this));
-        runtime.spawn(async move {
-            while let Some(inner) = telling.0.upgrade() {
+        let this = Weak::clone(&self.this);
+        self.telling.start(|running| async move {
+            while let Some(inner) = this.upgrade() {
                 inner.tell_all().await;
                 if inner.pending.is_empty() {
-                    drop(telling);
-                    // Another caller may have seen this task still running.
+                    drop(running);
+                    // Somebody may have found this task still there.
                     if !inner.pending.is_empty() {
                         inner.tell();
                     }
@@ -306,18 +299,6 @@ impl Inner {
                 // Another part of a cluster may be available.
                 Err(error) => debug!(%error, "could not end a session yet"),
             }
-        }
-    }
-}
-
-/// Records on drop that no task sends revocations. It is also dropped with the runtime of the task.
-struct Telling(Weak<Inner>);
-
-impl Drop for Telling {
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.upgrade() {
-            // A swap, so that what follows sees the writes of a caller that found the task still running.
-            inner.is_telling.swap(false, Ordering::AcqRel);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::pool::{Lane, Pool};
 use super::{backoff, watch};
 use crate::clock::hold;
+use crate::singleton::Running;
 
 /// If utilisation stays above this for `BUSY_FOR`, the pool is nearly full. The warning comes before it is full.
 const BUSY: f64 = 0.80;
@@ -29,36 +30,27 @@ const LOOKS_PER_ANSWER: u32 = 2;
 
 /// Starts the task, unless it runs. It ends with the pool.
 pub(super) fn ensure(pool: &Arc<Pool>) {
-    if pool.is_closed() || pool.maintenance_runs.swap(true, Ordering::Relaxed) {
+    if pool.is_closed() {
         return;
     }
-    watch::start(pool);
-    let wake = pool.wake_maintenance.clone();
-    let mut maintenance = Maintenance::new(pool);
-    let pool = Arc::downgrade(pool);
-    let running = Running(pool.clone());
-    tokio::spawn(async move {
-        let _running = running;
-        loop {
-            let next = match pool.upgrade() {
-                Some(pool) if !pool.is_closed() => maintenance.pass(&pool, Instant::now()),
-                _ => return,
-            };
-            tokio::select! {
-                () = wake.notified() => {}
-                () = sleep_until(next) => {}
-            }
-        }
+    pool.maintenance.start(|running| {
+        watch::start(pool);
+        run(running, Arc::downgrade(pool), Maintenance::new(pool))
     });
 }
 
-/// Records on drop that the task has ended, also if its runtime was shut down, so the next probe starts another.
-struct Running(Weak<Pool>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(pool) = self.0.upgrade() {
-            pool.maintenance_runs.store(false, Ordering::Relaxed);
+async fn run(_running: Running, pool: Weak<Pool>, mut maintenance: Maintenance) {
+    loop {
+        let (wake, next) = match pool.upgrade() {
+            Some(pool) if !pool.is_closed() => (
+                Arc::clone(&pool.wake_maintenance),
+                maintenance.pass(&pool, Instant::now()),
+            ),
+            _ => return,
+        };
+        tokio::select! {
+            () = wake.notified() => {}
+            () = sleep_until(next) => {}
         }
     }
 }

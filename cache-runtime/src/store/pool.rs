@@ -21,6 +21,7 @@ use crate::clock::hold;
 use crate::config::{Address, Config};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::PoolStats;
+use crate::singleton::Singleton;
 
 /// The bytes that may be expected on one connection: more would make small replies wait behind large ones.
 const BYTES: usize = 1 << 20;
@@ -66,7 +67,7 @@ pub(super) struct Pool {
     /// Set when a bulk command found no bulk connection.
     pub(super) bulk_wanted: AtomicBool,
     pub(super) wake_maintenance: Arc<Notify>,
-    pub(super) maintenance_runs: AtomicBool,
+    pub(super) maintenance: Singleton,
     signals: Arc<Signals>,
     closed: AtomicBool,
     connecting: Arc<AtomicUsize>,
@@ -136,7 +137,7 @@ impl Pool {
             crowded: AtomicBool::new(false),
             bulk_wanted: AtomicBool::new(false),
             wake_maintenance: Arc::default(),
-            maintenance_runs: AtomicBool::new(false),
+            maintenance: Singleton::default(),
             signals: Arc::default(),
             closed: AtomicBool::new(false),
             connecting: Arc::default(),

@@ -2,18 +2,17 @@
 //! waits, so it is never recognized as unreadable and would cost every caller a timeout.
 
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::RedisStore;
 use crate::config::Config;
 use crate::key::Key;
+use crate::singleton::Singleton;
 use crate::store::connection::Connection;
 use crate::store::pool::{Access, BULK, Pool};
 use crate::store::reply::{self, Failure};
@@ -29,12 +28,12 @@ const HEADER: usize = 1 << 10;
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is too long, and whether a check is running.
+/// What is too long, and the task that looks for it.
 #[derive(Debug)]
 pub(super) struct Longest {
     bytes: usize,
     mask_keys: bool,
-    is_looking: AtomicBool,
+    looking: Singleton,
 }
 
 impl Longest {
@@ -42,7 +41,7 @@ impl Longest {
         Arc::new(Self {
             bytes: config.max_value.saturating_add(HEADER),
             mask_keys: config.mask_keys,
-            is_looking: AtomicBool::new(false),
+            looking: Singleton::default(),
         })
     }
 }
@@ -94,18 +93,19 @@ impl Drop for Unanswered<'_> {
         let (false, Some(connection)) = (self.keys.is_empty(), self.connection.take()) else {
             return;
         };
-        let (longest, Ok(runtime)) = (&self.store.longest, Handle::try_current()) else {
-            return;
-        };
-        // One check at a time: a server that does not respond must not get one more request from each caller.
-        if longest.is_looking.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let looking = Looking(Arc::clone(longest));
-        let (pool, keys) = (Arc::clone(&self.store.pool), self.keys.to_vec());
-        runtime.spawn(async move {
-            if let Err(failure) = looking.remove_long(&pool, &keys, &connection).await {
-                debug!(?failure, "could not check whether a value is too long");
+        let longest = &self.store.longest;
+        // One look at a time: a server that answers nobody is not to be asked once more by each caller.
+        longest.looking.start(|running| {
+            let longest = Arc::clone(longest);
+            let (pool, keys) = (Arc::clone(&self.store.pool), self.keys.to_vec());
+            async move {
+                let _running = running;
+                if let Err(failure) = longest.remove_long(&pool, &keys, &connection).await {
+                    debug!(
+                        ?failure,
+                        "it could not be found out whether a value is too long"
+                    );
+                }
             }
         });
     }
@@ -130,11 +130,8 @@ async fn ask(pool: &Pool, command: &Cmd) -> Result<Value, Failure> {
     }
 }
 
-/// Records on drop that no check is running.
-struct Looking(Arc<Longest>);
-
-impl Looking {
-    /// Removes the values that are too long. It does not wait for the answer that contains one.
+impl Longest {
+    /// Removes those of the values that are too long. The answer that brings one is not waited for.
     async fn remove_long(
         &self,
         pool: &Pool,
@@ -144,10 +141,9 @@ impl Looking {
         // Not behind the same answer that takes so long.
         connection.be_late();
         for key in keys {
-            let longest = &self.0;
             let names = [key.as_str()];
             let arguments = |command: &mut Cmd| {
-                command.arg(longest.bytes);
+                command.arg(self.bytes);
             };
             let answer = match ask(pool, &DELETE_LONG.by_hash(&names, arguments)).await {
                 Err(Failure::Refused(error)) if reply::is_no_script(&error) => {
@@ -162,7 +158,7 @@ impl Looking {
             };
             if length > 0 {
                 warn!(
-                    key = %key.shown(longest.mask_keys),
+                    key = %key.shown(self.mask_keys),
                     length,
                     "removed a value that is too long to read; raise `CACHE_MAX_VALUE` if it is one of yours"
                 );
@@ -170,11 +166,5 @@ impl Looking {
             }
         }
         Ok(())
-    }
-}
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        self.0.is_looking.store(false, Ordering::Release);
     }
 }
