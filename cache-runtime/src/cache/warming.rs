@@ -1,11 +1,11 @@
 //! What warming needs from the cache: whether it makes sense to continue, and which process runs a job.
 
 use std::fmt;
-use std::future;
+use std::future::{self, Future};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{Cache, Inner, lease, reconnect};
@@ -13,14 +13,11 @@ use crate::entry::{self, Entry, Stamp};
 use crate::error::Error;
 use crate::key::Key;
 use crate::site::Site;
-use crate::store::guard::{On, Op, in_runtime};
+use crate::store::guard::{On, Op, State, in_runtime};
 use crate::store::{BoxFuture, Replaced, Store};
 
 /// The site in the statistics for the leases of scheduled jobs.
 static DUTY: Site = Site::new("Schedule", "");
-
-/// How often to look whether the store is back.
-const LOOK: Duration = Duration::from_millis(20);
 
 impl Cache {
     /// Returns whether what is loaded now can be stored.
@@ -34,14 +31,17 @@ impl Cache {
 
     /// The same, but an unavailable store may become available within `patience`.
     pub(crate) async fn can_store_within(&self, patience: Duration) -> bool {
-        let given_up = Instant::now() + patience;
-        while !self.can_store() {
-            if !in_runtime() || Instant::now() >= given_up {
-                return false;
-            }
-            sleep(LOOK).await;
+        self.can_store() || (in_runtime() && self.is_back_within(patience).await)
+    }
+
+    /// Waits until the store is back. Returns whether it came back within `patience`. The future does not keep the cache alive, and
+    /// ends with it.
+    pub(crate) fn is_back_within(&self, patience: Duration) -> impl Future<Output = bool> + use<> {
+        let mut states = self.inner.guard.states();
+        async move {
+            let back = states.wait_for(|state| *state == State::Connected);
+            matches!(timeout(patience, back).await, Ok(Ok(_)))
         }
-        true
     }
 }
 

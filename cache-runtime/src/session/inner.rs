@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
@@ -25,8 +26,11 @@ use crate::error::{Error, ErrorKind};
 use crate::metrics::{SessionEvent, SessionMetrics};
 use crate::singleton::Singleton;
 
-/// How long to wait between two checks whether Redis is available for pending revocations.
-const LOOK: Duration = Duration::from_millis(100);
+/// The pause after an attempt to end sessions that failed although Redis is there.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long to wait for Redis until the cache is asked again. That starts its background task, if it ended with another runtime.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The minimum number of uses that are recorded within an idle time, independent of the touch interval. A session ends at
 /// most a 60th of the idle time too early.
@@ -283,8 +287,13 @@ impl Inner {
                     }
                     return;
                 }
+                let cache = &inner.backend.cache;
+                let back = (!cache.can_store()).then(|| cache.is_back_within(PATIENCE));
                 drop(inner);
-                tokio::time::sleep(LOOK).await;
+                match back {
+                    Some(back) => drop(back.await),
+                    None => sleep(PAUSE).await,
+                }
             }
         });
     }

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
@@ -73,7 +73,10 @@ pub(crate) struct Guard {
     deadline: Option<Duration>,
     /// Whether answers take real time, also in a test that pauses tokio's clock.
     has_connections: bool,
+    /// Read by every call, so without a lock.
     state: AtomicU8,
+    /// The same, for tasks that wait for a change.
+    states: watch::Sender<State>,
     timeouts: AtomicU32,
     /// How many connections the pool had lost when an operation was lost last.
     seen_losses: AtomicU64,
@@ -125,6 +128,7 @@ impl Guard {
             store,
             deadline,
             state: AtomicU8::new(state as u8),
+            states: watch::Sender::new(state),
             timeouts: AtomicU32::new(0),
             seen_losses: AtomicU64::new(0),
             heard: AtomicU64::new(0),
@@ -144,6 +148,11 @@ impl Guard {
             2 => State::Recovering,
             _ => State::Closed,
         }
+    }
+
+    /// The state and its changes.
+    pub(crate) fn states(&self) -> watch::Receiver<State> {
+        self.states.subscribe()
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -421,6 +430,7 @@ impl Guard {
     /// Changes are serialized: a caller that changes the state holds the history.
     fn set(&self, state: State, _held: &History) {
         self.state.store(state as u8, Ordering::Release);
+        self.states.send_replace(state);
     }
 
     fn history(&self) -> std::sync::MutexGuard<'_, History> {
