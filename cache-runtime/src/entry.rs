@@ -153,10 +153,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) stamp: Stamp,
-    pub(crate) stored_at: u64,
     pub(crate) fresh_until: u64,
-    pub(crate) cost: Duration,
-    /// Whether it has another origin than its reader and was checked.
+    /// Whether it is of another origin than its reader, and was checked.
     pub(crate) is_checked: bool,
 }
 
@@ -546,9 +544,7 @@ fn read_value(bytes: &[u8], kind: Kind, reader: &Reader<'_>) -> Result<Read<Payl
     let is_trusted = is_same_build && origin.of_type == reader.origin.of_type;
     let meta = Meta {
         stamp: bytes_at(bytes, STAMP_AT),
-        stored_at: number_at(bytes, STORED_AT),
         fresh_until: number_at(bytes, FRESH_AT),
-        cost: Duration::from_micros(u32::from_le_bytes(bytes_at(bytes, COST_AT)).into()),
         is_checked: !is_trusted,
     };
     if meta.is_stale(reader.now.saturating_sub(reader.grace)) {
