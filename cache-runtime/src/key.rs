@@ -171,7 +171,8 @@ pub(crate) fn is_reserved(prefix: &str, name: &str) -> bool {
         .is_some_and(|text| reserved_root(text).is_some())
 }
 
-fn reserved_root(text: &str) -> Option<&'static str> {
+/// Returns the root of the cache's own records that `text`, without a prefix, begins with.
+pub(crate) fn reserved_root(text: &str) -> Option<&'static str> {
     RESERVED.into_iter().find(|root| text.starts_with(root))
 }
 

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Config, text};
+use crate::key::reserved_root;
 
 /// A plain option. Its name is that of the field, and its variable that name in capitals behind `CACHE_`.
 pub(super) struct Setting {
@@ -50,11 +51,10 @@ const CLIENT_NAME: Rule = (
 
 const PATTERN: Rule = (
     |text| {
-        let reserved = ["session:", "sessions:", "ratelimit:", "cache:"];
         !text.is_empty()
             && text.len() <= 512
             && !text.contains(|c: char| c.is_whitespace() || c.is_control())
-            && !reserved.iter().any(|root| text.starts_with(root))
+            && reserved_root(text).is_none()
     },
     "patterns such as `event:*,user:profile:*`, without white space, that do not start with `session:`, `sessions:`, \
      `ratelimit:` or `cache:`",
