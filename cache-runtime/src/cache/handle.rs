@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::call::{CallContext, ValueType};
 use super::caller::{Caller, Path, Shell, Walk};
@@ -139,7 +139,7 @@ impl Cache {
     pub async fn get_many<T: CacheValue>(&self, keys: &[&str]) -> Vec<Option<T>> {
         let found = self.try_get_many(keys).await;
         found.unwrap_or_else(|error| {
-            let () = self.forgive("get")(error);
+            self.log_failure("get", &error);
             keys.iter().map(|_| None).collect()
         })
     }
@@ -204,7 +204,7 @@ impl Cache {
     /// Removes the entries at `keys`, in one batch.
     pub async fn delete_many(&self, keys: &[&str]) -> Evicted {
         self.try_delete_many(keys).await.unwrap_or_else(|error| {
-            let () = self.forgive("delete")(error);
+            self.log_failure("delete", &error);
             Evicted::Applied { keys: 0 }
         })
     }
@@ -227,7 +227,7 @@ impl Cache {
         self.try_delete_matching(pattern)
             .await
             .unwrap_or_else(|error| {
-                let () = self.forgive("delete")(error);
+                self.log_failure("delete", &error);
                 Evicted::Applied { keys: 0 }
             })
     }
@@ -406,7 +406,7 @@ impl Cache {
                 Shell::new(path, Bodied::new(caller, pin!(load))).await
             }
             Err(error) => {
-                let () = self.forgive("get_or_load")(error);
+                self.log_failure("get_or_load", &error);
                 load.await
             }
         }
@@ -452,20 +452,24 @@ impl Cache {
     /// A failure of the cache is an event, not an error: the call returns as if there were no entry.
     fn forgive<T: Default>(&self, operation: &'static str) -> impl FnOnce(Error) -> T + '_ {
         move |error| {
-            // Its text names the key.
-            let text = (!self.inner.config.mask_keys).then(|| error.to_string());
-            let kind = error.kind();
-            if kind == ErrorKind::Input {
-                tracing::warn!(
-                    operation,
-                    ?kind,
-                    error = text,
-                    "a cache operation was refused"
-                );
-            } else {
-                debug!(operation, ?kind, error = text, "a cache operation failed");
-            }
+            self.log_failure(operation, &error);
             T::default()
+        }
+    }
+
+    fn log_failure(&self, operation: &'static str, error: &Error) {
+        // Its text names the key.
+        let text = (!self.inner.config.mask_keys).then(|| error.to_string());
+        let kind = error.kind();
+        if kind == ErrorKind::Input {
+            warn!(
+                operation,
+                ?kind,
+                error = text,
+                "a cache operation was refused"
+            );
+        } else {
+            debug!(operation, ?kind, error = text, "a cache operation failed");
         }
     }
 }

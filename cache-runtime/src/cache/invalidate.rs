@@ -7,10 +7,7 @@
 //! Whatever this process keeps of an entry is dropped in [`Inner::invalidate_here`], which every path passes last: the loads
 //! under way, and what a later cache in this process would keep.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Waker};
-
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::purge::{Behalf, Progress, Purge};
@@ -77,7 +74,7 @@ impl Inner {
         if !is_closed && self.guard.is_local() {
             // A store in this process answers at the first poll, and there is no background task.
             let mut recovery = Recovery::default();
-            let _ = pin!(recovery.apply(self)).poll(&mut Context::from_waker(Waker::noop()));
+            let _ = recovery.apply(self).now_or_never();
         }
     }
 

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -339,7 +338,7 @@ pub(super) fn mark_later(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Dura
 fn later(is_local: bool, release: impl Future<Output = ()> + Send + 'static) {
     if is_local {
         // A store in this process answers at the first poll, and needs no runtime.
-        let _ = pin!(release).poll(&mut Context::from_waker(Waker::noop()));
+        let _ = release.now_or_never();
     } else if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(release);
     }
