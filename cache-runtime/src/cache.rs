@@ -60,7 +60,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use once_cell::sync::OnceCell;
 use serde::Serialize;
@@ -98,6 +98,7 @@ use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::store::guard::Guard;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
+use crate::sync::Mutex;
 use crate::target::Target;
 
 /// A cache. A cheap clone: all clones are the same cache.

@@ -139,6 +139,7 @@ pub mod session;
 mod singleton;
 mod site;
 mod store;
+mod sync;
 mod target;
 pub mod warm;
 

@@ -16,7 +16,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::event::Event;
@@ -28,6 +28,7 @@ pub(crate) use self::limits::LimitMetrics;
 pub use self::limits::LimitStats;
 use self::limits::Limits;
 use self::recent::Recent;
+
 #[cfg(feature = "sessions")]
 pub(crate) use self::sessions::SessionEvent;
 pub(crate) use self::sessions::SessionMetrics;
@@ -36,6 +37,7 @@ pub use self::stats::{
     Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,
 };
 pub(crate) use self::stats::{StoreStats, Surroundings};
+use crate::sync::RwLock;
 
 /// Sites come from source text, so there are few; the cap holds whatever generates them.
 const MAX_SITES: usize = 256;
@@ -137,15 +139,12 @@ impl Metrics {
 
     fn register(&self, site: &'static SiteSlot) -> Arc<SiteMetrics> {
         let address = ptr::from_ref(site).addr();
-        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.read();
         if let Some(metrics) = registry.sites.get(&address) {
             return Arc::clone(metrics);
         }
         drop(registry);
-        let mut registry = self
-            .registry
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.registry.write();
         registry.register(address, site, self.started)
     }
 
@@ -192,7 +191,7 @@ impl Metrics {
     }
 
     fn listed(&self) -> Vec<Arc<SiteMetrics>> {
-        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.read();
         let overflow = registry.overflow.iter();
         let is_overflow =
             |site: &&Arc<SiteMetrics>| overflow.clone().any(|overflow| Arc::ptr_eq(site, overflow));

@@ -1,10 +1,10 @@
 //! Which keys are switched off while the service runs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
 
 use crate::config::Config;
 use crate::key::{Key, Pattern};
+use crate::sync::RwLock;
 
 /// The patterns that are switched off.
 #[derive(Debug)]
@@ -29,16 +29,11 @@ impl Disabled {
 
     pub(super) fn is_off(&self, key: &Key) -> bool {
         self.any.load(Ordering::Acquire)
-            && self
-                .off
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .iter()
-                .any(|off| off.matches(key.as_str()))
+            && self.off.read().iter().any(|off| off.matches(key.as_str()))
     }
 
     pub(super) fn set_off(&self, pattern: Pattern) {
-        let mut off = self.off.write().unwrap_or_else(PoisonError::into_inner);
+        let mut off = self.off.write();
         if !off.contains(&pattern) {
             off.push(pattern);
         }
@@ -47,7 +42,7 @@ impl Disabled {
 
     /// Returns whether exactly this pattern was switched off.
     pub(super) fn set_on(&self, pattern: &Pattern) -> bool {
-        let mut off = self.off.write().unwrap_or_else(PoisonError::into_inner);
+        let mut off = self.off.write();
         let before = off.len();
         off.retain(|there| there != pattern);
         self.any.store(!off.is_empty(), Ordering::Release);

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::pulse::Pulse;
 use crate::entry::Stamp;
 use crate::key::Key;
+use crate::sync::Mutex;
 use crate::target::Target;
 
 /// The number of shards. Keys contend for a lock only if they share a shard. Loads are rare, so this is enough.
@@ -217,7 +218,7 @@ impl Flights {
             return;
         }
         for shard in &self.shards {
-            lock(shard).retain(|key, flight| {
+            shard.lock().retain(|key, flight| {
                 let invalidated = targets.iter().any(|target| target.covers(key));
                 if invalidated {
                     flight.invalidated.store(true, Ordering::Release);
@@ -229,11 +230,11 @@ impl Flights {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
-        lock(&self.shards[usize::try_from(key.hash() % SHARDS as u64).unwrap_or_default()])
+        self.shards[usize::try_from(key.hash() % SHARDS as u64).unwrap_or_default()].lock()
     }
 
     /// Takes `flight` off the map, if it is still there.
@@ -312,7 +313,7 @@ impl Flight {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        self.state.lock()
     }
 }
 
@@ -566,10 +567,6 @@ fn remove(shard: &mut HashMap<Key, Arc<Flight>>, key: &Key, flight: &Arc<Flight>
     {
         shard.remove(key);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::key::Key;
+use crate::sync::Mutex;
 use crate::target::{Target, TargetMap};
 
 /// The evictions of a process that Redis has not seen.
@@ -189,7 +190,7 @@ impl Journal {
     }
 
     fn lock(&self) -> MutexGuard<'_, Intents> {
-        self.intents.lock().unwrap_or_else(PoisonError::into_inner)
+        self.intents.lock()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -20,6 +20,7 @@ use crate::key::Key;
 use crate::metrics::Event;
 use crate::store::guard::{On, Op};
 use crate::store::{Mark, Refreshing, Replaced};
+use crate::sync::Mutex;
 
 /// The shortest and the longest pause between two checks for a value that another process loads.
 const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(50));
@@ -260,7 +261,7 @@ impl Orphans {
     }
 
     pub(super) fn add(&self, stamp: Stamp) {
-        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stamps = self.stamps.lock();
         if stamps.len() >= MAX_ORPHANS {
             stamps.retain(|_, since| since.elapsed() < self.memory);
         }
@@ -275,7 +276,7 @@ impl Orphans {
         if self.count.load(Ordering::Acquire) == 0 {
             return false;
         }
-        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stamps = self.stamps.lock();
         let is_taken = stamps.remove(stamp).is_some();
         self.count.store(stamps.len(), Ordering::Release);
         is_taken

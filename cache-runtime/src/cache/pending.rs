@@ -1,7 +1,7 @@
 //! Evictions that scopes have collected, and which scopes a task is in.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use tracing::warn;
 
@@ -9,6 +9,7 @@ use super::Inner;
 use crate::key::Key;
 use crate::metrics::SiteRef;
 use crate::site::Site;
+use crate::sync::Mutex;
 use crate::target::{Target, TargetSet};
 
 /// The site in the statistics for evictions that a scope applies on commit.
@@ -125,7 +126,7 @@ impl Collected {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Share>>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shares.lock()
     }
 }
 

@@ -4,12 +4,14 @@
 //! buffered futures does so while the body of the loop runs. If the body of that loop waits for the load that such a future
 //! leads, it waits for itself.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
+
+use crate::sync::Mutex;
 
 /// A leader that was woken is polled within this time, or it is stuck. In a runtime that lags it has twice the lag longer: there
 /// the leader's task may not have had its turn yet.
@@ -102,7 +104,7 @@ impl Pulse {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -4,7 +4,6 @@
 //! the next [`run`](Purge::run) goes on where it stopped.
 
 use std::mem;
-use std::sync::PoisonError;
 
 use tracing::warn;
 
@@ -255,10 +254,7 @@ async fn delete_entries(inner: &Inner, behalf: Behalf<'_>, names: &[Key]) -> Res
 impl Inner {
     /// Warns once of each prefix that begins with this cache's own.
     fn warn_of_neighbour(&self, other: String) {
-        let mut neighbours = self
-            .neighbours
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut neighbours = self.neighbours.lock();
         if neighbours.len() < NEIGHBOURS && neighbours.insert(other.clone()) {
             warn!(
                 prefix = self.config.prefix,

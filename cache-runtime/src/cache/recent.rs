@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What was acknowledged within a period, without duplicates. There are two generations, and the older one is dropped as a
-/// whole. Everything stays for at least that period, and for at most twice that period while more is added.
+use crate::sync::Mutex;
+
+/// What was acknowledged within a time, without duplicates. Two generations, of which the older one is forgotten as a whole:
+/// everything stays for at least that time, and at most for twice as long while more is added.
 #[derive(Debug)]
 pub(crate) struct Recent<T> {
     memory: Duration,
@@ -76,9 +77,7 @@ impl<T: Clone + Eq + Hash> Recent<T> {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Generations<T>> {
-        self.generations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.generations.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +19,7 @@ use crate::metrics::{Event, Timer};
 use crate::plan::ReadPlan;
 use crate::store::guard::in_runtime;
 use crate::store::{Mark, Refreshing};
+use crate::sync::Mutex;
 
 /// A failed refresh is not tried again for this long, or a tenth of the grace where that is less.
 const MAX_THROTTLE: Duration = Duration::from_secs(30);
@@ -92,7 +93,7 @@ impl Refreshes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Resting> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.resting.lock()
     }
 }
 

@@ -1,13 +1,14 @@
 //! Evictions and revocations that are applied again when another server replaces the one that acknowledged them.
 
+use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, Weak};
 
 use tracing::info;
 
 use super::recent::{Recent, Room};
 use super::{Cache, Inner};
 use crate::config::Config;
+use crate::sync::Mutex;
 use crate::target::Target;
 
 /// What a higher layer keeps in order to apply it again.
@@ -70,10 +71,7 @@ impl Inner {
     }
 
     fn others(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Replay>>> {
-        self.replays
-            .others
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.replays.others.lock()
     }
 }
 

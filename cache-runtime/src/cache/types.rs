@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::site::Site;
+use crate::sync::RwLock;
 
 /// The first value of a function is decoded again when it is stored, and then one in this many.
 const EVERY: u64 = 1_000;
@@ -34,15 +35,10 @@ impl Types {
         name: &'static str,
     ) -> Arc<Written> {
         let key = (ptr::from_ref(site).addr(), of_type);
-        if let Some(known) = self
-            .written
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-        {
+        if let Some(known) = self.written.read().get(&key) {
             return Arc::clone(known);
         }
-        let mut written = self.written.write().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.written.write();
         let written = written.entry(key).or_insert_with(|| {
             Arc::new(Written {
                 function: site.name,
@@ -56,7 +52,7 @@ impl Types {
 
     /// Returns a function that stores the type with this number.
     pub(super) fn with_type(&self, of_type: u64) -> Option<Arc<Written>> {
-        let written = self.written.read().unwrap_or_else(PoisonError::into_inner);
+        let written = self.written.read();
         let known = written.iter().find(|((_, known), _)| *known == of_type);
         known.map(|(_, written)| Arc::clone(written))
     }

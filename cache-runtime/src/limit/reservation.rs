@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Decision, Identity, Inner, Limit, Limited};
 use crate::clock::whole_millis;
+use crate::sync::Mutex;
 
 /// How long a call waits for undecided ones. Then it is decided as if they counted.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -159,13 +160,13 @@ impl Queues {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Name, Arc<Queue>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Waits while calls under way may use everything that is left, and one of them may give it back.

@@ -4,11 +4,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
 
 use super::policy::Checked;
 use super::rule::{Answer, Rule};
 use super::state::State;
+
+use crate::sync::Mutex;
 
 /// So that threads rarely meet.
 const SHARDS: usize = 16;
@@ -113,9 +114,7 @@ impl Table {
         work: impl FnOnce(&mut Client) -> T,
     ) -> T {
         let shard = (self.hasher.hash_one(name) as usize) % SHARDS;
-        let mut guard = self.shards[shard]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.shards[shard].lock();
         let Shard { clients, swept } = &mut *guard;
         if let Some(client) = clients.get_mut(name) {
             return work(client);
@@ -126,7 +125,7 @@ impl Table {
         }
         if clients.len() >= self.room {
             drop(guard);
-            let mut overflow = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut overflow = self.overflow.lock();
             return work(&mut overflow);
         }
         work(clients.entry(name.into()).or_default())
@@ -135,14 +134,8 @@ impl Table {
     /// How many clients are remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        let lock = |shard: &Mutex<Shard>| {
-            shard
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clients
-                .len()
-        };
-        self.shards.iter().map(lock).sum()
+        let lens = self.shards.iter().map(|shard| shard.lock().clients.len());
+        lens.sum()
     }
 }
 

@@ -1,10 +1,11 @@
 //! Which clients are rejected most often: counted in the process, with bounded memory, and brought together in Redis now and then.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use super::Identity;
 use crate::store::script::Script;
+use crate::sync::Mutex;
 
 /// Clients in a sketch.
 const WIDTH: usize = 1_024;
@@ -66,9 +67,7 @@ impl Top {
     }
 
     fn sketch(&self, policy: usize) -> std::sync::MutexGuard<'_, Sketch> {
-        self.0[policy]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0[policy].lock()
     }
 }
 

@@ -2,12 +2,14 @@
 //! which there are few.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::Serialize;
 
-/// Routes come from source text, so there are few. The cap limits callers that pass anything else as a template.
+use crate::sync::{Mutex, RwLock};
+
+/// Routes come from source text, so there are few; the cap holds whatever calls itself a template.
 const MAX_ROUTES: usize = 256;
 
 /// What a limiter decided under one policy, in this process since the start.
@@ -66,7 +68,7 @@ impl LimitMetrics {
 
     /// A rejected request to a route.
     pub(crate) fn count_route(&self, route: &str) {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.routes.lock();
         let route = if routes.len() < MAX_ROUTES || routes.contains_key(route) {
             route
         } else {
@@ -90,11 +92,7 @@ impl LimitMetrics {
             in_memory: count(LimitEvent::InMemory),
             suspicious: count(LimitEvent::Suspicious),
             overflowed: count(LimitEvent::Overflowed),
-            rejected_by_route: self
-                .routes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            rejected_by_route: self.routes.lock().clone(),
         }
     }
 }
@@ -106,12 +104,12 @@ pub(super) struct Limits(RwLock<BTreeMap<String, Arc<LimitMetrics>>>);
 impl Limits {
     /// Those of a policy; limiters that have policies of one name count together.
     pub(super) fn of(&self, policy: &str) -> Arc<LimitMetrics> {
-        let mut limits = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = self.0.write();
         Arc::clone(limits.entry(policy.to_owned()).or_default())
     }
 
     pub(super) fn stats(&self) -> Vec<LimitStats> {
-        let limits = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let limits = self.0.read();
         limits
             .iter()
             .map(|(policy, metrics)| metrics.stats(policy))

@@ -1,7 +1,7 @@
 //! The session scripts in this process. Each function does the same as the script with its name.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use super::place::{Place, Sid, Tag};
 use super::seal::{HEAD, PINNED, Pinned, last_use};
@@ -9,7 +9,9 @@ use super::seal::{HEAD, PINNED, Pinned, last_use};
 use super::transition::If;
 use super::transition::{BELIEF, Begin, Begun, Change, Listed, Lives, Loaded, SEEN, Stored, Which};
 
-/// How often sessions of users that did not return are checked, in milliseconds.
+use crate::sync::Mutex;
+
+/// How often users are looked through who never came back, in milliseconds.
 const SWEEP: u64 = 60_000;
 
 /// How long a renamed session can be ended under its old name, in milliseconds.
@@ -212,7 +214,7 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, Users> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

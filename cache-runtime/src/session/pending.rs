@@ -4,13 +4,15 @@
 //! other processes that reach Redis still serve them, so the logout returns an error.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::place::{Place, Sid, Tag};
 use super::transition::Which;
 
-/// Every request checks all of them. A logout beyond this limit returns an error and is not recorded.
+use crate::sync::Mutex;
+
+/// Each of them is looked at with every request meanwhile. Whoever logs out beyond that is told to try again, and is not remembered.
 pub(super) const MAX_PENDING: usize = 10_000;
 
 /// The limit per user. A user has more sessions only if the cap was raised, and one user must not use up the room of all.
@@ -105,7 +107,7 @@ impl Pending {
     }
 
     fn lock(&self) -> MutexGuard<'_, Endings> {
-        self.endings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.endings.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
@@ -14,6 +14,7 @@ use super::arrivals::Arrivals;
 use super::reply::{self, Failure};
 use super::topology::{Identity, Opened};
 use crate::config::Address;
+use crate::sync::Mutex;
 
 /// The server that connections lead to, as long as it is the same server and has lost no data.
 #[derive(Debug)]
@@ -64,9 +65,7 @@ impl Server {
     }
 
     fn connections(&self) -> MutexGuard<'_, Vec<Weak<Connection>>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! A store that stops where a test wants it to: before an operation is sent, or between what it did and its answer.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
@@ -15,6 +15,7 @@ use super::{
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::StoreStats;
+use crate::sync::Mutex;
 
 /// Counts the points that a task passes, and stops it at the point that the test names.
 #[derive(Clone, Default)]
@@ -93,10 +94,7 @@ impl Gate {
     }
 
     fn left(&self) -> std::sync::MutexGuard<'_, Option<usize>> {
-        self.shared
-            .left
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.left.lock()
     }
 }
 

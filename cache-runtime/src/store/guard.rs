@@ -17,8 +17,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -34,6 +34,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::metrics::{Mode, StoreStats};
 use crate::store::Store;
+use crate::sync::Mutex;
 
 /// This many unanswered operations in a row, each timed out or lost with a connection, are an outage. Fewer happen when a
 /// server forks or sends a large reply.
@@ -434,7 +435,7 @@ impl Guard {
     }
 
     fn history(&self) -> std::sync::MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+        self.history.lock()
     }
 }
 

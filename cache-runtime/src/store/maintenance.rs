@@ -16,6 +16,7 @@ use super::pool::{Lane, Pool};
 use super::{backoff, watch};
 use crate::clock::hold;
 use crate::singleton::Running;
+use crate::sync::Mutex;
 
 /// If utilisation stays above this for `BUSY_FOR`, the pool is nearly full. The warning comes before it is full.
 const BUSY: f64 = 0.80;
@@ -63,7 +64,7 @@ struct Maintenance {
     seen: HashMap<u64, Seen>,
     busy_since: Option<Instant>,
     warned: bool,
-    failures: Arc<std::sync::Mutex<Failures>>,
+    failures: Arc<Mutex<Failures>>,
 }
 
 /// What is known of one connection.
@@ -266,7 +267,9 @@ impl Maintenance {
     /// Opens one more connection if one is missing. If none is open, the probe opens it.
     fn grow(&mut self, pool: &Arc<Pool>, now: Instant) {
         let Some(lane) = missing(pool) else { return };
-        let waits = lock(&self.failures)
+        let waits = self
+            .failures
+            .lock()
             .wait_until
             .is_some_and(|until| now < until);
         if waits || pool.is_connecting() {
@@ -282,9 +285,9 @@ impl Maintenance {
         let opening = pool.open(lane);
         tokio::spawn(async move {
             match opening.await {
-                Ok(()) => *lock(&failures) = Failures::default(),
+                Ok(()) => *failures.lock() = Failures::default(),
                 Err(error) => {
-                    let mut failures = lock(&failures);
+                    let mut failures = failures.lock();
                     failures.count += 1;
                     failures.wait_until =
                         Some(Instant::now() + backoff::pause(failures.count, longest));
@@ -310,7 +313,7 @@ impl Maintenance {
             .values()
             .map(|seen| seen.unused_since + pool.limits.idle);
         let closings = closings.filter(|due| open > pool.limits.min && *due > now);
-        let retry = lock(&self.failures).wait_until.filter(|due| *due > now);
+        let retry = self.failures.lock().wait_until.filter(|due| *due > now);
         pings
             .chain(closings)
             .chain(retry)
@@ -347,12 +350,6 @@ fn with_cause(error: &crate::error::Error) -> String {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }
-}
-
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod shard;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use crate::entry::{self, FENCE_COUNT_AT, HEAD, stamp_of};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::{MemoryStats, StoreStats};
+use crate::sync::Mutex;
 
 /// A shard is never smaller, so that a large value fits into one.
 const SHARD_BYTES: usize = 8 << 20;
@@ -54,7 +55,7 @@ impl MemoryStore {
     fn usage(&self) -> (usize, usize) {
         self.shards
             .iter()
-            .map(lock)
+            .map(Mutex::lock)
             .fold((0, 0), |(entries, bytes), shard| {
                 (entries + shard.places.len(), bytes + shard.bytes)
             })
@@ -77,7 +78,7 @@ impl MemoryStore {
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let index = self.hasher.hash_one(key.as_str()) % self.shards.len() as u64;
-        lock(&self.shards[index as usize])
+        self.shards[index as usize].lock()
     }
 
     fn now(&self) -> u64 {
@@ -296,7 +297,7 @@ impl Store for MemoryStore {
         self.done(move || {
             let mut names = Vec::new();
             for shard in &self.shards {
-                let shard = lock(shard);
+                let shard = shard.lock();
                 let now = self.now();
                 let alive = shard.slots.iter().flatten().filter(|slot| slot.end > now);
                 names.extend(alive.filter_map(|slot| {
@@ -388,15 +389,11 @@ impl Store for MemoryStore {
         Box::pin(async {
             self.closed.store(true, Ordering::Relaxed);
             for shard in &self.shards {
-                let mut shard = lock(shard);
+                let mut shard = shard.lock();
                 *shard = Shard::new(shard.capacity);
             }
         })
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn fence_count(entry: &[u8]) -> Option<u32> {

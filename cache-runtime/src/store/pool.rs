@@ -4,8 +4,8 @@
 //! the others stay quiet until they are needed and are closed when they no longer are. No caller waits for a connection to
 //! open: the maintenance task opens connections (`maintenance.rs`), and a probe opens the first one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,6 +22,7 @@ use crate::config::{Address, Config};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::PoolStats;
 use crate::singleton::Singleton;
+use crate::sync::Mutex;
 
 /// The bytes that may be expected on one connection: more would make small replies wait behind large ones.
 const BYTES: usize = 1 << 20;
@@ -465,7 +466,7 @@ impl Pool {
 
     /// Changes the lanes, one change after another.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Lanes) -> T) -> T {
-        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.changing.lock();
         let mut lanes = Lanes::clone(&self.lanes.load());
         let result = change(&mut lanes);
         self.lanes.store(Arc::new(lanes));

@@ -84,7 +84,7 @@ impl Lab {
     }
 
     fn will(&self, answer: Returned) {
-        *self.answer.lock().unwrap() = answer;
+        *self.answer.lock() = answer;
     }
 
     fn loads(&self) -> u32 {
@@ -99,7 +99,7 @@ impl Lab {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.gate.acquire().await.unwrap().forget();
         assert!(!self.panics.load(Ordering::SeqCst), "the body panics");
-        *self.answer.lock().unwrap()
+        *self.answer.lock()
     }
 
     fn key(&self, process: usize, key: u32) -> Key {

@@ -1,7 +1,7 @@
 //! A request, from the tokens that it brings to the cookie that its response sets.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Request, header};
@@ -13,6 +13,7 @@ use crate::http::client_ip::ClientIp;
 use crate::http::cookie::SessionCookie;
 use crate::http::problem::NO_STORE;
 use crate::session::{Session, SessionError, SessionStore, SessionToken};
+use crate::sync::Mutex;
 
 /// A request with more cookies of the name is made by somebody who tries; the rest is not looked at. Each costs a microsecond.
 const MAX_VALUES: usize = 64;
@@ -131,7 +132,7 @@ impl<E> Visit<E> {
     }
 
     pub(super) fn answer(&self, answer: Answer) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+        *self.answer.lock() = answer;
     }
 
     /// The client is to have the session's token, if it does not have it.
@@ -143,7 +144,7 @@ impl<E> Visit<E> {
 
     pub(super) fn write(&self, cookie: &SessionCookie, headers: &mut HeaderMap) {
         self.keep_private(headers);
-        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = self.answer.lock();
         let set = match (&*answer, self.carrier) {
             // A cookie that was not sent may be one that another site could not make the browser send.
             (Answer::Remove, None) | (Answer::Leave, _) | (_, Some(Carrier::Header)) => return,
@@ -174,7 +175,7 @@ impl<E> Visit<E> {
     }
 
     fn loaded(&self) -> MutexGuard<'_, Option<Session<E>>> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+        self.loaded.lock()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::{Event, Mode, SiteMetrics, Timer, Warning};
 use crate::site::Site;
+use crate::sync::Mutex;
 
 /// A refusal is reported for this long after it was seen last. Without a limit, one refused write of a service that never
 /// writes again would be reported forever.
@@ -175,7 +176,7 @@ impl Books {
     }
 
     fn refused(&self) -> MutexGuard<'_, BTreeMap<&'static str, Refused>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        self.refused.lock()
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -12,6 +11,7 @@ use tokio::time::sleep;
 
 use crate::config::Address;
 use crate::error::{Error, ErrorKind, with_causes};
+use crate::sync::Mutex;
 
 /// The pause before the next address is tried beside those that have not answered yet: the Connection Attempt Delay that
 /// RFC 8305, section 5, recommends.
@@ -109,7 +109,7 @@ impl Favourites {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Address, SocketAddr>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

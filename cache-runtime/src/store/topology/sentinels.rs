@@ -1,7 +1,6 @@
 //! Sentinels: which master they report, and which report is used.
 
 use std::future::pending;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::Fuse;
@@ -17,6 +16,7 @@ use super::{Connector, Driver, closed, silence};
 use crate::config::Address;
 use crate::error::{Error, ErrorKind};
 use crate::store::reply;
+use crate::sync::Mutex;
 
 /// How often each sentinel is asked.
 pub(in crate::store) const LOOK: Duration = Duration::from_secs(1);
@@ -81,10 +81,7 @@ impl Sentinels {
 
     /// When a sentinel confirmed the master last.
     pub(in crate::store) fn confirmed(&self) -> Option<Instant> {
-        *self
-            .confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.confirmed.lock()
     }
 
     /// Waits until another server than this one is the master.
@@ -98,7 +95,7 @@ impl Sentinels {
 
     /// Records the report of a sentinel, or that it did not answer.
     fn hear(&self, index: usize, answer: Option<Master>) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         if let Some(place) = said.get_mut(index) {
             place.clone_from(&answer);
         }
@@ -107,10 +104,7 @@ impl Sentinels {
             return;
         };
         if answer.is_some_and(|answer| answer.address == next.address) {
-            *self
-                .confirmed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            *self.confirmed.lock() = Some(Instant::now());
         }
         self.believed.send_if_modified(|believed| {
             let is_another = believed
