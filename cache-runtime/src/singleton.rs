@@ -74,7 +74,7 @@ mod tests {
         singleton.start(|running| async move {
             count.fetch_add(1, Ordering::Relaxed);
             let _running = running;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         yield_now().await;
         begun.load(Ordering::Relaxed)
