@@ -32,6 +32,23 @@ impl Event {
     }
 }
 
+/// Declares what is counted, and how many that are: one counter each.
+macro_rules! counted {
+    ($(#[doc = $doc:literal])* $name:ident: $($event:ident,)*) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($event,)*
+        }
+
+        impl $name {
+            const COUNT: usize = [$(Self::$event,)*].len();
+        }
+    };
+}
+
+pub(super) use counted;
+
 macro_rules! events {
     ($($(#[doc = $doc:literal])* $event:ident => $kind:expr,)*) => {
         /// What can happen.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
+use super::event::counted;
 use crate::sync::{Mutex, RwLock};
 
 /// Routes come from source text, so there are few; the cap holds whatever calls itself a template.
@@ -39,9 +40,9 @@ pub struct LimitStats {
     pub rejected_by_route: BTreeMap<String, u64>,
 }
 
-/// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LimitEvent {
+counted! {
+    /// What is counted.
+    LimitEvent:
     Allowed,
     Limited,
     Blocked,
@@ -52,12 +53,10 @@ pub(crate) enum LimitEvent {
     Overflowed,
 }
 
-const EVENTS: usize = LimitEvent::Overflowed as usize + 1;
-
 /// The numbers of one policy.
 #[derive(Debug, Default)]
 pub(crate) struct LimitMetrics {
-    counters: [AtomicU64; EVENTS],
+    counters: [AtomicU64; LimitEvent::COUNT],
     routes: Mutex<BTreeMap<String, u64>>,
 }
 

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
+use super::event::counted;
+
 /// What sessions did, in this process since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -32,9 +34,9 @@ pub struct SessionStats {
     pub unavailable: u64,
 }
 
-/// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SessionEvent {
+counted! {
+    /// What is counted.
+    SessionEvent:
     Created,
     Loaded,
     NotFound,
@@ -48,12 +50,10 @@ pub(crate) enum SessionEvent {
     Unavailable,
 }
 
-const EVENTS: usize = SessionEvent::Unavailable as usize + 1;
-
 /// The numbers of all stores of sessions on one cache.
 #[derive(Debug, Default)]
 pub(crate) struct SessionMetrics {
-    counters: [AtomicU64; EVENTS],
+    counters: [AtomicU64; SessionEvent::COUNT],
 }
 
 impl SessionMetrics {
