@@ -202,3 +202,57 @@ impl Drop for Duty {
         self.release();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::store::guard::Guard;
+    use crate::store::memory::MemoryStore;
+
+    /// A cache in fallback mode, which nothing ends by itself.
+    fn in_fallback() -> Cache {
+        Cache::around(Config::default(), None, |config, wake| {
+            let store = MemoryStore::new(config.memory_capacity, config.clock.clone());
+            Guard::remote(Arc::new(store), config, wake)
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_the_store_ends_as_soon_as_it_is_back() {
+        let cache = in_fallback();
+        let began = Instant::now();
+        let back = tokio::spawn(cache.is_back_within(Duration::from_secs(60)));
+        tokio::task::yield_now().await;
+
+        cache.inner.guard.begin_recovery();
+        cache.inner.guard.finish_recovery(0);
+
+        assert!(back.await.expect("it does not panic"));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_the_store_ends_with_its_patience() {
+        let (cache, patience) = (in_fallback(), Duration::from_secs(60));
+        let began = Instant::now();
+
+        assert!(!cache.is_back_within(patience).await);
+
+        assert!(began.elapsed() >= patience);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_the_store_ends_with_the_cache() {
+        let cache = in_fallback();
+        let began = Instant::now();
+        let back = cache.is_back_within(Duration::from_secs(60));
+
+        drop(cache);
+
+        assert!(!back.await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}
