@@ -154,7 +154,7 @@ pub(crate) enum Kind {
 pub(crate) struct Meta {
     pub(crate) stamp: Stamp,
     pub(crate) fresh_until: u64,
-    /// Whether it is of another origin than its reader, and was checked.
+    /// Whether it has another origin than its reader and was checked.
     pub(crate) is_checked: bool,
 }
 

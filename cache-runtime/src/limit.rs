@@ -528,7 +528,7 @@ impl Inner {
             };
             for policy in 0..inner.policies.len() {
                 if let Err(error) = inner.flush(policy).await {
-                    debug!(%error, "the clients that were limited most are kept for later");
+                    debug!(%error, "could not store the most limited clients; they are kept for the next attempt");
                 }
             }
         });

@@ -141,8 +141,8 @@ pub(crate) trait Store: Send + Sync + Debug {
         stamp: [u8; 8],
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Looks at one slice of the keyspace, from `cursor` on, and answers the names that match any of `patterns`, which have one
-    /// prefix. A name may come in two slices, and need not be that of an entry.
+    /// Scans one slice of the keyspace, from `cursor` on, and returns the names that match any of `patterns`, which share one
+    /// prefix. A name may appear in two slices, and may not be the name of an entry.
     fn scan<'a>(
         &'a self,
         patterns: &'a [Pattern],
@@ -187,7 +187,7 @@ pub(crate) trait Store: Send + Sync + Debug {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Where a scan goes on. Only the store that returned it can read it; the default is the beginning.
+/// Where a scan continues. Only the store that returned it can read it; the default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursor(u64);
 
@@ -195,11 +195,11 @@ pub(crate) struct Cursor(u64);
 #[derive(Debug)]
 pub(crate) struct Scanned {
     pub(crate) names: Vec<Key>,
-    /// Where to go on; [`None`] at the end.
+    /// Where to continue; [`None`] at the end.
     pub(crate) next: Option<Cursor>,
 }
 
-/// What was removed of what a scan found.
+/// The result of removing the keys that a scan found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Deleted {
     pub(crate) removed: u64,

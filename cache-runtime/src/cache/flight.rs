@@ -201,7 +201,8 @@ impl Flights {
         Turn::Lead(leader)
     }
 
-    /// Invalidates the loads that `targets` cover: who waits for one keeps its result, who comes later begins anew.
+    /// Invalidates the loads that `targets` cover. Callers that wait for such a load still get its result; later callers
+    /// start a new load.
     pub(crate) fn invalidate(&self, targets: &[Target]) {
         let mut is_any_wide = false;
         for target in targets {

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::sync::Mutex;
 
-/// What was acknowledged within a time, without duplicates. Two generations, of which the older one is forgotten as a whole:
-/// everything stays for at least that time, and at most for twice as long while more is added.
+/// What was acknowledged within a period, without duplicates. There are two generations, and the older one is dropped as a
+/// whole. Everything stays for at least that period, and for at most twice that period while more is added.
 #[derive(Debug)]
 pub(crate) struct Recent<T> {
     memory: Duration,

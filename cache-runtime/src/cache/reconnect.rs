@@ -52,7 +52,7 @@ pub(super) fn ensure(inner: &Inner) {
         inner.guard.beat.strike();
         async move {
             run(cache, wake).await;
-            // One that has given up is not to be replaced.
+            // A task that has given up is not replaced.
             running.end_for_good();
         }
     });

@@ -12,8 +12,8 @@ use crate::store::guard::{On, Op};
 use crate::target::Target;
 
 impl Inner {
-    /// Puts a fence in place of every key among `targets`, and answers those keys. While it stands nobody stores a value, so
-    /// that a process that ends between its commit and its eviction leaves no stale one behind.
+    /// Places a fence at every key among `targets`, and returns those keys. While the fence exists no process stores a
+    /// value, so a process that ends between its commit and its eviction leaves no stale value.
     pub(super) async fn fence(
         &self,
         site: &'static Site,

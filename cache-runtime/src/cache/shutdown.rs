@@ -93,7 +93,7 @@ impl Inner {
             // Everything went with the store.
             return Evicted::Applied { keys: 0 };
         }
-        // Connecting may take longer than an operation may, and goes on without the caller then.
+        // Connecting may take longer than an operation may. It then continues without the caller.
         let removed = match self.spawn_late(site, targets) {
             Some(task) => timeout(self.config.command_timeout, task).await,
             None => Ok(Ok(None)),
@@ -107,7 +107,7 @@ impl Inner {
         }
     }
 
-    /// The same where nobody waits. The task returns how many entries there were, if all of them are gone.
+    /// The same in the background. The task returns the number of entries, if all of them are removed.
     pub(super) fn spawn_late(
         &self,
         site: &'static Site,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::event::counted;
 use crate::sync::{Mutex, RwLock};
 
-/// Routes come from source text, so there are few; the cap holds whatever calls itself a template.
+/// Routes come from source text, so there are few. The cap limits callers that pass anything else as a template.
 const MAX_ROUTES: usize = 256;
 
 /// What a limiter decided under one policy, in this process since the start.

@@ -281,7 +281,7 @@ impl Inner {
                 inner.tell_all().await;
                 if inner.pending.is_empty() {
                     drop(running);
-                    // Somebody may have found this task still there.
+                    // Another caller may have seen this task still running.
                     if !inner.pending.is_empty() {
                         inner.tell();
                     }

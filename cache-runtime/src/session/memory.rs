@@ -11,7 +11,7 @@ use super::transition::{BELIEF, Begin, Begun, Change, Listed, Lives, Loaded, SEE
 
 use crate::sync::Mutex;
 
-/// How often users are looked through who never came back, in milliseconds.
+/// How often sessions of users that did not return are checked, in milliseconds.
 const SWEEP: u64 = 60_000;
 
 /// How long a renamed session can be ended under its old name, in milliseconds.

@@ -12,7 +12,7 @@ use super::transition::Which;
 
 use crate::sync::Mutex;
 
-/// Each of them is looked at with every request meanwhile. Whoever logs out beyond that is told to try again, and is not remembered.
+/// Every request checks all of them. A logout beyond this limit returns an error and is not recorded.
 pub(super) const MAX_PENDING: usize = 10_000;
 
 /// The limit per user. A user has more sessions only if the cap was raised, and one user must not use up the room of all.

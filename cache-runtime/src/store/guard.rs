@@ -81,7 +81,8 @@ pub(crate) struct Guard {
     timeouts: AtomicU32,
     /// How many connections the pool had lost when an operation was lost last.
     seen_losses: AtomicU64,
-    /// When somebody was answered last, in [`HEARING`]s since `made`. Written only when it changes: all callers read it.
+    /// When Redis answered an operation last, in [`HEARING`]s since `made`. It is written only when it changes, because all
+    /// callers read it.
     heard: AtomicU64,
     made: Instant,
     canaries: AtomicU32,
@@ -296,7 +297,7 @@ impl Guard {
     /// The connection of an operation was lost. If others are open, this is not an outage: the server may have closed only
     /// this one.
     fn lost(&self, began: Instant, error: Option<&Error>) {
-        // Operations that one connection takes along count once.
+        // Operations that are lost with one connection count once.
         let losses = self.losses();
         let is_another = self.seen_losses.swap(losses, Ordering::Relaxed) != losses;
         if !self.store.is_open() || (is_another && self.is_one_too_many(began)) {
@@ -304,14 +305,14 @@ impl Guard {
         }
     }
 
-    /// How many connections to the server were lost so far.
+    /// The number of connections to the server that were lost so far.
     pub(crate) fn losses(&self) -> u64 {
         let scripts = self.store.scripts();
         scripts.map_or(0, |scripts| scripts.losses())
     }
 
-    /// Counts an operation that nobody answered. While others are answered, it says something of its connection, or of a
-    /// process that has too much to do, and nothing of the server.
+    /// Counts an unanswered operation. If others are answered, the cause is its connection or a busy process, not the
+    /// server.
     fn is_one_too_many(&self, began: Instant) -> bool {
         self.is_silent_since(began)
             && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW

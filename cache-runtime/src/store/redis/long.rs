@@ -28,7 +28,7 @@ const HEADER: usize = 1 << 10;
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is too long, and the task that looks for it.
+/// What is too long, and the task that checks for it.
 #[derive(Debug)]
 pub(super) struct Longest {
     bytes: usize,
@@ -94,17 +94,14 @@ impl Drop for Unanswered<'_> {
             return;
         };
         let longest = &self.store.longest;
-        // One look at a time: a server that answers nobody is not to be asked once more by each caller.
+        // One check at a time: a server that does not respond must not get one more request from each caller.
         longest.looking.start(|running| {
             let longest = Arc::clone(longest);
             let (pool, keys) = (Arc::clone(&self.store.pool), self.keys.to_vec());
             async move {
                 let _running = running;
                 if let Err(failure) = longest.remove_long(&pool, &keys, &connection).await {
-                    debug!(
-                        ?failure,
-                        "it could not be found out whether a value is too long"
-                    );
+                    debug!(?failure, "could not check whether a value is too long");
                 }
             }
         });
@@ -131,7 +128,7 @@ async fn ask(pool: &Pool, command: &Cmd) -> Result<Value, Failure> {
 }
 
 impl Longest {
-    /// Removes those of the values that are too long. The answer that brings one is not waited for.
+    /// Removes the values that are too long. It does not wait for the answer that contains one.
     async fn remove_long(
         &self,
         pool: &Pool,
