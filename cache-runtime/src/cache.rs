@@ -94,12 +94,10 @@ use crate::metrics::Metrics;
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::registry;
 use crate::singleton::Singleton;
-use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::store::guard::Guard;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::sync::Mutex;
-use crate::target::Target;
 
 /// A cache. A cheap clone: all clones are the same cache.
 ///
