@@ -1,4 +1,4 @@
-//! What rustc says about programs that use the attributes: those in `ui/<macro>/pass` compile without a word, those in
+//! What rustc says about programs that use the macros: those in `ui/<macro>/pass` compile without a word, those in
 //! `ui/<macro>/fail` make one mistake each and are told so.
 //!
 //! After a change, `TRYBUILD=overwrite cargo test -p tests --test macros` writes the outputs anew; then read them.
@@ -7,7 +7,13 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MACROS: [&str; 4] = ["cacheable", "cache_put", "cache_evict", "rate_limit"];
+const MACROS: [&str; 5] = [
+    "cacheable",
+    "cache_put",
+    "cache_evict",
+    "rate_limit",
+    "key_part",
+];
 
 /// The most lines that one mistake may take to explain.
 const LONGEST: usize = 25;

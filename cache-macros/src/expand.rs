@@ -22,6 +22,7 @@ macro_rules! quote {
     ($($tokens:tt)*) => { quote_spanned!(Span::mixed_site()=> $($tokens)*) };
 }
 
+pub(crate) mod key_part;
 mod rate_limit;
 
 /// The annotated function, framed; or as it was written, beside everything that is wrong with the attribute.

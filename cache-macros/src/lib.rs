@@ -1,7 +1,7 @@
-//! The attribute macros of `cache-runtime`. That crate re-exports them; depend on it instead of this one.
+//! The macros of `cache-runtime`. That crate re-exports them; depend on it instead of this one.
 //!
-//! Each attribute documents what it does: [`macro@cacheable`], [`macro@cache_put`], [`macro@cache_evict`] and
-//! [`macro@rate_limit`].
+//! Each macro documents what it does: [`macro@cacheable`], [`macro@cache_put`], [`macro@cache_evict`], [`macro@rate_limit`] and
+//! the derive [`macro@KeyPart`].
 //!
 //! This crate parses the arguments of the attributes, reports every mistake in them, and turns the function into one call of
 //! the runtime. It decides nothing about caching or limits.
@@ -12,6 +12,7 @@ mod coverage;
 mod expand;
 mod free_text;
 mod function;
+mod key_part;
 mod report;
 mod target;
 mod template;
@@ -81,7 +82,7 @@ use written::Attribute;
 /// - integers, `bool`, `char` and strings
 /// - `uuid::Uuid` with the feature `uuid`
 /// - references and `Option`s of these
-/// - your own types that implement `KeyPart`.
+/// - your own types that derive or implement `KeyPart`; see [`derive(KeyPart)`](macro@KeyPart).
 ///
 /// Convert a type of another crate with a method, such as `<date.to_string()>`.
 ///
@@ -448,4 +449,57 @@ pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::attribute(Attribute::RateLimit, arguments.into(), item.into()).into()
+}
+
+/// Makes a type a part of keys: implements the trait `KeyPart` of `cache_runtime`.
+///
+/// ```
+/// use cache_runtime::{KeyPart, cacheable};
+///
+/// #[derive(KeyPart)]
+/// pub struct EventId(i64);
+///
+/// #[derive(KeyPart)]
+/// pub enum Kind {
+///     Concert,
+///     Lecture,
+/// }
+///
+/// #[derive(KeyPart)]
+/// #[key_part(hash)]
+/// pub struct Filter {
+///     kind: Option<Kind>,
+///     city: String,
+///     free: bool,
+/// }
+///
+/// # #[derive(serde::Serialize, serde::Deserialize)] pub struct Event;
+/// # pub struct DbError;
+/// #[cacheable(key = "events:<organiser>:<filter>", ttl = "5m", none_ttl = 30)]
+/// pub async fn events(organiser: EventId, filter: Filter) -> Result<Option<Event>, DbError> {
+///     // Reads the database.
+/// #   Ok(Some(Event))
+/// }
+/// ```
+///
+/// | type | text in a key |
+/// |---|---|
+/// | A struct with one field, such as `EventId(42)` | The text of the field: `42` |
+/// | A struct with several fields | The texts of the fields in order, escaped and joined with `%c`. Values that differ in a field have different texts |
+/// | A struct with `#[key_part(hash)]` | `%h` and 32 hexadecimal digits of the SHA-256 of these texts. It keeps the keys of a filter with many fields short |
+/// | An enum without fields | The name of the variant: `Concert` |
+///
+/// Each field must be a `KeyPart`. The text depends on the order of the fields and on the names of the variants: a build that
+/// changes them does not find entries of earlier builds. Implement the trait by hand for an enum with fields.
+///
+/// # Arguments
+///
+/// | argument of `#[key_part(…)]` | meaning |
+/// |---|---|
+/// | `hash`, on a struct | Writes a hash of the fields |
+/// | `skip`, on a field of a struct | Leaves the field out, such as a `PhantomData<T>`. Values that differ only in this field share entries |
+/// | `crate = my_crate::cache`, on the type | The path of `cache_runtime`, if it is renamed or re-exported |
+#[proc_macro_derive(KeyPart, attributes(key_part))]
+pub fn key_part(item: TokenStream) -> TokenStream {
+    expand::key_part::derive(item.into()).into()
 }

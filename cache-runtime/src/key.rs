@@ -324,6 +324,20 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
+    /// Writes a hash of what `write` writes, as one value. It keeps a type with many fields short.
+    ///
+    /// What `write` writes must differ for different values, as in [`KeyPart::write_key`].
+    pub fn hashed(&mut self, write: impl FnOnce(&mut KeyWriter<'_>)) {
+        self.seam();
+        let mut text = String::new();
+        let mut key = KeyWriter::new(&mut text);
+        key.inside = true;
+        write(&mut key);
+        // No text contains this byte, so no other value hashes to the same token.
+        let hash = Sha256::new().chain_update([0xfe]).chain_update(text);
+        push_hash(self.name, hash);
+    }
+
     /// Writes a text, escaped.
     fn escaped(&mut self, text: &str) {
         self.seam();

@@ -80,7 +80,7 @@
 //! | [`Stats`] | Holds the counters, in total and for each function |
 //! | [`Health`] | Reports the state of the cache for health checks |
 //! | [`Cache::warm`], [`warm::every`] | Fills the cache in advance, once or on a schedule |
-//! | [`KeyPart`] | Marks types that can be part of a key; implement it for your own types |
+//! | [`trait@KeyPart`] | Marks types that can be part of a key; [derive](derive@KeyPart) it for your own types |
 //! | [`limit::RateLimiter`], [`macro@rate_limit`] | Limits how often clients may do something, across all processes; the same for one function |
 //! | [`session::SessionStore`] | Holds login sessions, across all processes; `http::SessionLayer` passes them to handlers |
 //! | [`Sensitive`] | Holds a value that must never be cached; a type that contains it does not compile as a cached value |
@@ -152,7 +152,7 @@ pub mod testing;
 pub use cache::{Cache, CacheScope, Evicted, Health, Status};
 #[cfg(feature = "limits")]
 pub use cache_macros::rate_limit;
-pub use cache_macros::{cache_evict, cache_put, cacheable};
+pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable};
 pub use clock::Clock;
 pub use config::{Address, Config, Environment, Policy, Quota, Secret, SessionKeys, Tls, Topology};
 pub use error::{AlreadyInstalled, Error, ErrorKind};

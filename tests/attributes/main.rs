@@ -7,6 +7,7 @@ mod evictions;
 mod fence;
 mod functions;
 mod generics;
+mod key_parts;
 mod keys;
 mod lab;
 mod methods;

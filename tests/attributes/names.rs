@@ -7,7 +7,7 @@
 )]
 
 use ::cache_runtime::limit::{Limited, Policy, RateLimiter};
-use ::cache_runtime::{cache_evict, cache_put, cacheable, rate_limit};
+use ::cache_runtime::{KeyPart, cache_evict, cache_put, cacheable, rate_limit};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::Lab;
@@ -85,6 +85,33 @@ async fn local_types_may_have_any_name() {
     assert_eq!(lab.runs(), 3);
     assert!(lab.holds("a").await);
     assert!(lab.holds("b").await);
+}
+
+#[tokio::test]
+async fn a_derived_key_part_may_stand_among_any_names() {
+    #[derive(KeyPart)]
+    enum Self_ {
+        None,
+    }
+    #[derive(KeyPart)]
+    struct Part {
+        __cache_key: u8,
+        kind: Self_,
+    }
+    #[cacheable(key = "<part>", cache = lab.cache)]
+    async fn count(lab: &Lab, part: Part) -> usize {
+        lab.run()
+    }
+    let lab = Lab::new();
+    let kind = Self_::None;
+
+    let part = Part {
+        __cache_key: 1,
+        kind,
+    };
+    count(&lab, part).await;
+
+    assert!(lab.holds("1%cNone").await);
 }
 
 #[tokio::test]

@@ -131,3 +131,26 @@ fn with_a_mistake_the_function_stays_as_it_was_written() {
         &syn::parse_str::<ItemFn>(function).expect("a function")
     );
 }
+
+#[test]
+fn a_derived_key_part_writes_its_fields_or_its_variant() {
+    let types = [
+        "#[derive(KeyPart)]
+        pub struct Id<'a, T: ?Sized>(&'a str, #[key_part(skip)] PhantomData<T>);",
+        "#[key_part(hash, crate = crate::cache)]
+        struct Filter<K, const N: usize> where K: Kind {
+            kind: Option<K>,
+            r#type: [u8; N],
+        }",
+        "enum Kind { Concert, r#Final }",
+        "struct All;",
+    ];
+
+    let derived: TokenStream = types
+        .iter()
+        .map(|written| key_part::derive(written.parse().expect(written)))
+        .collect();
+
+    let file = syn::parse2(derived).expect("the expansion is Rust");
+    expect_file!["../../expansions/key_part.rs"].assert_eq(&prettyplease::unparse(&file));
+}

@@ -8,32 +8,50 @@ use std::sync::Arc;
 
 use super::KeyWriter;
 
-/// A value that is allowed in a placeholder of a key.
+/// What can be in a placeholder of a key.
 ///
-/// Integers, `NonZero` integers, `bool`, `char`, strings, IP addresses, `uuid::Uuid` with the feature `uuid`, and
-/// references to these and `Option`s of them. For a type of another crate, use the result of a method, such as
-/// `<date.to_string()>`.
+/// These types are key parts:
 ///
-/// Different values must write different text. For your own type, implement the trait with what it prints:
+/// - integers, `NonZero` integers, `bool`, `char` and strings
+/// - IP addresses
+/// - `uuid::Uuid` with the feature `uuid`
+/// - references to these, and `Option`s of them.
+///
+/// [Derive](derive@crate::KeyPart) it for your own types:
+///
+/// ```
+/// use cache_runtime::KeyPart;
+///
+/// #[derive(KeyPart)]
+/// struct EventId(i64);
+/// ```
+///
+/// Implement it by hand if a type has a text of its own:
 ///
 /// ```
 /// use cache_runtime::{KeyPart, KeyWriter};
 ///
-/// struct Slug(String);
+/// struct Version {
+///     major: u32,
+///     minor: u32,
+/// }
 ///
-/// impl KeyPart for Slug {
+/// impl KeyPart for Version {
 ///     fn write_key(&self, key: &mut KeyWriter<'_>) {
-///         key.display(&self.0);
+///         key.display(&format_args!("{}.{}", self.major, self.minor));
 ///     }
 /// }
 /// ```
+///
+/// Different values must write different texts. For a type of another crate, write what one of its methods returns, such as
+/// `<date.to_string()>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a key",
     label = "not a key part",
+    note = "for a type of your own: `#[derive(cache_runtime::KeyPart)]`; for a type of another crate that can be printed: \
+            `<value.to_string()>`",
     note = "key parts are integers, `bool`, `char`, strings, references to them and `Option`s of them; a float has no exact text: \
-            round it to an integer first",
-    note = "for a newtype of your own: `impl KeyPart for Id {{ fn write_key(&self, key: &mut KeyWriter<'_>) {{ key.display(&self.0) }} }}`; \
-            for others write `<value.to_string()>`"
+            round it to an integer first"
 )]
 pub trait KeyPart {
     /// Writes this value into a key.

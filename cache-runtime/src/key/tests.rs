@@ -182,6 +182,35 @@ fn a_part_of_several_fields_cannot_be_confused() {
 }
 
 #[test]
+fn a_hash_of_several_fields_is_one_value() {
+    struct Hashed(&'static str, &'static str);
+    impl KeyPart for Hashed {
+        fn write_key(&self, key: &mut KeyWriter<'_>) {
+            key.hashed(|key| {
+                key.value(self.0).value(self.1);
+            });
+        }
+    }
+
+    let text = of(Hashed("a", "b"));
+    assert_eq!(text, "dev_%ha59639026bbe36de674894a6ad1d115b");
+    assert_ne!(text, of(Hashed("a", "")));
+    assert_ne!(text, of(Hashed("", "a%cb")));
+    // A long text is hashed too.
+    let long = "a".repeat(VALUE_CAP + 1);
+    assert_ne!(of(long.as_str()), of(Hashed(long.leak(), "")));
+    // What follows does not change the hash.
+    let before = name(|key| {
+        key.value_before(&Hashed("a", "b"), 'a').text("a").value(&1);
+    });
+    assert_eq!(before, format!("{text}a1"));
+    let beside = name(|key| {
+        key.value(&Hashed("a", "b")).value("c");
+    });
+    assert_eq!(beside, format!("{text}%cc"));
+}
+
+#[test]
 fn a_value_that_cannot_be_printed_meets_no_other() {
     struct Broken;
     impl fmt::Display for Broken {

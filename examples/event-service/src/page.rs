@@ -1,12 +1,11 @@
 //! Long lists come in pages of 20.
 
-use std::fmt;
 use std::str::FromStr;
 
-use cache_runtime::{KeyPart, KeyWriter};
+use cache_runtime::KeyPart;
 
 /// The number of a page, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, KeyPart)]
 pub struct Page(u32);
 
 impl Page {
@@ -39,18 +38,5 @@ impl FromStr for Page {
             .filter(|&number| number > 0)
             .map(Self)
             .ok_or(())
-    }
-}
-
-impl fmt::Display for Page {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// `<page>` in a cache key.
-impl KeyPart for Page {
-    fn write_key(&self, key: &mut KeyWriter<'_>) {
-        key.display(self);
     }
 }

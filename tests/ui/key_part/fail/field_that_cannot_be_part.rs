@@ -1,0 +1,9 @@
+use cache_runtime::KeyPart;
+
+#[derive(KeyPart)]
+struct Place {
+    name: String,
+    latitude: f64,
+}
+
+fn main() {}
