@@ -79,12 +79,14 @@ use written::Attribute;
 ///
 /// The value of a placeholder must be a `KeyPart`:
 ///
-/// - integers, `bool`, `char` and strings
-/// - `uuid::Uuid` with the feature `uuid`
+/// - integers, `NonZero` integers, `bool`, `char` and strings
+/// - IP addresses and `SystemTime`
+/// - with the feature of the same name, `uuid::Uuid`, the dates and times of `chrono`, and those of `time`
 /// - references and `Option`s of these
+/// - tuples of 2 to 4 of these, and slices, arrays and `Vec`s of them
 /// - your own types that derive or implement `KeyPart`; see [`derive(KeyPart)`](macro@KeyPart).
 ///
-/// Convert a type of another crate with a method, such as `<date.to_string()>`.
+/// Convert a type of another crate with a method, such as `<url.as_str()>`.
 ///
 /// Values are escaped: two different lists of values never produce the same key. For this, two placeholders need text between
 /// them, and this text must begin with a character that is not a letter or a digit.

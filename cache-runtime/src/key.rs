@@ -7,6 +7,7 @@
 //! - `%n`: a `None`
 //! - `%s`: the `Some` around an `Option`
 //! - `%c`: the seam of two values
+//! - `%l`: a list; its length follows, then a seam and a value for each element
 //! - `%h`: a hash
 //! - `%r`: a word that would read as a reserved root
 //! - `%e`: the end of a value before a `%` of the template
@@ -16,6 +17,7 @@
 
 mod part;
 mod pattern;
+mod time;
 mod type_name;
 
 use std::fmt::{self, Write as _};
@@ -376,6 +378,27 @@ impl<'a> KeyWriter<'a> {
             }
         }
         self.joined = true;
+    }
+
+    /// Writes a list. A long list is hashed as a long text is.
+    fn list<T: KeyPart>(&mut self, values: &[T]) {
+        self.seam();
+        let start = self.name.len();
+        self.elements(values);
+        if self.name.len() - start > VALUE_CAP {
+            self.name.truncate(start);
+            self.joined = false;
+            self.hashed(|key| key.elements(values));
+        }
+    }
+
+    /// Writes a length, then each value after a seam. The length shows where the list ends, also if more values follow it.
+    fn elements<T: KeyPart>(&mut self, values: &[T]) {
+        let _ = write!(self.name, "%l{}", values.len());
+        self.joined = true;
+        for value in values {
+            self.value(value);
+        }
     }
 
     /// Writes digits and a sign. They need escaping only for an unusual separator.

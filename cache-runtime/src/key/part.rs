@@ -14,8 +14,15 @@ use super::KeyWriter;
 ///
 /// - integers, `NonZero` integers, `bool`, `char` and strings
 /// - IP addresses
+/// - `SystemTime`, as nanoseconds since 1970 in UTC
 /// - `uuid::Uuid` with the feature `uuid`
-/// - references to these, and `Option`s of them.
+/// - `chrono::DateTime` and `chrono::NaiveDate` with the feature `chrono`, such as `2026-11-27T10:07:23Z` (in UTC) and `2026-11-27`
+/// - `time::OffsetDateTime`, as nanoseconds since 1970 in UTC, and `time::Date`, such as `2026-11-27`, with the feature `time`
+/// - references to these, and `Option`s of them
+/// - tuples of 2 to 4 of these
+/// - slices, arrays and `Vec`s of these, in their order. A list that is longer than 128 bytes in a key is hashed.
+///
+/// A time is one instant: times in different zones have the same text if they are equal.
 ///
 /// [Derive](derive@crate::KeyPart) it for your own types:
 ///
@@ -44,14 +51,14 @@ use super::KeyWriter;
 /// ```
 ///
 /// Different values must write different texts. For a type of another crate, write what one of its methods returns, such as
-/// `<date.to_string()>`.
+/// `<url.as_str()>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a key",
     label = "not a key part",
     note = "for a type of your own: `#[derive(cache_runtime::KeyPart)]`; for a type of another crate that can be printed: \
             `<value.to_string()>`",
-    note = "key parts are integers, `bool`, `char`, strings, references to them and `Option`s of them; a float has no exact text: \
-            round it to an integer first"
+    note = "key parts are integers, `bool`, `char`, strings, times, and references, `Option`s, tuples and lists of them; a float has no \
+            exact text: round it to an integer first"
 )]
 pub trait KeyPart {
     /// Writes this value into a key.
@@ -143,3 +150,37 @@ macro_rules! pointers {
 }
 
 pointers! { &T &mut T Box<T> Rc<T> Arc<T> }
+
+macro_rules! tuples {
+    ($($(($name:ident $at:tt))*,)*) => {$(
+        impl<$($name: KeyPart),*> KeyPart for ($($name,)*) {
+            fn write_key(&self, key: &mut KeyWriter<'_>) {
+                key$(.value(&self.$at))*;
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (A 0)(B 1),
+    (A 0)(B 1)(C 2),
+    (A 0)(B 1)(C 2)(D 3),
+}
+
+impl<T: KeyPart> KeyPart for [T] {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.list(self);
+    }
+}
+
+impl<T: KeyPart> KeyPart for Vec<T> {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.list(self);
+    }
+}
+
+impl<T: KeyPart, const N: usize> KeyPart for [T; N] {
+    fn write_key(&self, key: &mut KeyWriter<'_>) {
+        key.list(self);
+    }
+}

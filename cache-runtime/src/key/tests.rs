@@ -69,6 +69,69 @@ fn every_kind_of_part_has_its_text() {
 }
 
 #[test]
+fn a_list_has_its_length_before_its_values() {
+    let table = [
+        (of([0_u8; 0]), "dev_%l0"),
+        (of([""]), "dev_%l1%c"),
+        (of(vec!["a:b", "c"]), "dev_%l2%ca%3Ab%cc"),
+        (of(&[Some(1), None][..]), "dev_%l2%c1%c%n"),
+        (of([vec![1, 2], vec![]]), "dev_%l2%c%l2%c1%c2%c%l0"),
+        (of(("a", 1)), "dev_a%c1"),
+        (of(("a", 1, ["b"], true)), "dev_a%c1%c%l1%cb%ctrue"),
+        (of(Some(((None::<u8>, 1), "x"))), "dev_%s%n%c1%cx"),
+    ];
+
+    for (found, wanted) in table {
+        assert_eq!(found, wanted);
+    }
+}
+
+/// All lists of up to two of these.
+fn lists<T: Clone>(values: &[T]) -> Vec<Vec<T>> {
+    let pairs = values
+        .iter()
+        .flat_map(|one| values.iter().map(|two| vec![one.clone(), two.clone()]));
+    let single = values.iter().map(|one| vec![one.clone()]);
+    pairs.chain(single).chain([vec![]]).collect()
+}
+
+#[test]
+fn different_lists_never_share_a_key() {
+    let lists = lists(&lists(&["", "%l0"]));
+
+    for separator in [':', '%', 'l', '0', '1'] {
+        let mut names = std::collections::HashSet::new();
+        for one in &lists {
+            for two in &lists {
+                names.insert(name(|key| {
+                    key.value_before(&(one, two), separator);
+                    key.text(separator.encode_utf8(&mut [0; 4])).value(&0);
+                }));
+            }
+        }
+        assert_eq!(names.len(), lists.len() * lists.len(), "{separator}");
+    }
+}
+
+#[test]
+fn a_long_list_becomes_a_hash() {
+    let mut long = vec![1; 41];
+    long[0] = 10;
+    let text = of(long.clone());
+    assert!(
+        text.starts_with("dev_%l41%c10") && text.len() - 4 == VALUE_CAP,
+        "{text}"
+    );
+
+    long[0] = 100;
+    let one = of(long.clone());
+    assert!(one.starts_with("dev_%h") && one.len() == 38, "{one}");
+    long[7] = 2;
+    assert_ne!(of(long.clone()), one);
+    assert_eq!(of((long.clone(), 1)), format!("{}%c1", of(long)));
+}
+
+#[test]
 fn a_separator_is_escaped_in_the_value_before_it_only() {
     let dashes = name(|key| {
         key.value_before("a-b", '-')
