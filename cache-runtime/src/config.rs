@@ -61,7 +61,7 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The environment that the service runs in. In production, sessions need keys. Default: `Dev`.
+    /// The environment that the service runs in. In production, sessions need keys. Default: `dev`.
     pub environment: Environment,
     /// The text in front of every key. If several caches share one Redis, no prefix may be the beginning of another. Default:
     /// `dev_`, or the prefix of the environment.
@@ -161,7 +161,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            environment: Environment::Dev,
+            environment: Environment::DEV,
             // Whoever says nothing is developing; production must be named to be touched.
             prefix: "dev_".to_owned(),
             // A service must run on a machine that has no Redis.
@@ -470,7 +470,7 @@ impl Config {
     pub(crate) fn check_memory_mode(&self) -> Result<(), Error> {
         let why = match self.require_redis {
             Some(true) => "`require_redis` is on",
-            None if self.environment == Environment::Prod => "the environment is `prod`",
+            None if self.environment == Environment::PROD => "the environment is `prod`",
             Some(false) | None => return Ok(()),
         };
         let what = format!(

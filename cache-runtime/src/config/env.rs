@@ -3,6 +3,7 @@
 mod links;
 mod variables;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::Duration;
@@ -12,46 +13,71 @@ use super::options::{SETTINGS, life};
 use super::problem::{Problem, QUOTA, idle_excludes, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
 use super::{Address, Config, Policy, Secret, SessionKeys, Tls, Topology, plain_name, text};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
-/// What a process is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Environment {
-    /// Development.
-    #[default]
-    Dev,
-    /// Tests.
-    Test,
-    /// Production.
-    Prod,
-}
+/// The environment that a service runs in: a lower-case word such as `staging`.
+///
+/// It sets the prefix of the keys, such as `staging_`, and which variables count, such as `STAGING_REDIS_HOST`. Only
+/// [`PROD`](Self::PROD) requires a Redis and session keys.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Environment(Cow<'static, str>);
 
 impl Environment {
-    const ALL: [Self; 3] = [Self::Dev, Self::Test, Self::Prod];
+    /// Development.
+    pub const DEV: Self = Self(Cow::Borrowed("dev"));
+    /// Tests.
+    pub const TEST: Self = Self(Cow::Borrowed("test"));
+    /// Production.
+    pub const PROD: Self = Self(Cow::Borrowed("prod"));
 
-    /// Returns its name in `CACHE_ENV`.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Dev => "dev",
-            Self::Test => "test",
-            Self::Prod => "prod",
-        }
+    const KNOWN: [Self; 3] = [Self::DEV, Self::TEST, Self::PROD];
+
+    /// Returns the environment with this name.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if `name` is not a lower-case letter followed by lower-case letters, digits and
+    /// `-`, or if it is `production`. Production is [`PROD`](Self::PROD).
+    pub fn new(name: &str) -> Result<Self, Error> {
+        Self::of_name(name).ok_or_else(|| {
+            let name = text::shown(name);
+            Error::new(
+                ErrorKind::Config,
+                format!("`{name}` is not the name of an environment; use {ENVIRONMENTS}"),
+            )
+        })
+    }
+
+    /// Returns the name, as in `CACHE_ENV`.
+    pub fn name(&self) -> &str {
+        &self.0
     }
 
     pub(super) fn of_name(name: &str) -> Option<Self> {
-        let mut all = Self::ALL.into_iter();
-        all.find(|known| known.name().eq_ignore_ascii_case(name))
+        let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let is_word =
+            name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(is_allowed);
+        // As a word of its own it would not require a Redis.
+        (is_word && name != "production").then(|| Self(Cow::Owned(name.to_owned())))
     }
 
-    /// The prefix of its keys.
-    pub(super) fn prefix(self) -> String {
+    /// Returns the prefix of its keys.
+    pub(super) fn prefix(&self) -> String {
         format!("{}_", self.name())
     }
 
-    /// The name of a variable that only this environment reads.
-    fn variable(self, part: &str) -> String {
-        format!("{}_REDIS_{part}", self.name().to_ascii_uppercase())
+    /// Returns the name of a variable that only this environment reads.
+    fn variable(&self, part: &str) -> String {
+        format!(
+            "{}_REDIS_{part}",
+            plain_name(self.name()).to_ascii_uppercase()
+        )
+    }
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self::DEV
     }
 }
 
@@ -66,7 +92,7 @@ const LIMIT: &str = "CACHE_LIMIT_";
 const SESSION_KEYS: &str = "CACHE_SESSION_KEYS";
 
 /// What is allowed for `CACHE_ENV`.
-pub(super) const ENVIRONMENTS: &str = "`dev`, `test` or `prod`";
+pub(super) const ENVIRONMENTS: &str = "`dev`, `test`, `prod`, or another word of lower-case letters, digits and `-`, such as `staging`; production is `prod`";
 
 /// How the variables of a policy end, and what they set. The longer before the shorter: both end in `_TTL`.
 const POLICY_TIMES: [(&str, PolicyTime); 3] = [
@@ -164,7 +190,7 @@ impl Config {
         if let Some(environment) = vars.environment() {
             config = config.environment(environment);
         }
-        let environment = config.environment;
+        let environment = &config.environment.clone();
         connection(&mut config, &mut vars, environment);
         let mut set = Vec::new();
         for setting in SETTINGS {
@@ -202,7 +228,12 @@ impl Config {
 }
 
 /// An idle time and the two options that it excludes: where the environment sets one side, the code's other side is replaced.
-fn session_life(config: &mut Config, vars: &mut Variables, set: &[&str], environment: Environment) {
+fn session_life(
+    config: &mut Config,
+    vars: &mut Variables,
+    set: &[&str],
+    environment: &Environment,
+) {
     let [ttl, extend] = ["session_ttl", "session_extend"].map(|name| (name, set.contains(&name)));
     if set.contains(&"session_idle") && config.session_idle.is_some() {
         let usual = Config::default();
@@ -232,7 +263,7 @@ fn set_in_code(config: &Config) -> BTreeSet<String> {
 }
 
 /// The variable that sets an option.
-fn variable_of(option: &str, environment: Environment) -> String {
+fn variable_of(option: &str, environment: &Environment) -> String {
     match option {
         "redis" => URL.to_owned(),
         "username" => USERNAME.to_owned(),
@@ -251,7 +282,7 @@ fn variable_of(option: &str, environment: Environment) -> String {
     }
 }
 
-fn connection(config: &mut Config, vars: &mut Variables, environment: Environment) {
+fn connection(config: &mut Config, vars: &mut Variables, environment: &Environment) {
     let [host, port, own_password, db] =
         ["HOST", "PORT", "PASSWORD", "DB"].map(|part| environment.variable(part));
     let url = vars.take(URL);

@@ -365,10 +365,10 @@ fn another_address_replaces_all_that_was_said_about_the_first() {
 
 #[test]
 fn an_environment_brings_its_prefix_unless_another_was_chosen() {
-    let usual = Config::default().environment(Environment::Prod);
+    let usual = Config::default().environment(Environment::PROD);
     let own = Config::default()
         .prefix("shop_")
-        .environment(Environment::Prod);
+        .environment(Environment::PROD);
 
     assert_eq!(
         (usual.prefix.as_str(), own.prefix.as_str()),
@@ -412,7 +412,7 @@ async fn production_does_not_start_without_a_redis_unless_it_is_allowed() {
             .require_redis(require)
     };
 
-    let production = refused(config(Environment::Prod, None)).await;
+    let production = refused(config(Environment::PROD, None)).await;
     assert_eq!(
         production.as_deref(),
         Some(
@@ -420,14 +420,14 @@ async fn production_does_not_start_without_a_redis_unless_it_is_allowed() {
              `redis_url`, or set CACHE_REQUIRE_REDIS=false to keep entries, sessions and limits in the memory of each process"
         )
     );
-    let required = refused(config(Environment::Dev, Some(true))).await;
+    let required = refused(config(Environment::DEV, Some(true))).await;
     assert!(required.expect("refused").contains("`require_redis` is on"));
     for allowed in [
-        config(Environment::Prod, Some(false)),
-        config(Environment::Test, None),
-        config(Environment::Dev, None),
+        config(Environment::PROD, Some(false)),
+        config(Environment::TEST, None),
+        config(Environment::DEV, None),
         // Named and absent is an outage, and no mistake.
-        config(Environment::Prod, None)
+        config(Environment::PROD, None)
             .redis_url("redis://127.0.0.1:1")
             .expect("valid"),
     ] {

@@ -59,7 +59,7 @@ impl Inner {
         }
         let keys = match &config.session_keys {
             Some(keys) => keys.clone(),
-            None if config.environment == Environment::Prod => {
+            None if config.environment == Environment::PROD => {
                 return Err(wrong(
                     "sessions in production need keys; set `CACHE_SESSION_KEYS` to `name:secret`, with a secret from `openssl rand -base64 32`"
                         .to_owned(),
@@ -72,7 +72,7 @@ impl Inner {
                 SessionKeys::random()?
             }
         };
-        if cache.is_local() && config.environment == Environment::Prod {
+        if cache.is_local() && config.environment == Environment::PROD {
             warn!("no Redis is configured, so sessions end with this process; set `REDIS_URL`");
         }
         let ring = Ring::new(&keys)

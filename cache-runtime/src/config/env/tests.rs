@@ -218,10 +218,54 @@ fn the_environment_is_what_its_variable_says() {
     let environment = |name| read(&[("CACHE_ENV", name)]).environment;
 
     assert_eq!(
-        ["dev", "Test", "prod"].map(environment),
-        [Environment::Dev, Environment::Test, Environment::Prod]
+        ["dev", "test", "prod"].map(environment),
+        [Environment::DEV, Environment::TEST, Environment::PROD]
     );
-    assert_eq!(read(&[]).environment, Environment::Dev);
+    assert_eq!(read(&[]).environment, Environment::DEV);
+}
+
+#[test]
+fn an_environment_may_have_any_lower_case_name() {
+    let config = read(&[
+        ("CACHE_ENV", "load-test2"),
+        ("LOAD_TEST2_REDIS_HOST", "cache"),
+        ("LOAD_TEST2_REDIS_DB", "3"),
+        ("DEV_REDIS_HOST", "elsewhere"),
+    ]);
+
+    assert_eq!(config.environment.name(), "load-test2");
+    assert_eq!(config.prefix, "load-test2_");
+    let address = Address::Tcp("cache".to_owned(), 6379);
+    assert_eq!(config.redis, Some(Topology::Standalone(address)));
+    assert_eq!(config.database, 3);
+    // Only production requires a Redis.
+    assert!(
+        read(&[("CACHE_ENV", "staging")])
+            .check_memory_mode()
+            .is_ok()
+    );
+
+    for name in [
+        "Staging",
+        "PROD",
+        "production",
+        "2nd",
+        "-a",
+        "a_b",
+        "a b",
+        "é",
+    ] {
+        let error = Environment::new(name).expect_err(name).to_string();
+        assert!(
+            error.contains("is not the name of an environment; use `dev`"),
+            "{error}"
+        );
+        assert!(
+            problem(&[("CACHE_ENV", name)]).contains("CACHE_ENV: found `"),
+            "{name}"
+        );
+    }
+    assert_eq!(Environment::new("prod").ok(), Some(Environment::PROD));
 }
 
 #[test]
@@ -368,8 +412,8 @@ fn every_wrong_variable_has_its_line() {
     ]);
 
     for line in [
-        "CACHE_ENV: found `production`, allowed: `dev`, `test` or `prod`",
-        "REDIS_URL: found `redis+cluster://h1:7000`, allowed: the address of one server or of sentinels, with `redis://` or",
+        "CACHE_ENV: found `production`, allowed: `dev`, `test`, `prod`, or another word of lower-case letters, digits and `-`, such as `staging`; production is `prod`",
+        "REDIS_URL: found `redis+cluster://h1:7000`, allowed: the address of one server, or of sentinels: Redis Cluster is not",
         "DEV_REDIS_PORT: found `0`, allowed: a port from 1 to 65535",
         "DEV_REDIS_DB: found `first`",
         "CACHE_POOL_MIN: found `few`, allowed: a whole number such as `5`, from 1 to 10000",
@@ -711,7 +755,7 @@ fn the_environment_chooses_the_prefix_unless_the_code_did() {
         prefix(own(), &[("CACHE_ENV", "prod"), ("CACHE_PREFIX", "x_")]),
         "x_"
     );
-    let prod_in_code = || Config::default().environment(Environment::Prod);
+    let prod_in_code = || Config::default().environment(Environment::PROD);
     assert_eq!(prefix(prod_in_code(), &[]), "prod_");
     assert_eq!(prefix(prod_in_code(), &[("CACHE_ENV", "test")]), "test_");
 }

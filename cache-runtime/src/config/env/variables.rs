@@ -135,7 +135,7 @@ impl Variables {
 /// The names of all variables.
 pub(super) fn known() -> impl Iterator<Item = String> {
     let connection = [ENV, URL, USERNAME, PASSWORD, TLS, TLS_CA, SESSION_KEYS].map(str::to_owned);
-    let parts = Environment::ALL
+    let parts = Environment::KNOWN
         .into_iter()
         .flat_map(|env| ["HOST", "PORT", "PASSWORD", "DB"].map(|part| env.variable(part)));
     let policies = POLICY_TIMES.map(|(suffix, _)| format!("{POLICY}<NAME>{suffix}"));

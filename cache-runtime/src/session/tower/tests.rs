@@ -512,7 +512,7 @@ async fn sessions_that_have_expired_leave_memory_when_others_come() {
 #[test]
 fn production_needs_keys() {
     let cache = Cache::local(Config {
-        environment: Environment::Prod,
+        environment: Environment::PROD,
         ..Config::default()
     });
 
