@@ -254,7 +254,7 @@ pub struct ServerInfo {
     /// `run_id`: it changes each time that a server starts.
     pub run_id: String,
     /// Since when the server runs, in seconds.
-    pub uptime: u64,
+    pub uptime_seconds: u64,
     /// Bytes in use.
     pub memory_used: u64,
     /// The most bytes that were ever in use.

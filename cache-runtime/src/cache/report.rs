@@ -1,7 +1,5 @@
 //! What a cache reports about itself.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::Cache;
@@ -22,9 +20,9 @@ pub struct Health {
     pub connected: bool,
     /// What the Redis server reports about itself. `None` without Redis, or if it does not answer.
     pub server: Option<ServerInfo>,
-    /// How long the fallback mode has lasted. `None` while Redis answers, and in memory mode.
-    pub fallback_for: Option<Duration>,
-    /// Why the last attempt to reach Redis failed. `None` while it answers, and in memory mode.
+    /// How long fallback mode has lasted, in seconds; `None` while Redis answers, and in memory mode.
+    pub fallback_seconds: Option<f64>,
+    /// Why Redis could not be reached when that was tried last; `None` while it answers, and in memory mode.
     pub fallback_reason: Option<String>,
     /// What does not work although Redis answers, one sentence each: operations that it refuses, and pending evictions in
     /// the journal. A refusal is reported until the same operation succeeds, or for 60 s.
@@ -85,7 +83,11 @@ impl Cache {
             mode,
             connected: server.is_some(),
             server,
-            fallback_for: inner.guard.outages().current,
+            fallback_seconds: inner
+                .guard
+                .outages()
+                .current
+                .map(|current| current.as_secs_f64()),
             fallback_reason: inner.guard.why_unavailable(),
             problems,
             journal_depth: inner.journal.depth(),

@@ -156,7 +156,7 @@ pub(super) fn server_info(info: &str) -> ServerInfo {
     ServerInfo {
         version: field("redis_version").unwrap_or_default().to_owned(),
         run_id: field("run_id").unwrap_or_default().to_owned(),
-        uptime: number("uptime_in_seconds"),
+        uptime_seconds: number("uptime_in_seconds"),
         memory_used: number("used_memory"),
         memory_peak: number("used_memory_peak"),
         memory_max: Some(number("maxmemory")).filter(|limit| *limit > 0),

@@ -96,7 +96,7 @@ impl CacheHealth {
             status: health.status,
             redis: Redis {
                 connected: health.connected,
-                uptime: server.map(|server| server.uptime),
+                uptime: server.map(|server| server.uptime_seconds),
                 memory: Memory {
                     used: server.map(|server| human(server.memory_used)),
                     peak: server.map(|server| human(server.memory_peak)),
