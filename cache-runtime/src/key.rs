@@ -30,7 +30,8 @@ use crate::error::{Error, ErrorKind};
 use crate::escape::Escaped;
 
 pub use part::KeyPart;
-pub use pattern::{Pattern, PatternWriter};
+pub(crate) use pattern::Pattern;
+pub use pattern::PatternWriter;
 pub use type_name::TypeName;
 
 /// The roots of the cache's own records, which are not entries.
@@ -47,7 +48,7 @@ const TEXT_CAP: usize = 512;
 
 /// The name of one entry in Redis, including the prefix.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key {
+pub(crate) struct Key {
     hash: u64,
     /// The length of the prefix. Entries contain it to prove to which cache they belong, because one prefix may begin with another.
     prefix: u16,
@@ -125,7 +126,7 @@ impl Key {
     }
 
     /// Returns the whole name, including the prefix.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.name
     }
 

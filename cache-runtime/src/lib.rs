@@ -158,7 +158,7 @@ pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable};
 pub use clock::Clock;
 pub use config::{Address, Config, Environment, Policy, Quota, Secret, SessionKeys, Tls, Topology};
 pub use error::{AlreadyInstalled, Error, ErrorKind};
-pub use key::{Key, KeyPart, KeyWriter, Pattern};
+pub use key::{KeyPart, KeyWriter};
 pub use metrics::{
     Counts, FallbackStats, LimitStats, MemoryStats, Mode, PoolStats, SessionStats, SiteStats,
     Stats, Times,

@@ -16,7 +16,7 @@ use crate::escape::Escaped;
 ///
 /// A pattern never matches a key outside its prefix, or a record of the cache itself.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     prefix: usize,
     /// The prefix, and the text before the first wildcard.
     head: String,
