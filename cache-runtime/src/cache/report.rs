@@ -22,7 +22,7 @@ pub struct Health {
     pub server: Option<ServerInfo>,
     /// How long fallback mode has lasted, in seconds; `None` while Redis answers, and in memory mode.
     pub fallback_seconds: Option<f64>,
-    /// Why Redis could not be reached when that was tried last; `None` while it answers, and in memory mode.
+    /// Why the last attempt to reach Redis failed; `None` while it answers, and in memory mode.
     pub fallback_reason: Option<String>,
     /// What does not work although Redis answers, one sentence each: operations that it refuses, and pending evictions in
     /// the journal. A refusal is reported until the same operation succeeds, or for 60 s.

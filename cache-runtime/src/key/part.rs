@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::KeyWriter;
 
-/// What can be in a placeholder of a key.
+/// A value that is allowed in a placeholder of a key.
 ///
 /// These types are key parts:
 ///

@@ -413,7 +413,7 @@ fn every_wrong_variable_has_its_line() {
 
     for line in [
         "CACHE_ENV: found `production`, allowed: `dev`, `test`, `prod`, or another word of lower-case letters, digits and `-`, such as `staging`; production is `prod`",
-        "REDIS_URL: found `redis+cluster://h1:7000`, allowed: the address of one server, or of sentinels: Redis Cluster is not",
+        "REDIS_URL: found `redis+cluster://h1:7000`, allowed: the address of one server or of sentinels, with `redis://` or",
         "DEV_REDIS_PORT: found `0`, allowed: a port from 1 to 65535",
         "DEV_REDIS_DB: found `first`",
         "CACHE_POOL_MIN: found `few`, allowed: a whole number such as `5`, from 1 to 10000",
