@@ -1,7 +1,7 @@
 #[automatically_derived]
 impl<'a, T: ?Sized> ::cache_runtime::__private::KeyPart for Id<'a, T> {
     fn write_key(&self, __cache_key: &mut ::cache_runtime::__private::KeyWriter<'_>) {
-        __cache_key.value(&self.0);
+        __cache_key.value::<&'a str>(&self.0);
     }
 }
 #[automatically_derived]
@@ -13,7 +13,9 @@ where
     fn write_key(&self, __cache_key: &mut crate::cache::__private::KeyWriter<'_>) {
         __cache_key
             .hashed(|__cache_key| {
-                __cache_key.value(&self.kind).value(&self.r#type);
+                __cache_key
+                    .value::<Option<K>>(&self.kind)
+                    .value::<[u8; N]>(&self.r#type);
             });
     }
 }

@@ -3,6 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
 use syn::ext::IdentExt;
+use syn::spanned::Spanned;
 use syn::{DeriveInput, Member, Type};
 
 use super::{at, door, respanned};
@@ -90,10 +91,12 @@ fn body(shape: &Shape) -> TokenStream {
     }
 }
 
-/// Errors about the type of a field underline it.
+/// Names the type, and places the call where the user wrote it: an error about the type underlines it and does not mention the
+/// derive.
 fn values(fields: &[(Member, Type)]) -> TokenStream {
-    let values = fields
-        .iter()
-        .map(|(member, ty)| quote_spanned!(at(ty)=> .value(&self.#member)));
+    let values = fields.iter().map(|(member, ty)| {
+        let field = quote!(&self.#member);
+        quote_spanned!(ty.span()=> .value::<#ty>(#field))
+    });
     values.collect()
 }
