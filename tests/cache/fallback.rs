@@ -354,6 +354,17 @@ async fn update_evicting_twice(cache: &Cache, table: &Table, id: u64) -> usize {
     table.write()
 }
 
+#[cache_evict(key = "row:<id>", fence, cache = cache)]
+async fn update_fenced(
+    cache: &Cache,
+    table: &Table,
+    id: u64,
+    outcome: Result<(), ()>,
+) -> Result<(), ()> {
+    table.write();
+    outcome
+}
+
 #[tokio::test]
 async fn a_silent_redis_is_waited_for_once_by_each_call() {
     const TIMEOUT: Duration = Duration::from_millis(300);
@@ -369,6 +380,29 @@ async fn a_silent_redis_is_waited_for_once_by_each_call() {
     let began = Instant::now();
     update_evicting_twice(&cache, &table, 1).await;
     assert!(began.elapsed() < TIMEOUT * 4 / 3, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_silent_redis_is_waited_for_once_by_a_fenced_eviction() {
+    const TIMEOUT: Duration = Duration::from_millis(300);
+    for outcome in [Ok(()), Err(())] {
+        let server = server();
+        let network = FaultProxy::start(&server).expect("the proxy starts");
+        let cache = connect(network.config().command_timeout(TIMEOUT)).await;
+        network.stall();
+
+        let began = Instant::now();
+        let returned = update_fenced(&cache, &Table::default(), 1, outcome).await;
+        let took = began.elapsed();
+
+        assert_eq!(returned, outcome);
+        assert!(took < TIMEOUT * 4 / 3, "{took:?}");
+        network.pass();
+        until("the eviction is applied", async || {
+            cache.stats().journal_depth == 0
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

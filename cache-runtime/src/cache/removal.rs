@@ -6,20 +6,21 @@ use std::sync::Arc;
 use super::pending::{self, Collected};
 use super::{Evicted, Inner};
 use crate::entry;
+use crate::error::ErrorKind;
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
 use crate::store::guard::{On, Op};
 use crate::target::Target;
 
 impl Inner {
-    /// Places a fence at every key among `targets`, and returns those keys. While the fence exists no process stores a
-    /// value, so a process that ends between its commit and its eviction leaves no stale value.
+    /// Places a fence at every key among `targets`. While the fence exists no process stores a value, so a process that ends
+    /// between its commit and its eviction leaves no stale value. Returns those keys, and whether Redis has answered.
     pub(super) async fn fence(
         &self,
         site: &'static Site,
         metrics: &SiteMetrics,
         targets: &[Target],
-    ) -> Vec<Target> {
+    ) -> (Vec<Target>, bool) {
         let now = self.config.clock.now_millis();
         let keys = targets.iter().filter_map(|target| match target {
             Target::Key(key) => Some(key),
@@ -30,15 +31,17 @@ impl Inner {
             .map(|key| (key.clone(), entry::fence(key, now, life).into_bytes()))
             .collect();
         let Some((first, _)) = fences.first() else {
-            return Vec::new();
+            return (Vec::new(), true);
         };
         let op = Op::new("fence", site, metrics, On::Key(first));
         // Without a fence, the later eviction is an ordinary one.
-        let _ = self.run(op, |store| store.fence(&fences, life)).await;
-        fences
-            .into_iter()
-            .map(|(key, _)| Target::Key(key))
-            .collect()
+        let placed = self.run(op, |store| store.fence(&fences, life)).await;
+        let is_answered = !matches!(
+            placed.map_err(|error| error.kind()),
+            Err(ErrorKind::Timeout | ErrorKind::Stalled | ErrorKind::Connection)
+        );
+        let keys = fences.into_iter().map(|(key, _)| Target::Key(key));
+        (keys.collect(), is_answered)
     }
 }
 

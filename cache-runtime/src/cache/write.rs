@@ -172,8 +172,10 @@ struct Evicting<'a> {
     eviction: Eviction<'a>,
     /// The keys that are behind a fence.
     fenced: Vec<Target>,
-    /// Whether Redis still owes an answer to the eviction before the body.
-    is_unanswered: bool,
+    /// Whether the eviction before the body is in the journal.
+    is_journaled: bool,
+    /// Whether Redis has answered to the fence, or was not asked for one.
+    is_answered: bool,
 }
 
 impl<'a> EvictCall<'a> {
@@ -210,16 +212,18 @@ impl<'a> EvictCall<'a> {
             always: _,
             fence,
         } = *plan;
-        let is_unanswered =
+        let is_journaled =
             *before && inner.invalidate(site, metrics, targets).await == Evicted::Journaled;
-        let fenced = match fence {
-            true => inner.fence(site, metrics, targets).await,
-            false => Vec::new(),
+        let (fenced, is_answered) = match fence {
+            // A call waits for Redis once.
+            true if !is_journaled => inner.fence(site, metrics, targets).await,
+            _ => (Vec::new(), true),
         };
         Evicting {
             eviction: Eviction::begin(inner, site, metrics, targets.clone()),
             fenced,
-            is_unanswered,
+            is_journaled,
+            is_answered,
         }
     }
 
@@ -229,7 +233,8 @@ impl<'a> EvictCall<'a> {
         let Evicting {
             mut eviction,
             fenced,
-            is_unanswered,
+            is_journaled,
+            is_answered,
         } = evicting;
         match named {
             Some(targets) => eviction.also(targets),
@@ -238,18 +243,21 @@ impl<'a> EvictCall<'a> {
                 // In a scope another step may rely on the same fences, so they are left to expire.
                 let is_scoped = eviction.is_scoped();
                 eviction.disarm();
-                if !fenced.is_empty() && !is_scoped {
-                    // The values are gone already; now the fences only keep new ones out.
-                    self.inner
-                        .invalidate(self.plan.site, &self.metrics, &fenced)
-                        .await;
+                // The values are gone already; now the fences only keep new ones out.
+                match is_answered {
+                    _ if fenced.is_empty() || is_scoped => {}
+                    true => {
+                        let site = self.plan.site;
+                        self.inner.invalidate(site, &self.metrics, &fenced).await;
+                    }
+                    false => self.inner.invalidate_later(self.plan.site, &fenced),
                 }
                 return;
             }
         }
         self.metrics.count(Event::Evict);
-        if is_unanswered && self.inner.journal.depth() > 0 {
-            // Redis was waited for once already.
+        if !is_answered || (is_journaled && self.inner.journal.depth() > 0) {
+            // The call has waited for Redis once.
             eviction.defer();
         } else {
             eviction.apply().await;
