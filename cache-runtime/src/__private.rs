@@ -90,7 +90,7 @@ pub fn cache_evict<O: Outcome>(
     body: Pin<&mut impl Future<Output = O::Output>>,
 ) -> impl Future<Output = O::Output> {
     let (named, call) = call.split();
-    let caller = Evicting::<O, _>::new(more, named);
+    let caller = Evicting::<O, _, _>::new(more, named);
     Shell::new(cache::evict(call), Bodied::new(caller, body))
 }
 

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  call ─► key ─► Redis GET ──value──────────────────────────► value
-//!                   │    └───stale, within its grace─────────► value; one caller of all refreshes it
+//!                   │    └───stale, within its grace─────────► value; one caller across all processes refreshes it
 //!                   │ absent (or Redis is known to be down)
 //!                   ▼
-//!                flight        one loader per key in the process; those who wait share its encoded result
+//!                flight        one loader per key in the process; waiters share its encoded result
 //!                   │ leader
 //!                   ▼
-//!                lease         one loader per key among all processes (SET NX GET: one round trip)
+//!                lease         one loader per key among all processes (SET NX GET: one round trip); skipped while Redis is down
 //!                   ▼
 //!                body ──► fill if the lease still stands ────► value
 //! ```

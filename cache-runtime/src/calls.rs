@@ -150,8 +150,10 @@ impl EvictCall {
         let named = Self::new(plan.site, cache.clone());
         (named, cache.map(|cache| (cache, plan)))
     }
+}
 
-    pub(crate) fn into_targets(self) -> Vec<Target> {
-        self.plan.targets
+impl From<EvictCall> for Vec<Target> {
+    fn from(call: EvictCall) -> Self {
+        call.plan.targets
     }
 }

@@ -53,18 +53,18 @@
 //!
 //! ```text
 //!  call ─► key ─► Redis GET ──value──────────────────────────► value
-//!                   │    └───stale, within its grace─────────► value; one caller of all refreshes it
+//!                   │    └───stale, within its grace─────────► value; one caller across all processes refreshes it
 //!                   │ absent (or Redis is known to be down)
 //!                   ▼
-//!                flight        one loader per key in the process; those who wait share its encoded result
+//!                flight        one loader per key in the process; waiters share its encoded result
 //!                   │ leader
 //!                   ▼
-//!                lease         one loader per key among all processes (SET NX GET: one round trip)
+//!                lease         one loader per key among all processes (SET NX GET: one round trip); skipped while Redis is down
 //!                   ▼
 //!                body ──► fill if the lease still stands ────► value
 //! ```
 //!
-//! While Redis is unavailable, no call waits for it: bodies run, and evictions are kept until Redis is back.
+//! While Redis is unavailable, no call waits for it: bodies run, and evictions wait in a journal.
 //!
 //! # Main items
 //!
@@ -73,7 +73,7 @@
 //! | [`macro@cacheable`] | Reads through the cache; its page describes keys |
 //! | [`macro@cache_put`] | Runs the body and stores its result |
 //! | [`macro@cache_evict`] | Runs the body and removes entries |
-//! | [`Cache`] | Created once with [`connect`](Cache::connect) and [`install`](Cache::install)ed for all annotated functions; also offers Redis's operations directly |
+//! | [`Cache`] | Created once with [`connect`](Cache::connect) and [`install`](Cache::install)ed for all annotated functions; also has `get`, `set` and `delete` for direct use |
 //! | [`Cache::run`], [`limit::RateLimiter::run`] | Sets the cache or limiter of one test; [`in_current_run`] passes it on to a task |
 //! | [`CacheScope`] | Delays evictions until a transaction commits |
 //! | [`Config`] | Holds every option with its default, from code, a file or the environment |
@@ -81,8 +81,8 @@
 //! | [`Health`] | Reports the state of the cache for health checks |
 //! | [`Cache::warm`], [`warm::every`] | Fills the cache in advance, once or on a schedule |
 //! | [`trait@KeyPart`] | Marks types that can be part of a key; [derive](derive@KeyPart) it for your own types |
-//! | [`limit::RateLimiter`], [`macro@rate_limit`] | Limits how often clients may do something, across all processes; the same for one function |
-//! | [`session::SessionStore`] | Holds login sessions, across all processes; `http::SessionLayer` passes them to handlers |
+//! | [`limit::RateLimiter`], [`macro@rate_limit`] | Limits how often clients may do something, across all processes; `#[rate_limit]` does this for one function |
+//! | [`session::SessionStore`] | Stores login sessions that all processes share; `http::SessionLayer` passes them to handlers |
 //! | [`Sensitive`] | Holds a value that must never be cached; a type that contains it does not compile as a cached value |
 //! | [`Error`], [`ErrorKind`] | Returned by the methods that begin with `try_`, never by annotated functions |
 //!
@@ -90,7 +90,7 @@
 //!
 //! | feature | default | adds | pulls in |
 //! |---|---|---|---|
-//! | `compression` | yes | Compresses values above `compress_above`. Without it, values that another process compressed are misses | `lz4_flex` |
+//! | `compression` | yes | Compresses values above `compress_above`. Without it, values that another process compressed count as misses | `lz4_flex` |
 //! | `limits` | yes | The module `limit` and `#[rate_limit]` | |
 //! | `sessions` | yes | The module `session` | `aes-gcm`, `hkdf`, `hmac` |
 //! | `tls` | yes | `rediss://` and `REDIS_TLS` | `rustls`, `tokio-rustls`, `webpki-roots` |
@@ -112,7 +112,7 @@
     not(all(feature = "limits", feature = "sessions")),
     allow(
         dead_code,
-        reason = "what only limits and sessions need of lower floors; a full build finds the rest"
+        reason = "used only by limits and sessions; a full build reports real dead code"
     )
 )]
 
@@ -166,7 +166,7 @@ pub use metrics::{
 pub use run::in_current_run;
 pub use sensitive::Sensitive;
 pub use site::{CacheValue, Ttl};
-// Here, too, so that rustc's messages do not speak of `__private`.
+// Also exported here, so that rustc's messages do not mention `__private`.
 #[doc(hidden)]
 pub use background::{background, cacheable_background};
 #[cfg(feature = "limits")]

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 
 use super::boxed;
 use super::caller::{self, Appraisal, Caller, Path, Source, Typed, Walk, WriteJob, Written};
-use crate::calls::EvictCall;
 use crate::entry::{self, Json, Layers, Unreadable};
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::target::Target;
@@ -316,15 +315,15 @@ where
 }
 
 /// A function with `#[cache_evict]`.
-pub(crate) struct Evicting<O: Outcome, M> {
+pub(crate) struct Evicting<O: Outcome, M, N> {
     /// Adds the targets that the value names to a call that names none yet.
     more: M,
-    named: Option<EvictCall>,
+    named: Option<N>,
     outputs: Outputs<O::Output>,
 }
 
-impl<O: Outcome, M> Evicting<O, M> {
-    pub(crate) fn new(more: M, named: EvictCall) -> Self {
+impl<O: Outcome, M, N> Evicting<O, M, N> {
+    pub(crate) fn new(more: M, named: N) -> Self {
         Self {
             more,
             named: Some(named),
@@ -333,10 +332,11 @@ impl<O: Outcome, M> Evicting<O, M> {
     }
 }
 
-impl<O, M> Caller for Polled<'_, Evicting<O, M>, O::Output>
+impl<O, M, N> Caller for Polled<'_, Evicting<O, M, N>, O::Output>
 where
     O: Outcome,
-    M: Fn(&O::Value, EvictCall) -> EvictCall,
+    M: Fn(&O::Value, N) -> N,
+    N: Into<Vec<Target>>,
 {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.caller.outputs.poll::<O>(self.body.as_mut(), cx)
@@ -350,16 +350,17 @@ where
         } = &mut *self.caller;
         let returned = outputs.returned.as_ref().and_then(O::returned);
         match (returned.and_then(O::value), named.take()) {
-            (Some(value), Some(named)) => more(value, named).into_targets(),
+            (Some(value), Some(named)) => more(value, named).into(),
             _ => Vec::new(),
         }
     }
 }
 
-impl<O, M> Bodiless for Evicting<O, M>
+impl<O, M, N> Bodiless for Evicting<O, M, N>
 where
     O: Outcome,
-    M: Fn(&O::Value, EvictCall) -> EvictCall,
+    M: Fn(&O::Value, N) -> N,
+    N: Into<Vec<Target>>,
 {
     type Output = O::Output;
 

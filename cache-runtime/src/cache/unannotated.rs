@@ -54,7 +54,7 @@ impl Cache {
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
         let named = EvictCall::new(plan.site, None);
-        let caller = Evicting::<O, _>::new(|_: &O::Value, call: EvictCall| call, named);
+        let caller = Evicting::<O, _, _>::new(|_: &O::Value, call: EvictCall| call, named);
         Shell::new(evict(Some((cache, plan))), Bodied::new(caller, body))
     }
 }

@@ -8,7 +8,7 @@
 //!                                                     └──────── lost once more ──────────┘
 //! ```
 //!
-//! The guard judges and remembers. `cache/reconnect.rs` probes and applies the journal.
+//! The guard judges and remembers. `cache/reconnect.rs` probes, and `cache/recovery.rs` applies the journal.
 
 mod beat;
 mod books;
