@@ -99,22 +99,23 @@ use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::sync::Mutex;
 
-/// A cache. A cheap clone: all clones are the same cache.
+/// A cache. Cloning is cheap. All clones are the same cache.
 ///
-/// Its methods speak Redis's verbs and never fail the caller: while Redis is away, reads find nothing and writes are not
-/// stored. The methods that begin with `try_` are the same operations for callers who want to know. A key or a pattern that
-/// cannot be used is logged and names nothing; `try_` returns it as an error.
+/// The methods are named after Redis's commands and never fail the caller: while Redis is unavailable, reads find nothing
+/// and writes are not stored. The methods that begin with `try_` are the same operations and return errors. An invalid
+/// key or pattern is logged and matches nothing; `try_` returns it as an error.
 ///
-/// Keys and patterns are taken as they stand in Redis, without the prefix: nothing is escaped here. Attributes escape what
-/// stands in a placeholder, so under `user:<name>` the entry of `"a:b"` is at `user:a%3Ab`, that of `"a b"` at `user:a%20b`,
-/// and that of a `None` at `user:%n`; a text over 128 bytes becomes a hash. [`keys`](Self::keys) shows what there is. To
-/// remove the entries of any text, call a function with `#[cache_evict]` and the same key.
+/// Keys and patterns are used as they are stored in Redis, without the prefix. These methods do not escape anything.
+/// Attributes escape the values of placeholders, so under `user:<name>` the entry of `"a:b"` is at `user:a%3Ab`, that of
+/// `"a b"` at `user:a%20b`, and that of a `None` at `user:%n`. A text over 128 bytes is replaced by a hash.
+/// [`keys`](Self::keys) lists the keys that exist. To remove the entries of any text, call a function with
+/// `#[cache_evict]` and the same key.
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
 }
 
-/// What all clones share.
+/// The state that all clones share.
 struct Inner {
     config: Config,
     guard: Guard,
@@ -127,25 +128,26 @@ struct Inner {
     disabled: Disabled,
     build: Build,
     types: Types,
-    /// The store as what it is; [`None`] behind a wrapper.
+    /// The concrete type of the store; [`None`] behind a wrapper.
     backend: Option<Backend>,
-    /// The background task. It ends with the runtime that it was started on; the next call that misses it starts another.
+    /// The background task. It ends with the runtime that it was started on. The next call that finds it missing starts
+    /// another.
     background: Singleton,
     this: Weak<Self>,
-    /// Evictions that calls and scopes still have to make.
+    /// Evictions that calls and scopes have yet to make.
     owed: Owed,
-    /// Prefixes of other caches that begin with this one's, as far as that was noticed.
+    /// Prefixes of other caches that begin with this cache's prefix, as far as they were noticed.
     neighbours: Mutex<BTreeSet<String>>,
-    /// Wakes the background task: the fallback mode was entered, an eviction was journaled, or the cache is gone.
+    /// Wakes the background task when fallback mode begins, an eviction is journaled, or the cache is dropped.
     wake: Arc<Notify>,
 }
 
-/// The cache of a call. The installed one is not cloned: its count of clones would be written by all threads, for every hit.
+/// The cache of a call. The installed cache is not cloned: every hit on every thread would write to its reference count.
 #[derive(Clone, Debug)]
 pub enum Used {
-    /// The process-wide one.
+    /// The process-wide cache.
     Installed(&'static Cache),
-    /// One that the attribute names, whose place the body may move, or that of a [`Cache::run`].
+    /// A cache that the attribute names, which the body may move, or that of a [`Cache::run`].
     Named(Cache),
 }
 
@@ -166,19 +168,19 @@ enum Backend {
     Redis(Arc<RedisStore>),
 }
 
-/// What came of an eviction.
+/// The outcome of an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Evicted {
-    /// Nothing that it names is served any more, by any process.
+    /// No process serves a matching entry any more.
     Applied {
-        /// How many keys there were.
+        /// The number of removed keys.
         keys: u64,
     },
-    /// Redis is away. This process serves nothing that it names; others may, until the journal is applied.
+    /// Redis is unavailable. This process serves no matching entry. Other processes may, until the journal is applied.
     Journaled,
-    /// Nothing yet: it has joined a [`CacheScope`], and waits for its commit.
+    /// Nothing was removed yet: the eviction joined a [`CacheScope`] and waits for its commit.
     Deferred,
 }
 
@@ -187,15 +189,15 @@ static INSTALLED: OnceCell<Cache> = OnceCell::new();
 impl Cache {
     /// Connects to the Redis that `config` names, or to none if it names none.
     ///
-    /// An absent Redis is no error: the cache then begins in fallback mode and connects when it can. It waits for the first
-    /// attempt, but no longer than a second.
+    /// It is not an error if Redis is unavailable: the cache then starts in fallback mode and connects later. This waits
+    /// for the first attempt, for at most 1 s.
     ///
     /// # Errors
     ///
-    /// - A wrong configuration, with every problem in it.
-    /// - No Redis where [`require_redis`](Config::require_redis) wants one, as in production.
-    /// - A server that the cache cannot use: Redis before 7.0, a replica, a sentinel, or a node of a Redis Cluster.
-    /// - A call outside a tokio runtime, which the connections live on.
+    /// - The configuration is invalid. The error contains every problem.
+    /// - Redis is not configured but [`require_redis`](Config::require_redis) is set, as in production.
+    /// - The cache cannot use the server: Redis before 7.0, a replica, a sentinel, or a node of a Redis Cluster.
+    /// - The call is outside a tokio runtime, which the connections need.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         config.check()?;
         if config.redis.is_none() {
@@ -220,7 +222,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// A cache without any Redis, in this process's memory; also for unit tests.
+    /// Creates a cache in this process's memory, without Redis. It also suits unit tests.
     pub fn memory() -> Self {
         Self::local(Config::default())
     }
@@ -267,15 +269,20 @@ impl Cache {
         Self { inner }
     }
 
-    /// Makes this the cache of all annotated functions that name no other, for the rest of the process. Warns about policies
-    /// that functions name and the configuration lacks, and about the other way round; about evictions that match no key of a
-    /// function that stores; and about keys with a text that a client may choose.
+    /// Installs this cache for the rest of the process. All annotated functions that name no other cache use it.
     ///
-    /// Tests use [`run`](Self::run) instead: it gives each of them a cache of its own.
+    /// It logs warnings about
+    ///
+    /// - policies that functions name and the configuration lacks, and configured policies that no function names
+    /// - evictions that match no key of a function that stores
+    /// - keys that contain a text that a client may choose.
+    ///
+    /// In tests, use [`run`](Self::run) instead: it gives each test its own cache.
     ///
     /// # Errors
     ///
-    /// Another cache is installed already, and stays. Installing the same one again is not an error.
+    /// If another cache is already installed; that cache does not change. Installing the same cache again is not an
+    /// error.
     pub fn install(&self) -> Result<(), AlreadyInstalled> {
         let installed = INSTALLED.get_or_init(|| {
             policy_check::report(&self.inner.config, registry::sites());
@@ -288,12 +295,12 @@ impl Cache {
         }
     }
 
-    /// The installed cache. See [`current`](Self::current) for the one that annotated functions use.
+    /// Returns the installed cache. [`current`](Self::current) returns the cache that annotated functions use.
     pub fn installed() -> Option<&'static Self> {
         INSTALLED.get()
     }
 
-    /// The configuration that this cache was made with.
+    /// Returns the configuration that this cache was created with.
     pub fn config(&self) -> &Config {
         &self.inner.config
     }
@@ -303,7 +310,8 @@ impl Cache {
     }
 }
 
-/// The path of `#[cacheable]`, which owns what it needs: a stored value, or the body's. There is none without a cache.
+/// The path of `#[cacheable]`, which owns its data: returns a stored value, or the body's. Returns nothing without a
+/// cache.
 pub(crate) fn read(
     call: Option<(Used, ReadPlan)>,
     of: ValueType,
@@ -317,7 +325,7 @@ pub(crate) fn read(
     })))
 }
 
-/// The path of `#[cache_put]`: the body's value, which is stored.
+/// The path of `#[cache_put]`: stores the body's value.
 pub(crate) fn write(call: Option<(Used, ReadPlan)>, of: ValueType) -> Option<Walk<'static>> {
     let (cache, plan) = call?;
     Some(Walk::new(boxed(|| async move {
@@ -325,7 +333,7 @@ pub(crate) fn write(call: Option<(Used, ReadPlan)>, of: ValueType) -> Option<Wal
     })))
 }
 
-/// The path of `#[cache_evict]`: the body, and then the removal.
+/// The path of `#[cache_evict]`: runs the body, then removes the entries.
 pub(crate) fn evict(call: Option<(Used, EvictPlan)>) -> Option<Walk<'static>> {
     let (cache, plan) = call?;
     Some(Walk::new(boxed(|| async move {
@@ -333,15 +341,16 @@ pub(crate) fn evict(call: Option<(Used, EvictPlan)>) -> Option<Walk<'static>> {
     })))
 }
 
-/// Makes a future in a box of its own. A function that awaits it has room for a pointer in its own future and on the stack,
-/// where a body may be one level of many.
+/// Boxes a future. A function that awaits it needs only a pointer in its own future and on the stack, because bodies may
+/// be deeply nested.
 #[inline(never)]
 fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
     Box::pin(make())
 }
 
 impl Inner {
-    /// Whether what the store has under `key` is not to be served: it is switched off, or its eviction waits in the journal.
+    /// Returns whether the stored value of `key` must not be served: the key is disabled, or its eviction is still in the
+    /// journal.
     fn is_hidden(&self, key: &Key) -> bool {
         self.disabled.is_off(key) || self.journal.blocks(key)
     }
@@ -349,7 +358,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The background task looks, finds nothing to keep, and ends.
+        // The background task wakes, finds that the cache was dropped, and ends.
         self.wake.notify_one();
     }
 }

@@ -1,4 +1,4 @@
-//! The time of day, which tests can drive.
+//! The time of day, which tests can control.
 
 #[cfg(any(test, feature = "testing"))]
 mod paused;
@@ -10,23 +10,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::paused::{hold, in_real_time};
 
-/// Judges the age of entries. All clones show the same time.
+/// The clock for the age of entries. All clones show the same time.
 ///
-/// With the feature `testing` it follows tokio's clock where a test pauses or advances that: see
+/// With the feature `testing` it follows tokio's clock if a test pauses or advances that clock: see
 /// [`testing`](crate::testing#time).
 ///
-/// Nothing is ordered by it: two processes whose clocks differ disagree on how old a value is, never on which is newer.
+/// Nothing is ordered by this clock: two processes whose clocks differ disagree on the age of a value, never on which
+/// value is newer.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     ahead_millis: Arc<AtomicU64>,
-    /// Where it stands, if it does.
+    /// The current time, if the clock is stopped.
     stopped_at: Option<u64>,
 }
 
 impl Clock {
-    /// A clock that stands still until it is advanced, for tests that need exact times.
+    /// Creates a clock that does not move until it is advanced, for tests that need exact times.
     ///
-    /// A rate limiter takes a clock that a test drives for that of Redis, too.
+    /// A rate limiter also uses a test's clock instead of Redis's clock.
     pub fn stopped() -> Self {
         Self {
             ahead_millis: Arc::default(),
@@ -34,14 +35,14 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since 1970.
+    /// Returns milliseconds since 1970.
     pub(crate) fn now_millis(&self) -> u64 {
         self.stopped_at
             .unwrap_or_else(system_millis)
             .saturating_add(self.ahead_millis.load(Ordering::Relaxed))
     }
 
-    /// The same if a test drives this clock, or tokio's.
+    /// Returns the same time if a test controls this clock or tokio's clock.
     pub(crate) fn driven(&self) -> Option<u64> {
         let is_driven = self.stopped_at.is_some()
             || self.ahead_millis.load(Ordering::Relaxed) > 0
@@ -49,14 +50,14 @@ impl Clock {
         is_driven.then(|| self.now_millis())
     }
 
-    /// Lets time pass for everybody who holds this clock, so that a test need not wait.
+    /// Advances the time for all clones of this clock, so a test does not have to wait.
     pub fn advance(&self, by: Duration) {
         self.ahead_millis
             .fetch_add(whole_millis(by), Ordering::Relaxed);
     }
 }
 
-/// Whole milliseconds, at most as many as a number holds.
+/// Returns whole milliseconds, saturating.
 pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -68,17 +69,17 @@ fn system_millis() -> u64 {
 #[cfg(any(test, feature = "testing"))]
 use self::paused::millis as tokio_millis;
 
-/// Nobody pauses tokio's clock in production, and looking at it takes time.
+/// Production never pauses tokio's clock, and checking for it takes time.
 #[cfg(not(any(test, feature = "testing")))]
 fn tokio_millis() -> Option<u64> {
     None
 }
 
-/// Keeps a paused clock of tokio's from jumping, where tests may pause it.
+/// Keeps tokio's paused clock from advancing automatically, in builds where tests may pause it.
 #[cfg(not(any(test, feature = "testing")))]
 pub(crate) fn hold(_limit: Duration) -> impl Sized {}
 
-/// Waits for `work`, whose timers are those of real time where nobody pauses tokio's clock.
+/// Waits for `work`. Its timers use real time unless tokio's clock is paused.
 #[cfg(not(any(test, feature = "testing")))]
 pub(crate) fn in_real_time<F: Future>(_limit: Duration, work: F) -> F {
     work
@@ -96,7 +97,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// Returns once the system's clock shows another millisecond than at the call.
+    /// Returns once the system clock shows a different millisecond than at the call.
     fn let_the_system_clock_move() {
         let begun = system_millis();
         while system_millis() == begun {

@@ -1,5 +1,5 @@
-//! What `#[rate_limit]` asks for: one decision, before the body. Apart from [`__private`](crate::__private), which rustc would
-//! name to the user whose function cannot say that a call is refused.
+//! The runtime of `#[rate_limit]`: one decision before the body. It is separate from [`__private`](crate::__private),
+//! because rustc would show that path to a user whose function cannot return a rejection.
 
 use std::ops::Deref;
 use std::sync::{Once, OnceLock};
@@ -10,12 +10,13 @@ use crate::key::KeyWriter;
 use crate::limit::{Identity, Limit, Limited, RateLimiter};
 use crate::site::LimitFacts;
 
-/// A function with `#[rate_limit]`: what the attribute says, and what the installed limiter made of it.
+/// A function with `#[rate_limit]`: the attribute's arguments, and how the installed limiter resolved them.
 #[derive(Debug)]
 pub struct LimitSite {
-    /// What is known while compiling.
+    /// The arguments that are known at compile time.
     pub facts: LimitFacts,
-    /// Found by the first call, so that no other looks names up and allocates. A [`None`] in it: a policy is unknown.
+    /// Resolved by the first call, so later calls neither look up names nor allocate. It holds [`None`] if a policy is
+    /// unknown.
     installed: OnceLock<Option<Limit>>,
     reported: Once,
 }
@@ -43,13 +44,14 @@ impl LimitSite {
 
 /// One call of a function with `#[rate_limit]`.
 ///
-/// It asks nothing when there is no limiter that knows the policies; then no argument is evaluated and the body runs as if the
-/// attribute were not there.
+/// It does not ask if no limiter has the policies. Then no argument is evaluated and the body runs as if the attribute
+/// were absent.
 #[derive(Debug)]
 pub struct LimitCall(Option<Question>);
 
 impl LimitCall {
-    /// Asks the limiter of the [`RateLimiter::run`] around the call, else the installed one, about the client that `write` names.
+    /// Asks the limiter of the [`RateLimiter::run`] around the call, or else the installed limiter, about the client that
+    /// `write` writes.
     pub fn new(site: &'static LimitSite, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
         let limit = match RateLimiter::of_run() {
             Some(limiter) => site.find(&limiter).map(Asked::Named),
@@ -94,7 +96,7 @@ impl LimitCall {
     }
 }
 
-/// Why the body may not run; [`None`] if it may.
+/// Returns why the body may not run; [`None`] if it may run.
 pub async fn limited(call: LimitCall) -> Option<Limited> {
     let Question {
         function,
@@ -109,7 +111,7 @@ pub async fn limited(call: LimitCall) -> Option<Limited> {
     decision.into_result().err()
 }
 
-/// What the function returns then.
+/// Returns what the function returns for a rejected call.
 pub fn refused<R>(limited: Limited) -> R
 where
     R: Refusable<Error: FromLimited>,
@@ -117,7 +119,7 @@ where
     R::refused(FromLimited::from_limited(limited))
 }
 
-/// What a function with `#[rate_limit]` returns.
+/// The return type of a function with `#[rate_limit]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot represent a refused call",
     label = "a function with `#[rate_limit]` returns a `Result`",
@@ -127,7 +129,7 @@ pub trait Refusable {
     /// The error type.
     type Error;
 
-    /// What a call returns that is refused.
+    /// Returns the value that a rejected call returns.
     fn refused(error: Self::Error) -> Self;
 }
 
@@ -146,7 +148,7 @@ impl<T, E> Refusable for Result<T, E> {
     note = "write `impl From<Limited> for {Self}`, or with `thiserror` a variant `Limited(#[from] Limited)`; for a type of another crate, such as `String`, return an error type of your own instead"
 )]
 pub trait FromLimited {
-    /// The error of a call that is refused.
+    /// Returns the error of a rejected call.
     fn from_limited(limited: Limited) -> Self;
 }
 
@@ -157,7 +159,7 @@ impl<E: From<Limited>> FromLimited for E {
     }
 }
 
-/// What a limiter is asked.
+/// The question to a limiter.
 #[derive(Debug)]
 struct Question {
     function: &'static str,
@@ -166,13 +168,13 @@ struct Question {
     cost: u32,
 }
 
-/// Whose policies are asked. The installed limiter's are not cloned: their count of clones would be written by all threads, for
-/// every call.
+/// The policies to ask. Those of the installed limiter are not cloned: every call on every thread would write to their
+/// reference count.
 #[derive(Debug)]
 enum Asked {
-    /// The process-wide limiter's.
+    /// Those of the process-wide limiter.
     Installed(&'static Limit),
-    /// Those of one that the attribute names, whose place the body may move, or of a [`RateLimiter::run`].
+    /// Those of a limiter that the attribute names, which the body may move, or of a [`RateLimiter::run`].
     Named(Limit),
 }
 
@@ -188,7 +190,7 @@ impl Deref for Asked {
 }
 
 impl LimitSite {
-    /// The policies as the installed limiter knows them.
+    /// Returns the policies of the installed limiter.
     fn installed(&'static self) -> Option<&'static Limit> {
         if let Some(found) = self.installed.get() {
             return found.as_ref();
@@ -197,7 +199,7 @@ impl LimitSite {
         self.installed.get_or_init(|| self.find(limiter)).as_ref()
     }
 
-    /// The policies as `limiter` knows them. That it lacks one is said once.
+    /// Returns the policies of `limiter`. A missing policy is logged once.
     fn find(&self, limiter: &RateLimiter) -> Option<Limit> {
         let found = limiter.limit(self.facts.policies);
         if let Err(error) = &found {
@@ -213,7 +215,7 @@ impl LimitSite {
     }
 }
 
-/// The process-wide limiter. Without one the body runs, and the first time a warning says so.
+/// Returns the process-wide limiter. Without it the body runs, and the first call logs a warning.
 fn installed() -> Option<&'static RateLimiter> {
     static WARNING: Once = Once::new();
     let installed = RateLimiter::installed();

@@ -1,4 +1,4 @@
-//! What a macro states about a function, and which of its results are worth storing.
+//! The arguments of an attribute about its function, and which results of the function are stored.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::entry::Layers;
 use crate::metrics::SiteSlot;
 
-/// What an attribute says about its function, known while compiling.
+/// The arguments of an attribute, known at compile time.
 #[derive(Debug)]
 pub struct Site {
     pub(crate) name: &'static str,
@@ -21,15 +21,15 @@ pub struct Site {
     pub(crate) grace: Option<Duration>,
     pub(crate) ttl_jitter: Option<u8>,
     pub(crate) version: u64,
-    /// Whether it uses a cache that is not the installed one.
+    /// Whether the function uses a cache other than the installed cache.
     pub(crate) has_own_cache: bool,
     pub(crate) role: Role,
-    /// Arguments in the key that may be any text, where nothing keeps their results from being stored.
+    /// Arguments in the key that may be any text, if nothing prevents their results from being stored.
     pub(crate) free_text: &'static str,
     pub(crate) metrics: SiteSlot,
 }
 
-/// What a function does to the entries that its template names.
+/// What a function does with the entries that its template names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Stores,
@@ -39,7 +39,7 @@ pub(crate) enum Role {
 }
 
 impl Site {
-    /// `name` is the function with its module path, `template` the key, pattern or target as it was written.
+    /// `name` is the function with its module path. `template` is the key, pattern or target as written.
     pub const fn new(name: &'static str, template: &'static str) -> Self {
         Self {
             name,
@@ -69,7 +69,7 @@ impl Site {
         self
     }
 
-    /// Names of arguments in the key that may be any text, where no `unless` and no `condition` is written.
+    /// Sets the arguments in the key that may be any text, if the attribute has neither `unless` nor `condition`.
     pub const fn free_text(mut self, arguments: &'static str) -> Self {
         self.free_text = arguments;
         self
@@ -118,25 +118,25 @@ impl Site {
     }
 }
 
-/// What `#[rate_limit]` says about its function, known while compiling.
+/// The arguments of `#[rate_limit]`, known at compile time.
 #[cfg(feature = "limits")]
 #[derive(Debug)]
 pub struct LimitFacts {
     pub(crate) name: &'static str,
     pub(crate) policies: &'static [&'static str],
-    /// Whether it asks a limiter that is not the installed one.
+    /// Whether the function asks a limiter other than the installed limiter.
     pub(crate) has_own_limiter: bool,
 }
 
-/// How long a value is fresh. Made from whole seconds, or from a [`Duration`].
+/// How long a value is fresh. Created from whole seconds or from a [`Duration`].
 ///
-/// A number in code needs its type, `60_u64` or `60_u32`, since one without is an `i32`; that in `ttl = 60` of an attribute
-/// does not. With a time of zero nothing is kept.
+/// A number in code needs a type suffix, as in `60_u64` or `60_u32`, because a number without a suffix is an `i32`. The
+/// number in `ttl = 60` of an attribute needs no suffix. A value with a TTL of zero is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(Duration);
 
 impl Ttl {
-    /// As a [`Duration`].
+    /// Returns the TTL as a [`Duration`].
     pub fn as_duration(self) -> Duration {
         self.0
     }
@@ -156,7 +156,7 @@ impl From<u64> for Ttl {
 }
 
 impl From<i32> for Ttl {
-    /// Seconds: the type of a number without one. A negative number is a time to live of nothing.
+    /// Seconds, for numbers without a suffix. A negative number is a TTL of zero.
     fn from(seconds: i32) -> Self {
         Self::from(u64::try_from(seconds).unwrap_or_default())
     }
@@ -169,13 +169,13 @@ impl From<u32> for Ttl {
     }
 }
 
-/// What `ttl = |value| …` may return: whatever is [`Into<Ttl>`](Ttl).
+/// What `ttl = |value| …` may return: any type that is [`Into<Ttl>`](Ttl).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a TTL",
     label = "return seconds as a number, or a `Duration`"
 )]
 pub trait ValueTtl {
-    /// The time to live.
+    /// Returns the TTL.
     fn ttl(self) -> Ttl;
 }
 
@@ -186,7 +186,7 @@ impl<T: Into<Ttl>> ValueTtl for T {
     }
 }
 
-/// What an attribute says about each value: whether it is not stored after all, and for how long it is.
+/// The attribute's decisions about each value: whether it is excluded from storing, and its TTL.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules<U, L> {
     /// Of what was returned.
@@ -195,7 +195,7 @@ pub(crate) struct Rules<U, L> {
     pub(crate) ttl: L,
 }
 
-/// A value that can be stored: it turns into JSON and back.
+/// A value that can be stored: it converts to JSON and back.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cached",
     label = "this type must be `Serialize` and `DeserializeOwned`",
@@ -207,7 +207,7 @@ pub trait CacheValue: Serialize + DeserializeOwned {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned> CacheValue for T {}
 
-/// Asks, where nothing else can go wrong, whether what a function returns can be stored.
+/// Checks that the return type can be stored, at a place where nothing else can fail to compile.
 pub const fn storable<O: Outcome>(outcome: O) -> O
 where
     O::Value: CacheValue,
@@ -215,30 +215,30 @@ where
     outcome
 }
 
-/// What `ttl = |value| …` has returned.
+/// Converts the result of `ttl = |value| …`.
 pub fn life_of(life: impl ValueTtl) -> Option<Ttl> {
     Some(life.ttl())
 }
 
-/// How a function's return type splits into what is stored and what is not. Chosen by [`Returns`].
+/// How a function's return type splits into the stored value and the rest. [`Returns`] selects it.
 pub trait Outcome {
     /// The return type as written.
     type Output;
-    /// What `unless` sees: what is inside `Ok`, or the whole where there is no `Result`.
+    /// The value that `unless` gets: inside `Ok`, or the whole value if the type is not a `Result`.
     type Returned;
-    /// What `<return.field>` refers to and what is stored: what is inside `Ok` and `Some`.
+    /// The value that `<return.field>` refers to and that is stored: inside `Ok` and `Some`.
     type Value;
 
-    /// What came back, unless it is an `Err`.
+    /// Returns the returned value unless it is an `Err`.
     fn returned(output: &Self::Output) -> Option<&Self::Returned>;
 
-    /// What is worth storing in it; `None` is a `None`.
+    /// Returns the value to store; `None` for a `None`.
     fn value(returned: &Self::Returned) -> Option<&Self::Value>;
 
-    /// The stored value, as the function would have returned it.
+    /// Converts the stored value into the function's return type.
     fn from_value(value: Self::Value) -> Self::Output;
 
-    /// A remembered `None`, as the function would have returned it; [`None`] where the type has none, or is a parameter.
+    /// Returns a stored `None` as the function's return type; [`None`] if the type has no `None` or is a type parameter.
     fn from_none() -> Option<Self::Output>;
 
     /// What stands around the stored value inside [`Value`](Self::Value): where that is a parameter of the function, an `Option` or
@@ -248,11 +248,11 @@ pub trait Outcome {
     }
 }
 
-/// Asks the type of a function's result, through aliases, which [`Outcome`] it has.
+/// Selects the [`Outcome`] of a function's return type, through aliases.
 ///
-/// Method look-up tries a type before what it dereferences to, and so finds the most particular `__outcome`: `Result<Option<T>,
-/// E>` here, `Result<T, E>` and `Option<T>` one step further, any other type at the end. A method of a user's trait that is
-/// implemented for all types would come before the steps; hence the name.
+/// Method lookup tries a type before its `Deref` target, so it finds the most specific `__outcome`: `Result<Option<T>,
+/// E>` here, `Result<T, E>` and `Option<T>` in the next step, any other type in the last step. A method of a user's trait
+/// that is implemented for all types would be found before these steps, hence the unusual name.
 #[derive(Debug)]
 pub struct Returns<R> {
     next: ReturnsOne<R>,
@@ -332,7 +332,7 @@ pub struct ResultOfOption<T, E>(PhantomData<fn() -> (T, E)>);
 #[derive(Debug)]
 pub struct ResultOf<T, E>(PhantomData<fn() -> (T, E)>);
 
-/// The [`Outcome`] of `Result<T, E>` where the caller says what the value is, whatever that is.
+/// The [`Outcome`] of `Result<T, E>` where the caller names the value type.
 #[derive(Debug)]
 pub(crate) struct Loaded<T, E>(PhantomData<fn() -> (T, E)>);
 
@@ -340,7 +340,7 @@ pub(crate) struct Loaded<T, E>(PhantomData<fn() -> (T, E)>);
 #[derive(Debug)]
 pub struct OptionOf<T>(PhantomData<fn() -> T>);
 
-/// The [`Outcome`] of any other type, and of a parameter of the function: then it is that of the type which stands for it.
+/// The [`Outcome`] of any other type, and of a type parameter, which uses the outcome of the concrete type.
 #[derive(Debug)]
 pub struct Plain<T>(PhantomData<fn() -> T>);
 

@@ -1,4 +1,4 @@
-//! Requests that are not counted: those for the health of a service.
+//! Requests that are not counted, such as health checks.
 
 use axum::http::Method;
 use axum::http::request::Parts;
@@ -28,7 +28,7 @@ impl Bypass {
         Err(Error::new(ErrorKind::Config, text))
     }
 
-    /// Byte by byte: nothing is decoded, and nothing that a client says elsewhere counts.
+    /// Compares bytes: nothing is decoded, and no other part of the request matters.
     pub(super) fn is_for(&self, parts: &Parts) -> bool {
         self.path == parts.uri.path() && self.method == parts.method
     }

@@ -1,4 +1,4 @@
-//! Who a request comes from: the peer of the connection, or whom trusted proxies had it from.
+//! The address of a client: the peer of the connection, or the address that trusted proxies report.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,14 +16,14 @@ use super::problem;
 use crate::error::{Error, ErrorKind};
 use crate::escape::excerpt;
 
-/// Nobody has so many proxies in a row. What a header says beyond that is not read.
+/// No real chain of proxies is this long. Further entries of a header are not read.
 const MAX_HOPS: usize = 32;
 
-/// The address of a client, for handlers. IPv4 addresses are IPv4 here, also where a connection or a header spells them as
-/// IPv6.
+/// The address of a client, for handlers. An IPv4 address is always an `Ipv4Addr`, also if a connection or a header
+/// spells it as an IPv6 address.
 ///
-/// A [`RateLimitLayer`](super::RateLimitLayer) puts it into a request's extensions, as its
-/// [`client_ip`](super::RateLimitLayer::client_ip) says. Without one, and on paths that bypass it, this is the peer of the
+/// A [`RateLimitLayer`](super::RateLimitLayer) stores it in the request's extensions, as configured by
+/// [`client_ip`](super::RateLimitLayer::client_ip). Without a layer, and on paths that bypass it, this is the peer of the
 /// connection.
 ///
 /// ```
@@ -37,19 +37,19 @@ const MAX_HOPS: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientIp(pub IpAddr);
 
-/// Nothing is known of a client's address: the rejection of [`ClientIp`], a 500, since it is the service that lacks something.
+/// The address of the client is unknown. The rejection of [`ClientIp`]: a 500, because the service is misconfigured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingClientIp;
 
-/// How the address of a client is found: the peer of the connection, unless something else is said.
+/// How the address of a client is found. Default: the peer of the connection.
 ///
-/// Every header can be forged by whoever sends the request, so a header counts only as far as trusted proxies wrote it. Each
-/// constructor says how that is known.
+/// A client can forge every header, so a header counts only as far as trusted proxies wrote it. The documentation of each
+/// constructor states how that is decided.
 ///
-/// Entries are `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, with a port or without. Everything else, an empty entry, `unknown`,
-/// an obfuscated `_hidden` and an address with a zone among it, is *no address*: it ends the search, and nothing to the left of
-/// it is looked at.
+/// Entries are `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, with or without a port. Everything else is *no address*,
+/// for example an empty entry, `unknown`, an obfuscated `_hidden`, or an address with a zone. It ends the search: entries
+/// to its left are not read.
 ///
 /// ```
 /// use cache_runtime::http::ClientIpSource;
@@ -72,7 +72,7 @@ enum Source {
     Header { name: HeaderName, proxies: Networks },
 }
 
-/// Which part of a chain of proxies is believed.
+/// Which part of a chain of proxies is trusted.
 #[derive(Clone, Debug)]
 enum Trust {
     Networks(Networks),
@@ -80,23 +80,25 @@ enum Trust {
 }
 
 impl ClientIpSource {
-    /// The peer of the connection, for services that no proxy stands before. Axum tells it to services that are made by
-    /// `into_make_service_with_connect_info::<SocketAddr>()`.
+    /// Uses the peer of the connection, for services without a proxy in front. Axum reports the peer to services that are
+    /// made by `into_make_service_with_connect_info::<SocketAddr>()`.
     pub fn peer() -> Self {
         Self(Source::Peer)
     }
 
-    /// The nearest address that is not in these networks: first the peer of the connection, then the entries of
-    /// `X-Forwarded-For` from the right, over all lines of it.
+    /// Uses the nearest address that is not in these networks: first the peer of the connection, then the entries of
+    /// `X-Forwarded-For` from the right, over all its lines.
     ///
-    /// So the header counts only if the peer is a trusted proxy, and of it only what trusted proxies added. If all entries are
-    /// trusted, it is the leftmost; where one is no address, it is the one to the right of it. Not more than 32 entries are read.
+    /// So the header counts only if the peer is a trusted proxy, and only the entries that trusted proxies added. If all
+    /// entries are trusted, the leftmost is used. If an entry is no address, the entry to its right is used. At most 32
+    /// entries are read.
     ///
     /// A network is written as `10.0.0.0/8` or as a bare address.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] with everything that is wrong: what is no network, one that is everybody, or none at all.
+    /// [`ErrorKind::Config`] with every problem: an item that is not a network, a network that contains every address, or
+    /// an empty list.
     pub fn trusted_proxies<T: AsRef<str>>(
         networks: impl IntoIterator<Item = T>,
     ) -> Result<Self, Error> {
@@ -105,12 +107,12 @@ impl ClientIpSource {
         Ok(Self(Source::Chain { trust, field }))
     }
 
-    /// What the outermost of so many proxies wrote: the entry of `X-Forwarded-For` that is so many from the right, over all
-    /// lines of it. With one proxy, which is the peer of the connection, it is the last entry.
+    /// Uses the entry that the outermost of `proxies` proxies wrote: the entry of `X-Forwarded-For` at that position from
+    /// the right, over all its lines. With 1 proxy, which is the peer of the connection, it is the last entry.
     ///
-    /// Whether the peer is a proxy is not asked, so nobody may reach the service, or an inner proxy, in another way. Where there
-    /// are fewer entries, it is the leftmost; where one is no address, it is the one to the right of it; without any, it is the
-    /// peer. A service that listens on a Unix socket has no peer, and needs none for this.
+    /// The peer is not checked, so clients must not be able to reach the service, or an inner proxy, in another way. If
+    /// there are fewer entries, the leftmost is used. If an entry is no address, the entry to its right is used. Without
+    /// entries, the peer is used. A service on a Unix socket has no peer and does not need it here.
     ///
     /// # Errors
     ///
@@ -128,8 +130,8 @@ impl ClientIpSource {
         Ok(Self(Source::Chain { trust, field }))
     }
 
-    /// Whether the peer of a connection at this address may say who its clients are. Such a peer is a proxy: limits on connections
-    /// that go by address do not fit it.
+    /// Returns whether a peer at this address may report the addresses of its clients. Such a peer is a proxy, so do not
+    /// limit its connections by address.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         match &self.0 {
             Source::Peer => false,
@@ -147,14 +149,14 @@ impl ClientIpSource {
         }
     }
 
-    /// The one address in this header, such as `X-Real-IP`, if the peer of the connection is in these networks. If the header
-    /// is missing, occurs twice or holds anything else, it is the peer.
+    /// Uses the single address in this header, such as `X-Real-IP`, if the peer of the connection is in these networks.
+    /// If the header is missing, occurs twice or holds anything else, the peer is used.
     ///
-    /// The proxy has to replace the header, not only to add it where there is none.
+    /// The proxy must replace the header, not only add it if it is missing.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for what is no name of a header, and as [`trusted_proxies`](Self::trusted_proxies).
+    /// [`ErrorKind::Config`] if `name` is not a header name, and the same as [`trusted_proxies`](Self::trusted_proxies).
     pub fn header<T: AsRef<str>>(
         name: &str,
         networks: impl IntoIterator<Item = T>,
@@ -168,13 +170,14 @@ impl ClientIpSource {
         Ok(Self(Source::Header { name, proxies }))
     }
 
-    /// Reads the standard `Forwarded` ([RFC 7239](https://www.rfc-editor.org/rfc/rfc7239)) in place of `X-Forwarded-For`: in
-    /// each member the address after `for=`. Name the one that your proxies write: the other is whatever the client sent.
+    /// Reads the standard `Forwarded` ([RFC 7239](https://www.rfc-editor.org/rfc/rfc7239)) instead of `X-Forwarded-For`:
+    /// the address after `for=` in each member. Choose the header that your proxies write: the other contains whatever
+    /// the client sent.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] unless this is made by [`trusted_proxies`](Self::trusted_proxies) or
-    /// [`trusted_hops`](Self::trusted_hops), which alone read either.
+    /// [`ErrorKind::Config`] unless this was created by [`trusted_proxies`](Self::trusted_proxies) or
+    /// [`trusted_hops`](Self::trusted_hops). Other sources read neither header.
     pub fn forwarded(self) -> Result<Self, Error> {
         match self.0 {
             Source::Chain { trust, .. } => {
@@ -188,7 +191,7 @@ impl ClientIpSource {
         }
     }
 
-    /// The address of whoever sent this request; [`None`] if nothing is known of the peer and nothing else is believed.
+    /// Returns the address of the client; [`None`] if the peer is unknown and no header is trusted.
     pub fn find(&self, parts: &Parts) -> Option<ClientIp> {
         self.address(peer(&parts.extensions), &parts.headers)
             .map(ClientIp)
@@ -231,7 +234,7 @@ impl ClientIpSource {
     }
 }
 
-/// As axum's own extractor finds it, in its tests too.
+/// Finds the peer as axum's own extractor does, also in its tests.
 fn peer(extensions: &Extensions) -> Option<IpAddr> {
     let peer = match extensions.get::<ConnectInfo<SocketAddr>>() {
         Some(ConnectInfo(peer)) => peer,
@@ -241,7 +244,7 @@ fn peer(extensions: &Extensions) -> Option<IpAddr> {
 }
 
 impl ClientIp {
-    /// What a layer has found, or the peer.
+    /// Returns the address that a layer found, or else the peer.
     pub(super) fn of(extensions: &Extensions) -> Option<Self> {
         let found = extensions.get().copied();
         found.or_else(|| peer(extensions).map(Self))

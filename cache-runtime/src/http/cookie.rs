@@ -10,19 +10,20 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use crate::error::Error;
 use crate::session::COOKIE;
 
-/// Some browsers refuse more than 4 KiB of name, value and attributes; nobody needs as much.
+/// Some browsers refuse more than 4 KiB of name, value and attributes. No cookie of this kind needs that much.
 const MAX_LEN: usize = 128;
 
 const REMOVED: &str = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 
-/// How many domains a cookie is removed from that is not set there any more: each is a header of 100 bytes.
+/// The most domains that a cookie is removed from after the configured domain changed. Each adds a header of 100 bytes.
 const MAX_DOMAINS: usize = 3;
 
-/// How the cookie with a session's token looks: `__Host-session`, which browsers send to nobody but the host that set it, over TLS
-/// alone, and show to no script.
+/// The settings of the cookie that carries a session's token. Default: `__Host-session`, which browsers send only to the
+/// host that set it and only over TLS, and hide from scripts.
 ///
-/// What browsers would refuse is an error of [`SessionLayer::cookie`](super::SessionLayer::cookie): a `__Host-` cookie with a domain or
-/// another path, one that is not `Secure` under such a name or for other sites, and names with characters that end them.
+/// Settings that browsers would refuse are an error of [`SessionLayer::cookie`](super::SessionLayer::cookie): a `__Host-`
+/// cookie with a domain or another path, a cookie that is not `Secure` although its name or its use by other sites
+/// requires that, and names with characters that end them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct SessionCookie {
@@ -33,15 +34,15 @@ pub struct SessionCookie {
     is_secure: bool,
 }
 
-/// With which requests that begin at another site a browser sends the cookie.
+/// Which requests from other sites a browser sends the cookie with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
-    /// With none: who follows a link from elsewhere is not logged in at first.
+    /// None. A user who follows a link from another site is not logged in at first.
     Strict,
-    /// With links that are followed, never with forms, scripts and images.
+    /// Links that are followed, but not forms, scripts and images.
     #[default]
     Lax,
-    /// With all. Requests that change something are then refused by their origin alone: see
+    /// All. Requests that change something are then refused only by their origin: see
     /// [`SessionLayer`](super::SessionLayer#requests-that-pages-of-other-origins-make-a-browser-send).
     None,
 }
@@ -59,8 +60,8 @@ impl Default for SessionCookie {
 }
 
 impl SessionCookie {
-    /// For developing without TLS: the cookie `session`, which browsers send over plain HTTP, too. Everybody on the way can read it
-    /// there.
+    /// Returns the settings for development without TLS: the cookie `session`, which browsers also send over plain HTTP.
+    /// Anyone on the network path can read it there.
     pub fn insecure() -> Self {
         Self {
             name: "session".to_owned(),
@@ -69,26 +70,27 @@ impl SessionCookie {
         }
     }
 
-    /// Gives it another name. Tokens count only under the name for which they were made.
+    /// Sets the name. Tokens are valid only under the name that they were created for.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sends it only to paths below this one. That keeps nobody out: every page of the host can read the others.
+    /// Sends the cookie only to paths below this path. This does not isolate paths: every page of the host can read the
+    /// other pages.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// Sends it to this domain and all below it; each of them can then log in as whoever it likes. Needs another
-    /// [`name`](Self::name), such as `__Secure-session`.
+    /// Sends the cookie to this domain and all its subdomains. Each of them can then log users in as any user. Needs
+    /// another [`name`](Self::name), such as `__Secure-session`.
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
     }
 
-    /// With which requests from other sites it is sent.
+    /// Sets which requests from other sites the cookie is sent with.
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;
         self
@@ -102,7 +104,7 @@ impl SessionCookie {
         &self.name
     }
 
-    /// All that browsers would refuse.
+    /// Returns every setting that browsers would refuse.
     pub(super) fn check(&self) -> Result<(), Error> {
         let Self {
             name,
@@ -156,22 +158,23 @@ impl SessionCookie {
         Error::refuse_any("browsers would reject the session cookie", problems)
     }
 
-    /// `Set-Cookie` with a token.
+    /// Returns the `Set-Cookie` header for a token.
     pub(super) fn set(&self, token: &str, life: Duration) -> Option<HeaderValue> {
-        // The last second is not worth a cookie that the server knows no more.
+        // In its last second the server may already have ended the session, so no cookie is set.
         self.render(token, &format!("Max-Age={}", life.as_secs()))
     }
 
-    /// `Set-Cookie` that removes it. Browsers do so only if the attributes are those with which it was set.
+    /// Returns the `Set-Cookie` header that removes the cookie. Browsers remove it only if the attributes are those that
+    /// set it.
     pub(super) fn removal(&self) -> Option<HeaderValue> {
         self.render("", REMOVED)
     }
 
-    /// `Set-Cookie` headers that remove the forms which the cookie had if its domain or path was changed since: with the configured domain
-    /// and path and without them, and with those domains above `host` that browsers would take. To browsers each is a cookie of its own, and
-    /// they send all of them.
+    /// Returns `Set-Cookie` headers that remove the forms of the cookie from before its domain or path was changed: with
+    /// and without the configured domain and path, and with the domains above `host` that browsers accept. To browsers
+    /// each form is a separate cookie, and they send all of them.
     pub(super) fn other_removals(&self, host: Option<&str>) -> Vec<HeaderValue> {
-        // A name with this prefix has one form.
+        // A cookie with this prefix has only one form.
         if has_prefix(&self.name, "__Host-") {
             return Vec::new();
         }
@@ -227,8 +230,8 @@ impl SessionCookie {
         Some(header)
     }
 
-    /// The values of this cookie in a request, in the order in which they came; empty for one that is no text. Other cookies in the
-    /// line may be anything.
+    /// Returns the values of this cookie in a request, in the order received; an empty value if it is not text. Other
+    /// cookies in the line may have any content.
     pub(super) fn values<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
         headers
             .get_all(header::COOKIE)
@@ -242,24 +245,24 @@ impl SessionCookie {
     }
 }
 
-/// Whether a name begins so. Browsers compare it without regard to case.
+/// Returns whether a name begins with a prefix. Browsers ignore case here.
 fn has_prefix(name: &str, prefix: &str) -> bool {
     let start = name.get(..prefix.len());
     start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// What stands in an attribute as it is.
+/// Returns whether a text can be used in an attribute unchanged.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b';'
 }
 
-/// A host name of at least two labels: browsers refuse a cookie for all of `com`.
+/// Returns whether this is a host name of at least two labels: browsers refuse a cookie for all of `com`.
 fn is_domain(text: &str) -> bool {
     let is_label = |label: &str| {
         let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         (1..=63).contains(&label.len()) && label.bytes().all(is_inner)
     };
-    // An address, or a part of one: no top-level domain is a number.
+    // This is an IP address or a part of it: no top-level domain is a number.
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     let is_address = text.rsplit('.').next().is_some_and(is_number);
     text.len() <= 253 && !is_address && text.contains('.') && text.split('.').all(is_label)

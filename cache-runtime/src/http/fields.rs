@@ -9,31 +9,32 @@ use crate::limit::{Status, whole_seconds};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// On which responses `RateLimit-Policy` and `RateLimit` are. `Retry-After` is on every rejection, whatever this says.
+/// Which responses have `RateLimit-Policy` and `RateLimit`. `Retry-After` is on every rejection, independent of this
+/// setting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateLimitHeaders {
-    /// On all, so that clients can slow down before they are rejected.
+    /// All, so that clients can slow down before they are rejected.
     #[default]
     Always,
-    /// On rejections.
+    /// Only rejections.
     OnRejection,
-    /// On none: nobody learns the limits.
+    /// None, so that clients do not learn the limits.
     Never,
 }
 
-/// Whether a response says something of limits already.
+/// Returns whether a response already has fields about limits.
 pub(super) fn are_in(headers: &HeaderMap) -> bool {
     headers.contains_key(POLICY) || headers.contains_key(LIMIT)
 }
 
-/// Adds a member for each policy. What is there already, of a layer further in, stays.
+/// Adds a member for each policy. Members of an inner layer stay.
 pub(super) fn append(headers: &mut HeaderMap, policies: &[Status]) {
     let mut quotas = String::new();
     let mut rests = String::new();
     for status in policies {
         let separator = if quotas.is_empty() { "" } else { ", " };
-        // A policy's name has no character that would end the quotes.
+        // The name of a policy has no character that would end the quotes.
         let Status {
             policy,
             limit,

@@ -1,5 +1,5 @@
-//! The addresses that proxies wrote down, from the right: the last one first, since what a client wrote itself stands to the
-//! left of all that its proxies added.
+//! The addresses that proxies recorded, from the right. The last entry comes first, because anything that a client wrote
+//! itself is to the left of the entries that its proxies added.
 
 use std::iter;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Where proxies write whom they had a request from.
+/// The header in which proxies record the address of the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     XForwardedFor,
@@ -18,8 +18,8 @@ pub(super) enum Field {
 }
 
 impl Field {
-    /// What each proxy wrote, the last one first, over all lines; `None` for what is no address. Nothing is read before it is
-    /// asked for.
+    /// Returns the entries of the proxies, the last entry first, over all lines; `None` for an entry that is no address.
+    /// Entries are read lazily.
     pub(super) fn hops(self, headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
         let name = match self {
             Self::XForwardedFor => X_FORWARDED_FOR,
@@ -37,8 +37,8 @@ impl Field {
     }
 }
 
-/// An address as it stands in a header: `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, with a port or without. The zone of an
-/// address means something on one machine only, so an address with one is none.
+/// Parses an address from a header: `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, with or without a port. A zone is
+/// meaningful on one machine only, so an address with a zone is not accepted.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
     if text.contains('%') {
         return None;
@@ -56,7 +56,7 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// The value of the one `for` in a member of `Forwarded`.
+/// Returns the value of the only `for` in a member of `Forwarded`.
 fn node(member: &str) -> Option<&str> {
     let mut node = None;
     for pair in split_from_right(member.as_bytes(), b';') {
@@ -71,14 +71,14 @@ fn node(member: &str) -> Option<&str> {
     }
     let value = node?;
     match value.strip_prefix('"') {
-        // An address needs no escapes; where there are some, it is none.
+        // An address needs no escapes, so a value with escapes is not an address.
         Some(quoted) => quoted.strip_suffix('"'),
         None => Some(value),
     }
 }
 
-/// The parts between separators that are not in quotes, from the right. Read from the left, a quote that a client opens and never
-/// closes would swallow what its proxies added.
+/// Returns the parts between separators outside of quotes, from the right. If they were read from the left, a quote that
+/// a client opens and never closes would swallow the entries that its proxies added.
 fn split_from_right(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     iter::from_fn(move || {
@@ -99,7 +99,7 @@ fn split_from_right(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether what follows is escaped by a backslash that is not escaped itself.
+/// Returns whether the next character is escaped by a backslash that is not escaped itself.
 fn is_escaped(before: &[u8]) -> bool {
     let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\');
     backslashes.count() % 2 == 1

@@ -248,7 +248,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The one that is ready is called; its clone has to become ready first.
+        // The service that is ready is called. Its clone must become ready first.
         let next = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, next);
         let settings = Arc::clone(&self.settings);

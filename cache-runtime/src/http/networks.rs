@@ -1,4 +1,4 @@
-//! The networks that proxies are in.
+//! The networks of trusted proxies.
 
 use std::borrow::Borrow;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::error::{Error, ErrorKind};
 use crate::escape::excerpt;
 
-/// How much of a wrong text is shown.
+/// How many characters of an invalid text are shown.
 const SHOWN: usize = 50;
 
 /// Networks of IPv4 and IPv6 addresses, at least one.
@@ -42,7 +42,8 @@ impl Networks {
         }
     }
 
-    /// Whether one of them has this address, which is canonical: no IPv4 address in the clothes of an IPv6 one.
+    /// Returns whether a network contains this address. The address must be canonical: an IPv4 address that is mapped to
+    /// IPv6 is an IPv4 address.
     pub(super) fn contain(&self, address: impl Borrow<IpAddr>) -> bool {
         self.0
             .iter()
@@ -82,7 +83,8 @@ fn network(text: &str) -> Result<IpNet, String> {
     })
 }
 
-/// A network of IPv4 addresses that are written as IPv6 ones is one of IPv4 addresses. All of them are none.
+/// A network of IPv4-mapped IPv6 addresses becomes a network of IPv4 addresses. The network of all of them is not
+/// accepted.
 fn canonical(network: IpNet) -> Option<IpNet> {
     let (IpNet::V6(mapped), IpAddr::V4(address)) = (network, network.addr().to_canonical()) else {
         return Some(network);

@@ -1,7 +1,7 @@
-//! Which origins may make a browser change something: the check of unsafe requests against cross-site request forgery.
+//! The check of unsafe requests against cross-site request forgery: which origins may make a browser change something.
 //!
-//! As in Go's `net/http.CrossOriginProtection` ([design](https://words.filippo.io/csrf/)): a browser says by itself where a request comes
-//! from, so no token is needed.
+//! It follows Go's `net/http.CrossOriginProtection` ([design](https://words.filippo.io/csrf/)): a browser reports where a
+//! request comes from, so no token is needed.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,15 +12,15 @@ use crate::escape::excerpt;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// How much of a wrong text is shown.
+/// How many characters of an invalid text are shown.
 const SHOWN: usize = 50;
 
 /// Which other origins may send unsafe requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trusted {
-    /// These, and the service's own.
+    /// These origins and the service's own origin.
     Listed(Vec<Origin>),
-    /// All of them: nothing is checked.
+    /// All origins: nothing is checked.
     Any,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Origin {
     port: Option<u16>,
 }
 
-/// A host, in the one spelling that it has.
+/// A host in its normalized spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Host {
     Name(String),
@@ -46,7 +46,7 @@ impl Default for Trusted {
 }
 
 impl Trusted {
-    /// Reads `https://app.example.com` and the like.
+    /// Parses an origin such as `https://app.example.com`.
     pub(super) fn parse<T: AsRef<str>>(
         origins: impl IntoIterator<Item = T>,
     ) -> Result<Self, Error> {
@@ -76,8 +76,8 @@ impl Trusted {
         Ok(Self::Listed(listed))
     }
 
-    /// Whether a request that may change something comes from a page of an origin that is not trusted. `is_secure`: whether the cookie is
-    /// for TLS only, and with it the service.
+    /// Returns whether a request that may change something comes from a page of an untrusted origin. `is_secure` is
+    /// whether the cookie, and therefore the service, uses TLS only.
     pub(super) fn refuses<B>(&self, request: &Request<B>, is_secure: bool) -> bool {
         let Self::Listed(listed) = self else {
             return false;
@@ -102,7 +102,7 @@ impl Trusted {
             Field::One(_) | Field::Unclear => return true,
         }
         match origin {
-            // Not a browser of today, which sends one of the two.
+            // This is not a current browser: those send at least one of the two headers.
             None => false,
             Some(None) => true,
             Some(Some(origin)) => !own(request).is_some_and(|own| origin.is_at(&own, is_secure)),
@@ -131,8 +131,8 @@ impl Origin {
         })
     }
 
-    /// Whether this is the origin of a service at this host. What ends TLS in front of the service does not tell it the scheme, but a
-    /// service whose cookie is for TLS only is at `https`, and on this machine browsers take `http` for as good.
+    /// Returns whether this is the origin of a service at this host. A proxy that ends TLS does not report the scheme,
+    /// but a service with a TLS-only cookie uses `https`. On the local machine browsers also treat `http` as secure.
     fn is_at(&self, (host, port): &(Host, Option<u16>), is_secure: bool) -> bool {
         let default = match self.scheme.as_str() {
             "https" => 443,
@@ -158,8 +158,8 @@ impl Host {
     }
 }
 
-/// Requests that change nothing by their method (RFC 9110 9.2.1). What asks for a WebSocket is not one of them: a page of any origin can
-/// open one with the cookie, and write into it.
+/// Returns whether the method of the request changes nothing (RFC 9110 9.2.1). A request that opens a WebSocket is not
+/// safe: a page of any origin can open a WebSocket with the cookie and write to it.
 fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
     let is_upgrade = || {
         let mut upgrades = headers.get_all(header::UPGRADE).iter();
@@ -177,10 +177,10 @@ fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
     }
 }
 
-/// The host that the request is for, as the client or the last proxy that rewrote it names it.
+/// Returns the host of the request as the client, or the last proxy that rewrote it, names it.
 fn own<B>(request: &Request<B>) -> Option<(Host, Option<u16>)> {
     match request.uri().authority() {
-        // In the request line it wins over the header (RFC 9112 3.2.2), and HTTP/2 has it there alone.
+        // The host in the request line overrides the header (RFC 9112 3.2.2). HTTP/2 has it only there.
         Some(named) => authority(named.as_str()),
         None => match only(request.headers(), &header::HOST) {
             Field::One(text) => authority(text),
@@ -189,7 +189,7 @@ fn own<B>(request: &Request<B>) -> Option<(Host, Option<u16>)> {
     }
 }
 
-/// A host and perhaps a port.
+/// A host with an optional port.
 fn authority(text: &str) -> Option<(Host, Option<u16>)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -225,7 +225,7 @@ fn authority(text: &str) -> Option<(Host, Option<u16>)> {
 enum Field<'a> {
     Absent,
     One(&'a str),
-    /// There are two, or it is not text.
+    /// The header occurs twice or is not text.
     Unclear,
 }
 

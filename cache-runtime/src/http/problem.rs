@@ -1,4 +1,5 @@
-//! Rejections as responses: problem details (RFC 9457) of the types that draft-ietf-httpapi-ratelimit-headers-11 registers.
+//! Responses for rejections: problem details (RFC 9457) with the types that draft-ietf-httpapi-ratelimit-headers-11
+//! registers.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,8 +12,8 @@ use crate::limit::{Decision, Limited, Status, Verdict, whole_seconds};
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// 429, or 503 if the limit cannot be checked, with everything that [`http`](crate::http) says of such responses: a handler can
-/// return it as it is.
+/// Creates the response that [`http`](crate::http) describes: 429, or 503 if the limit cannot be checked. A handler can
+/// return it unchanged.
 impl IntoResponse for Limited {
     fn into_response(self) -> Response {
         let mut response = of(&self);
@@ -22,7 +23,7 @@ impl IntoResponse for Limited {
     }
 }
 
-/// Status and body of a rejection.
+/// The status and the body of a rejection.
 pub(super) fn of(limited: &Limited) -> Response {
     let (status, kind, title) = match limited.decision().verdict {
         Verdict::Unavailable => (
@@ -52,7 +53,7 @@ pub(super) fn of(limited: &Limited) -> Response {
     response(status, &problem)
 }
 
-/// A problem that is no more than its status, which is what leaving out the type means.
+/// A problem without a type, which means that the status says everything.
 pub(super) fn untyped(status: StatusCode, detail: &str) -> Response {
     let problem = json!({
         "title": status.canonical_reason(),
@@ -62,15 +63,15 @@ pub(super) fn untyped(status: StatusCode, detail: &str) -> Response {
     response(status, &problem)
 }
 
-/// Adds what no rejection may lack, where it lacks it.
+/// Adds the headers that every rejection must have, if they are missing.
 pub(super) fn complete(headers: &mut HeaderMap, limited: &Limited) {
     let seconds = retry_after(limited.decision());
     headers.entry(header::RETRY_AFTER).or_insert(seconds.into());
     headers.entry(header::CACHE_CONTROL).or_insert(NO_STORE);
 }
 
-/// Whole seconds, at least 1, and not before the fields say that more is left. If it is not known when, or never, the window:
-/// a client without advice comes back at once.
+/// Returns whole seconds, at least 1, and not before the fields report that more units are available. If the time is
+/// unknown or never comes, it is the window: without advice, a client retries at once.
 fn retry_after(decision: &Decision) -> u64 {
     let more = violated(decision).map(|status| status.more_after).max();
     let window = violated(decision).map(|status| status.window).max();

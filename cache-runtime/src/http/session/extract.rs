@@ -1,4 +1,4 @@
-//! What handlers get.
+//! The extractors for handlers.
 
 use std::any::type_name;
 use std::fmt;
@@ -17,50 +17,53 @@ use super::visit::{Answer, Visit};
 use crate::http::problem::{self, NO_STORE};
 use crate::session::{self, ListedSession, NewSession, SessionData, SessionError, SessionToken};
 
-/// When to try again while Redis is away, in seconds: by then it is usually back, or known to be away for longer.
+/// When to retry while Redis is unavailable, in seconds. By then it is usually back, or known to be unavailable for
+/// longer.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("3");
 
-/// The session of a request, for handlers: [`SessionData`] to be read, and what can be done to it.
+/// The session of a request, for handlers: its [`SessionData`], and methods to change it.
 ///
-/// As an extractor it answers 401 where there is no session. `Option<Session>` is [`None`] then. Both answer 503 if Redis is away:
-/// nobody knows then whether there is one. A page that goes on without knowing takes `Result<Session, SessionError>`. All of a request
-/// share one read.
+/// The extractor answers 401 if there is no session. `Option<Session>` is [`None`] then. Both answer 503 if Redis is
+/// unavailable, because the session is unknown then. A page that works without knowing takes `Result<Session,
+/// SessionError>`. All extractors of a request share one read.
 ///
-/// `E` is what the application adds, and the same type here, in [`Sessions`] and in the [`SessionLayer`](super::SessionLayer). It is
-/// `Clone + Serialize + DeserializeOwned + Send + Sync`; if it is not, the compiler says only that the function is no `Handler`.
+/// `E` is the application's own data. It must be the same type here, in [`Sessions`] and in the
+/// [`SessionLayer`](super::SessionLayer). It must be `Clone + Serialize + DeserializeOwned + Send + Sync`; otherwise the
+/// compiler reports only that the function is not a `Handler`.
 pub struct Session<E = ()> {
     visit: Arc<Visit<E>>,
     session: session::Session<E>,
 }
 
-/// Begins and ends sessions. Unlike [`Session`] it is there for requests without one.
+/// Creates and ends sessions. Unlike [`Session`], it also works for requests without a session.
 pub struct Sessions<E = ()> {
     visit: Arc<Visit<E>>,
 }
 
 impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
-    /// Names the session in lists and logs, and is no secret. It is another one after [`rotate`](Self::rotate).
+    /// Returns the id of the session for lists and logs. It is not secret. [`rotate`](Self::rotate) changes it.
     pub fn id(&self) -> String {
         self.session.id()
     }
 
-    /// The token, for clients that send it themselves. A cookie is set without this.
+    /// Returns the token, for clients that send it themselves. Cookies are set without this call.
     pub fn token(&self) -> &SessionToken {
         self.session.token()
     }
 
-    /// When it ends if it is not used any more: milliseconds (not seconds) since 1970, by the clock of Redis.
+    /// Returns when the session ends if it is not used again: milliseconds (not seconds) since 1970, by Redis's clock.
     pub fn expires_at(&self) -> u64 {
         self.session.expires_at()
     }
 
-    /// Changes what the session holds, and stores it before this returns. If another request of the client stored something meanwhile,
-    /// the change is made once more, to that, and so up to ten times. What a client sends must be bounded before it goes in: a session
-    /// holds 16 KiB.
+    /// Changes the session and stores it before this returns. If another request of the client stored the session first,
+    /// `change` runs again on the stored session, up to ten times. Bound the size of client data before storing it: a
+    /// session holds 16 KiB.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::update`](session::SessionStore::update); what is at hand is as it was then.
+    /// The same as [`SessionStore::update`](session::SessionStore::update). The session at hand does not contain the
+    /// change then.
     pub async fn update(
         &mut self,
         change: impl FnMut(&mut SessionData<E>),
@@ -70,18 +73,19 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         Ok(())
     }
 
-    /// Gives the client a new token, and ends the old one. Do this whenever the user may do more than before.
+    /// Gives the client a new token. The old token is no longer valid. Do this whenever the user gains rights.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::rotate`](session::SessionStore::rotate).
+    /// The same as [`SessionStore::rotate`](session::SessionStore::rotate).
     pub async fn rotate(&mut self) -> Result<(), SessionError> {
         self.visit.store.rotate(&mut self.session).await?;
         self.visit.keep(&self.session);
         Ok(())
     }
 
-    /// All sessions of this user, as a page of devices shows them. This one is the one whose `id` is [`id`](Self::id).
+    /// Returns all sessions of this user, for example for a page of devices. This session is the item whose `id` is
+    /// [`id`](Self::id).
     ///
     /// # Errors
     ///
@@ -90,31 +94,31 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         self.visit.store.list_user(&self.user_id).await
     }
 
-    /// Ends one of this user's sessions by its [`id`](ListedSession::id). Returns whether there was one.
+    /// Ends a session of this user by its [`id`](ListedSession::id). Returns whether the session existed.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::destroy`](session::SessionStore::destroy).
+    /// The same as [`SessionStore::destroy`](session::SessionStore::destroy).
     pub async fn end(&self, id: &str) -> Result<bool, SessionError> {
         self.visit.store.destroy_listed(&self.user_id, id).await
     }
 
-    /// Ends all other sessions of this user. Returns how many there were. After a change of the password call [`rotate`](Self::rotate)
-    /// first, and then this.
+    /// Ends all other sessions of this user. Returns how many sessions ended. After a password change, call
+    /// [`rotate`](Self::rotate) first.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::destroy`](session::SessionStore::destroy).
+    /// The same as [`SessionStore::destroy`](session::SessionStore::destroy).
     pub async fn log_out_others(&self) -> Result<usize, SessionError> {
         let store = &self.visit.store;
         store.destroy_user(&self.user_id, Some(self.token())).await
     }
 
-    /// Ends all sessions of this user, this one too, and removes the cookie. Returns how many there were.
+    /// Ends all sessions of this user, including this session, and removes the cookie. Returns how many sessions ended.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::destroy`](session::SessionStore::destroy); the cookie stays then.
+    /// The same as [`SessionStore::destroy`](session::SessionStore::destroy). The cookie stays then.
     pub async fn log_out_everywhere(self) -> Result<usize, SessionError> {
         let ended = self.visit.store.destroy_user(&self.user_id, None).await?;
         self.visit.forget();
@@ -122,11 +126,11 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         Ok(ended)
     }
 
-    /// Ends this session and all others that the client sent a token of, and removes the cookie.
+    /// Ends this session and every session that the client sent a token of, and removes the cookie.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::destroy`](session::SessionStore::destroy); the cookie stays then.
+    /// The same as [`SessionStore::destroy`](session::SessionStore::destroy). The cookie stays then.
     pub async fn log_out(self) -> Result<(), SessionError> {
         let outcome = self.visit.store.destroy(self.token()).await;
         self.visit.log_out(outcome).await
@@ -134,12 +138,12 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
 }
 
 impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
-    /// Begins a session for whoever sent this request, and ends the one that the client had. Its address and browser are those of the
-    /// request. The response sets the cookie.
+    /// Creates a session for the client of this request and ends the client's former session. The address and the browser
+    /// come from the request. The response sets the cookie.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::create`](session::SessionStore::create).
+    /// The same as [`SessionStore::create`](session::SessionStore::create).
     pub async fn log_in(&self, new: NewSession<E>) -> Result<Session<E>, SessionError> {
         let visit = &self.visit;
         let mut new = new;
@@ -152,7 +156,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
         let former = visit.sent.first();
         let session = visit.store.create_instead(new, former).await?;
         for other in visit.sent.iter().skip(1) {
-            // Where this fails it is remembered: the login itself is done.
+            // If this fails, the revocation is recorded: the login itself has succeeded.
             let _ = visit.store.destroy(other).await;
         }
         visit.keep(&session);
@@ -162,12 +166,12 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
         })
     }
 
-    /// Ends the sessions that the client has, if any, and removes the cookie, also one that is no token of ours.
+    /// Ends the sessions of the client, if any, and removes the cookie, also if it is not a valid token.
     ///
     /// # Errors
     ///
-    /// As [`SessionStore::destroy`](session::SessionStore::destroy), and [`UnknownKey`](SessionError::UnknownKey) if this process lacks
-    /// the key of the only token; the cookie stays then.
+    /// The same as [`SessionStore::destroy`](session::SessionStore::destroy), and
+    /// [`UnknownKey`](SessionError::UnknownKey) if this process lacks the key of the only token. The cookie stays then.
     pub async fn log_out(&self) -> Result<(), SessionError> {
         if self.visit.has_unknown_key() {
             return Err(SessionError::UnknownKey);
@@ -175,12 +179,12 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
         self.visit.log_out(Ok(())).await
     }
 
-    /// The session of this request, as the extractor [`Session`] finds it.
+    /// Returns the session of this request, like the extractor [`Session`].
     ///
     /// # Errors
     ///
-    /// Those of [`SessionStore::verify`](session::SessionStore::verify) and [`SessionStore::load`](session::SessionStore::load), and
-    /// [`Missing`](SessionError::Missing).
+    /// The same as [`SessionStore::verify`](session::SessionStore::verify) and
+    /// [`SessionStore::load`](session::SessionStore::load), and [`Missing`](SessionError::Missing).
     pub async fn current(&self) -> Result<Session<E>, SessionError> {
         let visit = Arc::clone(&self.visit);
         let session = visit.load().await?;
@@ -196,7 +200,7 @@ impl<E> Deref for Session<E> {
     }
 }
 
-/// What the layer has left in a request.
+/// The data that the layer stored in a request.
 fn visit<E: Send + Sync + 'static>(parts: &Parts) -> Result<Arc<Visit<E>>, SessionError> {
     let visit = parts.extensions.get().cloned();
     visit.ok_or(SessionError::NoLayer(type_name::<E>()))
@@ -248,8 +252,8 @@ where
     }
 }
 
-/// 401 if nobody is logged in, in the same words whatever the reason; 503 with `Retry-After` while nobody can tell; 409 for a conflict;
-/// 413 for more data than a session holds; and 500 for what the service did wrong.
+/// 401 if there is no session, with the same text for every reason; 503 with `Retry-After` if the session is unknown; 409
+/// for a conflict; 413 if the data exceeds the limit of a session; and 500 for a mistake of the service.
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
         let (status, detail) = match &self {
@@ -278,7 +282,7 @@ impl IntoResponse for SessionError {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         match status {
-            // RFC 9110 11.6.1 wants a scheme; no browser asks for a password by this one.
+            // RFC 9110 11.6.1 requires a scheme. No browser prompts for a password with this scheme.
             StatusCode::UNAUTHORIZED => {
                 headers.insert(
                     header::WWW_AUTHENTICATE,

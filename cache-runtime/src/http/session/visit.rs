@@ -1,4 +1,4 @@
-//! A request, from the tokens that it brings to the cookie that its response sets.
+//! A request, from its tokens to the cookie that its response sets.
 
 use std::net::IpAddr;
 use std::sync::MutexGuard;
@@ -15,30 +15,30 @@ use crate::http::problem::NO_STORE;
 use crate::session::{Session, SessionError, SessionStore, SessionToken};
 use crate::sync::Mutex;
 
-/// A request with more cookies of the name is made by somebody who tries; the rest is not looked at. Each costs a microsecond.
+/// A request with more cookies of this name is likely an attack. The rest is not checked. Each check takes 1 µs.
 const MAX_VALUES: usize = 64;
 
-/// How many tokens are looked up, each for one command. A browser has several only after the cookie's domain or path has changed, or if
-/// somebody planted them.
+/// The most tokens that are looked up, with one command each. A browser has several tokens only after the cookie's domain
+/// or path changed, or if an attacker planted them.
 const MAX_LOADED: usize = 8;
 
 const COOKIE_VARIES: HeaderValue = HeaderValue::from_static("cookie");
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// A request, as far as sessions are concerned.
+/// The session state of a request.
 pub(super) struct Visit<E> {
     pub(super) store: SessionStore<E>,
-    /// What the client sent that could be a token, and how.
+    /// What the client sent that could be a token, and how it sent it.
     pub(super) sent: Vec<SessionToken>,
     refused: Option<SessionError>,
-    /// Whether a page of another origin could have made the client send it.
+    /// Whether a page of another origin could have made the client send the request.
     is_at_risk: bool,
     host: Option<String>,
-    /// How it sends its token; [`None`] if it has none.
+    /// How the client sends its token; [`None`] if it has no token.
     carrier: Option<Carrier>,
     pub(super) address: Option<IpAddr>,
     pub(super) user_agent: Option<String>,
-    /// What was read in this request.
+    /// What was read during this request.
     loaded: Mutex<Option<Session<E>>>,
     answer: Mutex<Answer>,
 }
@@ -50,7 +50,7 @@ enum Carrier {
     Header,
 }
 
-/// What the response is to do with the client's cookie.
+/// What the response does with the client's cookie.
 pub(super) enum Answer {
     Leave,
     Set(SessionToken, Duration),
@@ -75,7 +75,7 @@ impl<E> Visit<E> {
         let bearer = bearer.map(|value| (Carrier::Header, value)).into_iter();
         let cookies = cookie.values(headers).take(MAX_VALUES);
         for (how, value) in bearer.chain(cookies.map(|value| (Carrier::Cookie, value))) {
-            // Other sites cannot make a browser send the header, so it is the client's own word.
+            // Other sites cannot make a browser send this header, so the client sent it on purpose.
             if carrier == Some(Carrier::Header) {
                 break;
             }
@@ -89,7 +89,7 @@ impl<E> Visit<E> {
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        // A header that is none of ours may be another service's.
+        // A header without one of our tokens may be for another service.
         let carrier = carrier.or(has_cookie.then_some(Carrier::Cookie));
         let user_agent = headers.get(header::USER_AGENT);
         Self {
@@ -110,7 +110,7 @@ impl<E> Visit<E> {
         }
     }
 
-    /// Why there is no token.
+    /// Returns why there is no token.
     fn missing(&self) -> SessionError {
         match &self.refused {
             Some(SessionError::UnknownKey) => SessionError::UnknownKey,
@@ -120,13 +120,13 @@ impl<E> Visit<E> {
         }
     }
 
-    /// Whether a page of another origin could have made the client send this request with what it proves, or log it in. A token in a header
-    /// is nothing that a browser adds by itself.
+    /// Returns whether a page of another origin could have made the client send this request with its credentials, or
+    /// could log it in. A browser does not add a token to a header by itself.
     pub(super) fn is_at_risk(&self) -> bool {
         self.is_at_risk
     }
 
-    /// Whether the client may have a session that this process cannot end, since it lacks the key.
+    /// Returns whether the client may have a session that this process cannot end, because the process lacks the key.
     pub(super) fn has_unknown_key(&self) -> bool {
         self.sent.is_empty() && matches!(self.refused, Some(SessionError::UnknownKey))
     }
@@ -135,7 +135,7 @@ impl<E> Visit<E> {
         *self.answer.lock() = answer;
     }
 
-    /// The client is to have the session's token, if it does not have it.
+    /// Sends the session's token to the client, unless the client already has it.
     fn issue(&self, session: &Session<E>) {
         if session.is_reissued() {
             self.answer(Answer::Set(session.token().clone(), session.longest()));
@@ -146,22 +146,22 @@ impl<E> Visit<E> {
         self.keep_private(headers);
         let answer = self.answer.lock();
         let set = match (&*answer, self.carrier) {
-            // A cookie that was not sent may be one that another site could not make the browser send.
+            // A cookie that was not sent may exist: another site could not make the browser send it.
             (Answer::Remove, None) | (Answer::Leave, _) | (_, Some(Carrier::Header)) => return,
             (Answer::Set(token, life), _) => cookie.set(token.expose(), *life),
             (Answer::Remove, Some(Carrier::Cookie)) => cookie.removal(),
         };
-        // First the other forms, so that a client that takes two of them for one cookie keeps what is set last.
+        // The other forms come first, so a client that treats two of them as one cookie keeps the last.
         let is_ours = !self.sent.is_empty() && self.refused.is_none();
         let host = self.host.as_deref().filter(|_| is_ours);
         for set in cookie.other_removals(host).into_iter().chain(set) {
             headers.append(header::SET_COOKIE, set);
-            // Nobody between here and the client shall keep a response with a token for others.
+            // No shared cache may keep a response with a token.
             headers.insert(header::CACHE_CONTROL, NO_STORE);
         }
     }
 
-    /// What was made for one user is not for others, unless the handler says so.
+    /// A response for one user is not for others, unless the handler decides otherwise.
     fn keep_private(&self, headers: &mut HeaderMap) {
         if self.loaded().is_some() {
             headers.append(header::VARY, COOKIE_VARIES);
@@ -169,7 +169,7 @@ impl<E> Visit<E> {
         }
     }
 
-    /// What is read from now on is read anew.
+    /// Later reads in this request load the session again.
     pub(super) fn forget(&self) {
         *self.loaded() = None;
     }
@@ -189,12 +189,13 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
         Ok(session)
     }
 
-    /// The session that the client's tokens lead to. A token whose session is over counts as none, so of several the one that is alive
-    /// counts; of two of the same user the newer one. Of two users' neither does: the client is not told whose session it would be.
+    /// Returns the session of the client's tokens. A token whose session has ended is ignored, so of several tokens the
+    /// live session counts, and of two sessions of one user the newer. If they belong to two users, neither counts: the
+    /// client must not act for an unknown user.
     async fn find(&self) -> Result<Session<E>, SessionError> {
         let mut found: Option<Session<E>> = None;
         let mut ended = None;
-        // From the last: what was planted for a longer path stands before it.
+        // From the last: a cookie that was planted for a longer path comes first.
         for token in self.sent.iter().rev().take(MAX_LOADED) {
             let session = match self.store.load(token).await {
                 Ok(session) => session,
@@ -202,7 +203,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
                     ended = Some(error);
                     continue;
                 }
-                // It may be another user's.
+                // It may belong to another user.
                 Err(error) => return Err(error),
             };
             found = match found {
@@ -216,7 +217,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
         found.ok_or_else(|| ended.unwrap_or_else(|| self.missing()))
     }
 
-    /// Ends all sessions that the client sent a token of, after one of them was ended with this outcome.
+    /// Ends all sessions that the client sent a token of, after a session was ended with this outcome.
     pub(super) async fn log_out(
         &self,
         mut outcome: Result<(), SessionError>,
@@ -231,7 +232,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
         Ok(())
     }
 
-    /// The session is now this one, or at this revision.
+    /// Sets the current session, or its new revision.
     pub(super) fn keep(&self, session: &Session<E>) {
         self.issue(session);
         *self.loaded() = Some(session.clone());
