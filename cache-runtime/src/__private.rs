@@ -1,4 +1,4 @@
-//! The only door for generated code. Nothing here is for people, and nothing here is stable.
+//! The interface for generated code. It is not for direct use, and nothing here is stable.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,8 +25,8 @@ pub use crate::registry::RegisteredLimit;
 use crate::site::Rules;
 pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, life_of, storable};
 
-/// The cache of the [`Cache::run`] around the call, else the process-wide one. Without either the body runs, and the first time
-/// a warning says so.
+/// Returns the cache of the [`Cache::run`] around the call, or else the process-wide cache. Without either the body runs,
+/// and the first call logs a warning.
 pub fn installed() -> Option<Used> {
     static WARNING: Once = Once::new();
     if let Some(cache) = Cache::of_run() {
@@ -48,7 +48,7 @@ pub fn using(cache: impl AsRef<Cache>) -> Option<Used> {
     Some(Used::Named(cache.as_ref().clone()))
 }
 
-/// `#[cacheable]`: the stored value, or what the body returns. `ttl` is asked about each value that is stored.
+/// `#[cacheable]`: returns the stored value, or the body's. `ttl` is called for each value that is stored.
 pub fn cacheable<O: Outcome>(
     call: ReadCall,
     _outcome: O,
@@ -64,7 +64,7 @@ where
     Shell::new(path, Bodied::new(caller, body))
 }
 
-/// `#[cache_put]`: what the body returns, stored. `ttl` is asked about each value that is stored.
+/// `#[cache_put]`: returns the body's value and stores it. `ttl` is called for each value that is stored.
 pub fn cache_put<O: Outcome>(
     call: ReadCall,
     _outcome: O,
@@ -82,7 +82,8 @@ where
     )
 }
 
-/// `#[cache_evict]`: what the body returns; then the targets are gone. `more` adds those that `<return.…>` names.
+/// `#[cache_evict]`: returns the body's value after it removed the targets. `more` adds the targets that `<return.…>`
+/// names.
 pub fn cache_evict<O: Outcome>(
     call: EvictCall,
     _outcome: O,
@@ -98,17 +99,17 @@ fn value_type<O: Outcome>() -> ValueType {
     ValueType::of::<O::Value>(O::layers())
 }
 
-/// What `unless` is where the attribute has none. As a function it is one for all functions that return the same type.
+/// The default of `unless`. As a function, it is shared by all functions with the same return type.
 pub fn keep<T>(_: &T) -> bool {
     false
 }
 
-/// What `ttl` is where the attribute does not ask the value.
+/// The default of `ttl` if the attribute does not compute it from the value.
 pub fn no_own_ttl<T>(_: &T) -> Option<Ttl> {
     None
 }
 
-/// What adds targets where none names what the body returned.
+/// The default of `more`, if no target names the returned value.
 pub fn no_more<T>(_: &T, call: EvictCall) -> EvictCall {
     call
 }

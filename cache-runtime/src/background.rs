@@ -1,12 +1,12 @@
-//! What `refresh = "background"` asks of a function. Apart from [`__private`](crate::__private), which rustc would name to the
-//! user whose function cannot give it.
+//! The requirements of `refresh = "background"` on a function. They are separate from [`__private`](crate::__private),
+//! because rustc would show that path to a user whose function does not meet them.
 
 use crate::cache::{self, Detachable, Refresh, Shell, ValueType};
 use crate::calls::ReadCall;
 use crate::run::in_current_run;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 
-/// Asks, where nothing else can go wrong, whether a body can run in a task of its own.
+/// Checks that a body can run in its own task, at a place where nothing else can fail to compile.
 pub const fn background<F>(body: F) -> F
 where
     F: Future + Send + 'static,
@@ -14,7 +14,7 @@ where
     body
 }
 
-/// `#[cacheable]`, but a stale value is served at once, and the body runs in a task of its own.
+/// The same as `#[cacheable]`, but a stale value is served at once and the body runs in its own task.
 pub fn cacheable_background<O>(
     call: ReadCall,
     _outcome: O,
@@ -26,7 +26,7 @@ where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
 {
     let rules = Rules { unless, ttl };
-    // A refresh runs in another task, and calls what this one would call.
+    // A refresh runs in another task and must use the same cache and limiter as this task.
     let caller = Detachable::<O, _, _, _, _>::new(rules, body, in_current_run);
     let of = ValueType::of::<O::Value>(O::layers());
     Shell::new(

@@ -1,4 +1,4 @@
-//! What an annotated function asks of the cache, step by step as its attribute is written.
+//! The calls of annotated functions, built step by step from their attributes.
 
 use crate::cache::Used;
 use crate::key::{Key, KeyWriter, Pattern, PatternWriter};
@@ -6,10 +6,10 @@ use crate::plan::{EvictPlan, ReadPlan};
 use crate::site::{Site, Ttl};
 use crate::target::Target;
 
-/// One call of a function with `#[cacheable]` or `#[cache_put]`: the cache, and what is asked of it.
+/// A call of a function with `#[cacheable]` or `#[cache_put]`: the cache, and the request to it.
 ///
-/// It holds no cache when none is installed or when `condition` is false; then no argument is evaluated and the body runs
-/// as if the attribute were not there.
+/// It holds no cache if none is installed or if `condition` is false. Then no argument is evaluated and the body runs as
+/// if the attribute were absent.
 #[derive(Debug)]
 pub struct ReadCall {
     cache: Option<Used>,
@@ -18,7 +18,7 @@ pub struct ReadCall {
     key: Option<Key>,
 }
 
-/// One call of a function with `#[cache_evict]`, in the same way.
+/// The same for a call of a function with `#[cache_evict]`.
 #[derive(Debug)]
 pub struct EvictCall {
     cache: Option<Used>,
@@ -26,7 +26,7 @@ pub struct EvictCall {
 }
 
 impl ReadCall {
-    /// A call of the function that `site` describes.
+    /// Creates a call of the function that `site` describes.
     pub fn new(site: &'static Site, cache: Option<Used>) -> Self {
         Self {
             cache,
@@ -43,7 +43,7 @@ impl ReadCall {
         self
     }
 
-    /// `ttl = …`, where it is an expression.
+    /// `ttl = …`, if it is an expression.
     #[must_use]
     pub fn ttl<T: Into<Ttl>>(mut self, ttl: impl FnOnce() -> T) -> Self {
         if self.cache.is_some() {
@@ -61,7 +61,7 @@ impl ReadCall {
         self
     }
 
-    /// What is asked of which cache, if there is one.
+    /// Returns the cache, if there is a cache, and the request to it.
     pub(crate) fn into_parts(self) -> Option<(Used, ReadPlan)> {
         let Self {
             cache,
@@ -81,7 +81,7 @@ impl ReadCall {
 }
 
 impl EvictCall {
-    /// A call of the function that `site` describes.
+    /// Creates a call of the function that `site` describes.
     pub fn new(site: &'static Site, cache: Option<Used>) -> Self {
         Self {
             cache,
@@ -144,7 +144,7 @@ impl EvictCall {
         self
     }
 
-    /// A call that names nothing yet, and what is asked of which cache, if there is one.
+    /// Returns the cache, if there is a cache, and a request without targets.
     pub(crate) fn split(self) -> (Self, Option<(Used, EvictPlan)>) {
         let Self { cache, plan } = self;
         let named = Self::new(plan.site, cache.clone());

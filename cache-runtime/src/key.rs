@@ -219,7 +219,7 @@ fn keep_off_roots(name: &mut String, prefix: usize) {
 /// Shortens a name: keeps its beginning, for people and patterns, and adds a hash of the whole name.
 fn shorten(name: &mut String, prefix: usize) {
     const TOKEN: usize = 2 + 32;
-    // No text contains this byte, so nobody can give as a value the text that hashes to the same token.
+    // No text contains this byte, so no text can produce the same token.
     let hash = Sha256::new()
         .chain_update([0xff])
         .chain_update(name.as_bytes());
@@ -315,7 +315,7 @@ impl<'a> KeyWriter<'a> {
         let outcome = write!(printed, "{value}");
         let (start, long) = (printed.start, printed.long);
         if outcome.is_err() {
-            // Half a text could be that of another value; a name that nobody else has is never found again.
+            // A cut text could equal another value's text. A unique name is never found again.
             self.name.truncate(start);
             let nonce = getrandom::u64().unwrap_or_default();
             let _ = write!(self.name, "%x{nonce:016x}");

@@ -1,10 +1,10 @@
-//! What one call of an annotated function asks of the cache.
+//! The request of an annotated function's call to the cache.
 
 use crate::key::Key;
 use crate::site::{Site, Ttl};
 use crate::target::Target;
 
-/// What a read or a put is about, and what its arguments say about time.
+/// The key of a read or a put, and the times that its arguments set.
 #[derive(Debug)]
 pub(crate) struct ReadPlan {
     pub(crate) site: &'static Site,
@@ -12,14 +12,14 @@ pub(crate) struct ReadPlan {
     pub(crate) ttl: Option<Ttl>,
 }
 
-/// What an eviction names, and when it is made.
+/// The targets of an eviction, and when it runs.
 #[derive(Debug)]
 pub(crate) struct EvictPlan {
     pub(crate) site: &'static Site,
     pub(crate) targets: Vec<Target>,
-    /// Before the body, too.
+    /// Whether it also runs before the body.
     pub(crate) before: bool,
-    /// Also if the body returns an `Err`.
+    /// Whether it also runs if the body returns an `Err`.
     pub(crate) always: bool,
     pub(crate) fence: bool,
 }

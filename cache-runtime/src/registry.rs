@@ -1,16 +1,16 @@
-//! Every annotated function of the program, known before the first of them is called.
+//! All annotated functions of the program, known before the first call.
 
 #[cfg(feature = "limits")]
 use crate::site::LimitFacts;
 use crate::site::Site;
 
-/// What a caching attribute leaves behind about its function.
+/// The registration of a function with a caching attribute.
 #[derive(Debug)]
 pub struct Registered(pub &'static Site);
 
 inventory::collect!(Registered);
 
-/// What `#[rate_limit]` leaves behind about its function.
+/// The registration of a function with `#[rate_limit]`.
 #[cfg(feature = "limits")]
 #[derive(Debug)]
 pub struct RegisteredLimit(pub &'static LimitFacts);
@@ -18,12 +18,12 @@ pub struct RegisteredLimit(pub &'static LimitFacts);
 #[cfg(feature = "limits")]
 inventory::collect!(RegisteredLimit);
 
-/// The functions with caching attributes of this program and of all that it links.
+/// Returns the functions with caching attributes of this program and its libraries.
 pub(crate) fn sites() -> impl Iterator<Item = &'static Site> {
     inventory::iter::<Registered>().map(|registered| registered.0)
 }
 
-/// The functions with `#[rate_limit]` that ask the installed limiter: each with its name and the policies that it names.
+/// Returns the functions with `#[rate_limit]` that use the installed limiter: the name of each, and its policies.
 #[cfg(feature = "limits")]
 pub(crate) fn limit_sites() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     inventory::iter::<RegisteredLimit>()
@@ -32,7 +32,7 @@ pub(crate) fn limit_sites() -> impl Iterator<Item = (&'static str, &'static [&'s
         .map(|facts| (facts.name, facts.policies))
 }
 
-/// Makes a site known at start.
+/// Registers a site at program start.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __register {
@@ -41,7 +41,7 @@ macro_rules! __register {
     };
 }
 
-/// Makes a site of `#[rate_limit]` known at start.
+/// Registers a site of `#[rate_limit]` at program start.
 #[cfg(feature = "limits")]
 #[doc(hidden)]
 #[macro_export]

@@ -57,7 +57,7 @@
 //! |---|---|---|
 //! | [`session_ttl`](crate::Config::session_ttl) | 1 day | How long a new session lasts |
 //! | [`session_extend`](crate::Config::session_extend) | 1 hour | How much each use extends it, at most to `session_ttl + session_extend` after that use |
-//! | [`session_absolute`](crate::Config::session_absolute) | 7 days | The longest life of a session, however much it is used |
+//! | [`session_absolute`](crate::Config::session_absolute) | 7 days | The longest time that a session lasts, however much it is used |
 //! | [`session_touch_every`](crate::Config::session_touch_every) | 0 s | A use within this time of another one extends nothing and writes nothing |
 //! | [`sessions_per_user`](crate::Config::sessions_per_user) | 50 | The most sessions of a user. A further session replaces the one that would end first |
 //!

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Handle;
 
-/// The place of one background task.
+/// The slot of a background task.
 #[derive(Debug, Default)]
 pub(crate) struct Singleton {
     is_running: Arc<AtomicBool>,
 }
 
-/// The right to run. The task moves it into its future and keeps it for as long as no other task should start. It is dropped with the
-/// future, so it also returns when the runtime of the task is shut down.
+/// The permission to run. The task moves it into its future and keeps it for as long as no other task should start. It is
+/// dropped with the future, so it is also returned when the task's runtime shuts down.
 #[derive(Debug)]
 #[must_use = "another task can start when it is dropped"]
 pub(crate) struct Running {
@@ -21,7 +21,7 @@ pub(crate) struct Running {
 }
 
 impl Singleton {
-    /// Starts the task, unless it runs already or the caller is outside of a runtime.
+    /// Starts the task, unless it already runs or the caller is outside of a runtime.
     pub(crate) fn start<F>(&self, task: impl FnOnce(Running) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -48,7 +48,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(is_running) = &self.is_running {
-            // A swap and not a store: what a caller did before it found the task running must be visible to what follows.
+            // A swap, not a store: the next step must see what a caller did before it found the task running.
             is_running.swap(false, Ordering::AcqRel);
         }
     }

@@ -1,4 +1,5 @@
-//! Locks without poisoning. A thread that panics while it holds one leaves nothing half done here, and other callers go on.
+//! Locks without poisoning. A thread that panics while it holds a lock leaves no half-finished state here, so other
+//! callers continue.
 
 use std::sync::{self, MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 

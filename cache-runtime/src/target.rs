@@ -1,4 +1,4 @@
-//! What an eviction names, and sets of that.
+//! The targets of an eviction, and sets of targets.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,7 +22,7 @@ impl Target {
         }
     }
 
-    /// For logs: what is named, or when `mask`ed its hash.
+    /// Returns the target as logs show it: its text, or its hash if `mask` is true.
     pub(crate) fn shown(&self, mask: bool) -> impl fmt::Display + '_ {
         Shown { target: self, mask }
     }
@@ -120,7 +120,7 @@ impl<V> TargetMap<V> {
         }
     }
 
-    /// All targets with their values. The widest come first.
+    /// Returns all targets with their values. The widest come first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Target, &V)> {
         let all = self.all.iter().map(|value| (Target::All, value));
         let patterns = self.patterns.iter();
@@ -146,7 +146,7 @@ impl<V> TargetMap<V> {
 }
 
 impl TargetSet {
-    /// All targets. The widest come first.
+    /// Returns all targets. The widest come first.
     pub(crate) fn into_vec(self) -> Vec<Target> {
         let Self {
             keys,

@@ -175,7 +175,7 @@ impl<I, F, P> Warm<I, F, P> {
                         .to_owned()
                 }),
             }
-            // Calls that find everything in memory never wait, and others want to run, too.
+            // Calls that find everything in memory never wait, so this task yields to other tasks.
             consume_budget().await;
         }
         tally.end()

@@ -25,7 +25,7 @@ pub(super) struct CallContext<'a> {
     pub(super) metrics: SiteRef,
     pub(super) key: &'a Key,
     pub(super) ttl: Duration,
-    /// Where the attribute has it from an expression.
+    /// The TTL, if the attribute computes it with an expression.
     pub(super) asked_ttl: Option<Ttl>,
     pub(super) none_ttl: Option<Duration>,
     pub(super) grace: Duration,
@@ -33,7 +33,7 @@ pub(super) struct CallContext<'a> {
     pub(super) is_off: bool,
     pub(super) scope: ScopeState,
     pub(super) started: Instant,
-    /// Of what is stored.
+    /// The TTL of what is stored.
     pub(super) of: ValueType,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct CallContext<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ValueType {
     pub(super) name: &'static str,
-    /// A number that only this build understands.
+    /// A number that is meaningful only in this build.
     pub(super) number: u64,
     pub(super) layers: Layers,
 }

@@ -1,8 +1,8 @@
 //! The seam between the path of a call, which is compiled once, and the annotated function, whose types only the compiler knows.
 //!
-//! A future may be sent between threads if all that it holds may, so the path must not hold the function. Otherwise every
-//! annotated function would have to be `Send`. The path leaves a request and waits. The shell around it holds the function,
-//! and sees to the request while it is polled.
+//! A future is `Send` if everything that it holds is `Send`, so the path must not hold the function. Otherwise every
+//! annotated function would have to be `Send`. The path leaves a request and waits. The shell around it holds the
+//! function and handles the request while it is polled.
 
 use std::cell::RefCell;
 use std::future::{self, Future};
@@ -20,7 +20,7 @@ use crate::key::Key;
 use crate::site::Ttl;
 use crate::target::Target;
 
-/// The caller as the path sees it: an annotated function, or a method of the handle. A path asks only for what its caller
+/// The caller as the path sees it: an annotated function, or a method of the handle. A path requests only what its caller
 /// has.
 pub(super) trait Caller {
     /// Decodes a value and keeps it.
@@ -33,17 +33,17 @@ pub(super) trait Caller {
         false
     }
 
-    /// Polls the body and keeps what it returns. Returns whether that is not an `Err`.
+    /// Polls the body and keeps its result. Returns whether the result is not an `Err`.
     fn poll_body(&mut self, _cx: &mut Context<'_>) -> Poll<bool> {
         Poll::Ready(false)
     }
 
-    /// Returns whether what the body returned is worth storing.
+    /// Returns whether the body's result is worth storing.
     fn appraise(&self) -> Appraisal {
         Appraisal::Failed
     }
 
-    /// The entry of the value in it.
+    /// Returns the entry of the value in the result.
     fn write(&self, _job: &WriteJob) -> Option<Written> {
         None
     }
@@ -69,7 +69,7 @@ pub(crate) trait Typed {
     ) -> Poll<Self::Output>;
 }
 
-/// From where a call has its answer.
+/// Where the answer of a call comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// From an entry.
@@ -127,13 +127,13 @@ impl WriteJob {
     }
 }
 
-/// Where a request and its answer are.
+/// Where a request and its answer are stored.
 #[derive(Default)]
 enum Slot {
     #[default]
     Empty,
     Asked(Request),
-    /// The body runs, as the innermost of these loads if it is one.
+    /// The body runs, as the innermost of these loads if it is a load.
     Running(Option<Arc<Chain>>),
     Answered(Reply),
 }
@@ -177,17 +177,17 @@ pub(super) async fn decode_none() -> bool {
     ask(Request::DecodeNone, returned).await
 }
 
-/// Runs the body, as the innermost of these loads if it is one. Returns whether it succeeded.
+/// Runs the body, as the innermost of these loads if it is a load. Returns whether it succeeded.
 pub(super) async fn run_body(chain: Option<Arc<Chain>>) -> bool {
     ask(Request::Run(chain), returned).await
 }
 
-/// Polls the body no more.
+/// Stops polling the body.
 pub(super) fn stop_body() {
     replace(Slot::Empty);
 }
 
-/// Asks whether what the body returned is worth storing.
+/// Returns whether the body's result is worth storing.
 pub(super) async fn appraise() -> Appraisal {
     ask(Request::Appraise, |reply| match reply {
         Reply::Appraised(appraisal) => Some(appraisal),
@@ -196,7 +196,7 @@ pub(super) async fn appraise() -> Appraisal {
     .await
 }
 
-/// The entry of the value that the body returned; [`None`] if it returned none.
+/// Returns the entry of the value that the body returned; [`None`] if it returned no value.
 pub(super) async fn write(job: WriteJob) -> Option<Written> {
     ask(Request::Write(Box::new(job)), |reply| match reply {
         Reply::Written(entry) => Some(entry),
@@ -219,7 +219,7 @@ pub(super) async fn detach(path: Path<'static>) {
     ask(Request::Detach(path), done).await;
 }
 
-/// From now on `pulse` knows whether the call is polled.
+/// Tells `pulse` from now on whether the call is polled.
 pub(super) async fn watch(pulse: Arc<Pulse>) {
     ask(Request::Watch(pulse), done).await;
 }
@@ -258,10 +258,10 @@ fn replace(mut slot: Slot) -> Slot {
     slot
 }
 
-/// The path of a call, in a box of its own: the future of an annotated function has room for a pointer.
+/// Boxes the path of a call, so the future of an annotated function holds only a pointer.
 pub(crate) type Path<'a, T = Source> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The path of a call and what its shell knows.
+/// The path of a call, and what its shell knows.
 pub(crate) struct Walk<'a, T = Source> {
     path: Path<'a, T>,
     slot: Slot,
@@ -352,7 +352,7 @@ fn set_returned(slot: &mut Slot, is_ok: bool) {
     *slot = Slot::Answered(Reply::Returned(is_ok));
 }
 
-/// Runs a step of a call. Without a path the body runs as if the attribute were not there.
+/// Runs a step of a call. Without a path the body runs as if the attribute were absent.
 pub(super) fn poll_call(
     walk: &mut Option<Walk<'_>>,
     caller: &mut dyn Caller,
@@ -377,7 +377,7 @@ impl<'a, C> Shell<'a, C> {
     }
 }
 
-/// The pinned parts are behind a pointer.
+/// The pinned parts, behind a pointer.
 impl<C> Unpin for Shell<'_, C> {}
 
 impl<C: Typed> Future for Shell<'_, C> {

@@ -1,4 +1,4 @@
-//! The loads that a task is in the middle of: it must not wait for itself.
+//! The loads that a task is in the middle of. A task must not wait for itself.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use super::lent::Lent;
 use crate::key::Key;
 
 thread_local! {
-    /// The innermost of those of the task that is being polled.
+    /// The innermost load of the task that is being polled.
     static LOADING: RefCell<Option<Arc<Chain>>> = const { RefCell::new(None) };
 }
 
-/// A load, and those that it runs inside of.
+/// A load and the loads that it runs inside of.
 pub(super) struct Chain {
     cache: usize,
     /// The hash of the key. If two keys ever have the same hash, a load is not shared; nothing worse happens.
@@ -22,12 +22,12 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Returns whether this very task is in the middle of loading `key`.
+    /// Returns whether this task is already loading `key`.
     pub(super) fn is_loading(inner: &Inner, key: &Key) -> bool {
         LOADING.with_borrow(|chain| chain.as_ref().is_some_and(|chain| chain.holds(inner, key)))
     }
 
-    /// The load of `key`, inside of those that are under way.
+    /// Returns the load of `key`, inside of the loads under way.
     pub(super) fn around(inner: &Inner, key: &Key) -> Arc<Self> {
         Arc::new(Self {
             cache: address(inner),
@@ -53,7 +53,7 @@ impl Chain {
     }
 }
 
-/// Does a step of the innermost of these loads.
+/// Polls inside of the innermost of these loads.
 pub(super) fn enter(
     chain: &mut Option<Arc<Chain>>,
     step: &mut dyn FnMut() -> Poll<bool>,

@@ -16,7 +16,7 @@ use crate::site::Ttl;
 /// An entry to be stored.
 pub(super) struct NewEntry {
     pub(super) entry: Entry,
-    /// For how long the store keeps it: its ttl and its grace.
+    /// How long the store keeps it: its TTL and its grace.
     pub(super) expires_in: Duration,
 }
 
@@ -34,7 +34,7 @@ pub(super) enum Decoded {
 }
 
 impl CallContext<'_> {
-    /// Reads an entry, and leaves its value with the caller. The bytes come back.
+    /// Decodes an entry and leaves its value with the caller. Returns the bytes.
     pub(super) async fn decode(&self, bytes: Vec<u8>) -> (Decoded, Vec<u8>) {
         let now = self.now();
         let reader = Reader {
@@ -53,7 +53,7 @@ impl CallContext<'_> {
                 }
                 (bytes, meta, Event::Hit)
             }
-            // A function that returned an `Option` before may not return one now.
+            // A function that returned an `Option` before may not return an `Option` now.
             Read::None(meta) if caller::decode_none().await => (bytes, meta, Event::HitNone),
             Read::None(_) => return (Decoded::Unreadable(Unreadable::OtherShape), bytes),
             Read::Lease => return (Decoded::Lease, bytes),
@@ -71,7 +71,7 @@ impl CallContext<'_> {
         (decoded, bytes)
     }
 
-    /// The entry for what the body returned; [`None`] if that is not worth storing, or may not be stored.
+    /// Returns the entry for the body's result; [`None`] if it is not worth storing or must not be stored.
     pub(super) async fn encode(&self, cost: Duration) -> Option<NewEntry> {
         if self.is_off {
             return None;
@@ -107,7 +107,7 @@ impl CallContext<'_> {
         Some(NewEntry { entry, expires_in })
     }
 
-    /// The entry for a value that is stored by hand.
+    /// Returns the entry for a value that is stored by hand.
     pub(super) fn encode_value(&self, value: &dyn Value, ttl: Duration) -> Result<Entry, Error> {
         let checks = self.types_written().is_due();
         self.written(self.write_job(ttl, Duration::ZERO, checks).write(value))
@@ -137,7 +137,7 @@ impl CallContext<'_> {
             .map_err(|refusal| self.refused(refusal, &self.types_written()))
     }
 
-    /// What this function stores of this type.
+    /// Returns what this function stores of this type.
     fn types_written(&self) -> Arc<Written> {
         let types = &self.inner.types;
         types.written(self.site, self.of.number, self.of.name)
@@ -156,7 +156,7 @@ impl CallContext<'_> {
         }
         let most = u128::from(self.ttl_jitter);
         let chance = u128::from(u64::from_le_bytes(entry::new_stamp()));
-        // A random part of what may be lost, from nothing to all of it.
+        // A random part of the jitter, from nothing to all of it.
         let lost = (ttl.as_nanos() * most / 100).saturating_mul(chance >> 32) >> 32;
         ttl.saturating_sub(Duration::from_nanos(
             u64::try_from(lost).unwrap_or(u64::MAX),

@@ -1,4 +1,4 @@
-//! Annotated functions as callers: all that is compiled for each of them, and for each type that is cached.
+//! Annotated functions as callers: the code that is compiled for each function and for each cached type.
 
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -27,7 +27,7 @@ impl<T> Default for Outputs<T> {
 }
 
 impl<T> Outputs<T> {
-    /// What the call answers. A caller keeps what it has decoded, and what its body returned.
+    /// The answer of the call. A caller keeps what it decoded and what its body returned.
     fn answer(&mut self, source: Source) -> Poll<T> {
         let (found, returned) = (self.found.take(), self.returned.take());
         let output = match source {
@@ -37,7 +37,7 @@ impl<T> Outputs<T> {
         output.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Runs a body a step further, unless it has returned. As an object: of a body there are as many types as functions.
+    /// Polls a body unless it has returned. Takes a trait object, because each function has its own body type.
     fn poll<O: Outcome<Output = T>>(
         &mut self,
         body: Pin<&mut dyn Future<Output = T>>,
@@ -73,7 +73,7 @@ impl<T> Outputs<T> {
         }
     }
 
-    /// The entry of the value in what was returned.
+    /// Returns the entry of the value in the result.
     fn write<O: Outcome<Output = T, Value: CacheValue>>(&self, job: &WriteJob) -> Option<Written> {
         let returned = O::returned(self.returned.as_ref()?)?;
         O::value(returned).map(|value| job.write(value))
@@ -97,7 +97,8 @@ impl<T> Outputs<T> {
     }
 }
 
-/// A function and its body. What does not depend on the body is compiled once for all functions that return the same type.
+/// A function and its body. Code that does not depend on the body is compiled once for all functions with the same return
+/// type.
 pub(crate) struct Bodied<'a, C, B> {
     caller: C,
     body: Pin<&'a mut B>,
@@ -211,7 +212,7 @@ pub(crate) struct Detachable<O: Outcome, U, L, B, C> {
     outputs: Outputs<O::Output>,
 }
 
-/// A body that may not have to run here.
+/// A body that may run elsewhere.
 enum Body<B> {
     Whole(B),
     Begun(Pin<Box<B>>),
@@ -230,7 +231,7 @@ impl<O: Outcome, U, L, B, C> Detachable<O, U, L, B, C> {
 }
 
 impl<O: Outcome, U, L, B: Future, C> Detachable<O, U, L, B, C> {
-    /// Apart, so that the body is not on the stack while it runs.
+    /// A separate function, so that the body is not on the stack while it runs.
     #[inline(never)]
     fn begin_body(&mut self) {
         self.body = match mem::replace(&mut self.body, Body::Gone) {
@@ -288,7 +289,7 @@ where
             let mut body = pin!(body);
             let mut caller = Storing::<O, _, _>::new(rules);
             let mut walk = Walk::new(path);
-            // Nobody waits for an answer, and there is none if the body was stopped.
+            // No caller waits for an answer, and there is none if the body was stopped.
             poll_fn(|cx| {
                 let mut polled = Polled {
                     caller: &mut caller,
@@ -316,7 +317,7 @@ where
 
 /// A function with `#[cache_evict]`.
 pub(crate) struct Evicting<O: Outcome, M, N> {
-    /// Adds the targets that the value names to a call that names none yet.
+    /// Adds the targets that the value names to a call without targets.
     more: M,
     named: Option<N>,
     outputs: Outputs<O::Output>,
@@ -376,7 +377,7 @@ where
     }
 }
 
-/// The values that [`Cache::get`](super::Cache::get) and its relatives decode, in the order of their keys.
+/// The values that [`Cache::get`](super::Cache::get) and similar methods decode, in the order of their keys.
 pub(super) struct Values<T>(pub(super) Vec<Option<T>>);
 
 impl<T: CacheValue> Caller for Values<T> {

@@ -1,11 +1,12 @@
-//! The one place that every eviction passes: of an attribute, by hand, of a scope that commits, in the background and after the shutdown.
+//! The single path of all evictions: from attributes, by hand, from a committed scope, in the background and after
+//! shutdown.
 //!
 //! ```text
 //! this process ─► what is replayed on another server ─► store ─► journal, for the rest ─► this process again
 //! ```
 //!
-//! Whatever this process keeps of an entry is dropped in [`Inner::invalidate_here`], which every path passes last: the loads
-//! under way, and what a later cache in this process would keep.
+//! [`Inner::invalidate_here`] drops what this process keeps of an entry: the loads under way, and what a later cache in
+//! this process would keep. Every path calls it last.
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -40,7 +41,7 @@ impl Inner {
             metrics,
             via: Via::Caller,
         };
-        // What stopped it is booked, and what is left is owed.
+        // The store has recorded the cause, and the rest goes into the journal.
         let _ = purge.run(self, behalf).await;
         let Progress {
             removed, refused, ..
@@ -55,7 +56,8 @@ impl Inner {
             self.enqueue(&rest);
             Evicted::Journaled
         };
-        // A load that began in between may have found what was removed a moment later, or is owed.
+        // A load that began in between may have read an entry that was removed a moment later or whose removal is
+        // pending.
         self.invalidate_here(targets);
         log::invalidated(self, site, targets, evicted, began.elapsed());
         evicted
@@ -78,8 +80,8 @@ impl Inner {
         }
     }
 
-    /// Drops what this process keeps of `targets`. For a caller that has replaced the entries in the store, this is all there is to
-    /// do: later callers are detached from the loads under way.
+    /// Drops what this process keeps of `targets`. A caller that has replaced the entries in the store needs nothing
+    /// else: later callers are detached from the loads under way.
     pub(super) fn invalidate_here(&self, targets: &[Target]) {
         self.flights.invalidate(targets);
     }
@@ -108,7 +110,7 @@ mod tests {
         value
     }
 
-    /// Evicts the key while its load is under way. Returns what that load returns, and what a later call does.
+    /// Evicts the key while its load is under way. Returns the results of that load and of a later call.
     async fn evict_during_a_load(cache: &Cache, evict: impl AsyncFnOnce(&Cache)) -> (u32, u32) {
         let (loaded, load) = oneshot::channel();
         let mut first = pin!(read(cache, async { load.await.expect("it is sent") }));

@@ -25,6 +25,6 @@ impl<T> Drop for Lent<'_, T> {
 
 /// Exchanges a value with the one in the place.
 pub(super) fn swap<T>(place: &'static LocalKey<RefCell<T>>, value: &mut T) {
-    // A thread that ends no longer polls.
+    // A thread that is ending does not poll any more.
     let _ = place.try_with(|own| mem::swap(&mut *own.borrow_mut(), value));
 }

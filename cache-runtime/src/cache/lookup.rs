@@ -36,14 +36,14 @@ pub(super) enum LoadMode {
     Store,
     /// For the callers in this process that wait.
     Share,
-    /// For itself: it has waited for Redis once, is switched off, or is inside a scope.
+    /// For itself: it has waited for Redis once, its key is disabled, or it is inside a scope.
     Solo,
 }
 
 impl CallContext<'_> {
-    /// Asks the store for the value. Every lookup counts as one hit or one miss, that of a stale value in the end.
+    /// Asks the store for the value. Every lookup counts as one hit or one miss. A stale value is counted later.
     pub(super) async fn lookup(&self) -> Lookup {
-        // The clock was read just now: a hit reads it as rarely as it can.
+        // The clock was read just now. A hit reads it as rarely as possible.
         let began = match reconnect::drive(self.inner).await {
             true => Instant::now(),
             false => self.started,
@@ -67,7 +67,7 @@ impl CallContext<'_> {
         self.judge(answer).await
     }
 
-    /// Why the store is not even asked, if that is so.
+    /// Returns why the store must not be asked, if there is a reason.
     pub(super) fn closed(&self) -> Option<Miss> {
         let (event, mode, observed, error) = if self.is_off {
             (Event::MissDisabled, LoadMode::Solo, Observed::Nothing, None)

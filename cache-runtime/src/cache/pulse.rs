@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::sync::Mutex;
 
-/// A leader that was woken is polled within this time, or it is stuck. In a runtime that lags it has twice the lag longer: there
-/// the leader's task may not have had its turn yet.
+/// A leader that was woken and is not polled within this time is stuck. If the runtime lags, the limit grows by twice the
+/// lag: the leader's task may not have had its turn yet.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// When waiters begin to check how far the runtime lags.
 const SUSPICION: Duration = Duration::from_millis(30);
 
-/// What is known of a leader. As its waker, it sits between the task and what the leader waits for.
+/// The state of a leader. It is also the leader's waker, between the task and what the leader waits for.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     state: Mutex<State>,
@@ -31,14 +31,14 @@ struct State {
     /// The task that the leader is a part of.
     task: Option<Waker>,
     is_being_polled: bool,
-    /// When it was woken first since it was polled last.
+    /// When it was first woken after its last poll.
     woken: Option<Instant>,
-    /// The longest time that a waiter had to wait for its own turn.
+    /// The longest time that a waiter waited for its own turn.
     lag: Duration,
 }
 
 impl Pulse {
-    /// There is a new leader, which is about to be polled.
+    /// Starts with a new leader that is about to be polled.
     pub(super) fn restart(&self) {
         *self.state() = State::default();
     }
@@ -52,7 +52,7 @@ impl Pulse {
             .is_some_and(|woken| woken.elapsed() >= patience)
     }
 
-    /// Returns when the leader is stuck. Does not return while it is polled whenever it is woken.
+    /// Returns when the leader is stuck. Does not return while the leader is polled after each wake.
     pub(super) async fn stuck(&self) {
         let mut looked_at = None;
         loop {
@@ -130,7 +130,7 @@ impl Wake for Pulse {
     }
 }
 
-/// Polls a leader in observation of its pulse.
+/// Polls a leader and records its pulse.
 pub(super) struct Watch {
     pulse: Arc<Pulse>,
     waker: Waker,

@@ -18,9 +18,9 @@ use crate::store::guard::in_runtime;
 /// Which caller refreshes a stale value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refresh {
-    /// A caller, in its own time.
+    /// A caller, within its own call.
     Caller,
-    /// A task, if it may.
+    /// A task, if the function allows it.
     Background,
 }
 
@@ -108,7 +108,7 @@ impl CallContext<'_> {
         Source::Body
     }
 
-    /// Asks for the lease, where there may be one. Returns whether another process has loaded the value.
+    /// Asks for the lease if possible. Returns whether another process has loaded the value.
     async fn take_lease(&self, leader: &mut Leader<'_>, miss: Miss) -> bool {
         let mut standing = match miss.observed {
             Observed::Entry(stamp) => Some(stamp),
@@ -121,7 +121,7 @@ impl CallContext<'_> {
                 match request.ask(leader).await {
                     Claim::Won(stamp) if leader.set_lease(stamp) => break standing,
                     Claim::Won(stamp) => {
-                        // The current leader takes it over when it meets it.
+                        // The current leader takes it over when it reaches it.
                         self.inner.orphans.add(stamp);
                         break standing;
                     }
@@ -159,7 +159,7 @@ impl CallContext<'_> {
         };
         leader.land(new.entry.as_bytes().into());
         match leader.lease() {
-            // The store would refuse it, too, unless the lease is younger than the eviction.
+            // The store would also refuse it, unless the lease is newer than the eviction.
             Some(stamp) if leader.is_invalidated() => {
                 self.metrics.count(Event::FillRefused);
                 leader.release(stamp);

@@ -1,8 +1,8 @@
 //! The origin of an entry: the program that wrote it, and the type of its value.
 //!
-//! What a type reads cannot be inspected: its `Deserialize` is code, and may do anything if it is called with invented
-//! values. So it is not probed. An entry that the same program wrote from the same type is trusted; any other is
-//! [checked](super::payload) when it is read.
+//! The format that a type reads cannot be inspected: its `Deserialize` is code, and may do anything if it is called with
+//! invented values. So it is not probed. An entry that the same program wrote from the same type is trusted. Any other
+//! entry is [checked](super::payload) when it is read.
 
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
@@ -21,14 +21,14 @@ use super::new_stamp;
 pub(crate) struct Origin {
     /// The program; [`Build::of_process`] if its hash was not known yet, [`Build::NONE`] in a claim.
     pub(crate) build: u64,
-    /// The value's type. A number of the compiler's, which means nothing in another build.
+    /// The value's type, as a number of the compiler that is meaningless in another build.
     pub(crate) of_type: u64,
     /// `version = …` of the attribute.
     pub(crate) version: u64,
 }
 
 impl Origin {
-    /// Of a `T` that this program writes or reads.
+    /// Returns the origin of a `T` that this program writes or reads.
     #[cfg(test)]
     pub(crate) fn of<T>(build: u64, version: u64) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Origin {
         }
     }
 
-    /// The number of a type.
+    /// Returns the number of a type.
     pub(crate) fn number_of<T>() -> u64 {
         let mut hasher = Taken(0);
         // Not `TypeId::of`: a value may borrow. Its lifetimes do not count.
@@ -53,7 +53,7 @@ impl Origin {
     }
 }
 
-/// Takes what a [`TypeId`](std::any::TypeId) gives to be hashed, that is part of a hash already.
+/// A hasher for a [`TypeId`](std::any::TypeId), which is already a hash.
 struct Taken(u64);
 
 impl Hasher for Taken {
@@ -73,7 +73,7 @@ impl Hasher for Taken {
 /// How a cache distinguishes its own program from others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Build {
-    /// Entries never leave this process, and so have no other writer.
+    /// Entries never leave this process, so it is their only writer.
     Process,
     /// By a hash of the program's files.
     Program,
@@ -88,7 +88,7 @@ impl Build {
     /// The build of an entry without a value.
     pub(crate) const NONE: u64 = 0;
 
-    /// For entries that other programs read, too. Hashing takes a while, so a thread does it, once.
+    /// For entries that other programs also read. A thread computes the hash once, because it takes a while.
     pub(crate) fn program() -> Self {
         static HASHING: Once = Once::new();
         HASHING.call_once(|| {
@@ -104,7 +104,7 @@ impl Build {
         Self::Program
     }
 
-    /// The number of the program in an entry.
+    /// Returns the number of the program in an entry.
     pub(crate) fn id(self) -> u64 {
         match self {
             Self::Process => 1,
@@ -112,18 +112,19 @@ impl Build {
         }
     }
 
-    /// The number of this process alone. It marks entries that the process stores before the hash of its program is known.
+    /// Returns the number of this process. It marks entries that the process stores before the hash of its program is
+    /// known.
     pub(crate) fn of_process() -> u64 {
         *PROCESS
     }
 }
 
-/// A number that means neither [`Build::NONE`] nor [`Build::Process`].
+/// Returns a number that means neither [`Build::NONE`] nor [`Build::Process`].
 fn after_process(number: u64) -> u64 {
     number.max(Build::Process.id() + 1)
 }
 
-/// A hash of the executable, and of the library that this code is in, if it is in one.
+/// Returns a hash of the executable, and of the library that contains this code, if any.
 ///
 /// Only on Linux, which reports the files. A path alone is not enough: another file may have that path now while this
 /// process still runs from the old one, and the executable may be an interpreter, which is the same for all versions of a
@@ -138,7 +139,7 @@ fn program() -> io::Result<u64> {
     )
     .ok_or(io::ErrorKind::NotFound)?;
     if code != fs::read_link(executable)? {
-        // The path of a library that was replaced is marked as such, and so leads nowhere.
+        // The path of a replaced library is marked as deleted, so it cannot be opened.
         hash(&code, &mut hasher)?;
     }
     Ok(after_process(hasher.digest()))
@@ -155,7 +156,8 @@ fn hash(file: &Path, hasher: &mut Xxh3Default) -> io::Result<()> {
     }
 }
 
-/// The file that is mapped at an address, by the lines of `/proc/self/maps`: `from-to rights offset device inode path`.
+/// Returns the file that is mapped at an address, from the lines of `/proc/self/maps`: `from-to rights offset device
+/// inode path`.
 fn mapped_at(maps: &str, address: usize) -> Option<PathBuf> {
     let bound = |text| usize::from_str_radix(text, 16).ok();
     maps.lines().find_map(|line| {

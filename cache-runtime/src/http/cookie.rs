@@ -160,7 +160,7 @@ impl SessionCookie {
 
     /// Returns the `Set-Cookie` header for a token.
     pub(super) fn set(&self, token: &str, life: Duration) -> Option<HeaderValue> {
-        // In its last second the server may already have ended the session, so no cookie is set.
+        // Rounds down, so that the cookie does not outlive the session.
         self.render(token, &format!("Max-Age={}", life.as_secs()))
     }
 

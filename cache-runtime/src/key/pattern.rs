@@ -33,7 +33,7 @@ enum Token {
 }
 
 impl Pattern {
-    /// The pattern `text`, in which `*` and `?` are wildcards.
+    /// Creates the pattern `text`, in which `*` and `?` are wildcards.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Pattern {
         Ok(writer.finish())
     }
 
-    /// Every key under `prefix`.
+    /// Creates a pattern for every key under `prefix`.
     pub(crate) fn all(prefix: &str) -> Self {
         Self::render(prefix, |pattern| {
             pattern.any();
@@ -77,8 +77,9 @@ impl Pattern {
             && !is_reserved(&self.head[..self.prefix], name)
     }
 
-    /// A pattern for Redis that lets through all that any of `patterns` [matches](Self::matches), and more: Redis's `?` is one byte
-    /// where ours is one character, and it does not know our own records. What it finds must still match.
+    /// Returns a pattern for Redis that matches at least what any of `patterns` [matches](Self::matches). It may match
+    /// more: Redis's `?` is a byte and ours is a character, and Redis does not know our own records. Filter its results
+    /// again.
     pub(crate) fn common_glob(patterns: &[Self]) -> Cow<'_, str> {
         let Some((first, rest)) = patterns.split_first() else {
             return Cow::Borrowed("");
@@ -91,7 +92,7 @@ impl Pattern {
                 .all(|pattern| pattern.head[*at..].starts_with(*c))
         };
         let mut glob = String::new();
-        // As long as all heads are the same, the place of a character in one is its place in the others.
+        // While all heads are equal, the position of a character in one head is its position in the others.
         for (_, c) in first.head.char_indices().take_while(is_common) {
             push_literal(&mut glob, c);
         }
@@ -99,12 +100,12 @@ impl Pattern {
         Cow::Owned(glob)
     }
 
-    /// The key of a name that it matches.
+    /// Returns the key of a matching name.
     pub(crate) fn key(&self, name: String) -> Key {
         Key::named(name, self.prefix)
     }
 
-    /// For logs: the pattern, or when `mask`ed its hash.
+    /// Returns the pattern as logs show it: its text, or its hash if `mask` is true.
     pub(crate) fn shown(&self, mask: bool) -> impl fmt::Display + '_ {
         Shown {
             pattern: self,
@@ -203,7 +204,7 @@ impl<'a> PatternWriter<'a> {
         }
     }
 
-    /// Literal text of the template.
+    /// Writes literal text of the template.
     pub fn text(&mut self, text: &str) -> &mut Self {
         text.chars().for_each(|c| {
             self.literal(c);
@@ -211,14 +212,14 @@ impl<'a> PatternWriter<'a> {
         self
     }
 
-    /// A value, escaped as in a key; none of its characters is a wildcard.
+    /// Writes a value, escaped as in a key. None of its characters is a wildcard.
     pub fn value<T: KeyPart + ?Sized>(&mut self, value: &T) -> &mut Self {
         self.part(|key| {
             key.value(value);
         })
     }
 
-    /// A value that is followed by `separator` and not by `:`.
+    /// Writes a value that is followed by `separator` instead of `:`.
     pub fn value_before<T: KeyPart + ?Sized>(&mut self, value: &T, separator: char) -> &mut Self {
         self.part(|key| {
             key.value_before(value, separator);
@@ -257,7 +258,7 @@ impl<'a> PatternWriter<'a> {
         self
     }
 
-    /// Lets a key write, and takes over what it wrote.
+    /// Lets a key writer write, and appends its output.
     fn part(&mut self, write: impl FnOnce(&mut KeyWriter<'_>)) -> &mut Self {
         let mut text = String::new();
         let mut key = KeyWriter::new(&mut text);
@@ -282,7 +283,7 @@ impl<'a> PatternWriter<'a> {
             match token {
                 Token::Literal(c) => push_literal(&mut glob, *c),
                 Token::Any => glob.push('*'),
-                // A character may be several bytes: after the last `?` of a run the rest of them.
+                // A character may be several bytes: the rest of the bytes after the last `?` of a run.
                 Token::One if matches!(tail.get(at + 1), Some(Token::One | Token::Any)) => {
                     glob.push('?');
                 }

@@ -7,10 +7,10 @@ use std::marker::PhantomData;
 use super::{KeyPart, KeyWriter};
 
 /// The name of a type: its path, with a `.` for each `::`.
-///
-/// It is that of [`any::type_name`], and not a [`TypeId`](any::TypeId), which another build or compiler may number
-/// differently: a new build reads and evicts the entries of the last one. So two types with the same path share a name,
-/// such as types that are declared in different blocks of one function. A type that moves to another path gets a new name.
+/// The name comes from [`any::type_name`] and not from a [`TypeId`](any::TypeId), whose number may differ in another
+/// build or compiler: a new build must read and evict the entries of the previous build. So two types with the same path
+/// share a name, such as types that are declared in different blocks of one function. A type that moves to another path
+/// gets a new name.
 pub struct TypeName<T: ?Sized>(PhantomData<fn(&T)>);
 
 impl<T: ?Sized> TypeName<T> {

@@ -1,4 +1,4 @@
-//! What is logged, for tests that assert on it.
+//! Captures logs, for tests that assert on them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,11 +14,11 @@ thread_local! {
     static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
 }
 
-/// What this thread logs for as long as this is held, up to a level.
+/// Captures what this thread logs, up to a level, until it is dropped.
 ///
 /// One subscriber serves the whole process and asks each thread whether it listens. A default subscriber of one thread
-/// would miss lines: `tracing` remembers for each place in the code whether anyone listens, and while there is only one
-/// subscriber, it asks the thread that comes by first, which may run another test.
+/// would miss lines: `tracing` caches for each call site whether a subscriber is interested. While there is only one
+/// subscriber, the first thread at that site decides, and it may run another test.
 #[derive(Debug)]
 pub(crate) struct Log(());
 
@@ -50,7 +50,7 @@ impl Log {
         Self(())
     }
 
-    /// What was logged since the last call.
+    /// Returns what was logged since the last call.
     #[must_use]
     pub(crate) fn take(&self) -> Vec<Line> {
         HEARD.with_borrow_mut(|heard| {

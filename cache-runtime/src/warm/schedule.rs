@@ -1,4 +1,4 @@
-//! Warming again and again, on one instance at a time.
+//! Repeated warming, on one instance at a time.
 
 use std::fmt;
 use std::future::Future;
@@ -14,24 +14,26 @@ use crate::cache::{Cache, Duty};
 use crate::error::Error;
 use crate::run::in_current_run;
 
-/// More often is a loop and no schedule; more rarely is never.
+/// A shorter period is a loop, not a schedule. A longer period practically never runs.
 const PERIODS: (Duration, Duration) = (
     Duration::from_secs(1),
     Duration::from_secs(365 * 24 * 60 * 60),
 );
 
-/// The first round comes soon, but the instances that start together do not all ask at the same moment.
+/// The first round comes soon, but instances that start together do not all ask at the same moment.
 const MAX_FIRST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs `job` every `period`, on one instance among all that share the Redis of `cache` and give the same `name`, until the
+/// Runs `job` every `period`, on one instance of all that share the Redis of `cache` and use the same `name`, until the
 /// [`Schedule`] is dropped.
 ///
-/// The first round comes within a tenth of the period, and no later than five seconds. From then on each instance looks once in
-/// a period, and up to a tenth of it later at random. Whoever looks first in a round runs the job, and keeps the others from it
-/// until the period is over. If it dies meanwhile, another runs it at its next look. A round in which Redis is away is
-/// skipped; without a Redis there is one instance, which runs each. A job that panics ends its round and not the schedule.
+/// - The first round comes within a tenth of the period and within 5 s.
+/// - After that, each instance checks once per period, plus a random delay of up to a tenth of the period.
+/// - The first instance that checks in a round runs the job, and the others do not run it until the period is over. If
+///   that instance dies, another instance runs the job at its next check.
+/// - A round is skipped while Redis is unavailable. Without Redis, this instance runs every round.
+/// - A job that panics ends its round but not the schedule.
 ///
-/// A period is at least a second. Outside a tokio runtime nothing runs, and a warning says so.
+/// A period is at least 1 s. Outside a tokio runtime the job does not run, and a warning is logged.
 ///
 /// ```
 /// use std::time::Duration;
@@ -86,14 +88,14 @@ where
     Schedule { task }
 }
 
-/// A job that is run again and again. Dropped, it ends, together with the job where that is under way.
+/// A repeated job. Dropping it ends the schedule and cancels the job if it is running.
 #[must_use = "the schedule ends when it is dropped"]
 pub struct Schedule {
     task: Option<JoinHandle<()>>,
 }
 
 impl Schedule {
-    /// Ends it, as dropping does.
+    /// Ends the schedule, as dropping does.
     pub fn stop(self) {}
 }
 
@@ -140,7 +142,7 @@ where
         }
     }
 
-    /// In a task of its own: what happens to the job shall not happen to the schedule.
+    /// The job runs in its own task, so that a panic does not end the schedule.
     async fn run_job(&self) {
         let job = Arc::clone(&self.job);
         let mut running = JoinSet::new();
@@ -154,7 +156,7 @@ where
         }
     }
 
-    /// Once for each change.
+    /// Logs once for each change.
     fn say_if_away(&mut self, taken: &Result<bool, Error>) {
         match taken {
             Ok(_) if self.is_away => {
@@ -172,7 +174,7 @@ where
     }
 }
 
-/// A pause of up to so long.
+/// Returns a random pause of up to this length.
 fn up_to(longest: Duration) -> Duration {
     let share = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
     longest.mul_f64(share)

@@ -190,8 +190,8 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
     }
 
     /// Returns the session of the client's tokens. A token whose session has ended is ignored, so of several tokens the
-    /// live session counts, and of two sessions of one user the newer. If they belong to two users, neither counts: the
-    /// client must not act for an unknown user.
+    /// live session counts, and of two sessions of one user the newer. If they belong to two users, neither counts,
+    /// because the client would not know whose session it uses.
     async fn find(&self) -> Result<Session<E>, SessionError> {
         let mut found: Option<Session<E>> = None;
         let mut ended = None;
