@@ -1,4 +1,4 @@
-//! What an attribute says: the arguments as they were written, checked into types in which nonsense cannot be said.
+//! The arguments of an attribute, checked and converted into types that cannot hold an invalid combination.
 
 pub(crate) mod limit;
 mod time;
@@ -20,16 +20,16 @@ use time::life;
 
 pub(crate) use time::Life;
 
-/// What a caching attribute says, checked.
+/// The checked arguments of a caching attribute.
 pub(crate) struct Plan {
-    /// Where the runtime lives; `None` is `::cache_runtime`.
+    /// The path of the runtime; `None` is `::cache_runtime`.
     pub(crate) runtime: Option<Path>,
     pub(crate) cache: Option<Expr>,
     pub(crate) condition: Option<Expr>,
     pub(crate) work: Work,
 }
 
-/// What is to be done with the cache.
+/// What the function does with the cache.
 pub(crate) enum Work {
     Cacheable(Template, Storing),
     Put(Template, Storing),
@@ -54,9 +54,9 @@ pub(crate) struct Storing {
 /// Where a stale value is refreshed.
 #[derive(Clone, Copy)]
 pub(crate) enum Refresh {
-    /// In one caller's own time.
+    /// Within the call of a caller.
     Caller,
-    /// In a task of its own, which is asked for here.
+    /// In its own task; the span is the argument that asks for it.
     Background(Span),
 }
 
@@ -75,7 +75,7 @@ pub(crate) enum Evicted {
 }
 
 impl fmt::Display for Evicted {
-    /// The targets as they were written.
+    /// The targets as written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AllEntries => f.write_str("all_entries"),
@@ -90,10 +90,11 @@ impl fmt::Display for Evicted {
     }
 }
 
-/// The largest part of its life that a value may lose by chance, in percent.
+/// The largest `ttl_jitter`, in percent.
 const MAX_JITTER: u8 = 50;
 
-/// Reads and checks the arguments of a caching `attribute` on `function`. What it returns is of use only if the report stays empty.
+/// Reads and checks the arguments of a caching `attribute` on `function`. The result is usable only if the report stays
+/// empty.
 pub(crate) fn check(
     attribute: Attribute,
     tokens: TokenStream,
@@ -177,7 +178,7 @@ impl Written {
     }
 
     fn storing(&mut self, function: &Function, report: &mut Report) -> Storing {
-        // What is written is what counts here: a `grace` that is wrong has its own error.
+        // Only the presence counts here: an invalid `grace` has its own error.
         let may_be_stale = !self.lacks(&["grace", "policy"]);
         Storing {
             ttl: self.ttl(report),
@@ -193,7 +194,7 @@ impl Written {
 
     fn unless(&mut self, report: &mut Report) -> Option<Expr> {
         let unless = self.expression("unless", report)?;
-        // What is no closure may be a function.
+        // An expression that is not a closure may be a function.
         match &unless {
             Expr::Closure(closure) => takes_one_value(closure, "unless", report).then_some(unless),
             _ => Some(unless),
@@ -209,7 +210,7 @@ impl Written {
         }
     }
 
-    /// A time that is known while compiling.
+    /// Reads a time that is known at compile time.
     fn millis(&mut self, name: &str, report: &mut Report) -> Option<u64> {
         let value = self.expression(name, report)?;
         match life(value.clone(), name, report)? {
@@ -356,7 +357,7 @@ impl Written {
     }
 }
 
-/// Whether a closure over the value takes just that.
+/// Returns whether a closure takes exactly the value.
 fn takes_one_value(closure: &ExprClosure, name: &str, report: &mut Report) -> bool {
     let found = match closure.inputs.len() {
         1 => return true,

@@ -1,4 +1,4 @@
-//! Which arguments of a function are borrowed, as far as its signature shows: a task of its own cannot have them.
+//! Finds borrowed arguments of a function, as far as its signature shows. A separate task cannot hold them.
 
 use syn::{
     FnArg, GenericArgument, Lifetime, Path, PathArguments, Receiver, ReceiverKind, Type,
@@ -9,13 +9,13 @@ use crate::function::{Function, bound_names};
 
 /// An argument that is borrowed.
 struct Borrowed {
-    /// As it is written.
+    /// The argument as written.
     name: String,
-    /// What to write.
+    /// What to write instead.
     instead: String,
 }
 
-/// What is wrong with a function whose body shall run in a task of its own, if anything is.
+/// Returns what prevents the body of a function from running in a separate task, if anything does.
 pub(crate) fn problem(function: &Function) -> Option<String> {
     let borrowed: Vec<Borrowed> = function
         .signature
@@ -71,7 +71,7 @@ fn own(name: &str, ty: &Type) -> Option<Borrowed> {
     })
 }
 
-/// The type that owns what a reference borrows, where it can be said in a word.
+/// Returns the type that owns what a reference borrows, if its name is a single word.
 fn owned(ty: &Type) -> Option<String> {
     let Type::Reference(reference) = ty else {
         return None;
@@ -85,7 +85,7 @@ fn owned(ty: &Type) -> Option<String> {
     }
 }
 
-/// A type that is one word.
+/// Returns the type if it is a single word.
 fn word(ty: &Type) -> Option<String> {
     match ty {
         Type::Path(TypePath {
@@ -95,7 +95,7 @@ fn word(ty: &Type) -> Option<String> {
     }
 }
 
-/// Whether a value of this type borrows something. A type may hide its lifetimes: those are rustc's to find.
+/// Returns whether a value of this type borrows. A type may hide its lifetimes; rustc reports those.
 fn borrows(ty: &Type) -> bool {
     match ty {
         Type::Reference(reference) => {
@@ -111,7 +111,7 @@ fn borrows(ty: &Type) -> bool {
         Type::Slice(slice) => borrows(&slice.elem),
         Type::Paren(inner) => borrows(&inner.elem),
         Type::Group(inner) => borrows(&inner.elem),
-        // What a function pointer takes and returns is not in it.
+        // A function pointer does not contain its arguments and its result.
         _ => false,
     }
 }
@@ -135,11 +135,11 @@ fn path_borrows(path: &Path) -> bool {
 
 fn bound_borrows(bound: &TypeParamBound) -> bool {
     match bound {
-        // `async_trait` adds its own lifetime to whatever is given.
+        // `async_trait` adds its own lifetime to the arguments.
         TypeParamBound::Lifetime(lifetime) => {
             !is_static(lifetime) && lifetime.ident != "async_trait"
         }
-        // With a `for<'a>` of its own, the lifetimes in it are those.
+        // The lifetimes of its own `for<'a>` do not borrow from outside.
         TypeParamBound::Trait(bound) => bound.lifetimes.is_none() && path_borrows(&bound.path),
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! What a key leaves out: calls that differ only in that share one entry.
+//! Finds what a key leaves out: calls that differ only in that share one entry.
 
 use std::collections::HashSet;
 
@@ -11,11 +11,11 @@ use crate::function::{Function, Inside, visit_names};
 use crate::report::{Report, nearest_name};
 use crate::target::Template;
 
-/// Reports every argument that is neither in the `key` nor `ignored`, and what is wrong with `ignore`. Without a key that is
-/// understood nothing is called missing.
+/// Reports every argument that is neither in the `key` nor `ignored`, and every mistake in `ignore`. If the key was not
+/// understood, no argument is reported as missing.
 ///
-/// An argument is each name that the signature binds. One that begins with `_` is left out as it is, and so is the one that
-/// the attribute takes its `cache` from: another cache holds other entries.
+/// Each name that the signature binds is an argument. A name that begins with `_` may be left out. So may the argument
+/// that the attribute takes its `cache` from: another cache holds other entries.
 pub(crate) fn check_arguments(
     function: &Function,
     key: Option<&Template>,
@@ -31,7 +31,7 @@ pub(crate) fn check_arguments(
     covered.extend(named.iter().chain(cache.and_then(root)).cloned());
     let mut visit = |name: &Ident| {
         if covered.contains(name) {
-            // What stands behind its `@` is a part of it.
+            // The names after its `@` are parts of it.
             return Inside::Skip;
         }
         let word = name.unraw().to_string();
@@ -57,7 +57,7 @@ fn left_out(name: &Ident, word: &str, ignored: &[Ident]) -> String {
     )
 }
 
-/// The parameters that are ignored, also those that a misspelt name is likely to mean.
+/// Returns the ignored parameters, including those that a misspelt name probably means.
 fn check_ignored(
     function: &Function,
     named: &[Ident],
@@ -99,7 +99,7 @@ fn check_ignored(
     covered
 }
 
-/// The variable that an expression such as `state.caches[0]` begins with.
+/// Returns the variable that an expression such as `state.caches[0]` begins with.
 fn root(expression: &Expr) -> Option<&Ident> {
     match expression {
         Expr::Path(path) => path.path.get_ident(),
@@ -114,11 +114,11 @@ fn root(expression: &Expr) -> Option<&Ident> {
     }
 }
 
-/// Reports every type and const parameter of the function that its result may depend on and the `key` does not name.
+/// Reports every type and const parameter of the function that its result may depend on and that the `key` does not name.
 ///
-/// Those are all constants, and all types but those that occur only in arguments that the key leaves out, such as the `E` of an ignored
-/// `db: E`: of these it is said already that the result does not depend on them. An argument in the key does not stand for its
-/// type: two types may have the same text. Without a key that is understood nothing is called missing.
+/// These are all constants, and all types except those that occur only in arguments that the key leaves out, such as the
+/// `E` of an ignored `db: E`: the result does not depend on these. An argument in the key does not stand for its type,
+/// because two types may have the same text. If the key was not understood, nothing is reported as missing.
 pub(crate) fn check_generics(
     function: &Function,
     key: Option<&Template>,
@@ -181,7 +181,8 @@ pub(crate) fn check_generics(
     }
 }
 
-/// Whether an argument in the key has a type that cannot be named in it. An argument that is nothing but its type is never left out.
+/// Returns whether an argument in the key has a type that the key cannot name. A value that contains only its type is
+/// never left out.
 fn has_nameless_type(function: &Function, key: &Template, argument: &PatType) -> bool {
     let ty = || argument.ty.to_token_stream();
     let is_in_key = || {
@@ -191,7 +192,7 @@ fn has_nameless_type(function: &Function, key: &Template, argument: &PatType) ->
     contains(ty(), "impl") && (contains(ty(), "PhantomData") || is_in_key())
 }
 
-/// The name of a type or a constant.
+/// Returns the name of a type or a constant.
 fn name(parameter: &GenericParam) -> Option<&Ident> {
     match parameter {
         GenericParam::Type(ty) => Some(&ty.ident),
@@ -202,12 +203,12 @@ fn name(parameter: &GenericParam) -> Option<&Ident> {
 
 fn is_returned(function: &Function, ty: &Ident) -> bool {
     let output = function.output().map(ToTokens::to_token_stream);
-    // A macro in the place of a type may name any.
+    // A macro in the place of a type may name any parameter.
     output.is_some_and(|output| mentions(output.clone(), ty) || calls_a_macro(output))
 }
 
-/// The type parameters that occur in arguments that the key leaves out, or in the bounds of one that does, such as `D` in
-/// `E: Executor<Database = D>`, and in no argument in the key.
+/// Returns the type parameters that occur in arguments that the key leaves out, or in the bounds of such a parameter,
+/// such as `D` in `E: Executor<Database = D>`, and in no argument in the key.
 fn types_left_out(function: &Function, key: &Template) -> HashSet<Ident> {
     let generics = &function.signature.generics;
     let mut sources = Vec::new();
@@ -215,7 +216,7 @@ fn types_left_out(function: &Function, key: &Template) -> HashSet<Ident> {
     for argument in function.arguments() {
         let is_named = |name: &Ident| key.named.contains(name);
         let ty = argument.ty.to_token_stream();
-        // A value of this type is nothing but its type.
+        // A value of this type contains only its type.
         let is_type = contains(ty.clone(), "PhantomData");
         if is_type || function.names_of(argument).iter().any(is_named) {
             in_key.push(ty);
@@ -249,7 +250,7 @@ fn types_left_out(function: &Function, key: &Template) -> HashSet<Ident> {
     taken
 }
 
-/// Whether tokens name a parameter: neither `path::T` nor `Iterator<T = u8>` does.
+/// Returns whether tokens name a parameter. `path::T` and `Iterator<T = u8>` do not.
 fn mentions(tokens: TokenStream, name: &Ident) -> bool {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let is = |token: Option<&TokenTree>, punct: char| matches!(token, Some(TokenTree::Punct(found)) if found.as_char() == punct);

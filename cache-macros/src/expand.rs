@@ -1,4 +1,4 @@
-//! What an attribute turns into. Rust is written only here and in `expand/`.
+//! The code that an attribute generates. Only this file and `expand/` generate Rust.
 //!
 //! The signature stays as it is. The body becomes a future of the declared type, and one call into the runtime's
 //! `__private` decides what to do with it; under `#[rate_limit]` it stays in its place, behind such a call.
@@ -17,7 +17,7 @@ use crate::template::Kind;
 use crate::unfit;
 use crate::written::Attribute;
 
-/// Like quote's own, but names that are bound here cannot meet the user's, whatever those are called.
+/// Like quote's own macro, but names that are bound here cannot collide with the user's names.
 macro_rules! quote {
     ($($tokens:tt)*) => { quote_spanned!(Span::mixed_site()=> $($tokens)*) };
 }
@@ -25,7 +25,8 @@ macro_rules! quote {
 pub(crate) mod key_part;
 mod rate_limit;
 
-/// The annotated function, framed; or as it was written, beside everything that is wrong with the attribute.
+/// Returns the annotated function with its new body. If the attribute has mistakes, returns the function as written, and
+/// the errors.
 pub(crate) fn attribute(
     attribute: Attribute,
     arguments: TokenStream,
@@ -97,7 +98,7 @@ fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
     ))
 }
 
-/// The runtime's `__private`.
+/// The path of the runtime's `__private`.
 fn door(runtime: Option<&Path>) -> TokenStream {
     match runtime {
         Some(path) => quote!(#path::__private),
@@ -111,7 +112,8 @@ fn output(function: &Function) -> TokenStream {
         .map_or_else(|| quote!(()), ToTokens::to_token_stream)
 }
 
-/// The function with these statements in it. Those that come `first` are written as the user writes in the signature's scope.
+/// Inserts these statements into the function. The statements of `first` are resolved in the scope of the user's
+/// signature.
 fn framed(function: &Function, first: TokenStream, then: &TokenStream) -> TokenStream {
     let Function {
         attributes,
@@ -156,7 +158,7 @@ fn rename_self(tokens: TokenStream, name: &Ident) -> TokenStream {
         .collect()
 }
 
-/// What is known while compiling.
+/// The arguments that are known at compile time.
 fn site(p: &TokenStream, plan: &Plan, function: &Function) -> TokenStream {
     let Plan {
         runtime: _,
@@ -187,8 +189,8 @@ fn site(p: &TokenStream, plan: &Plan, function: &Function) -> TokenStream {
     }
 }
 
-/// Texts in the key, where each that a client thinks of is stored. A function that returns an `Option` stores none that finds
-/// nothing.
+/// Returns the texts in the key, if a result is stored for every text that a client sends. A function that returns an
+/// `Option` does not store an entry for a text that finds nothing.
 fn free_text(key: &Template, storing: &Storing, function: &Function) -> Option<TokenStream> {
     let may_find_nothing =
         function.output().is_some_and(returns_option) && storing.none_ttl.is_none();
@@ -199,7 +201,7 @@ fn free_text(key: &Template, storing: &Storing, function: &Function) -> Option<T
     (!arguments.is_empty()).then(|| quote!(.free_text(#arguments)))
 }
 
-/// As far as the type is spelled out: this decides about a warning only.
+/// Judged by how the type is written, because only a warning depends on it.
 fn returns_option(output: &Type) -> bool {
     let is_option = |ty: &Type| matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"));
     let inside = |path: &PathSegment| match &path.arguments {
@@ -251,7 +253,7 @@ fn settings(storing: &Storing) -> TokenStream {
     quote!(#policy #ttl #none_ttl #grace #ttl_jitter #version)
 }
 
-/// Arguments that a target needs after the body has had them, because it names what the body returned beside them.
+/// Returns the arguments that a target needs after the body has run, because the target also names the returned value.
 fn held(work: &Work) -> Option<TokenStream> {
     let values: Vec<TokenStream> = returned_targets(work)
         .flat_map(Template::values)
@@ -265,7 +267,7 @@ fn held(work: &Work) -> Option<TokenStream> {
     (!values.is_empty()).then(|| quote!(let __cache_held = (#(#values,)*);))
 }
 
-/// Everything that the call needs to know of the arguments, before the body may move them.
+/// Returns what the call needs from the arguments before the body may move them.
 fn call(
     p: &TokenStream,
     cache: Option<&Expr>,
@@ -319,7 +321,7 @@ fn call(
     quote!(let __cache_call = #p::#call::new(&__CACHE_SITE, #cache) #condition #rest;)
 }
 
-/// `.key(…)` or `.pattern(…)`; for a client just what writes it.
+/// Returns `.key(…)` or `.pattern(…)`; for a client, only the closure that writes it.
 fn target(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream {
     let writes: TokenStream = template
         .pieces
@@ -365,8 +367,8 @@ fn write_value(value: &Value, reference: TokenStream) -> TokenStream {
     }
 }
 
-/// The body as a future. The `return` that is never taken tells rustc the type, so that `?`, literals and a bare `None` are
-/// inferred against the signature and a mismatch is reported at the line that made it.
+/// Returns the body as a future. The `return` that is never reached tells rustc the type, so that `?`, literals and a
+/// bare `None` are inferred from the signature and a mismatch is reported at the line that caused it.
 fn body(
     p: &TokenStream,
     function: &Function,
@@ -383,7 +385,7 @@ fn body(
         }
     };
     let body = match refresh(work) {
-        // Pinned here: handed on by value, the body's future would be held once more by every function on its way.
+        // Pinned here: if the body's future were passed by value, every function on its way would hold another copy.
         Refresh::Caller => quote!(::core::pin::pin!(async move { #never #body })),
         Refresh::Background(word) => {
             let (at, p) = (inside(word), respanned(p, inside(word)));
@@ -393,7 +395,7 @@ fn body(
     Some(quote!(let __cache_body = #body;))
 }
 
-/// The call that does everything. Errors about the stored type underline the return type.
+/// Returns the call into the runtime. Errors about the stored type underline the return type.
 fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     let (at, p) = (at(output), respanned(p, at(output)));
     let outcome = quote_spanned!(at=> #p::Returns::<#output>::new().__outcome());
@@ -410,7 +412,7 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
         Work::Put(_, storing) => ("cache_put", storable, rules(&p, storing)),
         Work::Evict(_) => ("cache_evict", outcome, more(&p, work)),
     };
-    // What a task of its own may not hold is the fault of the word that asks for one: rustc says it there, and once.
+    // If a separate task cannot hold something, rustc underlines the argument that asks for the task, once.
     let (at, p, outcome) = match refresh(work) {
         Refresh::Caller => (at, p, outcome),
         Refresh::Background(word) => {
@@ -422,7 +424,7 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     quote_spanned!(at=> #p::#entry(__cache_call, #outcome, #rules, __cache_body).await)
 }
 
-/// Where the user wrote something, for what is generated about it: rustc underlines it, and offers no edits.
+/// A span where the user wrote something, for generated code: rustc underlines it, and suggests no edits.
 fn at(written: &impl ToTokens) -> Span {
     inside(written.span())
 }
@@ -431,7 +433,7 @@ fn inside(span: Span) -> Span {
     span.resolved_at(Span::mixed_site())
 }
 
-/// An expression is underlined as a whole only if all that is generated in it bears one span.
+/// rustc underlines an expression as a whole only if all code that is generated for it has the same span.
 fn respanned(tokens: &TokenStream, span: Span) -> TokenStream {
     let respanned = tokens.clone().into_iter().map(|mut token| {
         token.set_span(span.resolved_at(token.span()));
@@ -448,7 +450,7 @@ fn refresh(work: &Work) -> Refresh {
     }
 }
 
-/// What is asked about each value: whether it is not stored, and for how long it is.
+/// Returns what is decided for each value: whether it is excluded from storing, and its TTL.
 fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
     let unless = match &storing.unless {
         Some(Expr::Closure(closure)) => {
@@ -470,7 +472,7 @@ fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
                 ..
             } = closure;
             let (at, p) = (at(body), respanned(p, at(body)));
-            // A `return` in it must not leave with less than a `Ttl`.
+            // A `return` in it must return a `Ttl`.
             quote_spanned!(at=> #owning #inputs_begin #inputs #inputs_end #p::life_of((|| #output #body)()))
         }
         _ => quote!(#p::no_own_ttl),
@@ -478,7 +480,7 @@ fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
     quote!(#unless, #ttl)
 }
 
-/// The `move` of a closure: it is written, or it goes with a task of its own.
+/// Returns the `move` of a closure: the user wrote it, or the closure moves into a separate task.
 fn owning(closure: &ExprClosure, refresh: Refresh) -> Option<TokenStream> {
     let at = inside(closure.inputs_begin.span);
     match (&closure.capture, refresh) {
@@ -488,7 +490,7 @@ fn owning(closure: &ExprClosure, refresh: Refresh) -> Option<TokenStream> {
     }
 }
 
-/// The targets that name what the body returned.
+/// Returns the targets that name the returned value.
 fn more(p: &TokenStream, work: &Work) -> TokenStream {
     let mut held = 0;
     let targets: TokenStream = returned_targets(work)

@@ -1,4 +1,5 @@
-//! Arguments in a key that may be any text, as far as the signature shows: clients that choose one fill the cache.
+//! Finds arguments in a key that may be any text, as far as the signature shows: clients that choose the text fill the
+//! cache.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -9,7 +10,7 @@ use crate::function::Function;
 use crate::target::Template;
 use crate::template::{self, Part};
 
-/// What is still any text behind one of these is one.
+/// Wrappers of a text that can still be any text.
 const TEXTS: [&str; 11] = [
     "as_deref()",
     "as_ref()",
@@ -24,7 +25,7 @@ const TEXTS: [&str; 11] = [
     "trim()",
 ];
 
-/// The names of the arguments in `key` that are declared as texts.
+/// Returns the names of the arguments in `key` that are declared as texts.
 pub(crate) fn arguments(function: &Function, key: &Template) -> Vec<String> {
     let (parts, _) = template::parse(&key.literal.value(), key.kind);
     let mut names = Vec::new();
@@ -53,7 +54,7 @@ pub(crate) fn arguments(function: &Function, key: &Template) -> Vec<String> {
     names
 }
 
-/// The type of what a pattern binds under a name: `String` for `id` in `Path(id): Path<String>`.
+/// Returns the type of what a pattern binds under a name: `String` for `id` in `Path(id): Path<String>`.
 fn bound_type<'a>(pattern: &Pat, ty: &'a Type, name: &str) -> Option<&'a Type> {
     match (pattern, ty) {
         (Pat::Ident(bound), ty) if bound.ident.unraw() == name => Some(ty),
@@ -70,7 +71,7 @@ fn bound_type<'a>(pattern: &Pat, ty: &'a Type, name: &str) -> Option<&'a Type> {
     }
 }
 
-/// `T` of `Wrapper<T>`.
+/// Returns the `T` of `Wrapper<T>`.
 fn last_argument(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else { return None };
     let PathArguments::AngleBracketed(arguments) = &path.path.segments.last()?.arguments else {
@@ -125,7 +126,7 @@ fn is_text(ty: &Type, function: &Function) -> bool {
     }
 }
 
-/// Whether bounds such as `AsRef<str>` and `Into<String>` name a text.
+/// Returns whether bounds such as `AsRef<str>` and `Into<String>` name a text.
 fn gives_text(bounds: TokenStream) -> bool {
     bounds.into_iter().any(|token| match token {
         TokenTree::Ident(word) => word == "str" || word == "String",

@@ -1,4 +1,4 @@
-//! The annotated function: signature, attributes, and the body as raw tokens, which nobody here needs to understand.
+//! The annotated function: signature, attributes, and the body as raw tokens, which this crate does not parse.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ pub(crate) struct Function {
     pub(crate) inner_attributes: Vec<Attribute>,
     pub(crate) visibility: Visibility,
     pub(crate) signature: Signature,
-    /// Kept, because rustc judges by its span whether the function is the user's and worth a `dead_code` warning.
+    /// Kept, because rustc decides by its span whether the function is the user's and deserves a `dead_code` warning.
     pub(crate) brace: Brace,
     pub(crate) form: Form,
 }
@@ -27,9 +27,10 @@ pub(crate) struct Function {
 pub(crate) enum Form {
     /// `async fn` with this body.
     Async { body: TokenStream },
-    /// What `#[async_trait]` makes of one before we see it: a plain function whose body is `Box::pin(async move { … })`.
+    /// The form that `#[async_trait]` generates before this macro runs: a plain function whose body is `Box::pin(async
+    /// move { … })`.
     Boxed(Boxed),
-    /// Not at all.
+    /// Not asynchronous.
     Blocking,
 }
 
@@ -39,7 +40,7 @@ pub(crate) struct Boxed {
     pub(crate) pin: TokenStream,
     /// The bindings with which `#[async_trait]` begins, such as `let __self = self;`.
     pub(crate) bindings: Vec<Stmt>,
-    /// What follows them.
+    /// The statements after them.
     pub(crate) body: TokenStream,
     output: Box<Type>,
 }
@@ -48,7 +49,7 @@ impl Parse for Function {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let attributes = input.call(Attribute::parse_outer)?;
         let visibility = input.parse()?;
-        // Rust has parsed the item before us, so what is no signature is another kind of item.
+        // rustc has already parsed the item, so an item without a signature is another kind of item.
         let signature: Signature = input.parse().map_err(|error| {
             syn::Error::new(
                 error.span(),
@@ -80,7 +81,7 @@ impl Parse for Function {
 }
 
 impl Function {
-    /// The type that the body evaluates to; `None` where the function says nothing.
+    /// Returns the type that the body evaluates to; `None` if the function declares no type.
     pub(crate) fn output(&self) -> Option<&Type> {
         match (&self.form, &self.signature.output) {
             (Form::Boxed(Boxed { output, .. }), _) | (_, ReturnType::Type(_, output)) => {
@@ -90,25 +91,25 @@ impl Function {
         }
     }
 
-    /// The names that a placeholder may begin with, `self` apart.
+    /// Returns the names that a placeholder may begin with, except `self`.
     pub(crate) fn parameters(&self) -> Vec<Ident> {
         let mut names = Vec::new();
         for pattern in self.patterns() {
             bound_names(pattern, &mut names);
         }
-        // `#[async_trait]` calls a parameter that is taken apart `__arg1`, and `self` `__self`.
+        // `#[async_trait]` calls a destructured parameter `__arg1`, and `self` `__self`.
         let mut seen = HashSet::new();
         names.retain(|name| !is_async_traits(name) && seen.insert(name.clone()));
         names
     }
 
-    /// How the arguments are taken, `self` apart. Under `#[async_trait]` most of them are taken twice.
+    /// Returns the patterns of the arguments, except `self`. Under `#[async_trait]` most of them occur twice.
     pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pat> {
         let taken = self.arguments().map(|argument| &*argument.pat);
         taken.chain(self.bindings().map(|binding| &binding.pat))
     }
 
-    /// The arguments as the signature has them, `self` apart.
+    /// Returns the arguments of the signature, except `self`.
     pub(crate) fn arguments(&self) -> impl Iterator<Item = &PatType> {
         self.signature
             .inputs
@@ -119,7 +120,7 @@ impl Function {
             })
     }
 
-    /// What one of them is called, or its parts are. Under `#[async_trait]` the body may take it apart.
+    /// Returns the name of an argument, or the names of its parts. Under `#[async_trait]` the body may destructure it.
     pub(crate) fn names_of(&self, argument: &PatType) -> Vec<Ident> {
         let mut names = Vec::new();
         let mut visit = |name: &Ident| {
@@ -137,7 +138,7 @@ impl Function {
         names
     }
 
-    /// What `self` is called where the body begins, where there is one.
+    /// Returns the name of `self` where the body begins, if there is a receiver.
     pub(crate) fn receiver(&self) -> Option<Ident> {
         let renamed = self
             .bindings()
@@ -183,13 +184,13 @@ pub(crate) fn bound_names(pattern: &Pat, names: &mut Vec<Ident>) {
     });
 }
 
-/// Whether the names behind an `@` are visited too.
+/// Whether the names after an `@` are also visited.
 pub(crate) enum Inside {
     Visit,
     Skip,
 }
 
-/// Visits the names that a pattern binds, in the order in which they are written.
+/// Visits the names that a pattern binds, in source order.
 pub(crate) fn visit_names(pattern: &Pat, visit: &mut impl FnMut(&Ident) -> Inside) {
     match pattern {
         Pat::Ident(name) => {
@@ -240,7 +241,7 @@ fn boxed(signature: &Signature, body: TokenStream) -> Option<Boxed> {
         return None;
     }
     let mut statements = Block::parse_within.parse2(block).ok()?;
-    // The first is a `return` that is never taken, as in our own frame.
+    // The first statement is a `return` that is never reached, as in the code that this crate generates.
     let first = usize::from(matches!(
         statements.first(),
         Some(Stmt::Expr(Expr::If(_), _))
@@ -279,7 +280,7 @@ fn is_binding_again(statement: &Stmt) -> bool {
     }
 }
 
-/// `T` of `Wrapper<T>`.
+/// Returns the `T` of `Wrapper<T>`.
 fn argument<'a>(ty: &'a Type, wrapper: &str) -> Option<&'a Type> {
     let Type::Path(path) = ty else { return None };
     let segment = path
@@ -296,7 +297,7 @@ fn argument<'a>(ty: &'a Type, wrapper: &str) -> Option<&'a Type> {
     })
 }
 
-/// `R` of `Future<Output = R>`.
+/// Returns the `R` of `Future<Output = R>`.
 fn future_output(segment: &syn::PathSegment) -> Option<&Type> {
     let PathArguments::AngleBracketed(arguments) = &segment.arguments else {
         return None;
@@ -311,7 +312,7 @@ fn future_output(segment: &syn::PathSegment) -> Option<&Type> {
     })
 }
 
-/// What is between the braces of `(async move { … })`.
+/// Returns the tokens between the braces of `(async move { … })`.
 fn async_block(arguments: &Group) -> Option<TokenStream> {
     let tokens: Vec<TokenTree> = arguments.stream().into_iter().collect();
     match tokens.as_slice() {

@@ -1,4 +1,4 @@
-//! The type under `#[derive(KeyPart)]`: which of its fields or variants the text of a value consists of.
+//! The type under `#[derive(KeyPart)]`, and which of its fields or variants the text of a value contains.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
@@ -54,7 +54,7 @@ const KNOWN: [Known; 3] = [
     Known { name: "skip",  on: &[Place::Field],               example: "skip",                            elsewhere: "`skip` belongs on a field of a struct" },
 ];
 
-/// Reads the type, and reports everything in it that cannot be derived.
+/// Reads the type, and reports everything that prevents the derive.
 pub(crate) fn read(input: DeriveInput, report: &mut Report) -> Derived {
     let place = match &input.data {
         Data::Enum(_) => Place::Enum,
@@ -89,7 +89,7 @@ pub(crate) fn read(input: DeriveInput, report: &mut Report) -> Derived {
     }
 }
 
-/// The fields that are written.
+/// Returns the fields that are written.
 fn fields(fields: &Fields, report: &mut Report) -> Vec<(Member, Type)> {
     let mut written = Vec::new();
     for (at, field) in fields.iter().enumerate() {
@@ -105,7 +105,7 @@ fn fields(fields: &Fields, report: &mut Report) -> Vec<(Member, Type)> {
     written
 }
 
-/// The variants, all of which must be without fields.
+/// Returns the variants, which must not have fields.
 fn variants(name: &Ident, data: &DataEnum, report: &mut Report) -> Vec<Ident> {
     if data.variants.is_empty() {
         report.at(
@@ -132,7 +132,7 @@ fn variants(name: &Ident, data: &DataEnum, report: &mut Report) -> Vec<Ident> {
     variants.map(|variant| variant.ident.clone()).collect()
 }
 
-/// The types of the fields that are key parts only if a type parameter is.
+/// Returns the types of the fields that are key parts only if a type parameter is.
 fn bounds(generics: &Generics, shape: &Shape) -> Vec<Type> {
     let (Shape::Fields(fields) | Shape::Hash(fields)) = shape else {
         return Vec::new();
@@ -160,7 +160,7 @@ struct Argument {
     path: Option<Path>,
 }
 
-/// The arguments of all `#[key_part(…)]` among these attributes.
+/// Returns the arguments of all `#[key_part(…)]` among these attributes.
 fn arguments(attributes: &[Attribute], place: Place, report: &mut Report) -> Vec<Argument> {
     let mut arguments: Vec<Argument> = Vec::new();
     for attribute in attributes {

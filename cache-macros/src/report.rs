@@ -1,27 +1,27 @@
-//! Collects errors, so that a user sees all of them at once, and finds the name that was meant.
+//! Collects errors, so that the user sees all of them at once, and suggests names for misspelt names.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 
-/// Everything that is wrong with one attribute.
+/// All errors of an attribute.
 #[derive(Default)]
 pub(crate) struct Report {
     errors: Option<syn::Error>,
 }
 
 impl Report {
-    /// An error that underlines `place`.
+    /// Adds an error that underlines `place`.
     pub(crate) fn at(&mut self, place: impl ToTokens, message: impl AsRef<str>) {
         self.add(syn::Error::new_spanned(place, message.as_ref()));
     }
 
-    /// An error that underlines the attribute itself.
+    /// Adds an error that underlines the attribute itself.
     pub(crate) fn at_attribute(&mut self, message: impl AsRef<str>) {
         self.add(syn::Error::new(Span::call_site(), message.as_ref()));
     }
 
-    /// An error that syn has found.
+    /// Adds an error from syn.
     pub(crate) fn add(&mut self, error: syn::Error) {
         match &mut self.errors {
             Some(errors) => errors.combine(error),
@@ -29,7 +29,7 @@ impl Report {
         }
     }
 
-    /// The errors as `compile_error!` calls; nothing if there are none.
+    /// Returns the errors as `compile_error!` calls; no tokens if there are no errors.
     pub(crate) fn into_tokens(self) -> Option<TokenStream> {
         self.errors.map(|errors| errors.to_compile_error())
     }
@@ -37,16 +37,16 @@ impl Report {
 
 #[cfg(test)]
 impl Report {
-    /// What is reported, without the places.
+    /// Returns the messages, without the places.
     pub(crate) fn messages(self) -> Vec<String> {
         let errors = self.errors.into_iter().flatten();
         errors.map(|error| error.to_string()).collect()
     }
 }
 
-/// The known name that `word` most resembles, if it resembles one.
+/// Returns the known name that is most similar to `word`, if any is similar enough.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Below this likeness a suggestion puzzles more than it helps.
+    // Below this similarity a suggestion confuses more than it helps.
     const ALIKE: f64 = 0.7;
 
     let likeness = |name: &str| {
@@ -61,7 +61,7 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, name)| name)
 }
 
-/// The same for names of the function.
+/// The same for the names of the function.
 pub(crate) fn nearest_name<'a>(word: &str, known: &'a [Ident]) -> Option<&'a Ident> {
     let names: Vec<String> = known.iter().map(|name| name.unraw().to_string()).collect();
     let near = nearest(word, names.iter().map(String::as_str))?;

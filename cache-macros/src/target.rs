@@ -15,9 +15,9 @@ pub(crate) struct Template {
     pub(crate) kind: Kind,
     pub(crate) literal: LitStr,
     pub(crate) pieces: Vec<Piece>,
-    /// The parameters that it names, also those that a misspelt placeholder is likely to mean.
+    /// The parameters that it names, including those that a misspelt placeholder probably means.
     pub(crate) named: Vec<Ident>,
-    /// Whether each of its placeholders is known, so that what it does not name is left out.
+    /// Whether all of its placeholders are known, so that parameters it does not name are left out.
     pub(crate) is_understood: bool,
 }
 
@@ -29,15 +29,15 @@ pub(crate) enum Piece {
     Value(Value),
 }
 
-/// What stands in the place of a placeholder.
+/// The value of a placeholder.
 pub(crate) struct Value {
     pub(crate) source: Source,
-    /// `event.organizer.id()`; of a [`Source::Type`] the type.
+    /// `event.organizer.id()`; for a [`Source::Type`], the type.
     pub(crate) expression: TokenStream,
-    /// Whether that is a reference already: what the body returned, as a whole.
+    /// Whether the expression is already a reference: the returned value as a whole.
     pub(crate) is_reference: bool,
-    /// Where errors about the value belong: at the template. What is put around the expression must bear the same span,
-    /// or rustc underlines the whole attribute.
+    /// The span for errors about the value: the template. Code that is generated around the expression must have the same
+    /// span, or rustc underlines the whole attribute.
     pub(crate) span: Span,
     pub(crate) before: Option<char>,
 }
@@ -45,26 +45,26 @@ pub(crate) struct Value {
 /// Where the value of a placeholder comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The function's arguments: known before the body runs.
+    /// The function's arguments, known before the body runs.
     Arguments,
-    /// A constant, or what a function of a type returns: the same before and after the body.
+    /// A constant, or the result of an associated function: the same before and after the body.
     Static,
     /// The name of a type.
     Type,
-    /// What the body returned, by reference under the name [`RETURNED`].
+    /// The returned value, by reference, under the name [`RETURNED`].
     Returned,
 }
 
-/// What the returned value is called in generated code.
+/// The name of the returned value in generated code.
 pub(crate) const RETURNED: &str = "__cache_return";
 
 impl Template {
-    /// Whether it can only be rendered once the body has returned.
+    /// Returns whether it can be rendered only after the body has returned.
     pub(crate) fn names_returned(&self) -> bool {
         self.values().any(|value| value.source == Source::Returned)
     }
 
-    /// What stands in its placeholders.
+    /// Returns the values of its placeholders.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Value(value) => Some(value),
@@ -76,7 +76,7 @@ impl Template {
 /// Turns the placeholders of templates into expressions.
 pub(crate) struct Resolver<'a> {
     function: &'a Function,
-    /// Why `<return…>` cannot stand here, where it cannot.
+    /// Why `<return…>` is not allowed here, if it is not.
     refusal: Option<&'static str>,
     report: &'a mut Report,
     named: Vec<Ident>,
@@ -132,7 +132,8 @@ impl<'a> Resolver<'a> {
             self.report.at(literal, mistake);
             return None;
         }
-        // The root means what the parameter means; what follows is ours, so that rustc does not offer to edit the template.
+        // The root has the span of the parameter. The rest has our span, so that rustc does not suggest edits to the
+        // template.
         let steps = literal.span().resolved_at(Span::mixed_site());
         let written = LitStr::new(&format!("{root}{}", placeholder.steps), steps);
         let (Ok(tokens), Ok(_)) = (written.parse::<TokenStream>(), written.parse::<Expr>()) else {
@@ -182,7 +183,7 @@ impl<'a> Resolver<'a> {
             },
             root => return self.parameter(root, placeholder, literal),
         }
-        // A parameter is to take its place.
+        // A parameter takes its place.
         self.is_understood = false;
         None
     }
@@ -245,8 +246,8 @@ impl<'a> Resolver<'a> {
         None
     }
 
-    /// A name that the function does not bind, but what stands around it may: `Self`, a parameter of the `impl`, a path.
-    /// rustc says whether there is one.
+    /// A name that the function does not bind, but its surroundings may: `Self`, a parameter of the `impl`, a path. rustc
+    /// reports it if it does not exist.
     fn elsewhere(
         &self,
         root: &str,
@@ -261,7 +262,7 @@ impl<'a> Resolver<'a> {
         if root != "Self" && !is_path && (!begins_as_a_type || known.iter().any(is_slip)) {
             return None;
         }
-        // Which of the two a parameter of the `impl` is cannot be seen, but constants are spelled in capitals.
+        // The macro cannot see which of the two a parameter of the `impl` is, but constants are spelled in capitals.
         let is_constant = root == "N" || root.len() > 1 && !root.contains(char::is_lowercase);
         let source = if is_constant && !is_path {
             Source::Static
@@ -273,7 +274,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// What is wrong with the steps that follow a name.
+/// Returns what is wrong with the steps that follow a name.
 fn mismatch(source: Source, placeholder: &Placeholder) -> Option<String> {
     let Placeholder { root, steps, .. } = placeholder;
     let written = placeholder.written();

@@ -1,6 +1,6 @@
-//! The key language: what stands between the quotes of `key` and `pattern`.
+//! The key language: the text of `key` and `pattern`.
 //!
-//! Plain strings in, plain strings out; whether `<id>` is a parameter is for others to say.
+//! Works on plain strings. Other modules decide whether `<id>` is a parameter.
 
 use std::mem;
 
@@ -9,7 +9,7 @@ use std::mem;
 pub(crate) enum Kind {
     /// One entry.
     Key,
-    /// One client of a rate limit.
+    /// A client of a rate limit.
     Client,
     /// Every entry that matches: `*` is any run of characters, `?` is one.
     Pattern,
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
 /// A piece of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// These characters.
+    /// Literal characters.
     Text(String),
     /// `*`
     Any,
@@ -35,19 +35,19 @@ pub(crate) struct Placeholder {
     pub(crate) root: String,
     /// `.organizer.id()`, or `::NAME`
     pub(crate) steps: String,
-    /// The character that ends this value, where it is none of those that every value escapes: then this value must
-    /// escape it too.
+    /// The character that ends this value, if it is not a character that every value escapes. This value must escape it
+    /// too.
     pub(crate) before: Option<char>,
 }
 
-/// Roots under which the framework keeps records that are no entries.
+/// Roots of the framework's own records, which are not entries.
 const RESERVED: [&str; 4] = ["session", "sessions", "ratelimit", "cache"];
 
-/// What every value escapes and no escape contains. `%` is escaped too, but is what escapes are made of: as a separator
-/// it could be taken for one.
+/// The characters that every value escapes and no escape contains. `%` is also escaped, but it begins every escape, so it
+/// cannot be a separator.
 const ESCAPED: &str = ":*?[]{}<>\\";
 
-/// Reads a template: its parts, and everything that is wrong with it.
+/// Parses a template into its parts and its mistakes.
 pub(crate) fn parse(text: &str, kind: Kind) -> (Vec<Part>, Vec<String>) {
     let mut reader = Reader {
         kind,
@@ -72,11 +72,11 @@ pub(crate) fn parse(text: &str, kind: Kind) -> (Vec<Part>, Vec<String>) {
             }
         });
     }
-    // What a client is called is not the name of an entry.
+    // The name of a client is not the name of an entry.
     if kind != Kind::Client {
         reserved_root(&parts, &mut errors);
     }
-    // A part that could not be read may be what separates its neighbours.
+    // A part that could not be parsed may separate its neighbours.
     if errors.is_empty() {
         separate(&mut parts, &mut errors);
     }
@@ -87,7 +87,7 @@ struct Reader<'a> {
     kind: Kind,
     rest: &'a str,
     text: String,
-    /// The closing characters that `<<` and `{{` have made plain.
+    /// The closing characters of `<<` and `{{`, which are plain.
     plain: Vec<char>,
     parts: Vec<Part>,
     errors: Vec<String>,
@@ -137,7 +137,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A placeholder, or the plain character when it is doubled.
+    /// Parses a placeholder, or a plain character if it is doubled.
     fn opened(&mut self, open: char, close: char) {
         if let Some(rest) = self.rest.strip_prefix(open) {
             self.rest = rest;
@@ -165,8 +165,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A closing character that closes no placeholder. Unless it belongs to a doubled one it is a slip, and a bad one:
-    /// `event:id>` would be one key for all events.
+    /// Parses a closing character that closes no placeholder. Unless it belongs to a doubled character it is a mistake,
+    /// and a dangerous one: `event:id>` would be one key for all events.
     fn closed(&mut self, close: char) {
         if let Some(at) = self.plain.iter().rposition(|plain| *plain == close) {
             self.plain.truncate(at);
@@ -178,7 +178,7 @@ impl Reader<'_> {
     }
 }
 
-/// Where a placeholder ends: at a bracket, or at a `:` that is not half of a `::` between two names.
+/// Returns where a placeholder ends: at a bracket, or at a `:` that is not half of a `::` between two names.
 fn content_length(text: &str, open: char, close: char) -> usize {
     let mut begin = 0;
     while let Some(at) = text[begin..].find([close, open, ':']).map(|at| begin + at) {
@@ -237,8 +237,8 @@ fn reserved_root(parts: &[Part], errors: &mut Vec<String>) {
     }
 }
 
-/// Sees to it that two values cannot run into each other: the text after a value begins with a character that the value
-/// cannot contain, either because all values escape it or because this one will.
+/// Checks that two values cannot run together: the text after a value begins with a character that the value cannot
+/// contain, because every value escapes it or because this value will.
 fn separate(parts: &mut [Part], errors: &mut Vec<String>) {
     let Some(last) = parts
         .iter()
@@ -272,7 +272,7 @@ fn separate(parts: &mut [Part], errors: &mut Vec<String>) {
 }
 
 impl Placeholder {
-    /// As it stands in the template, in angle brackets.
+    /// Returns the placeholder as written, in angle brackets.
     pub(crate) fn written(&self) -> String {
         format!("<{}{}>", self.root, self.steps)
     }

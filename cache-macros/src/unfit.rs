@@ -1,4 +1,4 @@
-//! Functions that cannot bear an attribute, and what to do about it.
+//! Functions that cannot have an attribute, and advice for each.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -8,7 +8,7 @@ use crate::function::{Form, Function};
 use crate::report::Report;
 use crate::written::Attribute::{self, CacheEvict, CachePut, Cacheable, RateLimit};
 
-/// Reports what no function can have under `attribute`, whatever stands in the parentheses.
+/// Reports what makes a function unfit for `attribute`, whatever its arguments are.
 pub(crate) fn refuse(attribute: Attribute, function: &Function, report: &mut Report) {
     let (written, signature) = (attribute.written(), &function.signature);
     let asked = match attribute {

@@ -1,4 +1,4 @@
-//! The arguments of an attribute as they were written: read loosely, each with its span.
+//! The arguments of an attribute as written: parsed loosely, each with its span.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::ext::IdentExt;
@@ -9,7 +9,7 @@ use crate::report::{Report, nearest};
 
 use Attribute::{CacheEvict, CachePut, Cacheable, RateLimit};
 
-/// Which of the four it is.
+/// The four attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attribute {
     Cacheable,
@@ -18,15 +18,15 @@ pub(crate) enum Attribute {
     RateLimit,
 }
 
-/// One argument that attributes know. A word that means one thing to some of them and another to others stands here twice.
+/// An argument that attributes accept. A word that has a different meaning on different attributes has several rows.
 struct Known {
     name: &'static str,
     on: &'static [Attribute],
     /// How it is written.
     example: &'static str,
-    /// What to know on a caching attribute where it does not belong.
+    /// Advice for a caching attribute that does not accept it.
     elsewhere: &'static str,
-    /// What to know on a rate limit where it does not belong.
+    /// Advice for a rate limit that does not accept it.
     limiting: &'static str,
 }
 
@@ -80,7 +80,7 @@ const KNOWN: [Known; 23] = [
     Known { name: "version",     on: STORING,  example: "version = 2",                       elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
 ];
 
-/// What one may look for on a rate limit, and finds in its policy.
+/// Arguments that a user may expect on a rate limit, although the policy sets them.
 const OF_A_POLICY: [&str; 7] = [
     "algorithm",
     "burst",
@@ -123,11 +123,11 @@ impl Attribute {
     }
 }
 
-/// The arguments as they were written, each at most once and each known to the attribute.
+/// The arguments as written, each at most once and each known to the attribute.
 pub(crate) struct Written {
     pub(crate) attribute: Attribute,
     arguments: Vec<Argument>,
-    /// Whether some of it could not be read: then nothing is called missing.
+    /// Whether a part could not be parsed. Then nothing is reported as missing.
     torn: bool,
 }
 
@@ -137,7 +137,7 @@ struct Argument {
 }
 
 impl Written {
-    /// Reads the parentheses, and reports what cannot be read, is not known or stands there twice.
+    /// Parses the parentheses, and reports what is invalid, unknown or duplicated.
     pub(crate) fn read(attribute: Attribute, tokens: TokenStream, report: &mut Report) -> Self {
         let mut written = Self {
             attribute,
@@ -208,7 +208,8 @@ impl Written {
         Ok(())
     }
 
-    /// What this attribute knows under `name`; otherwise an error that says where it belongs or what was meant.
+    /// Returns what this attribute accepts under `name`; otherwise reports where it belongs or which name was probably
+    /// meant.
     fn known(&self, name: &Ident, report: &mut Report) -> Option<&'static Known> {
         let word = name.to_string();
         let known = self.attribute.argument(&word);
@@ -257,7 +258,7 @@ impl Written {
         )
     }
 
-    /// Whether none of these was written.
+    /// Returns whether none of these arguments was written.
     pub(crate) fn lacks(&self, names: &[&str]) -> bool {
         !self
             .arguments
@@ -265,12 +266,12 @@ impl Written {
             .any(|argument| names.iter().any(|name| argument.name == name))
     }
 
-    /// Whether some of it could not be read.
+    /// Returns whether a part could not be parsed.
     pub(crate) fn is_torn(&self) -> bool {
         self.torn
     }
 
-    /// An error about something that should stand there.
+    /// Reports a missing argument.
     pub(crate) fn missing(&self, message: String, report: &mut Report) {
         if !self.torn {
             report.at_attribute(message);
@@ -285,7 +286,7 @@ impl Written {
         Some(self.arguments.swap_remove(at))
     }
 
-    /// The value of an argument that must have one.
+    /// Returns the value of an argument that must have a value.
     pub(crate) fn expression(&mut self, name: &str, report: &mut Report) -> Option<Expr> {
         let argument = self.take(name)?;
         if argument.value.is_none() {
@@ -298,7 +299,7 @@ impl Written {
         argument.value.map(bare)
     }
 
-    /// An argument that stands alone.
+    /// Returns an argument that has no value.
     pub(crate) fn flag(&mut self, name: &str, report: &mut Report) -> Option<Ident> {
         let argument = self.take(name)?;
         if let Some(value) = &argument.value {
@@ -310,7 +311,7 @@ impl Written {
         Some(argument.name)
     }
 
-    /// A path as the value.
+    /// Returns a path as the value.
     pub(crate) fn path(&mut self, name: &str, report: &mut Report) -> Option<Path> {
         match self.expression(name, report)? {
             Expr::Path(path) if path.qself.is_none() => Some(path.path),
@@ -322,7 +323,7 @@ impl Written {
         }
     }
 
-    /// A string that is not empty.
+    /// Returns a string that is not empty.
     pub(crate) fn text(&mut self, name: &str, report: &mut Report) -> Option<LitStr> {
         let value = self.expression(name, report)?;
         let text = self.literal_text(value, name, report)?;
@@ -336,7 +337,7 @@ impl Written {
         Some(text)
     }
 
-    /// One text, or a list of them.
+    /// Returns a text, or a list of texts.
     pub(crate) fn texts(&mut self, name: &str, report: &mut Report) -> Vec<LitStr> {
         self.listed(name, report)
             .into_iter()
@@ -344,7 +345,7 @@ impl Written {
             .collect()
     }
 
-    /// One name, or a list of them.
+    /// Returns a name, or a list of names.
     pub(crate) fn names(&mut self, name: &str, report: &mut Report) -> Vec<Ident> {
         let example = self.attribute.example(name);
         let mut names = Vec::new();
@@ -362,7 +363,7 @@ impl Written {
         names
     }
 
-    /// One value, or a list of them.
+    /// Returns a value, or a list of values.
     fn listed(&mut self, name: &str, report: &mut Report) -> Vec<Expr> {
         match self.expression(name, report) {
             Some(Expr::Array(list)) => {
@@ -379,7 +380,7 @@ impl Written {
         }
     }
 
-    /// The string literal that `name` needs.
+    /// Returns the string literal that `name` needs.
     pub(crate) fn literal_text(
         &self,
         value: Expr,
@@ -410,7 +411,7 @@ fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
     Ok(())
 }
 
-/// Without the invisible group that a `macro_rules!` puts around what it was given.
+/// Removes the invisible group that a `macro_rules!` adds around its arguments.
 fn bare(value: Expr) -> Expr {
     match value {
         Expr::Group(group) => bare(*group.expr),

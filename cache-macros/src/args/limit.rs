@@ -1,4 +1,4 @@
-//! What `#[rate_limit]` says, checked.
+//! The checked arguments of `#[rate_limit]`.
 
 use std::collections::HashSet;
 
@@ -10,23 +10,23 @@ use crate::report::Report;
 use crate::target::Template;
 use crate::written::{Attribute, Written};
 
-/// What `#[rate_limit]` says, checked.
+/// The checked arguments of `#[rate_limit]`.
 pub(crate) struct Limiting {
-    /// Where the runtime lives; `None` is `::cache_runtime`.
+    /// The path of the runtime; `None` is `::cache_runtime`.
     pub(crate) runtime: Option<Path>,
     pub(crate) limiter: Option<Expr>,
     /// The policies that are decided together.
     pub(crate) policies: Vec<LitStr>,
-    /// Whose calls are counted.
+    /// The client whose calls are counted.
     pub(crate) client: Template,
-    /// What one call costs; `None` is 1.
+    /// The cost of a call; `None` is 1.
     pub(crate) cost: Option<Expr>,
 }
 
-/// The longest name of a policy, as at run time.
+/// The longest name of a policy, the same as at run time.
 const MAX_NAME: usize = 64;
 
-/// Reads and checks the arguments of `#[rate_limit]` on `function`. What it returns is of use only if the report stays empty.
+/// Reads and checks the arguments of `#[rate_limit]` on `function`. The result is usable only if the report stays empty.
 pub(crate) fn check(
     tokens: TokenStream,
     function: &Function,

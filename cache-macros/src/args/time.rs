@@ -1,4 +1,4 @@
-//! Times that are known while compiling, and those that are not.
+//! Times that are known at compile time, and times that are not.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use syn::{BinOp, Expr, ExprClosure, ExprLit, ExprUnary, Lit, UnOp};
 
 use crate::report::Report;
 
-/// The longest life that can be written, `100years`. Redis adds it to the time of day in milliseconds and must not overflow.
+/// The longest TTL, `100years`. Redis adds it to the time of day in milliseconds, which must not overflow.
 const MAX_TIME: Duration = Duration::from_secs(36_525 * 86_400);
 
 const TOO_LONG: &str = "must be at most 100 years";
 
-/// How long something lives.
+/// A TTL.
 pub(crate) enum Life {
-    /// Known while compiling, in milliseconds.
+    /// Known at compile time, in milliseconds.
     Millis(u64),
-    /// Asked for at each call.
+    /// An expression that is evaluated at each call.
     Asked(Expr),
-    /// A closure that is asked about each value.
+    /// A closure that is called with each value.
     OfValue(ExprClosure),
 }
 
-/// A time to live: whole seconds, a duration text, or an expression to ask at each call.
+/// Parses a TTL: whole seconds, a duration text, or an expression to evaluate at each call.
 pub(super) fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life> {
     let checked = match &value {
         Expr::Lit(ExprLit {
@@ -39,7 +39,7 @@ pub(super) fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life>
             Some(0) => Err("must be at least 1 second".to_owned()),
             Some(seconds) => Ok(Duration::from_secs(seconds)),
             None if is_negative(&value) => Err("must be at least 1 second".to_owned()),
-            // Digits that no number holds.
+            // The number does not fit into the integer type.
             None if matches!(value, Expr::Lit(_)) => Err(TOO_LONG.to_owned()),
             None => return Some(Life::Asked(value)),
         },
@@ -82,7 +82,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A number, or sums and products of numbers such as `30 * 60`, which would otherwise be of no particular integer type.
+/// Returns whether this is a number, or sums and products of numbers such as `30 * 60`, whose integer type would
+/// otherwise be ambiguous.
 fn seconds(value: &Expr) -> Option<u64> {
     match value {
         Expr::Lit(ExprLit {

@@ -1,4 +1,4 @@
-//! What `#[derive(KeyPart)]` writes.
+//! The code that `#[derive(KeyPart)]` generates.
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
@@ -27,7 +27,7 @@ use crate::report::Report;
 /// }
 /// ```
 ///
-/// With a mistake the implementation is there too, so that rustc does not also report that it is missing.
+/// The implementation is also generated if there are mistakes, so that rustc does not report it as missing.
 pub(crate) fn derive(item: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(item) {
         Ok(input) => input,
@@ -91,7 +91,7 @@ fn body(shape: &Shape) -> TokenStream {
     }
 }
 
-/// Names the type, and places the call where the user wrote it: an error about the type underlines it and does not mention the
+/// Names the type, and gives the call the user's span: an error about the type underlines it and does not mention the
 /// derive.
 fn values(fields: &[(Member, Type)]) -> TokenStream {
     let values = fields.iter().map(|(member, ty)| {

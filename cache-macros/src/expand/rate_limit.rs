@@ -1,4 +1,4 @@
-//! What `#[rate_limit]` turns into: one call that may return, before a body that stays where it is.
+//! The code that `#[rate_limit]` generates: a call that may return, before a body that is unchanged.
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
@@ -28,7 +28,7 @@ use crate::function::{Boxed, Form, Function};
 /// }
 /// ```
 ///
-/// All that is ours ends with the `if`: nothing of it is in the body's scope, or held while the body waits.
+/// All generated code ends with the `if`: none of it is in the body's scope, or held while the body waits.
 pub(super) fn frame(plan: &Limiting, function: &Function) -> Option<TokenStream> {
     let (Form::Async { body } | Form::Boxed(Boxed { body, .. })) = &function.form else {
         return None;
@@ -71,7 +71,7 @@ fn gate(plan: &Limiting, function: &Function) -> TokenStream {
     }
 }
 
-/// What a refused call returns. Errors about its type underline the return type.
+/// Returns the result of a rejected call. Errors about its type underline the return type.
 fn refused(p: &TokenStream, output: &TokenStream) -> TokenStream {
     let (at, p) = (at(output), respanned(p, at(output)));
     quote_spanned!(at=> #p::refused::<#output>(__limit_limited))
