@@ -183,7 +183,7 @@ impl<'a> Resolver<'a> {
             },
             root => return self.parameter(root, placeholder, literal),
         }
-        // A parameter takes its place.
+        // A parameter should replace it, so the key is not fully known.
         self.is_understood = false;
         None
     }

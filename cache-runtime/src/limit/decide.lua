@@ -12,8 +12,8 @@
 --          long ago the last one was, for how long the client is still blocked, and how long that block is as a whole
 --
 -- Atomic, because two calls at the same moment must not both get the last unit, and because the limits of one client are charged
--- together or not at all. A rejection writes nothing but a strike. The clock is the server's, so that those who ask need not
--- agree on the time. Times are milliseconds; all numbers are whole and below 2^53. What cannot be read counts as absent.
+-- together or not at all. A rejection writes nothing but a strike. The clock is the server's, so the callers need not
+-- agree on the time. Times are milliseconds; all numbers are whole and below 2^53. A state that cannot be read counts as absent.
 --
 -- State: `<Bd` algorithm and the time at which the key expires; if 16 were added to the algorithm, then strikes, time of the last one,
 -- end of the block and its length as `<Bddd`; then by algorithm
@@ -29,9 +29,9 @@ local spread = unpack
 local unpack, pack = struct.unpack, struct.pack
 local how, given = ARGV[#KEYS + 1] or 'take', ARGV[#KEYS + 2]
 
--- The usual call by the shortest way: one unit of the one log of a client without penalties, who is new or whose key outlives the
--- window. It does what `look_log` and `add_log` would, in half of their time, since most of that goes into making functions and
--- handing values on. Whatever is not as usual in any way goes on below.
+-- The fast path of the usual call: one unit of a single log, without penalties, for a client that is new or whose key outlives
+-- the window. It does the same as `look_log` and `add_log` in half the time, because creating functions and passing values take
+-- most of their time. Any other call continues below.
 if #KEYS == 1 and how == 'take' then
   local algorithm, limit, window, cost, first_block = unpack('<Bdddd', ARGV[1])
   local state = algorithm == 1 and cost == 1 and redis.pcall('GET', KEYS[1])
@@ -49,7 +49,7 @@ if #KEYS == 1 and how == 'take' then
     local left = not given and kind == 1 and redis.call('PTTL', KEYS[1]) or -1
     local now = given and tonumber(given) or ends - left
     local count, newest = (#state - 17) / 4, origin + unpack('<I4', state, #state - 3)
-    -- Also false for what is no number.
+    -- Also false for a value that is not a number.
     if kind == 1 and (given or left >= 0) and ends % 1 == 0 and ends <= 2 ^ 53 and newest % 1 == 0 and newest <= now then
       local edge, place = now - window - origin, count - limit + 1
       local leaves = place >= 1 and unpack('<I4', state, 14 + 4 * place) or edge
@@ -179,7 +179,7 @@ local function look_buckets(state, at, limit, window, cost)
   if sum == 0 then
     return true, 0, 0, 0, 0
   end
-  -- When so many are free.
+  -- When enough units are free.
   local function leaves(free)
     local kept = sum
     for i = first, count do
@@ -214,7 +214,7 @@ local function add_buckets(state, at, used, window, cost, first, index)
   return pack('<dd', width, index + first - 1) .. kept
 end
 
--- The time at which it is empty after so many more units, and the parts of a millisecond that belong to it.
+-- The time at which it is empty after these additional units, and the parts of a millisecond that belong to it.
 local function filled(empty, parts, limit, window, cost)
   parts = parts + cost * window
   local rest = parts % limit
@@ -254,7 +254,7 @@ local function look(key, rule)
   end
   local state = redis.pcall('GET', key)
   if type(state) == 'table' and not string.find(state.err, 'WRONGTYPE', 1, true) then
-    -- Once more as a call that passes its error on: a right that is missing is no fresh allowance.
+    -- Calls again without `pcall`, which passes the error on: a missing right must not grant a fresh quota.
     redis.call('GET', key)
   end
   local at, ends, strikes, struck, till, block, dirty = 10, 0, 0, 0, 0, 0, true
@@ -287,7 +287,7 @@ local function look(key, rule)
     local time = redis.call('TIME')
     now = time[1] * 1000 + floor(time[2] / 1000)
   end
-  -- What reaches further into the future than it can was set by a clock that has gone back since.
+  -- A time that is too far in the future was set before the clock was set back.
   if till ~= 0 and not (till > now and till - now <= block + window and block <= LONGEST_BLOCK) then
     till, block, dirty = 0, 0, true
   end

@@ -1,12 +1,12 @@
--- Adds what one process counted to the rejections of one hour.
+-- Adds the counts of a process to the rejections of an hour.
 --
 -- KEYS[1]  the sorted set of that hour
--- ARGV[1]  how many clients it keeps
--- ARGV[2]  how long it lives, in milliseconds
--- ARGV[3…] a client, and how often it was rejected, by turns
+-- ARGV[1]  the number of clients that it keeps
+-- ARGV[2]  its TTL in milliseconds
+-- ARGV[3…] clients and their counts, alternately
 -- Answers nothing.
 --
--- One step, so that the set is never longer than it may be and never without an expiry.
+-- Atomic, so that the set never exceeds its size and never lacks an expiry.
 for i = 3, #ARGV, 2 do
   redis.call('ZINCRBY', KEYS[1], ARGV[i + 1], ARGV[i])
 end

@@ -1,10 +1,10 @@
--- The clients that were rejected most often in several hours together.
+-- Returns the clients that were rejected most often, over several hours.
 --
 -- KEYS     the sorted sets of the hours, all in one slot
--- ARGV[1]  how many clients are wanted
--- Answers clients and their counts by turns, highest first.
+-- ARGV[1]  the number of clients to return
+-- Answers clients and their counts alternately, highest first.
 --
--- A script, because ZUNION answers all clients of all hours, and few are wanted.
+-- A script, because ZUNION returns all clients of all hours and only a few are needed.
 local sets = { 'ZUNION', #KEYS }
 for _, key in ipairs(KEYS) do
   sets[#sets + 1] = key

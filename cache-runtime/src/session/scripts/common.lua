@@ -1,15 +1,15 @@
--- What every transition of a user's sessions begins with.
+-- The beginning of every transition of a user's sessions.
 --
 -- KEYS[1]  the sorted set of the user's sessions by their end, `<prefix>sessions:user:{<tag>}`
--- ARGV[1]  what the keys of the user's sessions begin with, `<prefix>session:{<tag>}:`
+-- ARGV[1]  the prefix of the keys of the user's sessions, `<prefix>session:{<tag>}:`
 -- ARGV[2]  empty; in tests the time
 --
--- A session is alive while the set has it and its key is there: so an operator, or Redis short of memory, who removes either of them
--- ends it, and nobody who ends all sessions of a user can miss one. All keys are in the slot of the user's tag. Times are
--- milliseconds, by the server's clock; what a session looks like, `seal.rs` says.
+-- A session is alive while the set contains it and its key exists. So removing either of them ends the session, and
+-- ending all sessions of a user reaches every session. All keys are in the slot of the user's tag. Times are milliseconds
+-- by the server's clock. `seal.rs` describes the record of a session.
 --
--- An error of a command is never taken for an answer: a right that is missing must not look like a session that is gone. Only something of
--- another type at a key of ours counts as absent.
+-- An error of a command is never taken for an answer: a missing right must not look like a session that has ended. Only a
+-- key of another type counts as absent.
 local index, base, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
 if not now then
   local time = redis.call('TIME')
@@ -20,17 +20,17 @@ local function failed(answer, code)
   return type(answer) == 'table' and answer.err and string.find(answer.err, code, 1, true)
 end
 
--- Reads a string; nothing if there is none, or something else.
+-- Reads a string; returns nothing if it is missing or of another type.
 local function get(key)
   local value = redis.pcall('GET', key)
   if failed(value, 'WRONGTYPE') then
     return false
   end
-  -- Once more as a call that passes its error on.
+  -- Calls again without `pcall`, which passes the error on.
   return failed(value, '') and redis.call('GET', key) or value
 end
 
--- Asks the set. If something else stands at its key, the user's sessions have ended with the set, and it is in nobody's way.
+-- Asks the set. If its key has another type, the user's sessions have ended with the set, and the key is removed.
 local function ask(command, ...)
   local answer = redis.pcall(command, index, ...)
   if not failed(answer, '') then
@@ -42,8 +42,9 @@ local function ask(command, ...)
   return redis.call(command, index, ...)
 end
 
--- A session's record, its end, and the latest possible one unless the record is too short to tell; or nothing. One that has ended is
--- removed on the way. The set's word for the end counts no further than the record's, which is proven.
+-- Returns a session's record, its end, and its latest possible end unless the record is too short to contain it; or
+-- nothing. A session that has ended is removed. The end in the set counts only up to the end in the record, which is
+-- proven.
 local function find(sid)
   local ends = tonumber(ask('ZSCORE', sid))
   local record = ends and ends > now and get(base .. sid)
@@ -58,7 +59,7 @@ local function find(sid)
   redis.call('ZREM', index, sid)
 end
 
--- Stores a session until then.
+-- Stores a session until its end.
 local function keep(sid, ends, record)
   redis.call('SET', base .. sid, record, 'PXAT', ends)
   redis.call('ZADD', index, ends, sid)
@@ -69,9 +70,9 @@ local function remove(sid)
   return redis.call('DEL', base .. sid)
 end
 
--- Runs the commands of `remove` and `keep` in forms that change nothing, before a transition changes anything: where one of them is not
--- allowed, the transition fails as a whole. What needs memory comes first, since Redis refuses for lack of it only until a script has
--- written.
+-- Runs the commands of `remove` and `keep` in forms that change nothing, before a transition changes anything: if one of
+-- them is not allowed, the transition fails as a whole. Commands that need memory come first, because Redis refuses them
+-- for lack of memory only until a script has written.
 local function may_keep()
   redis.call('SET', base, '', 'XX', 'PX', 1)
   ask('ZADD', 'XX', 0, '')
@@ -82,7 +83,7 @@ local function may_remove()
   redis.call('DEL', base)
 end
 
--- A name that is worth knowing until some time, and what is stored for it.
+-- A name that is kept until a time, and the value that is stored for it.
 local function named(key)
   local value = get(key)
   if value and #value >= 9 and struct.unpack('>I8', value) > now then
@@ -93,8 +94,9 @@ local function name(key, sid, known)
   redis.call('SET', key, struct.pack('>I8', known) .. sid, 'PXAT', known)
 end
 
--- The name under which a session goes on that was renamed within the last minute, however often. Whoever ends it under an old one asked
--- for that before the new one reached the client. Each old name leads to the first one, and that to the current one.
+-- Returns the current name of a session that was renamed within the last minute, any number of times. A client that ends
+-- it under an old name sent that request before it got the new name. Each old name leads to the first name, and that to
+-- the current name.
 local function follow(sid)
   local first = named(base .. sid .. ':moved')
   if not first then
@@ -103,17 +105,17 @@ local function follow(sid)
   return named(base .. first .. ':now') or first
 end
 
--- The end of a set whose last session ends then: in whole seconds, so that it need not be moved with every use.
+-- Returns the expiry of a set from the end of its last session: in whole seconds, so that it need not change with every use.
 local function set_ends(ends)
   return math.ceil(ends / 1000) * 1000
 end
 
--- Forgets what has ended, and lets the set end with its last session. An end that somebody has moved beyond all times is passed over.
+-- Removes ended sessions, and expires the set with its last session. An end beyond all valid times is skipped.
 local function settle()
   ask('ZREMRANGEBYSCORE', '-inf', now)
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
   local ends = tonumber(last[2] or 0)
-  -- Also asked for a set without sessions, so that a right that is missing shows before one begins.
+  -- Also runs for a set without sessions, so that a missing right shows before a session begins.
   if ends < 2 ^ 53 then
     redis.call('PEXPIREAT', index, set_ends(ends))
   end

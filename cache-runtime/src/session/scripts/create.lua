@@ -1,21 +1,22 @@
--- Begins a session, in place of another one of the same user if there is one.
+-- Creates a session. It replaces another session of the same user, if that is given.
 --
 -- ARGV[3]  the session
--- ARGV[4]  its life
+-- ARGV[4]  its TTL
 -- ARGV[5]  how many sessions a user may have
--- ARGV[6]  when whoever asks believes that it is now, which is in the record already
+-- ARGV[6]  the time that the caller believes it is, which is already in the record
 -- ARGV[7]  its latest possible end, by the same clock
 -- ARGV[8]  the session that it replaces, or empty
 -- ARGV[9]  its record
--- Answers  the time, and the session's end; or 0 if the belief is wrong by more than a second; and how many sessions had to make room
+-- Answers  the time, and the session's end, or 0 if the caller's time is wrong by more than a second; and how many
+--          sessions were removed
 --
--- Atomic, because two logins at the same moment must not both take the last place, and because a session that is replaced must not
--- outlive that.
+-- Atomic, because two logins at the same moment must not both take the last place, and because a replaced session must
+-- not outlive its replacement.
 local sid, created, absolute = ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
 if created > now or created <= now - 1000 then
   return { now, 0, 0 }
 end
--- First of all: if Redis refuses any of it, for lack of memory for example, nothing shall have made room.
+-- This runs first: if Redis refuses any of it, for example for lack of memory, no session may have been removed.
 may_keep()
 may_remove()
 settle()

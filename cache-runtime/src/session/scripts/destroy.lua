@@ -1,18 +1,18 @@
 -- Ends sessions of a user.
 --
--- ARGV[3]  `one` for the session that is named, `others` for all but it
--- ARGV[4]  its name; empty for nobody's
--- ARGV[5]  empty; or a time: what began later goes on
--- Answers  the time, and how many were alive
+-- ARGV[3]  `one` for the named session, `others` for all sessions except it
+-- ARGV[4]  its name; empty for no session
+-- ARGV[5]  empty, or a time: sessions that began later are kept
+-- Answers  the time, and how many sessions were alive
 --
--- Atomic, so that a login at the same moment is either before and ended, or after and alive.
+-- Atomic, so that a concurrent login is either before it and ended, or after it and alive.
 local which, sent, time = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local moved = follow(sent)
 settle()
 may_remove()
 local ended = 0
 if which == 'one' then
-  -- Both: nobody who writes into a mark can keep a session from being ended by its name.
+  -- Both names are ended: a client that writes into a mark cannot keep a session from being ended by its name.
   ended = remove(sent)
   if moved ~= sent then
     ended = ended + remove(moved)

@@ -1,8 +1,8 @@
--- Tells all sessions of a user.
+-- Returns all sessions of a user.
 --
--- Answers  the time, and for each session its name, its end and its record, the one that ends first first
+-- Answers  the time, and for each session its name, its end and its record, the earliest end first
 --
--- Atomic, because a session that is renamed meanwhile must not be told twice or not at all.
+-- Atomic, because a session that is renamed at the same time must be listed exactly once.
 local answer = { now }
 settle()
 for _, sid in ipairs(redis.call('ZRANGE', index, 0, -1)) do

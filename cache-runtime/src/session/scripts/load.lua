@@ -1,14 +1,15 @@
 -- Reads a session and extends it.
 --
 -- ARGV[3]  the session
--- ARGV[4]  the life of a new session
--- ARGV[5]  by how much it is extended; empty if it ends so long after its last use as a new one lives
+-- ARGV[4]  the TTL of a new session
+-- ARGV[5]  by how much it is extended; empty if it ends the TTL of a new session after its last use
 -- ARGV[6]  how long after a use the next one extends nothing
 -- Answers  the time, and the session's end, its last use before this one, and its record; or only the time if there is none
 --
--- Atomic, because a session that ends at this moment must not come back. An extension never lowers its end, except to the latest possible
--- one.
--- What cannot be read is answered as it is: who asks has the key, and will say so. If Redis has no memory it is read and not extended.
+-- Atomic, because a session that ends at this moment must not come back. An extension never moves its end earlier, except
+-- to the latest possible end.
+-- A record that cannot be read is returned as it is: the caller has the key and reports it. If Redis has no memory, the
+-- session is read but not extended.
 local sid = ARGV[3]
 local record, ends, absolute = find(sid)
 if not record then
@@ -27,7 +28,7 @@ if last == again and math.max(now - last, 0) >= tonumber(ARGV[6]) then
     extended = math.max(ends, math.min(ends, extended) + extend)
   end
   extended = math.min(extended, absolute)
-  -- As `keep` and `settle` do, by the shortest way and once a second, since this is done with every request.
+  -- The same as `keep` and `settle`, but shorter and once a second, because it runs with every request.
   local used = string.sub(record, 1, 25) .. use .. use .. string.sub(record, 42)
   local stored = redis.pcall('SET', base .. sid, used, 'PXAT', extended)
   if not failed(stored, 'OOM') then

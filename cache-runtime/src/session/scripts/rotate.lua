@@ -1,15 +1,15 @@
--- Gives a session another name, under which it goes on. Under the old one nothing is found any more, but for a minute it can be ended:
--- `<prefix>session:{<tag>}:<sid>:moved` names the first name of all that it had within a minute of each other, `<first>:now` the current
--- one, and `<current>:first` the first again.
+-- Gives a session a new name. The session is not found under its old name, but for a minute it can be ended by it:
+-- `<prefix>session:{<tag>}:<sid>:moved` names the first of all names that it had within a minute of each other,
+-- `<first>:now` the current name, and `<current>:first` the first name again.
 --
 -- ARGV[3]  the session
 -- ARGV[4]  version and revision that it must have, as they are in the record
 -- ARGV[5]  the new beginning of the record, up to its last use
 -- ARGV[6]  what comes after the last use
 -- ARGV[7]  its new name
--- Answers  as `save.lua`
+-- Answers  the same as `save.lua`
 --
--- Atomic, so that at no moment both names count, or none.
+-- Atomic, so that exactly one of the names is valid at every moment.
 local sid, new = ARGV[3], ARGV[7]
 local record, ends = find(sid)
 local answer = 0

@@ -1,12 +1,12 @@
--- Stores what a session holds, unless it ended or somebody else stored it since.
+-- Stores the data of a session, unless it has ended or another request stored it since.
 --
 -- ARGV[3]  the session
--- ARGV[4]  version and revision that it must have, as they are in the record
+-- ARGV[4]  the version and revision that the record must have
 -- ARGV[5]  the new beginning of the record, up to its last use
 -- ARGV[6]  what comes after the last use
--- Answers  the time, and the session's end; or 0 if it ended, or 1 if somebody else stored it
+-- Answers  the time, and the session's end; or 0 if it has ended, or 1 if another request stored it
 --
--- Atomic, because a late save must never bring back a session that somebody has ended.
+-- Atomic, because a late save must never bring back a session that has ended.
 local sid = ARGV[3]
 local record, ends = find(sid)
 local answer = 0

@@ -1,11 +1,11 @@
 -- Stores a session of the crate `tower-sessions`.
 --
 -- KEYS[1]  the session, `<prefix>session:{<tag>}:<sid>`
--- ARGV[1]  `NX` if it must be new, `XX` if it must be there
+-- ARGV[1]  `NX` if it must be new, `XX` if it must exist
 -- ARGV[2]  its record
--- ARGV[3]  its life in milliseconds
+-- ARGV[3]  its TTL in milliseconds
 -- Answers  1, or 0 if nothing was stored
 --
--- Atomic, because two sessions that begin must not share an id, and because a late save must never bring back a session that somebody
--- has ended.
+-- Atomic, because two new sessions must not share an id, and because a late save must never bring back a session that has
+-- ended.
 return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3], ARGV[1]) and 1 or 0

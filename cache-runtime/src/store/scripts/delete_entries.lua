@@ -1,20 +1,20 @@
--- Removes those of the keys that hold an entry of one cache.
+-- Removes the keys that hold an entry of a given cache.
 --
--- KEYS     what a scan found
+-- KEYS     the keys that a scan found
 -- ARGV[1]  the magic bytes with which every entry begins
--- ARGV[2]  the first format whose entries say whose they are; older ones are taken for the cache's own
--- ARGV[3]  where in an entry the length of its cache's prefix is, two little-endian bytes
+-- ARGV[2]  the first format whose entries name their cache; older entries are treated as this cache's own
+-- ARGV[3]  the offset of the length of the cache's prefix in an entry, two little-endian bytes
 -- ARGV[4]  the length of the cache's prefix
--- Answers for each key: 1 removed; 0 nothing, or no entry; -n an entry of a cache whose prefix has n bytes.
+-- Answers for each key: 1 removed; 0 missing or not an entry; -n an entry of a cache whose prefix has n bytes.
 --
--- Atomic, because what stands under a name may change between the look and the removal.
+-- Atomic, because the value of a key may change between the check and the removal.
 local magic, first, at, prefix = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local answers = {}
 for index, key in ipairs(KEYS) do
   local head = redis.pcall('GETRANGE', key, 0, at + 1)
   local answer = 0
   if type(head) == 'table' then
-    -- What is no string is no entry.
+    -- A value that is not a string is not an entry.
     if not string.find(head.err, 'WRONGTYPE', 1, true) then
       return head
     end

@@ -2,9 +2,9 @@
 --
 -- KEYS[1]  the key
 -- ARGV[1]  the most bytes that a value may have
--- Answers  the length of what was removed, or 0
+-- Answers  the length of the removed value, or 0
 --
--- Atomic, so that what is stored in its place meanwhile stays.
+-- Atomic, so that a value that replaces it at the same time stays.
 local length = redis.call('STRLEN', KEYS[1])
 if length <= tonumber(ARGV[1]) then
   return 0

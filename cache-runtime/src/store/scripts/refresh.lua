@@ -1,16 +1,16 @@
--- Marks a stale entry as being refreshed, if it still bears a stamp.
+-- Marks a stale entry as being refreshed, if it still has a stamp.
 --
 -- KEYS[1]  the entry
 -- ARGV[1]  the stamp
--- ARGV[2]  for how long, in milliseconds; 0 takes the mark away
--- ARGV[3]  how an entry begins that has such a mark
--- ARGV[4]  where in an entry the mark is: until when, in milliseconds since 1970, eight little-endian bytes
--- ARGV[5]  1 to leave a mark alone that still stands, 0 to set it whatever stands
--- Answers 0 if the entry is marked, for how many milliseconds somebody else's mark stands if that was left alone, -1 if the
--- entry is another one or gone; WRONGTYPE if it is no string.
+-- ARGV[2]  for how long, in milliseconds; 0 removes the mark
+-- ARGV[3]  the first bytes of an entry that can have a mark
+-- ARGV[4]  the offset of the mark in an entry: its end, in milliseconds since 1970, eight little-endian bytes
+-- ARGV[5]  1 to keep a mark that has not ended, 0 to overwrite any mark
+-- Answers 0 if the entry is marked; the remaining milliseconds of another caller's mark if that was kept; -1 if it is
+-- another entry or gone; WRONGTYPE if it is not a string.
 --
--- Atomic, because of two who find the same stale entry one must refresh it and no more. The clock is the server's, so that the
--- clocks of those who ask need not agree. The entry keeps its stamp, its value and its expiry.
+-- Atomic, because of two callers that find the same stale entry only one may refresh it. The clock is the server's, so
+-- the clocks of the callers need not agree. The entry keeps its stamp, its value and its expiry.
 local start, at = ARGV[3], tonumber(ARGV[4])
 local head = redis.call('GETRANGE', KEYS[1], 0, at + 7)
 if string.len(head) < at + 8 or string.sub(head, 1, string.len(start)) ~= start or string.sub(head, 9, 16) ~= ARGV[1] then
@@ -18,11 +18,11 @@ if string.len(head) < at + 8 or string.sub(head, 1, string.len(start)) ~= start 
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
--- In two halves, because `struct` counts in words, and some servers have words of four bytes.
+-- In two halves, because `struct` uses the server's word size, which may be four bytes.
 local low, high = struct.unpack('<I4I4', head, at + 1)
 local left = high * 2^32 + low - now
 if ARGV[5] == '1' and left > 0 then
-  -- No answer can be larger, and only a damaged mark is.
+  -- Only a damaged mark exceeds the largest answer.
   return math.min(left, 2^53)
 end
 local life = tonumber(ARGV[2])
