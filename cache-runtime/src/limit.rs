@@ -521,7 +521,7 @@ impl Inner {
         let this = Weak::clone(&self.this);
         self.flushing.start(|running| async move {
             tokio::time::sleep(FLUSH).await;
-            // What is counted from now on is sent by the next task.
+            // The next task sends later counts.
             drop(running);
             let Some(inner) = this.upgrade() else {
                 return;

@@ -241,7 +241,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         let token = self.signer.make(tag)?;
         let former = former.map(SessionToken::place);
         let replaced = former.filter(|former| former.tag == tag);
-        // After the first time with the time that Redis told.
+        // Later attempts use the time that Redis returned.
         for _ in 0..3 {
             let created = inner.backend.now();
             data.created_at = created;
@@ -275,7 +275,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             inner.resume();
             inner.metrics().add(SessionEvent::Displaced, ended);
             if let Some(former) = former.filter(|_| replaced.is_none()) {
-                // Where this fails it is remembered: the login itself is done.
+                // If this fails, the revocation is recorded: the login itself has succeeded.
                 let _ = inner.destroy(former.tag, Which::One(former.sid)).await;
             }
             return Ok(Session {
@@ -303,7 +303,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     pub async fn load(&self, token: &SessionToken) -> Result<Session<E>, SessionError> {
         let inner = &self.inner;
         let place = token.place();
-        // When it began is not known yet; it may be later than that all of the user's were ended.
+        // When the session began is not known yet. It may have begun after all sessions of the user were ended.
         if inner.is_ending(place) {
             return Err(inner.not_found());
         }
