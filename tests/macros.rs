@@ -41,7 +41,8 @@ const COMPILER_MESSAGES: [&str; 2] = [
 #[test]
 fn programs_compile_or_are_refused_with_advice() {
     let version = rustc_version();
-    let is_written_with = version.starts_with(WRITTEN_WITH.trim());
+    let written_with = WRITTEN_WITH.trim();
+    let is_written_with = version.starts_with(written_with);
     let cases = trybuild::TestCases::new();
     for name in MACROS {
         cases.pass(format!("ui/{name}/pass/*.rs"));
@@ -53,7 +54,7 @@ fn programs_compile_or_are_refused_with_advice() {
     drop(cases);
     if !is_written_with {
         println!(
-            "the outputs are of {WRITTEN_WITH}: with {version} only the first lines of the macros' own errors are compared"
+            "the outputs are of {written_with} and this is {version}: only the first lines of the macros' own errors are compared"
         );
         for name in MACROS {
             compare_first_lines(name);
@@ -65,7 +66,8 @@ fn rustc_version() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = Command::new(rustc).arg("--version").output();
     let version = version.expect("the compiler that built this test");
-    String::from_utf8(version.stdout).expect("a version")
+    let version = String::from_utf8(version.stdout).expect("a version");
+    version.trim().to_owned()
 }
 
 /// Compiles the programs that must be refused, and looks for the first line of each error that is worded here.
