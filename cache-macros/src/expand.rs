@@ -65,7 +65,7 @@ pub(crate) fn attribute(
 ///
 /// ```text
 /// async fn find(&self, id: i64) -> Result<Event, Error> {
-///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").ttl_millis(1_800_000);
+///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").stores().ttl_millis(1_800_000);
 ///     p::register!(__CACHE_SITE);
 ///     let __cache_call = p::ReadCall::new(&__CACHE_SITE, p::installed())
 ///         .key(&mut |__cache_key| { __cache_key.text("event:").value(&id); });
@@ -73,7 +73,8 @@ pub(crate) fn attribute(
 ///         if let Some(never) = None::<Result<Event, Error>> { return never; }
 ///         BODY
 ///     });
-///     p::cacheable(__cache_call, p::Returns::<Result<Event, Error>>::new().__outcome(), p::keep, p::no_own_ttl, __cache_body).await
+///     let outcome = p::storable(p::Returns::<Result<Event, Error>>::new().__outcome());
+///     p::cacheable(__cache_call, outcome, p::keep, p::no_own_ttl, __cache_body).await
 /// }
 /// ```
 fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
