@@ -141,9 +141,8 @@ struct State {
     /// Calls that are allowed and not counted or cancelled yet.
     undecided: usize,
     waiting: usize,
-    /// What is left according to the limiter, corrected by later cancellations. [`None`] is unknown.
+    /// What is left at least. [`None`] is unknown.
     left: Option<Left>,
-    cancelled: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -195,10 +194,7 @@ impl Queue {
             None => {
                 state.asking += 1;
                 state.asked_at = Some(Instant::now());
-                Step::Ask(Asking {
-                    queue: self,
-                    cancelled: state.cancelled,
-                })
+                Step::Ask(Asking { queue: self })
             }
         }
     }
@@ -235,8 +231,6 @@ impl Drop for Waiting<'_> {
 /// A call that the limiter is being asked about.
 struct Asking<'a> {
     queue: &'a Queue,
-    /// How many were cancelled when it asked.
-    cancelled: u64,
 }
 
 impl Asking<'_> {
@@ -246,15 +240,18 @@ impl Asking<'_> {
             .policies
             .iter()
             .min_by_key(|policy| policy.remaining);
-        // The answer may or may not include a call that was cancelled after it was asked for.
-        let is_known = state.cancelled == self.cancelled;
-        state.left = tightest.filter(|_| is_known).map(|policy| Left {
+        let now = Instant::now();
+        // The answers to calls that ask together may arrive in another order, and may lack later cancellations. So an answer
+        // never raises what is known to be left.
+        let known = state.left.filter(|left| now < left.until);
+        let known = known.map_or(usize::MAX, |left| left.units.saturating_sub(1));
+        state.left = tightest.map(|policy| Left {
             units: if decision.is_allowed() {
-                usize::try_from(policy.remaining).unwrap_or(usize::MAX)
+                known.min(usize::try_from(policy.remaining).unwrap_or(usize::MAX))
             } else {
                 0
             },
-            until: Instant::now() + policy.more_after,
+            until: now + policy.more_after,
         });
         state.undecided += usize::from(decision.is_allowed());
     }
@@ -295,7 +292,6 @@ impl Drop for Undecided {
         let mut state = queue.lock();
         state.undecided -= 1;
         if self.is_cancelled {
-            state.cancelled += 1;
             if let Some(left) = &mut state.left {
                 left.units = left.units.saturating_add(1);
             }
