@@ -310,3 +310,27 @@ impl fmt::Debug for Reservation {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+    use crate::limit::{Policy, RateLimiter};
+
+    #[tokio::test]
+    async fn a_late_answer_does_not_raise_what_is_left() {
+        let policy = Policy::new("test").limit(2).per("1h");
+        let limiter = RateLimiter::new(&Cache::memory(), [policy]).expect("a policy");
+        let limit = limiter.limit(&["test"]).expect("the policy");
+        let client = Identity::key(7);
+        let (first, second) = (limit.check(&client).await, limit.check(&client).await);
+        let queue = Queue::default();
+        queue.lock().asking = 2;
+
+        for decision in [second, first] {
+            Asking { queue: &queue }.answered(&decision);
+        }
+
+        assert!(queue.lock().worth_waiting().is_some());
+    }
+}
