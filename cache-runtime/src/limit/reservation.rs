@@ -291,10 +291,10 @@ impl Drop for Undecided {
         let queue = &self.place.queue;
         let mut state = queue.lock();
         state.undecided -= 1;
-        if self.is_cancelled {
-            if let Some(left) = &mut state.left {
-                left.units = left.units.saturating_add(1);
-            }
+        if self.is_cancelled
+            && let Some(left) = &mut state.left
+        {
+            left.units = left.units.saturating_add(1);
         }
         drop(state);
         queue.changed.notify_one();
