@@ -281,15 +281,16 @@ impl<'a, T> Walk<'a, T> {
     pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<T> {
         loop {
             let Self { path, slot, watch } = self;
-            let mut step = |cx: &mut Context<'_>| {
-                // Polled first, so a result that is in time is not treated as late.
-                poll_body(slot, caller, cx);
-                poll_path(path, slot, cx)
-            };
-            let polled = match watch {
-                Some(watch) => watch.poll(cx, step),
-                None => step(cx),
-            };
+            let waker = watch
+                .as_ref()
+                .map_or(cx.waker(), |watch| watch.begin(cx.waker()));
+            let own = &mut Context::from_waker(waker);
+            // Polled first, so a result that is in time is not treated as late.
+            poll_body(slot, caller, own);
+            let polled = poll_path(path, slot, own);
+            if let Some(watch) = watch {
+                watch.end();
+            }
             if polled.is_ready() || !self.answer(caller) {
                 return polled;
             }
@@ -339,7 +340,10 @@ fn poll_path<T>(path: &mut Path<'_, T>, slot: &mut Slot, cx: &mut Context<'_>) -
 fn poll_body(slot: &mut Slot, caller: &mut dyn Caller, cx: &mut Context<'_>) {
     let polled = match slot {
         Slot::Running(None) => caller.poll_body(cx),
-        Slot::Running(chain) => chain::enter(chain, &mut || caller.poll_body(cx)),
+        Slot::Running(chain) => {
+            let _entered = chain::enter(chain);
+            caller.poll_body(cx)
+        }
         _ => return,
     };
     if let Poll::Ready(is_ok) = polled {

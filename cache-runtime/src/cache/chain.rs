@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::task::Poll;
 
 use super::Inner;
 use super::lent::Lent;
@@ -53,13 +52,9 @@ impl Chain {
     }
 }
 
-/// Polls inside of the innermost of these loads.
-pub(super) fn enter(
-    chain: &mut Option<Arc<Chain>>,
-    step: &mut dyn FnMut() -> Poll<bool>,
-) -> Poll<bool> {
-    let _lent = Lent::new(&LOADING, chain);
-    step()
+/// Makes the task run inside of the innermost of these loads, until the result is dropped.
+pub(super) fn enter(chain: &mut Option<Arc<Chain>>) -> Lent<'_, Option<Arc<Chain>>> {
+    Lent::new(&LOADING, chain)
 }
 
 /// A number that identifies a cache while it exists.

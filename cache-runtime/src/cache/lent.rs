@@ -5,6 +5,7 @@ use std::mem;
 use std::thread::LocalKey;
 
 /// Exchanges a value with the one in the slot and restores it at the end, also after a panic.
+#[must_use = "the value goes back when it is dropped"]
 pub(super) struct Lent<'a, T: 'static> {
     place: &'static LocalKey<RefCell<T>>,
     value: &'a mut T,

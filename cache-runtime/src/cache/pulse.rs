@@ -5,7 +5,7 @@
 //! leads, it waits for itself.
 
 use std::sync::{Arc, MutexGuard};
-use std::task::{Context, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use tokio::task::yield_now;
@@ -144,15 +144,15 @@ impl Watch {
         }
     }
 
-    pub(super) fn poll<T>(
-        &self,
-        cx: &mut Context<'_>,
-        step: impl FnOnce(&mut Context<'_>) -> T,
-    ) -> T {
-        self.pulse.begin_poll(cx.waker());
-        let polled = step(&mut Context::from_waker(&self.waker));
+    /// Records that the leader is about to be polled by `task`. Returns the waker to poll it with.
+    pub(super) fn begin(&self, task: &Waker) -> &Waker {
+        self.pulse.begin_poll(task);
+        &self.waker
+    }
+
+    /// Records that the leader was polled.
+    pub(super) fn end(&self) {
         self.pulse.end_poll();
-        polled
     }
 }
 
@@ -186,8 +186,8 @@ mod tests {
     }
 
     fn poll(watched: &mut Watch, task: &Arc<Task>) {
-        let waker = Arc::clone(task).into();
-        watched.poll(&mut Context::from_waker(&waker), |_| ());
+        watched.begin(&Arc::clone(task).into());
+        watched.end();
     }
 
     #[tokio::test(start_paused = true)]
