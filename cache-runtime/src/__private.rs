@@ -60,7 +60,11 @@ where
     O::Value: CacheValue,
 {
     let caller = Storing::<O, _, _>::new(Rules { unless, ttl });
-    let path = cache::read(call.into_parts(), value_type::<O>(), Refresh::Caller);
+    let path = cache::read(
+        call.into_parts(),
+        ValueType::of_outcome::<O>(),
+        Refresh::Caller,
+    );
     Shell::new(path, Bodied::new(caller, body))
 }
 
@@ -77,7 +81,7 @@ where
 {
     let caller = Storing::<O, _, _>::new(Rules { unless, ttl });
     Shell::new(
-        cache::write(call.into_parts(), value_type::<O>()),
+        cache::write(call.into_parts(), ValueType::of_outcome::<O>()),
         Bodied::new(caller, body),
     )
 }
@@ -93,10 +97,6 @@ pub fn cache_evict<O: Outcome>(
     let (named, call) = call.split();
     let caller = Evicting::<O, _, _>::new(more, named);
     Shell::new(cache::evict(call), Bodied::new(caller, body))
-}
-
-fn value_type<O: Outcome>() -> ValueType {
-    ValueType::of::<O::Value>(O::layers())
 }
 
 /// The default of `unless`. As a function, it is shared by all functions with the same return type.

@@ -28,7 +28,7 @@ where
     let rules = Rules { unless, ttl };
     // A refresh runs in another task and must use the same cache and limiter as this task.
     let caller = Detachable::<O, _, _, _, _>::new(rules, body, in_current_run);
-    let of = ValueType::of::<O::Value>(O::layers());
+    let of = ValueType::of_outcome::<O>();
     Shell::new(
         cache::read(call.into_parts(), of, Refresh::Background),
         caller,

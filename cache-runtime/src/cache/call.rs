@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::{SiteRef, Warning};
 use crate::plan::ReadPlan;
-use crate::site::{Site, Ttl};
+use crate::site::{Outcome, Site, Ttl};
 use crate::store::guard::{On, Op};
 use crate::store::{BoxFuture, Store};
 
@@ -47,12 +47,17 @@ pub(crate) struct ValueType {
 }
 
 impl ValueType {
-    pub(crate) fn of<T>(layers: Layers) -> Self {
+    pub(super) fn of<T>(layers: Layers) -> Self {
         Self {
             name: type_name::<T>(),
             number: Origin::number_of::<T>(),
             layers,
         }
+    }
+
+    /// The type of which an annotated function stores values.
+    pub(crate) fn of_outcome<O: Outcome>() -> Self {
+        Self::of::<O::Value>(O::layers())
     }
 }
 

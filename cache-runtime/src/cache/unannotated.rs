@@ -17,7 +17,7 @@ impl Cache {
         rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
-        let path = read(call, value_type::<O>(), Refresh::Caller);
+        let path = read(call, ValueType::of_outcome::<O>(), Refresh::Caller);
         Shell::new(path, Bodied::new(Storing::<O, _, _>::new(rules), body))
     }
 
@@ -35,7 +35,7 @@ impl Cache {
         B: Future<Output = O::Output>,
         C: Future<Output = O::Output> + Send + 'static,
     {
-        let path = read(call, value_type::<O>(), Refresh::Background);
+        let path = read(call, ValueType::of_outcome::<O>(), Refresh::Background);
         Shell::new(path, Detachable::<O, _, _, _, _>::new(rules, body, carried))
     }
 
@@ -44,7 +44,7 @@ impl Cache {
         rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
-        let path = write(call, value_type::<O>());
+        let path = write(call, ValueType::of_outcome::<O>());
         Shell::new(path, Bodied::new(Storing::<O, _, _>::new(rules), body))
     }
 
@@ -57,8 +57,4 @@ impl Cache {
         let caller = Evicting::<O, _, _>::new(|_: &O::Value, call: EvictCall| call, named);
         Shell::new(evict(Some((cache, plan))), Bodied::new(caller, body))
     }
-}
-
-fn value_type<O: Outcome>() -> ValueType {
-    ValueType::of::<O::Value>(O::layers())
 }
