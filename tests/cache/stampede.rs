@@ -266,6 +266,33 @@ async fn a_lease_that_was_granted_to_a_caller_who_is_gone_goes_back() {
 }
 
 #[tokio::test]
+async fn an_abandoned_lease_goes_back_although_its_release_is_not_answered_in_time() {
+    let server = server();
+    let cache = connect(server.config().lease(Duration::from_secs(30))).await;
+    let table = Table::default();
+    let mut raw = raw(&server).await;
+    // Longer than the release waits, and shorter than the connection is kept.
+    let _: () = redis::cmd("CLIENT")
+        .arg("PAUSE")
+        .arg(150)
+        .arg("WRITE")
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+
+    let call = tokio::time::timeout(Duration::from_millis(20), row(&cache, &table, 1));
+    call.await
+        .expect_err("the call ends while its claim waits for the server");
+    let _: () = raw.set("after_the_claim", 1).await.unwrap();
+
+    until("the lease is gone", async || {
+        !raw.clone().exists::<_, bool>("test_row:1").await.unwrap()
+    })
+    .await;
+    assert_eq!(table.reads(), 0);
+}
+
+#[tokio::test]
 async fn a_lease_that_is_younger_than_the_eviction_that_dooms_its_load_goes_back() {
     let server = server();
     let long = server.config().lease(Duration::from_secs(30));

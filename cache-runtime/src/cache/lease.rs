@@ -29,6 +29,9 @@ const POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mil
 /// as fast as they are deleted.
 const UNREADABLE_IN_A_ROW: u32 = 3;
 
+/// How often the release of an abandoned lease is tried. After as many timeouts in a row the cache is in fallback mode.
+const RELEASES: u32 = 5;
+
 /// What a load holds in the store so that no other process loads.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Hold {
@@ -309,7 +312,8 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// Gives back a lease whose holder is gone.
+/// Gives back a lease whose holder is gone. A release that got no answer in time may not have run, so it is tried again:
+/// otherwise all other processes would wait for a load that does not run.
 pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
     let Some(inner) = cache.upgrade() else {
         return;
@@ -317,9 +321,16 @@ pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
     let (is_local, key) = (inner.guard.is_local(), key.clone());
     later(is_local, async move {
         let metrics = inner.metrics.site(&BACKGROUND.metrics);
-        let op = Op::new("release", &BACKGROUND, &metrics, On::Key(&key));
-        // If it fails, the lease ends by itself.
-        let _ = inner.run(op, |store| store.delete_if(&key, &lease)).await;
+        // If all fail, the lease ends by itself.
+        for _ in 0..RELEASES {
+            let op = Op::new("release", &BACKGROUND, &metrics, On::Key(&key));
+            match inner.run(op, |store| store.delete_if(&key, &lease)).await {
+                Err(error) if matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Stalled) => {
+                    sleep(inner.config.command_timeout).await;
+                }
+                _ => break,
+            }
+        }
     });
 }
 
