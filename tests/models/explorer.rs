@@ -35,6 +35,8 @@ pub(crate) enum Wrong {
     StaleAtRest,
     /// An actor waits for what will never come.
     Stuck,
+    /// More loads of a key run than may.
+    TooManyLoads,
 }
 
 /// Who takes a step. Those of the clock and of the network may come at any time, or never: a state in which only they could

@@ -37,6 +37,20 @@ struct Sharing {
     dooms: Dooms,
     joins: Joins,
     claims: Claims,
+    queue: Queue,
+    /// How many loads may run at the same time.
+    limit: usize,
+}
+
+/// What a caller does that cannot join a load while as many run as may: as built, or as a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    /// Waits for the next load.
+    TakesTheNext,
+    /// Twin: takes the result of any load that lands.
+    TakesAny,
+    /// Twin: begins a load at once.
+    None,
 }
 
 /// What Redis says to the eviction in this process.
@@ -221,6 +235,9 @@ impl Model for Sharing {
         if state.callers.contains(&Caller::Deceived) {
             return Some(Wrong::StaleAnswer);
         }
+        if state.running() > self.limit {
+            return Some(Wrong::TooManyLoads);
+        }
         state.row.breaks_its_promise().then_some(Wrong::StaleEntry)
     }
 
@@ -344,6 +361,16 @@ fn evictions_here_and_there() -> Sharing {
         dooms: Dooms::BeforeAndAfter,
         joins: Joins::WhatServesIt,
         claims: Claims::HeedTheJournal,
+        queue: Queue::TakesTheNext,
+        limit: CALLERS,
+    }
+}
+
+/// Whoever cannot join the only load waits for the next.
+fn one_load_at_a_time() -> Sharing {
+    Sharing {
+        limit: 1,
+        ..evictions_here_and_there()
     }
 }
 
@@ -447,4 +474,34 @@ fn to_doom_for_the_last_time_before_the_journal_knows_is_caught() {
     });
 
     explored.assert_breaks(Wrong::StaleAnswer);
+}
+
+#[test]
+fn a_caller_that_waits_for_the_next_load_is_not_given_what_was_loaded_before_an_eviction() {
+    let explored = explore(&one_load_at_a_time());
+
+    explored.assert_holds(
+        20_000,
+        &["is queued", "begins the next load", "leaves a stuck load"],
+    );
+}
+
+#[test]
+fn to_give_the_queue_what_the_load_before_it_returned_is_caught() {
+    let explored = explore(&Sharing {
+        queue: Queue::TakesAny,
+        ..one_load_at_a_time()
+    });
+
+    explored.assert_breaks(Wrong::StaleAnswer);
+}
+
+#[test]
+fn to_begin_a_load_while_as_many_run_as_may_is_caught() {
+    let explored = explore(&Sharing {
+        queue: Queue::None,
+        ..one_load_at_a_time()
+    });
+
+    explored.assert_breaks(Wrong::TooManyLoads);
 }

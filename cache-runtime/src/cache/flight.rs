@@ -4,6 +4,10 @@
 //! leader held in the store, so no caller waits for an abandoned claim. A leader may also exist but not be polled by its
 //! task, which may itself wait for that leader. A leader that was woken and not polled for 50 ms is replaced: the next
 //! waiter loads under its lease.
+//!
+//! A caller cannot join a load that may have read the database before an eviction that the caller must not miss. Then it
+//! begins another load, but at most two loads of a key run at the same time. A caller that can join neither waits for the
+//! next load, which begins when one of the two ends, and so after all its waiters arrived.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -24,9 +29,13 @@ use crate::target::Target;
 /// The number of shards. Keys contend for a lock only if they share a shard. Loads are rare, so this is enough.
 const SHARDS: usize = 16;
 
+/// The number of loads of one key that run at the same time in this process. Not one: a caller that cannot join a load would
+/// wait for twice its time although it may load at once.
+const MAX_AT_ONCE: usize = 2;
+
 /// The loads under way.
 pub(crate) struct Flights {
-    shards: [Mutex<HashMap<Key, Arc<Flight>>>; SHARDS],
+    shards: [Mutex<HashMap<Key, Loads>>; SHARDS],
     /// A load that is older no longer keeps others from starting their own.
     deadline: Duration,
     /// Gives back a lease that no waiter takes over.
@@ -35,9 +44,19 @@ pub(crate) struct Flights {
 
 type Release = Box<dyn Fn(&Key, Stamp) + Send + Sync>;
 
+/// The loads of one key.
+#[derive(Debug, Default)]
+struct Loads {
+    /// The load that callers join, if it serves them.
+    current: Option<Arc<Flight>>,
+    /// Loads that run and that no caller joins.
+    older: Vec<Arc<Flight>>,
+    /// The load that begins when another ends. Callers wait for it already.
+    next: Option<Arc<Flight>>,
+}
+
 #[derive(Debug)]
 struct Flight {
-    started: Instant,
     state: Mutex<State>,
     changed: Notify,
     /// An eviction arrived after the load began. The result is only for callers that already wait.
@@ -49,6 +68,7 @@ struct Flight {
 
 #[derive(Debug)]
 struct State {
+    started: Instant,
     phase: Phase,
     waiting: usize,
     /// Counts loads that ended without a result to share.
@@ -108,6 +128,8 @@ impl State {
 
 #[derive(Debug)]
 enum Phase {
+    /// It begins when another load of the key ends. These run now.
+    Queued(Vec<Arc<Flight>>),
     /// A leader loads.
     Flying,
     /// The leader is gone.
@@ -165,12 +187,18 @@ impl Flights {
 
     fn enter<'a>(&'a self, key: &'a Key, observation: Observation, stuck: Stuck) -> Turn<'a> {
         let mut shard = self.shard(key);
+        let loads = match shard.get_mut(key) {
+            Some(loads) => loads,
+            None => shard.entry(key.clone()).or_default(),
+        };
         let (mut relieves, mut claims) = (None, Claims::default());
-        if let Some(flight) = shard.get(key).map(Arc::clone) {
-            if flight.started.elapsed() >= self.deadline {
+        if let Some(flight) = loads.current.clone() {
+            if flight.age() >= self.deadline {
                 relieves = flight.set_overdue().then_some(Relieved::Overdue);
+                loads.current = None;
             } else if let Some(left) = flight.depose_if(stuck) {
                 (relieves, claims) = (Some(Relieved::Stuck), left);
+                loads.current = None;
             } else {
                 let mut state = flight.state();
                 if let Phase::Leaderless = state.phase {
@@ -179,26 +207,67 @@ impl Flights {
                     return Turn::Lead(Leader::new(self, key, flight));
                 }
                 if state.serves(observation) {
-                    state.waiting += 1;
-                    let failed_loads = state.failed_loads;
                     drop(state);
-                    let since = flight.started.max(observation.since);
-                    return Turn::Wait(Waiter {
-                        flights: self,
-                        key,
-                        flight,
-                        failed_loads,
-                        observation,
-                        until: since + self.deadline,
-                    });
+                    return Turn::Wait(self.wait(key, flight, observation));
                 }
+                drop(state);
+                loads.retire_current();
             }
         }
-        let flight = Flight::begin(claims);
-        shard.insert(key.clone(), Arc::clone(&flight));
-        let mut leader = Leader::new(self, key, flight);
-        leader.relieves = relieves;
-        Turn::Lead(leader)
+        loads.older.retain(|older| match older.depose_if(stuck) {
+            Some(left) => {
+                if let Some(lease) = left.lease {
+                    (self.release)(key, lease);
+                }
+                false
+            }
+            None => older.is_running(self.deadline),
+        });
+        if loads.older.len() < MAX_AT_ONCE {
+            let flight = match loads.next.take() {
+                Some(next) => {
+                    next.begin();
+                    next.state().phase = Phase::Flying;
+                    next.changed.notify_waiters();
+                    next
+                }
+                None => Flight::new(Phase::Flying),
+            };
+            flight.state().claims = claims;
+            loads.current = Some(Arc::clone(&flight));
+            let mut leader = Leader::new(self, key, flight);
+            leader.relieves = relieves;
+            return Turn::Lead(leader);
+        }
+        let Loads { older, next, .. } = loads;
+        let next = next.get_or_insert_with(|| Flight::new(Phase::Queued(older.clone())));
+        let next = Arc::clone(next);
+        Turn::Wait(self.wait(key, next, observation))
+    }
+
+    fn wait<'a>(
+        &'a self,
+        key: &'a Key,
+        flight: Arc<Flight>,
+        observation: Observation,
+    ) -> Waiter<'a> {
+        let mut state = flight.state();
+        state.waiting += 1;
+        let (failed_loads, is_queued) = (state.failed_loads, state.is_queued());
+        let since = match is_queued {
+            true => observation.since,
+            false => state.started.max(observation.since),
+        };
+        drop(state);
+        Waiter {
+            flights: self,
+            key,
+            flight,
+            failed_loads,
+            observation,
+            is_queued,
+            until: since + self.deadline,
+        }
     }
 
     /// Invalidates the loads that `targets` cover. Callers that wait for such a load still get its result; later callers
@@ -208,8 +277,8 @@ impl Flights {
         for target in targets {
             match target {
                 Target::Key(key) => {
-                    if let Some(flight) = self.shard(key).remove(key) {
-                        flight.invalidated.store(true, Ordering::Release);
+                    if let Some(loads) = self.shard(key).get_mut(key) {
+                        loads.invalidate();
                     }
                 }
                 Target::Pattern(_) | Target::All => is_any_wide = true,
@@ -219,28 +288,49 @@ impl Flights {
             return;
         }
         for shard in &self.shards {
-            shard.lock().retain(|key, flight| {
-                let invalidated = targets.iter().any(|target| target.covers(key));
-                if invalidated {
-                    flight.invalidated.store(true, Ordering::Release);
+            for (key, loads) in &mut *shard.lock() {
+                if targets.iter().any(|target| target.covers(key)) {
+                    loads.invalidate();
                 }
-                !invalidated
-            });
+            }
         }
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        let of = |loads: &Loads| loads.older.len() + usize::from(loads.current.is_some());
+        let shards = self.shards.iter();
+        shards
+            .map(|shard| shard.lock().values().map(of).sum::<usize>())
+            .sum()
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
+    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Loads>> {
         self.shards[usize::try_from(key.hash() % SHARDS as u64).unwrap_or_default()].lock()
     }
 
     /// Takes `flight` off the map, if it is still there.
     fn forget(&self, key: &Key, flight: &Arc<Flight>) {
-        remove(&mut self.shard(key), key, flight);
+        self.remove(&mut self.shard(key), key, flight);
+    }
+
+    /// The same with the lock held.
+    fn remove(&self, shard: &mut HashMap<Key, Loads>, key: &Key, flight: &Arc<Flight>) {
+        let Some(loads) = shard.get_mut(key) else {
+            return;
+        };
+        loads.remove(flight);
+        loads.advance(self.deadline);
+        if loads.is_empty() {
+            shard.remove(key);
+        }
+    }
+
+    /// A body of a load of `key` ended, so the next load may begin.
+    fn advance(&self, key: &Key) {
+        if let Some(loads) = self.shard(key).get_mut(key) {
+            loads.advance(self.deadline);
+        }
     }
 
     /// The leader of `flight` is gone. A waiter takes over. Returns the lease if there is no waiter.
@@ -256,7 +346,7 @@ impl Flights {
         if state.waiting == 0 {
             let lease = state.claims.lease;
             drop(state);
-            remove(&mut shard, key, flight);
+            self.remove(&mut shard, key, flight);
             return lease;
         }
         drop(state);
@@ -274,22 +364,90 @@ impl fmt::Debug for Flights {
     }
 }
 
+impl Loads {
+    /// The current load may go on, but no caller joins it.
+    fn retire_current(&mut self) {
+        self.older.extend(self.current.take());
+    }
+
+    fn invalidate(&mut self) {
+        self.retire_current();
+        for flight in &self.older {
+            flight.invalidated.store(true, Ordering::Release);
+        }
+    }
+
+    fn remove(&mut self, flight: &Arc<Flight>) {
+        let is_this = |there: &Arc<Flight>| Arc::ptr_eq(there, flight);
+        self.older.retain(|older| !is_this(older));
+        for place in [&mut self.current, &mut self.next] {
+            if place.as_ref().is_some_and(is_this) {
+                *place = None;
+            }
+        }
+    }
+
+    /// Begins the next load, if callers wait for it and few enough loads run. One of the waiters leads it.
+    fn advance(&mut self, deadline: Duration) {
+        let running = self.older.iter().chain(&self.current);
+        let running = running.filter(|flight| flight.is_running(deadline)).count();
+        if running >= MAX_AT_ONCE {
+            return;
+        }
+        if let Some(next) = self.next.take() {
+            self.retire_current();
+            self.older.retain(|older| older.is_running(deadline));
+            next.begin();
+            next.changed.notify_waiters();
+            self.current = Some(next);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.older.is_empty() && self.current.is_none() && self.next.is_none()
+    }
+}
+
+impl State {
+    fn is_queued(&self) -> bool {
+        matches!(self.phase, Phase::Queued(_))
+    }
+}
+
 impl Flight {
-    fn begin(claims: Claims) -> Arc<Self> {
+    fn new(phase: Phase) -> Arc<Self> {
         Arc::new(Self {
-            started: Instant::now(),
             state: Mutex::new(State {
-                phase: Phase::Flying,
+                started: Instant::now(),
+                phase,
                 waiting: 0,
                 failed_loads: 0,
                 snapshot: None,
-                claims,
+                claims: Claims::default(),
             }),
             changed: Notify::new(),
             invalidated: AtomicBool::new(false),
             overdue: AtomicBool::new(false),
             pulse: Arc::default(),
         })
+    }
+
+    /// Its turn has come. It has no leader yet.
+    fn begin(&self) {
+        let mut state = self.state();
+        state.started = Instant::now();
+        state.phase = Phase::Leaderless;
+    }
+
+    fn age(&self) -> Duration {
+        self.state().started.elapsed()
+    }
+
+    /// Returns whether its body runs, or is about to, and is not older than the deadline.
+    fn is_running(&self, deadline: Duration) -> bool {
+        let state = self.state();
+        matches!(state.phase, Phase::Flying | Phase::Leaderless)
+            && state.started.elapsed() < deadline
     }
 
     /// Takes over the claims of a leader that is not polled.
@@ -424,6 +582,7 @@ impl<'a> Leader<'a> {
         self.end = End::Landed;
         self.flight.state().phase = Phase::Landed(entry);
         self.flight.changed.notify_waiters();
+        self.flights.advance(self.key);
     }
 
     /// There is no result to share: one waiter takes over with the lease, and all others run their own bodies. Returns the
@@ -456,6 +615,8 @@ pub(crate) struct Waiter<'a> {
     flight: Arc<Flight>,
     failed_loads: u32,
     observation: Observation,
+    /// Whether the load had not begun when the wait began.
+    is_queued: bool,
     /// No caller waits longer.
     until: Instant,
 }
@@ -469,8 +630,12 @@ impl<'a> Waiter<'a> {
         loop {
             let is_stuck = match self.news().await {
                 News::Arrival(arrival) => return arrival,
+                News::Begun => {
+                    self.is_queued = false;
+                    continue;
+                }
                 News::Stuck => true,
-                News::Overdue => false,
+                News::Overdue | News::TooOld => false,
             };
             match self
                 .flights
@@ -491,7 +656,24 @@ impl<'a> Waiter<'a> {
 
     /// Waits for a change of this load.
     async fn news(&self) -> News<'a> {
-        let overdue = self.until.min(self.flight.started + self.flights.deadline);
+        let (ahead, overdue) = {
+            let state = self.flight.state();
+            match &state.phase {
+                Phase::Queued(ahead) => (ahead.clone(), self.until),
+                _ => {
+                    let overdue = state.started + self.flights.deadline;
+                    (Vec::new(), self.until.min(overdue))
+                }
+            }
+        };
+        let stuck = async {
+            match ahead.is_empty() {
+                true => self.flight.pulse.stuck().await,
+                false => {
+                    select_all(ahead.iter().map(|flight| Box::pin(flight.pulse.stuck()))).await;
+                }
+            }
+        };
         let changed = async {
             loop {
                 let changed = self.flight.changed.notified();
@@ -505,14 +687,15 @@ impl<'a> Waiter<'a> {
             biased;
             news = changed => news,
             () = sleep_until(overdue) => News::Overdue,
-            () = self.flight.pulse.stuck() => News::Stuck,
+            () = stuck => News::Stuck,
         }
     }
 
     fn look(&self) -> Option<News<'a>> {
         let mut state = self.flight.state();
         let arrival = match &state.phase {
-            Phase::Landed(_) if !state.serves(self.observation) => Arrival::Alone,
+            Phase::Queued(_) => return None,
+            Phase::Landed(_) if !state.serves(self.observation) => return Some(News::TooOld),
             Phase::Landed(entry) => Arrival::Landed(Arc::clone(entry)),
             Phase::Leaderless => {
                 state.phase = Phase::Flying;
@@ -524,6 +707,7 @@ impl<'a> Waiter<'a> {
                 ))
             }
             Phase::Deposed => return Some(News::Stuck),
+            Phase::Flying if self.is_queued => return Some(News::Begun),
             Phase::Flying if state.failed_loads > self.failed_loads => Arrival::Alone,
             Phase::Flying => return None,
         };
@@ -536,8 +720,12 @@ enum News<'a> {
     Arrival(Arrival<'a>),
     /// Its leader was woken and is not polled.
     Stuck,
-    /// It is too old.
+    /// It takes too long.
     Overdue,
+    /// Its result is from before this caller arrived.
+    TooOld,
+    /// It was queued and runs now.
+    Begun,
 }
 
 impl Drop for Waiter<'_> {
@@ -545,7 +733,7 @@ impl Drop for Waiter<'_> {
         let mut shard = self.flights.shard(self.key);
         let mut state = self.flight.state();
         state.waiting -= 1;
-        let Phase::Leaderless = state.phase else {
+        let (Phase::Leaderless | Phase::Queued(_)) = state.phase else {
             return;
         };
         if state.waiting > 0 {
@@ -553,20 +741,11 @@ impl Drop for Waiter<'_> {
         }
         let lease = state.claims.lease;
         drop(state);
-        remove(&mut shard, self.key, &self.flight);
+        self.flights.remove(&mut shard, self.key, &self.flight);
         drop(shard);
         if let Some(lease) = lease {
             (self.flights.release)(self.key, lease);
         }
-    }
-}
-
-fn remove(shard: &mut HashMap<Key, Arc<Flight>>, key: &Key, flight: &Arc<Flight>) {
-    if shard
-        .get(key)
-        .is_some_and(|there| Arc::ptr_eq(there, flight))
-    {
-        shard.remove(key);
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) enum LoadMode {
     Store,
     /// For the callers in this process that wait.
     Share,
-    /// For itself: it has waited for Redis once, its key is disabled, or it is inside a scope.
+    /// For itself: its key is disabled, or it is inside a scope.
     Solo,
 }
 
@@ -127,10 +127,15 @@ impl CallContext<'_> {
                         let event = self.unreadable(&Unreadable::Foreign, None);
                         (event, LoadMode::Store)
                     }
-                    _ => (Event::MissFailed, LoadMode::Solo),
+                    _ => (Event::MissFailed, LoadMode::Share),
+                };
+                // Another process may have evicted the key while Redis did not answer this one.
+                let observed = match error.kind() {
+                    ErrorKind::Unavailable => Observed::Unknown,
+                    _ => Observed::Nothing,
                 };
                 failure = Some(error);
-                (event, mode, Observed::Unknown)
+                (event, mode, observed)
             }
         };
         self.metrics.count(event);

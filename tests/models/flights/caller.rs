@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! start ──GET──► nothing, or a lease ──► no load under way, or none that serves this call ─► leads: lease, body, lands, fills
-//!                                   └──► one that serves it ─► waits ─► shares what landed, takes over, or finds it too old
+//!                                   ├──► one that serves it ─► waits ─► shares what landed, takes over, or finds it too old
+//!                                   └──► as many as may run, none serves it ─► is queued ─► begins the next when one ends
 //! ```
 
-use super::{Claims, Flight, Joins, Sharing, State};
+use super::{CALLERS, Claims, Flight, Joins, Queue, Sharing, State};
 use crate::row::{Call, Entry, Stamp, Version};
 
 /// `since` is what had been promised when the call began.
@@ -22,6 +23,11 @@ pub(super) enum Caller {
     },
     Waiting {
         flight: Call,
+        since: Version,
+        saw: Saw,
+    },
+    /// Waits for a load that has not begun.
+    Queued {
         since: Version,
         saw: Saw,
     },
@@ -52,7 +58,6 @@ pub(super) enum Caller {
         lease: Option<Stamp>,
         version: Version,
     },
-    LoadingAlone,
     Done,
     Deceived,
 }
@@ -126,10 +131,36 @@ impl Sharing {
                 Some(flight) if self.serves(state, flight, me, saw) => {
                     go("joins", Caller::Waiting { flight, since, saw }, &|_| {});
                 }
+                Some(_) | None if self.queue != Queue::None && state.running() >= self.limit => {
+                    go("is queued", Caller::Queued { since, saw }, &|_| {});
+                }
                 Some(_) | None => go("begins a load", lead(me, since, saw, None), &|next| {
-                    next.under_way = Some(me);
+                    next.begin(me);
                 }),
             },
+            Caller::Queued { since, saw } => {
+                if state.running() < self.limit {
+                    go(
+                        "begins the next load",
+                        lead(me, since, saw, None),
+                        &|next| {
+                            next.begin(me);
+                        },
+                    );
+                }
+                let landed = state.flights.iter().find_map(|flight| flight.landed);
+                if let Some(version) = landed.filter(|_| self.queue == Queue::TakesAny) {
+                    go("takes what lands", answer(since, version), &|_| {});
+                }
+                for flight in (0..).take(CALLERS) {
+                    if state.leads_and_waits(flight) && !state.flight(flight).is_deposed {
+                        go("leaves a stuck load", lead(me, since, saw, None), &|next| {
+                            next.depose(flight);
+                            next.begin(me);
+                        });
+                    }
+                }
+            }
 
             Caller::Waiting { flight, since, saw } => {
                 let Flight { left, landed, .. } = *state.flight(flight);
@@ -142,7 +173,7 @@ impl Sharing {
                     Some(version) if self.serves(state, flight, me, saw) => {
                         go("shares what landed", answer(since, version), &|_| {});
                     }
-                    Some(_) => go("finds it too old", Caller::LoadingAlone, &|_| {}),
+                    Some(_) => go("finds it too old", Caller::Looked { since, saw }, &|_| {}),
                     None => {}
                 }
                 if state.leads_and_waits(flight) && state.under_way == Some(flight) {
@@ -157,7 +188,6 @@ impl Sharing {
                     go("leaves a stuck leader", looked, &|_| {});
                 }
             }
-            Caller::LoadingAlone => go("loads for itself", Caller::Done, &|_| {}),
 
             Caller::Claiming { .. }
                 if state.is_away || self.heeds(state) && state.row.entry.is_some() =>
@@ -324,6 +354,23 @@ impl State {
     /// Whether the leader of a load is where it may be stuck.
     fn leads_and_waits(&self, load: Call) -> bool {
         self.leader(load).is_some()
+    }
+
+    /// The loads that run or are about to, without those that are stuck and replaced.
+    pub(super) fn running(&self) -> usize {
+        let runs = |caller: &&Caller| match caller {
+            Caller::Claiming { flight, .. }
+            | Caller::Leading { flight, .. }
+            | Caller::Loading { flight, .. }
+            | Caller::Loaded { flight, .. } => !self.flight(*flight).is_deposed,
+            _ => false,
+        };
+        let left = self.flights.iter().filter(|flight| flight.left.is_some());
+        self.callers.iter().filter(runs).count() + left.count()
+    }
+
+    fn begin(&mut self, load: Call) {
+        self.under_way = Some(load);
     }
 
     fn lease_of_leader(&self, load: Call) -> Option<Stamp> {

@@ -166,7 +166,93 @@ async fn what_was_found_before_a_caller_came_is_not_given_to_it() {
     leader.land(Arc::from(*b"found"));
 
     assert!(matches!(early.arrival().await, Arrival::Landed(_)));
-    assert!(matches!(late.arrival().await, Arrival::Alone));
+    assert!(matches!(late.arrival().await, Arrival::Lead(_)));
+}
+
+/// Begins a load and keeps all later callers from joining it.
+fn lead_and_invalidate<'a>(flights: &'a Flights) -> Leader<'a> {
+    let leader = lead(flights);
+    flights.invalidate(&[Target::Key(KEY.clone())]);
+    leader
+}
+
+#[tokio::test]
+async fn a_third_load_begins_when_one_of_two_ends_and_serves_all_that_waited() {
+    let (flights, _) = flights();
+    let (first, second) = (lead_and_invalidate(&flights), lead_and_invalidate(&flights));
+    let (third, fourth) = (wait(&flights), wait(&flights));
+    flights.invalidate(&[Target::Key(KEY.clone())]);
+    let mut third = std::pin::pin!(third.arrival());
+    assert!(futures_util::poll!(&mut third).is_pending());
+
+    drop(first);
+
+    let Arrival::Lead(mut next) = third.await else {
+        panic!("the first waiter leads")
+    };
+    assert!(!next.is_invalidated(), "it began after the eviction");
+    assert!(matches!(flights.join(&KEY, observation()), Turn::Wait(_)));
+    next.land(Arc::from(*b"entry"));
+    assert!(matches!(fourth.arrival().await, Arrival::Landed(_)));
+    drop((second, next));
+    assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test]
+async fn the_next_load_begins_when_a_body_ends_before_its_value_is_stored() {
+    let (flights, _) = flights();
+    let (mut first, _second) = (lead_and_invalidate(&flights), lead_and_invalidate(&flights));
+    let third = wait(&flights);
+
+    first.land(Arc::from(*b"old"));
+
+    assert!(matches!(third.arrival().await, Arrival::Lead(_)));
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_load_that_nobody_waits_for_any_more_does_not_begin() {
+    let (flights, _) = flights();
+    let (first, second) = (lead_and_invalidate(&flights), lead_and_invalidate(&flights));
+    drop(wait(&flights));
+
+    drop(first);
+
+    assert_eq!(flights.len(), 1);
+    drop(second);
+    assert_eq!(flights.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_waits_for_the_next_load_does_not_wait_for_stuck_ones() {
+    let (flights, released) = flights();
+    let (first, second) = (lead_and_invalidate(&flights), lead_and_invalidate(&flights));
+    first.set_lease(LEASE);
+    let waiter = wait(&flights);
+    for leader in [&first, &second] {
+        // Each is woken, and its task does not poll it.
+        std::task::Wake::wake(leader.pulse());
+    }
+
+    let arrival = waiter.arrival().await;
+
+    assert!(matches!(arrival, Arrival::Lead(_)));
+    assert_eq!(first.lease(), None);
+    assert_eq!(released.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn loads_that_are_too_old_do_not_delay_the_next() {
+    let (flights, _) = flights();
+    let _hung = (lead_and_invalidate(&flights), lead_and_invalidate(&flights));
+    tokio::time::advance(Duration::from_secs(29)).await;
+    let waiter = wait(&flights);
+    tokio::time::advance(Duration::from_secs(1)).await;
+
+    let fresh = lead(&flights);
+
+    assert!(futures_util::poll!(std::pin::pin!(waiter.arrival())).is_pending());
+    drop(fresh);
 }
 
 #[tokio::test(start_paused = true)]
