@@ -1,11 +1,14 @@
-//! The database: SQLite in memory, or in a file.
+//! The database: SQLite in a file that is kept, or in a temporary one.
 
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlitePool};
+use tempfile::TempDir;
 
 /// The scripts that bring a database from each version to the next, from nothing on. The last of them sets the version.
 ///
@@ -21,22 +24,36 @@ const STEPS: [&[&str]; 3] = [
 pub struct Db {
     pool: SqlitePool,
     slow: Duration,
+    /// Removed with the last handle.
+    _temporary: Option<Arc<TempDir>>,
 }
 
 impl Db {
-    /// Opens the database, creates and seeds it where it is new, and brings it up to date where it is old. `slow` is added to
-    /// every read.
+    /// Opens the database, creates and seeds it where it is new, and brings it up to date where it is old. Without `url` it is
+    /// temporary. `slow` is added to every read.
     pub async fn open(url: Option<&str>, slow: Duration) -> anyhow::Result<Self> {
-        let pool = match url {
-            None => in_memory()
-                .await
-                .context("cannot open a database in memory")?,
-            Some(url) => in_file(url)
-                .await
-                .with_context(|| format!("cannot open DATABASE_URL `{url}`"))?,
+        let (pool, temporary) = match url {
+            None => {
+                let folder = TempDir::with_prefix("event-service-")
+                    .context("cannot create a folder for a temporary database")?;
+                let pool = temporary(folder.path())
+                    .await
+                    .context("cannot open a temporary database")?;
+                (pool, Some(Arc::new(folder)))
+            }
+            Some(url) => {
+                let pool = in_file(url)
+                    .await
+                    .with_context(|| format!("cannot open DATABASE_URL `{url}`"))?;
+                (pool, None)
+            }
         };
         upgrade(&pool).await?;
-        Ok(Self { pool, slow })
+        Ok(Self {
+            pool,
+            slow,
+            _temporary: temporary,
+        })
     }
 
     /// For reading. Waits `SLOW_DB_MS`, so that one can see what a cache is worth.
@@ -58,19 +75,16 @@ impl Db {
     }
 }
 
-/// A database in memory belongs to its connection: there is exactly one, and it must never be replaced.
-async fn in_memory() -> anyhow::Result<SqlitePool> {
-    SqlitePoolOptions::new()
-        .max_connections(1)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-        .connect_with(quiet(SqliteConnectOptions::new().filename(":memory:")))
-        .await
-        .map_err(bare)
+/// Not in memory: such a database has one connection, and under load everybody waits for it. Nothing is lost in a crash that is
+/// not lost anyway, so nothing waits for the disk.
+async fn temporary(folder: &Path) -> anyhow::Result<SqlitePool> {
+    let options = SqliteConnectOptions::new()
+        .filename(folder.join("events.db"))
+        .create_if_missing(true)
+        .synchronous(SqliteSynchronous::Off);
+    pool(options).await
 }
 
-/// With a write-ahead log, readers do not wait for the one who writes.
 async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
     anyhow::ensure!(
         url.starts_with("sqlite:"),
@@ -79,23 +93,26 @@ async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
     let in_memory = url.contains(":memory:") || url.contains("mode=memory");
     anyhow::ensure!(
         !in_memory,
-        "to use a database in memory, unset the variable"
+        "a database in memory has one connection: unset the variable for a temporary database"
     );
     let options = SqliteConnectOptions::from_str(url)
         .map_err(bare)?
         .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal);
-    SqlitePoolOptions::new()
-        .connect_with(quiet(options))
-        .await
-        .map_err(bare)
+    pool(options).await
 }
 
-/// What both have in common. Statements are not logged, not even slow ones: those that seed the database hold the hashes of
-/// passwords.
-fn quiet(options: SqliteConnectOptions) -> SqliteConnectOptions {
-    options.foreign_keys(true).disable_statement_logging()
+/// With a write-ahead log, readers do not wait for a writer. Statements are not logged, not even slow ones: those that seed the
+/// database hold the hashes of passwords.
+async fn pool(options: SqliteConnectOptions) -> anyhow::Result<SqlitePool> {
+    let options = options
+        .journal_mode(SqliteJournalMode::Wal)
+        .foreign_keys(true)
+        .disable_statement_logging();
+    SqlitePoolOptions::new()
+        .connect_with(options)
+        .await
+        .map_err(bare)
 }
 
 /// One transaction, so that two processes that start on the same file do not both change it.

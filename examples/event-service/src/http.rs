@@ -1,15 +1,19 @@
 //! The routes, and what they all share.
 
-use axum::extract::{DefaultBodyLimit, Request};
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::{Next, from_fn, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use cache_runtime::Cache;
 use cache_runtime::http::{ClientIp, ClientIpSource, RateLimitLayer, SessionLayer};
 use cache_runtime::limit::{Backend, Limited, RateLimiter, Verdict};
+
+use tokio::sync::Semaphore;
 
 use self::health::Looks;
 use crate::accounts::Accounts;
@@ -95,7 +99,9 @@ pub fn router(
     limiter: &RateLimiter,
     client_ip: ClientIpSource,
     sessions: SessionLayer,
+    max_requests: usize,
 ) -> Result<Router, cache_runtime::Error> {
+    let under_way = Arc::new(Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS)));
     let mut api = RateLimitLayer::new(limiter.limit(&["api"])?).client_ip(client_ip);
     for path in HEALTH {
         // Whoever asks for the health decides whether the process lives: no crowd may come between.
@@ -158,6 +164,8 @@ pub fn router(
         .layer(from_fn(bounded))
         // Counts everything, also what has no route.
         .layer(api)
+        // Before anything is done for a request.
+        .layer(from_fn_with_state(under_way, shed))
         .layer(map_response(headers))
         .with_state(app);
     Ok(router)
@@ -221,6 +229,21 @@ async fn bounded(request: Request, next: Next) -> Response {
         // What comes is not read, so nothing can follow it.
         return ([(header::CONNECTION, "close")], refused).into_response();
     }
+    next.run(request).await
+}
+
+/// Refuses a request at once while too many are under way, so that those are answered in time. Probes are always answered.
+async fn shed(State(under_way): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    if HEALTH.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let Ok(_permit) = under_way.try_acquire() else {
+        let busy = Error::Busy {
+            detail: "too many requests are under way",
+            retry_after: 1,
+        };
+        return busy.into_response();
+    };
     next.run(request).await
 }
 

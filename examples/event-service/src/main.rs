@@ -15,9 +15,14 @@ use event_service::http::{App, router};
 use event_service::server::{self, Limits};
 use event_service::settings::Settings;
 use event_service::{guesses, warm};
+use mimalloc::MiMalloc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// Many small values are allocated in one thread and freed in another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long requests that are under way may take to end once the process is told to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -31,7 +36,7 @@ Commands:
   warm    fills the cache in Redis with the most requested data, then exits
 
 Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, TRUSTED_ORIGINS, INSECURE_COOKIE,
-MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
+MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_REQUESTS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
 ";
 
 #[tokio::main]
@@ -90,7 +95,7 @@ async fn warm_once() -> anyhow::Result<()> {
     );
     ensure!(
         settings.database_url.is_some(),
-        "set DATABASE_URL: a database in memory is not the database that the service reads"
+        "set DATABASE_URL: a temporary database is not the database that the service reads"
     );
     let cache = Cache::connect(config).await?;
     cache.install()?;
@@ -152,7 +157,13 @@ async fn serve() -> anyhow::Result<()> {
         settings.max_connections_per_address,
         settings.client_ip.clone(),
     );
-    let router = router(app, &limiter, settings.client_ip, sessions)?;
+    let router = router(
+        app,
+        &limiter,
+        settings.client_ip,
+        sessions,
+        settings.max_requests,
+    )?;
     tokio::select! {
         () = server::serve(listener, router, limits, settings.timeouts, stop) => {}
         () = async { overdue.await; tokio::time::sleep(GRACE).await } => {

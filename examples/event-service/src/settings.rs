@@ -14,7 +14,7 @@ use crate::server::Timeouts;
 pub struct Settings {
     /// `BIND`: where to listen.
     pub bind: String,
-    /// `DATABASE_URL`: a file, as `sqlite:events.db`. Without it everything is in memory and gone at the end.
+    /// `DATABASE_URL`: a file, as `sqlite:events.db`. Without it everything is in a temporary file and gone at the end.
     pub database_url: Option<String>,
     /// `SLOW_DB_MS`: what every read of the database takes longer.
     pub slow_db: Duration,
@@ -32,6 +32,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// `MAX_CONNECTIONS_PER_ADDRESS`: of one client. Trusted proxies may have more.
     pub max_connections_per_address: usize,
+    /// `MAX_REQUESTS`: how many may be under way at a time.
+    pub max_requests: usize,
     /// `HEAD_TIMEOUT`, `BODY_TIMEOUT` and `WRITE_TIMEOUT`: how long a client may keep us waiting.
     pub timeouts: Timeouts,
     /// `LOGIN_WAIT`: how long a login waits for others whose passwords are being verified.
@@ -82,6 +84,8 @@ impl Settings {
             max_connections: count("MAX_CONNECTIONS", 1024)?,
             // A browser has six, an office behind one address some dozens.
             max_connections_per_address: count("MAX_CONNECTIONS_PER_ADDRESS", 256)?,
+            // As many as it answers in a second, or more: who waits longer has given up.
+            max_requests: count("MAX_REQUESTS", 20_000)?,
             // A phone on a bad line manages 64 KiB in that time.
             timeouts: Timeouts {
                 head: time("HEAD_TIMEOUT", Duration::from_secs(10))?,

@@ -80,7 +80,7 @@ fn of_confirmations_at_once_one_is_captured_and_the_gateway_is_asked_once() {
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409, 409, 409, 409, 409, 409, 409, 409]);
     assert_eq!(one.times_said("capturing"), 1);
-    // Each has a database in memory of its own: the other does not know the payment.
+    // Each has a temporary database of its own: the other does not know the payment.
     let stranger = other.client_with(&client.cookie());
     assert_eq!(stranger.send("POST", &confirm, None).status, 404);
     assert_eq!(other.times_said("capturing"), 0);
