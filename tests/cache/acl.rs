@@ -1,4 +1,4 @@
-//! A user who may run only what the documentation lists.
+//! A Redis user with only the documented permissions can run everything that the cache needs.
 
 use std::time::Duration;
 
@@ -30,11 +30,11 @@ async fn all_rows(cache: &Cache, table: &Table) -> usize {
     table.write()
 }
 
-/// The words of the documented `ACL SETUSER`, without the names of the parts.
+/// Returns the rules of the documented `ACL SETUSER`, without its comments.
 fn documented_user() -> Vec<&'static str> {
     let (_, rest) = DOCUMENTED
         .split_once("ACL SETUSER app ")
-        .expect("it is documented");
+        .expect("the rules are documented");
     let (rules, _) = rest.split_once("```").expect("the block has an end");
     rules
         .split_whitespace()
@@ -43,7 +43,7 @@ fn documented_user() -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn the_documented_user_may_do_all_that_is_needed() {
+async fn the_documented_permissions_are_enough() {
     let server = server();
     let mut raw = raw(&server).await;
     let () = redis::cmd("ACL")
@@ -80,15 +80,24 @@ async fn the_documented_user_may_do_all_that_is_needed() {
     cache.clear().await;
 
     // Sessions.
-    let sessions = SessionStore::<()>::new(&cache).expect("keys are made");
+    let sessions = SessionStore::<()>::new(&cache).expect("a store without keys");
     let begin = async || sessions.create(NewSession::new(42, "ada")).await;
     let mut session = begin().await.expect("a session begins");
     let token = session.token().expose().to_owned();
-    let token = sessions.verify(&token).expect("it is ours");
-    sessions.load(&token).await.expect("it is alive");
-    sessions.save(&mut session).await.expect("it is alive");
-    sessions.rotate(&mut session).await.expect("it is alive");
-    sessions.list_user("42").await.expect("they are listed");
+    let token = sessions.verify(&token).expect("the token is valid");
+    sessions.load(&token).await.expect("the session exists");
+    sessions
+        .save(&mut session)
+        .await
+        .expect("the session exists");
+    sessions
+        .rotate(&mut session)
+        .await
+        .expect("the session exists");
+    sessions
+        .list_user("42")
+        .await
+        .expect("the sessions are listed");
     sessions.destroy(session.token()).await.expect("it ends");
     begin().await.expect("a session begins");
     sessions.destroy_user("42", None).await.expect("all end");
@@ -105,7 +114,7 @@ async fn the_documented_user_may_do_all_that_is_needed() {
         by("buckets", 2_000, Algorithm::SlidingBuckets),
         by("gcra", 1, Algorithm::Gcra),
     ];
-    let limiter = RateLimiter::new(&cache, policies).expect("the policies are right");
+    let limiter = RateLimiter::new(&cache, policies).expect("valid policies");
     let client = Identity::user(42);
     for policy in ["log", "buckets", "gcra"] {
         for _ in 0..2 {

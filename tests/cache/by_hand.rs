@@ -7,7 +7,7 @@ use redis::AsyncCommands;
 
 use crate::support::{cache, raw, server};
 
-/// Runs the same steps on a Redis and in memory: a caller cannot tell them apart.
+/// Runs the same steps with Redis and in memory mode. Both must give the same results.
 async fn on_both(steps: impl AsyncFn(&Cache)) {
     let server = server();
     for cache in [cache(&server).await, Cache::memory()] {
@@ -16,7 +16,7 @@ async fn on_both(steps: impl AsyncFn(&Cache)) {
 }
 
 #[tokio::test]
-async fn what_is_set_can_be_got_until_it_is_deleted() {
+async fn get_returns_what_set_stored_until_it_is_deleted() {
     on_both(async |cache| {
         assert_eq!(cache.get::<String>("name").await, None);
         assert!(cache.set("name", &"value".to_owned(), 60_u64).await);
@@ -76,15 +76,15 @@ async fn keys_are_listed_by_pattern_without_the_prefix() {
 }
 
 #[tokio::test]
-async fn a_time_to_live_can_be_read_and_changed() {
+async fn a_ttl_can_be_read_and_changed() {
     on_both(async |cache| {
         cache.set("name", &1, Duration::from_secs(60)).await;
-        let before = cache.ttl("name").await.expect("there is an entry");
+        let before = cache.ttl("name").await.expect("the entry exists");
         assert!(before > Duration::from_secs(55) && before <= Duration::from_secs(60));
 
         assert!(cache.expire("name", 600_u64).await);
 
-        let after = cache.ttl("name").await.expect("there is an entry");
+        let after = cache.ttl("name").await.expect("the entry exists");
         assert!(after > Duration::from_secs(595) && after <= Duration::from_secs(600));
         assert_eq!(cache.get::<i32>("name").await, Some(1));
         assert_eq!(cache.ttl("other").await, None);
@@ -94,7 +94,7 @@ async fn a_time_to_live_can_be_read_and_changed() {
 }
 
 #[tokio::test]
-async fn an_expiry_that_is_changed_is_changed_in_redis_too() {
+async fn expire_changes_the_expiry_in_redis() {
     let server = server();
     let cache = cache(&server).await;
     cache.set("name", &1, 60_u64).await;
@@ -106,7 +106,7 @@ async fn an_expiry_that_is_changed_is_changed_in_redis_too() {
 }
 
 #[tokio::test]
-async fn one_load_stores_for_all() {
+async fn get_or_load_runs_the_load_once() {
     on_both(async |cache| {
         let first = cache
             .get_or_load("sum", 60_u64, async { Ok::<_, String>(3) })
@@ -124,7 +124,7 @@ async fn one_load_stores_for_all() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_used_are_refused_and_lose_nothing() {
+async fn invalid_keys_are_refused_and_remove_nothing() {
     on_both(async |cache| {
         cache.set("name", &1, 60_u64).await;
         for key in [
@@ -165,7 +165,7 @@ async fn keys_that_cannot_be_used_are_refused_and_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_time_to_live_of_nothing_is_refused() {
+async fn a_zero_ttl_is_refused() {
     on_both(async |cache| {
         let error = cache.try_set("name", &1, 0_u64).await.expect_err("no life");
         assert_eq!(error.kind(), ErrorKind::Input);
@@ -195,10 +195,10 @@ async fn memory_mode_is_healthy_and_counts() {
 }
 
 #[tokio::test]
-async fn what_is_switched_off_is_neither_stored_nor_found() {
+async fn disabled_keys_are_not_read_or_stored() {
     on_both(async |cache| {
         cache.set("event:1", &1, 60_u64).await;
-        cache.disable("event:*").expect("the pattern is right");
+        cache.disable("event:*").expect("a valid pattern");
 
         assert_eq!(cache.get::<i32>("event:1").await, None);
         assert!(!cache.set("event:1", &2, 60_u64).await);
@@ -217,17 +217,17 @@ async fn what_is_switched_off_is_neither_stored_nor_found() {
 }
 
 #[tokio::test]
-async fn what_is_switched_off_does_not_exist_and_has_no_life() {
+async fn disabled_keys_do_not_exist_and_have_no_ttl() {
     on_both(async |cache| {
         cache.set("event:1", &1, 60_u64).await;
-        cache.disable("event:*").expect("the pattern is right");
+        cache.disable("event:*").expect("a valid pattern");
 
         assert!(!cache.exists("event:1").await);
         assert_eq!(cache.ttl("event:1").await, None);
         assert!(!cache.expire("event:1", 600_u64).await);
         assert_eq!(cache.keys("*").await, Vec::<String>::new());
 
-        cache.enable("event:*").expect("the pattern is right");
+        cache.enable("event:*").expect("a valid pattern");
         assert!(cache.exists("event:1").await);
         assert!(
             cache
@@ -240,7 +240,7 @@ async fn what_is_switched_off_does_not_exist_and_has_no_life() {
 }
 
 #[tokio::test]
-async fn what_waits_in_the_journal_does_not_exist_and_has_no_life() {
+async fn journaled_keys_do_not_exist_and_have_no_ttl() {
     let server = server();
     let (cache, other) = (cache(&server).await, cache(&server).await);
     let mut raw = raw(&server).await;
@@ -249,7 +249,7 @@ async fn what_waits_in_the_journal_does_not_exist_and_has_no_life() {
             .arg(&["SETUSER", "default", rule])
             .query_async(raw)
             .await
-            .expect("the rule is right");
+            .expect("a valid rule");
     };
     cache.set("name", &1, 60_u64).await;
     right(&mut raw, "-unlink").await;
@@ -265,7 +265,7 @@ async fn what_waits_in_the_journal_does_not_exist_and_has_no_life() {
 }
 
 #[tokio::test]
-async fn while_redis_is_unavailable_existence_is_an_error_to_those_who_ask_for_one() {
+async fn try_exists_returns_an_error_while_redis_is_unavailable() {
     let mut server = cache_runtime::testing::RedisServer::tcp().expect("redis-server starts");
     let cache = cache(&server).await;
     cache.set("name", &1, 60_u64).await;
@@ -287,10 +287,10 @@ async fn while_redis_is_unavailable_existence_is_an_error_to_those_who_ask_for_o
 }
 
 #[tokio::test]
-async fn a_large_value_is_not_fetched_to_find_that_it_exists() {
+async fn exists_does_not_fetch_a_large_value() {
     let server = server();
     let cache = cache(&server).await;
-    // Nothing that compresses well.
+    // Text that does not compress well.
     let text: String = (0..40_000_u64)
         .map(|n| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
         .collect();
@@ -300,12 +300,12 @@ async fn a_large_value_is_not_fetched_to_find_that_it_exists() {
             .arg("stats")
             .query_async(&mut raw(&server).await)
             .await
-            .expect("it answers");
+            .expect("Redis answers");
         let line = info
             .lines()
             .find_map(|line| line.strip_prefix("total_net_output_bytes:"));
         line.and_then(|bytes| bytes.trim().parse::<u64>().ok())
-            .expect("it is a number")
+            .expect("a number")
     };
     let before = sent().await;
 
@@ -322,7 +322,7 @@ async fn graceful(cache: &Cache, id: u32) -> u32 {
 }
 
 #[tokio::test]
-async fn a_new_life_leaves_the_grace_as_it_is() {
+async fn expire_keeps_the_grace() {
     let server = server();
     let cache = cache(&server).await;
     graceful(&cache, 1).await;
@@ -336,11 +336,11 @@ async fn a_new_life_leaves_the_grace_as_it_is() {
             .await
             .is_some_and(|left| left <= Duration::from_secs(300))
     );
-    let left: i64 = raw.pttl("test_slow:1").await.expect("it answers");
+    let left: i64 = raw.pttl("test_slow:1").await.expect("Redis answers");
     assert!((890_000..=900_000).contains(&left), "{left} ms");
 
-    let _: () = raw.persist("test_slow:1").await.expect("it answers");
+    let _: () = raw.persist("test_slow:1").await.expect("Redis answers");
     assert!(cache.expire("slow:1", 10_u64).await);
-    let left: i64 = raw.pttl("test_slow:1").await.expect("it answers");
+    let left: i64 = raw.pttl("test_slow:1").await.expect("Redis answers");
     assert!((1..=10_000).contains(&left), "{left} ms");
 }

@@ -1,4 +1,4 @@
-//! Leases and fences that nobody is behind and that Redis would never end: a tool has copied them, or taken their expiry away.
+//! Leases and fences without an owner that never expire in Redis, because a tool copied them or removed their expiry.
 
 use cache_runtime::{Cache, cache_put};
 use redis::AsyncCommands;
@@ -13,7 +13,7 @@ async fn put(cache: &Cache, table: &Table, id: u64, gate: &Gate) -> usize {
     value
 }
 
-/// The claim that stands while `held` waits at its gate.
+/// Returns the lease or fence that is in Redis while `held` waits at its gate, and removes it.
 async fn claim(connection: &mut MultiplexedConnection, gate: &Gate, held: impl Future) -> Vec<u8> {
     let look = async {
         gate.arrival().await;
@@ -27,14 +27,14 @@ async fn claim(connection: &mut MultiplexedConnection, gate: &Gate, held: impl F
 }
 
 #[tokio::test]
-async fn a_lease_without_an_expiry_is_replaced_by_the_first_who_meets_it() {
+async fn the_first_caller_replaces_a_lease_without_an_expiry() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
     let mut raw = raw(&server).await;
     let lease = claim(&mut raw, &gate, gated_row(&cache, &table, 1, &gate)).await;
     let fills = cache.stats().total.fills;
-    // RESTORE of a dump has no expiry, either, or a longer one.
+    // A restored dump can also have no expiry, or a longer one.
     for set in [vec![], vec!["PX", "86400000"]] {
         let mut command = redis::cmd("SET");
         command.arg("test_row:1").arg(&lease).arg(set);
@@ -50,7 +50,7 @@ async fn a_lease_without_an_expiry_is_replaced_by_the_first_who_meets_it() {
 }
 
 #[tokio::test]
-async fn a_fence_without_an_expiry_keeps_neither_reads_nor_puts_from_storing() {
+async fn reads_and_puts_replace_a_fence_without_an_expiry() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
@@ -70,7 +70,7 @@ async fn a_fence_without_an_expiry_keeps_neither_reads_nor_puts_from_storing() {
 }
 
 #[tokio::test]
-async fn a_claim_with_a_bit_that_turned_is_replaced() {
+async fn a_damaged_claim_is_replaced() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());

@@ -1,4 +1,4 @@
-//! Connections that are lost, servers that are replaced, and what callers notice of it.
+//! What callers notice when connections are lost and servers are replaced.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +34,7 @@ async fn kill_one(raw: &mut MultiplexedConnection) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_lost_connection_of_several_is_no_outage() {
+async fn losing_one_connection_of_several_is_not_an_outage() {
     let server = server();
     let mut config = server.config();
     config.command_timeout = Duration::from_secs(2);
@@ -48,7 +48,7 @@ async fn one_lost_connection_of_several_is_no_outage() {
                 let table = Table::default();
                 while !is_over.load(Ordering::Relaxed) {
                     row(&cache, &table, id).await;
-                    // In fallback mode nothing else waits.
+                    // In fallback mode nothing else would wait.
                     tokio::task::yield_now().await;
                     if id % 8 == 0 {
                         update(&cache, &table, id).await;
@@ -80,7 +80,7 @@ async fn one_lost_connection_of_several_is_no_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_that_is_too_long_to_be_read_is_removed_and_holds_up_nobody() {
+async fn an_oversized_value_is_removed_and_delays_no_other_call() {
     let server = server();
     let cache = connect(server.config()).await;
     until("all connections are open", async || {
@@ -92,7 +92,7 @@ async fn a_value_that_is_too_long_to_be_read_is_removed_and_holds_up_nobody() {
     let url = server.url().replace("redis+unix://", "unix://");
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
     let mut raw = redis::Client::open(url)
-        .expect("the server's URL is right")
+        .expect("a valid URL")
         .get_multiplexed_async_connection_with_config(&patient)
         .await
         .expect("the server answers");
@@ -102,7 +102,7 @@ async fn a_value_that_is_too_long_to_be_read_is_removed_and_holds_up_nobody() {
         .await
         .expect("the server answers");
 
-    // Its one reader waits no longer than for any other operation, and finds nothing.
+    // Its reader waits no longer than for any other operation, and gets a miss.
     row(&cache, &table, 1).await;
     until("the value is removed", async || {
         row(&cache, &table, 2).await;

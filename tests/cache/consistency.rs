@@ -1,4 +1,4 @@
-//! An eviction is never undone, and of two puts the older never wins.
+//! An eviction is never undone, and an older put never replaces a newer one.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ async fn gated_put(cache: &Cache, table: &Table, id: u64, gate: &Gate) -> usize 
     value
 }
 
-/// Begins a load that has read the table and not returned yet, runs `then`, and lets the load go on.
+/// Begins a load, stops it after it has read the table, runs `then`, and lets the load continue.
 async fn during_a_load(reader: &Cache, table: &Table, then: impl AsyncFnOnce()) -> usize {
     let gate = Gate::new();
     let load = tokio::spawn({
@@ -53,7 +53,7 @@ async fn during_a_load(reader: &Cache, table: &Table, then: impl AsyncFnOnce()) 
 }
 
 #[tokio::test]
-async fn an_eviction_between_the_read_and_the_fill_wins() {
+async fn an_eviction_during_a_load_refuses_its_fill() {
     let server = server();
     let (reader, writer) = (cache(&server).await, cache(&server).await);
     let cases: [(&str, Write); 4] = [
@@ -84,7 +84,7 @@ async fn an_eviction_between_the_read_and_the_fill_wins() {
             assert_eq!(
                 row(&reader, &table, 1).await,
                 1,
-                "{name}: and nobody else gets it"
+                "{name}: later callers get the new value"
             );
             assert_eq!(row(&writer, &table, 1).await, 1, "{name}");
         }
@@ -94,7 +94,7 @@ async fn an_eviction_between_the_read_and_the_fill_wins() {
 type Write = fn(Cache, Table) -> Pin<Box<dyn Future<Output = usize> + Send>>;
 
 #[tokio::test]
-async fn a_deletion_by_anybody_wins_too() {
+async fn a_del_sent_by_hand_during_a_load_refuses_its_fill() {
     let server = server();
     let reader = cache(&server).await;
     let table = Table::default();
@@ -110,7 +110,7 @@ async fn a_deletion_by_anybody_wins_too() {
 }
 
 #[tokio::test]
-async fn a_call_after_an_eviction_does_not_join_a_load_from_before() {
+async fn a_call_after_an_eviction_does_not_join_an_older_load() {
     let server = server();
     let cache = cache(&server).await;
     let table = Table::default();
@@ -129,7 +129,7 @@ async fn a_call_after_an_eviction_does_not_join_a_load_from_before() {
 }
 
 #[tokio::test]
-async fn a_call_after_another_processs_eviction_does_not_join_a_load_from_before() {
+async fn a_call_after_an_eviction_by_another_process_does_not_join_an_older_load() {
     let server = server();
     let (reader, writer) = (cache(&server).await, cache(&server).await);
     let table = Table::default();
@@ -145,7 +145,7 @@ async fn a_call_after_another_processs_eviction_does_not_join_a_load_from_before
 }
 
 #[tokio::test]
-async fn the_newer_of_two_overlapping_puts_is_never_replaced_by_the_older() {
+async fn an_older_overlapping_put_never_replaces_a_newer_one() {
     let server = server();
     let (one, two) = (cache(&server).await, cache(&server).await);
     let (table, gate) = (Table::default(), Gate::new());
@@ -171,7 +171,7 @@ async fn the_newer_of_two_overlapping_puts_is_never_replaced_by_the_older() {
 }
 
 #[tokio::test]
-async fn a_put_alone_stores_and_readers_meanwhile_load_uncached() {
+async fn a_single_put_stores_and_readers_load_uncached_while_it_runs() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
@@ -213,7 +213,7 @@ async fn restock(cache: &Cache, table: &Table, shop: u8) {
 }
 
 #[tokio::test]
-async fn a_pattern_finds_the_end_of_a_name_whatever_callers_search_for() {
+async fn a_pattern_matches_the_end_of_a_key_that_contains_many_stars() {
     let server = server();
     for cache in [Cache::memory(), cache(&server).await] {
         let table = Table::default();
@@ -227,7 +227,7 @@ async fn a_pattern_finds_the_end_of_a_name_whatever_callers_search_for() {
 }
 
 #[tokio::test]
-async fn a_put_whose_fence_is_gone_evicts() {
+async fn a_put_that_lost_its_fence_evicts() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
@@ -259,7 +259,7 @@ async fn commits_and_then_panics(cache: &Cache, table: &Table, id: u64) {
 }
 
 #[tokio::test]
-async fn an_eviction_whose_body_was_cancelled_after_the_commit_is_still_issued() {
+async fn a_body_cancelled_after_its_commit_still_evicts() {
     let server = server();
     let (cache, other) = (cache(&server).await, cache(&server).await);
     for _ in 0..1_000 {
@@ -275,7 +275,11 @@ async fn an_eviction_whose_body_was_cancelled_after_the_commit_is_still_issued()
         handler.abort();
         let _ = handler.await;
 
-        assert_eq!(row(&cache, &table, 1).await, 1, "in this process at once");
+        assert_eq!(
+            row(&cache, &table, 1).await,
+            1,
+            "in this process immediately"
+        );
         until("the eviction has reached Redis", async || {
             cache.stats().journal_depth == 0
         })
@@ -283,13 +287,13 @@ async fn an_eviction_whose_body_was_cancelled_after_the_commit_is_still_issued()
         assert_eq!(
             row(&other, &table, 1).await,
             1,
-            "and in others as soon as Redis has it"
+            "in other processes once Redis has it"
         );
     }
 }
 
 #[tokio::test]
-async fn an_eviction_whose_body_panicked_is_still_issued() {
+async fn a_body_that_panics_still_evicts() {
     let server = server();
     for cache in [cache(&server).await, Cache::memory()] {
         let table = Table::default();
@@ -302,7 +306,10 @@ async fn an_eviction_whose_body_panicked_is_still_issued() {
 
         assert!(handler.await.is_err());
         assert_eq!(row(&cache, &table, 1).await, 1);
-        until("nothing is owed", async || cache.stats().journal_depth == 0).await;
+        until("the journal is empty", async || {
+            cache.stats().journal_depth == 0
+        })
+        .await;
     }
 }
 
@@ -313,7 +320,7 @@ async fn fails(cache: &Cache, id: u64) -> Result<(), &'static str> {
 
 #[cache_evict(key = "row:<id>", always, cache = cache)]
 async fn fails_and_evicts(cache: &Cache, id: u64) -> Result<(), &'static str> {
-    Err("who knows what was written")
+    Err("something may have been written")
 }
 
 #[cache_evict(key = "row:<id>", before, cache = cache)]
@@ -323,7 +330,7 @@ async fn evicts_before(cache: &Cache, table: &Table, id: u64) -> Result<usize, &
 }
 
 #[tokio::test]
-async fn a_body_that_fails_evicts_only_if_told_so() {
+async fn a_body_that_fails_evicts_only_with_always() {
     let server = server();
     let cache = cache(&server).await;
     let table = Table::default();
@@ -338,11 +345,15 @@ async fn a_body_that_fails_evicts_only_if_told_so() {
     row(&cache, &table, 1).await;
     let reads = table.reads();
     assert!(evicts_before(&cache, &table, 1).await.is_err());
-    assert_eq!(table.reads(), reads + 1, "the body found the entry gone");
+    assert_eq!(
+        table.reads(),
+        reads + 1,
+        "the entry was removed before the body"
+    );
 }
 
 #[tokio::test]
-async fn a_pattern_answers_how_many_went_and_never_leaves_its_prefix() {
+async fn a_pattern_returns_its_count_and_stays_within_the_prefix() {
     let server = server();
     let (cache, other) = (
         cache(&server).await,
@@ -371,7 +382,7 @@ async fn a_pattern_answers_how_many_went_and_never_leaves_its_prefix() {
 
     assert!(other.exists("row:1").await);
     let there: bool = raw.exists("test_session:{x}:1").await.unwrap();
-    assert!(there, "emptying the cache logs nobody out");
+    assert!(there, "clearing the cache keeps sessions");
 }
 
 #[cache_evict(key = ["row:<return>", "other:<return>"], cache = cache)]
@@ -380,7 +391,7 @@ async fn evicts_what_it_returns(cache: &Cache) -> Result<Option<u64>, &'static s
 }
 
 #[tokio::test]
-async fn an_eviction_can_be_named_by_what_the_body_returned() {
+async fn an_eviction_can_use_the_return_value() {
     let server = server();
     let cache = cache(&server).await;
     row(&cache, &Table::default(), 1).await;
@@ -391,7 +402,7 @@ async fn an_eviction_can_be_named_by_what_the_body_returned() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_and_writers_at_random_leave_nothing_stale() {
+async fn concurrent_readers_and_writers_leave_nothing_stale() {
     let server = server();
     let caches = [cache(&server).await, cache(&server).await, Cache::memory()];
     for (name, write) in [("evict", 0), ("pattern", 1), ("put", 2)] {
@@ -438,12 +449,12 @@ async fn readers_and_writers_at_random_leave_nothing_stale() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_a_fence_whose_process_is_gone() {
+async fn the_fence_of_a_dead_process_expires() {
     let server = server();
     let cache = connect(server.config().fence_ttl(Duration::from_millis(100))).await;
     let (table, gate) = (Table::default(), Gate::new());
     {
-        // Polled until it waits behind its fence, and then forgotten: no drop, as when a process is killed.
+        // Polled until it waits behind its fence, and then forgotten: like a killed process, it is never dropped.
         let mut put = Box::pin(gated_put(&cache, &table, 1, &gate));
         tokio::select! {
             _ = &mut put => panic!("the gate is closed"),

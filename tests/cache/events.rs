@@ -1,4 +1,4 @@
-//! What the log says of each call, and that it names no key where keys are masked.
+//! The log describes each call, and contains no key if keys are masked.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tracing::Level;
 
 use crate::log::Log;
 
-/// What the cache logged of calls since the last look: level, message, and those of these fields that are there.
+/// Returns what the cache logged about calls since the last look: the level, the message and the fields below, if present.
 fn take(log: &Log, fields: &[&str]) -> Vec<String> {
     let lines = log.take().into_iter();
     let calls = lines.filter(|line| line.target == "cache_runtime::cache::log");
@@ -44,12 +44,12 @@ impl Rows {
 async fn rows(config: Config) -> (Rows, Clock) {
     let clock = Clock::default();
     let cache = Cache::connect(config.clock(clock.clone())).await;
-    let cache = cache.expect("the configuration is right");
+    let cache = cache.expect("a valid configuration");
     (Rows { cache }, clock)
 }
 
 #[tokio::test]
-async fn each_call_is_logged_with_its_key_and_what_came_of_it() {
+async fn each_call_is_logged_with_its_key_and_result() {
     let (rows, clock) = rows(Config::default()).await;
     let log = Log::listen(Level::TRACE);
     rows.row(7).await.expect("it returns");
@@ -103,7 +103,7 @@ async fn each_call_is_logged_with_its_key_and_what_came_of_it() {
 }
 
 #[tokio::test]
-async fn at_debug_hits_are_not_logged_and_masked_keys_are_named_nowhere() {
+async fn the_debug_log_has_no_hits_and_no_masked_keys() {
     let (rows, _) = rows(Config::default().mask_keys(true)).await;
     let log = Log::listen(Level::DEBUG);
     rows.row(4_242).await.expect("it returns");

@@ -1,4 +1,4 @@
-//! Redis away, stalled, back, or never there.
+//! Redis that is unavailable, stalled, back, or absent from the start.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use redis::AsyncCommands;
 
 use crate::support::{Gate, Table, cache, connect, raw, row, server, soon, until};
 
-/// What a call may wait for Redis, with the default `command_timeout`.
+/// The longest time that a call may wait for Redis with the default `command_timeout`.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 #[cache_evict(key = "row:<id>", cache = cache)]
@@ -30,7 +30,7 @@ async fn is_in(cache: &Cache, mode: Mode) {
 }
 
 #[tokio::test]
-async fn a_killed_redis_fails_nobody_and_is_found_again() {
+async fn a_killed_redis_fails_no_call_and_is_used_again() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     let cache = cache(&server).await;
     let table = Table::default();
@@ -64,7 +64,7 @@ async fn a_killed_redis_fails_nobody_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn without_redis_at_the_start_functions_run_and_connect_later() {
+async fn functions_run_without_redis_at_the_start_and_use_it_later() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     server.kill();
 
@@ -81,13 +81,13 @@ async fn without_redis_at_the_start_functions_run_and_connect_later() {
 }
 
 #[tokio::test]
-async fn a_silent_redis_costs_a_few_callers_one_timeout_and_then_nobody() {
+async fn a_silent_redis_delays_a_few_calls_by_one_timeout() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let cache = connect(network.config()).await;
     let table = Table::default();
     row(&cache, &table, 1).await;
-    // What a connection that is being opened hears is a sign of life, too.
+    // A reply to a connection that is being opened would count as a reply, too.
     until("all connections are open", async || {
         cache.stats().pool.is_some_and(|pool| pool.open >= 5)
     })
@@ -118,7 +118,7 @@ async fn a_silent_redis_costs_a_few_callers_one_timeout_and_then_nobody() {
 }
 
 #[tokio::test]
-async fn a_frozen_redis_is_left_and_found_again() {
+async fn a_frozen_redis_begins_fallback_mode_and_is_used_again() {
     let server = server();
     let cache = cache(&server).await;
     let table = Table::default();
@@ -135,11 +135,7 @@ async fn a_frozen_redis_is_left_and_found_again() {
     is_in(&cache, Mode::Redis).await;
     let reads = table.reads();
     row(&cache, &table, 1).await;
-    assert_eq!(
-        table.reads(),
-        reads,
-        "the entry from before is served again"
-    );
+    assert_eq!(table.reads(), reads, "the earlier entry is served again");
 }
 
 #[tokio::test]
@@ -166,7 +162,7 @@ async fn killed_connections_are_replaced() {
 }
 
 #[tokio::test]
-async fn evictions_during_an_outage_are_applied_before_anything_is_read_again() {
+async fn evictions_during_an_outage_are_applied_before_the_next_read() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let cache = connect(network.config()).await;
@@ -207,7 +203,7 @@ async fn evictions_during_an_outage_are_applied_before_anything_is_read_again() 
 }
 
 #[tokio::test]
-async fn more_evictions_than_the_journal_holds_become_all_entries() {
+async fn a_full_journal_becomes_all_entries() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let cache = connect(network.config().journal_capacity(10)).await;
@@ -227,7 +223,7 @@ async fn more_evictions_than_the_journal_holds_become_all_entries() {
 }
 
 #[tokio::test]
-async fn a_single_eviction_that_timed_out_is_applied_without_an_outage() {
+async fn an_eviction_that_timed_out_is_applied_without_an_outage() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let cache = connect(network.config().command_timeout(Duration::from_millis(30))).await;
@@ -239,11 +235,11 @@ async fn a_single_eviction_that_timed_out_is_applied_without_an_outage() {
     assert_eq!(
         row(&cache, &table, 1).await,
         1,
-        "this process reads around the old entry"
+        "this process does not read the old entry"
     );
     network.pass();
 
-    until("the eviction has arrived", async || {
+    until("the eviction is applied", async || {
         cache.stats().journal_depth == 0
     })
     .await;
@@ -251,7 +247,7 @@ async fn a_single_eviction_that_timed_out_is_applied_without_an_outage() {
 }
 
 #[tokio::test]
-async fn a_set_that_redis_did_not_take_leaves_nothing_old_behind() {
+async fn a_failed_set_leaves_no_old_value() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let cache = connect(network.config()).await;
@@ -266,7 +262,7 @@ async fn a_set_that_redis_did_not_take_leaves_nothing_old_behind() {
     assert_eq!(cache.get::<String>("name").await, None);
 }
 
-/// Runs a future with nothing around it.
+/// Runs a future without a runtime.
 fn without_a_runtime<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
 
@@ -289,7 +285,7 @@ fn without_a_runtime<T>(future: impl Future<Output = T>) -> T {
 
 #[cacheable(key = "row:<id>", ignore = [table], ttl = 60, cache = cache)]
 async fn row_later(cache: &Cache, table: &Table, id: u64) -> usize {
-    // Works anywhere, and is never ready at once.
+    // Works on any runtime, and is not ready at the first poll.
     let mut is_first = true;
     std::future::poll_fn(|context| match std::mem::take(&mut is_first) {
         true => {
@@ -302,7 +298,7 @@ async fn row_later(cache: &Cache, table: &Table, id: u64) -> usize {
 }
 
 #[test]
-fn outside_of_tokio_functions_run_uncached() {
+fn functions_run_uncached_outside_of_tokio() {
     let server = server();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     for cache in [Cache::memory(), runtime.block_on(cache(&server))] {
@@ -320,7 +316,7 @@ fn outside_of_tokio_functions_run_uncached() {
 }
 
 #[tokio::test]
-async fn a_redis_that_takes_no_writes_is_not_found_again_and_again() {
+async fn a_redis_that_refuses_writes_is_not_reconnected_repeatedly() {
     let server = server();
     let cache = cache(&server).await;
     let table = Table::default();
@@ -340,7 +336,7 @@ async fn a_redis_that_takes_no_writes_is_not_found_again_and_again() {
     }
 
     let entered = cache.stats().fallback.entered;
-    assert!(entered < 8, "entered {entered} times in a second");
+    assert!(entered < 8, "entered {entered} times in 1 s");
 }
 
 #[cache_put(key = "row:<id>", ttl = 60, cache = cache)]
@@ -366,7 +362,7 @@ async fn update_fenced(
 }
 
 #[tokio::test]
-async fn a_silent_redis_is_waited_for_once_by_each_call() {
+async fn each_call_waits_once_for_a_silent_redis() {
     const TIMEOUT: Duration = Duration::from_millis(300);
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
@@ -383,7 +379,7 @@ async fn a_silent_redis_is_waited_for_once_by_each_call() {
 }
 
 #[tokio::test]
-async fn a_silent_redis_is_waited_for_once_by_a_fenced_eviction() {
+async fn a_fenced_eviction_waits_once_for_a_silent_redis() {
     const TIMEOUT: Duration = Duration::from_millis(300);
     for outcome in [Ok(()), Err(())] {
         let server = server();
@@ -406,7 +402,7 @@ async fn a_silent_redis_is_waited_for_once_by_a_fenced_eviction() {
 }
 
 #[tokio::test]
-async fn a_deletion_whose_caller_is_gone_is_still_issued() {
+async fn a_deletion_is_sent_even_if_its_caller_is_cancelled() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let (cache, other) = (connect(network.config()).await, cache(&server).await);
@@ -423,7 +419,7 @@ async fn a_deletion_whose_caller_is_gone_is_still_issued() {
 }
 
 #[tokio::test]
-async fn shut_down_functions_run_uncached() {
+async fn functions_run_uncached_after_a_shutdown() {
     let server = server();
     let cache = cache(&server).await;
     let table = Table::default();
@@ -451,7 +447,7 @@ async fn only_one_client_is_left(raw: &redis::aio::MultiplexedConnection) {
 }
 
 #[tokio::test]
-async fn a_cache_that_is_dropped_closes_its_connections() {
+async fn a_dropped_cache_closes_its_connections() {
     let server = server();
     let cache = cache(&server).await;
     row(&cache, &Table::default(), 1).await;
@@ -463,7 +459,7 @@ async fn a_cache_that_is_dropped_closes_its_connections() {
 }
 
 #[test]
-fn a_cache_outlives_the_runtime_that_it_was_made_on() {
+fn a_cache_outlives_the_runtime_that_created_it() {
     let server = server();
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
@@ -490,7 +486,7 @@ fn a_cache_outlives_the_runtime_that_it_was_made_on() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_named_as_the_reason() {
+async fn a_wrong_password_is_the_fallback_reason() {
     let server = RedisServer::builder()
         .password("right")
         .start()
@@ -508,7 +504,7 @@ async fn a_wrong_password_is_named_as_the_reason() {
 }
 
 #[test]
-fn a_runtime_that_is_driven_by_short_calls_only_finds_redis_again() {
+fn short_block_on_calls_are_enough_to_reconnect() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -535,7 +531,7 @@ fn a_runtime_that_is_driven_by_short_calls_only_finds_redis_again() {
     while cache.stats().mode != Mode::Redis {
         assert!(
             began.elapsed() < Duration::from_secs(10),
-            "Redis is not found again"
+            "Redis is not used again"
         );
         call();
     }
@@ -543,11 +539,11 @@ fn a_runtime_that_is_driven_by_short_calls_only_finds_redis_again() {
     let reads = table.reads();
     call();
     call();
-    assert!(table.reads() <= reads + 1, "it is cached again");
+    assert!(table.reads() <= reads + 1, "the row is cached again");
 }
 
 #[test]
-fn evictions_of_a_runtime_that_is_driven_by_short_calls_only_are_applied() {
+fn short_block_on_calls_are_enough_to_apply_the_journal() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -584,7 +580,7 @@ async fn slow_update(cache: &Cache, table: &Table, id: u64, gate: &Gate) -> usiz
 }
 
 #[tokio::test]
-async fn a_shutdown_waits_for_evictions_that_calls_still_owe() {
+async fn a_shutdown_waits_for_the_evictions_of_running_calls() {
     let server = server();
     let (cache, other) = (cache(&server).await, cache(&server).await);
     let (table, gate) = (Table::default(), Gate::new());
@@ -603,14 +599,14 @@ async fn a_shutdown_waits_for_evictions_that_calls_still_owe() {
     assert!(!end.is_finished());
     gate.open(1);
     writer.await.expect("it returns");
-    soon("the shutdown ends", end).await.expect("it ends well");
+    soon("the shutdown ends", end).await.expect("no panic");
 
     assert!(!other.exists("row:1").await);
     assert_eq!(cache.health().await.status, Status::Down);
 }
 
 #[tokio::test]
-async fn a_shutdown_waits_for_a_scope_that_was_not_committed_yet() {
+async fn a_shutdown_waits_for_a_scope_that_is_not_committed_yet() {
     let server = server();
     let (cache, other) = (cache(&server).await, cache(&server).await);
     let table = Table::default();
@@ -624,13 +620,13 @@ async fn a_shutdown_waits_for_a_scope_that_was_not_committed_yet() {
     });
     tokio::task::yield_now().await;
     assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
-    soon("the shutdown ends", end).await.expect("it ends well");
+    soon("the shutdown ends", end).await.expect("no panic");
 
     assert!(!other.exists("row:1").await);
 }
 
 #[tokio::test]
-async fn an_eviction_after_the_shutdown_is_applied_on_a_connection_of_its_own() {
+async fn an_eviction_after_the_shutdown_uses_its_own_connection() {
     let server = server();
     let (cache, other) = (cache(&server).await, cache(&server).await);
     for name in ["a", "b:1", "b:2"] {
@@ -647,7 +643,7 @@ async fn an_eviction_after_the_shutdown_is_applied_on_a_connection_of_its_own() 
     update(&cache, &Table::default(), 1).await;
 
     assert_eq!(other.keys("*").await, Vec::<String>::new());
-    // Dropped on the way, it is made all the same.
+    // It is sent even though the caller drops it.
     row(&other, &Table::default(), 2).await;
     let gate = Gate::new();
     let call = tokio::spawn({
@@ -662,7 +658,7 @@ async fn an_eviction_after_the_shutdown_is_applied_on_a_connection_of_its_own() 
 }
 
 #[tokio::test]
-async fn an_eviction_that_fails_after_the_shutdown_says_so() {
+async fn an_eviction_that_fails_after_the_shutdown_is_logged() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     let cache = cache(&server).await;
     cache.shutdown().await;

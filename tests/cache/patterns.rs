@@ -1,4 +1,4 @@
-//! What a pattern reaches in a real Redis, for names and prefixes at random.
+//! What a pattern removes in a real Redis, for random names and prefixes.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use redis::AsyncCommands;
 
 use crate::support::{connect, raw, server};
 
-/// Few letters, so that names and patterns meet; all that Redis's globs know; and what is not one byte long.
+/// Few letters, so that patterns often match; all special characters of Redis globs; and a character longer than 1 byte.
 fn name() -> impl Strategy<Value = String> {
-    proptest::string::string_regex("[ab:é\\[\\]\\\\^*?-]{1,6}").expect("the expression is right")
+    proptest::string::string_regex("[ab:é\\[\\]\\\\^*?-]{1,6}").expect("a valid expression")
 }
 
 fn prefix() -> impl Strategy<Value = String> {
-    proptest::string::string_regex("[ab^{-]{1,3}_").expect("the expression is right")
+    proptest::string::string_regex("[ab^{-]{1,3}_").expect("a valid expression")
 }
 
-/// Whether a name is meant, by the shortest rule there is.
+/// Returns whether a name matches, by the simplest possible matcher.
 fn is_meant(pattern: &[char], name: &[char]) -> bool {
     match (pattern, name) {
         ([], []) => true,
@@ -29,7 +29,7 @@ fn is_meant(pattern: &[char], name: &[char]) -> bool {
 }
 
 #[test]
-fn a_pattern_removes_exactly_what_it_means_and_nothing_beyond_its_prefix() {
+fn a_pattern_removes_exactly_what_it_matches_under_its_prefix() {
     let server = server();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut runner = TestRunner::new(Config {
@@ -48,7 +48,7 @@ fn a_pattern_removes_exactly_what_it_means_and_nothing_beyond_its_prefix() {
         runtime.block_on(async {
             let cache = connect(server.config().prefix(&prefix).pool_min(1)).await;
             let mut raw = raw(&server).await;
-            // Only entries are removed, so every name gets the bytes of one.
+            // Only entries are removed, so every name holds the bytes of an entry.
             assert!(cache.set("entry", &1, 60_u64).await);
             let entry: Vec<u8> = raw.get_del(format!("{prefix}entry")).await.expect("GETDEL");
             for name in &names {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::support::{Table, cache, connect, raw, row, server};
 
 #[tokio::test]
-async fn a_second_call_is_answered_from_redis() {
+async fn a_second_call_is_served_from_redis() {
     let server = server();
     let (one, two) = (cache(&server).await, cache(&server).await);
     let table = Table::default();
@@ -28,7 +28,7 @@ async fn a_second_call_is_answered_from_redis() {
 }
 
 #[tokio::test]
-async fn an_entry_expires_in_redis_exactly_after_its_ttl_and_is_readable_there() {
+async fn an_entry_expires_in_redis_after_its_ttl_and_contains_plain_json() {
     let server = server();
     let cache = cache(&server).await;
 
@@ -42,7 +42,7 @@ async fn an_entry_expires_in_redis_exactly_after_its_ttl_and_is_readable_there()
 }
 
 #[tokio::test]
-async fn a_value_is_loaded_again_when_its_time_is_over_by_the_clock() {
+async fn an_expired_value_is_loaded_again() {
     let server = server();
     let config = server.config();
     let clock = config.clock.clone();
@@ -78,7 +78,7 @@ async fn remembered(
 }
 
 #[tokio::test]
-async fn none_is_stored_only_under_none_ttl() {
+async fn none_is_stored_only_with_none_ttl() {
     let server = server();
     let cache = cache(&server).await;
     let (plain, remembering) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -101,7 +101,7 @@ async fn by_policy(cache: &Cache, id: u64) -> u64 {
 }
 
 #[tokio::test]
-async fn a_policy_gives_the_time_and_an_unknown_one_the_default() {
+async fn a_policy_sets_the_ttl_and_an_unknown_policy_uses_the_default() {
     let server = server();
     let mut policy = Policy::default();
     policy.ttl = Some(Duration::from_secs(7));
@@ -130,7 +130,7 @@ async fn text(cache: &Cache, id: u64, loads: &AtomicUsize, text: String) -> Row 
 }
 
 #[tokio::test]
-async fn what_is_too_large_or_holds_a_card_number_is_returned_and_not_stored() {
+async fn large_values_and_card_numbers_are_returned_but_not_stored() {
     let server = server();
     let cache = connect(server.config().max_value(1_000).card_guard(true)).await;
     let loads = AtomicUsize::new(0);
@@ -149,7 +149,7 @@ async fn what_is_too_large_or_holds_a_card_number_is_returned_and_not_stored() {
 }
 
 #[tokio::test]
-async fn a_large_value_is_compressed_and_comes_back_whole() {
+async fn a_large_value_is_compressed_and_decompressed() {
     let server = server();
     let cache = cache(&server).await;
     let loads = AtomicUsize::new(0);
@@ -164,7 +164,7 @@ async fn a_large_value_is_compressed_and_comes_back_whole() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_a_miss_and_is_replaced() {
+async fn an_unreadable_entry_is_a_miss_and_is_replaced() {
     let server = server();
     let cache = cache(&server).await;
     let mut raw = raw(&server).await;
@@ -207,7 +207,7 @@ async fn what_cannot_be_read_is_a_miss_and_is_replaced() {
 }
 
 #[tokio::test]
-async fn an_entry_under_another_key_is_never_served() {
+async fn an_entry_copied_to_another_key_is_not_served() {
     let server = server();
     let cache = cache(&server).await;
     let loads = AtomicUsize::new(0);
@@ -230,7 +230,7 @@ async fn readings(cache: &Cache) -> Vec<Option<f64>> {
 }
 
 #[tokio::test]
-async fn what_json_would_bring_back_as_something_else_is_not_stored() {
+async fn a_value_that_json_changes_is_not_stored() {
     let cache = Cache::memory();
 
     for _ in 0..2 {
@@ -239,7 +239,7 @@ async fn what_json_would_bring_back_as_something_else_is_not_stored() {
     assert_eq!(cache.stats().total.encode_failed, 2);
 }
 
-/// Panics on the way into the cache, or on the way out of it.
+/// Panics when it is serialized, or when it is deserialized.
 #[derive(Debug, PartialEq)]
 enum Explosive {
     In,
@@ -248,14 +248,14 @@ enum Explosive {
 
 impl serde::Serialize for Explosive {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        assert_eq!(*self, Self::Out, "this one does not serialize");
+        assert_eq!(*self, Self::Out, "does not serialize");
         serializer.serialize_unit()
     }
 }
 
 impl<'de> serde::Deserialize<'de> for Explosive {
     fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        panic!("this one does not deserialize")
+        panic!("does not deserialize")
     }
 }
 
@@ -268,7 +268,7 @@ async fn explosive(cache: &Cache, id: u64) -> Explosive {
 }
 
 #[tokio::test]
-async fn a_value_whose_own_code_panics_is_returned_all_the_same() {
+async fn a_value_is_returned_even_if_its_serde_code_panics() {
     let cache = Cache::memory();
 
     for _ in 0..2 {
@@ -279,7 +279,7 @@ async fn a_value_whose_own_code_panics_is_returned_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_list_under_a_key_is_a_miss_and_is_replaced() {
+async fn a_redis_list_is_a_miss_and_is_replaced() {
     let server = server();
     let cache = cache(&server).await;
     let loads = AtomicUsize::new(0);
@@ -310,7 +310,7 @@ mod old {
 }
 
 #[tokio::test]
-async fn a_struct_that_changed_finds_misses_and_not_garbage() {
+async fn a_changed_struct_gets_misses_instead_of_wrong_values() {
     let server = server();
     let cache = cache(&server).await;
     let loads = AtomicUsize::new(0);
@@ -332,7 +332,7 @@ async fn inner(cache: &Cache, table: &Table, id: u64) -> usize {
 }
 
 #[tokio::test]
-async fn a_function_that_calls_another_of_the_same_key_does_not_wait_for_itself() {
+async fn nested_functions_with_the_same_key_do_not_wait_for_each_other() {
     let server = server();
     let cache = cache(&server).await;
     let table = Table::default();
@@ -344,7 +344,7 @@ async fn a_function_that_calls_another_of_the_same_key_does_not_wait_for_itself(
 }
 
 #[tokio::test]
-async fn a_key_that_is_switched_off_runs_uncached_and_is_still_evicted() {
+async fn a_disabled_key_runs_uncached_and_is_still_evicted() {
     let server = server();
     let cache = cache(&server).await;
     let table = Table::default();

@@ -1,4 +1,4 @@
-//! Caches on one Redis whose prefixes begin with one another, and what other programs keep there.
+//! Caches on one Redis where one prefix begins with another, next to keys of other programs.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use redis::AsyncCommands;
 
 use crate::support::{Table, connect, raw, row, server, until};
 
-/// Each first one is the beginning of the second.
+/// The first prefix of each pair is the beginning of the second.
 const PAIRS: [(&str, &str); 3] = [
     ("shop_", "shop_admin_"),
     ("dev_", "dev_shop_"),
@@ -38,19 +38,19 @@ impl Service {
 
     fn on(cache: Cache) -> Self {
         Self {
-            sessions: SessionStore::new(&cache).expect("tests need no keys"),
+            sessions: SessionStore::new(&cache).expect("a store without keys"),
             limiter: RateLimiter::new(
                 &cache,
                 [Policy::new("login").limit(1).per(Duration::from_secs(600))],
             )
-            .expect("the policy is right"),
+            .expect("a valid policy"),
             client: Identity::user(7),
             cache,
         }
     }
 }
 
-/// Does what may touch entries of the first service only, and looks whether the second one still has everything.
+/// Runs `evict` on the cache of the first service, and checks that the second service still has everything.
 async fn leaves_alone(what: &str, evict: impl AsyncFn(&Cache)) {
     for (short, long) in PAIRS {
         let server = server();
@@ -63,7 +63,7 @@ async fn leaves_alone(what: &str, evict: impl AsyncFn(&Cache)) {
             .sessions
             .create(NewSession::new(42, "ada"))
             .await
-            .expect("it is stored");
+            .expect("the session is stored");
         let token = session.token().clone();
         theirs
             .limiter
@@ -75,11 +75,11 @@ async fn leaves_alone(what: &str, evict: impl AsyncFn(&Cache)) {
         let _: () = raw
             .set(format!("{short}somebody"), "text")
             .await
-            .expect("it is set");
+            .expect("the key is set");
         let _: () = raw
             .rpush(format!("{short}list"), "item")
             .await
-            .expect("it is set");
+            .expect("the key is set");
 
         evict(&ours.cache).await;
 
@@ -97,7 +97,7 @@ async fn leaves_alone(what: &str, evict: impl AsyncFn(&Cache)) {
             .load(&token)
             .await
             .unwrap_or_else(|error| panic!("{what}: {error}"));
-        // Its own memory would answer for a moment.
+        // The limiter that made the call would decide from its own memory for a moment.
         let other = Service::new(&server, long).await;
         let decision = other
             .limiter
@@ -116,7 +116,7 @@ async fn leaves_alone(what: &str, evict: impl AsyncFn(&Cache)) {
 }
 
 #[tokio::test]
-async fn evictions_leave_a_longer_prefix_alone() {
+async fn evictions_do_not_affect_a_longer_prefix() {
     leaves_alone("clear", async |cache| {
         assert_eq!(cache.clear().await, Evicted::Applied { keys: 1 });
     })
@@ -130,7 +130,7 @@ async fn evictions_leave_a_longer_prefix_alone() {
 }
 
 #[tokio::test]
-async fn a_full_journal_leaves_a_longer_prefix_alone() {
+async fn a_full_journal_does_not_affect_a_longer_prefix() {
     leaves_alone("journal", async |cache| {
         let address = match cache.config().redis.clone() {
             Some(cache_runtime::Topology::Standalone(address)) => address,
@@ -146,7 +146,10 @@ async fn a_full_journal_leaves_a_longer_prefix_alone() {
         for id in 0..5_u32 {
             full.delete(&format!("other:{id}")).await;
         }
-        assert!(full.stats().journal_depth < 5, "it became all entries");
+        assert!(
+            full.stats().journal_depth < 5,
+            "the journal became all entries"
+        );
         network.pass();
         until("the journal is applied", async || {
             full.stats().mode == Mode::Redis && full.stats().journal_depth == 0
@@ -157,7 +160,7 @@ async fn a_full_journal_leaves_a_longer_prefix_alone() {
 }
 
 #[tokio::test]
-async fn a_key_that_two_prefixes_spell_alike_is_never_answered_with_the_others_value() {
+async fn a_key_shared_by_two_prefixes_is_not_served_to_the_other_cache() {
     let server = server();
     let ours = connect(server.config().prefix("shop_")).await;
     let theirs = connect(server.config().prefix("shop_admin_")).await;
@@ -169,7 +172,7 @@ async fn a_key_that_two_prefixes_spell_alike_is_never_answered_with_the_others_v
 }
 
 #[tokio::test]
-async fn names_that_look_like_records_of_others_are_entries_like_any() {
+async fn entries_named_like_internal_records_are_ordinary_entries() {
     let server = server();
     let cache = connect(server.config()).await;
     for name in ["page_cache:1", "user_session:{1}", "a:ratelimit:{x}:y"] {

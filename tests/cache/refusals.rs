@@ -1,4 +1,4 @@
-//! A Redis that answers and refuses: without a right, without room on its disk, without replicas.
+//! A Redis that refuses commands: without a permission, without disk space, or without replicas.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ async fn update_all(cache: &Cache, table: &Table) -> usize {
     table.write()
 }
 
-/// Gives the user of all connections a right, or takes it away.
+/// Grants the user of all connections a permission, or revokes it.
 async fn acl(raw: &mut MultiplexedConnection, rule: &str) {
     let _: () = redis::cmd("ACL")
         .arg(&["SETUSER", "default", rule])
         .query_async(raw)
         .await
-        .expect("the rule is right");
+        .expect("a valid rule");
 }
 
 fn counts(cache: &Cache, function: &str) -> Counts {
@@ -99,7 +99,7 @@ async fn config_set(raw: &mut MultiplexedConnection, name: &str, value: &str) {
         .expect("the option exists");
 }
 
-/// How often the server was asked for this command, refused or not.
+/// Returns how often clients sent this command, including refused attempts.
 async fn calls(raw: &mut MultiplexedConnection, command: &str) -> u64 {
     let stats: String = redis::cmd("INFO")
         .arg("commandstats")
@@ -124,7 +124,7 @@ async fn is_back(cache: &Cache) {
     .await;
 }
 
-/// Whether the second of two calls is a hit.
+/// Returns whether the second of two calls is a hit.
 async fn caches(cache: &Cache, id: u64) -> bool {
     let table = Table::default();
     row(cache, &table, id).await;
@@ -134,7 +134,7 @@ async fn caches(cache: &Cache, id: u64) -> bool {
 }
 
 #[tokio::test]
-async fn after_a_restart_only_what_a_refused_eviction_names_stays_uncached() {
+async fn after_a_restart_only_the_keys_of_a_refused_eviction_stay_uncached() {
     let mut server = RedisServer::builder()
         .tcp()
         .args([
@@ -152,13 +152,16 @@ async fn after_a_restart_only_what_a_refused_eviction_names_stays_uncached() {
     server.restart().expect("redis-server starts again");
     is_back(&cache).await;
 
-    assert!(caches(&cache, 1).await, "what nobody evicted is cached");
+    assert!(
+        caches(&cache, 1).await,
+        "a row that was not evicted is cached"
+    );
     let other = connect(server.config()).await;
     assert!(other.set("event:1", &1, 60_u64).await);
     assert_eq!(
         cache.get::<i32>("event:1").await,
         None,
-        "it is still to be evicted"
+        "the row is still in the journal"
     );
     assert!(!cache.exists("event:1").await);
     assert_eq!(cache.stats().journal_depth, 1);
@@ -182,7 +185,7 @@ async fn after_a_restart_only_what_a_refused_eviction_names_stays_uncached() {
     assert_eq!(cache.health().await.status, Status::Healthy);
 }
 
-/// An outage with evictions, after which Redis refuses to write until it is `cured`.
+/// Causes an outage with evictions, after which Redis refuses writes until it is `cured`.
 async fn comes_back_read_only(
     arguments: &[&str],
     spoil: impl AsyncFn(&mut MultiplexedConnection),
@@ -211,9 +214,9 @@ async fn comes_back_read_only(
 
     let table = Table::default();
     row(&cache, &table, 2).await;
-    assert_eq!(table.reads(), 0, "what is there is served");
+    assert_eq!(table.reads(), 0, "a row that was not evicted is served");
     row(&cache, &table, 1).await;
-    assert_eq!(table.reads(), 1, "what was evicted is not");
+    assert_eq!(table.reads(), 1, "an evicted row is not served");
     assert_eq!(cache.stats().journal_depth, 2);
     let health = cache.health().await;
     assert_eq!(health.status, Status::Degraded);
@@ -229,7 +232,7 @@ async fn comes_back_read_only(
 }
 
 #[tokio::test]
-async fn a_full_disk_does_not_keep_the_cache_off() {
+async fn a_full_disk_does_not_stop_caching() {
     let spoil = async |raw: &mut MultiplexedConnection| {
         config_set(raw, "dir", "/proc").await;
         config_set(raw, "save", "3600 1").await;
@@ -238,7 +241,7 @@ async fn a_full_disk_does_not_keep_the_cache_off() {
             .await
             .expect("it begins");
         let raw = &*raw;
-        until("the server takes no writes", async || {
+        until("the server refuses writes", async || {
             let mut raw = raw.clone();
             raw.set::<_, _, ()>("x", "y").await.is_err()
         })
@@ -257,7 +260,7 @@ async fn a_full_disk_does_not_keep_the_cache_off() {
 }
 
 #[tokio::test]
-async fn missing_replicas_do_not_keep_the_cache_off() {
+async fn missing_replicas_do_not_stop_caching() {
     let set = |value: &'static str| {
         async move |raw: &mut MultiplexedConnection| {
             config_set(raw, "min-replicas-to-write", value).await;
@@ -267,7 +270,7 @@ async fn missing_replicas_do_not_keep_the_cache_off() {
 }
 
 #[tokio::test]
-async fn one_refused_key_does_not_keep_the_others_in_the_journal() {
+async fn one_refused_key_does_not_keep_other_keys_in_the_journal() {
     let server = server();
     let cache = cache(&server).await;
     let mut raw = raw(&server).await;
@@ -286,7 +289,7 @@ async fn one_refused_key_does_not_keep_the_others_in_the_journal() {
     acl(&mut raw, "~*").await;
     assert_eq!(raw.exists::<_, u32>("test_mine:1").await.ok(), Some(0));
     assert_eq!(raw.exists::<_, u32>("test_mine:2").await.ok(), Some(0));
-    until("the other is gone", async || {
+    until("the other key is gone", async || {
         cache.stats().journal_depth == 0
     })
     .await;
@@ -294,7 +297,7 @@ async fn one_refused_key_does_not_keep_the_others_in_the_journal() {
 }
 
 #[tokio::test]
-async fn what_is_refused_is_tried_again_ever_more_rarely() {
+async fn a_refused_eviction_is_retried_with_growing_pauses() {
     let server = server();
     let cache = cache(&server).await;
     let mut raw = raw(&server).await;
@@ -304,10 +307,10 @@ async fn what_is_refused_is_tried_again_ever_more_rarely() {
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     let calls = calls(&mut raw, "scan").await;
-    assert!((2..=10).contains(&calls), "{calls} attempts in two seconds");
+    assert!((2..=10).contains(&calls), "{calls} attempts in 2 s");
 }
 
-/// Stores keys of another program.
+/// Stores keys that belong to another program.
 async fn fill(raw: &mut MultiplexedConnection, many: usize) {
     const PART: usize = 2_000;
     for part in 0..many / PART {
@@ -315,11 +318,11 @@ async fn fill(raw: &mut MultiplexedConnection, many: usize) {
         for n in 0..PART {
             fill.set(format!("foreign:{part}:{n}"), "x").ignore();
         }
-        let _: () = fill.query_async(raw).await.expect("it is filled");
+        let _: () = fill.query_async(raw).await.expect("the keys are stored");
     }
 }
 
-/// A walk on a busy machine needs more than a call may wait.
+/// A walk on a busy machine takes longer than a call may wait.
 const LONG: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -360,7 +363,7 @@ async fn all_patterns_in_the_journal_take_one_walk() {
 async fn two_lists(cache: &Cache, a: u32, b: u32) {}
 
 #[tokio::test]
-async fn a_walk_that_loses_its_connections_goes_on_where_it_was() {
+async fn a_walk_continues_after_losing_its_connections() {
     const FOREIGN: usize = 100_000;
     let server = server();
     let cache = connect(server.config().command_timeout(LONG)).await;
@@ -369,7 +372,7 @@ async fn a_walk_that_loses_its_connections_goes_on_where_it_was() {
     let before = calls(&mut raw, "scan").await;
     let walk = FOREIGN as u64 / 250;
 
-    // The eviction that meets the loss is journaled; its walk begins anew, and that one is what is interrupted.
+    // The eviction that meets the loss is journaled. Its walk starts again, and that second walk is interrupted.
     let eviction = tokio::spawn({
         let cache = cache.clone();
         async move { cache.delete_matching("event:*").await }
@@ -384,7 +387,7 @@ async fn a_walk_that_loses_its_connections_goes_on_where_it_was() {
             .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
             .query_async(&mut raw.clone())
             .await
-            .expect("they are killed");
+            .expect("the connections are killed");
     }
     eviction.await.expect("it ends");
     until("the journal is applied", async || {
@@ -393,16 +396,16 @@ async fn a_walk_that_loses_its_connections_goes_on_where_it_was() {
     .await;
 
     let scans = calls(&mut raw, "scan").await - before;
-    // A fifth before the first loss, and a whole walk after it.
+    // A fifth of a walk before the first loss, and a whole walk after it.
     assert!(
         scans < walk * 14 / 10,
-        "{scans} slices where {walk} are a walk"
+        "{scans} slices; one walk has {walk}"
     );
 }
 
 #[tokio::test]
-#[ignore = "half a million keys: run it alone, with --nocapture"]
-async fn a_long_journal_on_a_full_server_is_applied_within_two_seconds() {
+#[ignore = "500,000 keys: run it alone, with --nocapture"]
+async fn a_long_journal_on_a_full_server_is_applied_within_2_s() {
     const FOREIGN: usize = 500_000;
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");

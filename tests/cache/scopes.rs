@@ -48,7 +48,7 @@ async fn fenced_update(cache: &Cache, table: &Table, id: u64) -> usize {
     table.write()
 }
 
-/// Two caches over the same entries: of two processes with a Redis, and of one without.
+/// Two caches over the same entries: two processes with Redis, or one process without.
 struct Pair {
     name: &'static str,
     writer: Cache,
@@ -56,7 +56,7 @@ struct Pair {
     table: Table,
 }
 
-/// Pairs whose row 1 is cached before it is written.
+/// Creates the pairs and caches row 1 before it is written.
 async fn pairs(server: &RedisServer) -> [Pair; 2] {
     let memory = Cache::memory();
     let pairs = [
@@ -76,7 +76,7 @@ async fn pairs(server: &RedisServer) -> [Pair; 2] {
 }
 
 impl Pair {
-    /// What another process reads.
+    /// Reads the row as another process.
     async fn read(&self) -> usize {
         row(&self.reader, &self.table, 1).await
     }
@@ -103,7 +103,7 @@ async fn evictions_wait_for_the_commit() {
 }
 
 #[tokio::test]
-async fn what_is_removed_by_hand_waits_as_well() {
+async fn cache_methods_wait_for_the_commit() {
     let server = server();
     for pair in pairs(&server).await {
         let (scope, cache) = (CacheScope::new(), &pair.writer);
@@ -127,7 +127,7 @@ async fn what_is_removed_by_hand_waits_as_well() {
 }
 
 #[tokio::test]
-async fn a_rollback_keeps_what_is_cached() {
+async fn a_rollback_evicts_nothing() {
     let server = server();
     for pair in pairs(&server).await {
         let scope = CacheScope::new();
@@ -141,7 +141,7 @@ async fn a_rollback_keeps_what_is_cached() {
 }
 
 #[tokio::test]
-async fn a_scope_that_nobody_ended_evicts_in_the_background() {
+async fn a_dropped_scope_evicts_in_the_background() {
     let server = server();
     for pair in pairs(&server).await {
         let scope = CacheScope::new();
@@ -150,8 +150,8 @@ async fn a_scope_that_nobody_ended_evicts_in_the_background() {
         drop(scope);
 
         let own = row(&pair.writer, &pair.table, 1).await;
-        assert_eq!(own, 1, "{}: in this process from now on", pair.name);
-        until("the others read the new row", async || {
+        assert_eq!(own, 1, "{}: in this process immediately", pair.name);
+        until("other processes read the new row", async || {
             pair.read().await == 1
         })
         .await;
@@ -160,7 +160,7 @@ async fn a_scope_that_nobody_ended_evicts_in_the_background() {
 }
 
 #[tokio::test]
-async fn a_body_that_was_cancelled_may_have_written() {
+async fn a_cancelled_body_still_joins_its_scope() {
     let server = server();
     for pair in pairs(&server).await {
         let (scope, gate) = (CacheScope::new(), Gate::new());
@@ -178,7 +178,7 @@ async fn a_body_that_was_cancelled_may_have_written() {
 }
 
 #[tokio::test]
-async fn a_body_that_failed_joins_only_with_always_and_before_removes_at_once() {
+async fn a_failed_body_joins_only_with_always_and_before_evicts_immediately() {
     let server = server();
     for pair in pairs(&server).await {
         let (scope, cache) = (CacheScope::new(), &pair.writer);
@@ -192,13 +192,13 @@ async fn a_body_that_failed_joins_only_with_always_and_before_removes_at_once() 
         row(cache, &pair.table, 1).await;
         let scope = CacheScope::new();
         scope.run(update_before(cache, &pair.table, 1)).await;
-        assert_eq!(pair.read().await, 1, "{}: removed at once", pair.name);
+        assert_eq!(pair.read().await, 1, "{}: removed immediately", pair.name);
         assert_eq!(scope.commit().await, Evicted::Applied { keys: 1 });
     }
 }
 
 #[tokio::test]
-async fn all_keys_of_a_transaction_go_in_one_round_trip() {
+async fn all_keys_of_a_scope_are_evicted_in_one_round_trip() {
     let server = server();
     let (cache, table) = (cache(&server).await, Table::default());
     let scope = CacheScope::new();
@@ -243,7 +243,10 @@ async fn a_scope_holds_evictions_of_several_caches() {
 
     assert_eq!(evicted, Evicted::Applied { keys: 2 });
     assert!(!one.exists("row:1").await && !two.exists("row:2").await);
-    assert!(two.exists("row:1").await, "only the other cache evicts it");
+    assert!(
+        two.exists("row:1").await,
+        "only the other cache evicts this key"
+    );
 }
 
 #[tokio::test]
@@ -269,7 +272,7 @@ async fn a_put_stores_nothing_before_the_commit() {
 }
 
 #[tokio::test]
-async fn a_fence_stands_from_before_the_step_to_the_commit() {
+async fn a_fence_lasts_from_before_the_step_until_the_commit() {
     let server = server();
     for pair in pairs(&server).await {
         let scope = CacheScope::new();
@@ -296,11 +299,16 @@ async fn a_transaction_reads_its_own_writes() {
         assert_eq!(read().await, 0, "{}: cached", pair.name);
         scope.run(pair.update()).await;
 
-        assert_eq!(read().await, 1, "{}: from its own write", pair.name);
+        assert_eq!(read().await, 1, "{}: its own write", pair.name);
         assert_eq!(pair.writer.get::<usize>("row:1").await, Some(0));
         let by_hand = scope.run(pair.writer.get::<usize>("row:1")).await;
         assert_eq!(by_hand, None, "{}", pair.name);
-        assert_eq!(pair.read().await, 0, "{}: nobody else does", pair.name);
+        assert_eq!(
+            pair.read().await,
+            0,
+            "{}: other callers do not see it",
+            pair.name
+        );
         let reasons = pair.writer.stats().total.misses_by_reason;
         assert_eq!(reasons["scoped"], 2, "{}", pair.name);
         scope.rollback();
@@ -308,7 +316,7 @@ async fn a_transaction_reads_its_own_writes() {
 }
 
 #[tokio::test]
-async fn a_load_in_a_transaction_is_stored_and_shared_by_nobody() {
+async fn a_load_in_a_scope_is_not_stored_or_shared() {
     let server = server();
     for pair in pairs(&server).await {
         let (scope, gate) = (CacheScope::new(), Gate::new());
@@ -321,7 +329,10 @@ async fn a_load_in_a_transaction_is_stored_and_shared_by_nobody() {
         pair.table.write();
 
         let inside = scope.run(row(&pair.reader, &pair.table, 2));
-        assert_eq!(soon("it waits for nobody", inside).await, 1);
+        assert_eq!(
+            soon("the call does not wait for another load", inside).await,
+            1
+        );
         scope.run(row(&pair.reader, &pair.table, 3)).await;
 
         assert!(!pair.reader.exists("row:3").await, "{}", pair.name);
@@ -334,7 +345,7 @@ async fn a_load_in_a_transaction_is_stored_and_shared_by_nobody() {
 }
 
 #[tokio::test]
-async fn what_a_transaction_spawns_is_outside_of_it() {
+async fn tasks_spawned_in_a_scope_are_outside_of_it() {
     let server = server();
     for pair in pairs(&server).await {
         let pair = Arc::new(pair);
@@ -351,7 +362,7 @@ async fn what_a_transaction_spawns_is_outside_of_it() {
 }
 
 #[tokio::test]
-async fn a_savepoint_waits_for_its_transaction() {
+async fn a_savepoint_waits_for_the_outer_scope() {
     let server = server();
     for pair in pairs(&server).await {
         let outer = CacheScope::new();
@@ -372,7 +383,7 @@ async fn a_savepoint_waits_for_its_transaction() {
 }
 
 #[tokio::test]
-async fn a_savepoint_that_is_rolled_back_takes_only_its_own_with_it() {
+async fn a_rolled_back_savepoint_discards_only_its_own_evictions() {
     let server = server();
     for pair in pairs(&server).await {
         let (cache, table, outer) = (&pair.writer, &pair.table, CacheScope::new());
@@ -384,7 +395,11 @@ async fn a_savepoint_that_is_rolled_back_takes_only_its_own_with_it() {
                 let inner = CacheScope::new();
                 inner.run(update(cache, table, 2)).await;
                 let seen = inner.run(row(cache, table, 1)).await;
-                assert_eq!(seen, 2, "{}: it sees what was written around it", pair.name);
+                assert_eq!(
+                    seen, 2,
+                    "{}: the savepoint sees the writes of the outer scope",
+                    pair.name
+                );
                 inner.rollback();
             })
             .await;
@@ -395,7 +410,7 @@ async fn a_savepoint_that_is_rolled_back_takes_only_its_own_with_it() {
 }
 
 #[tokio::test]
-async fn a_savepoint_that_nobody_ended_waits_for_its_transaction() {
+async fn a_dropped_savepoint_waits_for_the_outer_scope() {
     let server = server();
     for pair in pairs(&server).await {
         let outer = CacheScope::new();
@@ -418,7 +433,7 @@ async fn a_savepoint_that_nobody_ended_waits_for_its_transaction() {
 }
 
 #[tokio::test]
-async fn a_call_that_ends_after_its_scope_evicts_by_itself() {
+async fn a_call_that_outlives_its_scope_evicts_itself() {
     let server = server();
     for pair in pairs(&server).await {
         let (scope, gate) = (CacheScope::new(), Gate::new());
@@ -440,7 +455,7 @@ async fn a_call_that_ends_after_its_scope_evicts_by_itself() {
 }
 
 #[tokio::test]
-async fn a_commit_that_is_cancelled_goes_on_in_the_background() {
+async fn a_cancelled_commit_continues_in_the_background() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let patient = || network.config().command_timeout(Duration::from_secs(5));
@@ -472,7 +487,7 @@ async fn a_commit_that_is_cancelled_goes_on_in_the_background() {
 }
 
 #[tokio::test]
-async fn a_commit_while_redis_is_away_is_kept_in_the_journal() {
+async fn a_commit_during_an_outage_goes_into_the_journal() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
     let (writer, reader) = (connect(network.config()).await, cache(&server).await);
@@ -486,7 +501,7 @@ async fn a_commit_while_redis_is_away_is_kept_in_the_journal() {
     assert_eq!(row(&writer, &table, 1).await, 1, "in this process");
     network.pass();
 
-    until("Redis is found again", async || {
+    until("Redis is used again", async || {
         writer.stats().mode == Mode::Redis
     })
     .await;
@@ -494,7 +509,7 @@ async fn a_commit_while_redis_is_away_is_kept_in_the_journal() {
 }
 
 #[tokio::test]
-async fn a_scope_that_collected_nothing_owes_nothing() {
+async fn an_empty_scope_evicts_nothing() {
     let server = server();
     for pair in pairs(&server).await {
         let scope = CacheScope::new();
@@ -537,7 +552,7 @@ async fn stored_balance(db: &mut SqliteConnection, account: i64) -> Result<i64, 
         .await
 }
 
-/// Moves money in one transaction; `before_commit` happens when both accounts are written.
+/// Moves money in one transaction. `before_commit` runs after both accounts are written.
 async fn transfer(
     cache: &Cache,
     db: &SqlitePool,
@@ -563,7 +578,7 @@ async fn transfer(
 }
 
 #[tokio::test]
-async fn readers_of_a_database_see_a_transaction_whole_or_not_at_all() {
+async fn readers_see_all_of_a_transaction_or_nothing() {
     let server = server();
     let directory = std::env::temp_dir().join(format!("cache-scopes-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
@@ -586,7 +601,7 @@ async fn readers_of_a_database_see_a_transaction_whole_or_not_at_all() {
         (one, balance(&reader, &db, 2).await.unwrap())
     };
 
-    // A reader comes between the writes and the commit, and stores what it finds.
+    // A reader loads and stores the old rows between the writes and the commit.
     let evicted = transfer(&writer, &db, 60, async {
         assert_eq!(balances().await, (100, 0));
     })
@@ -596,10 +611,14 @@ async fn readers_of_a_database_see_a_transaction_whole_or_not_at_all() {
     assert_eq!(balances().await, (40, 60));
 
     let refused = transfer(&writer, &db, 60, async {}).await;
-    assert!(refused.is_err(), "there is not so much money");
+    assert!(refused.is_err(), "the balance is too low");
     let loads = reader.stats().total.loads;
     assert_eq!(balances().await, (40, 60));
-    assert_eq!(reader.stats().total.loads, loads, "it is cached still");
+    assert_eq!(
+        reader.stats().total.loads,
+        loads,
+        "the value is still cached"
+    );
 
     db.close().await;
     std::fs::remove_dir_all(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! A primary that is replaced by its sentinels, and what two processes then serve.
+//! Sentinels replace a primary while two processes use it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ const GROUPS: u64 = 10;
 const ROWS: u64 = 20;
 const KEYS: &str = "a:q3Jy0wq1Yc3QmFhk3o8Qm0r5c8m1v2yq9b0p4x7z1s0=";
 
-/// The database: a version for each row, and for each the newest whose eviction has returned, in each process.
+/// The database: the version of each row, and for each process the newest version whose eviction has returned.
 struct Rows {
     versions: Vec<AtomicU64>,
     evicted: [Vec<AtomicU64>; 2],
@@ -58,7 +58,7 @@ async fn change_all(cache: &Cache, rows: &Rows, group: u64) -> Vec<u64> {
     (0..ROWS).map(|id| rows.change(group, id)).collect()
 }
 
-/// One process that reads and writes until it is told to stop. Each answer is compared with what this process has evicted.
+/// One process that reads and writes until `stop` is set. It compares each answer with what it has evicted itself.
 fn process(
     cache: &Cache,
     rows: &Arc<Rows>,
@@ -107,7 +107,7 @@ fn process(
     readers.chain([writer]).collect()
 }
 
-/// Rows whose entry is not what the database says, once nobody writes any more.
+/// Returns the number of rows whose entry differs from the database when no writer runs.
 async fn stale_at_rest(cache: &Cache, rows: &Rows) -> usize {
     let mut stale = 0;
     for group in 0..GROUPS {
@@ -128,14 +128,14 @@ async fn connected(caches: &[Cache]) {
 fn config(sentinels: &Sentinels, keys: &SessionKeys) -> Config {
     let mut config = sentinels.config();
     config.session_keys = Some(keys.clone());
-    // Machines that build and test at once answer late.
+    // A machine that builds and tests at the same time is slow.
     config.command_timeout = Duration::from_secs(1);
     config
 }
 
-/// Runs two processes while `happens` replaces the primary; answers for how long they were without it at most.
+/// Runs two processes while `happens` replaces the primary. Returns the longest time that a process was without Redis.
 async fn replaced_under_load(mut sentinels: Sentinels, happens: fn(&mut Sentinels)) -> Duration {
-    let keys = SessionKeys::parse(KEYS).expect("they are keys");
+    let keys = SessionKeys::parse(KEYS).expect("valid keys");
     let caches = [
         connect(config(&sentinels, &keys)).await,
         connect(config(&sentinels, &keys)).await,
@@ -143,7 +143,7 @@ async fn replaced_under_load(mut sentinels: Sentinels, happens: fn(&mut Sentinel
     connected(&caches).await;
     let stores = caches
         .each_ref()
-        .map(|cache| SessionStore::<()>::new(cache).expect("there are keys"));
+        .map(|cache| SessionStore::<()>::new(cache).expect("a store with keys"));
     let mut tokens = Vec::new();
     for user in 0..20_u64 {
         let session = stores[0].create(NewSession::new(user, "ada")).await;
@@ -157,12 +157,12 @@ async fn replaced_under_load(mut sentinels: Sentinels, happens: fn(&mut Sentinel
     tokio::time::sleep(Duration::from_millis(300)).await;
     let before = caches.each_ref().map(|cache| cache.stats().fallback);
 
-    // Users log out everywhere before, while and after the primary is replaced.
+    // Users log out everywhere before, during and after the failover.
     let ending = {
         let store = stores[0].clone();
         tokio::spawn(async move {
             for user in 0..20_u64 {
-                // An error means that it is remembered.
+                // An error means that the process remembers the revocation.
                 let _ = store.destroy_user(&user.to_string(), None).await;
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -174,13 +174,13 @@ async fn replaced_under_load(mut sentinels: Sentinels, happens: fn(&mut Sentinel
         sentinels
     })
     .await
-    .expect("it does not panic");
-    ending.await.expect("it does not panic");
+    .expect("no panic");
+    ending.await.expect("no panic");
     tokio::time::sleep(Duration::from_secs(2)).await;
     connected(&caches).await;
     stop.store(true, Ordering::Relaxed);
     for task in tasks {
-        task.await.expect("it does not panic");
+        task.await.expect("no panic");
     }
     let away = caches.iter().zip(before).map(|(cache, before)| {
         let spent = cache.stats().fallback.total_seconds - before.total_seconds;
@@ -198,20 +198,23 @@ async fn replaced_under_load(mut sentinels: Sentinels, happens: fn(&mut Sentinel
     assert_eq!(stale_at_rest(&fresh, &rows).await, 0);
     for store in &stores {
         for (user, token) in tokens.iter().enumerate() {
-            let token = store.verify(token).expect("it is one of ours");
+            let token = store.verify(token).expect("a valid token");
             let found = store.load(&token).await;
-            assert!(found.is_err(), "session of user {user} is alive again");
+            assert!(
+                found.is_err(),
+                "the ended session of user {user} is accepted again"
+            );
         }
     }
     away
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_planned_failover_loses_no_eviction_and_ends_no_ending() {
+async fn a_planned_failover_loses_no_eviction_or_revocation() {
     let sentinels = Sentinels::start().expect("redis-server starts");
 
     let away = replaced_under_load(sentinels, |sentinels| {
-        sentinels.failover().expect("the sentinels fail over");
+        sentinels.failover().expect("the failover succeeds");
     })
     .await;
 

@@ -1,4 +1,4 @@
-//! One load, however many ask.
+//! One load per key for any number of callers.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use crate::support::{Gate, Table, cache, connect, gated_row, raw, row, server, soon, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_cold_calls_in_each_of_two_caches_run_the_body_once() {
+async fn two_thousand_cold_calls_in_two_caches_run_the_body_once() {
     let server = server();
     let (table, gate) = (Table::default(), Gate::new());
-    // However busy the machine is, nobody loses patience with Redis.
+    // Even on a busy machine no operation times out.
     let minute = Duration::from_secs(60);
     let patient = || connect(server.config().lease_wait(minute).command_timeout(minute));
     let caches = [patient().await, patient().await];
@@ -32,12 +32,12 @@ async fn a_thousand_cold_calls_in_each_of_two_caches_run_the_body_once() {
     let answers = soon("all calls answer", calls.join_all()).await;
 
     assert_eq!(answers.len(), 2_000);
-    // On a machine that leaves a leader without its turn for a while, another caller loads in its place.
+    // If a busy machine does not run the leader for a while, another caller loads in its place.
     let stuck: u64 = caches
         .map(|cache| cache.stats().total.loads_stuck)
         .iter()
         .sum();
-    let most = 1 + usize::try_from(stuck).expect("it is a small number");
+    let most = 1 + usize::try_from(stuck).expect("a small number");
     assert!(
         (1..=most).contains(&table.reads()),
         "{} loads, {stuck} stuck",
@@ -46,7 +46,7 @@ async fn a_thousand_cold_calls_in_each_of_two_caches_run_the_body_once() {
 }
 
 #[tokio::test]
-async fn those_who_wait_share_the_leaders_result_without_a_read_of_their_own() {
+async fn waiters_share_the_result_of_the_leader_without_reading() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
@@ -66,7 +66,7 @@ async fn those_who_wait_share_the_leaders_result_without_a_read_of_their_own() {
 }
 
 #[tokio::test]
-async fn when_the_leader_is_cancelled_the_next_takes_over_at_once() {
+async fn the_next_caller_takes_over_when_the_leader_is_cancelled() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
@@ -97,7 +97,7 @@ async fn when_the_leader_is_cancelled_the_next_takes_over_at_once() {
 }
 
 #[tokio::test]
-async fn a_lone_leader_that_is_cancelled_leaves_no_lease_behind() {
+async fn a_cancelled_leader_without_waiters_leaves_no_lease() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
@@ -137,7 +137,7 @@ async fn panics_once(cache: &Cache, id: u64, runs: &AtomicUsize, gate: &Gate) ->
 }
 
 #[tokio::test]
-async fn when_the_leader_panics_the_next_takes_over() {
+async fn the_next_caller_takes_over_when_the_leader_panics() {
     let server = server();
     let cache = cache(&server).await;
     let (runs, gate) = (Arc::new(AtomicUsize::new(0)), Gate::new());
@@ -176,7 +176,7 @@ async fn fails_once(
 }
 
 #[tokio::test]
-async fn the_leaders_error_is_its_own() {
+async fn an_error_of_the_leader_is_not_shared() {
     let server = server();
     let cache = cache(&server).await;
     let (runs, gate) = (Arc::new(AtomicUsize::new(0)), Gate::new());
@@ -199,7 +199,7 @@ async fn the_leaders_error_is_its_own() {
 }
 
 #[tokio::test]
-async fn a_failed_load_gives_its_lease_back_before_it_returns() {
+async fn a_failed_load_releases_its_lease_before_it_returns() {
     let server = server();
     let cache = cache(&server).await;
     let (runs, gate) = (AtomicUsize::new(0), Gate::new());
@@ -216,7 +216,7 @@ async fn a_failed_load_gives_its_lease_back_before_it_returns() {
 }
 
 #[tokio::test]
-async fn another_processs_load_is_waited_for_and_then_given_up() {
+async fn a_caller_waits_for_the_load_of_another_process_for_lease_wait_at_most() {
     let server = server();
     let (one, two) = (
         cache(&server).await,
@@ -229,7 +229,7 @@ async fn another_processs_load_is_waited_for_and_then_given_up() {
     });
     gate.arrival().await;
 
-    soon("the other process loads by itself", row(&two, &table, 1)).await;
+    soon("the other process runs its own load", row(&two, &table, 1)).await;
 
     assert_eq!(table.reads(), 2);
     assert_eq!(two.stats().total.fills, 0);
@@ -240,7 +240,7 @@ async fn another_processs_load_is_waited_for_and_then_given_up() {
 }
 
 #[tokio::test]
-async fn a_lease_that_was_granted_to_a_caller_who_is_gone_goes_back() {
+async fn a_lease_granted_to_a_cancelled_caller_is_released() {
     let server = server();
     let cache = connect(server.config().lease(Duration::from_secs(30))).await;
     let table = Table::default();
@@ -266,12 +266,12 @@ async fn a_lease_that_was_granted_to_a_caller_who_is_gone_goes_back() {
 }
 
 #[tokio::test]
-async fn an_abandoned_lease_goes_back_although_its_release_is_not_answered_in_time() {
+async fn an_abandoned_lease_is_released_even_if_redis_answers_late() {
     let server = server();
     let cache = connect(server.config().lease(Duration::from_secs(30))).await;
     let table = Table::default();
     let mut raw = raw(&server).await;
-    // Longer than the release waits, and shorter than the connection is kept.
+    // Longer than the release waits, but shorter than the connection is kept.
     let _: () = redis::cmd("CLIENT")
         .arg("PAUSE")
         .arg(150)
@@ -293,7 +293,7 @@ async fn an_abandoned_lease_goes_back_although_its_release_is_not_answered_in_ti
 }
 
 #[tokio::test]
-async fn a_lease_that_is_younger_than_the_eviction_that_dooms_its_load_goes_back() {
+async fn a_lease_taken_after_an_eviction_doomed_its_load_is_released() {
     let server = server();
     let long = server.config().lease(Duration::from_secs(30));
     let (other, cache) = (connect(long.clone()).await, connect(long).await);
@@ -335,9 +335,9 @@ async fn a_lease_is_renewed_while_its_body_runs() {
     });
     gate.arrival().await;
 
-    // Three lives of the lease, told by Redis's own count of commands: each renewal is one script.
+    // Nine renewals are three times the length of the lease. Redis counts them: each renewal is one script.
     let raw = crate::support::raw(&server).await;
-    until("the lease was renewed nine times", async || {
+    until("the lease was renewed 9 times", async || {
         let info: String = redis::cmd("INFO")
             .arg("commandstats")
             .query_async(&mut raw.clone())
@@ -373,7 +373,7 @@ async fn hangs(cache: &Cache, id: u64, runs: &AtomicUsize) -> usize {
 }
 
 #[tokio::test]
-async fn a_hung_load_does_not_make_its_key_unusable() {
+async fn a_hung_load_does_not_block_its_key() {
     let server = server();
     let config = server
         .config()
@@ -390,7 +390,10 @@ async fn a_hung_load_does_not_make_its_key_unusable() {
     })
     .await;
 
-    assert_eq!(soon("the next answers", hangs(&cache, 1, &runs)).await, 1);
+    assert_eq!(
+        soon("the next call answers", hangs(&cache, 1, &runs)).await,
+        1
+    );
     until("a later call fills", async || {
         hangs(&cache, 1, &runs).await;
         cache.exists("hangs:1").await

@@ -1,11 +1,11 @@
-//! Callers that go away, at any await point and by the thousand: nobody gets another's answer, nobody waits in vain, and
+//! Thousands of callers are cancelled, at any await point. No caller gets the answer of another, no caller waits in vain, and
 //! nothing is left behind.
 //!
-//! Two caches on one server stand for two processes. Two hundred tasks call whatever there is to call, and give most calls up
-//! after so many polls, or at the moment when they could go on. Bodies dawdle, fail and panic. Meanwhile the clock is driven
-//! on, so that values go stale and are refreshed.
+//! Two caches on one server represent two processes. 200 tasks call all functions and drop most calls, either after some
+//! polls or when the call is woken. Bodies are slow, fail and panic. The clock is advanced, so that values become stale and
+//! are refreshed.
 //!
-//! `STORM_SEED` sets the seed. It decides what the callers do, and not in which order.
+//! `STORM_SEED` sets the seed. The seed decides what the callers do, but not in which order.
 
 mod census;
 mod cut;
@@ -29,7 +29,7 @@ use self::whim::{Seed, Whim};
 use crate::support::{connect, raw, server, soon, until};
 
 const STORM: Duration = Duration::from_secs(10);
-/// At last no time passes, so that nothing that is wrong goes away by itself.
+/// For this long the clock stands still at the end, so that no error disappears by expiry.
 const STILL: Duration = Duration::from_secs(3);
 const CALLERS: u64 = 200;
 const POOL_MIN: usize = 2;
@@ -39,24 +39,24 @@ const LEASE: Duration = Duration::from_secs(1);
 const LEASE_WAIT: Duration = Duration::from_secs(1);
 /// Shorter than some bodies.
 const FENCE_LIFE: Duration = Duration::from_millis(300);
-/// The machine may have other things to do, and an answer that comes late is another test's matter.
+/// Long enough for a busy machine: other tests check late answers.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn after_a_storm_of_cancelled_calls_everything_is_as_before() {
+async fn nothing_is_left_after_a_storm_of_cancelled_calls() {
     let seed = Seed::of_this_run();
     let server = server();
     let mut raw = raw(&server).await;
     let clock = Clock::default();
     let worlds = worlds(&server, &clock).await;
-    let before = soon("there is rest", Census::at_rest(&worlds, &mut raw)).await;
+    let before = soon("no call runs", Census::at_rest(&worlds, &mut raw)).await;
 
     let ends = storm(&worlds, &clock, seed.0).await;
 
     for world in &worlds {
         timeout(LEASE + LEASE_WAIT, world.read_all())
             .await
-            .expect("nobody waits for those who are gone");
+            .expect("no caller waits for a cancelled call");
     }
     until("every eviction is issued", async || {
         let mut stats = worlds.iter().map(|world| world.cache.stats());
@@ -65,13 +65,14 @@ async fn after_a_storm_of_cancelled_calls_everything_is_as_before() {
     .await;
     timeout(LEASE.max(FENCE_LIFE) + PATIENCE, settle(&worlds[0], &raw))
         .await
-        .expect("every row is stored again, and nothing else is in Redis");
+        .expect("every row is stored again and Redis has nothing else");
     for world in &worlds {
         world.assert_all_hit_and_none_is_old().await;
     }
-    until("tasks and connections are as many as before", async || {
-        Census::take(&worlds, &mut raw.clone()).await == before
-    })
+    until(
+        "the numbers of tasks and connections are as before",
+        async || Census::take(&worlds, &mut raw.clone()).await == before,
+    )
     .await;
     for world in &worlds {
         let stats = world.cache.stats();
@@ -108,7 +109,7 @@ fn storm_config(server: &RedisServer, clock: &Clock) -> Config {
         .max_refreshes(4)
 }
 
-/// Runs it, and answers how the calls ended.
+/// Runs the storm and returns how the calls ended.
 async fn storm(worlds: &[World; 2], clock: &Clock, seed: u64) -> Ends {
     let end = Instant::now() + STORM;
     let mut callers = JoinSet::new();
@@ -120,7 +121,7 @@ async fn storm(worlds: &[World; 2], clock: &Clock, seed: u64) -> Ends {
             while Instant::now() < end {
                 let call = call(&world, whim.branch());
                 ends.count(Cut::new(call, &mut whim).await);
-                // A call that is answered from memory, or not polled at all, has let nobody else run.
+                // A call that is answered from memory, or never polled, does not yield to other tasks.
                 yield_now().await;
             }
             ends
@@ -130,11 +131,11 @@ async fn storm(worlds: &[World; 2], clock: &Clock, seed: u64) -> Ends {
         sleep(Duration::from_millis(10)).await;
         clock.advance(Duration::from_secs(30));
     }
-    let ends = soon("all callers come to an end", callers.join_all()).await;
+    let ends = soon("all callers end", callers.join_all()).await;
     ends.into_iter().fold(Ends::default(), Ends::and)
 }
 
-/// One call of anything, and a look at what it answers.
+/// Makes one random call and checks its answer.
 async fn call(world: &World, mut whim: Whim) {
     let World { cache, database } = world;
     let row = Place::any(&mut whim);
@@ -257,7 +258,7 @@ async fn load(database: &Database, row: Place, mut whim: Whim) -> Result<Row, Fa
     Ok(found)
 }
 
-/// Fails before it has written or not at all: after an `Err` nothing is evicted.
+/// Fails only before it writes: after an `Err` nothing is evicted.
 async fn write(database: &Database, rows: &[Place], mut whim: Whim) -> Result<u64, Failed> {
     whim.dawdle().await;
     whim.may_fail()?;
@@ -266,7 +267,7 @@ async fn write(database: &Database, rows: &[Place], mut whim: Whim) -> Result<u6
     Ok(version)
 }
 
-/// What one process has.
+/// One process.
 #[derive(Clone)]
 struct World {
     cache: Cache,
@@ -274,7 +275,7 @@ struct World {
 }
 
 impl World {
-    /// Reads every row once, all at a time.
+    /// Reads every row once, all at the same time.
     async fn read_all(&self) -> Vec<(Place, Row)> {
         let mut reading = JoinSet::new();
         for row in Place::all() {
@@ -290,7 +291,7 @@ impl World {
         reading.join_all().await
     }
 
-    /// What is stored is what the database holds, whoever was dropped after he had written.
+    /// Asserts that every row is cached and current, even if its last writer was dropped after it wrote.
     async fn assert_all_hit_and_none_is_old(&self) {
         let before = self.cache.stats().total;
         for (row, found) in self.read_all().await {
@@ -302,7 +303,7 @@ impl World {
     }
 }
 
-/// Reads until every row is stored. Claims of those who are gone end by themselves.
+/// Reads until every row is stored. The claims of cancelled calls expire.
 async fn settle(world: &World, raw: &MultiplexedConnection) {
     let _ = world.cache.delete_matching("notes:*").await;
     let wanted: BTreeSet<_> = Place::all()
@@ -350,7 +351,7 @@ fn assert_nothing_went_wrong(stats: &Stats) {
     assert_eq!(stats.pool.as_ref().map(|pool| pool.lost), Some(0));
 }
 
-/// A storm in which nothing happens would prove nothing.
+/// Asserts that every kind of event happened: a storm without events proves nothing.
 fn assert_it_was_a_storm(ends: Ends, stats: &Stats) {
     let total = &stats.total;
     let happened = [
@@ -368,10 +369,7 @@ fn assert_it_was_a_storm(ends: Ends, stats: &Stats) {
         ("failed refreshes", total.refreshes_failed),
         ("puts", total.puts - total.puts_degraded),
         ("degraded puts", total.puts_degraded),
-        (
-            "evictions that were left to the keeper",
-            total.evictions_journaled,
-        ),
+        ("journaled evictions", total.evictions_journaled),
     ];
     for (what, count) in happened {
         assert!(count > 0, "no {what}: {happened:?}");

@@ -9,7 +9,7 @@ use cache_runtime::testing::RedisServer;
 use cache_runtime::{Cache, Config, cacheable};
 use redis::aio::MultiplexedConnection;
 
-/// A database of one row whose value is how often it was read or written.
+/// A database of one row. Its value counts writes, and reads are counted separately.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) reads: Arc<AtomicUsize>,
@@ -45,7 +45,7 @@ pub(crate) async fn gated_row(cache: &Cache, table: &Table, id: u64, gate: &Gate
     value
 }
 
-/// Holds whoever comes until it is opened.
+/// Holds callers until it is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     arrived: Arc<tokio::sync::Semaphore>,
@@ -69,9 +69,9 @@ impl Gate {
             .forget();
     }
 
-    /// Waits until one more has arrived.
+    /// Waits until another caller has arrived.
     pub(crate) async fn arrival(&self) {
-        soon("somebody arrives at the gate", self.arrived.acquire())
+        soon("a caller arrives at the gate", self.arrived.acquire())
             .await
             .expect("gates are never closed")
             .forget();
@@ -92,30 +92,28 @@ pub(crate) async fn cache(server: &RedisServer) -> Cache {
 }
 
 pub(crate) async fn connect(config: Config) -> Cache {
-    Cache::connect(config)
-        .await
-        .expect("the configuration is right")
+    Cache::connect(config).await.expect("a valid configuration")
 }
 
-/// A connection that sees what is really there.
+/// A direct connection to Redis, without the cache.
 pub(crate) async fn raw(server: &RedisServer) -> MultiplexedConnection {
     let url = server.url().replace("redis+unix://", "unix://");
-    let client = redis::Client::open(url).expect("the server's URL is right");
+    let client = redis::Client::open(url).expect("a valid URL");
     client
         .get_multiplexed_async_connection()
         .await
         .expect("the server answers")
 }
 
-/// Waits for something that is about to happen, and not for ever.
+/// Waits up to 10 s for `future`.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(10), happens).await {
         Ok(value) => value,
-        Err(_) => panic!("in ten seconds it did not come true that {what}"),
+        Err(_) => panic!("not within 10 s: {what}"),
     }
 }
 
-/// Waits until a condition holds that nothing announces.
+/// Polls until a condition holds.
 pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     soon(what, async {
         while !condition().await {

@@ -1,4 +1,4 @@
-//! What a hit returns is what the body would have returned, through serde and through deploys.
+//! A hit returns what the body would have returned, through serde and across deploys.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -11,7 +11,7 @@ use tracing::Level;
 use crate::log::{Line, Log};
 use crate::support::{cache, raw, server};
 
-/// The lines that contain something.
+/// Returns the lines that contain `text`.
 fn naming<'a>(lines: &'a [String], word: &str) -> Vec<&'a str> {
     let lines = lines.iter().map(String::as_str);
     lines.filter(|line| line.contains(word)).collect()
@@ -23,7 +23,7 @@ enum Price {
     C { cents: Option<u8> },
 }
 
-/// The same after a deploy.
+/// The same type after a deploy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "t")]
 enum NewPrice {
@@ -61,7 +61,7 @@ async fn maybe(cache: &Cache, id: u64) -> Option<Price> {
 }
 
 #[tokio::test]
-async fn a_field_that_was_renamed_is_never_read_as_none() {
+async fn a_renamed_field_is_not_read_as_none() {
     let cache = Cache::memory();
     price(&cache, 1).await;
 
@@ -74,14 +74,14 @@ async fn a_field_that_was_renamed_is_never_read_as_none() {
 }
 
 #[tokio::test]
-async fn no_type_is_given_a_value_that_was_not_stored() {
+async fn a_type_gets_only_values_that_were_stored() {
     /// Accepts what it is given here, and nothing else.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     #[serde(from = "u8", into = "u8")]
     struct Month(u8);
     impl From<u8> for Month {
         fn from(month: u8) -> Self {
-            assert_eq!(month, 7, "nobody has stored this");
+            assert_eq!(month, 7, "this value was not stored");
             Self(month)
         }
     }
@@ -106,7 +106,7 @@ async fn no_type_is_given_a_value_that_was_not_stored() {
 }
 
 #[tokio::test]
-async fn local_types_of_one_name_are_two_types() {
+async fn local_types_with_the_same_name_are_different_types() {
     async fn first(cache: &Cache) -> bool {
         #[derive(Serialize, Deserialize)]
         struct Price {
@@ -134,7 +134,7 @@ async fn local_types_of_one_name_are_two_types() {
     assert_eq!(cache.stats().total.misses_by_reason["other_shape"], 1);
 }
 
-/// Not a test: what another release of this program does, which `two_builds_share_…` runs from a changed copy of this file.
+/// Not a test: acts as another release of this program. `two_builds_share_…` runs it from a changed copy of this file.
 #[tokio::test]
 #[ignore = "run by a test, with a server"]
 async fn another_build() {
@@ -144,7 +144,7 @@ async fn another_build() {
         .expect("a URL")
         .prefix("test_");
     let cache = Cache::connect(config).await.expect("connected");
-    // Until the program knows its hash, if it does not know it from the beginning.
+    // Until the program knows its own hash.
     let mut first = None;
     for id in 1..100 {
         status(&cache, id).await;
@@ -160,7 +160,7 @@ async fn another_build() {
     cache.shutdown().await;
 }
 
-/// What the header says.
+/// Reads the header.
 async fn build_of(url: &str, key: &str) -> Vec<u8> {
     let url = url.replace("redis+unix://", "unix://");
     let client = redis::Client::open(url).expect("a URL");
@@ -172,7 +172,7 @@ async fn build_of(url: &str, key: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn two_builds_share_what_both_store_the_same_and_replace_what_they_do_not() {
+async fn two_builds_share_equal_entries_and_replace_others() {
     let server = server();
     let (build, folder) = (
         std::env::current_exe().expect("this file"),
@@ -250,7 +250,7 @@ async fn account(cache: &Cache) -> Account {
 }
 
 #[tokio::test]
-async fn a_value_that_serde_would_bring_back_as_another_is_not_stored_and_said_once() {
+async fn a_value_that_serde_changes_is_not_stored_and_logged_once() {
     let log = Log::listen(Level::WARN);
     let cache = Cache::memory();
 
@@ -275,7 +275,7 @@ async fn a_value_that_serde_would_bring_back_as_another_is_not_stored_and_said_o
 }
 
 #[tokio::test]
-async fn one_value_in_a_thousand_is_looked_at_again() {
+async fn one_value_in_a_thousand_is_checked() {
     let cache = Cache::memory();
     number(&cache, 0).await;
 
@@ -287,7 +287,7 @@ async fn one_value_in_a_thousand_is_looked_at_again() {
 }
 
 #[tokio::test]
-async fn two_functions_with_one_key_and_two_types_are_said_once_each_with_both_types() {
+async fn two_types_under_one_key_are_logged_once_per_function() {
     let log = Log::listen(Level::WARN);
     let cache = Cache::memory();
 
@@ -308,7 +308,7 @@ async fn two_functions_with_one_key_and_two_types_are_said_once_each_with_both_t
 }
 
 #[tokio::test]
-async fn data_of_another_program_is_said_once_with_how_it_begins() {
+async fn data_of_another_program_is_logged_once_with_its_first_bytes() {
     let log = Log::listen(Level::WARN);
     let server = server();
     let cache = cache(&server).await;
@@ -338,7 +338,7 @@ async fn data_of_another_program_is_said_once_with_how_it_begins() {
 }
 
 #[tokio::test]
-async fn a_value_nested_more_deeply_than_serde_reads_is_not_stored() {
+async fn a_value_nested_too_deeply_for_serde_is_not_stored() {
     #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
     struct Comment {
         replies: Vec<Self>,
@@ -362,7 +362,7 @@ async fn a_value_nested_more_deeply_than_serde_reads_is_not_stored() {
 }
 
 #[tokio::test]
-async fn the_first_value_is_checked_behind_a_remembered_none() {
+async fn the_first_value_is_checked_after_a_stored_none() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Renamed {
         #[serde(default, rename(serialize = "written"))]

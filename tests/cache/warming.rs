@@ -1,4 +1,4 @@
-//! Warming: what is loaded, what is left alone, what fails, and who does it.
+//! Warming: what is loaded, what is skipped, what fails, and which instance does it.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -20,7 +20,7 @@ async fn warmed_row(cache: &Cache, table: &Table, id: u64) -> Result<usize, Infa
 }
 
 #[tokio::test]
-async fn what_is_missing_is_loaded_for_all_processes_and_what_is_fresh_is_left_alone() {
+async fn missing_entries_are_loaded_and_fresh_ones_are_not() {
     let server = server();
     let (one, two) = (cache(&server).await, cache(&server).await);
     let table = Table::default();
@@ -47,7 +47,7 @@ async fn odd(cache: &Cache, id: u64) -> anyhow::Result<u64> {
 }
 
 #[tokio::test]
-async fn failed_items_are_counted_and_the_first_ten_say_why() {
+async fn failed_items_are_counted_and_ten_errors_are_kept() {
     let server = server();
     let cache = cache(&server).await;
 
@@ -72,7 +72,7 @@ async fn refreshed(cache: Cache, table: Table, id: u64) -> Result<usize, String>
 }
 
 #[tokio::test]
-async fn a_stale_value_is_refreshed_before_the_call_returns_even_where_it_would_be_served() {
+async fn warming_refreshes_a_stale_value_before_it_returns() {
     let server = server();
     let config = server.config();
     let clock = config.clock.clone();
@@ -93,7 +93,7 @@ async fn a_stale_value_is_refreshed_before_the_call_returns_even_where_it_would_
 }
 
 #[tokio::test]
-async fn a_refresh_that_fails_counts_as_failed_although_the_call_answers() {
+async fn a_failed_refresh_counts_as_a_failed_item() {
     let server = server();
     let config = server.config();
     let clock = config.clock.clone();
@@ -113,7 +113,7 @@ async fn a_refresh_that_fails_counts_as_failed_although_the_call_answers() {
 }
 
 #[tokio::test]
-async fn no_more_calls_are_under_way_than_allowed_and_items_are_taken_as_there_is_room() {
+async fn concurrency_is_bounded_and_items_are_taken_when_there_is_room() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
@@ -142,7 +142,7 @@ async fn no_more_calls_are_under_way_than_allowed_and_items_are_taken_as_there_i
 }
 
 #[tokio::test]
-async fn a_run_that_is_dropped_drops_its_calls_and_makes_no_more() {
+async fn a_dropped_run_drops_its_calls_and_starts_no_more() {
     let server = server();
     let cache = cache(&server).await;
     let (table, gate) = (Table::default(), Gate::new());
@@ -154,12 +154,12 @@ async fn a_run_that_is_dropped_drops_its_calls_and_makes_no_more() {
         .run();
 
     tokio::select! {
-        _ = run => panic!("the gate is shut"),
+        _ = run => panic!("the gate is closed"),
         () = async { gate.arrival().await; gate.arrival().await } => {}
     }
     gate.open(100);
 
-    until("both give their leases back", async || {
+    until("both release their leases", async || {
         let mut raw = raw(&server).await;
         let left: u64 = raw.exists(&["test_row:0", "test_row:1"]).await.unwrap();
         left == 0
@@ -169,7 +169,7 @@ async fn a_run_that_is_dropped_drops_its_calls_and_makes_no_more() {
 }
 
 #[tokio::test]
-async fn progress_is_told_after_each_item_with_the_total_where_that_is_known() {
+async fn progress_is_reported_after_each_item_with_a_known_total() {
     let server = server();
     let cache = cache(&server).await;
     let table = Table::default();
@@ -209,7 +209,7 @@ async fn progress_is_told_after_each_item_with_the_total_where_that_is_known() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_nothing_is_called_and_one_error_says_so() {
+async fn without_redis_nothing_is_called_and_there_is_one_error() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     server.kill();
     let cache = cache(&server).await;
@@ -226,7 +226,7 @@ async fn while_redis_is_away_nothing_is_called_and_one_error_says_so() {
 }
 
 #[tokio::test]
-async fn when_redis_goes_in_the_middle_the_rest_is_not_called() {
+async fn an_outage_during_a_run_skips_the_remaining_items() {
     let server = RedisServer::tcp().expect("redis-server starts");
     let cache = cache(&server).await;
     let server = RefCell::new(server);
@@ -236,7 +236,7 @@ async fn when_redis_goes_in_the_middle_the_rest_is_not_called() {
         .warm(0..50, async |id| {
             if id == 20 {
                 server.borrow_mut().kill();
-                until("Redis is known to be away", async || {
+                until("the outage is noticed", async || {
                     cache.exists("row:1").await;
                     cache.stats().mode == Mode::Fallback
                 })
@@ -254,7 +254,7 @@ async fn when_redis_goes_in_the_middle_the_rest_is_not_called() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_back_soon_costs_what_was_under_way_and_no_more() {
+async fn a_short_outage_fails_only_the_calls_in_flight() {
     let server = RedisServer::tcp().expect("redis-server starts");
     let cache = cache(&server).await;
     let server = RefCell::new(server);
@@ -264,7 +264,7 @@ async fn a_redis_that_is_back_soon_costs_what_was_under_way_and_no_more() {
         .warm(0..50, async |id| {
             if id == 20 {
                 server.borrow_mut().kill();
-                until("Redis is known to be away", async || {
+                until("the outage is noticed", async || {
                     cache.exists("row:1").await;
                     cache.stats().mode == Mode::Fallback
                 })
@@ -284,7 +284,7 @@ async fn a_redis_that_is_back_soon_costs_what_was_under_way_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_run_can_be_moved_to_another_task_if_its_parts_can() {
+async fn a_run_is_send_if_its_parts_are() {
     let server = server();
     let cache = cache(&server).await;
     let ids = vec!["1".to_owned(), "2".to_owned()];
@@ -305,7 +305,7 @@ async fn a_run_can_be_moved_to_another_task_if_its_parts_can() {
     assert_eq!(run.await.expect("no panic").loaded, 2);
 }
 
-/// When a job ran, and on which instance.
+/// The times at which a job ran, with the instance that ran it.
 #[derive(Clone, Debug, Default)]
 struct Runs(Arc<Mutex<Vec<(u8, Instant)>>>);
 
@@ -344,7 +344,7 @@ impl Runs {
 const PERIOD: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn in_each_round_one_instance_runs_the_job() {
+async fn one_instance_runs_the_job_in_each_round() {
     let server = server();
     let runs = Runs::default();
     let caches = [
@@ -357,7 +357,7 @@ async fn in_each_round_one_instance_runs_the_job() {
         .map(|(instance, cache)| runs.every(PERIOD, cache, instance, async || {}))
         .collect();
 
-    until("three rounds were run", async || runs.len() >= 3).await;
+    until("three rounds ran", async || runs.len() >= 3).await;
 
     let list = runs.list();
     for pair in list.windows(2) {
@@ -367,7 +367,7 @@ async fn in_each_round_one_instance_runs_the_job() {
 }
 
 #[tokio::test]
-async fn while_the_job_runs_its_lease_is_short_and_renewed_and_then_stands_for_the_rest() {
+async fn the_lease_is_short_while_the_job_runs_and_then_lasts_for_the_round() {
     const HOUR: Duration = Duration::from_secs(3600);
     let server = server();
     let mut config = server.config();
@@ -391,7 +391,7 @@ async fn while_the_job_runs_its_lease_is_short_and_renewed_and_then_stands_for_t
     }
     gate.open(1);
 
-    until("the lease stands for the rest", async || {
+    until("the lease lasts for the rest of the round", async || {
         let mut raw = raw.clone();
         let left: i64 = raw.pttl("test_cache:warm:the%20lists").await.unwrap();
         (3_590_000..=3_600_000).contains(&left)
@@ -404,7 +404,7 @@ async fn while_the_job_runs_its_lease_is_short_and_renewed_and_then_stands_for_t
 }
 
 #[tokio::test]
-async fn a_round_that_is_over_keeps_nobody_from_the_next_though_its_record_has_lost_its_expiry() {
+async fn a_finished_round_without_an_expiry_does_not_block_the_next() {
     const HOUR: Duration = Duration::from_secs(3600);
     let server = server();
     let (one, two) = (cache(&server).await, cache(&server).await);
@@ -421,13 +421,13 @@ async fn a_round_that_is_over_keeps_nobody_from_the_next_though_its_record_has_l
     let () = raw.persist("test_cache:warm:the%20lists").await.unwrap();
     let _second = runs.every(HOUR, &two, 2, || async {});
 
-    until("the other runs it", async || runs.len() == 2).await;
+    until("the other instance runs the job", async || runs.len() == 2).await;
     let left: i64 = raw.pttl("test_cache:warm:the%20lists").await.unwrap();
     assert!(left > 0, "{left} ms");
 }
 
 #[tokio::test]
-async fn who_stops_in_the_middle_leaves_the_round_to_another() {
+async fn a_stopped_job_leaves_the_round_to_another_instance() {
     let server = server();
     let (one, two) = (cache(&server).await, cache(&server).await);
     let (runs, gate) = (Runs::default(), Gate::new());
@@ -443,14 +443,14 @@ async fn who_stops_in_the_middle_leaves_the_round_to_another() {
     first.stop();
     let stopped = Instant::now();
     let _second = runs.every(PERIOD, &two, 2, async || {});
-    until("the other runs", async || runs.len() == 2).await;
+    until("the other instance runs the job", async || runs.len() == 2).await;
 
     assert!(stopped.elapsed() < PERIOD * 3 / 2);
     assert_eq!(runs.list()[1].0, 2);
 }
 
 #[tokio::test]
-async fn one_that_died_is_replaced_when_its_lease_ends() {
+async fn a_dead_instance_is_replaced_when_its_lease_ends() {
     let server = server();
     let cache = cache(&server).await;
     let mut raw = raw(&server).await;
@@ -465,14 +465,14 @@ async fn one_that_died_is_replaced_when_its_lease_ends() {
     gate.arrival().await;
     let lease: Vec<u8> = raw.get("test_cache:warm:the%20lists").await.unwrap();
     dead.stop();
-    until("its lease is gone", async || {
+    until("the lease is gone", async || {
         let mut raw = raw.clone();
         !raw.exists::<_, bool>("test_cache:warm:the%20lists")
             .await
             .unwrap()
     })
     .await;
-    // One that dies gives nothing back.
+    // An instance that dies does not release its lease.
     let () = raw
         .pset_ex("test_cache:warm:the%20lists", lease, 500)
         .await
@@ -486,7 +486,7 @@ async fn one_that_died_is_replaced_when_its_lease_ends() {
 }
 
 #[tokio::test]
-async fn rounds_are_skipped_while_redis_is_away_and_run_when_it_is_back() {
+async fn rounds_are_skipped_during_an_outage_and_run_afterwards() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     server.kill();
     let cache = cache(&server).await;

@@ -1,4 +1,4 @@
-//! What must be as many after the storm as before it.
+//! Counts that must be the same before and after the storm.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio::time::sleep;
 
 use super::{POOL_MIN, World};
 
-/// What must be as many as before.
+/// Counts that must be the same before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Census {
     tasks: usize,
     open: Vec<usize>,
     in_flight: Vec<usize>,
-    /// As the server counts them.
+    /// The connections that the server counts.
     clients: usize,
 }
 
@@ -27,7 +27,7 @@ impl Census {
             .expect("CLIENT LIST");
         let pools = worlds
             .iter()
-            .map(|world| world.cache.stats().pool.expect("there is a Redis"));
+            .map(|world| world.cache.stats().pool.expect("a pool"));
         let (open, in_flight) = pools.map(|pool| (pool.open, pool.in_flight)).unzip();
         Self {
             tasks: Handle::current().metrics().num_alive_tasks(),
@@ -37,7 +37,7 @@ impl Census {
         }
     }
 
-    /// The first that stays for a while, with as many connections as there are at least.
+    /// Returns the first census that does not change for a while and has the minimum number of connections.
     pub(super) async fn at_rest(worlds: &[World], raw: &mut MultiplexedConnection) -> Self {
         let mut last = Self::take(worlds, raw).await;
         loop {

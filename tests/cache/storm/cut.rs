@@ -1,4 +1,4 @@
-//! Calls that are dropped in the middle, and how they end.
+//! Calls that are dropped before they finish, and how they end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 
 use super::whim::{Thrown, Whim};
 
-/// Drops a call in the middle.
+/// Drops a call before it finishes.
 pub(super) struct Cut<F> {
     call: Option<Pin<Box<F>>>,
     polls_left: u32,
-    /// Whether it is dropped when it could go on, its answer perhaps there already, and not as soon as it waits.
+    /// If set, the call is dropped when it is woken, so its answer may have arrived. Otherwise it is dropped as soon as it waits.
     when_woken: bool,
 }
 
@@ -44,7 +44,7 @@ impl<F: Future<Output = ()>> Future for Cut<F> {
             None => End::Dropped,
             Some(left) => {
                 self.polls_left = left;
-                let call = self.call.as_mut().expect("nobody polls what has ended");
+                let call = self.call.as_mut().expect("a finished call is not polled");
                 match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
                     Ok(Poll::Ready(())) => End::Answered,
                     Ok(Poll::Pending) if left == 0 && !self.when_woken => End::Dropped,
@@ -59,7 +59,7 @@ impl<F: Future<Output = ()>> Future for Cut<F> {
     }
 }
 
-/// How many calls ended how.
+/// The number of calls by how they ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
     pub(super) answered: u64,

@@ -1,4 +1,4 @@
-//! The rows that the storm is about, and who may see which version of them.
+//! The rows of the storm, and the versions that a caller may see.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use super::whim::Whim;
 pub(super) const GROUPS: usize = 5;
 pub(super) const ROWS_OF_A_GROUP: usize = 10;
 
-/// What is cached. It says what it is, so that whoever gets another's sees it.
+/// A cached value. It contains its own key, so that a caller notices the value of another key.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) key: String,
@@ -20,7 +20,7 @@ pub(super) struct Row {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failed;
 
-/// Which row.
+/// The position of a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) group: usize,
@@ -54,7 +54,7 @@ impl Place {
         self.group * ROWS_OF_A_GROUP + self.id
     }
 
-    /// From a byte to a hundred thousand, which only two have: they take most of the time.
+    /// From 1 byte to 100,000 bytes. Only two rows are that long, because they take most of the time.
     pub(super) fn text_bytes(self) -> usize {
         match self.index() {
             0 | 25 => 100_000,
@@ -66,18 +66,18 @@ impl Place {
         format!("row:{}:{}", self.group, self.id)
     }
 
-    /// The key of what is set by hand and stands in no database.
+    /// The key of a value that is set by hand and is not in the database.
     pub(super) fn notes_key(self) -> String {
         format!("notes:{}:{}", self.group, self.id)
     }
 }
 
-/// Rows with a version each, and a text for ever.
+/// Rows whose version changes and whose text does not.
 pub(super) struct Database {
     /// The version of the latest write to any row.
     latest: AtomicU64,
     written: Vec<AtomicU64>,
-    /// The version whose writer has seen his eviction done: nobody who asks later may see one before it.
+    /// The version whose eviction has returned to its writer. Later callers must not see an older version.
     acknowledged: Vec<AtomicU64>,
     texts: Vec<String>,
 }
@@ -85,7 +85,7 @@ pub(super) struct Database {
 impl Database {
     pub(super) fn new() -> Self {
         let versions = || Place::all().map(|_| AtomicU64::new(0)).collect();
-        // Of letters that no compression makes much smaller.
+        // Random letters that do not compress well.
         let mut whim = Whim::of(0);
         let mut letter = |_| char::from(b'a' + whim.below(26) as u8);
         Self {
@@ -133,7 +133,7 @@ impl Database {
     }
 
     pub(super) fn check(&self, found: &Row, key: &str, row: Place, known: u64) {
-        assert_eq!(found.key, key, "a crossed reply");
+        assert_eq!(found.key, key, "the value of another key");
         assert!(found.text == self.texts[row.index()], "{key} is damaged");
         let version = found.version;
         assert!(version >= known, "{key} is {version} after {known}");

@@ -1,4 +1,4 @@
-//! Chance, from a seed.
+//! Random choices from a seed.
 
 use std::env;
 use std::panic::resume_unwind;
@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use super::LONG;
 use super::database::Failed;
 
-/// What bodies panic with, unlike everything else that panics here.
+/// The payload of the panics that bodies cause on purpose.
 pub(super) struct Thrown;
 
-/// Decides what would else be left to chance.
+/// A seeded source of random choices.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Whim {
     state: u64,
@@ -46,12 +46,12 @@ impl Whim {
         (self.next() % end as u64) as usize
     }
 
-    /// Whims of its own for somebody else.
+    /// Returns an independent source for another caller.
     pub(super) fn branch(&mut self) -> Self {
         Self::of(self.next())
     }
 
-    /// What bodies do instead of working.
+    /// Delays the body, yields, or panics.
     pub(super) async fn dawdle(&mut self) {
         if self.is_calm {
             return;
@@ -77,7 +77,7 @@ impl Whim {
     }
 }
 
-/// What everything begins with, said again where it ended badly.
+/// The seed of this run. It is printed if the test fails.
 pub(super) struct Seed(pub(super) u64);
 
 impl Seed {
