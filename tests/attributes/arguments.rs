@@ -1,4 +1,4 @@
-//! What the arguments of the attributes do.
+//! The arguments of the attributes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use cache_runtime::{Cache, Ttl, cache_evict, cache_put, cacheable};
 use crate::lab::{Event, Lab};
 
 #[tokio::test]
-async fn a_condition_that_is_false_leaves_the_cache_alone() {
+async fn a_false_condition_bypasses_the_cache() {
     #[cacheable(key = "event:<id>", ignore = [fresh], condition = id > 0 && !fresh, cache = lab.cache)]
     async fn event(lab: &Lab, id: i64, fresh: bool) -> usize {
         lab.run()
@@ -48,7 +48,7 @@ async fn unless_sees_what_is_inside_ok() {
 }
 
 #[tokio::test]
-async fn unless_may_be_a_function() {
+async fn unless_accepts_a_function() {
     #[cacheable(key = "n", unless = is_odd, cache = lab.cache)]
     async fn number(lab: &Lab) -> usize {
         lab.run()
@@ -65,7 +65,7 @@ async fn unless_may_be_a_function() {
 }
 
 #[tokio::test]
-async fn a_ttl_is_anything_that_becomes_one() {
+async fn a_ttl_accepts_any_type_that_converts_into_it() {
     const HOUR: u64 = 3600;
     struct Settings {
         ttl: Duration,
@@ -122,7 +122,7 @@ async fn a_ttl_is_anything_that_becomes_one() {
 }
 
 #[tokio::test]
-async fn a_version_changes_what_is_found() {
+async fn an_entry_of_another_version_is_not_read() {
     #[cacheable(key = "n", cache = lab.cache)]
     async fn first(lab: &Lab) -> usize {
         lab.run()
@@ -139,7 +139,7 @@ async fn a_version_changes_what_is_found() {
 }
 
 #[tokio::test]
-async fn a_cache_comes_from_wherever_an_expression_finds_it() {
+async fn cache_accepts_any_expression() {
     #[cacheable(key = "n", cache = caches[0])]
     async fn indexed(caches: &[Cache]) -> u8 {
         1
@@ -163,7 +163,7 @@ mod renamed {
 }
 
 #[tokio::test]
-async fn the_runtime_may_live_elsewhere() {
+async fn crate_accepts_another_path_of_the_runtime() {
     #[cacheable(key = "n", crate = crate::arguments::renamed::runtime, cache = lab.cache)]
     async fn number(lab: &Lab) -> usize {
         lab.run()
@@ -181,7 +181,7 @@ async fn the_runtime_may_live_elsewhere() {
 }
 
 #[tokio::test]
-async fn arguments_may_come_from_a_macro() {
+async fn arguments_can_come_from_a_macro() {
     macro_rules! cached {
         ($name:ident, $key:literal, $ttl:expr) => {
             #[cacheable(key = $key, ttl = $ttl, cache = lab.cache)]

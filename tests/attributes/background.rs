@@ -1,4 +1,4 @@
-//! `refresh = "background"`: stale values are served at once, and a task of its own refreshes them.
+//! `refresh = "background"`: stale values are served immediately, and a background task refreshes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use tokio::sync::Semaphore;
 
 use crate::lab::Lab;
 
-/// A lab whose time is driven.
+/// A lab with a clock that the test advances.
 async fn driven() -> (Lab, Clock) {
     let clock = Clock::default();
     let mut lab = Lab::new();
     lab.cache = Cache::connect(Config::default().clock(clock.clone()))
         .await
-        .expect("the configuration is right");
+        .expect("a valid configuration");
     (lab, clock)
 }
 
-/// Lets the tasks run until something is true, and not for ever.
+/// Lets the tasks run until `condition` holds, for at most 10 s.
 async fn until(condition: impl AsyncFn() -> bool) {
     let becomes_true = async {
         while !condition().await {
@@ -39,11 +39,11 @@ async fn until_stored(lab: &Lab, key: &str, value: usize) {
 const TTL_IS_OVER: Duration = Duration::from_secs(61);
 
 #[tokio::test]
-async fn nobody_waits_for_the_refresh() {
+async fn no_caller_waits_for_the_refresh() {
     #[cacheable(key = "count", ignore = [gate], ttl = 60, grace = "10m", refresh = "background", cache = lab.cache)]
     async fn count(lab: Lab, gate: Arc<Semaphore>) -> usize {
         let count = lab.run();
-        gate.acquire().await.expect("it is open").forget();
+        gate.acquire().await.expect("an open semaphore").forget();
         count
     }
     let (lab, clock) = driven().await;
@@ -114,7 +114,7 @@ impl Count for Counter {
 }
 
 #[tokio::test]
-async fn a_shared_self() {
+async fn a_shared_self_can_refresh_in_the_background() {
     let (lab, clock) = driven().await;
     let counter = Arc::new(Counter { lab: lab.clone() });
     Arc::clone(&counter).shared().await;
@@ -126,7 +126,7 @@ async fn a_shared_self() {
 }
 
 #[tokio::test]
-async fn an_owned_self_and_a_generic_argument() {
+async fn an_owned_self_and_a_generic_argument_can_refresh_in_the_background() {
     let (lab, clock) = driven().await;
     let counter = Counter { lab: lab.clone() };
     counter.clone().owned().await;
@@ -140,7 +140,7 @@ async fn an_owned_self_and_a_generic_argument() {
 }
 
 #[tokio::test]
-async fn a_shared_self_under_async_trait() {
+async fn a_shared_self_under_async_trait_can_refresh_in_the_background() {
     let (lab, clock) = driven().await;
     let counter = Arc::new(Counter { lab: lab.clone() });
     Arc::clone(&counter).count("ab".into()).await.expect("Ok");
@@ -152,7 +152,7 @@ async fn a_shared_self_under_async_trait() {
 }
 
 #[tokio::test]
-async fn closures_go_with_the_task() {
+async fn closures_over_the_value_run_in_the_task() {
     #[cacheable(
         key = "count", ignore = [long, most],
         ttl = |count| if *count > 1 { long } else { 60 },

@@ -1,4 +1,4 @@
-//! Bodies: the declared type is known inside, and control flow stays the body's own.
+//! A body knows its declared return type and keeps its own control flow.
 
 use cache_runtime::{cache_evict, cache_put, cacheable};
 
@@ -37,7 +37,7 @@ async fn a_bare_none_and_question_marks_are_inferred_from_the_signature() {
 }
 
 #[tokio::test]
-async fn an_early_return_leaves_the_body_and_is_stored() {
+async fn an_early_return_is_stored() {
     #[cacheable(key = "event:<id>", cache = lab.cache)]
     async fn event(lab: &Lab, id: i64) -> Option<Event> {
         lab.run();
@@ -57,7 +57,7 @@ async fn an_early_return_leaves_the_body_and_is_stored() {
 }
 
 #[tokio::test]
-async fn a_body_may_consume_what_the_key_borrows() {
+async fn a_body_can_consume_an_argument_of_the_key() {
     #[cache_put(key = "event:<event.id>:<event.title>", cache = lab.cache)]
     async fn save(lab: &Lab, event: Event) -> Event {
         event
@@ -73,7 +73,7 @@ async fn a_body_may_consume_what_the_key_borrows() {
 }
 
 #[tokio::test]
-async fn a_body_may_consume_what_an_eviction_names_afterwards() {
+async fn a_body_can_consume_an_argument_of_a_later_eviction() {
     #[cache_put(key = "<tenant>:event:<id>", cache = lab.cache)]
     async fn save(lab: &Lab, tenant: &str, id: i64) -> Event {
         Event::new(id)
@@ -96,7 +96,7 @@ async fn a_body_may_consume_what_an_eviction_names_afterwards() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_in_a_panic_has_a_type() {
+async fn a_body_that_ends_in_a_panic_compiles() {
     #[cacheable(key = "event:<id>", cache = lab.cache)]
     async fn event(lab: &Lab, id: i64) -> Event {
         if id == 0 {

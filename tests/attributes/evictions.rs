@@ -1,4 +1,4 @@
-//! What is evicted, and when.
+//! Targets and times of evictions.
 
 use cache_runtime::{cache_evict, cache_put};
 
@@ -18,7 +18,7 @@ async fn filled() -> Lab {
     lab
 }
 
-/// Which of the three are still there.
+/// Returns which of the three are still cached.
 async fn left(lab: &Lab) -> [bool; 3] {
     [
         lab.holds("event:1").await,
@@ -28,7 +28,7 @@ async fn left(lab: &Lab) -> [bool; 3] {
 }
 
 #[tokio::test]
-async fn one_key() {
+async fn evict_removes_one_key() {
     #[cache_evict(key = "event:<id>", cache = lab.cache)]
     async fn change(lab: &Lab, id: i64) -> Event {
         Event::new(id)
@@ -41,7 +41,7 @@ async fn one_key() {
 }
 
 #[tokio::test]
-async fn a_list_of_keys() {
+async fn evict_removes_a_list_of_keys() {
     #[cache_evict(key = ["event:<id>", "user:<user>"], cache = lab.cache)]
     async fn change(lab: &Lab, id: i64, user: i64) {}
     let lab = filled().await;
@@ -52,7 +52,7 @@ async fn a_list_of_keys() {
 }
 
 #[tokio::test]
-async fn patterns_and_keys_together() {
+async fn evict_removes_patterns_and_keys() {
     #[cache_evict(key = "user:<user>", pattern = ["even?:*", "<kind>:*:nothing"], cache = lab.cache)]
     async fn change(lab: &Lab, user: i64, kind: &str) {}
     let lab = filled().await;
@@ -63,7 +63,7 @@ async fn patterns_and_keys_together() {
 }
 
 #[tokio::test]
-async fn a_value_in_a_pattern_is_no_wildcard() {
+async fn a_value_in_a_pattern_is_not_a_wildcard() {
     #[cache_evict(pattern = "<kind>:?", cache = lab.cache)]
     async fn change(lab: &Lab, kind: &str) {}
     let lab = filled().await;
@@ -76,7 +76,7 @@ async fn a_value_in_a_pattern_is_no_wildcard() {
 }
 
 #[tokio::test]
-async fn all_entries() {
+async fn all_entries_removes_everything() {
     #[cache_evict(all_entries, cache = lab.cache)]
     async fn clear(lab: &Lab) {}
     let lab = filled().await;
@@ -87,7 +87,7 @@ async fn all_entries() {
 }
 
 #[tokio::test]
-async fn what_the_body_returned_names_a_target() {
+async fn a_target_can_use_a_field_of_the_return_value() {
     #[cache_evict(key = ["event:<return.id>", "user:<id>"], pattern = "event:<return.id>*", cache = lab.cache)]
     async fn found(lab: &Lab, id: i64) -> Result<Option<Event>, String> {
         Ok((id > 0).then(|| Event::new(id + 1)))
@@ -102,7 +102,7 @@ async fn what_the_body_returned_names_a_target() {
 }
 
 #[tokio::test]
-async fn the_returned_value_itself_names_a_target() {
+async fn a_target_can_use_the_return_value_itself() {
     #[cache_evict(key = "event:<return>", cache = lab.cache)]
     async fn newest(lab: &Lab) -> i64 {
         2
@@ -115,7 +115,7 @@ async fn the_returned_value_itself_names_a_target() {
 }
 
 #[tokio::test]
-async fn a_failure_evicts_nothing_unless_always() {
+async fn an_err_evicts_nothing_without_always() {
     #[cache_evict(key = "event:<id>", cache = lab.cache)]
     async fn fail(lab: &Lab, id: i64) -> Result<(), String> {
         Err("no".to_owned())
@@ -134,7 +134,7 @@ async fn a_failure_evicts_nothing_unless_always() {
 }
 
 #[tokio::test]
-async fn before_evicts_before_the_body_and_after_it() {
+async fn before_evicts_before_and_after_the_body() {
     #[cache_evict(key = "event:<id>", before, cache = lab.cache)]
     async fn change(lab: &Lab, id: i64) -> bool {
         let found = lab.holds("event:1").await;
@@ -150,7 +150,7 @@ async fn before_evicts_before_the_body_and_after_it() {
 }
 
 #[tokio::test]
-async fn a_condition_that_is_false_evicts_nothing() {
+async fn a_false_condition_evicts_nothing() {
     #[cache_evict(all_entries, condition = *really, cache = lab.cache)]
     async fn clear(lab: &Lab, really: &bool) {}
     let lab = filled().await;

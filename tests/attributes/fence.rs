@@ -1,4 +1,4 @@
-//! `#[cache_evict(…, fence)]`: while the body runs its keys are held, so that nothing is stored under them.
+//! `#[cache_evict(…, fence)]`: nothing is stored under the keys while the body runs.
 
 use cache_runtime::{cache_evict, cacheable};
 use tokio::sync::Notify;
@@ -13,7 +13,7 @@ async fn count(lab: &Lab, id: i64) -> usize {
     lab.run()
 }
 
-/// Says when its body has begun, and returns when it is let through.
+/// Signals that its body has begun, and returns when the gate opens.
 struct Gate {
     begun: Notify,
     open: Notify,
@@ -45,7 +45,7 @@ async fn change(lab: &Lab, id: i64, other: i64, gate: &Gate) -> Result<i64, Refu
 }
 
 #[tokio::test]
-async fn while_the_body_runs_readers_load_and_nothing_is_stored() {
+async fn readers_load_and_store_nothing_while_the_body_runs() {
     let (lab, gate) = (Lab::new(), Gate::new(Ok(1)));
     count(&lab, 1).await;
 
@@ -66,7 +66,7 @@ async fn while_the_body_runs_readers_load_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn after_the_body_the_keys_are_evicted_and_free() {
+async fn the_keys_are_evicted_and_usable_after_the_body() {
     let (lab, gate) = (Lab::new(), Gate::new(Ok(7)));
     count(&lab, 1).await;
     lab.cache.set("list:7:first", &0, 60).await;
@@ -81,7 +81,7 @@ async fn after_the_body_the_keys_are_evicted_and_free() {
 }
 
 #[tokio::test]
-async fn a_failed_body_leaves_its_keys_free() {
+async fn the_keys_are_usable_after_a_failed_body() {
     let (lab, gate) = (Lab::new(), Gate::new(Err(Refused)));
     lab.cache.set("list:7:first", &0, 60).await;
     gate.open.notify_one();
@@ -96,7 +96,7 @@ async fn a_failed_body_leaves_its_keys_free() {
 }
 
 #[tokio::test]
-async fn without_a_fence_readers_store_while_the_body_runs() {
+async fn readers_store_while_the_body_runs_without_a_fence() {
     #[cache_evict(key = "count:<id>", cache = lab.cache)]
     async fn change(lab: &Lab, id: i64, gate: &Gate) -> Result<i64, Refused> {
         gate.pass().await

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::lab::{Event, Lab};
 
 #[tokio::test]
-async fn a_second_call_is_a_hit_and_another_argument_is_not() {
+async fn a_second_call_is_a_hit_and_another_argument_is_a_miss() {
     #[cacheable(key = "event:<id>", cache = lab.cache)]
     async fn event(lab: &Lab, id: i64) -> Event {
         lab.run();
@@ -30,7 +30,7 @@ async fn a_second_call_is_a_hit_and_another_argument_is_not() {
 }
 
 #[tokio::test]
-async fn a_generic_function_with_a_where_clause() {
+async fn a_generic_function_with_a_where_clause_is_cached() {
     #[cacheable(key = "largest:<name>", ignore = [values], any_type, cache = lab.cache)]
     async fn largest<K, T, const N: usize>(lab: &Lab, name: K, values: [T; N]) -> Option<T>
     where
@@ -54,7 +54,7 @@ async fn a_generic_function_with_a_where_clause() {
 }
 
 #[tokio::test]
-async fn borrowed_arguments_and_named_lifetimes() {
+async fn borrowed_arguments_and_named_lifetimes_are_accepted() {
     #[cacheable(key = "page:<path>:<ids.len()>", cache = lab.cache)]
     async fn page<'a, 'b: 'a>(lab: &'a Lab, path: &'b str, ids: &[i64]) -> Vec<String> {
         lab.run();
@@ -71,7 +71,7 @@ async fn borrowed_arguments_and_named_lifetimes() {
 }
 
 #[tokio::test]
-async fn arguments_that_are_taken_apart() {
+async fn destructured_arguments_are_accepted() {
     struct Path<T>(T);
     struct Page {
         number: u32,
@@ -99,7 +99,7 @@ async fn arguments_that_are_taken_apart() {
 }
 
 #[tokio::test]
-async fn impl_trait_and_mutable_arguments() {
+async fn impl_trait_and_mutable_arguments_are_accepted() {
     #[cacheable(key = "sum:<start>:<label.to_string()>", ignore = [more], any_type, cache = lab.cache)]
     async fn sum(
         lab: &Lab,
@@ -123,7 +123,7 @@ async fn impl_trait_and_mutable_arguments() {
 }
 
 #[tokio::test]
-async fn a_type_of_the_users_own_in_a_key() {
+async fn a_key_can_contain_a_user_defined_type() {
     struct EventId(i64);
 
     impl KeyPart for EventId {
@@ -147,7 +147,7 @@ async fn a_type_of_the_users_own_in_a_key() {
 }
 
 #[tokio::test]
-async fn a_function_that_calls_itself() {
+async fn a_function_can_call_itself() {
     #[cacheable(key = "factorial:<n>", cache = lab.cache)]
     async fn factorial(lab: &Lab, n: u64) -> u64 {
         lab.run();
@@ -166,7 +166,7 @@ async fn a_function_that_calls_itself() {
 }
 
 #[tokio::test]
-async fn the_future_is_send_when_the_bodys_is() {
+async fn the_future_is_send_if_the_body_is() {
     #[cacheable(key = "event:<id>", cache = lab.cache, ttl = 60, unless = |event| event.is_none())]
     async fn event(lab: Lab, id: i64) -> Result<Option<Event>, std::fmt::Error> {
         tokio::task::yield_now().await;
@@ -175,9 +175,7 @@ async fn the_future_is_send_when_the_bodys_is() {
     }
     let lab = Lab::new();
 
-    let answer = tokio::spawn(event(lab.clone(), 1))
-        .await
-        .expect("the task ends");
+    let answer = tokio::spawn(event(lab.clone(), 1)).await.expect("no panic");
 
     assert_eq!(answer, Ok(Some(Event::new(1))));
 }

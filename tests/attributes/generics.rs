@@ -1,4 +1,4 @@
-//! Keys that name type and const parameters.
+//! Type and const parameters in keys.
 
 use std::marker::PhantomData;
 
@@ -53,7 +53,7 @@ async fn by_name<T: Row>(lab: &Lab, id: i64) -> Vec<Option<T>> {
 }
 
 #[tokio::test]
-async fn a_type_in_the_key_has_entries_of_its_own() {
+async fn each_type_in_the_key_has_its_own_entry() {
     let lab = Lab::new();
 
     for _ in 0..2 {
@@ -63,11 +63,14 @@ async fn a_type_in_the_key_has_entries_of_its_own() {
 
     assert_eq!(lab.runs(), 2);
     let key = format!("{}.User:1", module_path!().replace("::", "."));
-    assert!(lab.holds(&key).await, "the key is its path: {key}");
+    assert!(
+        lab.holds(&key).await,
+        "the key contains the path of the type: {key}"
+    );
 }
 
 #[tokio::test]
-async fn a_type_is_told_apart_by_its_constants_and_functions() {
+async fn constants_and_functions_of_a_type_distinguish_entries() {
     #[cacheable(key = "row:<T::TABLE>:<T::version()>:<id>", cache = lab.cache)]
     async fn row<T: Row>(lab: &Lab, id: i64) -> Result<T, std::fmt::Error> {
         lab.run();
@@ -86,7 +89,7 @@ async fn a_type_is_told_apart_by_its_constants_and_functions() {
 }
 
 #[tokio::test]
-async fn a_constant_in_the_key_has_entries_of_its_own() {
+async fn each_constant_in_the_key_has_its_own_entry() {
     #[cacheable(key = "first:<N>-<FLAG>", cache = lab.cache)]
     async fn first<const N: usize, const FLAG: bool>(lab: &Lab) -> Vec<usize> {
         lab.run();
@@ -104,7 +107,7 @@ async fn a_constant_in_the_key_has_entries_of_its_own() {
     assert!(lab.holds("first:3-true").await);
 }
 
-/// A number that says of no other than its text what it is.
+/// A number whose text in a key does not contain the type `T`.
 struct Id<T>(i64, PhantomData<T>);
 
 impl<T> KeyPart for Id<T> {
@@ -114,7 +117,7 @@ impl<T> KeyPart for Id<T> {
 }
 
 #[tokio::test]
-async fn a_type_beside_its_argument_has_entries_of_its_own() {
+async fn a_type_next_to_its_argument_distinguishes_entries() {
     #[cacheable(key = "<T>:<id>", cache = lab.cache)]
     async fn owner<T: Row>(lab: &Lab, id: Id<T>) -> String {
         lab.run();
@@ -131,7 +134,7 @@ async fn a_type_beside_its_argument_has_entries_of_its_own() {
 }
 
 #[tokio::test]
-async fn any_type_shares_one_entry() {
+async fn any_type_shares_one_entry_between_types() {
     #[cacheable(key = "count", any_type, cache = lab.cache)]
     async fn count<T: Row, const N: usize>(lab: &Lab) -> usize {
         lab.run();
@@ -146,7 +149,7 @@ async fn any_type_shares_one_entry() {
 }
 
 #[tokio::test]
-async fn puts_and_evictions_name_the_same_entries() {
+async fn puts_and_evictions_use_the_same_keys() {
     #[cache_put(key = "<T>:<id>", cache = lab.cache)]
     async fn put<T: Row>(lab: &Lab, id: i64) -> Vec<Option<T>> {
         vec![None, Some(T::of(id))]
@@ -240,7 +243,7 @@ impl Named for Order {
 }
 
 #[tokio::test]
-async fn a_default_method_tells_the_types_that_have_it_apart() {
+async fn a_default_method_has_an_entry_for_each_implementing_type() {
     let lab = Lab::new();
 
     for _ in 0..2 {
@@ -266,7 +269,7 @@ impl Boxed for Lab {
 }
 
 #[tokio::test]
-async fn a_type_in_the_key_of_an_async_trait() {
+async fn an_async_trait_method_can_have_a_type_in_its_key() {
     let lab = Lab::new();
 
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! `#[derive(KeyPart)]`: types of the user's own, as they arrive in the cache.
+//! `#[derive(KeyPart)]`: the keys that user-defined types produce.
 
 use std::collections::HashSet;
 use std::marker::PhantomData;
@@ -7,7 +7,7 @@ use cache_runtime::{KeyPart, cacheable};
 
 use crate::lab::Lab;
 
-/// The text that a value has in a key.
+/// Returns the text of a value in a key.
 async fn text(value: impl KeyPart) -> String {
     #[cacheable(key = "of:<value>", any_type, cache = lab.cache)]
     async fn store(lab: &Lab, value: impl KeyPart) -> usize {
@@ -37,7 +37,7 @@ enum Kind {
 }
 
 #[tokio::test]
-async fn a_newtype_has_the_text_of_its_field() {
+async fn a_newtype_writes_its_field() {
     #[derive(KeyPart)]
     struct EventId(i64);
     #[derive(KeyPart)]
@@ -51,13 +51,13 @@ async fn a_newtype_has_the_text_of_its_field() {
 }
 
 #[tokio::test]
-async fn an_enum_has_the_name_of_its_variant() {
+async fn an_enum_writes_the_name_of_its_variant() {
     assert_eq!(text(Kind::Concert).await, "Concert");
     assert_eq!(text(Some(Kind::r#Final)).await, "Final");
 }
 
 #[tokio::test]
-async fn a_skipped_field_is_not_written_and_needs_no_key_part() {
+async fn a_skipped_field_is_not_written_and_need_not_be_a_key_part() {
     struct User;
     #[derive(KeyPart)]
     struct Id<T>(i64, #[key_part(skip)] PhantomData<T>);
@@ -66,7 +66,7 @@ async fn a_skipped_field_is_not_written_and_needs_no_key_part() {
 }
 
 #[tokio::test]
-async fn values_that_differ_in_a_field_have_different_texts() {
+async fn values_with_different_fields_have_different_texts() {
     #[derive(KeyPart)]
     struct Inner<T> {
         first: T,
@@ -99,7 +99,7 @@ async fn values_that_differ_in_a_field_have_different_texts() {
 }
 
 #[tokio::test]
-async fn a_hash_has_one_length_and_differs_with_each_field() {
+async fn a_hash_has_a_fixed_length_and_depends_on_each_field() {
     #[derive(KeyPart)]
     #[key_part(hash)]
     struct Filter {

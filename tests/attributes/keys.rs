@@ -1,11 +1,11 @@
-//! Templates, as they arrive in the cache.
+//! The keys that templates produce.
 
 use cache_runtime::cacheable;
 
 use crate::lab::Lab;
 
 #[tokio::test]
-async fn placeholders_reach_into_arguments() {
+async fn placeholders_accept_fields_and_methods_of_arguments() {
     struct Page {
         number: u32,
         range: (u8, u8),
@@ -36,7 +36,7 @@ async fn placeholders_reach_into_arguments() {
 }
 
 #[tokio::test]
-async fn plain_brackets_are_doubled() {
+async fn a_doubled_bracket_is_a_literal_bracket() {
     #[cacheable(key = "a<<b>:{{c}:<id>", cache = lab.cache)]
     async fn number(lab: &Lab, id: i64) -> usize {
         lab.run()
@@ -49,7 +49,7 @@ async fn plain_brackets_are_doubled() {
 }
 
 #[tokio::test]
-async fn arguments_that_differ_never_meet() {
+async fn different_arguments_have_different_keys() {
     #[cacheable(key = "<a>-<b>", cache = lab.cache)]
     async fn joined(lab: &Lab, a: &str, b: &str) -> usize {
         lab.run()
@@ -69,7 +69,7 @@ async fn arguments_that_differ_never_meet() {
 }
 
 #[tokio::test]
-async fn an_option_in_a_key() {
+async fn an_option_can_be_in_a_key() {
     #[cacheable(key = "events:<after>", cache = lab.cache)]
     async fn events(lab: &Lab, after: Option<&str>) -> usize {
         lab.run()

@@ -1,4 +1,4 @@
-//! What the functions of one test share.
+//! The cache and the counter that the functions of one test share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cache_runtime::Cache;
 use serde::{Deserialize, Serialize};
 
-/// A cache of its own, and a count of how often bodies ran.
+/// A separate cache, and a count of how often bodies ran.
 #[derive(Clone)]
 pub(crate) struct Lab {
     pub(crate) cache: Cache,
@@ -21,7 +21,7 @@ impl Lab {
         }
     }
 
-    /// A body says that it runs, and learns how often that has happened.
+    /// Counts a run of a body and returns the new count.
     pub(crate) fn run(&self) -> usize {
         self.runs.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -30,13 +30,13 @@ impl Lab {
         self.runs.load(Ordering::SeqCst)
     }
 
-    /// Whether something is stored under `key`.
+    /// Returns whether an entry is stored under `key`.
     pub(crate) async fn holds(&self, key: &str) -> bool {
         self.cache.exists(key).await
     }
 }
 
-/// Something to cache.
+/// A value to cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Event {
     pub(crate) id: i64,

@@ -69,7 +69,7 @@ impl Events {
 }
 
 #[tokio::test]
-async fn a_borrowed_receiver() {
+async fn a_borrowed_receiver_is_accepted() {
     let events = Events::new("a");
 
     events.borrowed(1).await;
@@ -80,7 +80,7 @@ async fn a_borrowed_receiver() {
 }
 
 #[tokio::test]
-async fn a_shared_receiver() {
+async fn a_shared_receiver_is_accepted() {
     let events = Arc::new(Events::new("a"));
 
     Arc::clone(&events).shared(1).await;
@@ -90,7 +90,7 @@ async fn a_shared_receiver() {
 }
 
 #[tokio::test]
-async fn an_owned_receiver() {
+async fn an_owned_receiver_is_accepted() {
     let lab = Lab::new();
     let events = || Events {
         lab: lab.clone(),
@@ -104,7 +104,7 @@ async fn an_owned_receiver() {
 }
 
 #[tokio::test]
-async fn a_pinned_receiver() {
+async fn a_pinned_receiver_is_accepted() {
     let events = Events::new("a");
 
     Pin::new(&events).pinned(1).await;
@@ -114,7 +114,7 @@ async fn a_pinned_receiver() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_the_body_changes() {
+async fn a_mutable_receiver_is_accepted() {
     let mut events = Events::new("a");
 
     events.replace(Event::new(1)).await;
@@ -124,7 +124,7 @@ async fn a_receiver_that_the_body_changes() {
 }
 
 #[tokio::test]
-async fn no_receiver() {
+async fn an_associated_function_is_accepted() {
     let lab = Lab::new();
 
     Events::of(&lab, 1).await;
@@ -134,7 +134,7 @@ async fn no_receiver() {
 }
 
 #[tokio::test]
-async fn an_eviction_that_returns_nothing() {
+async fn an_eviction_can_return_nothing() {
     let events = Events::new("a");
     events.borrowed(1).await;
 

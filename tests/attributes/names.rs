@@ -1,4 +1,4 @@
-//! Local types with the names of the standard library's, which generated code must not take for those.
+//! Generated code ignores local types that have names of the standard library.
 
 #![allow(
     dead_code,
@@ -65,7 +65,7 @@ async fn standard_result(limiter: &RateLimiter, name: &str) -> ::core::result::R
 }
 
 #[tokio::test]
-async fn a_limited_function_may_stand_among_any_names() {
+async fn a_limited_function_ignores_surrounding_names() {
     let search = Policy::new("search").limit(1).per("1h");
     let limiter = RateLimiter::new(&Lab::new().cache, [search]).expect("a policy");
 
@@ -74,7 +74,7 @@ async fn a_limited_function_may_stand_among_any_names() {
 }
 
 #[tokio::test]
-async fn local_types_may_have_any_name() {
+async fn local_types_can_have_any_name() {
     let lab = Lab::new();
 
     result(&lab).await;
@@ -88,7 +88,7 @@ async fn local_types_may_have_any_name() {
 }
 
 #[tokio::test]
-async fn a_derived_key_part_may_stand_among_any_names() {
+async fn a_derived_key_part_ignores_surrounding_names() {
     #[derive(KeyPart)]
     enum Self_ {
         None,
@@ -115,7 +115,7 @@ async fn a_derived_key_part_may_stand_among_any_names() {
 }
 
 #[tokio::test]
-async fn arguments_may_have_the_names_of_generated_ones() {
+async fn arguments_can_have_the_names_of_generated_variables() {
     #[cacheable(key = "<__cache_key>:<__cache_call>:<__cache_body>:<__cache_never>", cache = lab.cache)]
     #[cache_evict(key = "x:<__cache_return>:<return>:<__cache_held>", cache = lab.cache)]
     async fn sum(

@@ -1,4 +1,4 @@
-//! Where the return type is a parameter, what is stored is decided as for the type that stands for it.
+//! If the return type is a type parameter, the concrete type decides what is stored.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -11,12 +11,12 @@ use crate::lab::Lab;
 
 type Ok2<T> = Result<T, String>;
 
-/// What a row may be.
+/// The bounds of a row.
 trait Row: Clone + Debug + PartialEq + Serialize + DeserializeOwned {}
 
 impl<T: Clone + Debug + PartialEq + Serialize + DeserializeOwned> Row for T {}
 
-/// A type that names another.
+/// A type with an associated type.
 trait Query {
     type Out: Row;
 }
@@ -67,7 +67,7 @@ async fn evict<T: Row>(lab: &Lab, id: &str, _row: &T) -> T {
     _row.clone()
 }
 
-/// Nothing is known of its type.
+/// Its return type has no bounds.
 #[cache_evict(key = "row:<id>", cache = lab.cache)]
 async fn evict_anything<T>(lab: &Lab, id: &str, _row: T) -> T {
     _row
@@ -86,7 +86,7 @@ impl<T: Row> Store<T> {
     }
 }
 
-/// How often bodies run in three calls of each function, which all must return the same.
+/// Calls each function three times. All calls must return `row`. Returns which functions stored it.
 async fn runs<T: Row>(row: T) -> [usize; 4] {
     let lab = Lab::new();
     let store = Store {
@@ -109,14 +109,14 @@ async fn runs<T: Row>(row: T) -> [usize; 4] {
 }
 
 #[tokio::test]
-async fn an_err_is_not_stored_where_a_parameter_is_a_result() {
+async fn an_err_is_not_stored_if_the_parameter_is_a_result() {
     assert_eq!(runs(Ok2::Ok(7_u8)).await, [1; 4]);
     assert_eq!(runs(Ok2::<u8>::Err("away".into())).await, [0; 4]);
     assert_eq!(runs(Ok2::<Option<u8>>::Err("away".into())).await, [0; 4]);
 }
 
 #[tokio::test]
-async fn a_none_is_stored_under_none_ttl_only_where_a_parameter_is_an_option() {
+async fn a_none_is_stored_only_with_none_ttl_if_the_parameter_is_an_option() {
     assert_eq!(runs(Some(7_u8)).await, [1; 4]);
     assert_eq!(runs(None::<u8>).await, [1, 0, 1, 1]);
     assert_eq!(runs(Ok2::Ok(Some(7_u8))).await, [1; 4]);
@@ -124,7 +124,7 @@ async fn a_none_is_stored_under_none_ttl_only_where_a_parameter_is_an_option() {
 }
 
 #[tokio::test]
-async fn what_is_inside_the_outermost_layers_is_the_value_whatever_it_is() {
+async fn only_the_outermost_layers_are_inspected() {
     assert_eq!(runs(Some(None::<u8>)).await, [1; 4]);
     assert_eq!(runs(Ok2::Ok(Ok2::<u8>::Err("away".into()))).await, [1; 4]);
     assert_eq!(runs(Ok2::Ok(Some(None::<u8>))).await, [1; 4]);
@@ -133,8 +133,7 @@ async fn what_is_inside_the_outermost_layers_is_the_value_whatever_it_is() {
 }
 
 #[tokio::test]
-async fn a_none_of_a_parameter_is_a_none_inside_a_spelled_result_and_a_value_inside_a_spelled_option()
- {
+async fn a_none_of_a_parameter_counts_inside_result_but_not_inside_option() {
     let lab = Lab::new();
     for _ in 0..2 {
         assert_eq!(in_result(&lab, "1", &None::<u8>).await, Ok(None));
@@ -149,11 +148,11 @@ async fn a_none_of_a_parameter_is_a_none_inside_a_spelled_result_and_a_value_ins
 }
 
 #[tokio::test]
-async fn the_entry_is_the_same_as_where_the_type_is_spelled_out() {
+async fn a_parameter_and_a_concrete_type_share_the_entry() {
     #[cacheable(key = "row:<id>", none_ttl = 60, cache = lab.cache)]
     async fn spelled(lab: &Lab, id: &str) -> Result<Option<u8>, String> {
         lab.run();
-        Err("the entry of the other is there".to_owned())
+        Err("the other function stored the entry".to_owned())
     }
     let lab = Lab::new();
     let _ = parameter(&lab, "1", &Ok2::Ok(Some(7_u8))).await;
@@ -166,7 +165,7 @@ async fn the_entry_is_the_same_as_where_the_type_is_spelled_out() {
 }
 
 #[tokio::test]
-async fn a_put_of_a_parameter_stores_no_err_and_evicts() {
+async fn a_put_of_a_parameter_evicts_on_err() {
     let lab = Lab::new();
     for id in ["1", "2", "3"] {
         lab.cache.set(&format!("row:{id}"), &1_u8, 60).await;
@@ -182,7 +181,7 @@ async fn a_put_of_a_parameter_stores_no_err_and_evicts() {
 }
 
 #[tokio::test]
-async fn an_eviction_whose_parameter_is_an_err_evicts_nothing() {
+async fn an_eviction_evicts_nothing_if_its_parameter_is_an_err() {
     #[derive(Clone)]
     struct NoData;
     let lab = Lab::new();
@@ -206,7 +205,7 @@ async fn an_eviction_whose_parameter_is_an_err_evicts_nothing() {
 }
 
 #[tokio::test]
-async fn a_type_of_ones_own_that_is_called_result_is_a_value() {
+async fn a_user_defined_type_named_result_is_a_value() {
     #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
     enum Result<T> {
         Ok(T),

@@ -1,4 +1,4 @@
-//! Functions with `#[rate_limit]`: which calls run their bodies, and what the others return.
+//! Functions with `#[rate_limit]`: which calls run their bodies, and what refused calls return.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use cache_runtime::{KeyPart, cache_evict, cacheable, rate_limit};
 
 use crate::lab::{Event, Lab};
 
-/// The error of a user who has one for everything.
+/// The error type of a service.
 #[derive(Debug)]
 enum Failure {
     Refused(Limited),
@@ -32,13 +32,13 @@ impl Failure {
 
 type Answer<T> = Result<T, Failure>;
 
-/// A limiter of its own, and what bodies need.
+/// A separate limiter, and the lab of the bodies.
 struct Desk {
     lab: Lab,
     limiter: RateLimiter,
 }
 
-/// Two payments for each client, three of all things, one search.
+/// Each client may make two payments, three API calls and one search.
 fn policies() -> [Policy; 3] {
     [
         Policy::new("payment").limit(2).per("1h"),
@@ -50,7 +50,7 @@ fn policies() -> [Policy; 3] {
 impl Desk {
     fn new() -> Self {
         let lab = Lab::new();
-        let limiter = RateLimiter::new(&lab.cache, policies()).expect("policies without a mistake");
+        let limiter = RateLimiter::new(&lab.cache, policies()).expect("valid policies");
         Self { lab, limiter }
     }
 
@@ -89,7 +89,7 @@ impl Desk {
 }
 
 #[tokio::test]
-async fn a_call_over_the_limit_returns_the_users_error_and_runs_no_body() {
+async fn a_call_over_the_limit_returns_an_error_without_running_the_body() {
     let desk = Desk::new();
     desk.pay(1).await.expect("the first");
     desk.pay(1).await.expect("the second");
@@ -102,7 +102,7 @@ async fn a_call_over_the_limit_returns_the_users_error_and_runs_no_body() {
 }
 
 #[tokio::test]
-async fn clients_are_counted_apart() {
+async fn each_client_has_its_own_count() {
     let desk = Desk::new();
 
     for user in [1, 2, 1, 2] {
@@ -114,7 +114,7 @@ async fn clients_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn the_client_is_the_key_as_a_text() {
+async fn the_key_identifies_the_client() {
     let desk = Desk::new();
     desk.pay(1).await.expect("the first");
     desk.pay(1).await.expect("the second");
@@ -122,11 +122,11 @@ async fn the_client_is_the_key_as_a_text() {
     let client = Identity::key(1);
     desk.limiter.reset("payment", &client).await.expect("reset");
 
-    desk.pay(1).await.expect("the first again");
+    desk.pay(1).await.expect("the first after the reset");
 }
 
 #[tokio::test]
-async fn an_error_of_the_body_is_its_own_and_counts() {
+async fn an_error_of_the_body_is_returned_and_counted() {
     #[rate_limit(policy = "search", key = "all", limiter = desk.limiter)]
     async fn declined(desk: &Desk) -> Answer<()> {
         Err(Failure::Declined)
@@ -138,7 +138,7 @@ async fn an_error_of_the_body_is_its_own_and_counts() {
 }
 
 #[tokio::test]
-async fn a_body_may_consume_what_the_key_borrows() {
+async fn a_body_can_consume_an_argument_of_the_key() {
     let desk = Arc::new(Desk::new());
     let payment = || ("ann".to_owned(), 5);
 
@@ -154,16 +154,14 @@ async fn a_body_may_consume_what_the_key_borrows() {
 }
 
 #[tokio::test]
-async fn a_call_costs_what_is_asked_of_its_arguments() {
+async fn cost_can_depend_on_the_arguments() {
     let desk = Desk::new();
     let events = [Event::new(1), Event::new(2)];
 
-    let first = desk.list("ann", &events).await.expect("two of three");
-    desk.list("ann", &events).await.expect_err("four of three");
-    desk.list("ann", &[]).await.expect("nothing is free");
-    desk.list("ann", &events[..1])
-        .await
-        .expect("three of three");
+    let first = desk.list("ann", &events).await.expect("2 of 3 units");
+    desk.list("ann", &events).await.expect_err("4 of 3 units");
+    desk.list("ann", &[]).await.expect("a cost of 0");
+    desk.list("ann", &events[..1]).await.expect("3 of 3 units");
 
     assert_eq!(first, events.first());
     assert_eq!(desk.lab.runs(), 3);
@@ -175,7 +173,7 @@ async fn policies_are_decided_together() {
     desk.both(1).await.expect("the first");
     desk.both(1).await.expect("the second");
 
-    let third = desk.both(1).await.expect_err("refused by one");
+    let third = desk.both(1).await.expect_err("refused by one policy");
 
     assert_eq!(third.policy(), "payment");
     let left = desk.limiter.peek("api", &Identity::key(1)).await;
@@ -183,7 +181,7 @@ async fn policies_are_decided_together() {
 }
 
 #[tokio::test]
-async fn functions_of_one_policy_count_together() {
+async fn functions_with_one_policy_share_a_count() {
     #[rate_limit(policy = "payment", key = "<user>", limiter = desk.limiter)]
     async fn refund(desk: &Desk, user: i64) -> Result<(), Box<dyn std::error::Error>> {
         desk.lab.run();
@@ -199,7 +197,7 @@ async fn functions_of_one_policy_count_together() {
 }
 
 #[tokio::test]
-async fn a_limiter_that_lacks_the_policy_limits_nothing() {
+async fn an_unknown_policy_does_not_limit() {
     let desk = Desk::new();
 
     for _ in 0..5 {
@@ -210,7 +208,7 @@ async fn a_limiter_that_lacks_the_policy_limits_nothing() {
 }
 
 #[tokio::test]
-async fn a_generic_function() {
+async fn a_generic_function_is_limited() {
     #[rate_limit(policy = "search", key = "<client>", limiter = desk.limiter)]
     async fn largest<C, T, E, const N: usize>(
         desk: &Desk,
@@ -235,7 +233,7 @@ async fn a_generic_function() {
 }
 
 #[tokio::test]
-async fn the_future_is_send_when_the_bodys_is() {
+async fn the_future_is_send_if_the_body_is() {
     #[rate_limit(policy = "search", key = "<event.id>", limiter = desk.limiter)]
     async fn save(desk: Arc<Desk>, event: Event) -> Answer<std::rc::Rc<i64>> {
         tokio::task::yield_now().await;
@@ -246,18 +244,20 @@ async fn the_future_is_send_when_the_bodys_is() {
 
     let id = tokio::spawn(async { call.await.map(|id| *id).ok() });
 
-    assert_eq!(id.await.expect("the task ends"), Some(1));
+    assert_eq!(id.await.expect("no panic"), Some(1));
 }
 
 #[tokio::test]
-async fn the_installed_limiter_decides_where_none_is_named() {
+async fn the_installed_limiter_is_the_default() {
     #[rate_limit(policy = "payment", key = "installed:<user>")]
     async fn pay(user: i64) -> Answer<i64> {
         Ok(user)
     }
     pay(1).await.expect("no limiter is installed yet");
     let desk = Desk::new();
-    desk.limiter.install().expect("no other is installed");
+    desk.limiter
+        .install()
+        .expect("no other limiter is installed");
     pay(1).await.expect("the first");
     pay(1).await.expect("the second");
 
@@ -276,8 +276,8 @@ async fn the_installed_limiter_decides_where_none_is_named() {
         .limiter
         .run(pay(1))
         .await
-        .expect("has counted nothing yet");
-    pay(1).await.expect_err("the installed one still refuses");
+        .expect("the first call of the installed limiter");
+    pay(1).await.expect_err("the installed limiter refuses");
 }
 
 trait Native {
@@ -344,7 +344,7 @@ impl Gateway for Desk {
 }
 
 #[tokio::test]
-async fn native_trait_methods() {
+async fn native_trait_methods_are_limited() {
     let desk = Desk::new();
 
     desk.search("a").await.expect("the first");
@@ -356,7 +356,7 @@ async fn native_trait_methods() {
 }
 
 #[tokio::test]
-async fn async_trait_methods() {
+async fn async_trait_methods_are_limited() {
     let desk = Arc::new(Desk::new());
     let gateway: &dyn Gateway = &*desk;
 
@@ -377,17 +377,17 @@ async fn async_trait_methods() {
 }
 
 #[tokio::test]
-async fn several_attributes_on_an_async_trait_method() {
+async fn an_async_trait_method_accepts_several_attributes() {
     let desk = Desk::new();
 
-    desk.event(1).await.expect("the only search");
-    desk.event(1).await.expect_err("hits are searches, too");
+    desk.event(1).await.expect("the first search");
+    desk.event(1).await.expect_err("a hit counts too");
 
     assert_eq!(desk.lab.runs(), 1);
 }
 
 #[tokio::test]
-async fn below_a_cacheable_every_call_counts() {
+async fn a_limit_below_cacheable_counts_every_call() {
     #[cacheable(key = "event:<id>", cache = desk.lab.cache)]
     #[rate_limit(policy = "payment", key = "all", limiter = desk.limiter)]
     async fn event(desk: &Desk, id: i64) -> Answer<Event> {
@@ -398,13 +398,13 @@ async fn below_a_cacheable_every_call_counts() {
     event(&desk, 1).await.expect("a load");
     event(&desk, 1).await.expect("a hit");
 
-    event(&desk, 1).await.expect_err("refused, hit or not");
+    event(&desk, 1).await.expect_err("a hit is refused too");
 
     assert_eq!(desk.lab.runs(), 1);
 }
 
 #[tokio::test]
-async fn above_a_cacheable_only_loads_count() {
+async fn a_limit_above_cacheable_counts_only_loads() {
     #[rate_limit(policy = "payment", key = "all", limiter = desk.limiter)]
     #[cacheable(key = "event:<id>", cache = desk.lab.cache)]
     async fn event(desk: &Desk, id: i64) -> Answer<Event> {
@@ -413,7 +413,7 @@ async fn above_a_cacheable_only_loads_count() {
     }
     let desk = Desk::new();
     for id in [1, 1, 2, 2, 1] {
-        event(&desk, id).await.expect("two loads, and hits");
+        event(&desk, id).await.expect("two loads and three hits");
     }
 
     event(&desk, 3).await.expect_err("a third load");
@@ -447,7 +447,7 @@ async fn a_refused_call_evicts_nothing() {
 }
 
 #[tokio::test]
-async fn two_rate_limits_on_one_function_count_one_after_the_other() {
+async fn two_limits_on_one_function_count_in_order() {
     #[rate_limit(policy = "api", key = "all", limiter = desk.limiter)]
     #[rate_limit(policy = "payment", key = "<user>", limiter = desk.limiter)]
     async fn pay(desk: &Desk, user: i64) -> Answer<()> {
@@ -458,19 +458,22 @@ async fn two_rate_limits_on_one_function_count_one_after_the_other() {
     pay(&desk, 1).await.expect("the first");
     pay(&desk, 1).await.expect("the second");
     assert_eq!(
-        pay(&desk, 1).await.expect_err("his third").policy(),
+        pay(&desk, 1)
+            .await
+            .expect_err("the third call of user 1")
+            .policy(),
         "payment"
     );
     pay(&desk, 2)
         .await
-        .expect("the third of all that came so far");
+        .expect("the third call that reached `api`");
 
     assert_eq!(pay(&desk, 3).await.expect_err("the fourth").policy(), "api");
     assert_eq!(desk.lab.runs(), 3);
 }
 
 #[tokio::test]
-async fn arguments_may_have_the_names_of_generated_ones() {
+async fn arguments_can_have_the_names_of_generated_variables() {
     #[rate_limit(policy = "search", key = "<__limit_key>:<__limit_call>", cost = __limit_limited, limiter = desk.limiter)]
     async fn sum(
         desk: &Desk,

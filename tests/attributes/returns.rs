@@ -1,4 +1,4 @@
-//! What is stored is decided by the return type, whatever its name.
+//! The return type decides what is stored, whatever its name is.
 
 use std::num::ParseIntError;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::lab::{Event, Lab};
 
 /// Neither `Clone` nor `'static` nor an `Error`.
 #[derive(Debug)]
-struct Borrowed<'a>(#[expect(dead_code, reason = "it is there for its lifetime")] &'a str);
+struct Borrowed<'a>(#[expect(dead_code, reason = "only its lifetime matters")] &'a str);
 
 type Answer<T> = Result<T, ParseIntError>;
 type Found = Option<Event>;
@@ -46,7 +46,7 @@ async fn some_is_stored_and_none_is_not() {
 }
 
 #[tokio::test]
-async fn none_is_remembered_where_it_is_asked_for() {
+async fn none_is_stored_with_none_ttl() {
     #[cacheable(key = "option", none_ttl = 30, cache = lab.cache)]
     async fn option(lab: &Lab) -> Option<Event> {
         lab.run();
@@ -85,7 +85,7 @@ async fn ok_is_stored_and_err_is_not() {
 }
 
 #[tokio::test]
-async fn a_result_of_an_option_is_looked_into_twice() {
+async fn a_result_of_an_option_is_inspected_twice() {
     #[cacheable(key = "event:<id>", cache = lab.cache)]
     async fn event(lab: &Lab, id: i64) -> Result<Option<Event>, Borrowed<'_>> {
         lab.run();
@@ -103,7 +103,7 @@ async fn a_result_of_an_option_is_looked_into_twice() {
 }
 
 #[tokio::test]
-async fn a_shared_value_is_stored_as_what_it_shares() {
+async fn an_arc_is_stored_as_its_inner_value() {
     #[cacheable(key = "event:<id>", cache = lab.cache)]
     async fn event(lab: &Lab, id: i64) -> Arc<Event> {
         lab.run();
@@ -119,7 +119,7 @@ async fn a_shared_value_is_stored_as_what_it_shares() {
 }
 
 #[tokio::test]
-async fn anyhow_results_are_results() {
+async fn an_anyhow_result_is_a_result() {
     #[cacheable(key = "event:<id>", cache = lab.cache)]
     async fn event(lab: &Lab, id: &str) -> anyhow::Result<Event> {
         lab.run();
@@ -136,7 +136,7 @@ async fn anyhow_results_are_results() {
 }
 
 #[tokio::test]
-async fn aliases_mean_what_they_stand_for() {
+async fn a_type_alias_acts_like_its_type() {
     #[cacheable(key = "answer:<id>", cache = lab.cache)]
     async fn answer(lab: &Lab, id: &str) -> Answer<Event> {
         lab.run();

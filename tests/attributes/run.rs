@@ -1,4 +1,4 @@
-//! `Cache::run` and `RateLimiter::run`: a cache and a limiter for the functions that are called inside.
+//! `Cache::run` and `RateLimiter::run`: the cache and the limiter of the functions that are called inside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ async fn has_greeted(cache: &Cache, name: &str) -> bool {
 }
 
 #[tokio::test]
-async fn functions_inside_use_the_cache_of_the_run_and_no_other() {
+async fn functions_inside_use_only_the_cache_of_the_run() {
     let (cache, other) = (Cache::memory(), Cache::memory());
 
     let (one, two) = tokio::join!(
@@ -54,7 +54,7 @@ async fn functions_inside_use_the_cache_of_the_run_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_innermost_run_wins_and_ends_where_it_ends() {
+async fn the_innermost_run_wins_until_it_ends() {
     let (outer, inner) = (Cache::memory(), Cache::memory());
 
     outer
@@ -72,7 +72,7 @@ async fn the_innermost_run_wins_and_ends_where_it_ends() {
 }
 
 #[tokio::test]
-async fn a_cache_that_a_function_names_wins_over_the_run() {
+async fn the_cache_argument_wins_over_the_run() {
     #[cacheable(key = "run:named", cache = lab.cache)]
     async fn named(lab: &Lab) -> u8 {
         1
@@ -86,7 +86,7 @@ async fn a_cache_that_a_function_names_wins_over_the_run() {
 }
 
 #[tokio::test]
-async fn a_future_that_is_polled_outside_is_outside() {
+async fn a_future_polled_outside_does_not_use_the_run() {
     let cache = Cache::memory();
 
     let made_inside = cache.run(std::future::ready(greeting("outside"))).await;
@@ -96,7 +96,7 @@ async fn a_future_that_is_polled_outside_is_outside() {
 }
 
 #[tokio::test]
-async fn a_spawned_task_is_outside_unless_it_takes_the_run_along() {
+async fn a_spawned_task_uses_the_run_only_with_in_current_run() {
     let cache = Cache::memory();
 
     cache
@@ -116,7 +116,7 @@ async fn a_spawned_task_is_outside_unless_it_takes_the_run_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn synchronous_code_inside_is_inside() {
+async fn synchronous_code_inside_uses_the_run() {
     let cache = Cache::memory();
 
     cache
@@ -130,7 +130,7 @@ async fn synchronous_code_inside_is_inside() {
 }
 
 #[test]
-fn a_runtime_that_is_made_by_hand_runs_it_too() {
+fn a_run_works_on_any_tokio_runtime() {
     let cache = Cache::memory();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -182,11 +182,15 @@ async fn a_background_refresh_uses_the_cache_and_the_limiter_of_its_run() {
     }
 
     assert!(has_greeted(&cache, "refreshed").await);
-    assert_eq!(REFUSALS.load(Ordering::SeqCst), 1, "the second was refused");
+    assert_eq!(
+        REFUSALS.load(Ordering::SeqCst),
+        1,
+        "the second call was refused"
+    );
 }
 
 #[tokio::test]
-async fn a_scheduled_job_uses_the_cache_of_the_run_that_it_was_set_up_in() {
+async fn a_scheduled_job_uses_the_run_in_which_it_was_created() {
     let cache = Cache::memory();
     let done = Arc::new(tokio::sync::Notify::new());
 
@@ -211,7 +215,7 @@ async fn a_scheduled_job_uses_the_cache_of_the_run_that_it_was_set_up_in() {
 }
 
 #[tokio::test]
-async fn a_limiter_and_a_cache_run_together_in_any_order() {
+async fn runs_of_a_limiter_and_a_cache_nest_in_any_order() {
     #[rate_limit(policy = "run", key = "<user>")]
     async fn pay(user: i64) -> Result<String, Limited> {
         Ok(greeting(&format!("payer-{user}")).await)

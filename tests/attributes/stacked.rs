@@ -1,4 +1,4 @@
-//! Several of our attributes on one function.
+//! Several cache attributes on one function.
 
 use cache_runtime::{cache_evict, cache_put, cacheable};
 
@@ -24,7 +24,7 @@ async fn filled() -> Lab {
 }
 
 #[tokio::test]
-async fn a_put_above_an_eviction() {
+async fn a_put_above_an_eviction_does_both() {
     #[cache_put(key = "event:<event.id>", cache = lab.cache)]
     #[cache_evict(pattern = "page:*", cache = lab.cache)]
     async fn save(lab: &Lab, event: Event) -> Result<Event, String> {
@@ -47,7 +47,7 @@ async fn a_put_above_an_eviction() {
 }
 
 #[tokio::test]
-async fn an_eviction_above_a_put() {
+async fn an_eviction_above_a_put_does_both() {
     #[cache_evict(pattern = "page:*", cache = lab.cache)]
     #[cache_put(key = "event:<event.id>", cache = lab.cache)]
     async fn save(lab: &Lab, event: Event) -> Result<Event, String> {
@@ -70,7 +70,7 @@ async fn an_eviction_above_a_put() {
 }
 
 #[tokio::test]
-async fn three_evictions() {
+async fn three_evictions_all_apply() {
     #[cache_evict(key = "event:<id>", cache = lab.cache)]
     #[cache_evict(pattern = "page:*", cache = lab.cache)]
     #[cache_evict(key = "nothing:<return.id>:<title>", cache = lab.cache)]

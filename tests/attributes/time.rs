@@ -1,4 +1,4 @@
-//! How long values live: times that a value decides, jitter, and grace.
+//! The ttl that a value chooses, jitter, and grace.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::lab::{Event, Lab};
 #[derive(Debug, PartialEq)]
 struct Down;
 
-/// A lab whose time is driven.
+/// A lab with a clock that the test advances.
 async fn driven(config: Config) -> (Lab, Clock) {
     let clock = Clock::default();
     let mut lab = Lab::new();
     lab.cache = Cache::connect(config.clock(clock.clone()))
         .await
-        .expect("the configuration is right");
+        .expect("a valid configuration");
     (lab, clock)
 }
 
-/// For how many seconds an entry stays fresh, those that the test has taken not counted.
+/// Returns how many seconds an entry stays fresh, without the time that the test took.
 async fn fresh_for(lab: &Lab, key: &str) -> Option<f64> {
     let fresh = lab.cache.ttl(key).await?;
     Some(fresh.as_secs_f64().ceil())
@@ -33,7 +33,7 @@ fn by_id(event: &Event) -> Duration {
 }
 
 #[tokio::test]
-async fn the_value_decides_how_long_it_is_fresh() {
+async fn the_value_chooses_its_ttl() {
     #[cacheable(key = "plain:<id>", ttl = |event| by_id(event), cache = lab.cache)]
     async fn plain(lab: &Lab, id: i64) -> Event {
         Event::new(id)
@@ -52,7 +52,7 @@ async fn the_value_decides_how_long_it_is_fresh() {
 }
 
 #[tokio::test]
-async fn the_value_is_what_is_inside_ok_and_some() {
+async fn a_ttl_closure_sees_the_value_inside_ok_and_some() {
     #[cacheable(key = "option:<id>", ttl = |event| by_id(event), cache = lab.cache)]
     async fn option(lab: &Lab, id: i64) -> Option<Event> {
         Some(Event::new(id))
@@ -79,7 +79,7 @@ async fn the_value_is_what_is_inside_ok_and_some() {
 }
 
 #[tokio::test]
-async fn a_closure_may_name_arguments_and_return_early() {
+async fn a_ttl_closure_can_use_arguments_and_return_early() {
     #[cacheable(
         key = "event:<id>", ignore = [short],
         ttl = |event| {
@@ -101,7 +101,7 @@ async fn a_closure_may_name_arguments_and_return_early() {
 }
 
 #[tokio::test]
-async fn jitter_shortens_within_its_bound() {
+async fn jitter_shortens_the_ttl_within_its_bound() {
     #[cacheable(key = "event:<id>", ttl = 1000, ttl_jitter = "10%", cache = lab.cache)]
     async fn find(lab: &Lab, id: i64) -> Event {
         Event::new(id)
@@ -123,13 +123,13 @@ async fn jitter_shortens_within_its_bound() {
 #[cacheable(key = "count", ignore = [gate], ttl = 60, grace = "10m", cache = lab.cache)]
 async fn count(lab: &Lab, gate: &Notify) -> usize {
     let count = lab.run();
-    // Whoever is held for so long should not have come here.
+    // A caller that waits this long should not run the body.
     let _ = timeout(Duration::from_secs(10), gate.notified()).await;
     count
 }
 
 #[tokio::test]
-async fn in_grace_one_caller_refreshes_and_the_others_are_served_the_stale_value() {
+async fn one_caller_refreshes_in_grace_and_others_get_the_stale_value() {
     let (lab, clock) = driven(Config::default()).await;
     let gate = Notify::new();
     gate.notify_one();
@@ -148,7 +148,7 @@ async fn in_grace_one_caller_refreshes_and_the_others_are_served_the_stale_value
 }
 
 #[tokio::test]
-async fn after_its_grace_a_value_is_gone() {
+async fn a_value_is_gone_after_its_grace() {
     let (lab, clock) = driven(Config::default()).await;
     let gate = Notify::new();
     gate.notify_one();
@@ -162,7 +162,7 @@ async fn after_its_grace_a_value_is_gone() {
 }
 
 #[tokio::test]
-async fn a_failed_load_is_answered_with_the_stale_value_and_not_tried_again_at_once() {
+async fn a_failed_refresh_returns_the_stale_value_and_is_not_retried_immediately() {
     #[cacheable(key = "count", ignore = [is_up], ttl = 60, grace = "10m", cache = lab.cache)]
     async fn count(lab: &Lab, is_up: bool) -> Result<usize, Down> {
         let count = lab.run();
@@ -178,7 +178,7 @@ async fn a_failed_load_is_answered_with_the_stale_value_and_not_tried_again_at_o
 }
 
 #[tokio::test]
-async fn a_policy_has_a_grace_too() {
+async fn a_policy_can_set_the_grace() {
     #[cacheable(key = "count", ignore = [is_up], policy = "counts", cache = lab.cache)]
     async fn count(lab: &Lab, is_up: bool) -> Result<usize, Down> {
         let count = lab.run();
@@ -197,7 +197,7 @@ async fn a_policy_has_a_grace_too() {
 }
 
 #[tokio::test]
-async fn what_a_put_has_stored_is_served_in_its_grace() {
+async fn a_put_value_is_served_in_its_grace() {
     #[cache_put(key = "event:<id>", ttl = 60, grace = 600, cache = lab.cache)]
     async fn save(lab: &Lab, id: i64) -> Event {
         Event::new(id)
@@ -217,7 +217,7 @@ async fn what_a_put_has_stored_is_served_in_its_grace() {
 }
 
 #[tokio::test]
-async fn redis_keeps_an_entry_for_its_ttl_and_its_grace() {
+async fn redis_keeps_an_entry_for_its_ttl_plus_its_grace() {
     #[cacheable(key = "read:<id>", ttl = 60, grace = "10m", cache = lab.cache)]
     async fn read(lab: &Lab, id: i64) -> Event {
         Event::new(id)
@@ -234,7 +234,7 @@ async fn redis_keeps_an_entry_for_its_ttl_and_its_grace() {
     let mut lab = Lab::new();
     lab.cache = Cache::connect(server.config())
         .await
-        .expect("the configuration is right");
+        .expect("a valid configuration");
     let began = Instant::now();
 
     read(&lab, 1).await;
@@ -247,18 +247,18 @@ async fn redis_keeps_an_entry_for_its_ttl_and_its_grace() {
         ("plain:1", 60_000),
     ] {
         let left = pttl(&server, &format!("{}{key}", lab.cache.config().prefix)).await;
-        let taken = i64::try_from(began.elapsed().as_millis()).expect("a test is short") + 1;
+        let taken = i64::try_from(began.elapsed().as_millis()).expect("a short test") + 1;
         assert!(
             (life - taken..=life).contains(&left),
-            "{key}: {left} of {life} are left after {taken}"
+            "{key}: {left} of {life} ms left after {taken} ms"
         );
     }
 }
 
-/// The milliseconds after which Redis drops a key.
+/// Returns the milliseconds after which Redis removes a key.
 async fn pttl(server: &RedisServer, key: &str) -> i64 {
     let url = server.url().replace("redis+unix://", "unix://");
-    let client = redis::Client::open(url).expect("the server's URL is right");
+    let client = redis::Client::open(url).expect("a valid URL");
     let mut connection = client
         .get_multiplexed_async_connection()
         .await

@@ -1,4 +1,4 @@
-//! Trait methods, native and under `#[async_trait]`, in implementations and as defaults, next to other attributes.
+//! Trait methods, native and with `#[async_trait]`, in implementations and as defaults, next to other attributes.
 
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ fn database() -> Database {
 }
 
 #[tokio::test]
-async fn a_native_method() {
+async fn a_native_method_is_cached() {
     let database = database();
 
     Native::find(&database, 1).await.expect("found");
@@ -118,7 +118,7 @@ async fn a_native_method() {
 }
 
 #[tokio::test]
-async fn a_native_default_method() {
+async fn a_native_default_method_is_cached() {
     let database = database();
 
     assert_eq!(Native::count(&database).await, 1);
@@ -126,7 +126,7 @@ async fn a_native_default_method() {
 }
 
 #[tokio::test]
-async fn an_async_trait_method_behind_a_pointer() {
+async fn an_async_trait_method_is_cached_behind_a_pointer() {
     let database = database();
     let repository: &dyn Repository = &database;
 
@@ -138,7 +138,7 @@ async fn an_async_trait_method_behind_a_pointer() {
 }
 
 #[tokio::test]
-async fn an_async_trait_default_method() {
+async fn an_async_trait_default_method_is_cached() {
     let database = database();
 
     assert_eq!(Repository::count(&database).await, 1);
@@ -146,7 +146,7 @@ async fn an_async_trait_default_method() {
 }
 
 #[tokio::test]
-async fn an_async_trait_method_with_a_shared_receiver() {
+async fn an_async_trait_method_accepts_a_shared_receiver() {
     let database = Arc::new(database());
 
     Arc::clone(&database).shared("7").await;
@@ -157,7 +157,7 @@ async fn an_async_trait_method_with_a_shared_receiver() {
 }
 
 #[tokio::test]
-async fn an_async_trait_eviction_by_argument_and_by_result() {
+async fn an_async_trait_method_evicts_by_argument_and_by_result() {
     let database = database();
     Repository::find(&database, 1).await.expect("found");
 
@@ -167,7 +167,7 @@ async fn an_async_trait_eviction_by_argument_and_by_result() {
 }
 
 #[tokio::test]
-async fn an_async_trait_eviction_that_returns_nothing() {
+async fn an_async_trait_eviction_can_return_nothing() {
     let database = database();
     Repository::find(&database, 1).await.expect("found");
 
@@ -177,7 +177,7 @@ async fn an_async_trait_eviction_that_returns_nothing() {
 }
 
 #[tokio::test]
-async fn an_async_trait_method_with_instrument_above_and_below() {
+async fn an_async_trait_method_accepts_instrument_above_and_below() {
     let database = database();
 
     database.traced_above(1).await.expect("found");
@@ -187,7 +187,7 @@ async fn an_async_trait_method_with_instrument_above_and_below() {
 }
 
 #[tokio::test]
-async fn a_function_with_instrument_above_and_below() {
+async fn a_function_accepts_instrument_above_and_below() {
     #[instrument(skip(lab))]
     #[cacheable(key = "event:<id>", cache = lab.cache)]
     async fn above(lab: &Lab, id: i64) -> Result<Event, Missing> {
@@ -209,7 +209,7 @@ async fn a_function_with_instrument_above_and_below() {
 }
 
 #[tokio::test]
-async fn a_boxed_future_written_by_hand() {
+async fn a_hand_written_boxed_future_is_cached() {
     #[cacheable(key = "event:<id>", cache = lab.cache)]
     fn event(lab: &Lab, id: i64) -> std::pin::Pin<Box<dyn Future<Output = Event> + Send + '_>> {
         Box::pin(async move {

@@ -1,6 +1,6 @@
-//! A process that dies between its commit and its eviction leaves a fence, if it placed one, and no stale value.
+//! A process that placed a fence and dies between its commit and its eviction leaves no stale value.
 //!
-//! Two writers that may die at any moment, one after the other, and two readers.
+//! Two consecutive writers that may die at any moment, and two readers.
 
 use crate::explorer::{Wrong, explore};
 use crate::one_key::OneKey;
@@ -26,7 +26,7 @@ fn dying(does: Does) -> OneKey {
 }
 
 #[test]
-fn a_writer_that_dies_behind_its_fence_leaves_no_stale_value() {
+fn a_fenced_writer_that_dies_leaves_no_stale_value() {
     let explored = explore(&dying(Does::EvictBehindFence));
 
     explored.assert_holds(
@@ -58,9 +58,9 @@ fn a_writer_that_dies_without_a_fence_is_caught() {
     explored.assert_breaks(Wrong::StaleAtRest);
 }
 
-/// What a fence does not cover: `fence_ttl` is to be longer than the body of the function.
+/// A limit of fences: the body must be shorter than `fence_ttl`.
 #[test]
-fn a_writer_that_dies_after_its_fence_ended_is_caught() {
+fn a_writer_that_dies_after_its_fence_expired_is_caught() {
     let explored = explore(&OneKey {
         fences_outlive_bodies: false,
         ..dying(Does::EvictBehindFence)
@@ -69,9 +69,9 @@ fn a_writer_that_dies_after_its_fence_ended_is_caught() {
     explored.assert_breaks(Wrong::StaleAtRest);
 }
 
-/// What a fence does not cover: the eviction of another writer takes it away, as it takes away everything.
+/// A limit of fences: an eviction by another writer removes the fence, as it removes everything.
 #[test]
-fn a_writer_that_dies_after_another_evicted_its_fence_is_caught() {
+fn a_writer_that_dies_after_its_fence_was_evicted_is_caught() {
     let explored = explore(&OneKey {
         one_after_another: false,
         ..dying(Does::EvictBehindFence)
@@ -80,9 +80,10 @@ fn a_writer_that_dies_after_another_evicted_its_fence_is_caught() {
     explored.assert_breaks(Wrong::StaleAtRest);
 }
 
-/// Why a fence counts: the one of two puts that dies does not evict, and the other must not store what may be older.
+/// The reason for the count in a fence: if one of two puts dies, it does not evict, and the other must not store its value,
+/// which may be older.
 #[test]
-fn a_put_that_shares_its_fence_with_one_that_dies_stores_nothing() {
+fn a_put_that_shares_its_fence_with_a_dead_put_stores_nothing() {
     let overlapping = |put| OneKey {
         readers: 0,
         one_after_another: false,

@@ -1,51 +1,51 @@
 //! Visits every state that a model can reach, by every interleaving of its actors' steps, and keeps the shortest way to the
-//! first that is wrong.
+//! first wrong state.
 //!
-//! Breadth first: all states that one step leads to, then all that two lead to, until there is none that is new.
+//! The search is breadth first: all states after one step, then all states after two steps, until there is no new state.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Debug, Display};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-/// Actors and what they share. A step of an actor is what nobody can come between: one command to Redis, one script, one
-/// read of the database, one commit.
+/// Actors and their shared state. A step of an actor is atomic: one command to Redis, one script, one read of the database, or
+/// one commit.
 pub(crate) trait Model {
     type State: Copy + Debug + Eq + Hash;
 
     fn start(&self) -> Self::State;
 
-    /// Every step that anybody can take next.
+    /// Adds every step that an actor can take next.
     fn steps(&self, state: &Self::State, steps: &mut Steps<Self::State>);
 
-    /// What must not be, at any moment.
+    /// Returns what is wrong in this state, if anything.
     fn wrong(&self, state: &Self::State) -> Option<Wrong>;
 
-    /// What must not be where nobody has anything left to do.
+    /// Returns what is wrong in this state if no actor has anything left to do.
     fn wrong_at_rest(&self, state: &Self::State) -> Option<Wrong>;
 }
 
-/// What a model can do wrong.
+/// The errors of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
-    /// Redis holds a value that is older than an eviction which was acknowledged.
+    /// Redis holds a value that is older than an acknowledged eviction.
     StaleEntry,
-    /// A call returned a value that is older than an eviction which had been acknowledged before the call began.
+    /// A call returned a value that is older than an eviction that was acknowledged before the call began.
     StaleAnswer,
-    /// Everybody is through, and Redis holds another value than the database.
+    /// All actors have finished, and Redis holds another value than the database.
     StaleAtRest,
-    /// An actor waits for what will never come.
+    /// An actor waits forever.
     Stuck,
     /// More loads of a key run than may.
     TooManyLoads,
 }
 
-/// Who takes a step. Those of the clock and of the network may come at any time, or never: a state in which only they could
-/// go on is at rest.
+/// The actor that takes a step. The clock and the network may take their steps at any time or never: a state in which only
+/// they have steps is at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     Reader(u8),
     Writer(u8),
-    Keeper,
+    Recovery,
     Clock,
     Network,
 }
@@ -60,11 +60,11 @@ struct Step {
     what: &'static str,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug)]
 pub(crate) struct Explored {
     states: usize,
-    /// How many steps of each name there were.
+    /// The number of steps by name.
     steps: BTreeMap<&'static str, usize>,
     violation: Option<Violation>,
 }
@@ -85,7 +85,7 @@ impl<S> Steps<S> {
 pub(crate) fn explore<M: Model>(model: &M) -> Explored {
     let mut seen: HashSet<M::State, BuildHasherDefault<Fold>> = HashSet::default();
     seen.insert(model.start());
-    // The states in the order in which they were found, each with the step that led there and the state it came from.
+    // The states in the order in which they were found, each with its previous state and the step from there.
     let mut found = vec![(model.start(), None)];
     let mut explored = Explored {
         states: 0,
@@ -124,7 +124,7 @@ pub(crate) fn explore<M: Model>(model: &M) -> Explored {
     explored
 }
 
-/// Multiplies and rotates, as rustc's own hasher does: states are small, many, and nobody's attack.
+/// Multiplies and rotates, as rustc's own hasher does: there are many small states, and none is hostile.
 #[derive(Default)]
 struct Fold(u64);
 
@@ -152,7 +152,7 @@ impl Hasher for Fold {
     }
 }
 
-/// The way from the start to a state.
+/// Returns the steps from the start to a state.
 fn trace<S>(found: &[(S, Option<(usize, Step)>)], to: usize) -> Vec<Step> {
     let mut trace = Vec::new();
     let mut at = to;
@@ -165,8 +165,8 @@ fn trace<S>(found: &[(S, Option<(usize, Step)>)], to: usize) -> Vec<Step> {
 }
 
 impl Explored {
-    /// Nothing is wrong anywhere; there were at least so many states, and every step of `reached` was taken. A model in which
-    /// nothing happens proves nothing.
+    /// Asserts that no state is wrong, that there were enough states, and that every step of `reached` was taken. A model in
+    /// which nothing happens proves nothing.
     #[track_caller]
     #[expect(
         clippy::print_stdout,
@@ -186,7 +186,7 @@ impl Explored {
         }
     }
 
-    /// The first thing wrong, by the fewest steps, is this.
+    /// Asserts that the first error, after the fewest steps, is `wrong`.
     #[track_caller]
     #[expect(
         clippy::print_stdout,
@@ -195,7 +195,7 @@ impl Explored {
     pub(crate) fn assert_breaks(&self, wrong: Wrong) {
         println!("{self}");
         let Some(violation) = &self.violation else {
-            panic!("nothing was found wrong\n{self}");
+            panic!("no error was found\n{self}");
         };
         println!("{violation}");
         assert_eq!(violation.wrong, wrong, "{violation}");
@@ -225,7 +225,7 @@ impl Display for Violation {
             match who {
                 Who::Reader(index) => writeln!(f, "    reader {index}: {what}")?,
                 Who::Writer(index) => writeln!(f, "    writer {index}: {what}")?,
-                Who::Keeper => writeln!(f, "    keeper: {what}")?,
+                Who::Recovery => writeln!(f, "    recovery: {what}")?,
                 Who::Clock => writeln!(f, "    (clock) {what}")?,
                 Who::Network => writeln!(f, "    (network) {what}")?,
             }
@@ -234,11 +234,11 @@ impl Display for Violation {
     }
 }
 
-/// The explorer itself: it must find what hides in a single interleaving, and by the shortest way.
+/// Tests of the explorer: it must find an error that exists in a single interleaving, by the shortest way.
 mod tests {
     use super::*;
 
-    /// Two that add one to what they read, without a lock.
+    /// Two actors that read, add one, and write, without a lock.
     struct Counter {
         is_atomic: bool,
     }
@@ -246,7 +246,7 @@ mod tests {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct State {
         sum: u8,
-        /// What each has read; then that it is through.
+        /// What each actor has read, and whether it has finished.
         read: [Option<u8>; 2],
         done: [bool; 2],
     }

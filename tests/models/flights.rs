@@ -1,16 +1,16 @@
-//! Callers in one process share a load. Who calls after an eviction has returned must not be given what was loaded before
-//! it: an eviction in this process dooms the load that is under way, and one in another process takes away the claim in
-//! Redis that the load rests on, which a later caller sees.
+//! Callers in one process share a load. A caller that begins after an eviction has returned must not get a value that was
+//! loaded before it. An eviction in this process dooms the running load. An eviction in another process removes the claim in
+//! Redis under which the load runs, and a later caller notices that.
 //!
-//! A leader that waits can be stuck, which is to say that its task does not poll it: then whoever waits for it begins a load
-//! under the same lease. It may go on at any time later.
+//! A waiting leader can be stuck: its task does not poll it. Then a caller that waits for it begins a load under the same
+//! lease. The leader may continue at any later time.
 //!
-//! One process with two callers and a writer that evicts, which Redis may leave without an answer; another process with a
-//! load under way and with a writer. The callers are alike, so they begin in order. While Redis is away nobody can know of
-//! another process's evictions, and loads are shared all the more: what is promised then is what this process evicted itself.
+//! The model has one process with two callers and a writer that evicts and may get no answer from Redis, and another process
+//! with a running load and a writer. The callers are alike, so they begin in order. While Redis is unavailable, a process cannot
+//! know the evictions of others, and it shares more loads: then the promise covers only its own evictions.
 //!
-//! What a leader found in Redis rests here on the moment of the answer, in the code on that of the question: the code shares
-//! a little less.
+//! In the model, what a leader found in Redis counts from the moment of the answer. In the code it counts from the moment of
+//! the question, so the code shares a little less.
 
 mod caller;
 
@@ -22,7 +22,7 @@ use crate::writer::{Does, Task, Writer};
 
 const CALLERS: usize = 2;
 
-/// The calls in the other process.
+/// The calls of the other process.
 const OTHER_READER: Call = 2;
 const OTHER_WRITER: Call = 3;
 
@@ -31,7 +31,7 @@ struct Sharing {
     /// Its load is under way.
     has_other_reader: bool,
     has_other_writer: bool,
-    /// Redis may be away for a while.
+    /// Redis may be unavailable for a while.
     loses_redis: bool,
     eviction: Eviction,
     dooms: Dooms,
@@ -53,7 +53,7 @@ enum Queue {
     None,
 }
 
-/// What Redis says to the eviction in this process.
+/// The reply of Redis to the eviction in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Eviction {
     None,
@@ -61,32 +61,32 @@ enum Eviction {
     MayGoUnanswered,
 }
 
-/// When an eviction dooms the load that is under way.
+/// When an eviction dooms the running load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dooms {
-    /// Before its step in Redis; and after it, when the journal has what is owed.
+    /// Before its step in Redis, and again after it, when the eviction is in the journal.
     BeforeAndAfter,
-    /// Twin: the second time before the journal has what is owed.
+    /// Twin: the second time before the eviction is in the journal.
     BeforeTheJournal,
     /// Twin.
     Never,
 }
 
-/// Which load a caller joins: as built, or as a twin.
+/// Which load a caller joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Joins {
-    /// One that rests on what the caller saw in Redis, or that began after it.
+    /// A load under the claim that the caller saw in Redis, or one that began later.
     WhatServesIt,
-    /// Twin: whichever is under way.
+    /// Twin: any running load.
     Any,
 }
 
-/// Whether a leader that waits for another process's lease heeds the journal: as it must, or as a twin.
+/// Whether a leader that waits for the lease of another process checks the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claims {
-    /// Takes nothing that it finds in Redis while the key is in the journal.
+    /// Ignores what it finds in Redis while the key is in the journal.
     HeedTheJournal,
-    /// Twin: the journal is asked once, at the beginning of the call.
+    /// Twin: checks the journal once, when the call begins.
     DoNot,
 }
 
@@ -94,15 +94,15 @@ enum Claims {
 struct State {
     row: Row,
     callers: [Caller; CALLERS],
-    /// By the caller that began it.
+    /// The loads, by the caller that began each.
     flights: [Flight; CALLERS],
-    /// The one that callers may join.
+    /// The load that callers may join.
     under_way: Option<Call>,
     writer: Evicting,
-    /// An eviction is owed.
+    /// An eviction is in the journal.
     is_journaled: bool,
     is_away: bool,
-    /// Nobody sees this: evictions up to this version have returned in this process.
+    /// Not visible to any actor: evictions up to this version have returned in this process.
     promised_here: Version,
     other_reader: Reader,
     other_writer: Writer,
@@ -112,19 +112,19 @@ struct State {
 struct Flight {
     is_doomed: bool,
     basis: Option<Basis>,
-    /// The leader is gone; this is the lease that it left.
+    /// The leader is gone and left this lease.
     left: Option<Option<Stamp>>,
     landed: Option<Version>,
-    /// The leader was not polled, and another has begun a load with its lease.
+    /// The leader was not polled, and another caller has begun a load under its lease.
     is_deposed: bool,
 }
 
-/// What the result rests on.
+/// The claim that the result depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Basis {
-    /// Which callers had begun by then.
+    /// The callers that had begun by then.
     after: [bool; CALLERS],
-    /// The claim that stood in Redis.
+    /// The claim that was in Redis.
     claim: Option<Stamp>,
 }
 
@@ -187,10 +187,14 @@ impl Model for Sharing {
             let mut next = *state;
             next.is_journaled = false;
             next.row.delete();
-            steps.add(Who::Keeper, "applies the journal", next);
+            steps.add(Who::Recovery, "applies the journal", next);
         } else if state.is_away {
             let is_away = false;
-            steps.add(Who::Keeper, "opens the cache", State { is_away, ..*state });
+            steps.add(
+                Who::Recovery,
+                "opens the cache",
+                State { is_away, ..*state },
+            );
         }
         if self.loses_redis && !state.is_away {
             let is_away = true;
@@ -257,7 +261,7 @@ impl Model for Sharing {
 }
 
 impl Sharing {
-    /// The steps of a call of a `#[cache_evict]` function.
+    /// Adds the steps of a call of a `#[cache_evict]` function.
     fn evict(&self, state: &State, mut step: impl FnMut(&'static str, State)) {
         let mut next = *state;
         match state.writer {
@@ -297,7 +301,7 @@ impl Sharing {
                 step("journals", next);
             }
             Evicting::Settled(version) => {
-                // A load that began in between may have found what was evicted a moment later.
+                // A load that began in between may have found a value that was evicted a moment later.
                 if self.dooms == Dooms::BeforeAndAfter {
                     next.doom();
                 }
@@ -332,7 +336,7 @@ impl State {
         }
     }
 
-    /// Whoever waits takes over; if nobody does, the lease goes back. A leader that was deposed has nothing to hand over.
+    /// A waiting caller takes over. If no caller waits, the lease is released. A deposed leader has nothing to hand over.
     fn hand_over(&mut self, flight: Call, lease: Option<Stamp>) {
         if self.flight(flight).is_deposed {
             return;
@@ -392,7 +396,7 @@ fn eviction_while_redis_comes_and_goes() -> Sharing {
 }
 
 #[test]
-fn nobody_is_given_what_was_loaded_before_an_eviction_that_had_returned() {
+fn no_call_gets_a_value_older_than_an_eviction_that_returned_before_it() {
     let explored = explore(&evictions_here_and_there());
 
     explored.assert_holds(
@@ -413,7 +417,7 @@ fn nobody_is_given_what_was_loaded_before_an_eviction_that_had_returned() {
 }
 
 #[test]
-fn nobody_is_given_what_was_loaded_before_an_eviction_that_is_owed() {
+fn no_call_gets_a_value_older_than_a_journaled_eviction() {
     let explored = explore(&Sharing {
         loses_redis: true,
         ..eviction_without_an_answer()
@@ -435,7 +439,7 @@ fn nobody_is_given_what_was_loaded_before_an_eviction_that_is_owed() {
 }
 
 #[test]
-fn to_join_a_load_that_was_evicted_is_caught() {
+fn joining_an_evicted_load_is_caught() {
     let explored = explore(&Sharing {
         dooms: Dooms::Never,
         ..eviction_while_redis_comes_and_goes()
@@ -445,7 +449,7 @@ fn to_join_a_load_that_was_evicted_is_caught() {
 }
 
 #[test]
-fn to_join_a_load_that_another_process_evicted_is_caught() {
+fn joining_a_load_that_another_process_evicted_is_caught() {
     let explored = explore(&Sharing {
         eviction: Eviction::None,
         joins: Joins::Any,
@@ -456,7 +460,7 @@ fn to_join_a_load_that_another_process_evicted_is_caught() {
 }
 
 #[test]
-fn to_wait_for_another_process_while_an_eviction_is_owed_is_caught() {
+fn waiting_for_another_process_despite_the_journal_is_caught() {
     let explored = explore(&Sharing {
         claims: Claims::DoNot,
         ..eviction_without_an_answer()
@@ -466,7 +470,7 @@ fn to_wait_for_another_process_while_an_eviction_is_owed_is_caught() {
 }
 
 #[test]
-fn to_doom_for_the_last_time_before_the_journal_knows_is_caught() {
+fn dooming_before_the_eviction_is_journaled_is_caught() {
     let explored = explore(&Sharing {
         loses_redis: true,
         dooms: Dooms::BeforeTheJournal,

@@ -1,9 +1,9 @@
-//! An eviction that Redis did not acknowledge is kept in the journal of its process, which neither reads nor fills what is in
-//! it, and which tries to apply it before it uses Redis again. What Redis refuses stays in the journal, and is tried again later.
+//! An eviction that Redis did not acknowledge is kept in the journal of its process. The process neither reads nor fills keys in
+//! the journal, and tries to apply it before it uses Redis again. A refused eviction stays in the journal and is retried later.
 //!
-//! One process whose connection comes and goes, with readers and with writers that evict; another process that stays
-//! connected, with a reader of its own. A command that was not answered may have been carried out, may be carried out much
-//! later, or never: it is *late*, and the network carries it out or loses it whenever it likes.
+//! One process loses and regains its connection; it has readers, and writers that evict. Another process stays connected and
+//! has one reader. A command without an answer may have run, may run much later, or never: it is *late*, and the network runs
+//! it or loses it at any time.
 
 use crate::explorer::{Model, Steps, Who, Wrong, explore};
 use crate::reader::{Reader, Rules};
@@ -19,27 +19,27 @@ const OTHER: Call = 2;
 struct Journaling {
     readers: usize,
     writers: usize,
-    /// A command may go unanswered while the connection stands.
+    /// A command may get no answer although the connection is open.
     times_out: bool,
-    /// Redis may refuse what the keeper sends.
+    /// Redis may refuse the commands of the recovery task.
     refuses: bool,
     opens: Opens,
     blocks: Blocks,
     forgets: Forgets,
 }
 
-/// How the journal stands when the process uses Redis again: as built, or as a twin.
+/// The state of the journal when the process uses Redis again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opens {
-    /// When it is empty, or what is left was refused.
+    /// It is empty, or holds only refused evictions.
     WhenTried,
-    /// Twin: as it is. It is applied behind the callers' backs.
+    /// Twin: in any state. It is applied while callers use Redis.
     AsItIs,
-    /// Twin: nothing is remembered.
+    /// Twin: it is dropped.
     Emptied,
 }
 
-/// Whether the journal keeps this process from Redis while that can be reached: as built, or as a twin.
+/// Whether the keys in the journal are hidden from this process while it can reach Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blocks {
     Always,
@@ -49,7 +49,7 @@ enum Blocks {
     UnlessRefused,
 }
 
-/// What is struck out of the journal when a batch was applied: as built, or as a twin.
+/// What is removed from the journal after a batch was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Forgets {
     WhatWasNotAddedAgain,
@@ -61,21 +61,21 @@ enum Forgets {
 struct State {
     row: Row,
     link: Link,
-    /// The eviction that is owed.
+    /// The eviction in the journal.
     journal: Option<Owed>,
-    /// Whether Redis refused it.
+    /// Whether Redis has refused it.
     is_refused: bool,
-    keeper: Keeper,
-    /// Nobody sees this: evictions up to this version have returned in this process.
+    recovery: Recovery,
+    /// Not visible to any actor: evictions up to this version have returned in this process.
     promised_here: Version,
     readers: [Here; READERS],
     writers: [Evicting; WRITERS],
     other: Reader,
-    /// What each reader sent last and was not answered.
+    /// The last unanswered command of each reader.
     late: [Option<Command>; READERS],
-    /// Whether an unanswered `DEL` is under way.
+    /// Whether an unanswered `DEL` may still run.
     late_delete: bool,
-    /// Leases of this process that may stand and that nobody holds.
+    /// Leases of this process that may be in Redis without an owner.
     orphans: [bool; READERS],
 }
 
@@ -90,22 +90,22 @@ enum Link {
 struct Owed {
     /// Counts additions.
     number: u8,
-    /// Nobody sees this: the latest version that it is owed for.
+    /// Not visible to any actor: the latest version that it must evict.
     version: Version,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Keeper {
+enum Recovery {
     Idle,
     Applying(Owed),
     Applied(Owed),
 }
 
-/// A reader in the process with the journal. `since` is what had been promised when it began.
+/// A reader in the process with the journal. `since` is the version of the latest eviction that had returned when it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Here {
     Start,
-    /// Neither Redis was away nor the key in the journal.
+    /// Redis was available, and the key was not in the journal.
     Asking {
         since: Version,
     },
@@ -116,7 +116,7 @@ enum Here {
     LoadingAlone,
     Loaded(Stamp, Version),
     Done,
-    /// Returned what is older than what had been promised.
+    /// Returned a value older than `since`.
     Deceived,
 }
 
@@ -142,7 +142,7 @@ impl Model for Journaling {
             link: Link::Connected,
             journal: None,
             is_refused: false,
-            keeper: Keeper::Idle,
+            recovery: Recovery::Idle,
             promised_here: 0,
             readers: [Here::Done; READERS],
             writers: [Evicting::Done; WRITERS],
@@ -165,7 +165,7 @@ impl Model for Journaling {
             let who = Who::Writer(me);
             self.evict(state, me, |what, next| steps.add(who, what, next));
         }
-        self.keep(state, |what, next| steps.add(Who::Keeper, what, next));
+        self.recover(state, |what, next| steps.add(Who::Recovery, what, next));
         Self::network(state, |what, next| steps.add(Who::Network, what, next));
         state
             .other
@@ -212,7 +212,7 @@ impl Model for Journaling {
 }
 
 impl Journaling {
-    /// The steps of a call of a `#[cacheable]` function. Each command is answered, or not.
+    /// Adds the steps of a call of a `#[cacheable]` function. Each command may stay unanswered.
     fn read(&self, state: &State, me: Call, mut step: impl FnMut(&'static str, State)) {
         let index = usize::from(me);
         let is_away = state.link != Link::Connected;
@@ -314,7 +314,7 @@ impl Journaling {
         }
     }
 
-    /// The steps of a call of a `#[cache_evict]` function.
+    /// Adds the steps of a call of a `#[cache_evict]` function.
     fn evict(&self, state: &State, me: Call, mut step: impl FnMut(&'static str, State)) {
         let index = usize::from(me);
         let mut next = *state;
@@ -346,11 +346,11 @@ impl Journaling {
         }
     }
 
-    /// The steps of the keeper.
-    fn keep(&self, state: &State, mut step: impl FnMut(&'static str, State)) {
+    /// Adds the steps of the recovery task.
+    fn recover(&self, state: &State, mut step: impl FnMut(&'static str, State)) {
         let mut next = *state;
-        match (state.keeper, state.journal, state.link) {
-            (Keeper::Idle, _, Link::Fallback) => {
+        match (state.recovery, state.journal, state.link) {
+            (Recovery::Idle, _, Link::Fallback) => {
                 next.link = match self.opens {
                     Opens::WhenTried => Link::Recovering,
                     Opens::AsItIs => Link::Connected,
@@ -362,7 +362,7 @@ impl Journaling {
                 next.is_refused = false;
                 step("finds Redis again", next);
             }
-            (Keeper::Idle, Some(_), _) if state.is_refused => {
+            (Recovery::Idle, Some(_), _) if state.is_refused => {
                 if state.link == Link::Recovering {
                     let link = Link::Connected;
                     step("opens the cache for the rest", State { link, ..*state });
@@ -370,34 +370,34 @@ impl Journaling {
                 next.is_refused = false;
                 step("tries again", next);
             }
-            (Keeper::Idle, Some(owed), _) => {
-                next.keeper = Keeper::Applying(owed);
+            (Recovery::Idle, Some(owed), _) => {
+                next.recovery = Recovery::Applying(owed);
                 step("takes what is in the journal", next);
             }
-            (Keeper::Idle, None, Link::Recovering) => {
+            (Recovery::Idle, None, Link::Recovering) => {
                 next.link = Link::Connected;
                 step("opens the cache", next);
             }
-            (Keeper::Idle, None, Link::Connected) => {}
-            (Keeper::Applying(owed), ..) => {
+            (Recovery::Idle, None, Link::Connected) => {}
+            (Recovery::Applying(owed), ..) => {
                 next.row.delete();
-                next.keeper = Keeper::Applied(owed);
+                next.recovery = Recovery::Applied(owed);
                 step("evicts what was owed", next);
 
                 let mut next = *state;
                 next.late_delete = true;
-                next.keeper = Keeper::Idle;
+                next.recovery = Recovery::Idle;
                 step("is not answered and keeps the journal", next);
 
                 if self.refuses {
                     let mut next = *state;
-                    next.keeper = Keeper::Idle;
+                    next.recovery = Recovery::Idle;
                     next.is_refused = next.journal == Some(owed);
                     step("is refused and keeps the journal", next);
                 }
             }
-            (Keeper::Applied(owed), journal, _) => {
-                next.keeper = Keeper::Idle;
+            (Recovery::Applied(owed), journal, _) => {
+                next.recovery = Recovery::Idle;
                 next.row.promise(owed.version);
                 if journal == Some(owed) || self.forgets == Forgets::Everything {
                     next.journal = None;
@@ -410,7 +410,7 @@ impl Journaling {
         }
     }
 
-    /// The connection is lost, and what was sent arrives late or never.
+    /// Adds the steps of the network: it loses the connection, and late commands run or are lost.
     fn network(state: &State, mut step: impl FnMut(&'static str, State)) {
         if state.link != Link::Fallback {
             let link = Link::Fallback;
@@ -491,7 +491,7 @@ const REACHED: [&str; 10] = [
 ];
 
 #[test]
-fn an_eviction_that_redis_did_not_acknowledge_is_made_good_before_redis_is_used_again() {
+fn an_unacknowledged_eviction_is_applied_before_redis_is_used_again() {
     let explored = explore(&as_built());
 
     explored.assert_holds(50_000, &REACHED);
@@ -499,7 +499,7 @@ fn an_eviction_that_redis_did_not_acknowledge_is_made_good_before_redis_is_used_
 }
 
 #[test]
-fn a_lease_that_nobody_was_told_of_stores_nothing_older_than_what_was_evicted() {
+fn a_lease_without_an_owner_stores_nothing_older_than_an_eviction() {
     let explored = explore(&Journaling {
         readers: 2,
         writers: 1,
@@ -511,7 +511,7 @@ fn a_lease_that_nobody_was_told_of_stores_nothing_older_than_what_was_evicted() 
 }
 
 #[test]
-fn an_eviction_that_redis_refuses_hides_its_key_until_it_is_applied() {
+fn a_refused_eviction_hides_its_key_until_it_is_applied() {
     let explored = explore(&Journaling {
         writers: 1,
         refuses: true,
@@ -530,7 +530,7 @@ fn an_eviction_that_redis_refuses_hides_its_key_until_it_is_applied() {
 }
 
 #[test]
-fn a_journal_that_lets_readers_at_what_was_refused_is_caught() {
+fn reading_a_key_whose_eviction_was_refused_is_caught() {
     let explored = explore(&Journaling {
         refuses: true,
         blocks: Blocks::UnlessRefused,
@@ -541,7 +541,7 @@ fn a_journal_that_lets_readers_at_what_was_refused_is_caught() {
 }
 
 #[test]
-fn a_journal_that_is_dropped_when_redis_comes_back_is_caught() {
+fn dropping_the_journal_when_redis_returns_is_caught() {
     let explored = explore(&Journaling {
         opens: Opens::Emptied,
         ..as_built()
@@ -551,7 +551,7 @@ fn a_journal_that_is_dropped_when_redis_comes_back_is_caught() {
 }
 
 #[test]
-fn a_journal_that_is_applied_after_readers_are_let_in_is_caught() {
+fn applying_the_journal_after_reads_resume_is_caught() {
     let explored = explore(&Journaling {
         times_out: false,
         opens: Opens::AsItIs,
@@ -563,7 +563,7 @@ fn a_journal_that_is_applied_after_readers_are_let_in_is_caught() {
 }
 
 #[test]
-fn a_journal_that_lets_readers_at_a_redis_that_was_only_late_is_caught() {
+fn reading_a_journaled_key_from_a_slow_redis_is_caught() {
     let explored = explore(&Journaling {
         blocks: Blocks::OnlyWhileRedisIsAway,
         ..as_built()
@@ -573,7 +573,7 @@ fn a_journal_that_lets_readers_at_a_redis_that_was_only_late_is_caught() {
 }
 
 #[test]
-fn a_journal_that_forgets_what_was_added_while_it_was_applied_is_caught() {
+fn forgetting_evictions_added_during_a_batch_is_caught() {
     let explored = explore(&Journaling {
         forgets: Forgets::Everything,
         ..as_built()

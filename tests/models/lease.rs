@@ -1,7 +1,7 @@
-//! A load may store its value only under the lease that it placed before it read the database, and an eviction takes the
-//! lease away.
+//! A load may store its value only under the lease that it placed before it read the database, and an eviction removes the
+//! lease.
 //!
-//! Three readers, two writers that evict, leases and values that end at any time.
+//! Three readers, two writers that evict, and leases and values that can expire at any time.
 
 use crate::explorer::{Wrong, explore};
 use crate::one_key::OneKey;
@@ -34,7 +34,7 @@ fn twin(rules: Rules) -> OneKey {
 }
 
 #[test]
-fn no_value_from_before_an_eviction_is_stored_after_it() {
+fn no_value_older_than_an_eviction_is_stored_after_it() {
     let explored = explore(&as_built());
 
     explored.assert_holds(
@@ -62,7 +62,7 @@ fn a_fill_without_a_condition_is_caught() {
 }
 
 #[test]
-fn a_fill_that_does_not_ask_whose_lease_it_is_is_caught() {
+fn a_fill_under_the_lease_of_another_caller_is_caught() {
     let explored = explore(&twin(Rules {
         fill: Fill::WhereAnyLeaseStands,
         ..Rules::AS_BUILT
@@ -72,7 +72,7 @@ fn a_fill_that_does_not_ask_whose_lease_it_is_is_caught() {
 }
 
 #[test]
-fn a_lease_that_evictions_forget_is_caught() {
+fn an_eviction_that_keeps_the_lease_is_caught() {
     let explored = explore(&twin(Rules {
         lease: Lease::Apart,
         ..Rules::AS_BUILT
@@ -82,7 +82,7 @@ fn a_lease_that_evictions_forget_is_caught() {
 }
 
 #[test]
-fn a_lease_that_is_younger_than_what_was_loaded_is_caught() {
+fn a_lease_placed_after_the_read_is_caught() {
     let explored = explore(&twin(Rules {
         lease: Lease::AfterTheBody,
         ..Rules::AS_BUILT
@@ -92,7 +92,7 @@ fn a_lease_that_is_younger_than_what_was_loaded_is_caught() {
 }
 
 #[test]
-fn an_eviction_before_the_commit_instead_of_after_it_is_caught() {
+fn an_eviction_before_the_commit_is_caught() {
     let explored = explore(&OneKey {
         writers: vec![Task::lives(Does::EvictTooEarly)],
         ..as_built()

@@ -1,33 +1,33 @@
-//! The protocol between callers, Redis and the database, in every order in which its steps can happen.
+//! The protocol between callers, Redis and the database, in every possible order of its steps.
 //!
-//! A test that stops a call at a gate proves one order. Here the protocol is written down a second time, as small state
-//! machines without I/O, and `explorer.rs` takes every interleaving of their steps. What must not happen is checked in every
-//! state: that Redis holds a value older than an acknowledged eviction, or that a call returns one. Where nobody has anything
-//! left to do, Redis must hold nothing, a claim that will end, or what the database holds.
+//! A test that stops a call at a gate proves one order. Here the protocol is written a second time, as small state machines
+//! without I/O, and `explorer.rs` visits every interleaving of their steps. Each state is checked: Redis must not hold a value
+//! that is older than an acknowledged eviction, and no call may return such a value. When no actor has anything left to do,
+//! Redis must hold nothing, a claim that will expire, or the value of the database.
 //!
-//! | file | what meets |
+//! | file | content |
 //! |---|---|
-//! | `row.rs` | one row and its key: each command and each script is one step |
-//! | `reader.rs`, `writer.rs` | a call of a cached function; of one that evicts or puts |
-//! | `one_key.rs` | readers and writers of one key, each in a process of its own |
+//! | `row.rs` | one row and its key; each command and each script is one step |
+//! | `reader.rs`, `writer.rs` | a call of a cached function, and of a function that evicts or puts |
+//! | `one_key.rs` | readers and writers of one key, each in its own process |
 //! | `lease.rs` | fills against evictions |
-//! | `put.rs` | three puts that overlap |
+//! | `put.rs` | three overlapping puts |
 //! | `crash.rs` | writers that die between their commit and their eviction, with and without a fence |
 //! | `refresh.rs` | refreshes of a stale value against evictions and puts |
-//! | `scan.rs` | an eviction by pattern against fills and puts under its feet |
+//! | `scan.rs` | an eviction by pattern against concurrent fills and puts |
 //! | `journal.rs` | evictions that Redis did not acknowledge, and commands that it carries out late |
 //! | `flights.rs`, `flights/caller.rs` | callers in one process that share a load |
 //!
-//! **Twins.** Beside each model stand some that differ from it in one rule, such as a fill that does not compare stamps. The
-//! tests demand that the explorer finds what is wrong with each, so that a model that proves nothing does not pass; nor does
-//! one that is smaller than it should be, or in which what is interesting never happens.
+//! **Twins.** Each model has twins that break one rule, such as a fill that does not compare stamps. The tests require that the
+//! explorer finds the error of each twin: a model that proves nothing does not pass. Neither does a model that has too few
+//! states or that never takes a required step.
 //!
-//! **What they do not say.** That the code does what the models do: that is for the tests on real servers, and for whoever
-//! changes either. Clocks end lives, and order nothing, so the models let every life end at any time. The calls are few: what
-//! needs four readers to go wrong would not be found.
+//! **Limits.** The models do not prove that the code does the same. Tests on real servers check that, and a change must update
+//! both. Clocks only expire entries and order nothing, so in the models every entry can expire at any time. There are few
+//! calls: an error that needs four readers is not found.
 //!
-//! `cargo test -p tests --test models -- --nocapture` prints how many states there were, how often each step was taken, and
-//! for each twin the shortest way to what is wrong with it.
+//! `cargo test -p tests --test models -- --nocapture` prints the number of states, how often each step was taken, and the
+//! shortest way to the error of each twin.
 
 mod crash;
 mod explorer;

@@ -1,11 +1,11 @@
-//! Readers and writers, each in a process of its own, that meet on one key: what the first four models are made of.
+//! Readers and writers of one key, each in its own process. The first four models are built from it.
 
 use crate::explorer::{Model, Steps, Who, Wrong};
 use crate::reader::{Reader, Rules};
 use crate::row::{Call, Clock, Row};
 use crate::writer::{Task, Writer};
 
-/// At most so many of each.
+/// The most readers, and the most writers.
 const CALLS: Call = 3;
 
 #[derive(Clone, Debug)]
@@ -14,10 +14,10 @@ pub(crate) struct OneKey {
     pub(crate) readers: usize,
     pub(crate) rules: Rules,
     pub(crate) writers: Vec<Task>,
-    /// A writer begins when those before it are through.
+    /// A writer begins when the previous ones have finished.
     pub(crate) one_after_another: bool,
     pub(crate) clock: Clock,
-    /// Fences live longer than any body runs; else they may end at any time.
+    /// Fences outlive every body; otherwise they can expire at any time.
     pub(crate) fences_outlive_bodies: bool,
 }
 
@@ -87,7 +87,7 @@ impl Model for OneKey {
 }
 
 impl State {
-    /// Whether the writers before this one are.
+    /// Returns whether the writers before this one have finished.
     fn are_through(&self, index: Call) -> bool {
         self.writers[..usize::from(index)]
             .iter()

@@ -1,7 +1,7 @@
-//! Of puts that overlap nobody can say whose value the database has in the end. A put replaces its own fence, if that was
-//! alone and still stands, and nothing else; where it cannot, it evicts.
+//! If puts overlap, the cache cannot know which value the database kept. A put replaces only its own fence, and only if the
+//! fence was alone and is still there. Otherwise it evicts.
 //!
-//! Three writers that put, two readers, and fences that end at any time, even while the body runs.
+//! Three writers that put, two readers, and fences that can expire at any time, even while the body runs.
 
 use crate::explorer::{Wrong, explore};
 use crate::one_key::OneKey;
@@ -39,23 +39,23 @@ const REACHED: [&str; 9] = [
 ];
 
 #[test]
-fn three_puts_that_overlap_leave_no_older_value() {
+fn three_overlapping_puts_leave_no_older_value() {
     let explored = explore(&puts(Put::AloneAndUnchanged));
 
     explored.assert_holds(10_000, &REACHED);
 }
 
 #[test]
-fn puts_and_evictions_that_overlap_leave_no_older_value() {
+fn overlapping_puts_and_evictions_leave_no_older_value() {
     let mut model = puts(Put::AloneAndUnchanged);
     model.writers[2] = Task::lives(Does::Evict);
 
     explore(&model).assert_holds(10_000, &REACHED);
 }
 
-/// Whoever is overtaken evicts, so that the stamp alone would do. What the count is for is in `crash.rs`.
+/// An overtaken put evicts, so the stamp alone is enough. `crash.rs` has the case that needs the count.
 #[test]
-fn where_nobody_dies_a_fence_that_does_not_count_would_do() {
+fn a_fence_without_a_count_is_enough_if_no_process_dies() {
     explore(&puts(Put::Unchanged)).assert_holds(10_000, &REACHED);
 }
 
@@ -67,14 +67,14 @@ fn a_put_without_a_fence_is_caught() {
 }
 
 #[test]
-fn a_put_that_does_not_ask_whether_its_fence_still_stands_is_caught() {
+fn a_put_that_does_not_check_its_fence_is_caught() {
     let explored = explore(&puts(Put::Alone));
 
     explored.assert_breaks(Wrong::StaleEntry);
 }
 
 #[test]
-fn a_put_that_was_overtaken_and_does_not_evict_is_caught() {
+fn an_overtaken_put_that_does_not_evict_is_caught() {
     let explored = explore(&puts(Put::UnchangedOrNothing));
 
     explored.assert_breaks(Wrong::StaleEntry);

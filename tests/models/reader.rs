@@ -1,4 +1,4 @@
-//! A call of a `#[cacheable]` function in a process of its own, step by step.
+//! The steps of a call of a `#[cacheable]` function in its own process.
 //!
 //! ```text
 //! start ──GET──► value ─────────────────────────────────────────────────► returned
@@ -11,8 +11,8 @@
 //!         └────► a fence: load without storing
 //! ```
 //!
-//! What is read from Redis is returned in the same step, and no stale entry is ever there to be read, so no answer of this
-//! call can be stale where no entry is. Renewing a lease is not modelled: leases end at any time, or never.
+//! A value that is read from Redis is returned in the same step. So a call can return a stale value only if Redis holds a stale
+//! entry, which is checked in every state. Renewing a lease is not modelled: leases can expire at any time or never.
 
 use crate::row::{Age, Call, Entry, Refresh, Row, Stamp, Version};
 
@@ -23,16 +23,16 @@ pub(crate) enum Reader {
     Missed,
     /// Found a value in grace.
     Aged(Stamp),
-    /// In the body. The result replaces what bears this stamp.
+    /// In the body. The result replaces the entry with this stamp.
     Loading(Stamp),
-    /// In the body. The result is the caller's alone.
+    /// In the body. The result is not stored.
     LoadingAlone,
     Loaded(Stamp, Version),
-    /// Returned, or was never there.
+    /// Has returned, or does not exist.
     Done,
 }
 
-/// How a reader stores: as built, or as a twin.
+/// How a reader stores its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     pub(crate) fill: Fill,
@@ -51,7 +51,7 @@ pub(crate) enum Fill {
     WhereItsStampStands,
     /// Twin: a plain `SET`.
     Always,
-    /// Twin: where a lease stands, whosesoever.
+    /// Twin: if there is any lease, also that of another caller.
     WhereAnyLeaseStands,
     /// Twin: a refresh replaces whatever is there; a fill compares.
     RefreshAlways,
@@ -62,14 +62,14 @@ pub(crate) enum Fill {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lease {
     InTheEntry,
-    /// Twin: in a key beside it, which whoever deletes the entry forgets.
+    /// Twin: in a separate key, which evictions do not remove.
     Apart,
-    /// Twin: asked for when the body is through.
+    /// Twin: placed after the body has run.
     AfterTheBody,
 }
 
 impl Reader {
-    /// Every step that this call can take: its name, the call after it, the row after it.
+    /// Adds every step that this call can take: its name, the call after it, and the row after it.
     pub(crate) fn steps(
         self,
         me: Call,
@@ -99,7 +99,7 @@ impl Reader {
                     step("finds a stale value", Self::Aged(stale.stamp()), after);
                 }
                 Err(Entry::Fence { .. }) => step("finds a fence", Self::LoadingAlone, after),
-                // To look again later is this very step.
+                // A second look is this same step.
                 Err(Entry::Lease { .. }) => {
                     step("waits no longer for a lease", Self::LoadingAlone, after);
                 }
@@ -111,7 +111,7 @@ impl Reader {
             },
             Self::Loading(stamp) => {
                 step("loads", Self::Loaded(stamp, row.committed), after);
-                // Or the process died. Nobody gives the lease back, and the clock ends it.
+                // Or the process died. The lease is not released, and the clock expires it.
                 step("fails to load", Self::Done, after);
             }
             Self::LoadingAlone => step("loads for itself", Self::Done, after),
@@ -128,7 +128,7 @@ impl Reader {
 }
 
 impl Row {
-    /// Asks for the lease; or what stands in its way.
+    /// Asks for the lease. The error is the entry that is in the way.
     fn claim(&mut self, me: Call, lease: Lease) -> Result<Stamp, Entry> {
         let mine = Stamp::Lease(me);
         match lease {
@@ -145,7 +145,7 @@ impl Row {
         }
     }
 
-    /// Stores what was loaded, or does not.
+    /// Stores the loaded value if it may.
     fn fill(&mut self, me: Call, stamp: Stamp, version: Version, rules: Rules) -> &'static str {
         let is_refresh = matches!(stamp, Stamp::Value(_));
         let may_fill = match (rules.lease, rules.fill) {

@@ -1,8 +1,8 @@
-//! A value in grace is refreshed by one caller, who replaces it only if it still bears the stamp that was seen. An eviction
-//! removes it and a put replaces it, so that both win against a refresh that began before them.
+//! One caller refreshes a value in grace, and replaces it only if its stamp has not changed. An eviction removes the value and
+//! a put replaces it, so both win against an earlier refresh.
 //!
-//! Whether the refresh runs in a caller's request or in the background makes no difference here. A refresh lease may end at
-//! any time, so that two refresh at once.
+//! The model is the same for refreshes by a caller and in the background. A refresh lease can expire at any time, so two
+//! refreshes can run at the same time.
 
 use crate::explorer::{Wrong, explore};
 use crate::one_key::OneKey;
@@ -69,7 +69,7 @@ fn a_refresh_without_a_condition_is_caught() {
 }
 
 #[test]
-fn a_refresh_that_looks_for_the_refresh_lease_and_not_for_the_stamp_is_caught() {
+fn a_refresh_that_checks_its_lease_instead_of_the_stamp_is_caught() {
     let explored = explore(&twin(Fill::RefreshWhereAnyStands));
 
     explored.assert_breaks(Wrong::StaleEntry);

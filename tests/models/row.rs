@@ -1,22 +1,21 @@
-//! One row of the database and its one key in Redis. Each method is one step: a command or a script, which Redis carries out
-//! while nothing else happens.
+//! One row of the database and its key in Redis. Each method is one step: a command or a script, which Redis runs atomically.
 
-/// A commit raises the version of its row by one, so that of two values the older is the smaller.
+/// The version of a row. A commit raises it by one, so the older of two values has the smaller version.
 pub(crate) type Version = u8;
 
-/// Which call. Each writes at most one entry of each kind.
+/// The number of a call. Each call writes at most one entry of each kind.
 pub(crate) type Call = u8;
 
-/// The value that is there at the start is nobody's.
+/// The value at the start has no writer.
 const NOBODY: Call = u8::MAX;
 
-/// What stands under the key.
+/// The content of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Entry {
     Lease {
         by: Call,
     },
-    /// Stands for so many calls that write.
+    /// A fence of this many writing calls.
     Fence {
         by: Call,
         count: u8,
@@ -33,11 +32,12 @@ pub(crate) enum Age {
     Fresh,
     /// In grace.
     Stale,
-    /// In grace, and somebody's refresh lease stands in it.
+    /// In grace, with a refresh lease.
     Refreshing,
 }
 
-/// Tells an entry from every other that stood or will stand there. In the code it is random; here, who wrote what.
+/// Identifies an entry among all past and future entries of the key. In the code it is random. Here it is the writer and the
+/// kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stamp {
     Lease(Call),
@@ -45,7 +45,7 @@ pub(crate) enum Stamp {
     Value(Call),
 }
 
-/// What came of asking for the refresh lease of a stale value.
+/// The reply to a request for the refresh lease of a stale value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refresh {
     Granted,
@@ -55,18 +55,18 @@ pub(crate) enum Refresh {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Row {
-    /// What the database has.
+    /// The version in the database.
     pub(crate) committed: Version,
-    /// What Redis has.
+    /// The entry in Redis.
     pub(crate) entry: Option<Entry>,
-    /// For twins that keep the lease in a key of its own.
+    /// For twins that keep the lease in a separate key.
     pub(crate) lease_apart: Option<Call>,
-    /// No call sees this: evictions up to this version have been acknowledged.
+    /// Not visible to any call: evictions up to this version have been acknowledged.
     pub(crate) promised: Version,
 }
 
 impl Entry {
-    /// What a call stores: fresh.
+    /// Returns the fresh value that a call stores.
     pub(crate) fn value(by: Call, version: Version) -> Self {
         Self::Value {
             by,
@@ -92,7 +92,7 @@ impl Row {
         promised: 0,
     };
 
-    /// Redis has what the database has.
+    /// Creates a row whose entry in Redis is current.
     pub(crate) const CACHED: Self = Self {
         entry: Some(Entry::Value {
             by: NOBODY,
@@ -107,7 +107,7 @@ impl Row {
         self.committed
     }
 
-    /// An eviction, or a put, of this version is acknowledged.
+    /// Records that an eviction or a put of this version is acknowledged.
     pub(crate) fn promise(&mut self, version: Version) {
         self.promised = self.promised.max(version);
     }
@@ -116,7 +116,7 @@ impl Row {
         self.entry.is_some_and(|entry| entry.stamp() == stamp)
     }
 
-    /// `SET NX GET`: places a lease where there is nothing. Answers what was there.
+    /// `SET NX GET`: places a lease if the key is empty. Returns the previous content.
     pub(crate) fn lease(&mut self, by: Call) -> Option<Entry> {
         let there = self.entry;
         if there.is_none() {
@@ -143,7 +143,7 @@ impl Row {
         is_there
     }
 
-    /// `fence.lua`: answers how many calls the fence stands for.
+    /// `fence.lua`: returns the number of calls that share the fence.
     pub(crate) fn fence(&mut self, by: Call) -> u8 {
         let count = match self.entry {
             Some(Entry::Fence { count, .. }) => count + 1,
@@ -153,7 +153,7 @@ impl Row {
         count
     }
 
-    /// `refresh.lua`: marks the refresh lease in the value that was seen, whose stamp stays.
+    /// `refresh.lua`: adds the refresh lease to the value that was seen. Its stamp does not change.
     pub(crate) fn refresh(&mut self, stamp: Stamp) -> Refresh {
         match &mut self.entry {
             Some(Entry::Value { by, age, .. }) if Stamp::Value(*by) == stamp => {
@@ -167,29 +167,29 @@ impl Row {
         }
     }
 
-    /// `DEL`, by whomever.
+    /// `DEL` by any process.
     pub(crate) fn delete(&mut self) {
         self.entry = None;
     }
 
-    /// Redis holds a value from before an eviction that was acknowledged.
+    /// Returns whether Redis holds a value older than an acknowledged eviction.
     pub(crate) fn breaks_its_promise(&self) -> bool {
         matches!(self.entry, Some(Entry::Value { version, .. }) if version < self.promised)
     }
 
-    /// Redis holds a value that the database has no longer.
+    /// Returns whether Redis holds a value that the database no longer has.
     pub(crate) fn is_outdated(&self) -> bool {
         matches!(self.entry, Some(Entry::Value { version, .. }) if version != self.committed)
     }
 }
 
-/// What time may end. Nothing but lives ever depends on a clock, so each may end whenever it likes.
+/// What can expire. Only expiry depends on a clock, so each entry can expire at any time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     pub(crate) ends_leases: bool,
     pub(crate) ends_values: bool,
     pub(crate) ends_fences: bool,
-    /// Values go stale, and refresh leases end.
+    /// Values become stale, and refresh leases expire.
     pub(crate) has_grace: bool,
 }
 

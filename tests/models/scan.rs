@@ -1,9 +1,9 @@
 //! An eviction by pattern walks the keyspace of one node slice by slice: it asks for the names in a slice, then removes them.
-//! What is there during the whole walk is found; what appears during it may be missed. That is enough, because the lease of a
-//! load stands under the entry's own key: a load from before the commit has something there, or may not store.
+//! The walk finds every key that exists during all of it, and may miss a key that appears during it. That is enough, because
+//! the lease of a load is under the key of the entry: a load from before the commit has a lease there, or may not store.
 //!
-//! Two keys, two readers of the first and one of the second, a put of the first, and a walk that takes the keys in any order,
-//! as Redis does while it resizes its table.
+//! Two keys, two readers of the first key and one of the second, a put of the first, and a walk that visits the keys in any
+//! order, as Redis does while it resizes its table.
 
 use crate::explorer::{Model, Steps, Who, Wrong, explore};
 use crate::reader::{Lease, Reader, Rules};
@@ -12,10 +12,10 @@ use crate::writer::{Does, Put, Task, Writer};
 
 const KEYS: usize = 2;
 
-/// Which key each reader reads.
+/// The key that each reader reads.
 const READS: [usize; 3] = [0, 0, 1];
 
-/// Which key is put.
+/// The key that is put.
 const PUTS: usize = 0;
 
 #[derive(Clone, Debug)]
@@ -26,18 +26,18 @@ struct Scan {
     walks: Walks,
 }
 
-/// What the walk removes of what it finds: as built, or as a twin.
+/// What the walk removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Removes {
-    /// Whatever stands under the name by then.
+    /// Whatever is under the name by then.
     Names,
-    /// Twin: what it saw, unless something else is there by then.
+    /// Twin: only the entry that it saw.
     WhatItSaw,
-    /// Twin: values, and no claims.
+    /// Twin: only values, no claims.
     Values,
 }
 
-/// When the walk is: as built, or as a twin.
+/// When the walk runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Walks {
     AfterTheCommit,
@@ -51,7 +51,7 @@ struct State {
     readers: [Reader; READS.len()],
     put: Writer,
     eviction: Eviction,
-    /// What it committed.
+    /// The version that it committed.
     versions: [Version; KEYS],
 }
 
@@ -60,7 +60,7 @@ enum Eviction {
     Start,
     Walking {
         visited: [bool; KEYS],
-        /// A name that was found and is to be removed.
+        /// A name that was found and will be removed.
         found: Option<(usize, Stamp)>,
     },
     Walked,
@@ -141,7 +141,7 @@ impl Model for Scan {
 }
 
 impl Scan {
-    /// The steps of `#[cache_evict(pattern = …)]`.
+    /// Adds the steps of `#[cache_evict(pattern = …)]`.
     fn evict(&self, state: &State, mut step: impl FnMut(&'static str, State)) {
         match state.eviction {
             Eviction::Start if self.walks == Walks::BeforeTheCommit => {
@@ -234,7 +234,7 @@ fn as_built() -> Scan {
     }
 }
 
-/// The twins without the put: it would be the first to suffer.
+/// A model without the put, for twins: with it, the explorer would find a shorter error in the put.
 fn without_put() -> Scan {
     Scan {
         has_put: false,
@@ -243,7 +243,7 @@ fn without_put() -> Scan {
 }
 
 #[test]
-fn a_walk_misses_nothing_from_before_it() {
+fn a_walk_removes_everything_older_than_it() {
     let explored = explore(&as_built());
 
     explored.assert_holds(
@@ -260,7 +260,7 @@ fn a_walk_misses_nothing_from_before_it() {
 }
 
 #[test]
-fn a_lease_under_a_name_that_the_pattern_does_not_match_is_caught() {
+fn a_lease_under_a_name_outside_the_pattern_is_caught() {
     let explored = explore(&Scan {
         rules: Rules {
             lease: Lease::Apart,
@@ -283,7 +283,7 @@ fn a_walk_that_spares_claims_is_caught() {
 }
 
 #[test]
-fn a_walk_that_spares_what_changed_since_it_looked_is_caught() {
+fn a_walk_that_spares_changed_entries_is_caught() {
     let explored = explore(&Scan {
         removes: Removes::WhatItSaw,
         ..without_put()

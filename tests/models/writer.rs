@@ -1,4 +1,4 @@
-//! A call of a `#[cache_evict]` or `#[cache_put]` function in a process of its own, step by step.
+//! The steps of a call of a `#[cache_evict]` or `#[cache_put]` function in its own process.
 //!
 //! ```text
 //! evict                      body commits ──► DEL
@@ -15,27 +15,27 @@ pub(crate) enum Writer {
     Writing(Fence),
     /// The body has committed.
     Written(Fence, Version),
-    /// The fence of a put stood no longer.
+    /// The fence of a put is no longer there.
     Overtaken(Version),
-    /// Returned, or was never there.
+    /// Has returned, or does not exist.
     Done,
     Dead,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fence {
-    /// Its own, for nobody but it.
+    /// A fence of this call alone.
     Alone,
-    /// With others.
+    /// A fence that is shared with other calls.
     Shared,
     None,
 }
 
-/// What the call is.
+/// The kind of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) does: Does,
-    /// The process may end at any moment.
+    /// The process may die at any moment.
     pub(crate) may_die: bool,
 }
 
@@ -48,18 +48,18 @@ pub(crate) enum Does {
     EvictTooEarly,
 }
 
-/// When a put stores what its body returned: as built, or as a twin.
+/// When a put stores the value that its body returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Put {
-    /// Where its fence was alone when it was placed, and still stands.
+    /// If its fence was alone when it was placed and is still there.
     AloneAndUnchanged,
-    /// Variant: where its fence still stands, alone or not.
+    /// Variant: if its fence is still there, alone or not.
     Unchanged,
-    /// Twin: where its fence was alone when it was placed.
+    /// Twin: if its fence was alone when it was placed.
     Alone,
     /// Twin: always, without a fence.
     Blind,
-    /// Twin: where its fence still stands; and whose fence does not, does not evict either.
+    /// Twin: if its fence is still there. Otherwise it does not evict either.
     UnchangedOrNothing,
 }
 
@@ -80,7 +80,7 @@ impl Task {
 }
 
 impl Writer {
-    /// Every step that this call can take: its name, the call after it, the row after it.
+    /// Adds every step that this call can take: its name, the call after it, and the row after it.
     pub(crate) fn steps(
         self,
         me: Call,
@@ -137,13 +137,13 @@ impl Writer {
     }
 }
 
-/// What came of the step after the body.
+/// The result of the step after the body.
 enum Settled {
     Stored,
     Refused,
-    /// There is nothing to store, and the entry has to go.
+    /// There is nothing to store, and the entry must be removed.
     ByEviction,
-    /// Twin: nothing is done.
+    /// Twin: does nothing.
     Not,
 }
 

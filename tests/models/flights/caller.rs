@@ -1,4 +1,4 @@
-//! A call of a `#[cacheable]` function that shares its load with the others in its process, step by step.
+//! The steps of a call of a `#[cacheable]` function that shares its load with other calls in its process.
 //!
 //! ```text
 //! start ──GET──► nothing, or a lease ──► no load under way, or none that serves this call ─► leads: lease, body, lands, fills
@@ -9,7 +9,7 @@
 use super::{CALLERS, Claims, Flight, Joins, Queue, Sharing, State};
 use crate::row::{Call, Entry, Stamp, Version};
 
-/// `since` is what had been promised when the call began.
+/// `since` is the version of the latest eviction that had returned when the call began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Caller {
     Start,
@@ -31,7 +31,7 @@ pub(super) enum Caller {
         since: Version,
         saw: Saw,
     },
-    /// Asks for the lease; `before` is another's that was in the way.
+    /// Asks for the lease. `before` is a lease of another caller that was found before.
     Claiming {
         flight: Call,
         since: Version,
@@ -52,7 +52,7 @@ pub(super) enum Caller {
         lease: Option<Stamp>,
         version: Version,
     },
-    /// Has given the result to those who wait.
+    /// Has given the result to the waiters.
     Landed {
         flight: Call,
         lease: Option<Stamp>,
@@ -65,16 +65,16 @@ pub(super) enum Caller {
 /// What a caller found in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Saw {
-    /// Redis is away.
+    /// Redis is unavailable.
     Unknown,
-    /// It did not look: the key is in the journal.
+    /// The caller did not look, because the key is in the journal.
     Journal,
     Nothing,
     Claim(Stamp),
 }
 
 impl Sharing {
-    /// The steps of a call of a `#[cacheable]` function.
+    /// Adds the steps of a call of a `#[cacheable]` function.
     pub(super) fn call(&self, state: &State, me: Call, mut step: impl FnMut(&'static str, State)) {
         let index = usize::from(me);
         let mut go = |what, caller, change: &dyn Fn(&mut State)| {
@@ -316,7 +316,7 @@ impl Sharing {
         }
     }
 
-    /// Loads without storing; what stands in the way is what the load rests on.
+    /// Loads without storing. The result depends on the claim that is in the way.
     fn give_up_claim(&self, state: &State, me: Call, step: &mut impl FnMut(&'static str, State)) {
         let mut next = *state;
         let caller = &mut next.callers[usize::from(me)];
@@ -332,12 +332,12 @@ impl Sharing {
         }
     }
 
-    /// Whether what Redis answers is not taken.
+    /// Returns whether the call ignores what Redis answers.
     fn heeds(&self, state: &State) -> bool {
         state.is_journaled && self.claims == Claims::HeedTheJournal
     }
 
-    /// Whether another's load is recent enough for a caller.
+    /// Returns whether a load of another caller is recent enough for this caller.
     fn serves(&self, state: &State, flight: Call, me: Call, saw: Saw) -> bool {
         match state.flight(flight).basis {
             None => true,
@@ -351,7 +351,7 @@ impl Sharing {
 }
 
 impl State {
-    /// Whether the leader of a load is where it may be stuck.
+    /// Returns whether the leader of a load may be stuck here.
     fn leads_and_waits(&self, load: Call) -> bool {
         self.leader(load).is_some()
     }
@@ -400,7 +400,7 @@ impl State {
         }
     }
 
-    /// Whether the lease of `by` was placed for a leader of this process that was deposed before it knew.
+    /// Returns whether the lease of `by` was placed for a leader of this process that was deposed before it knew of the lease.
     fn is_left_by_deposed(&self, by: Call, me: Call) -> bool {
         match self.callers.get(usize::from(by)) {
             Some(Caller::Leading { flight, .. } | Caller::Loading { flight, .. }) => {
@@ -411,7 +411,7 @@ impl State {
     }
 }
 
-/// What a caller does that is to load for all.
+/// Returns the next state of a caller that begins a load for all.
 fn lead(flight: Call, since: Version, saw: Saw, lease: Option<Stamp>) -> Caller {
     match (saw, lease) {
         (_, Some(_)) => Caller::Leading {
