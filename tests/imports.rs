@@ -1,17 +1,17 @@
-//! No two files of the runtime import each other, not by way of others either: below its parent a file can be read, and moved, with
-//! nothing but the files that it imports.
+//! No two files of the runtime import each other, directly or through other files. So a file can be read and moved with only
+//! its parent and the files that it imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file, as the path of its module.
+/// A file as the path of its module.
 type Module = Vec<String>;
 
 type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
 #[test]
-fn files_do_not_import_each_other() {
+fn no_files_import_each_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cache-runtime/src");
     let files = files(&root);
     assert!(files.len() > 100, "only {} files were found", files.len());
@@ -20,12 +20,12 @@ fn files_do_not_import_each_other() {
 
     assert!(
         circles.is_empty(),
-        "these import each other: {circles:#?}; move what they share into a file below both"
+        "these files import each other: {circles:#?}; move the shared code into a file below both"
     );
 }
 
 #[test]
-fn a_circle_is_found_however_its_imports_are_written() {
+fn circles_are_found_in_every_form_of_import() {
     let file = |path: &str, text: &str| (module(path), text.to_owned());
     let files = BTreeMap::from([
         file("cache", "mod a;\nmod b;\nmod c;\nuse self::a::A;"),
@@ -42,7 +42,7 @@ fn a_circle_is_found_however_its_imports_are_written() {
     assert_eq!(circles(&imports(&files)), ["cache/a cache/b cache/c"]);
 }
 
-/// The files below `root` but those that hold only tests, with their text.
+/// Returns the files below `root` with their text, without files that contain only tests.
 fn files(root: &Path) -> BTreeMap<Module, String> {
     let mut files = BTreeMap::new();
     let mut folders = vec![PathBuf::new()];
@@ -69,7 +69,7 @@ fn module(path: &str) -> Module {
     path.split('/').map(str::to_owned).collect()
 }
 
-/// Which of the other files each file imports from, its parents and what is below it left out.
+/// Returns the files that each file imports from, without its parents and the files below it.
 fn imports(files: &BTreeMap<Module, String>) -> Imports {
     let imports = files.iter().map(|(module, text)| {
         let own = text
@@ -85,7 +85,7 @@ fn imports(files: &BTreeMap<Module, String>) -> Imports {
     imports.collect()
 }
 
-/// What stands behind each `use` at the beginning of a line.
+/// Returns the text after each `use` at the beginning of a line.
 fn used(text: &str) -> impl Iterator<Item = &str> {
     ["use ", "pub use ", "pub(crate) use ", "pub(super) use "]
         .into_iter()
@@ -98,7 +98,7 @@ fn used(text: &str) -> impl Iterator<Item = &str> {
         })
 }
 
-/// `a::{b, c::{d}}` as `a::b` and `a::c::d`.
+/// Expands `a::{b, c::{d}}` to `a::b` and `a::c::d`.
 fn paths(tree: &str) -> Vec<String> {
     let Some((before, inside)) = tree.split_once('{') else {
         return vec![
@@ -121,7 +121,7 @@ fn paths(tree: &str) -> Vec<String> {
             }
             _ => {}
         }
-        branches.last_mut().expect("there is one").push(letter);
+        branches.last_mut().expect("a branch").push(letter);
     }
     let branches = branches.iter().filter(|branch| !branch.trim().is_empty());
     branches
@@ -130,7 +130,7 @@ fn paths(tree: &str) -> Vec<String> {
         .collect()
 }
 
-/// The file in which a path of `module` ends.
+/// Returns the file to which a path in `module` leads.
 fn target(files: &BTreeMap<Module, String>, module: &Module, path: &str) -> Option<Module> {
     let mut words = path.split("::").map(str::trim).peekable();
     let mut found = match words.next()? {
@@ -153,7 +153,7 @@ fn target(files: &BTreeMap<Module, String>, module: &Module, path: &str) -> Opti
     (!found.is_empty()).then_some(found)
 }
 
-/// The files that lead back to themselves, those of one circle in one line.
+/// Returns the circles, each as one line with its files.
 fn circles(imports: &Imports) -> Vec<String> {
     let reached: BTreeMap<&Module, BTreeSet<&Module>> = imports
         .keys()

@@ -1,8 +1,8 @@
-//! What rustc says about programs that use the macros: those in `ui/<macro>/pass` compile without a word, those in
-//! `ui/<macro>/fail` make one mistake each and are told so.
+//! The output of rustc for programs that use the macros. The programs in `ui/<macro>/pass` compile without messages. Each
+//! program in `ui/<macro>/fail` has one mistake, and its messages are compared with the expected output.
 //!
-//! After a change, `TRYBUILD=overwrite cargo test -p tests --test macros` writes the outputs anew; then read them. The compiler that
-//! wrote them is in `ui/rustc-version`.
+//! After a change, `TRYBUILD=overwrite cargo test -p tests --test macros` rewrites the outputs; then read them. `ui/rustc-version`
+//! names the compiler that wrote them.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,13 +18,13 @@ const MACROS: [&str; 5] = [
     "key_part",
 ];
 
-/// The most lines that one mistake may take to explain.
+/// The most lines that the output for one mistake may have.
 const LONGEST: usize = 25;
 
-/// The compiler that wrote the expected outputs. Others word their own parts differently.
+/// The compiler that wrote the expected outputs. The wording of other compilers differs.
 const WRITTEN_WITH: &str = include_str!("ui/rustc-version");
 
-/// How messages read that `on_unimplemented` gives to the compiler. The compiler words all other errors that have a code.
+/// Parts of the messages that `on_unimplemented` gives to the compiler. All other errors with a code are the compiler's own.
 const OWN_MESSAGES: [&str; 4] = [
     "cannot be part of a key",
     "cannot be cached",
@@ -32,14 +32,14 @@ const OWN_MESSAGES: [&str; 4] = [
     "cannot represent a refused call",
 ];
 
-/// Errors of the compiler that have no code.
+/// Errors of the compiler without a code.
 const COMPILER_MESSAGES: [&str; 2] = [
     "future cannot be sent between threads safely",
     "unused variable: `title`",
 ];
 
 #[test]
-fn programs_compile_or_are_refused_with_advice() {
+fn programs_compile_or_fail_with_advice() {
     let version = rustc_version();
     let written_with = WRITTEN_WITH.trim();
     let is_written_with = version.starts_with(written_with);
@@ -54,7 +54,7 @@ fn programs_compile_or_are_refused_with_advice() {
     drop(cases);
     if !is_written_with {
         println!(
-            "the outputs are of {written_with} and this is {version}: only the first lines of the macros' own errors are compared"
+            "the outputs were written with {written_with} and this is {version}: only the first lines of the macros' own errors are compared"
         );
         for name in MACROS {
             compare_first_lines(name);
@@ -70,7 +70,7 @@ fn rustc_version() -> String {
     version.trim().to_owned()
 }
 
-/// Compiles the programs that must be refused, and looks for the first line of each error that is worded here.
+/// Compiles the programs that must fail, and checks the first line of each error that the macros wrote.
 fn compare_first_lines(name: &str) {
     let copies = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ui").join(name);
     let wip = Path::new(env!("CARGO_MANIFEST_DIR")).join("wip");
@@ -82,11 +82,11 @@ fn compare_first_lines(name: &str) {
         let copy = copies.join(program.file_name().expect("a file"));
         fs::copy(&program, copy).expect("a copy of a program");
     }
-    // Without an expected output it writes the one that it finds into `wip`, and then reports that as a failure.
+    // Without an expected output, trybuild writes the actual output into `wip` and reports a failure.
     let run = catch_unwind(|| {
         trybuild::TestCases::new().compile_fail(copies.join("*.rs"));
     });
-    assert!(run.is_err(), "outputs that are not expected were accepted");
+    assert!(run.is_err(), "missing outputs were accepted");
 
     for output in outputs(name) {
         let expected = fs::read_to_string(&output).expect("an output can be read");
@@ -107,7 +107,7 @@ fn compare_first_lines(name: &str) {
 }
 
 #[test]
-fn errors_are_short_and_speak_of_the_users_code() {
+fn errors_are_short_and_name_no_generated_code() {
     let outputs: Vec<PathBuf> = MACROS.iter().flat_map(|name| outputs(name)).collect();
 
     assert!(
@@ -134,7 +134,7 @@ fn errors_are_short_and_speak_of_the_users_code() {
     }
 }
 
-/// The lines that a user sees: cargo shows a message once that rustc says twice.
+/// Returns the number of lines that a user sees: cargo prints a message once even if rustc emits it twice.
 fn what_is_shown(output: &str) -> usize {
     let messages: HashSet<&str> = output.split("\n\n").map(str::trim).collect();
     messages.iter().map(|message| message.lines().count()).sum()

@@ -1,4 +1,4 @@
-//! Annotated functions that call themselves: how much stack a level takes, and how large their futures are.
+//! The stack that nested calls of annotated functions take, and the size of their futures.
 
 use std::future::Future;
 use std::mem;
@@ -12,10 +12,10 @@ use cache_runtime::{Cache, Clock, Config, cache_evict, cache_put, cacheable};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Builder;
 
-/// The stack of a thread of tokio's, and of any that `std` makes.
+/// The stack of a thread of tokio or `std`.
 const STACK: usize = 2 << 20;
 
-/// Calls inside of calls that must fit, and the part of the stack that one of them may take.
+/// The number of nested calls that must fit, and the part of the stack that one call may take.
 const LEVELS: u32 = if cfg!(debug_assertions) { 250 } else { 1_300 };
 const MOST_BYTES: usize = if cfg!(debug_assertions) {
     8 << 10
@@ -23,7 +23,7 @@ const MOST_BYTES: usize = if cfg!(debug_assertions) {
     3 << 9
 };
 
-/// What an attribute may add to the future of a function.
+/// The most bytes that an attribute may add to the future of a function.
 const MOST_ADDED: usize = if cfg!(debug_assertions) { 512 } else { 384 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Node {
 struct Tree {
     cache: Cache,
     clock: Clock,
-    /// Where the stack was in each body that ran.
+    /// The position of the stack in each body that ran.
     frames: Mutex<Vec<usize>>,
 }
 
@@ -99,7 +99,7 @@ impl Tree {
         self.frames.lock().expect("no body panics").push(here);
     }
 
-    /// How many bodies ran inside of one another, and how much of the stack each of them took.
+    /// Returns how many bodies were nested, and how much stack each of them took.
     fn measured(&self) -> (usize, usize) {
         let frames = mem::take(&mut *self.frames.lock().expect("no body panics"));
         let [first, .., last] = frames[..] else {
@@ -115,14 +115,14 @@ enum Kept {
     InRedis,
 }
 
-/// Runs a test on a thread with the usual stack, and says what a level took.
+/// Runs a test on a thread with the usual stack size.
 fn on_a_usual_stack<F: Future<Output = ()>>(
     what: &'static str,
     kept: Kept,
     test: impl FnOnce(Arc<Tree>) -> F + Send + 'static,
 ) {
     let run = async move || {
-        let server = RedisServer::start().expect("there is a redis-server");
+        let server = RedisServer::start().expect("redis-server starts");
         let clock = Clock::default();
         let config = match kept {
             Kept::InMemory => Config::default(),
@@ -131,7 +131,7 @@ fn on_a_usual_stack<F: Future<Output = ()>>(
         let tree = Tree {
             cache: Cache::connect(config.clock(clock.clone()))
                 .await
-                .expect("the configuration is right"),
+                .expect("a valid configuration"),
             clock,
             frames: Mutex::default(),
         };
@@ -139,20 +139,20 @@ fn on_a_usual_stack<F: Future<Output = ()>>(
     };
     let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build();
-        runtime.expect("there is a runtime").block_on(run());
+        runtime.expect("a runtime").block_on(run());
     });
-    let thread = thread.expect("there is a thread");
+    let thread = thread.expect("a thread");
     assert!(thread.join().is_ok(), "{what}, {kept:?}");
 }
 
-/// All levels ran, inside of one another.
+/// Asserts that all levels ran nested and that each took little stack. Prints the stack of a level.
 fn assert_nested(tree: &Tree, what: &str, levels: u32) {
     let (count, bytes) = tree.measured();
-    eprintln!("{what}: {bytes} bytes a level");
+    eprintln!("{what}: {bytes} bytes per level");
     assert_eq!(count, levels as usize, "{what}");
     assert!(
         bytes <= MOST_BYTES,
-        "{what}: {bytes} bytes of the stack a level, at most {MOST_BYTES}"
+        "{what}: {bytes} bytes of stack per level; the limit is {MOST_BYTES}"
     );
 }
 
@@ -307,10 +307,10 @@ fn an_attribute_adds_little_to_the_future_of_its_function() {
 
     for (attribute, size) in sizes {
         let added = size - plain;
-        eprintln!("{attribute}: {size} bytes, {added} more than the {plain} of the function");
+        eprintln!("{attribute}: {size} bytes, {added} more than the function ({plain})");
         assert!(
             added <= MOST_ADDED,
-            "{attribute} adds {added} bytes to a future of {plain}, at most {MOST_ADDED}"
+            "{attribute} adds {added} bytes to a future of {plain} bytes; the limit is {MOST_ADDED}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What benchmarks measure and how they say it.
+//! The figures of benchmarks and how they are printed.
 
 use std::fmt::{self, Display};
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// What the benchmarks cache: an event as a service would, some 200 bytes of JSON.
+/// The cached value of the benchmarks: an event of about 200 bytes of JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     id: u64,
@@ -19,7 +19,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// The same for the same `id`, in every process.
+    /// Returns the same event for the same `id` in every process.
     pub fn sample(id: u64) -> Self {
         Self {
             id,
@@ -33,19 +33,19 @@ impl Event {
     }
 }
 
-/// The median of what several blocks measured, and the quartiles around it.
+/// The median and the quartiles of the measurements of several blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
-    /// A quarter of the blocks measured less.
+    /// A quarter of the blocks are below this.
     pub lower: f64,
-    /// Half of the blocks measured less.
+    /// Half of the blocks are below this.
     pub median: f64,
-    /// A quarter of the blocks measured more.
+    /// A quarter of the blocks are above this.
     pub upper: f64,
 }
 
 impl Spread {
-    /// Of what each block measured.
+    /// Computes the spread of the measurements of all blocks.
     pub fn of(blocks: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = blocks.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -76,26 +76,26 @@ impl Display for Spread {
     }
 }
 
-/// Prints figures beside their limits and remembers whether one was missed.
+/// Prints figures next to their limits and records missed limits.
 #[derive(Debug, Default)]
 pub struct Figures {
     missed: u32,
 }
 
 impl Figures {
-    /// What the figures below it are about.
+    /// Prints the subject of the following figures.
     #[expect(clippy::print_stdout, reason = "a benchmark's result")]
     pub fn heading(&self, what: impl Display) {
         println!("{what}");
     }
 
-    /// A figure with nothing to compare with.
+    /// Prints a figure without a limit.
     #[expect(clippy::print_stdout, reason = "a benchmark's result")]
     pub fn note(&self, what: &str, measured: impl Display) {
         println!("         {what}: {measured}");
     }
 
-    /// A figure that is as it must be, or not.
+    /// Prints a figure with its limit, and whether the limit was met.
     #[expect(clippy::print_stdout, reason = "a benchmark's result")]
     pub fn check(&mut self, what: &str, measured: impl Display, limit: &str, met: bool) {
         let verdict = if met { "ok    " } else { "MISSED" };
@@ -103,7 +103,7 @@ impl Figures {
         self.missed += u32::from(!met);
     }
 
-    /// Fails the process if a limit was missed.
+    /// Returns a failure if a limit was missed.
     pub fn finish(self) -> ExitCode {
         if self.missed == 0 {
             ExitCode::SUCCESS
@@ -113,7 +113,7 @@ impl Figures {
     }
 }
 
-/// How long one call of `calls` took on average.
+/// Returns the average time of a call.
 pub async fn time<F: Future>(calls: u32, mut call: impl FnMut(u32) -> F) -> Duration {
     let start = Instant::now();
     for index in 0..calls {

@@ -1,4 +1,4 @@
-//! What the tests and benchmarks share.
+//! Code that tests and benchmarks share.
 
 pub mod figures;
 

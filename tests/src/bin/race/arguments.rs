@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The arguments of the command line.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--redis URL | --chaos [--seed N]] [--unsafe]";
 
-/// How writers keep the cache up to date.
+/// How writers update the cache.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Mode {
     Key,
     Pattern,
     Put,
-    /// Each writer by all of them in turn.
+    /// Each writer uses all of them in turn.
     Mixed,
 }
 
-/// What keeps a late value out of the cache.
+/// What prevents late fills.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Guard {
-    /// Our attributes.
+    /// The attributes of this crate.
     Attributes,
-    /// What is often written by hand: look, else read the table and store without a condition; write the table, then
-    /// delete.
+    /// The usual code without attributes: get, and after a miss read the table and set without a condition. To write, update the
+    /// table and delete the key.
     Nothing,
 }
 
@@ -63,18 +63,18 @@ impl Arguments {
                         "pattern" => Mode::Pattern,
                         "put" => Mode::Put,
                         "mixed" => Mode::Mixed,
-                        other => bail!("`{other}` is no mode; {USAGE}"),
+                        other => bail!("`{other}` is not a mode; {USAGE}"),
                     }
                 }
                 "--redis" => parsed.redis = Some(value()?),
                 "--unsafe" => parsed.guard = Guard::Nothing,
                 "--chaos" => parsed.chaos = true,
                 "--seed" => parsed.seed = value()?.parse().context(USAGE)?,
-                _ => bail!("`{word}` is no argument; {USAGE}"),
+                _ => bail!("`{word}` is not an argument; {USAGE}"),
             }
         }
         if parsed.chaos && parsed.redis.is_some() {
-            bail!("`--chaos` kills its Redis, so it takes one of its own; leave out `--redis`");
+            bail!("`--chaos` kills its Redis, so it starts one itself; leave out `--redis`");
         }
         Ok(parsed)
     }

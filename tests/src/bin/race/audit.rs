@@ -1,4 +1,4 @@
-//! Every entry against the table, while nobody calls.
+//! Compares every entry with the table while no call runs.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use sqlx::SqlitePool;
 
 use crate::service::{KEYS, PREFIX, Row, key};
 
-/// Looks into Redis itself: past the cache, and past all that it checks when it reads.
+/// Reads Redis directly, without the cache and its checks.
 pub(crate) struct Audit {
     redis: Client,
     table: SqlitePool,
@@ -17,10 +17,10 @@ pub(crate) struct Audit {
     pub(crate) stale: u64,
 }
 
-/// What stands under a key.
+/// The content of a key.
 enum Stored {
     Value(Row),
-    /// A lease or a fence, which is no value.
+    /// A lease or a fence.
     Claim,
 }
 
@@ -35,7 +35,7 @@ impl Audit {
         }
     }
 
-    /// Compares all entries. Answers those that are stale, in words, and how many claims there are.
+    /// Compares all entries. Returns descriptions of the stale ones, and the number of claims.
     pub(crate) async fn compare(&mut self) -> Result<(Vec<String>, u64)> {
         let rows: Vec<Row> = sqlx::query_as("SELECT id, version FROM rows")
             .fetch_all(&self.table)
@@ -72,14 +72,14 @@ impl Audit {
     }
 }
 
-/// By the table at the head of `cache-runtime/src/entry.rs`: a header of 72 bytes with the kind and the length of the section
-/// behind it, and then JSON, which is not compressed when it is so short.
+/// Reads an entry as the table in `cache-runtime/src/entry.rs` describes it: a header of 72 bytes with the kind and the length
+/// of the next section, and then JSON. A value this short is not compressed.
 fn read(entry: &[u8]) -> Result<Stored> {
     const KIND_AT: usize = 4;
     const SECTION_AT: usize = 6;
     const HEADER: usize = 72;
     const VALUE: u8 = 1;
-    let header = entry.get(..HEADER).context("it is too short")?;
+    let header = entry.get(..HEADER).context("the entry is too short")?;
     if header[KIND_AT] != VALUE {
         return Ok(Stored::Claim);
     }

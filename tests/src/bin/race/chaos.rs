@@ -1,12 +1,14 @@
-//! The race in several processes, while the Redis and the network between them fail.
+//! The race in several processes, while Redis and the network fail.
 //!
-//! One parent starts a Redis, a proxy before it and the workers, which are this program once more and share one table. Faults
-//! come by a shuffled deck, the same for the same seed, and after each one peace. At every rest, when all have Redis again and
-//! no eviction is in a journal, every entry is compared with the table.
+//! A parent process starts a Redis, a proxy in front of it, and the workers. The workers run this same program and share one
+//! table. Faults are dealt from a shuffled deck, in the same order for the same seed, and a quiet period follows each. At every
+//! pause, when all workers have Redis again and every journal is empty, every entry is compared with the table.
 //!
-//! Two things that `docs/consistency.md` does not promise are kept out. A Redis that is restarted with its data has written
-//! every command to disk before it answered, since an older snapshot would bring back what was evicted. And no worker is killed
-//! while it may have something in its journal, which is in memory and dies with it.
+//! Two cases that `docs/consistency.md` does not promise are excluded:
+//!
+//! - A Redis that is restarted with its data has written every command to disk before it answered. An older snapshot would
+//!   bring back evicted entries.
+//! - No worker is killed while its journal may hold evictions. The journal is in memory and is lost with the process.
 
 mod faults;
 mod fleet;
@@ -34,10 +36,10 @@ use crate::verdict;
 
 const WORKERS: usize = 3;
 
-/// How long a fence or a lease of a worker that was killed may stand, and some more.
+/// Longer than a fence or a lease of a killed worker may last.
 const CLAIMS: Duration = Duration::from_secs(8);
 
-/// Everything that must end with the parent, in the order in which it should.
+/// Everything that must end with the parent, in this order.
 struct Chaos {
     fleet: Fleet,
     network: FaultProxy,
@@ -49,7 +51,7 @@ struct Chaos {
     began: Instant,
 }
 
-/// Runs it. What it started ends with it, also when it fails or is told to end.
+/// Runs the race. Everything that it started ends with it, also after an error or a signal.
 pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
@@ -83,7 +85,7 @@ async fn judge(arguments: &Arguments) -> Result<ExitCode> {
         let fault = deck.draw();
         chaos.say(&fault);
         chaos.inflict(&fault).await?;
-        // Half of the time the way back is under load.
+        // Half of the recoveries are under load.
         if chaos.dice.below(2) == 0 {
             chaos.hammer(200, 600).await?;
         }
@@ -102,7 +104,7 @@ async fn judge(arguments: &Arguments) -> Result<ExitCode> {
     report.print_waits(&worker::config(&chaos.network.url())?, &mut figures);
     report.print_complaints(&figures);
     figures.check(
-        "leases and fences that nobody holds any more",
+        "leases and fences without an owner",
         claims,
         "must be 0",
         claims == 0,
@@ -111,7 +113,8 @@ async fn judge(arguments: &Arguments) -> Result<ExitCode> {
     Ok(figures.finish())
 }
 
-/// The keys of a pattern cannot be fenced: a process that dies between its commit and its eviction leaves them stale.
+/// Returns whether workers may be killed. The keys of a pattern cannot be fenced, so a process that dies between its commit and
+/// its eviction leaves them stale.
 fn may_kill(mode: Mode) -> bool {
     !matches!(mode, Mode::Pattern)
 }
@@ -120,7 +123,7 @@ impl Chaos {
     async fn begin(arguments: &Arguments) -> Result<Self> {
         let server = RedisServer::builder()
             .args(["--appendonly", "yes", "--appendfsync", "always"])
-            // Nobody waits for a rewrite of a file that lives for a minute.
+            // A file that exists for a minute needs no rewrite.
             .args(["--auto-aof-rewrite-percentage", "0"])
             .start()?;
         let network = FaultProxy::start(&server)?;
@@ -150,14 +153,14 @@ impl Chaos {
         self.fleet.check()
     }
 
-    /// Lets all rest and recover, and compares.
+    /// Pauses all workers, waits for their recovery, and compares.
     async fn rest(&mut self, after: impl Display) -> Result<()> {
         self.fleet.rest().await?;
         self.compare(&after).await?;
         Ok(())
     }
 
-    /// Answers how many claims stand.
+    /// Compares every entry with the table. Returns the number of leases and fences.
     async fn compare(&mut self, after: &impl Display) -> Result<u64> {
         let (stale, claims) = self.audit.compare().await?;
         for entry in stale {

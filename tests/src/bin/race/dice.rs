@@ -1,10 +1,10 @@
-//! Chance that can be repeated.
+//! Random numbers that can be repeated.
 
 use std::time::Duration;
 
 use crate::service::KEYS;
 
-/// Three of four reads and writes meet on these, so that writers overlap.
+/// Three of four reads and writes use these keys, so that writers overlap.
 const HOT_KEYS: u64 = 5;
 
 /// Xorshift: the same numbers for the same seed.
@@ -14,7 +14,7 @@ pub(crate) struct Dice(u64);
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
         let mixed = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        // Of nothing xorshift makes nothing.
+        // Xorshift must not start at 0.
         Self(mixed.max(1))
     }
 
@@ -30,7 +30,7 @@ impl Dice {
         self.below(limit)
     }
 
-    /// Less than `limit` milliseconds.
+    /// Returns a duration of less than `limit` milliseconds.
     pub(crate) fn millis(&mut self, limit: u64) -> Duration {
         Duration::from_millis(self.below(limit))
     }

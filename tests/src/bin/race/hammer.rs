@@ -1,4 +1,4 @@
-//! Readers and writers of one process, and how they come to rest.
+//! Readers and writers of one process, and how they are paused.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,15 +15,15 @@ use crate::report::SHOWN;
 use crate::service::{KEYS, Service};
 use crate::waits::{Call, Kind, Watch};
 
-/// Who hammers, and how.
+/// The readers and writers of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Crew {
     pub(crate) readers: u64,
     pub(crate) writers: u64,
-    /// How long at most a reader, and a writer, pauses between two calls, in milliseconds.
+    /// The longest pauses of a reader and of a writer between two calls, in milliseconds.
     pub(crate) pauses: (u64, u64),
     pub(crate) mode: Mode,
-    /// This process may be killed between a commit and its eviction: only what leaves a fence behind is safe then.
+    /// This process may be killed between a commit and its eviction, so it uses only operations with a fence.
     pub(crate) may_die: bool,
     pub(crate) seed: u64,
 }
@@ -34,21 +34,21 @@ pub(crate) struct Hammer {
     tasks: JoinSet<()>,
 }
 
-/// What the tasks count together.
+/// The counts of all tasks.
 pub(crate) struct Tally {
     pub(crate) watch: Watch,
     pub(crate) reads: AtomicU64,
     pub(crate) writes: AtomicU64,
-    /// Calls that returned an error although their own body had not.
+    /// Calls that returned an error although their own body did not.
     pub(crate) failed: AtomicU64,
     pub(crate) bodies_failed: AtomicU64,
-    /// Reads that returned less than what an eviction or a put had acknowledged before they began, in this process.
+    /// Reads that returned an older version than an eviction or a put of this process had acknowledged before they began.
     pub(crate) outdated: AtomicU64,
     complaints: Mutex<Vec<String>>,
     stop: AtomicBool,
-    /// Held for reading by whoever calls, for writing while they rest.
+    /// Calls hold it for reading. A pause holds it for writing.
     gate: Arc<RwLock<()>>,
-    /// For each key, the version whose write, eviction included, has returned.
+    /// For each key, the latest version whose write, including its eviction, has returned.
     acknowledged: Vec<AtomicU64>,
 }
 
@@ -81,20 +81,20 @@ impl Hammer {
         Self { tally, tasks }
     }
 
-    /// Waits until nobody calls, and keeps it so until the guard is dropped.
+    /// Waits until no call runs. No call begins until the guard is dropped.
     pub(crate) async fn rest(&self) -> OwnedRwLockWriteGuard<()> {
         Arc::clone(&self.tally.gate).write_owned().await
     }
 
-    /// Waits for a task to end, which it does only by a panic.
+    /// Waits for a task to end. A task ends only by a panic.
     pub(crate) async fn panic(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             Some(Err(error)) => error.into(),
-            Some(Ok(())) | None => anyhow!("a task ended before its time"),
+            Some(Ok(())) | None => anyhow!("a task ended early"),
         }
     }
 
-    /// Lets every call end, and calls no more.
+    /// Waits for running calls and stops all tasks.
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.tally.stop.store(true, Ordering::Relaxed);
         drop(self.rest().await);
@@ -111,7 +111,7 @@ impl Hammer {
 }
 
 impl Tally {
-    /// The first few that went wrong, in words.
+    /// Returns descriptions of the first errors.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.complaints
             .lock()
@@ -137,7 +137,7 @@ impl Tally {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// A call is over: what it returned, if that is its doing.
+    /// Records the end of a call. Returns what it returned, unless it failed.
     fn over<T>(&self, call: &Call, id: u64, returned: Result<T>) -> Option<T> {
         self.watch.over(call);
         if call.is_body_failed() {
@@ -211,7 +211,7 @@ fn kind(crew: Crew, dice: &mut Dice) -> Kind {
     kinds[dice.below(kinds.len() as u64) as usize]
 }
 
-/// Between the table and the cache a service does something: here it takes up to 3 ms.
+/// Returns how long a body works between the table and its return: up to 3 ms.
 fn dawdle(dice: &mut Dice) -> Duration {
     dice.millis(4)
 }

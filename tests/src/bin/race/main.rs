@@ -1,9 +1,9 @@
-//! Readers fill the cache from a table while writers change the table and evict or put. Four times in a second all of them rest:
-//! is any entry stale then? With `--chaos` they are several processes, and the Redis and the network between them fail.
+//! Readers fill the cache from a table while writers change the table and evict or put. Four times a second all of them pause,
+//! and every entry is compared with the table. With `--chaos` there are several processes, and Redis and the network fail.
 //!
 //! ```sh
 //! cargo run --release -p tests --bin race -- --seconds 30 --mode key
-//! cargo run --release -p tests --bin race -- --seconds 30 --mode key --unsafe   # must find some
+//! cargo run --release -p tests --bin race -- --seconds 30 --mode key --unsafe   # must find stale entries
 //! cargo run --release -p tests --bin race -- --seconds 60 --chaos
 //! ```
 
@@ -32,10 +32,10 @@ use self::hammer::{Crew, Hammer};
 use self::report::{Report, SHOWN};
 use self::service::{Database, EVERYTHING, PREFIX, Service};
 
-/// How long tasks go on between two rests. A stale entry does not last until the end of a long run, since a later write evicts it.
+/// How long tasks run between two pauses. A later write evicts a stale entry, so a single check at the end would miss it.
 const ROUND: Duration = Duration::from_millis(250);
 
-/// How long evictions may stay in the journal while Redis is there.
+/// How long evictions may stay in the journal while Redis is available.
 const SETTLING: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -51,7 +51,7 @@ async fn main() -> Result<ExitCode> {
     }
 }
 
-/// The race in one process, with a Redis that is well.
+/// The race in one process, with a Redis that does not fail.
 async fn race(arguments: &Arguments) -> Result<ExitCode> {
     let own = match arguments.redis {
         None => Some(RedisServer::start()?),
@@ -63,7 +63,7 @@ async fn race(arguments: &Arguments) -> Result<ExitCode> {
         .unwrap_or_default();
     let (_database, table) = Database::create().await?;
     let cache = Cache::connect(Config::default().redis_url(&url)?.prefix(PREFIX)).await?;
-    // What an earlier run left in a Redis that is not ours belongs to another table.
+    // Entries of an earlier run in the given Redis belong to another table.
     cache.try_delete_matching(EVERYTHING).await?;
     let service = Service {
         table: table.clone(),
@@ -111,7 +111,7 @@ async fn race(arguments: &Arguments) -> Result<ExitCode> {
     Ok(figures.finish())
 }
 
-/// Waits until Redis has seen every eviction: until then it may rightly hold what was evicted.
+/// Waits until Redis has every eviction: before that it may hold evicted entries.
 async fn settled(cache: &Cache) -> Result<()> {
     let is_settled = || {
         let stats = cache.stats();

@@ -1,4 +1,4 @@
-//! What one process has to tell: counted at once, read by people or by the parent of several workers.
+//! The report of a process, for people and for the parent of several workers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -73,7 +73,7 @@ impl Report {
         }
     }
 
-    /// Adds what another process has counted.
+    /// Adds the counts of another process.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (name, count) in &other.counts {
             *self.counts.entry(name.clone()).or_default() += count;
@@ -90,7 +90,7 @@ impl Report {
         self.counts.get(name).copied().unwrap_or_default()
     }
 
-    /// Store operations that went wrong, in whatever way.
+    /// Returns the number of store operations that failed in any way.
     pub(crate) fn troubles(&self) -> u64 {
         ["timed out", "released", "failed"]
             .iter()
@@ -111,7 +111,7 @@ impl Report {
         }
     }
 
-    /// What calls waited beside what they may.
+    /// Prints how long calls waited, next to their bounds.
     pub(crate) fn print_waits(&self, config: &Config, figures: &mut Figures) {
         let (body, tick) = (self.longest_body, self.latest_tick);
         figures.note(
@@ -119,7 +119,7 @@ impl Report {
             format_args!("{body:.1?}"),
         );
         figures.note(
-            "how late the machine woke a task at worst",
+            "longest delay of a task by the machine",
             format_args!("{tick:.1?}"),
         );
         for (kind, waits) in &self.waits {
@@ -146,11 +146,10 @@ impl Report {
     }
 }
 
-/// So many tell enough.
+/// The most errors that are printed.
 pub(crate) const SHOWN: usize = 5;
 
-const FAILED: &str = "calls that failed although their body had not";
+const FAILED: &str = "calls that failed although their body did not";
 const BODIES_FAILED: &str = "bodies that failed";
-const OUTDATED: &str =
-    "reads that returned less than what an eviction or put had acknowledged before";
-const OTHER_KEY: &str = "answers that belonged to another key";
+const OUTDATED: &str = "reads of an older version than an earlier eviction or put of the process";
+const OTHER_KEY: &str = "answers with the value of another key";

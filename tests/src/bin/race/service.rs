@@ -1,4 +1,4 @@
-//! A table, and the functions that cache it.
+//! A table and cached functions over it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use crate::waits::{Call, Kind};
 
 pub(crate) const KEYS: u64 = 200;
 
-/// Before all keys, so that a Redis that others use keeps theirs.
+/// The prefix of all keys, so that other users of the Redis keep theirs.
 pub(crate) const PREFIX: &str = "race_";
 
-/// All entries of all runs.
+/// Matches all entries of all runs.
 pub(crate) const EVERYTHING: &str = "race:*";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
@@ -32,7 +32,7 @@ pub(crate) fn key(id: u64) -> String {
     format!("race:{id}:row")
 }
 
-/// The table, and whatever caches it.
+/// The table and its cache.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) table: SqlitePool,
@@ -41,7 +41,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Reads as a user of the cache does.
+    /// Reads a row through the cache.
     pub(crate) async fn get(&self, id: u64, call: &Arc<Call>) -> Result<Row> {
         match self.guard {
             Guard::Nothing => self.read_unguarded(id, call).await,
@@ -53,7 +53,7 @@ impl Service {
         }
     }
 
-    /// Raises the version, and evicts or puts.
+    /// Raises the version and evicts or puts.
     pub(crate) async fn change(&self, id: u64, call: &Call) -> Result<Row> {
         match (self.guard, call.kind) {
             (Guard::Nothing, Kind::Put) => self.write_and_set(id, call).await,
@@ -72,7 +72,7 @@ impl Service {
         call.body(self.select(id)).await
     }
 
-    /// Stale so soon that even a row which is written many times in a second is refreshed between two writes.
+    /// Becomes stale so soon that even a row with many writes per second is refreshed between two writes.
     #[cacheable(key = "race:<id>:row", ignore = [call], ttl = "30ms", grace = "10s", cache = self.cache.clone())]
     async fn read_in_grace(&self, id: u64, call: &Call) -> Result<Row> {
         call.body(self.select(id)).await
@@ -104,7 +104,7 @@ impl Service {
         call.body(self.update(id)).await
     }
 
-    /// Soon gone, so that others load what it stored.
+    /// Expires so soon that other functions load what it stored.
     #[cache_put(key = "race:<id>:row", ttl = "500ms", cache = self.cache.clone())]
     async fn write_and_put(&self, id: u64, call: &Call) -> Result<Row> {
         call.body(self.update(id)).await
@@ -146,13 +146,13 @@ impl Service {
 
 const TTL: Duration = Duration::from_secs(600);
 
-/// A SQLite database in a directory that goes away with this.
+/// A SQLite database in a directory that is removed on drop.
 pub(crate) struct Database {
     directory: PathBuf,
 }
 
 impl Database {
-    /// With every row at its first version.
+    /// Creates the database with every row at its first version.
     pub(crate) async fn create() -> Result<(Self, SqlitePool)> {
         let directory = std::env::temp_dir().join(format!("race-{}", std::process::id()));
         fs::create_dir(&directory)?;
@@ -177,18 +177,18 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // A leftover in the directory for temporary files harms nobody.
+        // A leftover in the temporary directory is harmless.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Opens the table, which several processes may.
+/// Opens the table. Several processes may do so.
 pub(crate) async fn open(path: &Path) -> Result<SqlitePool> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        // What a killed process has committed, the system has; nobody pulls the plug.
+        // The system keeps the commits of a killed process. A power failure is not tested.
         .synchronous(SqliteSynchronous::Off)
         .busy_timeout(Duration::from_secs(10));
     let pool = SqlitePoolOptions::new().max_connections(4);

@@ -1,5 +1,5 @@
-//! How long calls wait for the cache: the time in the call without the time in its own body, beside what
-//! `docs/consistency.md` allows, and beside how late this machine is with everything.
+//! How long calls wait for the cache: the time in a call without the time in its own body. It is compared with the bound in
+//! `docs/consistency.md` and with the delays that this machine causes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,30 +23,30 @@ pub(crate) enum Kind {
     Put,
 }
 
-/// What calls of one kind may wait, as it is stated under "How long a call waits for the cache".
+/// The longest wait of calls of one kind, as documented under "How long a call waits for the cache".
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
-    /// Each is over within the `command_timeout`.
+    /// Each ends within the `command_timeout`.
     operations: u32,
-    /// Waiting for others, apart from their bodies.
+    /// Waiting for other callers, without their bodies.
     others: Duration,
-    /// Whether another caller's body may run in place of its own.
+    /// Whether the body of another caller may run in place of its own.
     joins: bool,
     each: Duration,
 }
 
-/// One for every 250 keys or so that Redis has: ours, and those that the chaos fills it with.
+/// About one for every 250 keys in Redis: the rows, and the fillers of the chaos.
 const SLICES: u32 = 4;
 
 impl Bound {
     pub(crate) fn of(kind: Kind, config: &Config) -> Self {
         let operations = match kind {
-            // Look, mark what is stale, ask for the lease if it has gone meanwhile, fill.
+            // Look up, mark a stale value, ask for the lease if the value is gone by then, and fill.
             Kind::Read => 4,
             Kind::Evict => 1,
             Kind::EvictFenced => 2,
             Kind::EvictMatching => SLICES,
-            // Fence, store, and evict where that failed.
+            // Fence, store, and evict if storing failed.
             Kind::Put => 3,
         };
         let joins = kind == Kind::Read;
@@ -62,7 +62,7 @@ impl Bound {
         }
     }
 
-    /// On a machine that is never late, where no body is longer than this one.
+    /// Returns the bound on a machine without delays, if no body is longer than `longest_body`.
     pub(crate) fn limit(&self, longest_body: Duration) -> Duration {
         let joined = if self.joins {
             longest_body
@@ -72,13 +72,13 @@ impl Bound {
         self.each * self.operations + self.others + joined
     }
 
-    /// Each operation ends by a timer, and each timer may be that late.
+    /// Returns how much longer a call may take if timers are late: each operation ends by a timer.
     fn slack(&self, lateness: Duration) -> Duration {
         lateness * (self.operations + u32::from(self.joins))
     }
 }
 
-/// One call of an annotated function. Its body tells it how long it ran.
+/// A call of an annotated function. Its body records how long it ran.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) kind: Kind,
@@ -101,7 +101,7 @@ impl Call {
         }
     }
 
-    /// Runs the body: what it does with the table, and what a service does between the table and its return.
+    /// Runs the body: the access to the table, and the work of a service before it returns.
     pub(crate) async fn body<T>(&self, table: impl Future<Output = Result<T>>) -> Result<T> {
         let began = Instant::now();
         let result = table.await;
@@ -110,7 +110,7 @@ impl Call {
         } else {
             sleep(self.dawdle).await;
         }
-        // What a task in the background does, the caller does not wait for.
+        // The caller does not wait for a background task.
         if task::try_id() == self.task {
             let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.own.fetch_add(took, Ordering::Relaxed);
@@ -126,14 +126,14 @@ impl Call {
     }
 }
 
-/// What calls of one kind waited.
+/// The waits of calls of one kind.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Waits {
     pub(crate) calls: u64,
     pub(crate) worst: Duration,
-    /// How many waited longer than the bound.
+    /// The number of calls that waited longer than the bound.
     pub(crate) above: u64,
-    /// How many did so by more than the machine was late with everything else at that moment.
+    /// The number of those that exceeded it by more than the machine was late at that time.
     pub(crate) beyond: u64,
 }
 
@@ -157,7 +157,7 @@ pub(crate) struct Watch {
 struct Seen {
     waits: BTreeMap<Kind, Waits>,
     longest_body: Duration,
-    /// Above the bound, and not judged yet: how late the machine is just now, the next tick will tell.
+    /// Calls above the bound that are not judged yet: the next tick shows how late the machine is.
     pending: Vec<Overrun>,
     complaints: Vec<String>,
     /// The latest tick in each slot of [`SLOT`].
@@ -172,7 +172,7 @@ struct Overrun {
     wait: Duration,
 }
 
-/// What a [`Watch`] has seen.
+/// The measurements of a [`Watch`].
 pub(crate) struct Sighting {
     pub(crate) waits: BTreeMap<Kind, Waits>,
     pub(crate) longest_body: Duration,
@@ -191,7 +191,7 @@ impl Watch {
         }
     }
 
-    /// Measures how late tasks of this process are woken, for ever.
+    /// Measures how late tasks of this process are woken. Never returns.
     pub(crate) async fn tick(&self) {
         loop {
             let due = Instant::now() + TICK;
@@ -207,7 +207,7 @@ impl Watch {
         }
     }
 
-    /// A call is over.
+    /// Records the end of a call.
     pub(crate) fn over(&self, call: &Call) {
         let ended = Instant::now();
         let own = Duration::from_nanos(call.own.load(Ordering::Relaxed));
@@ -280,7 +280,7 @@ impl Watch {
 mod tests {
     use super::*;
 
-    /// A watch on calls that may wait 100 ms, and a call that has waited `wait`.
+    /// Returns a watch with a bound of 100 ms that has seen a call wait for `wait`.
     fn watched(wait: Duration) -> Watch {
         let mut watch = Watch::new(Config::default());
         let mut call = Call::begin(Kind::Evict, Duration::ZERO);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_waits_longer_than_its_bound_is_noticed() {
+    fn a_call_above_its_bound_is_reported() {
         let watch = watched(Duration::from_millis(180));
 
         tick(&watch, Duration::from_millis(30));
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_not_blamed_for_what_the_machine_was_late_with_everything() {
+    fn a_call_delayed_by_the_machine_is_not_reported() {
         let watch = watched(Duration::from_millis(120));
 
         tick(&watch, Duration::from_millis(30));
@@ -318,13 +318,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_time_of_its_own_body_is_no_wait_of_a_call() {
+    async fn the_own_body_does_not_count_as_waiting() {
         let watch = Watch::new(Config::default());
         let call = Call::begin(Kind::Evict, Duration::from_millis(120));
 
         call.body(async { Ok(()) })
             .await
-            .expect("a body that is well");
+            .expect("the body returns Ok");
         watch.over(&call);
 
         let seen = watch.sighting();

@@ -1,4 +1,4 @@
-//! What can happen to a Redis and to the way there.
+//! Faults of Redis and of the network.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,33 +12,33 @@ use tokio::time::sleep;
 use super::WORKERS;
 use crate::dice::Dice;
 
-/// One fault, with how long it lasts.
+/// A fault and how long it lasts.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
-    /// Every connection is closed, and new ones are refused.
+    /// Every connection is closed, and new connections are refused.
     Cut(Duration),
-    /// Nothing passes, and connections stay open.
+    /// No data passes, and connections stay open.
     Stall(Duration),
-    /// Every answer comes so much later.
+    /// Every answer is delayed.
     Delay { by: Duration, lasting: Duration },
-    /// The server itself stands still.
+    /// The server process is stopped.
     Freeze(Duration),
-    /// The server dies, and comes back with what it had.
+    /// The server dies, and is restarted with its data.
     Crash(Duration),
-    /// The server dies, and comes back empty.
+    /// The server dies, and is restarted empty.
     Loss(Duration),
     /// Every key is removed.
     Flush,
-    /// Every script is forgotten.
+    /// The script cache is flushed.
     ForgetScripts,
-    /// Memory is short, and Redis removes what was not used lately.
+    /// Memory is short, and Redis removes the least recently used keys.
     Squeeze(Duration),
-    /// One of the processes dies, and another takes its place.
+    /// A worker dies, and another takes its place.
     KillWorker(usize),
 }
 
-/// Each kind by its name, with durations on both sides of what the cache measures with: half of the `command_timeout`
-/// (50 ms), all of it (100 ms), and the pauses of the probe.
+/// Each kind with its name. The durations are above and below the limits of the cache: half of the `command_timeout` (50 ms),
+/// all of it (100 ms), and the pauses of the probe.
 type Kind = (&'static str, fn(&mut Dice) -> Fault);
 
 const KINDS: &[Kind] = &[
@@ -82,7 +82,7 @@ const KILL: Kind = ("kill of a worker", |dice| {
     Fault::KillWorker(dice.below(WORKERS as u64) as usize)
 });
 
-/// Deals every kind once before any of them again.
+/// Deals every kind once before it deals any kind again.
 pub(super) struct Deck {
     dice: Dice,
     kinds: Vec<Kind>,
@@ -94,7 +94,7 @@ impl Deck {
     pub(super) fn new(seed: u64, may_kill: bool) -> Self {
         let mut kinds = KINDS.to_vec();
         if may_kill {
-            // A kill hits a write at another moment each time.
+            // Each kill hits a write at another moment.
             kinds.extend([KILL; 3]);
         }
         Self {
@@ -116,7 +116,7 @@ impl Deck {
         }
     }
 
-    /// What was dealt, by kind.
+    /// Returns the number of dealt faults of each kind as text.
     pub(super) fn told(&self) -> String {
         let kinds = self
             .dealt
@@ -127,7 +127,7 @@ impl Deck {
 }
 
 impl Fault {
-    /// Begins it, waits, and ends it. Nothing is left of it but what the workers make of it.
+    /// Begins the fault, waits, and ends it. After that only its effects on the workers remain.
     pub(super) async fn inflict(
         &self,
         server: &mut RedisServer,
@@ -190,7 +190,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Leaves half a megabyte, and writes several times as much.
+/// Leaves 512 KiB of memory and writes several times as much.
 async fn squeeze(server: &RedisServer, lasting: Duration) -> Result<()> {
     const ROOM: u64 = 512 << 10;
     const FILLERS: usize = 400;
@@ -210,7 +210,7 @@ async fn squeeze(server: &RedisServer, lasting: Duration) -> Result<()> {
             break;
         }
         let filler = format!("filler:{}", number % FILLERS);
-        // Redis may have no room left at all, which is no less of a fault.
+        // Redis may have no memory left at all. That is a valid fault too.
         let _ = redis::cmd("SET")
             .arg(filler)
             .arg(vec![0_u8; FILLER])
@@ -224,7 +224,7 @@ async fn squeeze(server: &RedisServer, lasting: Duration) -> Result<()> {
     redis::cmd("UNLINK").arg(fillers).exec(&mut connection)?;
     ensure!(
         info(server, "evicted_keys:")? > evicted,
-        "memory was not short enough"
+        "Redis removed no keys: memory was not short enough"
     );
     Ok(())
 }
@@ -233,7 +233,7 @@ fn info(server: &RedisServer, name: &str) -> Result<u64> {
     let all: String = ask(server, &["INFO"])?;
     let mut lines = all.lines();
     let value = lines.find_map(|line| line.strip_prefix(name)?.parse().ok());
-    value.with_context(|| format!("Redis says no `{name}`"))
+    value.with_context(|| format!("`INFO` has no `{name}`"))
 }
 
 fn ask<T: FromRedisValue>(server: &RedisServer, command: &[&str]) -> Result<T> {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_dealt_before_any_comes_again() {
+    fn every_kind_is_dealt_before_any_is_repeated() {
         let mut deck = Deck::new(7, false);
 
         for _ in KINDS {

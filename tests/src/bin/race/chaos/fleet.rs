@@ -1,4 +1,4 @@
-//! The processes that hammer, as their parent sees them.
+//! The worker processes, from the side of their parent.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -12,16 +12,16 @@ use tokio::time::{Instant, sleep};
 use super::worker::{Job, Order, Word};
 use crate::report::Report;
 
-/// Longer than any call may take, on a machine that is late with everything.
+/// Longer than any call may take on a busy machine.
 const RESTING: Duration = Duration::from_secs(20);
 
-/// How long Redis may be there without everybody having found it.
+/// How long Redis may be available before every worker uses it.
 const RECOVERING: Duration = Duration::from_secs(20);
 
-/// How long nothing must have gone wrong before a worker is killed.
+/// How long a worker must run without errors before it may be killed.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// The workers, and what those that were killed have counted.
+/// The workers, and the counts of the killed ones.
 pub(super) struct Fleet {
     job: Job,
     workers: Vec<Worker>,
@@ -31,14 +31,14 @@ pub(super) struct Fleet {
     past: Report,
 }
 
-/// One process. It ends with this.
+/// A worker process. Dropping this kills it.
 struct Worker {
     process: Child,
     orders: ChildStdin,
     latest: Arc<Mutex<Latest>>,
 }
 
-/// What a worker said last.
+/// The latest report of a worker.
 #[derive(Clone, Default)]
 struct Latest {
     rest: Option<u64>,
@@ -63,7 +63,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Everybody's counts, those of the dead included.
+    /// Returns the counts of all workers, including the killed ones.
     pub(super) fn report(&self) -> Report {
         let mut all = self.past.clone();
         for worker in &self.workers {
@@ -72,7 +72,7 @@ impl Fleet {
         all
     }
 
-    /// An error if a worker has ended that nobody killed.
+    /// Returns an error if a worker has ended without being killed.
     pub(super) fn check(&self) -> Result<()> {
         for (number, worker) in self.workers.iter().enumerate() {
             ensure!(
@@ -87,7 +87,7 @@ impl Fleet {
         self.order(Order::Go)
     }
 
-    /// Lets all calls end, and waits until every worker has Redis and an empty journal.
+    /// Waits until all calls have ended and every worker has Redis and an empty journal.
     pub(super) async fn rest(&mut self) -> Result<()> {
         self.rests += 1;
         let rest = self.rests;
@@ -97,12 +97,14 @@ impl Fleet {
             .context("a call hangs")?;
         self.until(RECOVERING, |latest| latest.is_settled())
             .await
-            .context("a worker does not find Redis again, or keeps its journal")
+            .context("a worker does not use Redis again, or its journal is not empty")
     }
 
-    /// Kills a worker and starts another in its place; answers how that went. Not while Redis is away and not while anything
-    /// might be in its journal: that is in memory, and with its process an eviction is gone. So it has to have been quiet for a
-    /// while. What is left to hit is a write between its commit and its eviction.
+    /// Kills a worker and starts another in its place. Returns the outcome as text.
+    ///
+    /// The journal of a worker is in memory and is lost with it. So the worker is not killed while Redis is unavailable or while
+    /// its journal may hold anything: it must have been quiet for a while. The kill can still hit a write between its commit and
+    /// its eviction.
     pub(super) async fn kill_in_peace(&mut self, number: usize) -> Result<&'static str> {
         let end = Instant::now() + RECOVERING;
         let mut before = u64::MAX;
@@ -113,7 +115,7 @@ impl Fleet {
                 break;
             }
             if Instant::now() > end {
-                return Ok("it was never quiet, so it lives");
+                return Ok("not killed: the worker was never quiet");
             }
             before = troubles;
             sleep(QUIET).await;
@@ -131,7 +133,7 @@ impl Fleet {
         if last.journal == 0 && last.troubles() == before {
             Ok("killed")
         } else {
-            Ok("killed in trouble: its journal may have held something")
+            Ok("killed with errors: its journal may have held evictions")
         }
     }
 
@@ -147,7 +149,7 @@ impl Fleet {
         let line = serde_json::to_string(&order)?;
         for (number, worker) in self.workers.iter_mut().enumerate() {
             writeln!(worker.orders, "{line}")
-                .with_context(|| format!("worker {number} takes no orders"))?;
+                .with_context(|| format!("worker {number} does not accept orders"))?;
         }
         Ok(())
     }
@@ -172,8 +174,8 @@ impl Worker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let orders = process.stdin.take().context("no way to give orders")?;
-        let words = process.stdout.take().context("no way to be told")?;
+        let orders = process.stdin.take().context("the worker has no stdin")?;
+        let words = process.stdout.take().context("the worker has no stdout")?;
         let latest = Arc::new(Mutex::new(Latest::default()));
         let worker = Self {
             process,
@@ -182,7 +184,7 @@ impl Worker {
         };
         thread::Builder::new().spawn(move || {
             for line in BufReader::new(words).lines().map_while(Result::ok) {
-                // A worker that is killed may leave half a line.
+                // A killed worker may leave half a line.
                 let Ok(Word { rest, report }) = serde_json::from_str(&line) else {
                     break;
                 };
@@ -198,7 +200,7 @@ impl Worker {
     }
 
     fn kill(&mut self) {
-        // Both fail only for a process that has ended, which is what is wanted.
+        // Both fail only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

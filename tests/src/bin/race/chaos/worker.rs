@@ -1,4 +1,4 @@
-//! One of the processes that hammer.
+//! A worker process.
 
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use crate::hammer::{Crew, Hammer};
 use crate::report::Report;
 use crate::service::{PREFIX, Service, open};
 
-/// What a worker is started with.
+/// The settings of a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    /// The proxy's address.
+    /// The address of the proxy.
     pub(super) redis: String,
     pub(super) table: PathBuf,
     pub(super) mode: Mode,
@@ -29,42 +29,42 @@ pub(crate) struct Job {
     pub(super) seed: u64,
 }
 
-/// What the parent says.
+/// A message from the parent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     Rest(u64),
     Go,
 }
 
-/// What a worker says, all the time.
+/// A message from a worker, sent continuously.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Word {
-    /// The rest that it keeps.
+    /// The number of the pause, if the worker is paused.
     pub(super) rest: Option<u64>,
     pub(super) report: Report,
 }
 
-/// How often.
+/// How often a worker reports.
 const REPORTING: Duration = Duration::from_millis(25);
 
 impl Job {
     pub(super) const VARIABLE: &str = "RACE_WORKER";
 
-    /// The job of this process, if it is a worker.
+    /// Returns the job of this process if it is a worker.
     pub(crate) fn of_this_process() -> Result<Option<Self>> {
         let job = std::env::var(Self::VARIABLE).ok();
         let job = job.map(|job| serde_json::from_str(&job)).transpose();
-        job.context("this process is no worker; unset RACE_WORKER")
+        job.context("invalid job of a worker; unset RACE_WORKER")
     }
 }
 
-/// All defaults, but that the way back from a fault takes half a second at most, so that a minute has many of them.
+/// The defaults, except that reconnecting takes at most 500 ms, so that one minute has many recoveries.
 pub(super) fn config(redis: &str) -> Result<Config> {
     let config = Config::default().redis_url(redis)?.prefix(PREFIX);
     Ok(config.reconnect_max_delay(Duration::from_millis(500)))
 }
 
-/// Hammers until the parent is gone.
+/// Reads and writes until the parent is gone.
 pub(crate) async fn work(job: Job) -> Result<ExitCode> {
     let service = Service {
         table: open(&job.table).await?,
@@ -74,8 +74,8 @@ pub(crate) async fn work(job: Job) -> Result<ExitCode> {
     let crew = Crew {
         readers: 4,
         writers: 2,
-        // Readers pause, since a machine that has too much to do would measure itself; writers pause for longer, so that
-        // values stand for some time.
+        // Readers pause, because an overloaded machine would only measure itself. Writers pause for longer, so that values stay for
+        // some time.
         pauses: (4, 20),
         mode: job.mode,
         may_die: job.may_die,
@@ -107,7 +107,7 @@ fn say(word: &Word) -> Result<()> {
     Ok(writeln!(io::stdout().lock(), "{line}")?)
 }
 
-/// A parent that is gone, however it went, closes the channel.
+/// Receives the orders of the parent. If the parent ends in any way, the channel closes.
 fn orders() -> Result<UnboundedReceiver<Order>> {
     let (given, orders) = unbounded_channel();
     thread::Builder::new().spawn(move || {
