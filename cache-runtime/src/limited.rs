@@ -239,14 +239,16 @@ mod tests {
     use crate::testing::log::Log;
 
     #[tokio::test]
-    async fn an_unknown_policy_is_said_once_for_each_function_and_nothing_is_asked() {
+    async fn an_unknown_policy_is_logged_once_per_function_and_limits_nothing() {
         static PAY: LimitSite = LimitSite::new("app::pay", &["payment", "pay"]);
         static REFUND: LimitSite = LimitSite::new("app::refund", &["refund"]);
         let limiter = RateLimiter::new(&Cache::memory(), [Policy::payment()]).expect("a policy");
         let log = Log::listen(Level::ERROR);
 
         for site in [&PAY, &PAY, &REFUND, &REFUND] {
-            let call = LimitCall::by(site, &limiter, |_| panic!("no client is asked for"));
+            let call = LimitCall::by(site, &limiter, |_| {
+                panic!("the client must not be computed")
+            });
             assert!(limited(call.cost(|| panic!("no cost"))).await.is_none());
         }
 

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_the_same_however_it_is_written() {
+    fn all_spellings_of_an_ipv4_address_are_equal() {
         assert_eq!(ip("1.2.3.4"), "ip4:1.2.3.4");
         assert_eq!(ip("::ffff:1.2.3.4"), "ip4:1.2.3.4");
         assert_eq!(ip("::ffff:102:304"), "ip4:1.2.3.4");
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_client_is_the_same_behind_a_translator_or_a_tunnel() {
+    fn an_ipv4_client_keeps_its_identity_behind_a_translator_or_a_tunnel() {
         for (written, client) in [
             ("64:ff9b::192.0.2.33", "ip4:192.0.2.33"),
             ("64:ff9b::c000:221", "ip4:192.0.2.33"),
@@ -190,12 +190,12 @@ mod tests {
             let within = Identity::ip_within(written.parse().unwrap(), 48);
             assert_eq!(within.as_str(), client, "{written}");
         }
-        // Two clients of one translator are two.
+        // Two clients of one translator stay distinct.
         assert_ne!(ip("64:ff9b::192.0.2.33"), ip("64:ff9b::192.0.2.34"));
     }
 
     #[test]
-    fn addresses_beside_those_of_translators_are_networks_as_usual() {
+    fn addresses_next_to_translator_ranges_are_ordinary_networks() {
         for (written, client) in [
             ("64:ff9b:0:0:0:1::1", "ip6:64:ff9b::/64"),
             ("64:ff9b:2::192.0.2.33", "ip6:64:ff9b:2::/64"),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_its_network() {
+    fn an_ipv6_client_is_identified_by_its_network() {
         assert_eq!(ip("2001:db8:1:2:3:4:5:6"), ip("2001:db8:1:2:ffff::"));
         assert_ne!(ip("2001:db8:1:2::1"), ip("2001:db8:1:3::1"));
         let within =
@@ -220,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn kinds_keep_apart_what_looks_alike() {
+    fn identities_of_different_kinds_are_different() {
         assert_ne!(Identity::user("1.2.3.4").to_string(), ip("1.2.3.4"));
         assert_ne!(Identity::user("a"), Identity::key("a"));
         assert_ne!(Identity::user(""), Identity::global());
     }
 
     #[test]
-    fn no_name_brings_a_character_that_means_something_in_a_key() {
+    fn special_characters_of_keys_are_escaped() {
         for name in [
             "{a}b", "a}{", "*", "a:b", "a\nb", "a\0b", "é", "%7B", "", " ",
         ] {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_becomes_a_short_one_of_its_own() {
+    fn a_long_name_becomes_a_unique_short_name() {
         let long = |tail: &str| Identity::user(format!("{}{tail}", "x".repeat(1 << 20)));
 
         assert!(long("").as_str().len() < 48);
@@ -249,7 +249,7 @@ mod tests {
         assert_ne!(
             Identity::user(&hash),
             long("a"),
-            "the hash itself is another name"
+            "a name that equals the hash stays distinct"
         );
         assert_eq!(Identity::user("x".repeat(64)).as_str().len(), 69);
     }

@@ -1,4 +1,4 @@
-//! The limiter through its public names.
+//! Tests of the limiter through its public API.
 
 mod decisions;
 mod outages;
@@ -15,7 +15,7 @@ use crate::metrics::{LimitStats, Mode};
 use crate::store::support::{config, until};
 use crate::testing::RedisServer;
 
-/// A limiter on a Redis, at times that the test chooses.
+/// A limiter with a Redis and a clock that the test controls.
 struct Bench {
     server: RedisServer,
     cache: Cache,
@@ -39,7 +39,7 @@ impl Bench {
     async fn kill(&mut self) {
         self.server.kill();
         let cache = self.cache.clone();
-        // Somebody finds out.
+        // This call notices the outage.
         until("the outage is noticed", move || {
             cache.losses() > 0 || cache.stats().mode == Mode::Fallback
         })
@@ -48,11 +48,11 @@ impl Bench {
 
     async fn connected(&self) {
         let began = Instant::now();
-        // Until it answers: that an outage has begun may not be known yet.
+        // Retry until Redis answers: the outage may not be noticed yet.
         while self.limiter.top_limited("test", 1).await.is_err()
             || self.cache.stats().mode != Mode::Redis
         {
-            assert!(began.elapsed() < millis(10_000), "Redis is not found again");
+            assert!(began.elapsed() < millis(10_000), "Redis is not used again");
             tokio::time::sleep(millis(5)).await;
         }
     }
@@ -65,7 +65,7 @@ impl Bench {
             .unwrap()
     }
 
-    /// What the server has done in its life but what concerns connections.
+    /// Returns the number of commands that the server has run, without those that concern connections.
     fn commands(&self) -> u64 {
         let info: String = crate::store::support::ask(&self.server, &["INFO", "commandstats"]);
         let calls = |line: &str| {
@@ -83,7 +83,7 @@ impl Bench {
     }
 }
 
-/// Another process on the same server.
+/// Creates another process on the same server.
 async fn another(
     server: &RedisServer,
     clock: &Clock,
@@ -114,7 +114,7 @@ async fn check(limiter: &RateLimiter) -> Decision {
     limiter.check("test", &client()).await.unwrap()
 }
 
-/// How many of so many calls go on.
+/// Makes `calls` calls and returns how many were admitted.
 async fn admitted(limiter: &RateLimiter, calls: usize) -> usize {
     let mut admitted = 0;
     for _ in 0..calls {

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_rejected_most_is_found_among_many() {
+    fn the_most_rejected_client_is_found_among_many() {
         let top = Top::new(1);
 
         for round in 0..3_000 {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_brought_away_is_counted_on() {
+    fn counts_that_could_not_be_sent_are_kept() {
         let top = Top::new(1);
         let client = Identity::user(1);
         top.count(0, &client);

@@ -1,4 +1,4 @@
-//! The script and the functions against each other, and each against what it promises.
+//! Compares the script with the functions, and both with what they promise.
 
 use std::cell::{Cell, RefCell};
 
@@ -10,7 +10,7 @@ use super::super::wire;
 use super::{Asked, How, State, decide};
 use crate::testing::RedisServer;
 
-/// A client in Redis, asked by the script alone, at times that the test chooses.
+/// A client in Redis. The script decides at times that the test chooses.
 struct Script {
     connection: redis::Connection,
     _server: RedisServer,
@@ -54,7 +54,7 @@ impl Script {
     }
 }
 
-/// The same client in this process.
+/// The same client in this process. The functions decide.
 struct Functions {
     states: Vec<State>,
 }
@@ -107,7 +107,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     })
 }
 
-/// One step: how much later than a share of the window, and what is done then.
+/// A step: the pause before it, as a share of the window, and the operation.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     later: i64,
@@ -131,7 +131,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(What::Refund),
         1 => (0..5_000_u64).prop_map(What::Block),
     ];
-    // Mostly on, now and then back.
+    // Time usually advances, and sometimes goes back.
     let later = prop_oneof![10 => 0..30_i64, 2 => 0..3_000_i64, 1 => -2_000..0_i64, 1 => Just(-3_600_000_i64)];
     let share = prop_oneof![6 => Just(0_u64), 2 => 1..5_u64, 1 => 5..30_u64];
     let cost = prop_oneof![8 => Just(1_u32), 1 => Just(0_u32), 2 => 1..5_u32];
@@ -144,7 +144,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn the_script_and_the_functions_say_the_same() {
+fn the_script_and_the_functions_give_the_same_answers() {
     let script = RefCell::new(Script::start());
     let cases = (
         proptest::collection::vec(any_rule(), 1..4),
@@ -204,7 +204,7 @@ fn the_script_and_the_functions_say_the_same() {
         .unwrap();
 }
 
-/// What a writer to Redis may leave in a number: what scripts write, and what they never would.
+/// Numbers that a writer to Redis may leave: those that scripts write, and invalid ones.
 fn any_number() -> impl Strategy<Value = f64> {
     let near = (-200_000..200_000_i64).prop_map(|off| (START as i64 + off) as f64);
     prop_oneof![
@@ -218,7 +218,7 @@ fn any_number() -> impl Strategy<Value = f64> {
     ]
 }
 
-/// A state as somebody else may have written it: of any kind, with any numbers, and of any length.
+/// A state that another program may have written: of any kind and length, with any numbers.
 fn any_written() -> impl Strategy<Value = Vec<u8>> {
     let head = (prop_oneof![1..4_u8, 17..20_u8, any::<u8>()], any_number());
     let record = proptest::option::of((any::<u8>(), any_number(), any_number(), any_number()));
@@ -242,7 +242,7 @@ fn any_written() -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn a_state_that_somebody_else_wrote_is_answered_within_what_could_be_set() {
+fn answers_for_a_foreign_state_stay_within_valid_bounds() {
     let script = RefCell::new(Script::start());
     let clients = Cell::new(0);
     let how = prop::sample::select(vec!["take", "peek", "refund"]);
@@ -274,7 +274,7 @@ fn a_state_that_somebody_else_wrote_is_answered_within_what_could_be_set() {
                 prop_assert!(answer.more <= longest, "{answer:?}");
                 prop_assert!(answer.standing.blocked <= longest, "{answer:?}");
             }
-            // The process learns it, and decides by it, without an overflow.
+            // The process adopts the state and decides by it without an overflow.
             for may_shrink in [false, true] {
                 let mut state = State::new(rule.algorithm);
                 state.add(&rule, 1, START);
@@ -296,7 +296,7 @@ fn a_state_that_somebody_else_wrote_is_answered_within_what_could_be_set() {
 }
 
 #[test]
-fn the_end_of_a_block_stays_one_when_the_clock_goes_back() {
+fn an_ended_block_stays_ended_when_the_clock_goes_back() {
     let rule = Rule {
         algorithm: Algorithm::SlidingLog,
         limit: 2,

@@ -1,10 +1,10 @@
-//! What is admitted, and what is said about it.
+//! Which calls are admitted, and what the decisions contain.
 
 use super::super::{Algorithm, Backend, Identity, Penalty, Policy, RateLimiter, Verdict};
 use super::{Bench, admitted, another, check, client, in_memory, millis, policy};
 use crate::error::ErrorKind;
 
-/// The most admissions in any window.
+/// Returns the most admissions in any window.
 fn most_in_a_window(stamps: &[u64], window: u64) -> usize {
     let within = |first: &u64| {
         stamps
@@ -26,7 +26,7 @@ async fn no_window_of_a_hammering_client_holds_more_than_the_limit() {
     ] {
         let bench = Bench::new([policy(limit).algorithm(algorithm)]).await;
         let mut stamps = Vec::new();
-        // The burst that a client saves up for the end of a window is the worst.
+        // The worst case is a burst at the end of a window.
         bench.clock.advance(millis(990));
         for step in 0..4_000 / 2 {
             for _ in 0..if limit > 100 { 2 } else { 1 } {
@@ -46,7 +46,7 @@ async fn no_window_of_a_hammering_client_holds_more_than_the_limit() {
 }
 
 #[tokio::test]
-async fn who_comes_back_when_told_to_is_admitted_and_a_millisecond_earlier_not() {
+async fn a_client_is_admitted_at_retry_after_and_not_1_ms_earlier() {
     for algorithm in [
         Algorithm::SlidingLog,
         Algorithm::SlidingBuckets,
@@ -68,7 +68,7 @@ async fn who_comes_back_when_told_to_is_admitted_and_a_millisecond_earlier_not()
 }
 
 #[tokio::test]
-async fn four_processes_at_once_admit_the_limit_together() {
+async fn four_concurrent_processes_admit_the_limit_in_total() {
     let bench = Bench::new([policy(100)]).await;
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..4 {
@@ -102,7 +102,7 @@ async fn what_is_left_is_exact() {
 }
 
 #[tokio::test]
-async fn a_call_counts_for_all_its_policies_or_for_none() {
+async fn a_call_counts_in_all_its_policies_or_in_none() {
     let policies = || [policy(3), Policy::new("tight").limit(1).per("1s")];
     let bench = Bench::new(policies()).await;
     let both = bench.limiter.limit(&["tight", "test"]).unwrap();
@@ -128,7 +128,7 @@ async fn a_call_counts_for_all_its_policies_or_for_none() {
 }
 
 #[tokio::test]
-async fn a_call_costs_what_it_says() {
+async fn a_call_uses_as_many_units_as_it_costs() {
     let bench = Bench::new([policy(10)]).await;
     let limit = bench.limiter.limit(&["test"]).unwrap();
     assert!(limit.check_cost(&client(), 8).await.is_allowed());
@@ -136,7 +136,7 @@ async fn a_call_costs_what_it_says() {
     assert!(!limit.check_cost(&client(), 3).await.is_allowed());
     assert!(
         limit.check_cost(&client(), 2).await.is_allowed(),
-        "a smaller one is asked anew"
+        "a cheaper call is decided again"
     );
     assert!(limit.check_cost(&client(), 0).await.is_allowed());
     let never = limit.check_cost(&client(), 11).await;
@@ -151,7 +151,7 @@ async fn a_call_costs_what_it_says() {
 }
 
 #[tokio::test]
-async fn a_rejection_that_is_known_sends_nothing() {
+async fn a_known_rejection_sends_no_command() {
     let bench = Bench::new([policy(1).per("10s")]).await;
     admitted(&bench.limiter, 2).await;
     let before = bench.commands();
@@ -167,13 +167,13 @@ async fn a_rejection_that_is_known_sends_nothing() {
     assert_eq!(
         check(&bench.limiter).await.backend,
         Backend::Redis,
-        "after a second it is asked again"
+        "Redis is asked again after 1 s"
     );
     assert_eq!(bench.commands(), before + 1);
 }
 
 #[tokio::test]
-async fn looking_counts_nothing() {
+async fn peek_counts_nothing() {
     let bench = Bench::new([policy(1)]).await;
 
     for _ in 0..5 {
@@ -198,7 +198,7 @@ async fn looking_counts_nothing() {
 }
 
 #[tokio::test]
-async fn another_limit_takes_over_what_was_used() {
+async fn a_changed_limit_keeps_the_usage() {
     let bench = Bench::new([policy(5)]).await;
     assert_eq!(admitted(&bench.limiter, 4).await, 4);
 
@@ -210,7 +210,7 @@ async fn another_limit_takes_over_what_was_used() {
 }
 
 #[tokio::test]
-async fn the_shortest_and_the_longest_windows_hold() {
+async fn the_shortest_and_the_longest_windows_work() {
     for (window, late) in [
         (millis(1), millis(1)),
         (millis(31 * 86_400_000), millis(31 * 86_400_000)),
@@ -223,7 +223,7 @@ async fn the_shortest_and_the_longest_windows_hold() {
 }
 
 #[tokio::test]
-async fn many_rejections_are_one_strike_and_the_second_window_blocks() {
+async fn one_window_is_one_strike_and_the_second_strike_blocks() {
     let bench =
         Bench::new([policy(1).penalty(Penalty::default().forgive_after(millis(60_000)))]).await;
     admitted(&bench.limiter, 1_000).await;
@@ -231,7 +231,7 @@ async fn many_rejections_are_one_strike_and_the_second_window_blocks() {
     assert_eq!(
         admitted(&bench.limiter, 2).await,
         1,
-        "the first strike costs nothing"
+        "the first strike does not block"
     );
 
     let blocked = check(&bench.limiter).await;
@@ -245,12 +245,12 @@ async fn many_rejections_are_one_strike_and_the_second_window_blocks() {
     assert_eq!(
         third.retry_after,
         Some(millis(2_000)),
-        "and twice as long each time"
+        "each block is twice as long"
     );
 }
 
 #[tokio::test]
-async fn a_strike_is_forgiven_when_its_time_is_over() {
+async fn a_strike_is_forgiven_after_its_time() {
     let penalty = Penalty::default().forgive_after(millis(10_000));
     for (wait, expected) in [(8_999, 2_000), (9_000, 1_000)] {
         let bench = Bench::new([policy(1).penalty(penalty)]).await;
@@ -267,7 +267,7 @@ async fn a_strike_is_forgiven_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn memory_mode_decides_as_redis_does() {
+async fn memory_mode_decides_like_redis() {
     let policies = || [policy(3).penalty(Penalty::default())];
     let bench = Bench::new(policies()).await;
     let (memory, clock) = in_memory(policies());
@@ -291,7 +291,7 @@ async fn memory_mode_decides_as_redis_does() {
 }
 
 #[test]
-fn everything_that_is_wrong_with_policies_is_said_at_once() {
+fn all_problems_of_policies_are_reported_together() {
     let cache = crate::cache::Cache::memory();
 
     let error = RateLimiter::new(
@@ -337,7 +337,7 @@ fn everything_that_is_wrong_with_policies_is_said_at_once() {
 }
 
 #[tokio::test]
-async fn a_policy_that_is_unknown_is_an_error_that_says_which_there_are() {
+async fn an_unknown_policy_is_an_error_with_the_known_names() {
     let (limiter, _) = in_memory([Policy::api(), Policy::auth()]);
 
     let error = limiter.check("ap", &client()).await.unwrap_err();
@@ -354,7 +354,7 @@ async fn a_policy_that_is_unknown_is_an_error_that_says_which_there_are() {
 }
 
 #[test]
-fn the_configuration_wins_over_a_policy() {
+fn the_configuration_overrides_a_policy() {
     let quota = |limit| crate::config::Quota {
         limit,
         window: millis(5_000),
@@ -380,7 +380,7 @@ fn the_configuration_wins_over_a_policy() {
 }
 
 #[tokio::test]
-async fn clients_do_not_count_for_each_other() {
+async fn each_client_has_its_own_count() {
     let bench = Bench::new([policy(1)]).await;
     let address = Identity::ip("1.2.3.4".parse().unwrap());
     for client in [

@@ -1,4 +1,4 @@
-//! What is decided while Redis is away, and after.
+//! Decisions during an outage of Redis and after it.
 
 use super::super::table::Table;
 use super::super::{Backend, Identity, OnOutage, Policy, RateLimiter, Share, Verdict};
@@ -8,11 +8,11 @@ use crate::clock::Clock;
 use crate::store::support::{config, until};
 use crate::testing::{FaultProxy, RedisServer};
 
-/// Calls at these times, in milliseconds after the one before.
+/// The pauses before the calls of a burst, in milliseconds.
 const BURST: [u64; 12] = [0, 0, 100, 0, 0, 400, 0, 499, 1, 0, 100, 450];
 
 #[tokio::test]
-async fn a_redis_that_is_killed_at_any_step_of_a_burst_changes_no_decision() {
+async fn killing_redis_at_any_step_of_a_burst_changes_no_decision() {
     for killed_at in 0..BURST.len() {
         let mut bench = Bench::new([policy(4)]).await;
         let (memory, clock) = in_memory([policy(4)]);
@@ -39,14 +39,14 @@ async fn a_redis_that_is_killed_at_any_step_of_a_burst_changes_no_decision() {
 }
 
 #[tokio::test]
-async fn a_redis_that_comes_back_empty_grants_no_fresh_quota() {
+async fn a_redis_that_returns_empty_grants_no_new_quota() {
     let mut bench = Bench::new([policy(4)]).await;
     assert_eq!(admitted(&bench.limiter, 3).await, 3);
     bench.server.kill();
     assert_eq!(
         admitted(&bench.limiter, 3).await,
         1,
-        "the process knows of the three"
+        "the process has counted 3 calls"
     );
 
     bench.server.restart_empty().unwrap();
@@ -64,7 +64,7 @@ async fn a_redis_that_comes_back_empty_grants_no_fresh_quota() {
 }
 
 #[tokio::test]
-async fn concurrent_calls_get_no_fresh_quota_from_a_redis_that_came_back_empty() {
+async fn a_redis_that_returns_empty_grants_concurrent_calls_no_new_quota() {
     let mut bench = Bench::new([policy(100)]).await;
     assert_eq!(admitted(&bench.limiter, 60).await, 60);
     bench.kill().await;
@@ -84,11 +84,11 @@ async fn concurrent_calls_get_no_fresh_quota_from_a_redis_that_came_back_empty()
         .filter(|allowed| *allowed)
         .count();
 
-    assert_eq!(more, 39, "the call before was the sixty-first");
+    assert_eq!(more, 39, "the previous call was number 61");
 }
 
 #[tokio::test]
-async fn a_redis_that_does_not_answer_costs_the_deadline_and_no_decision() {
+async fn a_silent_redis_delays_a_decision_by_the_deadline_at_most() {
     let server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let clock = Clock::stopped();
@@ -120,7 +120,7 @@ async fn a_redis_that_does_not_answer_costs_the_deadline_and_no_decision() {
 }
 
 #[tokio::test]
-async fn what_was_asked_before_an_outage_and_answered_late_is_not_taken_for_another_answer() {
+async fn a_late_answer_is_not_used_for_another_client() {
     let server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let clock = Clock::stopped();
@@ -143,12 +143,12 @@ async fn what_was_asked_before_an_outage_and_answered_late_is_not_taken_for_anot
     assert!(late.is_allowed());
     assert_eq!(
         other.policies[0].remaining, 3,
-        "the other client's own answer"
+        "the answer for the other client"
     );
 }
 
 #[tokio::test]
-async fn a_policy_says_what_an_outage_means_for_it() {
+async fn on_outage_decides_during_an_outage() {
     let open = Policy::new("open")
         .limit(1)
         .per("1s")
@@ -178,7 +178,7 @@ async fn a_policy_says_what_an_outage_means_for_it() {
 }
 
 #[tokio::test]
-async fn a_process_grants_its_share_alone() {
+async fn a_process_grants_its_share_during_an_outage() {
     let mut server = RedisServer::start().unwrap();
     let cache = Cache::connect(config(&server).clock(Clock::stopped()).replicas(4))
         .await
@@ -191,12 +191,12 @@ async fn a_process_grants_its_share_alone() {
     assert_eq!(
         admitted(&limiter, 9).await,
         3,
-        "a quarter of ten, rounded up"
+        "a quarter of 10, rounded up"
     );
 }
 
 #[tokio::test]
-async fn a_client_who_goes_away_while_redis_is_asked_holds_nothing() {
+async fn a_call_cancelled_during_a_request_to_redis_holds_nothing() {
     let server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let config = proxy
@@ -217,14 +217,14 @@ async fn a_client_who_goes_away_while_redis_is_asked_holds_nothing() {
 }
 
 #[tokio::test]
-async fn several_processes_go_on_with_what_each_has_seen() {
+async fn each_process_continues_from_the_usage_that_it_has_seen() {
     let mut bench = Bench::new([policy(10)]).await;
     let (_, other) = another(&bench.server, &bench.clock, [policy(10)]).await;
     assert_eq!(admitted(&other, 6).await, 6);
     assert_eq!(
         admitted(&bench.limiter, 1).await,
         1,
-        "its answer tells of the six"
+        "the answer includes the other 6 calls"
     );
 
     bench.server.kill();
@@ -233,7 +233,7 @@ async fn several_processes_go_on_with_what_each_has_seen() {
 }
 
 #[test]
-fn a_table_full_of_clients_that_count_lets_new_ones_share_an_allowance() {
+fn new_clients_share_an_allowance_when_the_table_is_full() {
     let (limiter, clock) = in_memory([policy(1)]);
     let policies = &limiter.inner.policies;
     let table = Table::new(16);
@@ -254,19 +254,16 @@ fn a_table_full_of_clients_that_count_lets_new_ones_share_an_allowance() {
 
     assert!(
         shared >= 1_000 - 16,
-        "{shared} clients had no room of their own"
+        "{shared} clients shared the allowance"
     );
     assert!(table.len() <= 16);
     clock.advance(millis(2_000));
     let later = limiter.inner.now();
-    assert!(
-        !use_one("new", later),
-        "those that no longer count make room"
-    );
+    assert!(!use_one("new", later), "clients without usage make room");
 }
 
 #[tokio::test]
-async fn all_clients_without_room_share_one_allowance_of_ten_limits() {
+async fn the_shared_allowance_is_ten_times_the_limit() {
     let config = crate::config::Config::default()
         .clock(crate::clock::Clock::stopped())
         .max_clients(16);
@@ -279,6 +276,6 @@ async fn all_clients_without_room_share_one_allowance_of_ten_limits() {
         admitted += usize::from(limiter.check("test", &client).await.unwrap().is_allowed());
     }
 
-    // 16 of their own, and the shared allowance.
+    // One for each of the 16 places, and the shared allowance.
     assert_eq!(admitted, 16 + 20);
 }

@@ -1,11 +1,11 @@
-//! Looking at clients and changing how they stand.
+//! Queries about clients, and resets, blocks and refunds.
 
 use super::super::{Algorithm, Identity, Penalty, Policy, Verdict};
 use super::{Bench, admitted, another, check, client, in_memory, millis, policy};
 use crate::error::ErrorKind;
 
 #[tokio::test]
-async fn a_reset_forgets_everything_at_once_here_and_within_a_second_elsewhere() {
+async fn a_reset_applies_immediately_here_and_within_1_s_elsewhere() {
     let bench = Bench::new([policy(1).per("10s").penalty(Penalty::default())]).await;
     let (_, other) = another(
         &bench.server,
@@ -74,7 +74,7 @@ async fn blocks_and_resets_work_in_memory() {
 }
 
 #[tokio::test]
-async fn without_redis_a_reset_says_that_it_reached_only_this_process() {
+async fn a_reset_during_an_outage_is_an_error_and_applies_to_this_process() {
     let mut bench = Bench::new([policy(1)]).await;
     bench.server.kill();
     assert_eq!(admitted(&bench.limiter, 2).await, 1);
@@ -86,7 +86,7 @@ async fn without_redis_a_reset_says_that_it_reached_only_this_process() {
 }
 
 #[tokio::test]
-async fn a_block_that_cannot_be_is_refused() {
+async fn an_invalid_block_is_refused() {
     let (limiter, _) = in_memory([policy(1)]);
 
     for duration in [millis(0), millis(32 * 86_400_000), std::time::Duration::MAX] {
@@ -99,7 +99,7 @@ async fn a_block_that_cannot_be_is_refused() {
 }
 
 #[tokio::test]
-async fn who_is_rejected_most_is_known_to_all_processes() {
+async fn top_limited_includes_all_processes() {
     let bench = Bench::new([policy(1).per("1h")]).await;
     let (_, other) = another(&bench.server, &bench.clock, [policy(1).per("1h")]).await;
     for (limiter, calls) in [(&bench.limiter, 4), (&other, 3)] {
@@ -136,13 +136,13 @@ async fn decisions_are_counted_by_policy_and_route() {
     assert_eq!((stats.allowed, stats.limited, stats.known), (1, 11, 10));
     assert_eq!(
         stats.suspicious, 1,
-        "beyond ten times the limit, once in a window"
+        "more than 10 times the limit counts once per window"
     );
     assert_eq!(stats.rejected_by_route["/api/events/{id}"], 11);
 }
 
 #[tokio::test]
-async fn routes_without_end_are_counted_together() {
+async fn routes_above_the_cap_are_counted_together() {
     let (limiter, _) = in_memory([Policy::new("test").limit(1).per("1h")]);
     let limit = limiter.limit(&["test"]).unwrap();
     limit.check(&client()).await;
@@ -158,7 +158,7 @@ async fn routes_without_end_are_counted_together() {
 }
 
 #[tokio::test]
-async fn a_refund_gives_back_what_an_allowed_call_used_and_nothing_else() {
+async fn a_refund_returns_only_the_units_of_an_allowed_call() {
     let policies = || {
         [
             policy(3),
@@ -197,7 +197,7 @@ async fn a_refund_gives_back_what_an_allowed_call_used_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_client_that_only_fails_is_blocked_and_one_that_succeeds_never_is() {
+async fn only_a_client_that_keeps_failing_is_blocked() {
     let logins = || [policy(3).per("10s").penalty(Penalty::default())];
     let bench = Bench::new(logins()).await;
     let limit = bench.limiter.limit(&["test"]).unwrap();
@@ -217,11 +217,11 @@ async fn a_client_that_only_fails_is_blocked_and_one_that_succeeds_never_is() {
         }
         bench.clock.advance(millis(10_000));
     }
-    panic!("a client that goes on failing is not blocked");
+    panic!("a client that keeps failing is not blocked");
 }
 
 #[tokio::test]
-async fn a_refund_in_an_outage_is_one_of_the_process() {
+async fn a_refund_during_an_outage_applies_to_this_process() {
     let mut bench = Bench::new([policy(3)]).await;
     bench.kill().await;
     let limit = bench.limiter.limit(&["test"]).unwrap();

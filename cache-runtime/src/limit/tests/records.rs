@@ -1,4 +1,4 @@
-//! What stands in Redis, and what becomes of it.
+//! The records in Redis and their expiry.
 
 use super::super::{Algorithm, Identity, Penalty, Policy, Verdict};
 use super::{Bench, admitted, check, client, millis, policy};
@@ -8,7 +8,7 @@ use crate::testing::RedisServer;
 
 const KEY: &str = "test_ratelimit:{user:1}:test";
 
-/// A limiter that goes by the server's clock.
+/// A limiter that uses the clock of the server.
 async fn timed(server: &RedisServer, policy: Policy) -> super::super::RateLimiter {
     let cache = Cache::connect(config(server)).await.unwrap();
     super::super::RateLimiter::new(&cache, [policy]).unwrap()
@@ -36,7 +36,7 @@ async fn a_client_is_one_key_that_expires() {
 }
 
 #[tokio::test]
-async fn the_servers_clock_decides_and_is_told_by_the_expiry() {
+async fn the_clock_of_the_server_decides() {
     let server = RedisServer::start().unwrap();
     let limiter = timed(&server, policy(2).per("300ms")).await;
     assert_eq!(admitted(&limiter, 4).await, 2);
@@ -71,7 +71,7 @@ async fn a_rejection_writes_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_replaced() {
+async fn an_unreadable_record_is_replaced() {
     for garbage in [
         vec!["RPUSH", KEY, "a", "b"],
         vec!["SET", KEY, "garbage that is long enough to be something"],
@@ -96,13 +96,13 @@ async fn what_cannot_be_read_is_replaced() {
         assert_eq!(
             admitted(&limiter, 3).await,
             2,
-            "{garbage:?} by the server's clock"
+            "{garbage:?} with the clock of the server"
         );
     }
 }
 
 #[tokio::test]
-async fn a_server_that_lost_the_script_gets_it_again() {
+async fn a_server_that_lost_the_script_is_sent_it_again() {
     let bench = Bench::new([policy(3)]).await;
     admitted(&bench.limiter, 1).await;
 
@@ -112,7 +112,7 @@ async fn a_server_that_lost_the_script_gets_it_again() {
 }
 
 #[tokio::test]
-async fn a_server_without_memory_leaves_the_decision_to_the_process() {
+async fn the_process_decides_if_the_server_is_out_of_memory() {
     let bench = Bench::new([policy(3)]).await;
     admitted(&bench.limiter, 1).await;
 
@@ -123,7 +123,7 @@ async fn a_server_without_memory_leaves_the_decision_to_the_process() {
     assert_eq!(
         admitted(&bench.limiter, 2).await,
         0,
-        "nor is there a fresh quota afterwards"
+        "there is no new quota afterwards"
     );
 }
 
@@ -139,11 +139,11 @@ async fn a_block_outlives_the_process() {
 
     assert_eq!(check(&new).await.verdict, Verdict::Blocked);
     new.reset("test", &client()).await.unwrap();
-    assert!(check(&new).await.is_allowed(), "and a reset clears it");
+    assert!(check(&new).await.is_allowed(), "a reset clears the block");
 }
 
 #[tokio::test]
-async fn emptying_the_cache_grants_no_fresh_quota() {
+async fn clearing_the_cache_grants_no_new_quota() {
     let bench = Bench::new([policy(1).per("1h")]).await;
     admitted(&bench.limiter, 1).await;
 
@@ -155,7 +155,7 @@ async fn emptying_the_cache_grants_no_fresh_quota() {
 }
 
 #[tokio::test]
-async fn all_of_a_client_is_in_one_slot() {
+async fn all_records_of_a_client_are_in_one_slot() {
     let bench = Bench::new([policy(1), Policy::new("other").limit(1).per("1s")]).await;
     let slot = |key: &str| {
         let open = key.find('{').unwrap();
@@ -188,10 +188,10 @@ async fn a_client_takes_little_memory() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_no_fresh_allowance() {
+async fn a_missing_permission_grants_no_new_quota() {
     let server = RedisServer::start().unwrap();
     let even = policy(3).per("1h").algorithm(Algorithm::Gcra);
-    // By the server's own clock, so that the script asks it for the time.
+    // With the clock of the server, so that the script calls `TIME`.
     let limiters = [
         timed(&server, policy(3).per("1h")).await,
         timed(&server, even).await,

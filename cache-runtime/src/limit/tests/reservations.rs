@@ -1,4 +1,4 @@
-//! Calls of which it is known only later whether they count.
+//! Reservations: calls that are counted or cancelled later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,8 @@ fn logins() -> [Policy; 2] {
     ]
 }
 
-/// So many calls at the same moment, of which those at a multiple of `counting` count; whether each got through.
+/// Makes `calls` reservations concurrently. Those at a multiple of `counting` count, the others are cancelled. Returns which were
+/// admitted.
 async fn reserve_all(limit: &Limit, calls: usize, counting: usize) -> Vec<bool> {
     let calls = (0..calls).map(|number| async move {
         let Ok(reservation) = limit.reserve(&client()).await else {
@@ -46,7 +47,7 @@ fn allowed(calls: &[bool]) -> usize {
 }
 
 #[tokio::test]
-async fn calls_at_the_same_moment_that_do_not_count_all_get_through() {
+async fn concurrent_calls_that_do_not_count_are_all_admitted() {
     let bench = Bench::new(logins()).await;
     let (local, _) = in_memory(logins());
     for limiter in [&bench.limiter, &local] {
@@ -55,7 +56,7 @@ async fn calls_at_the_same_moment_that_do_not_count_all_get_through() {
 
             let calls = reserve_all(&limit, 50, 100).await;
 
-            // The first one counts.
+            // The first call counts.
             assert_eq!(allowed(&calls), 50, "{policies:?}");
             assert!(limiter.inner.queues.is_empty());
             for policy in policies {
@@ -66,7 +67,7 @@ async fn calls_at_the_same_moment_that_do_not_count_all_get_through() {
 }
 
 #[tokio::test]
-async fn of_those_that_count_no_more_get_through_than_the_limit() {
+async fn no_more_counting_calls_than_the_limit_are_admitted() {
     let bench = Bench::new(logins()).await;
     let (local, _) = in_memory(logins());
     for limiter in [&bench.limiter, &local] {
@@ -82,7 +83,7 @@ async fn of_those_that_count_no_more_get_through_than_the_limit() {
 }
 
 #[tokio::test]
-async fn a_reservation_that_is_dropped_counts_and_lets_the_next_one_go_on() {
+async fn a_dropped_reservation_counts_and_lets_the_next_call_continue() {
     let (limiter, _) = in_memory([policy(1)]);
     let limit = limiter.limit(&["test"]).unwrap();
     let first = limit.reserve(&client()).await.unwrap();
@@ -101,7 +102,7 @@ async fn a_reservation_that_is_dropped_counts_and_lets_the_next_one_go_on() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_while_it_waits_holds_nobody_up() {
+async fn a_call_dropped_while_waiting_blocks_no_other_call() {
     let (limiter, _) = in_memory([policy(1)]);
     let limit = limiter.limit(&["test"]).unwrap();
     let first = limit.reserve(&client()).await.unwrap();
@@ -128,7 +129,7 @@ async fn a_call_that_is_dropped_while_it_waits_holds_nobody_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_than_ten_seconds_for_calls_that_are_not_decided() {
+async fn a_call_waits_at_most_10_s_for_undecided_calls() {
     let (limiter, _) = in_memory([policy(1)]);
     let limit = limiter.limit(&["test"]).unwrap();
     let _undecided = limit.reserve(&client()).await.unwrap();
@@ -150,7 +151,7 @@ async fn clients_do_not_wait_for_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_over_its_limit_does_not_wait() {
+async fn calls_beyond_the_queue_are_rejected_without_waiting() {
     let (limiter, _) = in_memory([policy(1)]);
     let limit = limiter.limit(&["test"]).unwrap();
     let _undecided = limit.reserve(&client()).await.unwrap();
@@ -174,14 +175,14 @@ async fn a_crowd_over_its_limit_does_not_wait() {
 }
 
 #[tokio::test]
-async fn calls_with_room_for_all_do_not_wait_for_each_other() {
+async fn calls_do_not_wait_if_there_is_room_for_all() {
     let (limiter, _) = in_memory([policy(100)]);
     let limit = limiter.limit(&["test"]).unwrap();
     let client = client();
     drop(limit.reserve(&client).await.unwrap());
     let place = limit.reserve(&client).await.unwrap();
 
-    // One that is asked about and not polled any more.
+    // A call that waits for its decision and is not polled again.
     let mut held = Box::pin(limit.reserve(&client));
     let _ = futures_util::poll!(held.as_mut());
     let next = tokio::time::timeout(millis(50), limit.reserve(&client)).await;
@@ -191,7 +192,7 @@ async fn calls_with_room_for_all_do_not_wait_for_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_beyond_the_window() {
+async fn no_call_waits_beyond_the_window() {
     let (limiter, clock) = in_memory([Policy::new("test").limit(1).per("200ms")]);
     let limit = limiter.limit(&["test"]).unwrap();
     let undecided = limit.reserve(&client()).await.unwrap();
@@ -206,7 +207,7 @@ async fn nobody_waits_beyond_the_window() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cancelled_after_its_window_gives_nothing_back() {
+async fn a_call_cancelled_after_its_window_returns_no_units() {
     let bench = Bench::new([policy(2)]).await;
     let (local, clock) = in_memory([policy(2)]);
     for (limiter, clock) in [(&bench.limiter, &bench.clock), (&local, &clock)] {
