@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_browser_is_cut_between_characters_and_has_no_control_characters() {
+    fn a_user_agent_is_cut_between_characters_and_has_no_control_characters() {
         let name = format!("Mozilla\r\n\0{}", "é".repeat(300));
 
         let session = NewSession::new(1, "ada").user_agent(&name);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_written_in_camel_case() {
+    fn a_session_is_serialized_in_camel_case() {
         let address = "192.0.2.1".parse().expect("an address");
         let session = NewSession::new(42, "ada")
             .verified(true)
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_has_an_id_that_is_not_too_long() {
+    fn an_empty_or_too_long_user_id_is_refused() {
         let check = |id: &str| NewSession::new(id, "").into_data().check();
 
         assert!(check("1").is_ok() && check(&"x".repeat(256)).is_ok());
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_user_is_in_debug_output() {
+    fn debug_output_contains_no_user_data() {
         let session = NewSession::new("user-4711", "ada")
             .user_agent("Mozilla")
             .extension("a book");

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_pass_is_unavailable() {
+    fn only_transient_failures_are_unavailable() {
         for (kind, is_retryable) in [
             (ErrorKind::Unavailable, true),
             (ErrorKind::Connection, true),

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn users_who_never_come_back_are_forgotten() {
+    fn users_with_only_expired_sessions_are_removed() {
         let memory = Memory::default();
         for user in 0..1_000 {
             begin(&memory, user, SWEEP);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn old_names_are_forgotten() {
+    fn old_names_of_sessions_are_removed() {
         let memory = Memory::default();
         begin(&memory, 1, SWEEP);
         let pinned = Pinned {
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_has_no_session_takes_no_room() {
+    fn a_user_without_sessions_takes_no_memory() {
         let memory = Memory::default();
         begin(&memory, 1, SWEEP);
         begin(&memory, 2, SWEEP);

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_user_does_not_take_the_room_of_all() {
+    fn one_user_cannot_use_up_the_capacity() {
         let pending = Pending::default();
         let (ada, eve) = (Tag([1; TAG]), Tag([2; TAG]));
         let one = |number: usize| {
@@ -131,7 +131,7 @@ mod tests {
         }
 
         assert!(!pending.add(eve, one(MAX_OF_ONE)));
-        // Known revocations, and those of other users, still have room.
+        // Known revocations and those of other users still fit.
         assert!(pending.add(eve, one(0)));
         assert!(pending.add(ada, one(MAX_OF_ONE)));
     }

@@ -1,4 +1,4 @@
-//! Sessions through their public names.
+//! Tests of sessions through their public API.
 
 mod lifecycle;
 mod outages;
@@ -27,17 +27,17 @@ use crate::testing::{FaultProxy, RedisServer};
 
 const KEY: &str = "a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// A newer key before that one, as while keys are changed.
+/// A newer key before that one, as during a rotation of keys.
 const BOTH_KEYS: &str = "b:-_-_Mjw0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGU,\
                          a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
-/// The newer key alone, as afterwards.
+/// The newer key alone, as after the rotation.
 const NEW_KEY: &str = "b:-_-_Mjw0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGU";
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Says which error it was where another one was expected.
+/// Asserts that a result is this error, and prints the actual one otherwise.
 macro_rules! assert_refused {
     ($outcome:expr, $error:pat) => {
         assert_refused!($outcome, $error, "")
@@ -49,7 +49,7 @@ macro_rules! assert_refused {
 }
 use assert_refused;
 
-/// A store of sessions, at times that the test chooses, where it is kept in Redis and where it is not.
+/// A store with Redis or in memory mode, and a clock that the test controls.
 struct Bench {
     server: Option<RedisServer>,
     store: SessionStore,
@@ -97,7 +97,7 @@ impl Bench {
         self.server.as_ref().unwrap()
     }
 
-    /// Another process on the same server.
+    /// Creates another process on the same server.
     async fn another(&self) -> SessionStore {
         self.another_with(|config| config).await
     }
@@ -107,7 +107,7 @@ impl Bench {
         store(set(config.session_keys(keys(KEY)))).await
     }
 
-    /// What the server knows of a session.
+    /// Returns the key of a session in Redis.
     fn record(&self, session: &Session) -> String {
         self.key_of(session.token())
     }
@@ -126,7 +126,7 @@ impl Bench {
         ask(self.server(), &["KEYS", "*"])
     }
 
-    /// How many scripts the server was asked to run.
+    /// Returns the number of scripts that the server has run.
     fn calls(&self) -> u64 {
         let info: String = ask(self.server(), &["INFO", "commandstats"]);
         let calls = |line: &str| {
@@ -142,7 +142,7 @@ async fn store(config: Config) -> SessionStore {
     SessionStore::new(&Cache::connect(config).await.unwrap()).unwrap()
 }
 
-/// Somebody who writes to the server and is no store.
+/// An attacker that writes to the server directly.
 struct Intruder(redis::Connection);
 
 impl Intruder {
@@ -162,7 +162,7 @@ impl Intruder {
         self.ask("GET", &[key.as_bytes()])
     }
 
-    /// Writes a record in place of another one, which stays as long.
+    /// Replaces a record and keeps its expiry.
     fn write(&mut self, key: &str, record: &[u8]) {
         let () = self.ask("SET", &[key.as_bytes(), record, b"KEEPTTL"]);
     }
@@ -184,7 +184,7 @@ fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// The end of a session, counted from now.
+/// Returns the time until a session ends.
 fn left(session: &Session, clock: &Clock) -> Duration {
     Duration::from_millis(session.expires_at() - clock.now_millis())
 }

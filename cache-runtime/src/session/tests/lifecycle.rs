@@ -1,9 +1,9 @@
-//! What becomes of sessions, step by step.
+//! The lifecycle of sessions.
 
 use super::*;
 
 #[tokio::test]
-async fn of_two_saves_from_one_revision_one_is_a_conflict() {
+async fn the_second_of_two_saves_from_one_revision_is_a_conflict() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let token = log_in(store).await.token().clone();
@@ -39,7 +39,7 @@ async fn of_two_saves_from_one_revision_one_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn all_sessions_of_a_user_end_at_once_but_the_one_that_is_kept() {
+async fn destroy_user_ends_all_sessions_except_the_kept_session() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let mut sessions = Vec::new();
@@ -61,7 +61,7 @@ async fn all_sessions_of_a_user_end_at_once_but_the_one_that_is_kept() {
 }
 
 #[tokio::test]
-async fn the_session_that_would_end_first_makes_room() {
+async fn a_login_above_the_limit_replaces_the_session_that_ends_first() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let first = log_in(store).await;
@@ -76,13 +76,13 @@ async fn the_session_that_would_end_first_makes_room() {
 
         assert_eq!(store.list_user("42").await.unwrap().len(), 50);
         assert!(store.load(last.token()).await.is_ok());
-        // It was used, so another one was the next to end.
+        // It was used, so another session was the next to end.
         assert!(store.load(first.token()).await.is_ok());
     }
 }
 
 #[tokio::test]
-async fn a_token_that_was_planted_before_a_login_is_worth_nothing_afterwards() {
+async fn a_token_from_before_a_login_is_invalid_after_it() {
     for bench in Bench::both().await {
         let store = &bench.store;
         for victim in [42, 666] {
@@ -103,7 +103,7 @@ async fn a_token_that_was_planted_before_a_login_is_worth_nothing_afterwards() {
 }
 
 #[tokio::test]
-async fn a_session_does_not_change_its_user() {
+async fn a_session_cannot_change_its_user() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let mut session = log_in(store).await;
@@ -121,7 +121,7 @@ async fn a_session_does_not_change_its_user() {
 }
 
 #[tokio::test]
-async fn what_was_ended_while_a_slow_request_worked_stays_ended() {
+async fn a_slow_request_cannot_revive_an_ended_session() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let session = log_in(store).await;
@@ -140,7 +140,7 @@ async fn what_was_ended_while_a_slow_request_worked_stays_ended() {
 }
 
 #[tokio::test]
-async fn a_login_of_a_user_with_all_sessions_replaces_its_own_and_no_other() {
+async fn a_login_at_the_limit_replaces_only_its_own_former_session() {
     for bench in Bench::both_with(|config| config.sessions_per_user(2)).await {
         let store = &bench.store;
         let (former, other) = (log_in(store).await, log_in(store).await);
@@ -157,7 +157,7 @@ async fn a_login_of_a_user_with_all_sessions_replaces_its_own_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_list_has_what_has_not_ended_the_first_to_end_first() {
+async fn a_list_contains_active_sessions_in_the_order_of_their_end() {
     for bench in Bench::both().await {
         let (store, clock) = (&bench.store, &bench.clock);
         let mut ids = Vec::new();
@@ -171,7 +171,7 @@ async fn a_list_has_what_has_not_ended_the_first_to_end_first() {
             let listed = store.list_user("42").await.unwrap();
             let listed: Vec<_> = listed.into_iter().map(|session| session.id).collect();
             assert_eq!(listed, ids[ended.min(5)..], "after {ended} ended");
-            // One millisecond later the next one has ended.
+            // The next session ends 1 ms later.
             clock.advance(if ended == 0 { millis(1) } else { HOUR });
         }
         assert_eq!(store.destroy_user("42", None).await.unwrap(), 0);
@@ -179,7 +179,7 @@ async fn a_list_has_what_has_not_ended_the_first_to_end_first() {
 }
 
 #[tokio::test]
-async fn a_listed_session_can_be_ended_by_its_name_by_its_user_alone() {
+async fn only_its_user_can_end_a_listed_session_by_id() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let (session, stays) = (log_in(store).await, log_in(store).await);
@@ -222,7 +222,7 @@ async fn another_user_has_another_session_and_another_token() {
 }
 
 #[tokio::test]
-async fn all_keys_of_a_user_are_in_one_slot_and_in_no_other_users() {
+async fn all_keys_of_a_user_are_in_one_slot_under_their_own_hash_tag() {
     let bench = Bench::new().await;
     let slots = || {
         let slot = |key: String| {
@@ -237,12 +237,12 @@ async fn all_keys_of_a_user_are_in_one_slot_and_in_no_other_users() {
     let mut session = log_in(&bench.store).await;
     log_in(&bench.store).await;
     bench.store.rotate(&mut session).await.unwrap();
-    // Two sessions, their set, and three names of the one that was renamed: from the old one to the first one, from there to the current
-    // one, and back to the first.
+    // Two sessions, their set, and three records of names: from the old name to the first, from the first to the current, and
+    // from the current back to the first.
     assert_eq!(bench.keys().len(), 6);
     assert_eq!(slots().len(), 1);
 
-    // Whatever the id is: it is a user's choice in some services.
+    // For any id: in some services users choose their ids.
     for user in ["{42}", "}{", "42}", "", " 42", "42\0", "42\n"] {
         let begun = bench.store.create(NewSession::new(user, "ada")).await;
         assert_eq!(begun.is_err(), user.is_empty());
@@ -251,7 +251,7 @@ async fn all_keys_of_a_user_are_in_one_slot_and_in_no_other_users() {
 }
 
 #[tokio::test]
-async fn what_one_process_ends_every_other_one_refuses_at_once() {
+async fn a_session_ended_by_one_process_is_refused_by_all() {
     let bench = Bench::new().await;
     let other_process = bench.another().await;
     let mut sessions = Vec::new();
@@ -274,7 +274,7 @@ async fn what_one_process_ends_every_other_one_refuses_at_once() {
 }
 
 #[tokio::test]
-async fn data_that_could_not_be_read_back_is_refused_and_changes_nothing() {
+async fn data_that_serde_changes_is_refused() {
     let bench = Bench::in_memory_with(|config| config);
     let cache = &bench.store.inner.backend.cache;
     let store = SessionStore::<Vec<f64>>::new(cache).unwrap();
@@ -296,7 +296,7 @@ async fn data_that_could_not_be_read_back_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn data_that_is_nested_too_deep_to_be_read_back_is_refused() {
+async fn data_that_is_nested_too_deeply_is_refused() {
     let bench = Bench::in_memory_with(|config| config);
     let store = SessionStore::<serde_json::Value>::new(&bench.store.inner.backend.cache).unwrap();
     let nested =

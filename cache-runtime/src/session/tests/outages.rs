@@ -1,12 +1,12 @@
-//! Redis that is away, late, or back without what it had.
+//! Redis that is unavailable, slow, or restarted without its data.
 
 use super::super::place::Tag;
 use super::*;
 
-/// How much later than its deadline an answer may be on a machine that builds and tests at once.
+/// How much later than its deadline an answer may be on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A server that still has its sessions after it was killed.
+/// A server that keeps its sessions when it is killed.
 async fn lasting() -> Bench {
     let server = RedisServer::builder()
         .args(["--appendonly", "yes", "--appendfsync", "always"])
@@ -30,36 +30,36 @@ impl Bench {
         self.server.as_mut().unwrap().restart().unwrap();
     }
 
-    /// Redis has heard of all that was ended meanwhile.
+    /// Waits until all pending revocations have reached Redis.
     async fn told(&self) {
-        until("Redis is told what has ended", || {
+        until("all revocations have reached Redis", || {
             self.store.inner.pending.is_empty()
         })
         .await;
     }
 }
 
-/// Waits until Redis is asked again, and answers.
+/// Waits until the store uses Redis again.
 async fn available(store: &SessionStore) {
     let began = Instant::now();
     while store.list_user("nobody").await.is_err() {
         assert!(
             began.elapsed() < Duration::from_secs(10),
-            "Redis is not found again"
+            "Redis is not used again"
         );
         tokio::time::sleep(millis(5)).await;
     }
 }
 
 #[tokio::test]
-async fn whatever_is_asked_while_redis_is_away_is_unavailable_and_in_time() {
+async fn every_call_is_unavailable_in_time_during_an_outage() {
     let mut bench = lasting().await;
     let mut session = log_in(&bench.store).await;
     let token = session.token().clone();
     bench.kill();
     let (store, began) = (&bench.store, Instant::now());
 
-    // The first finds out, the others know; each answers the same.
+    // The first call notices the outage, and the others know of it. All return the same.
     for _ in 0..2 {
         assert_refused!(store.load(&token).await, SessionError::Unavailable(_));
         assert_refused!(store.save(&mut session).await, SessionError::Unavailable(_));
@@ -88,7 +88,7 @@ async fn whatever_is_asked_while_redis_is_away_is_unavailable_and_in_time() {
 }
 
 #[tokio::test]
-async fn each_call_notices_by_itself_that_redis_was_killed() {
+async fn any_call_can_be_the_first_to_notice_an_outage() {
     for call in [
         "load",
         "save",
@@ -119,7 +119,7 @@ async fn each_call_notices_by_itself_that_redis_was_killed() {
 }
 
 #[tokio::test]
-async fn a_failed_change_leaves_the_session_as_it_was_in_redis() {
+async fn a_failed_change_does_not_change_the_session_in_redis() {
     let mut bench = lasting().await;
     let mut session = log_in(&bench.store).await;
     let token = session.token().clone();
@@ -133,7 +133,7 @@ async fn a_failed_change_leaves_the_session_as_it_was_in_redis() {
         bench.store.rotate(&mut session).await,
         SessionError::Unavailable(_)
     );
-    assert_eq!(session.token(), &token, "its owner keeps the token");
+    assert_eq!(session.token(), &token, "the session keeps its token");
 
     bench.restart();
     available(&bench.store).await;
@@ -144,7 +144,7 @@ async fn a_failed_change_leaves_the_session_as_it_was_in_redis() {
 }
 
 #[tokio::test]
-async fn who_logs_out_while_redis_is_away_stays_out_and_others_hear_of_it() {
+async fn a_logout_during_an_outage_is_final_and_reaches_other_processes() {
     let mut bench = lasting().await;
     let other_process = bench.another().await;
     let (session, other) = (log_in(&bench.store).await, log_in(&bench.store).await);
@@ -178,12 +178,12 @@ async fn who_logs_out_while_redis_is_away_stays_out_and_others_hear_of_it() {
     );
     assert!(
         other_process.load(other.token()).await.is_ok(),
-        "another session goes on"
+        "other sessions stay valid"
     );
 }
 
 #[tokio::test]
-async fn all_sessions_that_are_ended_while_redis_is_away_end_but_not_those_that_begin_later() {
+async fn a_logout_everywhere_during_an_outage_spares_later_sessions() {
     for keeps_one in [false, true] {
         let mut bench = lasting().await;
         let other_process = bench.another().await;
@@ -207,7 +207,10 @@ async fn all_sessions_that_are_ended_while_redis_is_away_end_but_not_those_that_
         for session in &sessions {
             assert!(bench.store.load(session.token()).await.is_err());
         }
-        assert!(bench.store.load(later.token()).await.is_ok(), "told or not");
+        assert!(
+            bench.store.load(later.token()).await.is_ok(),
+            "before the revocation reaches Redis"
+        );
         bench.told().await;
         for store in [&bench.store, &other_process] {
             for session in &sessions {
@@ -223,7 +226,7 @@ async fn all_sessions_that_are_ended_while_redis_is_away_end_but_not_those_that_
 }
 
 #[tokio::test]
-async fn what_was_ended_is_refused_here_until_redis_hears_of_it_and_what_began_later_is_not() {
+async fn a_pending_revocation_refuses_sessions_until_redis_has_it() {
     let server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let clock = Clock::stopped();
@@ -242,18 +245,21 @@ async fn what_was_ended_is_refused_here_until_redis_hears_of_it_and_what_began_l
     clock.advance(millis(1));
     let later = log_in(&other_process).await;
 
-    // Nobody knows when a session began before Redis is asked; that they all have ended would be a lie.
+    // Without Redis the process does not know when a session began, so it cannot report that it has ended.
     assert_refused!(here.load(later.token()).await, SessionError::Unavailable(_));
     assert!(here.load(ended.token()).await.is_err());
 
     proxy.pass();
-    until("Redis is told", || here.inner.pending.is_empty()).await;
+    until("all revocations have reached Redis", || {
+        here.inner.pending.is_empty()
+    })
+    .await;
     assert!(here.load(later.token()).await.is_ok());
     assert_refused!(here.load(ended.token()).await, SessionError::NotFound);
 }
 
 #[tokio::test]
-async fn logging_out_everywhere_again_and_again_takes_no_more_room() {
+async fn repeated_revocations_are_stored_once() {
     let mut bench = lasting().await;
     let session = log_in(&bench.store).await;
     bench.kill();
@@ -274,7 +280,7 @@ async fn logging_out_everywhere_again_and_again_takes_no_more_room() {
     assert_eq!(bench.store.inner.pending.all().len(), 3);
 }
 
-/// Lets the stores have these keys and no others, as if the others were in a part of a cluster that is away.
+/// Grants access only to these keys, as if the others were in an unavailable part of a cluster.
 fn allow(server: &RedisServer, patterns: &[String]) {
     let patterns: Vec<_> = patterns.iter().map(|keys| format!("~{keys}")).collect();
     let mut rules = vec!["ACL", "SETUSER", "default", "resetkeys"];
@@ -282,14 +288,14 @@ fn allow(server: &RedisServer, patterns: &[String]) {
     let _: () = ask(server, &rules);
 }
 
-/// All keys of a user.
+/// Returns patterns for all keys of a user.
 fn keys_of(tag: Tag) -> [String; 2] {
     let index = tag.index("test_").as_str().to_owned();
     [index, tag.base("test_") + "*"]
 }
 
 #[tokio::test]
-async fn a_login_whose_former_session_cannot_be_ended_succeeds_and_ends_it_later() {
+async fn a_login_succeeds_and_ends_the_former_session_later() {
     let server = RedisServer::start().unwrap();
     let config = config(&server)
         .clock(Clock::stopped())
@@ -307,13 +313,16 @@ async fn a_login_whose_former_session_cannot_be_ended_succeeds_and_ends_it_later
     assert!(store.load(session.token()).await.is_ok());
     assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
     allow(&server, &["*".to_owned()]);
-    until("Redis is told", || store.inner.pending.is_empty()).await;
+    until("all revocations have reached Redis", || {
+        store.inner.pending.is_empty()
+    })
+    .await;
     assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
     assert!(store.load(session.token()).await.is_ok());
 }
 
 #[tokio::test]
-async fn an_ending_that_redis_refuses_is_in_no_others_way() {
+async fn a_refused_revocation_does_not_block_others() {
     let server = RedisServer::start().unwrap();
     let config = config(&server)
         .clock(Clock::stopped())
@@ -333,7 +342,7 @@ async fn an_ending_that_redis_refuses_is_in_no_others_way() {
     let reachable: Vec<_> = tags.flat_map(keys_of).collect();
     allow(&server, &reachable);
 
-    until("Redis is told of all others", || {
+    until("all other revocations have reached Redis", || {
         store.inner.pending.all().len() == 1
     })
     .await;
@@ -343,7 +352,7 @@ async fn an_ending_that_redis_refuses_is_in_no_others_way() {
 }
 
 #[tokio::test]
-async fn a_redis_that_swallows_everything_costs_the_deadline_and_logs_nobody_out() {
+async fn a_silent_redis_delays_calls_by_the_deadline_and_ends_no_session() {
     let server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let config = proxy
@@ -367,12 +376,15 @@ async fn a_redis_that_swallows_everything_costs_the_deadline_and_logs_nobody_out
     assert_refused!(store.destroy(&token).await, SessionError::Unavailable(_));
     assert_refused!(store.load(&token).await, SessionError::NotFound);
     proxy.pass();
-    until("Redis is told", || store.inner.pending.is_empty()).await;
+    until("all revocations have reached Redis", || {
+        store.inner.pending.is_empty()
+    })
+    .await;
     assert_refused!(store.load(&token).await, SessionError::NotFound);
 }
 
 #[tokio::test]
-async fn a_redis_that_lost_its_data_has_no_sessions_and_takes_new_ones() {
+async fn a_redis_that_lost_its_data_accepts_new_sessions() {
     let mut bench = Bench::new().await;
     let mut session = log_in(&bench.store).await;
     bench.server.as_mut().unwrap().restart_empty().unwrap();
@@ -388,7 +400,7 @@ async fn a_redis_that_lost_its_data_has_no_sessions_and_takes_new_ones() {
 }
 
 #[tokio::test]
-async fn a_redis_without_memory_keeps_its_sessions_and_begins_none_at_the_cost_of_another() {
+async fn a_redis_without_memory_keeps_its_sessions_and_begins_none() {
     let bench = Bench::with(|config| config.sessions_per_user(1)).await;
     let (store, clock) = (&bench.store, &bench.clock);
     let mut session = log_in(store).await;
@@ -409,7 +421,11 @@ async fn a_redis_without_memory_keeps_its_sessions_and_begins_none_at_the_cost_o
         SessionError::Unavailable(_)
     );
     let still = store.load(session.token()).await.unwrap();
-    assert_eq!(left(&still, clock), DAY - HOUR, "it is not extended");
+    assert_eq!(
+        left(&still, clock),
+        DAY - HOUR,
+        "the session is not extended"
+    );
     assert_eq!(still.data().last_activity, still.data().created_at);
 
     store.destroy(session.token()).await.unwrap();
@@ -417,7 +433,7 @@ async fn a_redis_without_memory_keeps_its_sessions_and_begins_none_at_the_cost_o
 }
 
 #[tokio::test]
-async fn who_never_heard_the_time_of_redis_ends_what_began_at_any_time() {
+async fn a_revocation_without_a_known_time_of_redis_covers_all_sessions() {
     let mut bench = Bench::with(|config| config.clock(Clock::default())).await;
     assert_eq!(bench.store.inner.backend.known_now(), None);
     bench.server.as_mut().unwrap().kill();
@@ -426,7 +442,7 @@ async fn who_never_heard_the_time_of_redis_ends_what_began_at_any_time() {
 
     assert_refused!(refused, SessionError::Unavailable(_));
     let [(_, ending)] = bench.store.inner.pending.all()[..] else {
-        panic!("one ending is remembered")
+        panic!("one revocation is pending")
     };
     let everything = Which::Others {
         except: None,
@@ -436,7 +452,7 @@ async fn who_never_heard_the_time_of_redis_ends_what_began_at_any_time() {
 }
 
 #[test]
-fn an_ending_that_is_pending_outlives_the_runtime_that_was_to_tell_it() {
+fn a_pending_revocation_outlives_its_runtime() {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -449,7 +465,7 @@ fn an_ending_that_is_pending_outlives_the_runtime_that_was_to_tell_it() {
         .enable_all()
         .build()
         .unwrap();
-    // The connections belong to a runtime that goes on; the logout is asked for on one that ends.
+    // The connections belong to a runtime that continues. The logout runs on a runtime that ends.
     let mut bench = lasting_runtime.block_on(lasting());
     let session = lasting_runtime.block_on(log_in(&bench.store));
     let other = lasting_runtime.block_on(log_in_as(&bench.store, 7));

@@ -1,9 +1,9 @@
-//! What becomes of sessions of which two things are asked at once.
+//! Concurrent operations on one session.
 
 use super::*;
 
 #[tokio::test]
-async fn of_many_updates_at_once_none_is_lost() {
+async fn concurrent_updates_are_not_lost() {
     for bench in Bench::both().await {
         let store: SessionStore<u32> = SessionStore::new(&bench.store.inner.backend.cache).unwrap();
         let new = NewSession::new(42, "ada").extension(0);
@@ -15,7 +15,7 @@ async fn of_many_updates_at_once_none_is_lost() {
                 let mut session = store.load(&token).await.unwrap();
                 loop {
                     match store.update(&mut session, |data| data.extension += 1).await {
-                        // With so many others it may lose ten times, and says so.
+                        // With this many concurrent updates it may lose 10 times and return an error.
                         Err(SessionError::Conflict) => session = store.load(&token).await.unwrap(),
                         outcome => return outcome.unwrap(),
                     }
@@ -29,10 +29,10 @@ async fn of_many_updates_at_once_none_is_lost() {
     }
 }
 
-/// How many rounds of a race are run; each of them may go one way or the other.
+/// The number of rounds of a race. Either side may win a round.
 const ROUNDS: u32 = 200;
 
-/// Two that begin at the same moment, in turns in either order.
+/// Starts two tasks at the same time, in alternating order.
 async fn race<A: Send + 'static, B: Send + 'static>(
     round: u32,
     one: impl Future<Output = A> + Send + 'static,
@@ -56,7 +56,7 @@ async fn rotated(store: SessionStore, mut session: Session) -> (Result<(), Sessi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_rotations_at_once_one_is_done() {
+async fn one_of_two_concurrent_rotations_succeeds() {
     for bench in Bench::both().await {
         let store = &bench.store;
         for round in 0..ROUNDS {
@@ -86,7 +86,7 @@ async fn of_two_rotations_at_once_one_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotation_and_a_logout_at_once_leave_no_session() {
+async fn a_concurrent_rotation_and_logout_leave_no_session() {
     for bench in Bench::both().await {
         let store = &bench.store;
         for round in 0..ROUNDS {
@@ -112,7 +112,7 @@ async fn a_rotation_and_a_logout_at_once_leave_no_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rotation_and_a_save_at_once_lose_nothing() {
+async fn a_concurrent_rotation_and_save_lose_nothing() {
     for bench in Bench::both().await {
         let store = &bench.store;
         for round in 0..ROUNDS {
@@ -140,7 +140,7 @@ async fn a_rotation_and_a_save_at_once_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_began_before_all_are_ended_are_dead_and_those_after_are_alive() {
+async fn a_logout_everywhere_ends_earlier_sessions_and_spares_later_ones() {
     for bench in Bench::both().await {
         let store = &bench.store;
         for round in 0..ROUNDS / 4 {
@@ -167,7 +167,7 @@ async fn sessions_that_began_before_all_are_ended_are_dead_and_those_after_are_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_logins_take_no_more_room_than_fifty() {
+async fn ten_thousand_logins_leave_fifty_sessions() {
     let bench = Bench::new().await;
     let store = &bench.store;
     let mut tasks = tokio::task::JoinSet::new();

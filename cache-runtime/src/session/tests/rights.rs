@@ -1,8 +1,8 @@
-//! A server that refuses some commands to the service.
+//! A Redis user without some permissions.
 
 use super::*;
 
-/// What the scripts of sessions use.
+/// The commands that the session scripts use.
 const COMMANDS: [&str; 11] = [
     "get",
     "set",
@@ -17,20 +17,20 @@ const COMMANDS: [&str; 11] = [
     "time",
 ];
 
-/// Takes a command away from the service, or gives it back.
+/// Revokes the permission for a command, or grants it.
 fn allow(server: &RedisServer, command: &str, is_allowed: bool) {
     let sign = if is_allowed { '+' } else { '-' };
     let rule = format!("{sign}{command}");
-    // The answer comes on a connection that may do it still.
+    // The reply comes on a connection that may still run the command.
     let () = ask(server, &["ACL", "SETUSER", "default", &rule]);
 }
 
-/// A store by the server's own clock, so that scripts ask it for the time.
+/// A store with the clock of the server, so that scripts call `TIME`.
 async fn bench() -> Bench {
     Bench::with(|config| config.clock(Clock::default())).await
 }
 
-/// Either it works without that command, or nobody knows. Returns whether it works.
+/// Asserts that a call succeeds or is unavailable. Returns whether it succeeded.
 fn unknown_or_done<T: fmt::Debug>(told: &str, outcome: Result<T, SessionError>) -> bool {
     let is_fine = matches!(outcome, Ok(_) | Err(SessionError::Unavailable(_)));
     assert!(is_fine, "{told}: {outcome:?}");
@@ -38,7 +38,7 @@ fn unknown_or_done<T: fmt::Debug>(told: &str, outcome: Result<T, SessionError>) 
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_ends_no_session_and_is_no_logout() {
+async fn a_missing_permission_ends_no_session_and_reports_no_logout() {
     let bench = bench().await;
     let (server, store) = (bench.server(), &bench.store);
     for command in COMMANDS {
@@ -57,7 +57,7 @@ async fn a_right_that_is_missing_ends_no_session_and_is_no_logout() {
         let replaced = store.create_instead(new, Some(other.token())).await;
         let is_replaced = unknown_or_done(&told, replaced);
 
-        // What failed has changed nothing.
+        // A failed call changes nothing.
         allow(server, command, true);
         assert!(store.load(session.token()).await.is_ok(), "{told}");
         assert_eq!(
@@ -68,7 +68,7 @@ async fn a_right_that_is_missing_ends_no_session_and_is_no_logout() {
         let rotated = store.load(another.token()).await;
         assert!(rotated.is_ok(), "{told}: {rotated:?}");
 
-        // Nor has an end of others that fails.
+        // A failed revocation of other sessions changes nothing either.
         allow(server, command, false);
         let began = Some(another.data().created_at - 1);
         let (tag, which) = (
@@ -84,7 +84,7 @@ async fn a_right_that_is_missing_ends_no_session_and_is_no_logout() {
         assert!(ended.is_ok() || left > 0, "{told}: {ended:?}");
         assert!(store.load(another.token()).await.is_ok(), "{told}");
 
-        // A logout is done or remembered.
+        // A logout is applied or pending.
         allow(server, command, false);
         let is_done = unknown_or_done(&told, store.destroy(session.token()).await);
         assert_refused!(
@@ -112,7 +112,7 @@ async fn a_right_that_is_missing_ends_no_session_and_is_no_logout() {
 }
 
 #[tokio::test]
-async fn nothing_without_an_expiry_is_left_where_a_right_is_missing() {
+async fn a_missing_permission_leaves_no_key_without_an_expiry() {
     let bench = bench().await;
     let (server, store) = (bench.server(), &bench.store);
     for command in COMMANDS {
@@ -124,7 +124,7 @@ async fn nothing_without_an_expiry_is_left_where_a_right_is_missing() {
 
         for key in bench.keys() {
             let life: i64 = ask(server, &["PTTL", &key]);
-            assert!(life > 0, "without {command}: {key} has no end");
+            assert!(life > 0, "without {command}: {key} has no expiry");
         }
     }
 }

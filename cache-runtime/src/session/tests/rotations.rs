@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn what_is_rotated_goes_on_under_the_new_token_alone() {
+async fn a_rotated_session_continues_only_under_the_new_token() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let mut session = log_in(store).await;
@@ -23,7 +23,7 @@ async fn what_is_rotated_goes_on_under_the_new_token_alone() {
 }
 
 #[tokio::test]
-async fn a_change_is_not_lost_when_a_rotation_meets_a_save() {
+async fn a_save_during_a_rotation_is_not_lost() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let token = log_in(store).await.token().clone();
@@ -32,11 +32,11 @@ async fn a_change_is_not_lost_when_a_rotation_meets_a_save() {
         others.data_mut().username = "eve".to_owned();
         store.save(&mut others).await.unwrap();
 
-        // What was not changed here is loaded again, and goes on under the new token with what was saved.
+        // An unchanged session is loaded again and continues under the new token with the saved data.
         store.rotate(&mut ours).await.unwrap();
         assert_eq!(ours.data().username, "eve");
 
-        // What was changed here cannot be kept, and that is said.
+        // A changed session cannot keep its change and returns an error.
         let mut ours = store.load(ours.token()).await.unwrap();
         let mut others = store.load(ours.token()).await.unwrap();
         store.save(&mut others).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_change_is_not_lost_when_a_rotation_meets_a_save() {
 }
 
 #[tokio::test]
-async fn what_is_changed_before_a_rotation_is_stored_with_it() {
+async fn a_rotation_stores_earlier_changes() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let mut session = log_in(store).await;
@@ -72,7 +72,7 @@ async fn what_is_changed_before_a_rotation_is_stored_with_it() {
 }
 
 #[tokio::test]
-async fn who_ends_a_session_under_its_old_name_ends_what_it_became_within_a_minute() {
+async fn an_old_token_ends_the_rotated_session_for_1_min() {
     for bench in Bench::both().await {
         let store = &bench.store;
         for seconds in [0, 59, 61] {
@@ -86,7 +86,7 @@ async fn who_ends_a_session_under_its_old_name_ends_what_it_became_within_a_minu
             store.destroy(&first).await.unwrap();
             let is_alive = store.load(session.token()).await.is_ok();
             assert_eq!(is_alive, seconds > 60, "{seconds}");
-            // No old token is of any other use.
+            // An old token is not accepted for anything else.
             for old in [&first, &second] {
                 let refused = store.load(old).await;
                 assert!(
@@ -100,7 +100,7 @@ async fn who_ends_a_session_under_its_old_name_ends_what_it_became_within_a_minu
 }
 
 #[tokio::test]
-async fn a_login_replaces_what_the_former_session_has_become() {
+async fn a_login_replaces_the_rotated_former_session() {
     for bench in Bench::both().await {
         let store = &bench.store;
         for user in ["42", "43"] {
@@ -121,7 +121,7 @@ async fn a_login_replaces_what_the_former_session_has_become() {
 }
 
 #[tokio::test]
-async fn the_session_that_is_spared_may_be_named_by_the_token_it_had() {
+async fn an_old_token_can_name_the_session_to_keep() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let mut session = log_in(store).await;
@@ -137,7 +137,7 @@ async fn the_session_that_is_spared_may_be_named_by_the_token_it_had() {
 }
 
 #[tokio::test]
-async fn a_logout_with_a_token_of_many_rotations_ago_ends_the_session() {
+async fn a_logout_with_a_much_older_token_ends_the_session() {
     for rotations in [1, 2, 16, 17, 18, 100] {
         for bench in Bench::both().await {
             let store = &bench.store;
@@ -149,7 +149,7 @@ async fn a_logout_with_a_token_of_many_rotations_ago_ends_the_session() {
                 bench.clock.advance(millis(500));
             }
 
-            // Not the oldest alone: each of them leads there.
+            // Every old token leads to the session, not only the oldest.
             let sent = &tokens[rotations / 3];
             store.destroy_user("42", Some(sent)).await.unwrap();
             assert!(store.load(session.token()).await.is_ok(), "{rotations}");
@@ -165,7 +165,7 @@ async fn a_logout_with_a_token_of_many_rotations_ago_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_login_with_a_token_of_many_rotations_ago_replaces_the_session() {
+async fn a_login_with_a_much_older_token_replaces_the_session() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let mut session = log_in(store).await;
@@ -183,7 +183,7 @@ async fn a_login_with_a_token_of_many_rotations_ago_replaces_the_session() {
 }
 
 #[tokio::test]
-async fn a_mark_that_somebody_else_wrote_keeps_no_session_alive() {
+async fn a_forged_record_of_a_rotation_does_not_prevent_a_logout() {
     let bench = Bench::new().await;
     let store = &bench.store;
     let session = log_in(store).await;
@@ -198,7 +198,7 @@ async fn a_mark_that_somebody_else_wrote_keeps_no_session_alive() {
 }
 
 #[tokio::test]
-async fn what_tells_the_names_of_a_session_ends_within_a_minute() {
+async fn records_of_old_names_expire_within_1_min() {
     let bench = Bench::with(|config| config.clock(Clock::default())).await;
     let store = &bench.store;
     let mut session = log_in(store).await;

@@ -1,4 +1,4 @@
-//! What nobody learns from Redis, from the log or from debug output.
+//! Secrets that must not appear in Redis, in the log or in debug output.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use super::super::seal;
 use super::*;
 use crate::testing::log::Log;
 
-/// Texts that would be recognised wherever they came to light.
+/// Texts that are easy to recognise in any output.
 const SECRETS: [&str; 5] = [
     "user-4711-secret",
     "ada-lovelace",
@@ -27,7 +27,7 @@ fn secretive() -> NewSession<String> {
         .extension(extension.to_owned())
 }
 
-/// A text in the spellings in which it might stand somewhere.
+/// Returns the encodings in which a text might appear.
 fn spellings(bytes: &[u8]) -> Vec<Vec<u8>> {
     let hex = |upper: bool| {
         bytes.iter().map(move |byte| match upper {
@@ -36,7 +36,7 @@ fn spellings(bytes: &[u8]) -> Vec<Vec<u8>> {
         })
     };
     let trimmed = |text: String| text.trim_end_matches('=').to_owned().into_bytes();
-    // The last character depends on what follows.
+    // The last character depends on the following bytes.
     let part = |mut text: Vec<u8>| {
         text.pop();
         text
@@ -50,7 +50,7 @@ fn spellings(bytes: &[u8]) -> Vec<Vec<u8>> {
     ]
 }
 
-/// What an owner keeps to himself: the token, and what it is made of but its place.
+/// Returns the secrets of a token: the token itself and its parts, except the place.
 fn of_token(token: &SessionToken) -> Vec<Vec<u8>> {
     let text = token.expose();
     let parts: Vec<_> = text.split('.').collect();
@@ -71,7 +71,7 @@ async fn secretive_store(bench: &Bench) -> SessionStore<String> {
 }
 
 #[tokio::test]
-async fn nothing_in_redis_tells_of_a_user_or_lets_anybody_in() {
+async fn redis_contains_no_user_data_and_no_usable_token() {
     let bench = Bench::new().await;
     let store = secretive_store(&bench).await;
     let mut secrets: Vec<_> = SECRETS
@@ -126,12 +126,12 @@ async fn equal_sessions_look_different_in_redis() {
         .skip(seal::HEAD + 3)
         .filter(|(one, other)| one == other);
 
-    // Of some 200 random bytes about one is the same by chance.
+    // Among about 200 random bytes, about one is equal by chance.
     assert!(same.count() < 20);
 }
 
 #[tokio::test]
-async fn nothing_of_a_user_and_no_token_is_in_debug_output_or_in_the_log() {
+async fn debug_output_and_logs_contain_no_user_data_and_no_token() {
     let log = Log::listen(Level::TRACE);
     let mut bench = Bench::new().await;
     let store = secretive_store(&bench).await;

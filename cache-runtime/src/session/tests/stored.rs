@@ -1,4 +1,4 @@
-//! What stands in Redis, and what somebody does to it there.
+//! Stored sessions, and attempts to change them in Redis.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use super::super::ring::Ring;
 use super::super::seal::{self, Pinned};
 use super::*;
 
-/// Where the latest possible end stands in a record.
+/// The offset of the latest possible end in a record.
 const ABSOLUTE: std::ops::Range<usize> = 17..25;
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn a_stored_session_with_one_bit_flipped_is_refused() {
 
         match store.load(session.token()).await {
             Err(SessionError::Tampered) => intruder.write(&key, &original),
-            // A latest end that is over is believed before it is proven: to end a session is in an intruder's power anyway.
+            // A latest end in the past is trusted before it is verified: an attacker can end a session anyway.
             Err(SessionError::NotFound) if ABSOLUTE.contains(&(bit / 8)) => {
                 assert_eq!(bench.keys(), [""; 0], "bit {bit} left something");
                 intruder.write(&key, &original);
@@ -64,7 +64,7 @@ async fn a_stored_session_that_is_shorter_or_longer_is_refused() {
 }
 
 #[tokio::test]
-async fn a_session_that_was_tampered_with_can_be_ended() {
+async fn a_tampered_session_can_be_ended() {
     let bench = Bench::new().await;
     let mut intruder = Intruder::at(bench.server());
     for garbage in [
@@ -85,7 +85,7 @@ async fn a_session_that_was_tampered_with_can_be_ended() {
 }
 
 #[tokio::test]
-async fn a_stored_session_counts_nowhere_else() {
+async fn a_stored_session_is_refused_under_another_key() {
     let bench = Bench::new().await;
     let other_prefix = bench.another_with(|config| config.prefix("other_")).await;
     let victim = log_in_as(&bench.store, 1).await;
@@ -93,7 +93,7 @@ async fn a_stored_session_counts_nowhere_else() {
     let mallory = log_in_as(&bench.store, 2).await;
     let elsewhere = log_in_as(&other_prefix, 1).await;
     let key_elsewhere = bench.record(&elsewhere).replacen("test_", "other_", 1);
-    // Nothing but the prefix differs, as if the victim's token were given to the other service.
+    // Only the prefix differs, as if the token of the victim were sent to the other service.
     let mut intruder = Intruder::at(bench.server());
     let stolen = intruder.read(&bench.record(&victim));
 
@@ -114,7 +114,7 @@ async fn a_stored_session_counts_nowhere_else() {
 }
 
 #[tokio::test]
-async fn what_is_sealed_opens_at_its_place_and_under_its_prefix_alone() {
+async fn a_seal_opens_only_at_its_place_and_under_its_prefix() {
     let ring = Ring::new(&keys(KEY)).unwrap();
     let place = Place {
         tag: Tag([1; TAG]),
@@ -149,7 +149,7 @@ async fn what_is_sealed_opens_at_its_place_and_under_its_prefix_alone() {
 
 #[tokio::test]
 async fn an_older_version_of_the_same_session_is_accepted() {
-    // Who can write to Redis can undo a change, which nothing outside Redis could tell; this is said where the form is described.
+    // A program that can write to Redis can undo a change. This cannot be detected outside Redis, and is documented with the format.
     let bench = Bench::new().await;
     let mut session = log_in(&bench.store).await;
     let mut intruder = Intruder::at(bench.server());
@@ -168,12 +168,12 @@ async fn an_older_version_of_the_same_session_is_accepted() {
             .data()
             .is_verified
     );
-    // But whoever has seen the newer one does not store over it unnoticed.
+    // But a process that has seen the newer version notices it when it saves.
     assert_refused!(bench.store.save(&mut session).await, SessionError::Conflict);
 }
 
 #[tokio::test]
-async fn nobody_without_the_key_moves_a_beginning_or_a_latest_end() {
+async fn the_beginning_and_the_latest_end_cannot_be_changed_without_the_key() {
     let bench = Bench::new().await;
     let session = log_in(&bench.store).await;
     let key = bench.record(&session);
@@ -198,7 +198,7 @@ async fn nobody_without_the_key_moves_a_beginning_or_a_latest_end() {
 }
 
 #[tokio::test]
-async fn an_end_that_was_moved_is_never_later_than_the_latest() {
+async fn a_moved_end_is_never_later_than_the_latest_end() {
     for moved in ["99999999999999", "1e300", "inf"] {
         let bench = Bench::new().await;
         let (store, clock) = (&bench.store, &bench.clock);
@@ -234,7 +234,7 @@ async fn an_end_that_was_moved_is_never_later_than_the_latest() {
 }
 
 #[tokio::test]
-async fn a_session_whose_end_was_moved_can_be_ended() {
+async fn a_session_with_a_moved_end_can_be_ended() {
     let bench = Bench::new().await;
     let mut intruder = Intruder::at(bench.server());
     for moved in ["99999999999999", "1e300", "inf"] {
@@ -257,7 +257,7 @@ async fn a_session_whose_end_was_moved_can_be_ended() {
 }
 
 #[tokio::test]
-async fn a_session_without_its_record_or_without_the_set_is_dead_and_cleaned_up() {
+async fn a_session_without_its_record_or_its_set_is_removed() {
     for is_record in [true, false] {
         let bench = Bench::new().await;
         let mut session = log_in(&bench.store).await;
@@ -274,14 +274,14 @@ async fn a_session_without_its_record_or_without_the_set_is_dead_and_cleaned_up(
             bench.store.load(session.token()).await,
             SessionError::NotFound
         );
-        assert_eq!(bench.keys(), [""; 0], "the other one goes, too");
+        assert_eq!(bench.keys(), [""; 0], "the other session ends too");
         let again = log_in(&bench.store).await;
         assert!(bench.store.load(again.token()).await.is_ok());
     }
 }
 
 #[tokio::test]
-async fn something_else_in_place_of_a_session_or_of_the_set_is_no_session_and_in_nobodys_way() {
+async fn a_foreign_value_in_place_of_a_session_or_set_blocks_nothing() {
     let bench = Bench::new().await;
     let store = &bench.store;
     for call in [
@@ -324,7 +324,7 @@ async fn something_else_in_place_of_a_session_or_of_the_set_is_no_session_and_in
 }
 
 #[tokio::test]
-async fn what_stands_in_the_set_and_is_no_session_is_passed_over() {
+async fn foreign_members_of_the_set_are_ignored() {
     let bench = Bench::new().await;
     let session = log_in(&bench.store).await;
     let (index, base) = (
@@ -353,7 +353,7 @@ async fn data_of_more_than_16_kib_is_refused_and_changes_nothing() {
             SessionStore::new(&bench.store.inner.backend.cache).unwrap();
         let new = |length| NewSession::new(42, "ada").extension("x".repeat(length));
         let rest = serde_json::to_vec(&new(0).into_data()).unwrap().len();
-        // The time takes thirteen digits, where there was a zero.
+        // The time takes 13 digits in place of one zero.
         let most = seal::MAX_DATA - rest - 2 * 12;
 
         let mut session = store.create(new(most)).await.unwrap();
@@ -382,7 +382,7 @@ async fn a_session_of_another_type_is_unreadable_and_can_be_ended() {
         assert!(other.list_user("42").await.unwrap().is_empty());
         assert!(
             bench.store.load(session.token()).await.is_ok(),
-            "it is as it was"
+            "the session is unchanged"
         );
         other.destroy(session.token()).await.unwrap();
         assert_refused!(
@@ -393,7 +393,7 @@ async fn a_session_of_another_type_is_unreadable_and_can_be_ended() {
 }
 
 #[test]
-fn a_hundred_thousand_seals_have_as_many_nonces() {
+fn a_hundred_thousand_seals_have_different_nonces() {
     let ring = Ring::new(&keys(KEY)).unwrap();
     let place = Place {
         tag: Tag([1; TAG]),
@@ -407,7 +407,7 @@ fn a_hundred_thousand_seals_have_as_many_nonces() {
 
     let nonces = (0..100_000).map(|_| {
         let sealed = seal::seal(ring.newest(), "test_", place, pinned, b"").unwrap();
-        // After the algorithm, and a name of one letter with its length.
+        // After the algorithm, and a key name of one letter with its length.
         sealed[3..15].to_owned()
     });
 

@@ -1,9 +1,9 @@
-//! When sessions end, and by whose clock.
+//! When sessions end, and which clock decides.
 
 use super::*;
 
 #[tokio::test]
-async fn a_use_extends_a_session_by_an_hour_and_not_beyond_a_day_and_an_hour() {
+async fn a_use_extends_a_session_by_1_h_and_not_beyond_25_h() {
     for bench in Bench::both().await {
         let (store, clock) = (&bench.store, &bench.clock);
         let session = log_in(store).await;
@@ -37,7 +37,7 @@ async fn a_session_ends_exactly_when_it_says() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_when_all_sessions_have_ended() {
+async fn ended_sessions_leave_no_keys() {
     let bench = Bench::with(|config| {
         config
             .session_ttl(Duration::from_millis(200))
@@ -54,7 +54,7 @@ async fn nothing_is_left_when_all_sessions_have_ended() {
 }
 
 #[tokio::test]
-async fn a_session_ends_at_its_latest_end_however_much_it_is_used() {
+async fn uses_do_not_extend_a_session_beyond_its_latest_end() {
     for bench in Bench::both().await {
         let (store, clock) = (&bench.store, &bench.clock);
         let session = log_in(store).await;
@@ -84,7 +84,7 @@ async fn a_session_ends_at_its_latest_end_however_much_it_is_used() {
 }
 
 #[tokio::test]
-async fn a_rotation_gives_no_time() {
+async fn a_rotation_does_not_extend_a_session() {
     for bench in Bench::both().await {
         let (store, clock) = (&bench.store, &bench.clock);
         let mut session = log_in(store).await;
@@ -105,7 +105,7 @@ async fn a_rotation_gives_no_time() {
 }
 
 #[tokio::test]
-async fn a_use_of_a_session_that_has_ended_does_not_bring_it_back() {
+async fn a_use_does_not_revive_an_ended_session() {
     for bench in Bench::both().await {
         let (store, clock) = (&bench.store, &bench.clock);
         let mut session = log_in(store).await;
@@ -124,7 +124,7 @@ async fn a_use_of_a_session_that_has_ended_does_not_bring_it_back() {
 }
 
 #[tokio::test]
-async fn a_use_soon_after_another_one_adds_nothing_and_writes_nothing() {
+async fn a_use_soon_after_another_writes_nothing() {
     for bench in Bench::both_with(|config| config.session_touch_every(millis(60_000))).await {
         let (store, clock) = (&bench.store, &bench.clock);
         let session = log_in(store).await;
@@ -160,7 +160,7 @@ fn changes(server: &RedisServer) -> String {
 }
 
 #[tokio::test]
-async fn without_an_extension_a_session_ends_as_it_was_said_at_login() {
+async fn a_session_without_extension_ends_at_its_ttl() {
     for bench in Bench::both_with(|config| config.session_extend(Duration::ZERO)).await {
         let (store, clock) = (&bench.store, &bench.clock);
         let session = log_in(store).await;
@@ -175,7 +175,7 @@ async fn without_an_extension_a_session_ends_as_it_was_said_at_login() {
 }
 
 #[tokio::test]
-async fn half_an_hour_extended_by_itself_is_at_most_an_hour() {
+async fn a_ttl_of_30_min_with_30_min_extension_lasts_at_most_1_h() {
     let half = HOUR / 2;
     for bench in Bench::both_with(|config| config.session_ttl(half).session_extend(half)).await {
         let (store, clock) = (&bench.store, &bench.clock);
@@ -193,7 +193,7 @@ async fn half_an_hour_extended_by_itself_is_at_most_an_hour() {
 }
 
 #[tokio::test]
-async fn a_process_whose_clock_is_wrong_begins_sessions_by_the_clock_of_redis() {
+async fn a_process_with_a_wrong_clock_uses_the_clock_of_redis() {
     let bench = Bench::with(|config| config.clock(Clock::default())).await;
     let now = || redis_now(bench.server());
     for wrong_by in [0, 1, 2_000, -2_000, 86_400_000, -86_400_000] {
@@ -215,7 +215,7 @@ async fn a_process_whose_clock_is_wrong_begins_sessions_by_the_clock_of_redis() 
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_logins_uses_and_changes_when_all_have_ended() {
+async fn logins_uses_and_changes_leave_no_keys() {
     let bench = Bench::with(|config| {
         config
             .session_ttl(millis(300))
@@ -228,7 +228,7 @@ async fn nothing_is_left_after_logins_uses_and_changes_when_all_have_ended() {
     for user in 0..5 {
         for _ in 0..4 {
             let mut session = log_in_as(&bench.store, user).await;
-            // On a slow machine it may have ended already, which is what is waited for.
+            // On a slow machine the session may already have ended.
             let _ = bench.store.load(session.token()).await;
             let _ = bench.store.save(&mut session).await;
             let _ = bench.store.rotate(&mut session).await;
@@ -240,14 +240,14 @@ async fn nothing_is_left_after_logins_uses_and_changes_when_all_have_ended() {
 }
 
 #[tokio::test]
-async fn what_is_believed_of_the_time_is_never_ahead_of_redis() {
+async fn the_estimated_time_is_never_ahead_of_redis() {
     let bench = Bench::with(|config| config.clock(Clock::default())).await;
     for _ in 0..20 {
         log_in(&bench.store).await;
 
         let believed = bench.store.inner.backend.now();
 
-        // Otherwise what both clocks cut off from their milliseconds could make a login fail.
+        // Otherwise rounding to milliseconds on both sides could make a login fail.
         assert!(believed < redis_now(bench.server()));
     }
 }
@@ -258,7 +258,7 @@ fn redis_now(server: &RedisServer) -> u64 {
 }
 
 #[tokio::test]
-async fn the_set_of_a_user_lives_as_long_as_its_last_session_and_forgets_the_others() {
+async fn the_set_of_a_user_expires_with_the_last_session() {
     let bench = Bench::new().await;
     let store = &bench.store;
     log_in(store).await;
@@ -267,7 +267,7 @@ async fn the_set_of_a_user_lives_as_long_as_its_last_session_and_forgets_the_oth
     let (index, server) = (bench.index(&session), bench.server());
     bench.clock.advance(DAY / 2);
 
-    // At this moment the first one has ended.
+    // At this moment the first session has ended.
     for _ in 0..3 {
         let used = store.load(session.token()).await.unwrap();
 
@@ -279,7 +279,7 @@ async fn the_set_of_a_user_lives_as_long_as_its_last_session_and_forgets_the_oth
     }
 }
 
-/// Half an hour after the last use.
+/// The session ends 30 minutes after its last use.
 fn idle(config: Config) -> Config {
     config.session_idle(30 * MINUTE)
 }
@@ -287,13 +287,13 @@ fn idle(config: Config) -> Config {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn with_an_idle_time_a_session_ends_so_long_after_its_last_use() {
+async fn a_session_with_an_idle_time_ends_that_long_after_its_last_use() {
     for bench in Bench::both_with(idle).await {
         let (store, clock) = (&bench.store, &bench.clock);
         let session = log_in(store).await;
         assert_eq!(left(&session, clock), 30 * MINUTE);
 
-        // However often it is used, and at whatever distance.
+        // For any number of uses at any distance.
         for pause in [0, 0, 1, 29 * 60_000, 30 * 60_000 - 1, 0, 17] {
             clock.advance(millis(pause));
             let loaded = store.load(session.token()).await.unwrap();
@@ -308,7 +308,7 @@ async fn with_an_idle_time_a_session_ends_so_long_after_its_last_use() {
 }
 
 #[tokio::test]
-async fn an_idle_time_does_not_go_beyond_the_latest_end() {
+async fn an_idle_time_does_not_exceed_the_latest_end() {
     for bench in Bench::both_with(|config| idle(config).session_absolute(HOUR)).await {
         let (store, clock) = (&bench.store, &bench.clock);
         let session = log_in(store).await;
@@ -326,7 +326,7 @@ async fn an_idle_time_does_not_go_beyond_the_latest_end() {
 }
 
 #[tokio::test]
-async fn a_touch_interval_cuts_at_most_a_60th_of_the_idle_time() {
+async fn a_touch_interval_shortens_the_idle_time_by_at_most_a_60th() {
     for bench in Bench::both_with(|config| idle(config).session_touch_every(10 * MINUTE)).await {
         let (store, clock) = (&bench.store, &bench.clock);
         let session = log_in(store).await;
@@ -340,7 +340,7 @@ async fn a_touch_interval_cuts_at_most_a_60th_of_the_idle_time() {
 }
 
 #[tokio::test]
-async fn a_session_from_before_there_was_an_idle_time_gets_it_with_its_next_use() {
+async fn the_next_use_applies_a_new_idle_time() {
     let bench = Bench::new().await;
     let session = log_in(&bench.store).await;
     let store = bench.another_with(idle).await;

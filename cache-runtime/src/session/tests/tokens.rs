@@ -1,4 +1,4 @@
-//! Tokens that are not ours, or were changed, or were made under other keys.
+//! Tokens that are foreign, damaged, or signed by other keys.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
@@ -6,7 +6,7 @@ use super::*;
 
 const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// A store without a server, and a token of it.
+/// Returns a store without a server and one of its tokens.
 async fn token() -> (SessionStore, String) {
     let store = Bench::in_memory_with(|config| config).store;
     let token = log_in(&store).await.token().expose().to_owned();
@@ -17,14 +17,14 @@ fn parts(token: &str) -> Vec<String> {
     token.split('.').map(str::to_owned).collect()
 }
 
-/// The token with another text in place of one of its parts.
+/// Returns the token with one part replaced.
 fn with_part(token: &str, part: usize, text: &str) -> String {
     let mut parts = parts(token);
     text.clone_into(&mut parts[part]);
     parts.join(".")
 }
 
-/// None of them is accepted.
+/// Asserts that no token is accepted.
 fn assert_all_refused(store: &SessionStore, tokens: impl IntoIterator<Item = String>) {
     for token in tokens {
         assert!(store.verify(&token).is_err(), "accepted: {token}");
@@ -39,7 +39,7 @@ async fn a_token_with_one_bit_flipped_is_refused() {
     let flipped = (0..token.len() * 8).filter_map(|bit| {
         let mut bytes = token.clone().into_bytes();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        // What is no text cannot be given to the store.
+        // The store takes only text.
         String::from_utf8(bytes).ok()
     });
 
@@ -47,7 +47,7 @@ async fn a_token_with_one_bit_flipped_is_refused() {
 }
 
 #[tokio::test]
-async fn a_token_whose_bytes_have_one_bit_flipped_is_not_genuine() {
+async fn a_token_with_one_decoded_bit_flipped_is_not_genuine() {
     let (store, token) = token().await;
 
     for part in 2..5 {
@@ -89,7 +89,7 @@ async fn a_token_that_is_shorter_or_longer_is_refused() {
 }
 
 #[tokio::test]
-async fn a_session_has_one_spelling() {
+async fn a_token_has_only_one_valid_encoding() {
     let (store, token) = token().await;
 
     for part in 2..5 {
@@ -119,7 +119,7 @@ async fn the_other_alphabet_of_base64_is_refused() {
     let store = Bench::in_memory_with(|config| config).store;
     let mut tried = 0;
 
-    // Some tokens have neither of the two characters.
+    // Some tokens contain neither of the two characters.
     while tried < 20 {
         let token = log_in(&store).await.token().expose().to_owned();
         let other = token.replace('-', "+").replace('_', "/");
@@ -131,7 +131,7 @@ async fn the_other_alphabet_of_base64_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_at_all_is_malformed() {
+async fn text_that_is_not_a_token_is_malformed() {
     let (store, token) = token().await;
     let long = [4 * 1_024, 1_024 * 1_024].map(|length| "A".repeat(length));
     let dots = ".".repeat(200);
@@ -157,7 +157,7 @@ async fn what_is_no_token_at_all_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_token_counts_for_its_cookie_and_its_prefix_alone() {
+async fn a_token_is_valid_only_for_its_cookie_and_prefix() {
     let (store, token) = token().await;
     let other_prefix = Bench::in_memory_with(|config| config.prefix("other_")).store;
 
@@ -191,18 +191,18 @@ async fn a_token_of_other_keys_is_refused() {
     assert_refused!(with(NEW_KEY).verify(&token), SessionError::UnknownKey);
     let unknown = with_part(&token, 1, "b");
     assert_refused!(store.verify(&unknown), SessionError::UnknownKey);
-    // The name of a key that is there, over what another one has signed.
+    // The name of an existing key, with the signature of another.
     assert_refused!(with(BOTH_KEYS).verify(&unknown), SessionError::BadSignature);
 }
 
 #[tokio::test]
-async fn parts_of_two_tokens_make_no_third_one() {
+async fn a_mix_of_two_tokens_is_refused() {
     let store = Bench::in_memory_with(|config| config).store;
     let [one, other] = [1, 2].map(|user| log_in_as(&store, user));
     let (one, other) = (one.await, other.await);
     let [one, other] = [one.token().expose(), other.token().expose()].map(parts);
 
-    // Each choice of parts but all of one or all of the other.
+    // Every mix of parts of both tokens.
     for choice in 1..0b111_u32 {
         let mixed = (0..5).map(|part| match part < 2 || choice >> (part - 2) & 1 == 0 {
             true => one[part].as_str(),
@@ -214,7 +214,7 @@ async fn parts_of_two_tokens_make_no_third_one() {
 }
 
 #[tokio::test]
-async fn a_token_from_before_the_keys_changed_is_reissued_for_the_same_session() {
+async fn a_token_of_an_older_key_is_reissued_for_the_same_session() {
     let bench = Bench::new().await;
     let before = log_in(&bench.store).await;
     let between = bench
@@ -236,12 +236,15 @@ async fn a_token_from_before_the_keys_changed_is_reissued_for_the_same_session()
     assert!(afterwards.verify(session.token().expose()).is_ok());
     let again = between.verify(session.token().expose()).unwrap();
     let again = between.load(&again).await.unwrap();
-    assert!(!again.is_reissued(), "it is under the newest key already");
+    assert!(
+        !again.is_reissued(),
+        "the token already uses the newest key"
+    );
     assert_eq!(again.id(), before.id());
 }
 
 #[tokio::test]
-async fn removing_a_key_ends_what_began_under_it_even_if_it_was_reissued_and_saved() {
+async fn removing_a_key_ends_all_sessions_that_began_under_it() {
     let bench = Bench::new().await;
     let between = bench
         .another_with(|config| config.session_keys(keys(BOTH_KEYS)))
@@ -273,7 +276,7 @@ async fn removing_a_key_ends_what_began_under_it_even_if_it_was_reissued_and_sav
 }
 
 #[tokio::test]
-async fn a_change_of_keys_hides_no_session_of_a_user() {
+async fn a_rotation_of_keys_hides_no_session() {
     let bench = Bench::new().await;
     let between = bench
         .another_with(|config| config.session_keys(keys(BOTH_KEYS)))
@@ -310,7 +313,7 @@ async fn a_change_of_keys_hides_no_session_of_a_user() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_asks_nobody_and_needs_no_redis() {
+async fn a_refused_token_causes_no_request_to_redis() {
     let mut bench = Bench::new().await;
     let token = log_in(&bench.store).await.token().expose().to_owned();
     let forged = [

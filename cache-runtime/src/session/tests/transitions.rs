@@ -1,4 +1,4 @@
-//! The scripts and the functions that stand for them without Redis, against each other.
+//! Compares the scripts with the functions that replace them in memory mode.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ use super::super::seal::Pinned;
 use super::super::transition::{Begin, Begun, Change, Listed, Lives, Loaded, Stored, Which};
 use super::*;
 
-/// One step. Sessions are named by their number among all that ever began.
+/// A step. A session is named by its number among all sessions that ever began.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Begin {
@@ -19,7 +19,7 @@ enum Step {
         replaced: Option<usize>,
     },
     Load(usize),
-    /// From what was seen last, or from what was seen first.
+    /// Saves from the latest known revision, or from the first one.
     Save {
         session: usize,
         is_late: bool,
@@ -35,12 +35,12 @@ enum Step {
         began_ago: Option<u64>,
     },
     List(u8),
-    /// So many sixteenths of a life later.
+    /// Waits for a number of sixteenths of the ttl.
     Wait(u64),
     WaitMillis(u64),
 }
 
-/// What a step answers, which must be the same in both places.
+/// The answer of a step. It must be the same in both backends.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Nothing,
@@ -70,7 +70,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 fn any_lives() -> impl Strategy<Value = Lives> {
-    // Long enough that Redis's own expiry, which goes by the real time, is in nobody's way.
+    // Long enough that no key expires in Redis, which uses the real time.
     let ttl = 1_000_000..2_000_000_u64;
     let extend = prop_oneof![Just(0_u64), 1..100_000_u64, 1_000_000..3_000_000_u64];
     let extend = proptest::option::weighted(0.7, extend);
@@ -85,7 +85,7 @@ fn any_lives() -> impl Strategy<Value = Lives> {
     })
 }
 
-/// What the test knows of a session.
+/// The session as the test knows it.
 #[derive(Clone, Copy)]
 struct Known {
     place: Place,
@@ -93,7 +93,7 @@ struct Known {
     last: Pinned,
 }
 
-/// Takes the same steps in both places.
+/// Takes the same steps in both backends.
 struct Course {
     clock: Clock,
     lives: Lives,
@@ -110,7 +110,7 @@ impl Course {
     }
 
     fn new_sid(&mut self) -> Sid {
-        // Not in the order of their names, which decides between two that end at the same moment.
+        // Not in the order of their names: names order sessions that end at the same time.
         self.next += 1;
         let mut sid = [0; SID];
         sid[..8].copy_from_slice(&self.next.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
@@ -182,7 +182,7 @@ impl Course {
                 let listed = other.list(tag).await.unwrap();
                 let was_alive = listed.iter().any(|listed| listed.sid == sid);
                 let ended = self.end(tag, Which::One(sid), places).await;
-                // What is over by the driven clock may still be there by the real one, by which Redis drops keys.
+                // A session that has ended by the test's clock may still be in Redis, which removes keys by the real time.
                 if was_alive {
                     ended
                 } else {
@@ -263,7 +263,7 @@ impl Course {
 }
 
 #[test]
-fn the_scripts_and_the_functions_say_the_same() {
+fn the_scripts_and_the_functions_give_the_same_answers() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

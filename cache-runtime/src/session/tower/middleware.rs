@@ -127,7 +127,7 @@ impl Answer {
 }
 
 #[tokio::test]
-async fn the_next_request_reads_what_one_has_set() {
+async fn a_request_reads_the_data_of_the_previous_request() {
     for service in Service::both().await {
         let cookie = service.send("/set/ada", "").await.cookie.unwrap();
         assert_eq!(service.send("/get", &cookie).await.text, "ada");
@@ -140,7 +140,7 @@ async fn the_next_request_reads_what_one_has_set() {
 }
 
 #[tokio::test]
-async fn an_id_that_was_cycled_is_dead_and_its_data_goes_on() {
+async fn cycling_the_id_ends_the_old_id_and_keeps_the_data() {
     for service in Service::both().await {
         let old = service.send("/set/ada", "").await.cookie.unwrap();
 
@@ -154,7 +154,7 @@ async fn an_id_that_was_cycled_is_dead_and_its_data_goes_on() {
 }
 
 #[tokio::test]
-async fn what_is_flushed_is_gone_here_and_there() {
+async fn a_flushed_session_is_removed_from_the_client_and_the_store() {
     for service in Service::both().await {
         let cookie = service.send("/set/ada", "").await.cookie.unwrap();
 
@@ -167,7 +167,7 @@ async fn what_is_flushed_is_gone_here_and_there() {
 }
 
 #[tokio::test]
-async fn an_id_that_a_client_made_up_becomes_none() {
+async fn an_id_invented_by_a_client_is_not_used() {
     for service in Service::both().await {
         let made_up = "id=AAAAAAAAAAAAAAAAAAAAAA";
 
@@ -179,7 +179,7 @@ async fn an_id_that_a_client_made_up_becomes_none() {
 }
 
 #[tokio::test]
-async fn a_session_that_was_not_used_for_an_hour_is_absent() {
+async fn an_unused_session_expires_after_1_h() {
     for service in Service::both().await {
         let cookie = service.send("/set/ada", "").await.cookie.unwrap();
         // The dates of the application use the system clock, which keeps running.
@@ -195,7 +195,7 @@ async fn a_session_that_was_not_used_for_an_hour_is_absent() {
 }
 
 #[tokio::test]
-async fn a_change_prolongs_a_session() {
+async fn a_change_extends_a_session() {
     let service = Service::on(Bench::new().await);
     let cookie = service.send("/set/ada", "").await.cookie.unwrap();
     let server = service.bench.server();
@@ -209,7 +209,7 @@ async fn a_change_prolongs_a_session() {
 }
 
 #[tokio::test]
-async fn a_request_that_ends_after_a_logout_is_told_so_and_brings_nothing_back() {
+async fn a_request_that_ends_after_a_logout_fails_and_stores_nothing() {
     for service in Service::both().await {
         let cookie = service.send("/set/ada", "").await.cookie.unwrap();
 
@@ -228,7 +228,7 @@ async fn a_request_that_ends_after_a_logout_is_told_so_and_brings_nothing_back()
 }
 
 #[tokio::test]
-async fn who_clears_a_session_that_has_expired_is_not_told_off() {
+async fn clearing_an_expired_session_is_not_an_error() {
     for service in Service::both().await {
         let cookie = service.send("/set/ada", "").await.cookie.unwrap();
         service.send("/flush", &cookie).await;
@@ -241,7 +241,7 @@ async fn who_clears_a_session_that_has_expired_is_not_told_off() {
 }
 
 #[tokio::test]
-async fn an_outage_makes_nobody_of_nobody() {
+async fn an_outage_is_an_error_and_changes_no_cookie() {
     let mut service = Service::on(Bench::new().await);
     let cookie = service.send("/set/ada", "").await.cookie.unwrap();
 
@@ -255,7 +255,7 @@ async fn an_outage_makes_nobody_of_nobody() {
 }
 
 #[tokio::test]
-async fn an_idle_time_needs_that_every_request_saves() {
+async fn an_idle_time_requires_always_save() {
     for (is_always_saved, is_moved) in [(true, true), (false, false)] {
         let bench = Bench::new().await;
         let sessions = SessionManagerLayer::new(bench.store.clone())

@@ -15,7 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const A: &str = "a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const B: &str = "b:ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
 
-/// A store of sessions, at times that the test chooses, where it is kept in Redis and where it is not.
+/// A store with Redis or in memory mode, and a clock that the test controls.
 pub(super) struct Bench {
     pub(super) server: Option<RedisServer>,
     pub(super) store: TowerSessionStore,
@@ -54,7 +54,7 @@ impl Bench {
         }
     }
 
-    /// Another process with other keys.
+    /// Creates another process with other keys.
     async fn beside(&self, text: &str) -> Self {
         let config = config(self.server()).session_keys(keys(text));
         let cache = Cache::connect(config).await.unwrap();
@@ -74,7 +74,7 @@ impl Bench {
         self.cache.stats().sessions
     }
 
-    /// A session that expires in an hour to the millisecond, not created yet.
+    /// Returns a session that expires in exactly 1 h and is not created yet.
     fn record(&self, data: Value) -> Record {
         let expires = i128::from(self.clock.now_millis() + 3_600_000) * 1_000_000;
         Record {
@@ -94,7 +94,7 @@ impl Bench {
         self.store.load(&record.id).await.unwrap()
     }
 
-    /// The only session that is in Redis.
+    /// Returns the only session in Redis.
     fn stored(&self) -> (String, Vec<u8>) {
         let names: Vec<String> = ask(self.server(), &["KEYS", "*"]);
         let [name] = <[String; 1]>::try_from(names).unwrap();
@@ -107,7 +107,7 @@ fn keys(text: &str) -> SessionKeys {
     SessionKeys::parse(text).unwrap()
 }
 
-/// Puts bytes that need be no text at a key.
+/// Stores arbitrary bytes under a key.
 fn put(server: &RedisServer, name: &str, record: &[u8]) {
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_connection().unwrap();
@@ -120,7 +120,7 @@ fn nested(depth: usize) -> Value {
 }
 
 #[tokio::test]
-async fn a_session_is_loaded_exactly_as_it_was_created() {
+async fn a_session_is_loaded_as_it_was_created() {
     for bench in Bench::both().await {
         let mut record = bench.record(json!({
             "user": { "id": 42, "name": "Ada \u{1F680}" },
@@ -137,7 +137,7 @@ async fn a_session_is_loaded_exactly_as_it_was_created() {
 }
 
 #[tokio::test]
-async fn a_new_session_whose_id_is_taken_gets_another_one() {
+async fn a_new_session_with_a_taken_id_gets_another_id() {
     for bench in Bench::both().await {
         let first = bench.created(json!({ "user": "ada" })).await;
         let mut second = bench.record(json!({ "user": "eve" }));
@@ -152,7 +152,7 @@ async fn a_new_session_whose_id_is_taken_gets_another_one() {
 }
 
 #[tokio::test]
-async fn of_two_saves_the_last_one_wins() {
+async fn the_last_of_two_saves_wins() {
     for bench in Bench::both().await {
         let mut one = bench.created(json!({})).await;
         let mut other = one.clone();
@@ -168,7 +168,7 @@ async fn of_two_saves_the_last_one_wins() {
 }
 
 #[tokio::test]
-async fn a_save_brings_back_nothing_that_has_ended() {
+async fn a_save_does_not_revive_an_ended_session() {
     for bench in Bench::both().await {
         let record = bench.created(json!({ "user": "ada" })).await;
         bench.store.delete(&record.id).await.unwrap();
@@ -185,7 +185,7 @@ async fn a_save_brings_back_nothing_that_has_ended() {
 }
 
 #[tokio::test]
-async fn a_save_begins_no_session_under_an_id_that_never_was() {
+async fn a_save_under_an_unknown_id_is_refused() {
     for bench in Bench::both().await {
         let record = bench.record(json!({ "user": "ada" }));
 
@@ -196,7 +196,7 @@ async fn a_save_begins_no_session_under_an_id_that_never_was() {
 }
 
 #[tokio::test]
-async fn a_save_without_data_of_what_has_ended_is_fine_and_stores_nothing() {
+async fn an_empty_save_of_an_ended_session_succeeds_and_stores_nothing() {
     for bench in Bench::both().await {
         let record = bench.record(json!({}));
 
@@ -207,15 +207,18 @@ async fn a_save_without_data_of_what_has_ended_is_fine_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_save_brings_back_nothing_that_has_expired() {
+async fn a_save_does_not_revive_an_expired_session() {
     for bench in Bench::both().await {
         let mut record = bench.record(json!({ "user": "ada" }));
         record.expiry_date -= HOUR - Duration::from_millis(20);
         bench.store.create(&mut record).await.unwrap();
-        // Redis goes by the system's time.
+        // Redis uses the system clock.
         bench.clock.advance(Duration::from_millis(20));
         if let Some(server) = &bench.server {
-            until("it has left Redis", || ask::<i64>(server, &["DBSIZE"]) == 0).await;
+            until("the session has left Redis", || {
+                ask::<i64>(server, &["DBSIZE"]) == 0
+            })
+            .await;
         }
 
         record.expiry_date += HOUR;
@@ -226,7 +229,7 @@ async fn a_save_brings_back_nothing_that_has_expired() {
 }
 
 #[tokio::test]
-async fn a_session_expires_exactly_when_it_says() {
+async fn a_session_expires_exactly_at_its_date() {
     for bench in Bench::both().await {
         let record = bench.created(json!({ "user": "ada" })).await;
 
@@ -253,7 +256,7 @@ async fn a_save_moves_the_end_of_a_session() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_saved_with_a_date_that_has_passed_is_over() {
+async fn saving_with_a_past_date_ends_the_session() {
     for bench in Bench::both().await {
         let mut record = bench.created(json!({ "user": "ada" })).await;
         record.expiry_date = OffsetDateTime::UNIX_EPOCH - HOUR;
@@ -265,21 +268,21 @@ async fn a_session_that_is_saved_with_a_date_that_has_passed_is_over() {
 }
 
 #[tokio::test]
-async fn what_has_expired_leaves_redis_by_itself() {
+async fn redis_removes_expired_sessions() {
     let bench = Bench::new().await;
     let mut record = bench.record(json!({ "user": "ada" }));
     record.expiry_date = OffsetDateTime::now_utc() + Duration::from_millis(300);
 
     bench.store.create(&mut record).await.unwrap();
 
-    until("nothing is left", || {
+    until("Redis is empty", || {
         ask::<i64>(bench.server(), &["DBSIZE"]) == 0
     })
     .await;
 }
 
 #[tokio::test]
-async fn the_time_of_redis_does_not_matter() {
+async fn the_clock_of_redis_does_not_matter() {
     let bench = Bench::new().await;
     bench.clock.advance(1_000 * HOUR);
 
@@ -291,7 +294,7 @@ async fn the_time_of_redis_does_not_matter() {
 }
 
 #[tokio::test]
-async fn what_is_deleted_is_gone_and_may_be_deleted_again() {
+async fn a_deleted_session_is_gone_and_can_be_deleted_again() {
     for bench in Bench::both().await {
         let record = bench.created(json!({ "user": "ada" })).await;
 
@@ -307,7 +310,7 @@ async fn what_is_deleted_is_gone_and_may_be_deleted_again() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_each_call_is_an_error() {
+async fn every_call_is_an_error_during_an_outage() {
     let mut bench = Bench::new().await;
     let record = bench.created(json!({ "user": "ada" })).await;
 
@@ -329,7 +332,7 @@ async fn while_redis_is_away_each_call_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_ended_is_refused_before_redis_has_heard_of_it() {
+async fn a_session_with_a_pending_revocation_is_refused() {
     for bench in Bench::both().await {
         let record = bench.created(json!({ "user": "ada" })).await;
         let Place { tag, sid } = place(&record.id);
@@ -342,7 +345,7 @@ async fn what_is_to_be_ended_is_refused_before_redis_has_heard_of_it() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_deleted_during_an_outage_is_refused_from_then_on() {
+async fn a_session_deleted_during_an_outage_is_refused_from_then_on() {
     let server = RedisServer::start().unwrap();
     let network = FaultProxy::start(&server).unwrap();
     let bench = Bench::on(Config {
@@ -354,7 +357,7 @@ async fn a_session_that_is_deleted_during_an_outage_is_refused_from_then_on() {
     network.cut();
     assert!(bench.store.delete(&record.id).await.is_err());
 
-    // What was forgotten would be told as alive at the first load that Redis answers.
+    // Without the pending revocation, the first load that Redis answers would return the session.
     network.pass();
     let mut loaded = bench.store.load(&record.id).await;
     while loaded.is_err() {
@@ -363,14 +366,14 @@ async fn a_session_that_is_deleted_during_an_outage_is_refused_from_then_on() {
     }
 
     assert_eq!(loaded.unwrap(), None);
-    until("it has left Redis", || {
+    until("the session has left Redis", || {
         ask::<i64>(&server, &["DBSIZE"]) == 0
     })
     .await;
 }
 
 #[tokio::test]
-async fn redis_sees_neither_the_id_nor_the_data() {
+async fn redis_contains_neither_the_id_nor_the_data() {
     let bench = Bench::new().await;
     let record = bench.created(json!({ "mail": "ada@example.com" })).await;
 
@@ -396,7 +399,7 @@ async fn redis_sees_neither_the_id_nor_the_data() {
 }
 
 #[tokio::test]
-async fn a_record_with_any_bit_flipped_is_no_session() {
+async fn a_record_with_any_bit_flipped_is_refused() {
     let bench = Bench::new().await;
     let record = bench.created(json!({ "user": "ada" })).await;
     let (name, stored) = bench.stored();
@@ -414,7 +417,7 @@ async fn a_record_with_any_bit_flipped_is_no_session() {
 }
 
 #[tokio::test]
-async fn a_record_counts_for_no_other_session() {
+async fn a_record_is_refused_for_another_session() {
     let bench = Bench::new().await;
     let record = bench.created(json!({ "user": "ada" })).await;
     let (name, stored) = bench.stored();
@@ -430,7 +433,7 @@ async fn a_record_counts_for_no_other_session() {
 }
 
 #[tokio::test]
-async fn what_is_no_record_is_no_session() {
+async fn an_invalid_record_is_refused() {
     let bench = Bench::new().await;
     let record = bench.created(json!({ "user": "ada" })).await;
     let (name, _) = bench.stored();
@@ -443,7 +446,7 @@ async fn what_is_no_record_is_no_session() {
 }
 
 #[tokio::test]
-async fn a_session_outlives_the_rotation_of_keys_and_not_the_end_of_its_own() {
+async fn a_session_survives_a_rotation_of_keys_until_its_key_is_removed() {
     let bench = Bench::new().await;
     let record = bench.created(json!({ "user": "ada" })).await;
     let rotated = bench.beside(&format!("{B},{A}")).await;
@@ -458,7 +461,7 @@ async fn a_session_outlives_the_rotation_of_keys_and_not_the_end_of_its_own() {
 }
 
 #[tokio::test]
-async fn more_data_than_is_good_with_every_request_is_refused() {
+async fn data_of_more_than_16_kib_is_refused() {
     for bench in Bench::both().await {
         let mut record = bench.record(json!({ "text": "x".repeat(16 * 1024) }));
 
@@ -470,7 +473,7 @@ async fn more_data_than_is_good_with_every_request_is_refused() {
 }
 
 #[tokio::test]
-async fn data_is_refused_exactly_where_it_is_nested_too_deep_to_be_read_back() {
+async fn data_is_refused_exactly_from_the_depth_that_cannot_be_read() {
     for bench in Bench::both().await {
         let record = bench.created(json!({ "deep": nested(125) })).await;
         let mut deeper = bench.record(json!({ "deep": nested(126) }));
@@ -483,7 +486,7 @@ async fn data_is_refused_exactly_where_it_is_nested_too_deep_to_be_read_back() {
 }
 
 #[tokio::test]
-async fn who_asks_for_sessions_that_never_were_leaves_nothing_in_memory() {
+async fn lookups_of_unknown_sessions_take_no_memory() {
     let [_, bench] = Bench::both().await;
     let memory = bench.store.inner.backend.memory.as_ref().unwrap();
     let record = bench.record(json!({ "user": "ada" }));
@@ -496,7 +499,7 @@ async fn who_asks_for_sessions_that_never_were_leaves_nothing_in_memory() {
 }
 
 #[tokio::test]
-async fn sessions_that_have_expired_leave_memory_when_others_come() {
+async fn new_sessions_remove_expired_ones_from_memory() {
     let [_, bench] = Bench::both().await;
     let memory = bench.store.inner.backend.memory.as_ref().unwrap();
     for _ in 0..3 {
@@ -522,7 +525,7 @@ fn production_needs_keys() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_is_not_a_session_that_is_gone() {
+async fn a_missing_permission_is_not_a_missing_session() {
     let bench = Bench::new().await;
     let record = bench.created(json!({ "user": "ada" })).await;
     for command in ["get", "set"] {
