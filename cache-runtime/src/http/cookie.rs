@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_browsers_refuse_is_refused_with_advice() {
+    fn cookies_that_browsers_refuse_are_refused_with_advice() {
         let host = SessionCookie::default;
         for (cookie, told) in [
             (host().domain("example.com"), "cannot set a domain"),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_an_address_is_taken_for_a_domain() {
+    fn a_part_of_an_ip_address_is_not_a_domain() {
         let removals = |host| SessionCookie::insecure().other_removals(Some(host)).len();
 
         assert_eq!(removals("127.0.0.1:8080"), 0);
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_of_a_cookie_come_at_once() {
+    fn all_problems_of_a_cookie_are_reported_together() {
         let cookie = SessionCookie::insecure()
             .name("__Host-x")
             .domain("example.com")
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_browsers_take_is_taken() {
+    fn cookies_that_browsers_accept_are_accepted() {
         for cookie in [
             SessionCookie::default(),
             SessionCookie::default().same_site(SameSite::None),
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_removed_with_the_attributes_with_which_it_is_set() {
+    fn a_cookie_is_removed_with_the_attributes_that_set_it() {
         let attributes = |header: HeaderValue| {
             let text = header.to_str().expect("text").to_owned();
             let parts = text.split("; ").map(str::to_owned);
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_a_cookie_are_found_among_others() {
+    fn the_values_of_a_cookie_are_found_among_other_cookies() {
         let mut headers = HeaderMap::new();
         for line in [
             "a=1; session=one;session = two ; sessions=no; Session=no",

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_is_a_member_with_whole_seconds_rounded_up() {
+    fn each_policy_is_a_member_with_seconds_rounded_up() {
         let mut headers = HeaderMap::new();
         let minute = status(
             "api",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_of_when_more_is_left_if_all_is() {
+    fn a_full_quota_has_no_reset_time() {
         let mut headers = HeaderMap::new();
         append(
             &mut headers,
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_already_stays() {
+    fn existing_fields_are_kept() {
         let mut headers = HeaderMap::new();
         headers.insert(LIMIT, HeaderValue::from_static(r#""inner";r=1;t=2"#));
 
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn no_policy_is_no_field() {
+    fn no_policies_add_no_field() {
         let mut headers = HeaderMap::new();
         append(&mut headers, &[]);
         assert!(!are_in(&headers));

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_has_the_addresses_of_its_prefix_and_of_its_family() {
+    fn a_network_contains_the_addresses_of_its_prefix_and_family() {
         let networks = ["10.0.0.0/8", "2001:db8::/32"];
 
         assert!(contain(&networks, "10.255.0.1"));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_written_as_ipv6_is_ipv4_on_either_side() {
+    fn ipv4_mapped_addresses_are_ipv4_on_both_sides() {
         for network in ["::ffff:10.0.0.0/104", "::ffff:a00:0/104", "10.0.0.0/8"] {
             for address in ["10.1.2.3", "::ffff:10.1.2.3", "::ffff:a01:203"] {
                 assert!(contain(&[network], address), "{network} {address}");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused_with_advice() {
+    fn invalid_networks_are_refused_with_advice() {
         for text in [
             "",
             "localhost",
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_trust_everybody() {
+    fn trusting_all_addresses_is_refused() {
         for text in ["0.0.0.0/0", "::/0", "::ffff:0:0/96"] {
             assert!(
                 problem(text).contains("list only the networks of your proxies"),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn all_problems_are_reported_together() {
         let error = Networks::parse(["10.0.0.0/8", "a", "b"]).unwrap_err();
         assert!(error.to_string().contains("`a`") && error.to_string().contains("`b`"));
 

@@ -250,13 +250,13 @@ mod tests {
         request.body(()).unwrap()
     }
 
-    /// Whether a `POST` with these fields is refused where the cookie is for TLS only.
+    /// Returns whether a `POST` with these fields is refused if the cookie is `Secure`.
     fn refused(fields: &[(&str, &str)]) -> bool {
         Trusted::default().refuses(&request("POST", fields), true)
     }
 
     #[test]
-    fn a_browser_that_says_where_a_request_comes_from_is_believed() {
+    fn sec_fetch_site_decides_if_it_is_present() {
         for (site, is_refused) in [
             ("same-origin", false),
             ("none", false),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn without_that_the_origin_is_compared_with_the_host() {
+    fn otherwise_the_origin_is_compared_with_the_host() {
         for (origin, host, is_refused) in [
             ("https://a.example", "a.example", false),
             ("https://a.example", "A.Example", false),
@@ -334,11 +334,11 @@ mod tests {
             ("origin", "https://b.example"),
             ("x-forwarded-host", "b.example"),
         ];
-        assert!(refused(&forwarded), "anybody can write that header");
+        assert!(refused(&forwarded), "any client can write that header");
     }
 
     #[test]
-    fn the_host_in_the_request_line_wins_over_the_header() {
+    fn the_host_of_the_request_line_wins_over_the_header() {
         let mut request = request(
             "POST",
             &[("origin", "https://a.example"), ("host", "b.example")],
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_without_tls_is_at_http_or_behind_what_ends_tls() {
+    fn a_service_without_tls_accepts_both_schemes() {
         for origin in ["http://a.example", "https://a.example"] {
             let request = request("POST", &[("origin", origin), ("host", "a.example")]);
             assert!(!Trusted::default().refuses(&request, false), "{origin}");
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_and_what_changes_nothing_passes() {
+    fn requests_without_an_origin_and_safe_methods_pass() {
         assert!(!refused(&[("host", "a.example")]));
         let foreign = [
             ("sec-fetch-site", "cross-site"),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_opens_no_websocket() {
+    fn a_page_of_another_origin_cannot_open_a_websocket() {
         let mut socket = vec![("upgrade", "WebSocket"), ("host", "a.example")];
         socket.push(("origin", "https://b.example"));
         assert!(Trusted::default().refuses(&request("GET", &socket), true));
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_origin_passes_in_whatever_spelling() {
+    fn a_trusted_origin_passes_in_any_spelling() {
         let trusted = Trusted::parse([
             "https://App.Example",
             "http://[2001:DB8::1]:80",
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused_with_advice() {
+    fn invalid_origins_are_refused_with_advice() {
         for (text, told) in [
             ("*", "allow_any_origin"),
             ("null", "sandboxed"),

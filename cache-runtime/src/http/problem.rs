@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_type_of_a_problem_tells_why() {
+    async fn the_type_of_a_problem_depends_on_its_cause() {
         for (verdict, code, kind) in [
             (Verdict::Blocked, 429, "#abnormal-usage-detected"),
             (Verdict::Unavailable, 503, "#temporary-reduced-capacity"),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_policies_that_reject_are_violated() {
+    async fn violated_policies_are_those_that_reject() {
         let wait = Duration::from_secs(1);
         let policies = vec![
             status("day", Verdict::Allowed, Duration::from_secs(9)),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_better_answer_a_client_waits_for_the_window() {
+    fn a_client_waits_for_the_window_by_default() {
         for verdict in [Verdict::TooCostly, Verdict::Unavailable, Verdict::Limited] {
             let policies = vec![status("api", verdict, Duration::ZERO)];
             assert_eq!(retry_after(&rejection(verdict, None, policies)), 60);
@@ -214,7 +214,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_is_told_to_come_back_before_more_is_left(
+        fn retry_after_is_never_earlier_than_the_next_unit(
             wait in prop::option::of(0_u64..100_000_000_000),
             more in prop::collection::vec(0_u64..100_000_000_000, 0..4),
         ) {

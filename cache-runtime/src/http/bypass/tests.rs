@@ -44,7 +44,7 @@ async fn a_bypass_needs_no_address() {
 }
 
 #[tokio::test]
-async fn a_bypass_is_for_that_path_and_those_methods_only() {
+async fn a_bypass_applies_only_to_its_path_and_methods() {
     for (method, path) in [
         (Method::GET, "//health"),
         (Method::GET, "/health/"),
@@ -67,7 +67,7 @@ async fn a_bypass_is_for_that_path_and_those_methods_only() {
 }
 
 #[tokio::test]
-async fn a_bypass_cannot_be_talked_into_by_a_header() {
+async fn a_header_cannot_cause_a_bypass() {
     let app = healthy();
     assert_eq!(status_for(&app, PEER).await, 200);
     let mut forged = get_from(PEER);
@@ -88,7 +88,7 @@ async fn a_bypass_cannot_be_talked_into_by_a_header() {
 }
 
 #[tokio::test]
-async fn a_bypass_can_be_for_another_method() {
+async fn a_bypass_can_name_other_methods() {
     let layer = one_a_minute()
         .bypass_method(Method::OPTIONS, "/login")
         .unwrap();
@@ -110,7 +110,7 @@ async fn a_bypass_can_be_for_another_method() {
 }
 
 #[test]
-fn what_can_be_no_exact_path_is_refused_with_advice() {
+fn an_inexact_path_is_refused_with_advice() {
     for path in [
         "",
         "health",

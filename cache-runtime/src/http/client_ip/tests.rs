@@ -24,7 +24,7 @@ fn find(source: &ClientIpSource, peer: &str, lines: &[(&str, &str)]) -> String {
     address.to_string()
 }
 
-/// Behind proxies in these networks.
+/// Finds the client behind proxies in these networks.
 fn proxied(peer: &str, lines: &[&str]) -> String {
     let lines: Vec<_> = lines
         .iter()
@@ -37,7 +37,7 @@ fn proxied(peer: &str, lines: &[&str]) -> String {
     )
 }
 
-/// Behind so many proxies.
+/// Finds the client behind this many proxies.
 fn behind(proxies: usize, lines: &[&str]) -> String {
     let lines: Vec<_> = lines
         .iter()
@@ -60,7 +60,7 @@ mod without_proxies {
     use super::*;
 
     #[test]
-    fn the_peer_is_the_client_whatever_headers_say() {
+    fn the_peer_is_the_client_for_any_headers() {
         let forged = [
             ("X-Forwarded-For", "6.6.6.6"),
             ("Forwarded", "for=6.6.6.6"),
@@ -85,7 +85,7 @@ mod without_proxies {
     }
 
     #[test]
-    fn a_peer_that_a_test_pretends_is_one() {
+    fn a_mocked_peer_counts_as_a_peer() {
         let mut parts = parts(None, &[]);
         let peer = SocketAddr::from(([192, 0, 2, 1], 80));
         parts.extensions.insert(MockConnectInfo(peer));
@@ -114,7 +114,7 @@ mod behind_trusted_proxies {
     }
 
     #[test]
-    fn what_the_client_forged_is_never_reached() {
+    fn forged_entries_are_never_used() {
         for forged in [
             "6.6.6.6",
             "6.6.6.6, 7.7.7.7",
@@ -213,7 +213,7 @@ mod behind_trusted_proxies {
             proxied("10.0.0.1", &[&format!("{long}, 192.0.2.1")]),
             "192.0.2.1"
         );
-        // Beyond any real chain, whatever stands there is not read.
+        // Entries beyond any real chain of proxies are not read.
         assert_eq!(proxied("10.0.0.1", &["6.6.6.6", &trusted]), "10.0.0.9");
     }
 
@@ -237,7 +237,7 @@ mod behind_trusted_proxies {
     }
 }
 
-mod behind_so_many_proxies {
+mod behind_a_number_of_proxies {
     use super::*;
 
     #[test]

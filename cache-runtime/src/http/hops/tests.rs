@@ -29,7 +29,7 @@ fn forwarded(texts: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn hops_come_from_the_right_over_all_lines() {
+fn hops_are_read_from_the_right_over_all_lines() {
     assert_eq!(x_forwarded_for(&[]), [""; 0]);
     assert_eq!(x_forwarded_for(&["1.1.1.1"]), ["1.1.1.1"]);
     assert_eq!(
@@ -39,7 +39,7 @@ fn hops_come_from_the_right_over_all_lines() {
 }
 
 #[test]
-fn an_address_may_have_brackets_and_a_port() {
+fn an_address_can_have_brackets_and_a_port() {
     for (text, address) in [
         ("192.0.2.1", "192.0.2.1"),
         ("192.0.2.1:80", "192.0.2.1"),
@@ -57,7 +57,7 @@ fn an_address_may_have_brackets_and_a_port() {
 }
 
 #[test]
-fn everything_else_is_no_address() {
+fn other_text_is_not_an_address() {
     for text in [
         "",
         " ",
@@ -102,7 +102,7 @@ fn everything_else_is_no_address() {
 }
 
 #[test]
-fn an_empty_member_is_not_passed_over() {
+fn an_empty_member_counts_as_a_hop() {
     assert_eq!(
         x_forwarded_for(&["1.1.1.1, ,2.2.2.2,"]),
         ["-", "2.2.2.2", "-", "1.1.1.1"]
@@ -111,7 +111,7 @@ fn an_empty_member_is_not_passed_over() {
 }
 
 #[test]
-fn the_standard_field_says_it_after_for() {
+fn the_standard_field_has_the_address_in_for() {
     // The examples of RFC 7239, sections 4 and 6.
     assert_eq!(forwarded(&[r#"for="_gazonk""#]), ["-"]);
     assert_eq!(
@@ -137,7 +137,7 @@ fn the_standard_field_says_it_after_for() {
 }
 
 #[test]
-fn commas_and_semicolons_in_quotes_separate_nothing() {
+fn commas_and_semicolons_in_quotes_are_not_separators() {
     assert_eq!(
         forwarded(&[r#"host="a, for=6.6.6.6, b";for=192.0.2.1, by="x;for=6.6.6.6";for=192.0.2.2"#]),
         ["192.0.2.2", "192.0.2.1"]
@@ -153,7 +153,7 @@ fn commas_and_semicolons_in_quotes_separate_nothing() {
 }
 
 #[test]
-fn a_quote_that_a_client_never_closes_hides_nothing() {
+fn an_unclosed_quote_of_a_client_hides_no_hop() {
     for forged in [
         r#"for=""#,
         r#"for="6.6.6.6"#,
@@ -170,7 +170,7 @@ fn a_quote_that_a_client_never_closes_hides_nothing() {
 }
 
 #[test]
-fn a_member_without_one_plain_for_is_no_address() {
+fn a_member_without_exactly_one_for_is_not_an_address() {
     for member in [
         "",
         "192.0.2.1",
@@ -216,7 +216,7 @@ fn forged_headers_cost_little() {
 
 proptest! {
     #[test]
-    fn nothing_to_the_left_changes_what_a_proxy_added(
+    fn forged_entries_do_not_change_the_entry_of_a_proxy(
         forged in r#"[ -~]{0,40}"#,
         address in any::<IpAddr>(),
         port in prop::option::of(any::<u16>()),
@@ -236,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(value) = HeaderValue::from_bytes(&bytes) {
             for (name, field) in [(X_FORWARDED_FOR, Field::XForwardedFor), (header::FORWARDED, Field::Forwarded)] {
                 let mut headers = HeaderMap::new();

@@ -25,7 +25,7 @@ use crate::http::support::{
 use crate::limit::{Policy, RateLimiter};
 
 #[tokio::test]
-async fn a_client_over_its_limit_is_told_when_to_come_back() {
+async fn a_client_over_its_limit_gets_retry_after() {
     let app = app_behind(RateLimitLayer::new(limit(2)));
 
     let first = send(&app, get_from(PEER)).await;
@@ -48,7 +48,7 @@ async fn a_client_over_its_limit_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn each_address_has_a_limit_of_its_own() {
+async fn each_address_has_its_own_limit() {
     let app = app_behind(one_a_minute());
 
     assert_eq!(status_for(&app, "192.0.2.1").await, 200);
@@ -59,7 +59,7 @@ async fn each_address_has_a_limit_of_its_own() {
 }
 
 #[tokio::test]
-async fn whoever_moves_inside_a_network_stays_one_client() {
+async fn all_addresses_of_an_ipv6_network_are_one_client() {
     let app = app_behind(one_a_minute());
     assert_eq!(status_for(&app, "2001:db8:1:2::1").await, 200);
     assert_eq!(status_for(&app, "2001:db8:1:2:ffff::7").await, 429);
@@ -72,7 +72,7 @@ async fn whoever_moves_inside_a_network_stays_one_client() {
 }
 
 #[tokio::test]
-async fn a_forged_header_is_no_new_client() {
+async fn a_forged_header_does_not_create_a_client() {
     let behind = ClientIpSource::trusted_proxies(["10.0.0.0/8"]).unwrap();
     let app = app_behind(one_a_minute().client_ip(behind));
     let forge = |peer: &str, forged: &str| {
@@ -106,7 +106,7 @@ async fn a_forged_header_is_no_new_client() {
 }
 
 #[tokio::test]
-async fn requests_of_whom_nothing_is_known_share_a_limit_or_pass_or_do_not() {
+async fn on_missing_decides_for_unidentified_clients() {
     let anonymous = || Request::new(Body::empty());
     let statuses = async |layer| {
         let app = Router::new().route("/", get(|| async {})).layer(layer);
@@ -132,7 +132,7 @@ async fn requests_of_whom_nothing_is_known_share_a_limit_or_pass_or_do_not() {
 }
 
 #[tokio::test]
-async fn a_user_counts_wherever_it_comes_from() {
+async fn a_user_is_counted_across_addresses() {
     let app = app_behind(one_a_minute().identify(|parts| {
         let user: &u32 = parts.extensions.get()?;
         Some(Identity::user(user))
@@ -149,7 +149,7 @@ async fn a_user_counts_wherever_it_comes_from() {
 }
 
 #[tokio::test]
-async fn an_inner_layer_and_the_handler_know_the_address_that_an_outer_one_found() {
+async fn an_inner_layer_and_the_handler_get_the_address_of_the_outer_layer() {
     let seen = Arc::new(Mutex::new(None));
     let saw = Arc::clone(&seen);
     let inner = RateLimitLayer::new(limit_called("inner", 9)).identify(move |parts| {
@@ -177,7 +177,7 @@ mod fields_of_a_response {
     use super::*;
 
     #[tokio::test]
-    async fn nested_layers_and_the_handler_each_keep_theirs() {
+    async fn nested_layers_and_the_handler_each_keep_their_fields() {
         let fields = [
             ("ratelimit", r#""handler";r=5"#),
             ("ratelimit-policy", r#""handler";q=5"#),
@@ -213,7 +213,7 @@ mod fields_of_a_response {
     }
 
     #[tokio::test]
-    async fn policies_that_are_decided_together_are_members_of_one_list() {
+    async fn policies_decided_together_share_one_field() {
         let policies = [
             Policy::new("minute").limit(1).per("1m"),
             Policy::new("hour").limit(9).per("1h"),
@@ -235,7 +235,7 @@ mod fields_of_a_response {
     }
 
     #[tokio::test]
-    async fn they_are_only_where_the_configuration_wants_them() {
+    async fn fields_are_sent_as_configured() {
         for (headers, on_success, on_rejection) in [
             (RateLimitHeaders::Always, true, true),
             (RateLimitHeaders::OnRejection, false, true),
@@ -257,11 +257,11 @@ mod fields_of_a_response {
     }
 }
 
-mod a_response_of_ones_own {
+mod a_custom_response {
     use super::*;
 
     #[tokio::test]
-    async fn gets_the_headers_that_it_lacks() {
+    async fn it_gets_missing_headers() {
         let app = app_behind(one_a_minute().respond_with(|limited, parts| {
             let text = format!("{} {}", limited.policy(), parts.uri.path());
             (StatusCode::TOO_MANY_REQUESTS, text).into_response()
@@ -277,7 +277,7 @@ mod a_response_of_ones_own {
     }
 
     #[tokio::test]
-    async fn keeps_the_headers_that_it_has() {
+    async fn it_keeps_its_own_headers() {
         let app = app_behind(one_a_minute().respond_with(|limited, _| {
             let mut response = limited.clone().into_response();
             let headers = response.headers_mut();
@@ -293,7 +293,7 @@ mod a_response_of_ones_own {
     }
 }
 
-/// A service that takes the password `right`, in its path.
+/// A service that accepts the password `right` in its path.
 fn logins(layer: RateLimitLayer) -> Router {
     let log_in = |Path(password): Path<String>| async move {
         match password.as_str() {
@@ -307,7 +307,7 @@ fn logins(layer: RateLimitLayer) -> Router {
 }
 
 #[tokio::test]
-async fn only_responses_that_count_are_counted() {
+async fn only_selected_responses_are_counted() {
     let failures = RateLimitLayer::new(limit(3)).count_if(|status| status == 401);
     let app = logins(failures);
     let guess = |password: &str| request(Method::POST, &format!("/login/{password}"), PEER);
@@ -328,7 +328,7 @@ async fn only_responses_that_count_are_counted() {
 }
 
 #[tokio::test]
-async fn guesses_at_the_same_time_are_no_more_than_the_limit() {
+async fn concurrent_guesses_do_not_exceed_the_limit() {
     let failures = RateLimitLayer::new(limit(3)).count_if(|status| status == 401);
     let app = Router::new()
         .route(
@@ -348,7 +348,7 @@ async fn guesses_at_the_same_time_are_no_more_than_the_limit() {
 }
 
 #[tokio::test]
-async fn right_passwords_at_the_same_time_all_get_through() {
+async fn concurrent_right_passwords_are_all_admitted() {
     let failures = RateLimitLayer::new(limit(3)).count_if(|status| status == 401);
     let app = Router::new()
         .route(
@@ -369,7 +369,7 @@ async fn right_passwords_at_the_same_time_all_get_through() {
 }
 
 #[tokio::test]
-async fn rejections_of_random_paths_are_counted_under_few_names() {
+async fn rejections_of_random_paths_share_few_names() {
     let cache = Cache::memory();
     let limiter = RateLimiter::new(&cache, [Policy::new("api").limit(1).per("1m")]).unwrap();
     let app = app_behind(RateLimitLayer::new(limiter.limit(&["api"]).unwrap()));
@@ -388,7 +388,7 @@ async fn rejections_of_random_paths_are_counted_under_few_names() {
 }
 
 #[tokio::test]
-async fn whoever_comes_back_when_told_gets_through_and_not_before() {
+async fn a_client_is_admitted_after_retry_after_and_not_before() {
     let clock = Clock::stopped();
     let cache = Cache::connect(Config::default().clock(clock.clone()))
         .await
@@ -425,7 +425,7 @@ async fn requests_without_a_route_are_counted() {
 }
 
 #[tokio::test]
-async fn a_body_that_was_never_read_does_not_keep_the_answer() {
+async fn a_rejection_is_sent_before_the_body_is_read() {
     let app = app_behind(one_a_minute());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -446,8 +446,8 @@ async fn a_body_that_was_never_read_does_not_keep_the_answer() {
 }
 
 #[tokio::test]
-async fn an_inner_service_is_asked_whether_it_is_ready_before_it_is_called() {
-    /// Fails if a clone is called that was never asked.
+async fn the_inner_service_is_polled_for_readiness_before_a_call() {
+    /// Fails if a clone is called without `poll_ready`.
     struct Strict {
         is_ready: bool,
         calls: Arc<AtomicUsize>,
@@ -505,7 +505,7 @@ async fn an_error_of_the_inner_service_passes_unchanged() {
 }
 
 #[test]
-fn a_wrong_prefix_is_refused_with_advice() {
+fn an_invalid_prefix_is_refused_with_advice() {
     for bits in [0, 31, 129] {
         let error = one_a_minute().ipv6_prefix(bits).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
@@ -514,7 +514,7 @@ fn a_wrong_prefix_is_refused_with_advice() {
 }
 
 #[test]
-fn what_is_shown_for_debugging_tells_the_settings() {
+fn debug_output_contains_the_settings() {
     let layer = one_a_minute().bypass("/health").unwrap();
     assert!(format!("{layer:?}").contains("/health"));
 }

@@ -26,7 +26,7 @@ const NEW: &str = "new:ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
 
 type Cart = Vec<String>;
 
-/// A service with sessions, and what it does in them.
+/// A service with sessions and its routes.
 fn app(layer: SessionLayer<Cart>) -> Router {
     Router::new()
         .route("/login/{user}", post(log_in))
@@ -86,11 +86,11 @@ async fn put(
     session
         .update(|data| data.extension.push(thing.clone()))
         .await?;
-    // Whoever asks later in this request sees it, too.
+    // Later extractors of this request see it too.
     Ok(Json(sessions.current().await?.extension.clone()))
 }
 
-/// Fails after it has changed the token.
+/// A handler that fails after it has changed the token.
 async fn promote(mut session: Session<Cart>) -> Result<StatusCode, SessionError> {
     session.update(|data| data.is_verified = true).await?;
     session.rotate().await?;
@@ -119,7 +119,7 @@ async fn on_redis(server: &RedisServer) -> (Cache, Router) {
     (cache.clone(), app(layer(&cache)))
 }
 
-/// A request with these lines of cookies.
+/// Returns a request with these lines of cookies.
 fn with(method: Method, path: &str, cookies: &[&str]) -> Request<Body> {
     let mut request = request(method, path, PEER);
     for cookie in cookies {
@@ -141,16 +141,16 @@ fn set_cookies(response: &Response) -> Vec<String> {
         .collect()
 }
 
-/// The token that a response gives.
+/// Returns the token that a response sets.
 fn token_in(response: &Response) -> String {
     let [cookie] = &set_cookies(response)[..] else {
-        panic!("one cookie is to be set: {response:?}")
+        panic!("expected one cookie: {response:?}")
     };
     let value = cookie.strip_prefix("__Host-session=").unwrap();
     value.split(';').next().unwrap().to_owned()
 }
 
-/// Logs in, and answers the token.
+/// Logs in and returns the token.
 async fn enter(app: &Router, user: &str, cookies: &[&str]) -> String {
     let path = format!("/login/{user}");
     let response = send(app, with(Method::POST, &path, cookies)).await;
@@ -158,7 +158,7 @@ async fn enter(app: &Router, user: &str, cookies: &[&str]) -> String {
     token_in(&response)
 }
 
-/// What `/whoami` says to whoever sends these cookies.
+/// Returns the status of `/whoami` for these cookies.
 async fn status(app: &Router, cookies: &[&str]) -> u16 {
     let response = send(app, with(Method::GET, "/whoami", cookies)).await;
     response.status().as_u16()
@@ -183,7 +183,7 @@ async fn a_login_sets_a_cookie_that_lives_as_long_as_the_session_can() {
 }
 
 #[tokio::test]
-async fn a_session_knows_where_its_user_logged_in() {
+async fn a_session_records_the_address_and_the_browser_of_the_login() {
     let app = app_in_memory();
     let mut request = with(Method::POST, "/login/ada", &[]);
     let browser = HeaderValue::from_bytes(b"Mozilla/5.0 \xc3\xa9\t\xff").unwrap();
@@ -219,7 +219,7 @@ async fn the_address_of_a_session_is_the_one_behind_the_proxies() {
 }
 
 #[tokio::test]
-async fn whoever_is_not_logged_in_is_told_the_same_whatever_the_reason() {
+async fn every_invalid_session_gets_the_same_response() {
     let clock = Clock::stopped();
     let config = Config::default()
         .session_keys(keys(OLD))
@@ -280,21 +280,21 @@ async fn a_logout_ends_the_session_and_removes_the_cookie() {
 }
 
 #[tokio::test]
-async fn a_logout_removes_the_cookie_only_of_a_browser_that_sent_it() {
+async fn a_logout_removes_the_cookie_only_if_it_was_sent() {
     let app = app_in_memory();
     let logout = async |cookies: &[&str]| {
         let response = send(&app, with(Method::POST, "/logout", cookies)).await;
         (response.status().as_u16(), set_cookies(&response).len())
     };
 
-    // Another site can make a browser ask for this, but not send the cookie.
+    // Another site can make a browser send this request, but not the cookie.
     assert_eq!(logout(&[]).await, (204, 0));
     assert_eq!(logout(&["other=1"]).await, (204, 0));
     assert_eq!(logout(&["__Host-session=forged"]).await, (204, 1));
 }
 
 #[tokio::test]
-async fn a_logout_everywhere_ends_what_other_devices_have() {
+async fn a_logout_everywhere_ends_sessions_on_other_devices() {
     let app = app_in_memory();
     let one = cookie_of(&enter(&app, "ada", &[]).await);
     let other = cookie_of(&enter(&app, "ada", &[]).await);
@@ -310,7 +310,7 @@ async fn a_logout_everywhere_ends_what_other_devices_have() {
 }
 
 #[tokio::test]
-async fn what_was_planted_before_a_login_is_worth_nothing_after_it() {
+async fn a_session_from_before_a_login_is_ended_by_it() {
     let app = app_in_memory();
     for planter in ["ada", "eve"] {
         let planted = cookie_of(&enter(&app, planter, &[]).await);
@@ -321,7 +321,7 @@ async fn what_was_planted_before_a_login_is_worth_nothing_after_it() {
         assert_eq!(status(&app, &[&planted]).await, 401);
         assert_eq!(status(&app, &[&cookie]).await, 200);
     }
-    // Two at once, and both end.
+    // With two cookies at the same time, both sessions end.
     let one = cookie_of(&enter(&app, "eve", &[]).await);
     let two = cookie_of(&enter(&app, "bob", &[]).await);
     enter(&app, "ada", &[&one, &two]).await;
@@ -330,7 +330,7 @@ async fn what_was_planted_before_a_login_is_worth_nothing_after_it() {
 }
 
 #[tokio::test]
-async fn of_two_tokens_that_count_neither_does() {
+async fn two_valid_tokens_of_different_users_are_both_refused() {
     let app = app_in_memory();
     let ada = cookie_of(&enter(&app, "ada", &[]).await);
     let eve = cookie_of(&enter(&app, "eve", &[]).await);
@@ -339,11 +339,11 @@ async fn of_two_tokens_that_count_neither_does() {
     assert_eq!(status(&app, &[&ada, &eve]).await, 401);
     assert_eq!(status(&app, &[&eve, &ada]).await, 401);
     assert_eq!(status(&app, &[&format!("{ada}; {eve}")]).await, 401);
-    // The same one twice, and what is no token, say nothing else.
+    // A repeated token and an invalid token change nothing.
     assert_eq!(status(&app, &[&ada, &ada]).await, 200);
     assert_eq!(status(&app, &[&forged, &ada]).await, 200);
     assert_eq!(status(&app, &[&ada, &forged]).await, 200);
-    // Others of the name are in its way only beyond what is looked at.
+    // Other cookies with this name matter only if there are more than the limit.
     let mut many = vec![&*forged; 63];
     many.push(&ada);
     assert_eq!(status(&app, &many).await, 200);
@@ -352,7 +352,7 @@ async fn of_two_tokens_that_count_neither_does() {
 }
 
 #[tokio::test]
-async fn a_token_counts_only_in_the_cookie_for_which_it_was_made() {
+async fn a_token_is_valid_only_in_its_own_cookie() {
     let cache = in_memory(OLD);
     let store = SessionStore::new(&cache).unwrap();
     let one = app(SessionLayer::new(store.for_cookie("third")));
@@ -374,14 +374,14 @@ async fn a_token_counts_only_in_the_cookie_for_which_it_was_made() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_browsers_refuse_makes_no_layer() {
+async fn a_cookie_that_browsers_refuse_is_a_configuration_error() {
     let refused = layer(&in_memory(OLD)).cookie(SessionCookie::default().domain("example.com"));
 
     assert_eq!(refused.unwrap_err().kind(), crate::ErrorKind::Config);
 }
 
 #[tokio::test]
-async fn a_change_is_stored_before_the_handler_goes_on_and_none_is_lost() {
+async fn changes_are_stored_before_the_handler_continues_and_none_is_lost() {
     let server = RedisServer::start().unwrap();
     let (_, app) = on_redis(&server).await;
     let cookie = cookie_of(&enter(&app, "ada", &[]).await);
@@ -407,7 +407,7 @@ async fn a_change_is_stored_before_the_handler_goes_on_and_none_is_lost() {
 }
 
 #[tokio::test]
-async fn a_new_token_reaches_the_client_even_if_the_request_fails() {
+async fn a_failed_response_still_sets_a_new_token() {
     let app = app_in_memory();
     let old = cookie_of(&enter(&app, "ada", &[]).await);
 
@@ -439,20 +439,20 @@ async fn a_token_under_an_older_key_is_replaced_with_the_next_response() {
         old.starts_with("v1.old.") && new.starts_with("v1.new."),
         "{new}"
     );
-    // Both are the same session, and nothing is left to be replaced.
+    // Both are the same session, and no token needs to be replaced.
     assert_eq!(
         status(&during, &[&cookie_of(&old), &cookie_of(&new)]).await,
         200
     );
     let response = send(&during, with(Method::GET, "/whoami", &[&cookie_of(&new)])).await;
     assert!(set_cookies(&response).is_empty());
-    // A route that asks for no session replaces nothing.
+    // A route without a session extractor replaces nothing.
     let response = send(&during, with(Method::GET, "/public", &[&cookie_of(&old)])).await;
     assert!(set_cookies(&response).is_empty());
 }
 
 #[tokio::test]
-async fn a_bearer_token_counts_only_where_it_was_asked_for_and_gets_no_cookie() {
+async fn bearer_tokens_are_opt_in_and_set_no_cookie() {
     let store = SessionStore::new(&in_memory(OLD)).unwrap();
     let web = app(SessionLayer::new(store.clone()));
     let api = app(SessionLayer::new(store).bearer());
@@ -470,7 +470,7 @@ async fn a_bearer_token_counts_only_where_it_was_asked_for_and_gets_no_cookie() 
     assert_eq!(refused.status(), 401);
     let taken = send(&api, bearing(Method::GET, "/whoami", "bearer")).await;
     assert_eq!(taken.status(), 200);
-    // A client that keeps cookies, too, is judged by the header.
+    // The header wins for a client that also keeps cookies.
     let mut both = bearing(Method::GET, "/whoami", "Bearer");
     let other = cookie_of(&enter(&api, "eve", &[]).await);
     both.headers_mut()
@@ -487,7 +487,7 @@ async fn a_bearer_token_counts_only_where_it_was_asked_for_and_gets_no_cookie() 
 }
 
 #[tokio::test]
-async fn a_bearer_token_of_another_service_is_in_no_cookies_way() {
+async fn a_foreign_bearer_token_does_not_affect_the_cookie() {
     let app = app(layer(&in_memory(OLD)).bearer());
     let cookie = cookie_of(&enter(&app, "ada", &[]).await);
     let foreign = |method, path: &str, cookies: &[&str]| {
@@ -504,7 +504,7 @@ async fn a_bearer_token_of_another_service_is_in_no_cookies_way() {
 }
 
 #[tokio::test]
-async fn other_cookies_in_the_line_may_be_anything() {
+async fn other_cookies_can_contain_anything() {
     let app = app_in_memory();
     let token = enter(&app, "ada", &[]).await;
     let mut request = with(Method::GET, "/whoami", &[]);
@@ -516,7 +516,7 @@ async fn other_cookies_in_the_line_may_be_anything() {
 }
 
 #[tokio::test]
-async fn a_logout_that_lacks_the_key_says_so_and_leaves_the_cookie() {
+async fn a_logout_without_the_key_fails_and_keeps_the_cookie() {
     let cookie = cookie_of(&enter(&app(layer(&in_memory(NEW))), "ada", &[]).await);
     let app = app_in_memory();
 
@@ -527,7 +527,7 @@ async fn a_logout_that_lacks_the_key_says_so_and_leaves_the_cookie() {
 }
 
 #[tokio::test]
-async fn what_was_made_for_one_user_is_not_kept_for_others() {
+async fn responses_for_a_user_are_not_cached_for_others() {
     let app = app_in_memory();
     let cookie = cookie_of(&enter(&app, "ada", &[]).await);
 
@@ -540,7 +540,7 @@ async fn what_was_made_for_one_user_is_not_kept_for_others() {
 }
 
 #[tokio::test]
-async fn an_outage_is_no_logout() {
+async fn an_outage_is_not_a_logout() {
     let mut server = RedisServer::start().unwrap();
     let (cache, app) = on_redis(&server).await;
     let cookie = cookie_of(&enter(&app, "ada", &[]).await);
@@ -560,22 +560,22 @@ async fn an_outage_is_no_logout() {
         assert_eq!(response.headers()["cache-control"], "no-store");
         assert!(set_cookies(&response).is_empty(), "{path}");
     }
-    // Whoever needs no session, or sends none of ours, is answered as ever.
+    // Requests that need no session, or send no valid token, are answered as usual.
     assert_eq!(status(&app, &["__Host-session=forged"]).await, 401);
     assert_eq!(status(&app, &[]).await, 401);
     let public = send(&app, with(Method::GET, "/public", &[&cookie])).await;
     assert_eq!(public.status(), 200);
-    // It was asked to log out, so that is what this process knows.
+    // The logout is recorded in this process.
     assert_eq!(status(&app, &[&cookie]).await, 401);
     assert_eq!(cache.stats().mode, crate::Mode::Fallback);
 }
 
 #[tokio::test]
-async fn a_request_asks_redis_once_or_not_at_all() {
+async fn a_request_asks_redis_at_most_once() {
     let server = RedisServer::start().unwrap();
     let (_, app) = on_redis(&server).await;
     let cookie = cookie_of(&enter(&app, "ada", &[]).await);
-    // The server has to be given the script once.
+    // The first call sends the script to the server.
     assert_eq!(status(&app, &[&cookie]).await, 200);
     let calls = || {
         let info: String = ask(&server, &["INFO", "commandstats"]);
@@ -593,7 +593,7 @@ async fn a_request_asks_redis_once_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn more_than_a_session_holds_is_refused_and_changes_nothing() {
+async fn oversized_data_is_refused_and_changes_nothing() {
     let app = app_in_memory();
     let cookie = cookie_of(&enter(&app, "ada", &[]).await);
     let path = format!("/put/{}", "x".repeat(17_000));
@@ -606,7 +606,7 @@ async fn more_than_a_session_holds_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_route_without_a_layer_is_a_mistake_of_the_service() {
+async fn a_session_extractor_without_a_layer_is_a_server_error() {
     let bare = Router::new().route("/whoami", get(whoami));
     let other = bare.clone().layer(SessionLayer::new(
         SessionStore::<()>::new(&in_memory(OLD)).unwrap(),
@@ -617,7 +617,7 @@ async fn a_route_without_a_layer_is_a_mistake_of_the_service() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_leaves_a_working_session() {
+async fn a_disconnected_client_leaves_a_working_session() {
     let server = RedisServer::start().unwrap();
     let (cache, _) = on_redis(&server).await;
     let begun = Arc::new(AtomicUsize::new(0));
@@ -641,7 +641,7 @@ async fn a_client_that_goes_away_leaves_a_working_session() {
         let (app, cookie) = (app.clone(), cookie.clone());
         tokio::spawn(async move { send(&app, with(Method::GET, "/slow", &[&cookie])).await })
     };
-    until("the request is under way", || {
+    until("the request is running", || {
         begun.load(Ordering::SeqCst) == 1
     })
     .await;
@@ -652,7 +652,7 @@ async fn a_client_that_goes_away_leaves_a_working_session() {
 }
 
 #[test]
-fn no_debug_output_shows_a_token() {
+fn debug_output_contains_no_token() {
     let layer = layer(&in_memory(OLD));
 
     let shown = format!("{layer:?}");

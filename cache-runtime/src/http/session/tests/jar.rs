@@ -1,9 +1,10 @@
-//! The cookie with a client that keeps cookies as browsers do, through changes of its domain and path.
+//! Session cookies in a cookie jar like that of a browser, across changes of their domain and path.
 
 use super::*;
 use crate::http::SessionCookie;
 
-/// Cookies by RFC 6265bis: two with another domain, path or host are two, and what matches is sent, longer paths first.
+/// A cookie jar as in RFC 6265bis: cookies with different domains, paths or hosts are distinct, and all that match are sent,
+/// longer paths first.
 #[derive(Default)]
 struct Jar(Vec<Kept>);
 
@@ -17,7 +18,7 @@ struct Kept {
 }
 
 impl Jar {
-    /// Takes what a response sets, as a browser at this host does.
+    /// Stores the cookies of a response, like a browser at this host.
     fn take(&mut self, host: &str, response: &Response) {
         for line in set_cookies(response) {
             let mut parts = line.split("; ");
@@ -97,7 +98,7 @@ fn named() -> SessionCookie {
 }
 
 #[tokio::test]
-async fn nobody_is_locked_out_by_a_change_of_the_cookies_domain_or_path() {
+async fn a_changed_domain_or_path_locks_out_no_user() {
     let forms = || {
         [
             named(),
@@ -139,7 +140,7 @@ async fn nobody_is_locked_out_by_a_change_of_the_cookies_domain_or_path() {
 }
 
 #[tokio::test]
-async fn a_login_and_a_logout_remove_the_cookie_in_its_former_form() {
+async fn a_login_and_a_logout_remove_the_former_cookie() {
     for end in ["/login/ada", "/logout"] {
         for (before, after) in [
             (named().domain("example.com"), named()),
@@ -166,7 +167,7 @@ async fn a_login_and_a_logout_remove_the_cookie_in_its_former_form() {
 }
 
 #[tokio::test]
-async fn a_token_whose_session_is_over_is_none() {
+async fn a_token_of_an_ended_session_is_ignored() {
     let app = app_in_memory();
     let dead = cookie_of(&enter(&app, "eve", &[]).await);
     send(&app, with(Method::POST, "/logout", &[&dead])).await;
@@ -182,7 +183,7 @@ async fn a_token_whose_session_is_over_is_none() {
 }
 
 #[tokio::test]
-async fn of_two_sessions_of_one_user_the_newer_counts_and_a_logout_ends_both() {
+async fn the_newer_of_two_sessions_counts_and_a_logout_ends_both() {
     let clock = Clock::stopped();
     let config = Config::default()
         .session_keys(keys(OLD))
@@ -205,7 +206,7 @@ async fn of_two_sessions_of_one_user_the_newer_counts_and_a_logout_ends_both() {
 }
 
 #[tokio::test]
-async fn only_so_many_tokens_are_looked_up_and_the_last_ones_are() {
+async fn only_the_last_few_tokens_are_looked_up() {
     let server = RedisServer::start().unwrap();
     let (_cache, app) = on_redis(&server).await;
     let alive = cookie_of(&enter(&app, "ada", &[]).await);
@@ -229,7 +230,7 @@ async fn only_so_many_tokens_are_looked_up_and_the_last_ones_are() {
 }
 
 #[tokio::test]
-async fn while_nobody_knows_whether_a_second_token_counts_none_does() {
+async fn two_tokens_are_unavailable_during_an_outage() {
     let server = RedisServer::start().unwrap();
     let (_cache, app) = on_redis(&server).await;
     let one = cookie_of(&enter(&app, "ada", &[]).await);

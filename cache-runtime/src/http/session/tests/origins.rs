@@ -1,4 +1,4 @@
-//! Requests that pages of other origins make a browser send.
+//! Requests that pages of other origins cause a browser to send.
 
 use super::*;
 use crate::testing::RedisServer;
@@ -20,7 +20,7 @@ const FOREIGN: [(&str, &str); 2] = [
 ];
 
 #[tokio::test]
-async fn a_page_of_another_origin_changes_nothing() {
+async fn a_page_of_another_origin_cannot_change_anything() {
     let server = RedisServer::start().unwrap();
     let (_cache, app) = on_redis(&server).await;
     let ada = cookie_of(&enter(&app, "ada", &[]).await);
@@ -64,14 +64,14 @@ async fn a_page_of_another_origin_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_login_is_at_risk_without_a_cookie_too() {
+async fn a_login_from_another_origin_is_refused_without_a_cookie_too() {
     let app = app_in_memory();
     let response = send(&app, from(Method::POST, "/login/eve", &[], &FOREIGN)).await;
     assert_eq!(response.status(), 403);
 }
 
 #[tokio::test]
-async fn trusted_origins_pass_and_the_check_is_turned_off_by_name() {
+async fn trusted_origins_pass_and_the_check_can_be_turned_off() {
     let cache = in_memory(OLD);
     let trusting = layer(&cache)
         .trusted_origins(["http://evil.example"])
@@ -97,7 +97,7 @@ async fn trusted_origins_pass_and_the_check_is_turned_off_by_name() {
 }
 
 #[tokio::test]
-async fn a_bearer_token_is_nothing_that_a_page_could_send() {
+async fn requests_with_a_bearer_token_skip_the_origin_check() {
     let cache = in_memory(OLD);
     let app = app(layer(&cache).bearer());
     let token = enter(&app, "ada", &[]).await;
@@ -107,11 +107,11 @@ async fn a_bearer_token_is_nothing_that_a_page_could_send() {
     let basic = ("authorization", "Basic YWRhOg==".to_owned());
     for (authorization, cookies, expected) in [
         (&ours, vec![], 200),
-        // The token alone counts.
+        // Only the token counts.
         (&ours, vec![&*cookie], 200),
         (&others, vec![], 401),
         (&others, vec![&*cookie], 403),
-        // Browsers add this one by themselves.
+        // Browsers add this header themselves.
         (&basic, vec![], 403),
     ] {
         let mut fields = FOREIGN.to_vec();
