@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_guessed_or_mixed_up_is_refused_without_being_shown() {
+    fn guessable_and_ambiguous_keys_are_refused_without_being_shown() {
         let zeros = Base64::encode_string(&[0; 32]);
         let short = Base64::encode_string(b"hunter2-hunter2-hunter2-hunter2"); // 31 bytes
         for (text, told) in [
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_no_random_one_is_refused() {
+    fn a_secret_that_is_not_random_is_refused() {
         let repeated = |word: &[u8]| word.iter().copied().cycle().take(32).collect::<Vec<_>>();
         let mut last = vec![0; 31];
         last.push(1);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn random_secrets_are_taken() {
+    fn random_secrets_are_accepted() {
         for _ in 0..10_000 {
             let mut secret = [0; 32];
             getrandom::fill(&mut secret).expect("random bytes");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn no_debug_output_shows_a_secret() {
+    fn debug_output_contains_no_secret() {
         let keys = SessionKeys::parse(&format!("a:{ONE}")).expect("keys");
 
         assert_eq!(format!("{keys:?}"), "SessionKeys(a)");

@@ -240,7 +240,7 @@ mod tests {
     use crate::config::{Policy, Quota, Topology};
 
     #[test]
-    fn what_a_file_leaves_out_has_its_default() {
+    fn options_missing_from_a_file_have_their_defaults() {
         let config: Config =
             from_value(json!({ "pool_max": 10, "reconnect_max_attempts": null })).expect("valid");
 
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_writes_durations_sizes_and_lists_as_it_likes() {
+    fn a_file_accepts_several_forms_of_durations_sizes_and_lists() {
         let config: Config = from_value(json!({
             "default_ttl": "30m", "command_timeout": 0.25, "pool_idle": 60, "max_value": "2MiB", "mask_keys": true,
             "disabled": ["event:*", "a,b"],
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_of_a_file_come_at_once() {
+    fn all_problems_of_a_file_are_reported_together() {
         let error = from_value::<Config>(json!({
             "pool_mni": 3, "default_ttl": "soon", "redis": "redis://:hunter2@", "mask_keys": [], "database": "x",
             "ttl_jitter": 12.5, "max_refreshes": "some",
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_of_a_policy_that_is_no_time_says_what_is_one() {
+    fn an_invalid_time_of_a_policy_is_reported_with_advice() {
         let error =
             from_value::<Config>(json!({ "policies": { "events": { "grace": "a while" } } }))
                 .expect_err("wrong");
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_in_a_file_have_the_names_of_their_policies() {
+    fn limits_in_a_file_are_named_by_their_policies() {
         let config: Config =
             from_value(json!({ "limits": { "api": "100/60s", "Mail-Out": "5/h" } }))
                 .expect("valid");

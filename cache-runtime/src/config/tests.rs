@@ -19,7 +19,7 @@ fn the_defaults_are_within_their_own_limits() {
 
 #[test]
 fn every_field_can_be_set_in_each_way_and_is_printed() {
-    // A new field does not compile here before somebody has thought of the three.
+    // A new field does not compile here until it has a setter, a variable and a line of output.
     let Config {
         environment: _,
         session_keys: _,
@@ -123,7 +123,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_by_its_option() {
+fn all_problems_are_reported_together_by_option() {
     let config = Config::default()
         .prefix("my prefix*")
         .client_name("")
@@ -185,7 +185,7 @@ fn every_problem_is_told_at_once_by_its_option() {
 }
 
 #[test]
-fn what_is_on_a_limit_is_allowed() {
+fn values_at_their_limits_are_allowed() {
     for (jitter, refreshes) in [(0, 0), (50, 100_000)] {
         let config = Config::default()
             .ttl_jitter(jitter)
@@ -246,7 +246,7 @@ fn the_quotas_of_limiters_are_printed() {
 }
 
 #[test]
-fn a_quota_is_that_of_every_policy_whose_name_a_variable_writes_so() {
+fn a_quota_applies_to_every_policy_with_the_same_variable_name() {
     let config = Config::default().limit("a_b", quota(1, SECOND));
 
     for policy in ["a_b", "a-b", "a.b", "A_B", "A-b"] {
@@ -258,7 +258,7 @@ fn a_quota_is_that_of_every_policy_whose_name_a_variable_writes_so() {
 }
 
 #[test]
-fn a_quota_under_the_own_name_of_a_policy_wins() {
+fn a_quota_under_the_exact_name_of_a_policy_wins() {
     let config = Config::default()
         .limit("a_b", quota(1, SECOND))
         .limit("A-b", quota(2, SECOND));
@@ -268,7 +268,7 @@ fn a_quota_under_the_own_name_of_a_policy_wins() {
 }
 
 #[test]
-fn a_quota_that_no_policy_has_is_found() {
+fn quotas_without_a_policy_are_reported() {
     let config = Config::default()
         .limit("api", quota(1, SECOND))
         .limit("mail_out", quota(1, SECOND))
@@ -282,7 +282,7 @@ fn a_quota_that_no_policy_has_is_found() {
 }
 
 #[test]
-fn options_that_contradict_each_other_are_told() {
+fn contradictory_options_are_reported() {
     let pools = Config::default().pool_min(6).pool_max(5);
     let loads = Config::default().lease(Duration::from_secs(40));
     let user = Config::default().username("app");
@@ -310,7 +310,7 @@ fn options_that_contradict_each_other_are_told() {
 }
 
 #[test]
-fn an_address_sets_what_it_names_and_nothing_else() {
+fn an_address_sets_only_the_parts_that_it_contains() {
     let config = Config::default()
         .username("app")
         .password("kept")
@@ -330,7 +330,7 @@ fn an_address_sets_what_it_names_and_nothing_else() {
 }
 
 #[test]
-fn another_address_replaces_all_that_was_said_about_the_first() {
+fn another_address_replaces_all_parts_of_the_first() {
     let first = || {
         Config::default()
             .redis_url("rediss://app:hunter2@first:7000/3")
@@ -364,7 +364,7 @@ fn another_address_replaces_all_that_was_said_about_the_first() {
 }
 
 #[test]
-fn an_environment_brings_its_prefix_unless_another_was_chosen() {
+fn an_environment_sets_its_prefix_unless_the_code_does() {
     let usual = Config::default().environment(Environment::PROD);
     let own = Config::default()
         .prefix("shop_")
@@ -377,7 +377,7 @@ fn an_environment_brings_its_prefix_unless_another_was_chosen() {
 }
 
 #[test]
-fn no_print_out_shows_the_password() {
+fn debug_output_contains_no_password() {
     let config = Config::default()
         .redis_url("redis://app:hunter2@host/1")
         .expect("valid");
@@ -401,7 +401,7 @@ fn no_print_out_shows_the_password() {
 }
 
 #[tokio::test]
-async fn production_does_not_start_without_a_redis_unless_it_is_allowed() {
+async fn production_without_redis_is_refused_unless_allowed() {
     let refused = async |config: Config| {
         let connected = Cache::connect(config).await;
         connected.err().map(|error| error.to_string())
@@ -426,7 +426,7 @@ async fn production_does_not_start_without_a_redis_unless_it_is_allowed() {
         config(Environment::PROD, Some(false)),
         config(Environment::TEST, None),
         config(Environment::DEV, None),
-        // Named and absent is an outage, and no mistake.
+        // A configured server that is unreachable is an outage, not a configuration error.
         config(Environment::PROD, None)
             .redis_url("redis://127.0.0.1:1")
             .expect("valid"),
@@ -436,7 +436,7 @@ async fn production_does_not_start_without_a_redis_unless_it_is_allowed() {
 }
 
 #[test]
-fn a_session_may_not_end_before_it_is_idle() {
+fn session_absolute_is_at_least_the_ttl() {
     let config = Config::default()
         .session_ttl(2 * SECOND)
         .session_absolute(SECOND);
@@ -448,7 +448,7 @@ fn a_session_may_not_end_before_it_is_idle() {
 }
 
 #[test]
-fn keys_of_sessions_are_printed_by_their_names() {
+fn session_keys_are_printed_by_name() {
     let secret = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     let keys = SessionKeys::parse(&format!("2026-11:{secret}")).expect("keys");
     let config = Config::default().session_keys(keys);
@@ -460,7 +460,7 @@ fn keys_of_sessions_are_printed_by_their_names() {
 }
 
 #[test]
-fn an_idle_time_stands_for_ttl_and_extend_and_not_beside_them() {
+fn session_idle_excludes_session_ttl_and_session_extend() {
     let check = |config: Config| config.check().map_err(|error| error.to_string());
     let minutes = |count: u64| Duration::from_secs(60 * count);
     let idle = || Config::default().session_idle(minutes(30));
@@ -487,7 +487,7 @@ fn an_idle_time_stands_for_ttl_and_extend_and_not_beside_them() {
 }
 
 #[test]
-fn an_idle_time_is_read_from_the_environment_and_said_to_exclude_the_others() {
+fn session_idle_of_the_environment_excludes_the_other_variables() {
     let read = |variables: &[(&str, &str)]| {
         Config::from_vars(variables.iter().copied()).map_err(|error| error.to_string())
     };
@@ -495,7 +495,7 @@ fn an_idle_time_is_read_from_the_environment_and_said_to_exclude_the_others() {
     let config = read(&[("CACHE_SESSION_IDLE", "30m")]).unwrap();
     assert_eq!(config.session_idle, Some(Duration::from_secs(1_800)));
     assert_eq!(read(&[]).unwrap().session_idle, None);
-    // Also where the other says what is so by default.
+    // Even if the other option sets its default value.
     for ttl in ["30m", "1day"] {
         let both = read(&[("CACHE_SESSION_IDLE", "30m"), ("CACHE_SESSION_TTL", ttl)]).unwrap_err();
         let told = "CACHE_SESSION_IDLE: cannot be combined with `CACHE_SESSION_TTL`:";

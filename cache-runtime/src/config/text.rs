@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_texts_or_seconds() {
+    fn durations_are_text_or_seconds() {
         assert_eq!(duration("1h 30m"), Some(Duration::from_secs(5400)));
         assert_eq!(duration("100ms"), Some(Duration::from_millis(100)));
         assert_eq!(duration("90"), Some(Duration::from_secs(90)));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_is_units_in_a_time_or_in_one_of_a_unit() {
+    fn a_quota_is_units_per_duration_or_per_unit_of_time() {
         for (text, limit, millis) in [
             ("100/60s", 100, 60_000),
             ("100/1m 30s", 100, 90_000),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_an_address_that_may_be_a_password_is_shown() {
+    fn possible_passwords_in_an_address_are_masked() {
         for (value, expected) in [
             (
                 "redis://user:hunter2@host:6379/0",
@@ -259,7 +259,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_of_a_duration_or_a_size_is_read_back(seconds in 0_u64..100_000_000_000, size: u32) {
+        fn printed_durations_and_sizes_parse_to_the_same_value(seconds in 0_u64..100_000_000_000, size: u32) {
             let moment = Duration::from_secs(seconds);
 
             prop_assert_eq!(duration(&show_duration(moment)), Some(moment));
@@ -267,14 +267,14 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_of_a_quota_is_read_back(limit: u32, millis in 0_u64..4_000_000_000) {
+        fn printed_quotas_parse_to_the_same_value(limit: u32, millis in 0_u64..4_000_000_000) {
             let given = Quota { limit, window: Duration::from_millis(millis) };
 
             prop_assert_eq!(quota(&show_quota(given)), Some(given));
         }
 
         #[test]
-        fn no_text_panics(text in ".*", number in "[0-9]{0,22}(s|ms|y|weeks|ns)? ?[0-9]{0,22}(s|ms|y|ns)?") {
+        fn no_text_causes_a_panic(text in ".*", number in "[0-9]{0,22}(s|ms|y|weeks|ns)? ?[0-9]{0,22}(s|ms|y|ns)?") {
             let _ = (duration(&text), bytes(&text), percent(&text), switch(&text), shown(&text), duration(&number), bytes(&number));
             let _ = (quota(&text), quota(&format!("1/{text}")), quota(&format!("{number}/{number}")));
         }

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_variable_of_a_service_tells_its_name() {
+    fn the_name_of_a_service_is_found_in_each_of_its_variables() {
         for (name, value) in [
             ("CACHE_A_SERVICE_HOST", "10.0.0.1"),
             ("CACHE_A_SERVICE_PORT", "6379"),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_one_is_none() {
+    fn similar_variables_are_not_service_links() {
         for (name, value) in [
             ("CACHE_PORT", "6379"),
             ("CACHE_PORT", "redis://10.0.0.1:6379"),

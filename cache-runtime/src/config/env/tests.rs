@@ -24,7 +24,7 @@ fn address(config: &Config) -> String {
 }
 
 #[test]
-fn nothing_set_is_memory_mode_with_all_defaults() {
+fn an_empty_environment_is_memory_mode_with_defaults() {
     let config = read(&[
         ("HOME", "/root"),
         ("CACHE_POOL_MIN", ""),
@@ -52,7 +52,7 @@ fn each_environment_has_its_prefix_and_its_variables() {
 }
 
 #[test]
-fn what_other_environments_read_is_not_looked_at() {
+fn variables_of_other_environments_are_ignored() {
     let config = read(&[
         ("CACHE_ENV", "test"),
         ("DEV_REDIS_PORT", "wrong"),
@@ -82,12 +82,12 @@ fn parts_win_over_the_address() {
     assert_eq!(
         config.password,
         Some(" own ".into()),
-        "a password is taken as it is, white space and all"
+        "a password keeps its white space"
     );
 }
 
 #[test]
-fn a_part_alone_replaces_only_itself() {
+fn a_single_part_replaces_only_itself() {
     let port = read(&[
         ("REDIS_URL", "redis://host:7000"),
         ("DEV_REDIS_PORT", "7001"),
@@ -176,7 +176,7 @@ fn every_option_is_read_from_its_variable() {
             .collect::<Vec<_>>()
     );
 
-    // The one that excludes two others is read by itself.
+    // `session_idle` excludes two other options, so it is read separately.
     let (idle, others): (Vec<_>, Vec<_>) = values
         .iter()
         .partition(|(name, _)| *name == "CACHE_SESSION_IDLE");
@@ -197,7 +197,7 @@ fn every_option_is_read_from_its_variable() {
 }
 
 #[test]
-fn keys_of_sessions_are_read_and_never_shown() {
+fn session_keys_are_read_and_never_shown() {
     let secret = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
     let config = read(&[("CACHE_SESSION_KEYS", &format!("new:{secret}"))]);
@@ -214,7 +214,7 @@ fn keys_of_sessions_are_read_and_never_shown() {
 }
 
 #[test]
-fn the_environment_is_what_its_variable_says() {
+fn cache_env_sets_the_environment() {
     let environment = |name| read(&[("CACHE_ENV", name)]).environment;
 
     assert_eq!(
@@ -284,7 +284,7 @@ fn numbers_without_a_unit_are_seconds_and_bytes() {
 }
 
 #[test]
-fn a_percentage_may_have_its_sign_and_has_limits() {
+fn a_percentage_can_have_a_sign_and_has_limits() {
     let jitter = |written| read(&[("CACHE_TTL_JITTER", written)]).ttl_jitter;
 
     assert_eq!(
@@ -306,7 +306,7 @@ fn a_percentage_may_have_its_sign_and_has_limits() {
 }
 
 #[test]
-fn the_number_of_refreshes_has_limits_and_may_be_none() {
+fn the_number_of_refreshes_has_limits_and_can_be_0() {
     let refreshes = |written| read(&[("CACHE_MAX_REFRESHES", written)]).max_refreshes;
 
     assert_eq!(["0", "1", "100000"].map(refreshes), [0, 1, 100_000]);
@@ -320,7 +320,7 @@ fn the_number_of_refreshes_has_limits_and_may_be_none() {
 }
 
 #[test]
-fn policies_are_named_by_their_variables() {
+fn variables_can_set_policies() {
     let config = read(&[
         ("CACHE_POLICY_HOT_EVENTS_TTL", "10m"),
         ("CACHE_POLICY_HOT_EVENTS_GRACE", "1h"),
@@ -338,7 +338,7 @@ fn policies_are_named_by_their_variables() {
 }
 
 #[test]
-fn limits_are_named_by_their_variables() {
+fn variables_can_set_limits() {
     let config = read(&[
         ("CACHE_LIMIT_API", "100/60s"),
         ("CACHE_LIMIT_HOT_EVENTS", "5/s"),
@@ -362,7 +362,7 @@ fn limits_are_named_by_their_variables() {
 }
 
 #[test]
-fn a_limit_that_cannot_be_is_told_with_what_is_allowed() {
+fn an_invalid_limit_is_reported_with_the_allowed_values() {
     for text in [
         "100",
         "100/",
@@ -388,7 +388,7 @@ fn a_limit_that_cannot_be_is_told_with_what_is_allowed() {
 }
 
 #[test]
-fn every_wrong_variable_has_its_line() {
+fn each_invalid_variable_has_one_line() {
     let problem = problem(&[
         ("CACHE_ENV", "production"),
         ("REDIS_URL", "redis+cluster://h1:7000"),
@@ -442,7 +442,7 @@ fn every_wrong_variable_has_its_line() {
 }
 
 #[test]
-fn a_variable_that_cannot_be_read_has_one_line_only() {
+fn an_unreadable_variable_causes_no_second_problem() {
     let problem = problem(&[("CACHE_POOL_MIN", "60"), ("CACHE_POOL_MAX", "many")]);
 
     assert!(
@@ -453,7 +453,7 @@ fn a_variable_that_cannot_be_read_has_one_line_only() {
 }
 
 #[test]
-fn what_belongs_to_a_redis_needs_one() {
+fn variables_of_redis_need_a_redis() {
     for name in [
         "REDIS_USERNAME",
         "REDIS_PASSWORD",
@@ -471,12 +471,12 @@ fn what_belongs_to_a_redis_needs_one() {
     }
     assert!(problem(&[("DEV_REDIS_PORT", "6379")]).contains("DEV_REDIS_PORT: needs a host"));
     assert!(problem(&[("REDIS_TLS", "on")]).contains("REDIS_TLS: is set, but"));
-    // Said so that nobody is in doubt, these ask for nothing.
+    // These explicitly ask for the default.
     read(&[("REDIS_TLS", "off"), ("DEV_REDIS_DB", "0")]);
 }
 
 #[test]
-fn a_host_beside_sentinels_is_refused() {
+fn a_host_next_to_sentinels_is_refused() {
     let sentinels = ("REDIS_URL", "redis+sentinel://h1,h2/mymaster/0");
 
     assert_eq!(
@@ -494,7 +494,7 @@ fn a_host_beside_sentinels_is_refused() {
 }
 
 #[test]
-fn a_host_is_nothing_but_a_host() {
+fn a_url_is_refused_as_a_host() {
     let problem = problem(&[("DEV_REDIS_HOST", "redis://:hunter2@host")]);
 
     assert!(
@@ -506,7 +506,7 @@ fn a_host_is_nothing_but_a_host() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_not_unicode_is_told_and_not_guessed() {
+fn a_value_that_is_not_unicode_is_a_problem() {
     use std::os::unix::ffi::OsStringExt as _;
 
     let password = OsString::from_vec(vec![b'p', 0xff]);
@@ -524,7 +524,7 @@ fn what_is_not_unicode_is_told_and_not_guessed() {
     );
 }
 
-/// What Kubernetes sets for a Service with two ports.
+/// The variables that Kubernetes sets for a Service with two ports.
 fn links(service: &str) -> Vec<(String, String)> {
     [
         ("SERVICE_HOST", "10.96.0.7"),
@@ -573,7 +573,7 @@ fn the_service_links_of_kubernetes_are_ignored() {
 }
 
 #[test]
-fn a_value_of_ours_is_used_beside_service_links() {
+fn an_own_value_is_used_next_to_service_links() {
     let mut vars = links("DEV_REDIS");
     vars.extend(links("CACHE"));
     vars.push(("DEV_REDIS_HOST".into(), "dev-redis".into()));
@@ -588,7 +588,7 @@ fn a_value_of_ours_is_used_beside_service_links() {
 }
 
 #[test]
-fn what_is_wrong_and_not_of_a_service_stays_wrong() {
+fn variables_that_are_not_service_links_are_still_checked() {
     for (name, value, expected) in [
         ("CACHE_PORT", "6379", "CACHE_PORT: is not known"),
         ("CACHE_HOST", "10.0.0.1", "CACHE_HOST: is not known"),
@@ -614,10 +614,10 @@ fn read_over(defaults: Config, vars: &[(&str, &str)]) -> Config {
 }
 
 #[test]
-fn every_option_has_the_default_of_the_code_and_the_value_of_its_variable() {
+fn each_variable_overrides_the_default_of_the_code() {
     for setting in SETTINGS {
         let usual = setting.show(&mut Config::default());
-        // Something else that is allowed, whatever the option is.
+        // Another valid value for each option.
         let others = ["7", "9", "12h", "70ms", "true", "12%", "event:*", "on"];
         let mut allowed = others.into_iter().filter(|text| {
             let mut config = Config::default();
@@ -629,7 +629,7 @@ fn every_option_has_the_default_of_the_code_and_the_value_of_its_variable() {
         let mut defaults = Config::default();
         setting.set(&mut defaults, in_code).expect("allowed");
         let in_code = setting.show(&mut defaults);
-        // So that nothing contradicts the option.
+        // So that no other option contradicts it.
         defaults = match setting.name {
             "pool_min" | "session_ttl" | "lease" => defaults
                 .pool_max(10_000)
@@ -664,7 +664,7 @@ fn every_option_has_the_default_of_the_code_and_the_value_of_its_variable() {
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[test]
-fn the_environment_wins_over_policies_and_limits_of_the_code_one_by_one() {
+fn the_environment_overrides_policies_and_limits_of_the_code_individually() {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let quota = |limit| Quota {
         limit,
@@ -712,7 +712,7 @@ fn the_environment_wins_over_policies_and_limits_of_the_code_one_by_one() {
 }
 
 #[test]
-fn an_idle_time_of_the_environment_replaces_the_life_of_the_code_and_the_other_way_round() {
+fn session_idle_and_session_ttl_of_the_environment_replace_each_other_in_the_code() {
     let by_life = Config::default().session_ttl(2 * DAY).session_extend(DAY);
     let by_idle = Config::default().session_idle(DAY);
 
@@ -725,7 +725,7 @@ fn an_idle_time_of_the_environment_replaces_the_life_of_the_code_and_the_other_w
 }
 
 #[test]
-fn a_policy_that_is_set_after_the_environment_is_of_the_code() {
+fn a_policy_set_after_the_environment_comes_from_the_code() {
     let vars = [("CACHE_POLICY_HOT_EVENTS_TTL", "10m")];
     let own = Policy::default().ttl(Duration::from_secs(1));
 
@@ -744,7 +744,7 @@ fn a_policy_that_is_set_after_the_environment_is_of_the_code() {
 }
 
 #[test]
-fn the_environment_chooses_the_prefix_unless_the_code_did() {
+fn the_environment_sets_the_prefix_unless_the_code_does() {
     let prefix = |defaults: Config, vars: &[(&str, &str)]| read_over(defaults, vars).prefix;
     let prod = [("CACHE_ENV", "prod")];
     let own = || Config::default().prefix("shop_");
@@ -761,7 +761,7 @@ fn the_environment_chooses_the_prefix_unless_the_code_did() {
 }
 
 #[test]
-fn a_url_of_the_environment_replaces_the_redis_of_the_code_and_parts_replace_parts() {
+fn a_url_replaces_the_redis_of_the_code_and_parts_replace_parts() {
     let defaults = || {
         Config::default()
             .redis_url("rediss://app:secret@code:7000/3")
@@ -801,7 +801,7 @@ fn a_url_of_the_environment_replaces_the_redis_of_the_code_and_parts_replace_par
 }
 
 #[test]
-fn what_is_wrong_in_the_code_has_the_name_of_its_option_until_a_variable_replaces_it() {
+fn problems_of_the_code_are_named_by_option_until_a_variable_replaces_it() {
     let defaults = || Config::default().pool_min(60).lease(Duration::ZERO);
 
     let wrong = Config::from_vars_over(defaults(), [("CACHE_POOL_MAX", "50")]).expect_err("wrong");
@@ -821,7 +821,7 @@ fn what_is_wrong_in_the_code_has_the_name_of_its_option_until_a_variable_replace
 }
 
 #[test]
-fn a_duration_that_is_too_long_is_told_the_longest() {
+fn a_too_long_duration_is_reported_with_the_longest() {
     for (text, found) in [("101years", "101years"), ("99999999999", "3168years")] {
         for name in [
             "CACHE_DEFAULT_TTL",
@@ -843,7 +843,8 @@ fn a_duration_that_is_too_long_is_told_the_longest() {
     read(&[("CACHE_DEFAULT_TTL", "100years")]);
 }
 
-/// The rows of the tables of variables in the documentation: variable and default. Other tables begin with no capital.
+/// Returns the rows of the tables of variables in the documentation: variable and default. Other tables begin with a lower-case
+/// letter.
 fn documented() -> Vec<(String, String)> {
     let cell = |cell: &str| cell.trim().trim_matches('`').to_owned();
     include_str!("../../../../docs/configuration.md")
@@ -877,7 +878,7 @@ fn the_documentation_lists_exactly_the_known_variables_with_their_defaults() {
 
 proptest! {
     #[test]
-    fn no_environment_panics_or_tells_a_secret(
+    fn no_environment_causes_a_panic_or_shows_a_secret(
         values in prop::collection::vec(("[ -~é\\PC]{0,12}", 0_usize..100), 0..40),
         numbers in prop::collection::vec(("-?[0-9]{1,22}(s|ms|MiB|GiB|y)?", 0_usize..100), 0..10),
         secret in "[%:/@]{0,2}hunter[0-9]{8}[%:/@?#]{0,2}",

@@ -11,7 +11,7 @@ fn parsed(text: &str) -> RedisUrl {
 }
 
 #[test]
-fn a_server_may_be_named_in_many_ways() {
+fn a_server_address_has_many_forms() {
     for (text, address) in [
         ("localhost", tcp("localhost", 6379)),
         ("10.0.0.1:7000", tcp("10.0.0.1", 7000)),
@@ -37,7 +37,7 @@ fn a_server_may_be_named_in_many_ways() {
 }
 
 #[test]
-fn all_parts_of_an_address_count() {
+fn all_parts_of_an_address_are_read() {
     let url = parsed("rediss://app:p%40ss%3A%2F@host:6380/3");
 
     assert_eq!(url.topology, Topology::Standalone(tcp("host", 6380)));
@@ -49,7 +49,7 @@ fn all_parts_of_an_address_count() {
 }
 
 #[test]
-fn a_user_or_a_password_may_stand_alone() {
+fn a_user_or_a_password_can_be_given_alone() {
     let (user, password) = (parsed("redis://app@host"), parsed("redis://:pw@host"));
 
     assert_eq!(
@@ -89,7 +89,7 @@ fn a_socket_takes_its_parts_from_parameters() {
 }
 
 #[test]
-fn a_wrong_address_is_told_what_is_allowed() {
+fn an_invalid_address_is_reported_with_the_allowed_forms() {
     for (text, advice) in [
         (
             "redis+cluster://h1:7000,h2:7001",
@@ -126,7 +126,7 @@ fn a_wrong_address_is_told_what_is_allowed() {
 
 proptest! {
     #[test]
-    fn no_address_panics_or_is_repeated_in_its_problem(
+    fn no_address_causes_a_panic_or_is_repeated_in_its_problem(
         text in "(redis|rediss|unix|redis\\+sentinel)?(://)?[a-z0-9:@/?#%\\[\\],é]{0,30}",
         secret in "hunter[0-9]{8}",
     ) {
@@ -137,7 +137,7 @@ proptest! {
     }
 
     #[test]
-    fn a_topology_is_printed_as_the_address_it_came_from(host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16..) {
+    fn a_topology_is_printed_as_its_address(host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16..) {
         for text in [format!("redis://{host}:{port}"), format!("redis+sentinel://{host}:{port},[::1]:{port}/m")] {
             prop_assert_eq!(parsed(&text).topology.to_string(), text);
         }
