@@ -172,9 +172,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cards_are_found_however_they_are_written() {
+    fn cards_are_found_in_any_spelling() {
         for json in [
-            // The issuers' published test numbers.
+            // Test numbers that the issuers publish.
             r#""4111111111111111""#,
             r#""4222222222222""#,
             r#""5555555555554444""#,
@@ -204,16 +204,16 @@ mod tests {
     }
 
     #[test]
-    fn other_numbers_are_left_alone() {
+    fn other_numbers_are_not_cards() {
         for json in [
             "",
             "0",
-            // A wrong check digit, an unknown issuer, a length that the issuer does not use.
+            // A wrong check digit, an unknown issuer, and a length that the issuer does not use.
             "4111111111111112",
             "9111111111111111",
             "411111111111116",
             "22210000000000",
-            // Longer runs, words, fractions.
+            // Longer runs of digits, words, and fractions.
             "41111111111111110000",
             "00004111111111111111",
             r#""x4111111111111111""#,
@@ -231,7 +231,7 @@ mod tests {
             r#""41111111-1111-1111-abcd-000000000000""#,
             r#""abcdefab-cdef-4111-1111-111111111111""#,
             r#""00000000-0000-0000-0000-000000000000""#,
-            // Numbers in a row.
+            // Consecutive numbers.
             r#""4 11 1 1 1 11 111 1 1 1 1 1 7 9 3 2 1 4 5 6 7 8""#,
             "[4111,1111,1111,1111]",
             // Cut off in the middle of an escape.
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn no_uuid_and_no_time_is_a_card() {
+    fn uuids_and_times_are_not_cards() {
         for n in 0..20_000_u64 {
             let time = 1_600_000_000_000 + n * 7_919_333;
             let uuid = format!(

@@ -236,8 +236,8 @@ mod tests {
     type Full = Result<Option<u8>, String>;
 
     #[test]
-    fn layers_are_those_of_the_standard_library_and_the_outermost_only() {
-        #[expect(dead_code, reason = "its name is what counts")]
+    fn only_the_outermost_standard_types_are_layers() {
+        #[expect(dead_code, reason = "only its name matters")]
         enum Result<T> {
             Ok(T),
         }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn variants_are_told_apart_by_their_layers() {
+    fn layers_distinguish_variants() {
         let (ok, none, err): (Full, Full, Full) = (Ok(Some(1)), Ok(None), Err(String::new()));
         let layers = Layers::of::<Full>();
 

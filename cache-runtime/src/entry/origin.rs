@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_told_apart_by_themselves_and_not_by_their_names() {
+    fn types_are_distinguished_by_id_and_not_by_name() {
         fn first() -> Origin {
             struct Price;
             Origin::of::<Price>(1, 0)
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_the_same_build_as_before_it_knew_its_hash() {
+    fn entries_from_before_the_hash_is_known_belong_to_the_same_build() {
         let early = Origin::of::<u8>(Build::of_process(), 0);
         let known = Origin::of::<i8>(7, 1);
         let none = Origin::of::<u8>(Build::NONE, 0);
@@ -210,7 +210,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_program_is_known_by_its_file() {
+    fn a_program_is_identified_by_its_file() {
         let (first, second) = (program().expect("/proc"), program().expect("/proc"));
 
         assert_eq!(first, second);

@@ -52,7 +52,7 @@ fn draft(key: &Key) -> Draft<'_> {
     }
 }
 
-/// Reads as its writer would.
+/// Reads an entry as its writer.
 fn read<T: Serialize + DeserializeOwned>(bytes: &[u8], key: &Key, served_from: u64) -> Read<T> {
     read_from(HERE, bytes, key, served_from)
 }
@@ -76,7 +76,7 @@ fn read_from<T: Serialize + DeserializeOwned>(
 }
 
 #[test]
-fn a_value_comes_back_with_what_the_header_says() {
+fn a_value_is_read_with_its_header() {
     let key = key("event:42");
     let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
 
@@ -92,7 +92,7 @@ fn a_value_comes_back_with_what_the_header_says() {
 }
 
 #[test]
-fn the_bytes_stand_where_every_reader_expects_them() {
+fn the_layout_of_the_bytes_is_fixed() {
     let key = key("event:42");
     let entry = value(&draft(&key), &"x".to_owned(), &LIMITS).expect("stored");
     let fence = fence(&key, NOW, LIFE);
@@ -113,7 +113,7 @@ fn the_bytes_stand_where_every_reader_expects_them() {
 }
 
 #[test]
-fn what_is_past_its_fresh_life_is_stale_for_as_long_as_the_grace_and_then_expired() {
+fn a_value_is_stale_after_its_ttl_and_expired_after_its_grace() {
     let key = key("event:42");
     let value = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
     let grace = 10_000;
@@ -135,7 +135,7 @@ fn what_is_past_its_fresh_life_is_stale_for_as_long_as_the_grace_and_then_expire
 }
 
 #[test]
-fn no_bit_can_turn_in_a_value_that_is_served_but_those_of_its_mark() {
+fn a_flipped_bit_in_a_value_is_detected_except_in_the_refresh_lease() {
     let key = key("event:42");
     let value = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
 
@@ -156,7 +156,7 @@ fn no_bit_can_turn_in_a_value_that_is_served_but_those_of_its_mark() {
 }
 
 #[test]
-fn no_bit_can_turn_in_a_claim_but_those_of_a_fences_count() {
+fn a_flipped_bit_in_a_claim_is_detected_except_in_the_count() {
     let key = key("event:42");
 
     for claim in [lease(&key, NOW, LIFE), fence(&key, NOW, LIFE)] {
@@ -176,7 +176,7 @@ fn no_bit_can_turn_in_a_claim_but_those_of_a_fences_count() {
 }
 
 #[test]
-fn a_claim_is_over_when_it_says_so_and_no_clock_can_be_so_late() {
+fn a_claim_expires_at_its_end_plus_the_clock_skew() {
     let key = key("event:42");
     let last = NOW + whole_millis(LIFE + CLOCK_SKEW);
 
@@ -194,7 +194,7 @@ fn a_claim_is_over_when_it_says_so_and_no_clock_can_be_so_late() {
 }
 
 #[test]
-fn a_lease_that_is_renewed_is_the_same_and_ends_later() {
+fn a_renewed_lease_keeps_its_stamp_and_ends_later() {
     let key = key("event:42");
     let first = lease(&key, NOW, LIFE);
 
@@ -207,7 +207,7 @@ fn a_lease_that_is_renewed_is_the_same_and_ends_later() {
 }
 
 #[test]
-fn the_mark_of_a_refresh_is_kept_where_the_table_says() {
+fn the_refresh_lease_is_at_its_documented_offset() {
     let key = key("event:42");
     let mut bytes = none(&draft(&key)).into_bytes();
     assert_eq!(refreshed_until(&bytes), Some(0));
@@ -225,7 +225,7 @@ fn the_mark_of_a_refresh_is_kept_where_the_table_says() {
 }
 
 #[test]
-fn an_entry_with_another_life_is_nobodys_to_refresh() {
+fn an_entry_with_a_changed_ttl_has_no_refresh_lease() {
     let key = key("event:42");
     let mut marked = value(&draft(&key), &event("x"), &LIMITS)
         .expect("stored")
@@ -233,7 +233,7 @@ fn an_entry_with_another_life_is_nobodys_to_refresh() {
     set_refreshed_until(&mut marked, NOW + 3_000);
 
     let (seen, longer) =
-        with_life(&marked, &key, NOW, Duration::from_secs(90)).expect("it is fresh");
+        with_life(&marked, &key, NOW, Duration::from_secs(90)).expect("a fresh value");
 
     assert_eq!(seen, stamp_of(&marked));
     assert_ne!(longer.stamp(), seen);
@@ -243,7 +243,7 @@ fn an_entry_with_another_life_is_nobodys_to_refresh() {
 }
 
 #[test]
-fn the_other_kinds_are_told_apart() {
+fn none_leases_and_fences_are_distinguished() {
     let key = key("event:42");
     let (none, lease, mut fence) = (
         none(&draft(&key)),
@@ -290,7 +290,7 @@ fn a_large_value_is_compressed_when_that_helps() {
 }
 
 #[test]
-fn a_value_over_the_limit_is_refused_before_it_is_written_out() {
+fn an_oversized_value_is_refused_before_it_is_encoded_completely() {
     #[derive(Deserialize)]
     struct Endless;
     impl Serialize for Endless {
@@ -317,7 +317,7 @@ fn a_value_over_the_limit_is_refused_before_it_is_written_out() {
 }
 
 #[test]
-fn a_value_that_has_no_json_is_refused() {
+fn a_value_without_json_is_refused() {
     let key = key("event:42");
     let map = std::collections::HashMap::from([((1, 2), 3)]);
 
@@ -328,7 +328,7 @@ fn a_value_that_has_no_json_is_refused() {
 }
 
 #[test]
-fn a_card_number_is_refused_where_the_guard_is_on() {
+fn a_card_number_is_refused_if_the_guard_is_on() {
     let (key, guard) = (
         key("event:42"),
         Limits {
@@ -346,7 +346,7 @@ fn a_card_number_is_refused_where_the_guard_is_on() {
 }
 
 #[test]
-fn what_cannot_be_read_says_why() {
+fn an_unreadable_entry_has_a_reason() {
     let (key, other) = (key("event:42"), key("event:43"));
     let entry = value(&draft(&key), &event("x"), &LIMITS).expect("stored");
     let bytes = entry.as_bytes();
@@ -382,7 +382,7 @@ fn what_cannot_be_read_says_why() {
 }
 
 #[test]
-fn an_entry_of_the_same_name_under_another_prefix_is_another_key() {
+fn an_entry_under_another_prefix_has_another_key() {
     let name = |prefix: &str, text: &str| Key::parse(prefix, text).expect("a key");
     let (ours, theirs) = (name("shop_", "admin_x"), name("shop_admin_", "x"));
     assert_eq!(ours.as_str(), theirs.as_str());
@@ -399,7 +399,7 @@ fn an_entry_of_the_same_name_under_another_prefix_is_another_key() {
 }
 
 #[test]
-fn a_claimed_length_is_not_believed() {
+fn a_false_length_is_not_trusted() {
     let key = key("event:42");
     let mut bytes = header(Kind::Value, &draft(&key)).to_vec();
     bytes[FLAGS_AT] = COMPRESSED;
@@ -412,7 +412,7 @@ fn a_claimed_length_is_not_believed() {
 }
 
 #[test]
-fn no_more_is_allocated_than_a_value_may_have() {
+fn decompression_allocates_at_most_the_size_limit() {
     let key = key("event:42");
     let large = "x".repeat(LIMITS.max_value - 2);
     let entry = value(&draft(&key), &large, &LIMITS).expect("stored");
@@ -440,7 +440,7 @@ fn no_more_is_allocated_than_a_value_may_have() {
 }
 
 #[test]
-fn a_value_is_refused_where_it_is_nested_more_deeply_than_it_is_read() {
+fn a_value_nested_too_deeply_to_be_read_is_refused() {
     fn nested(depth: usize) -> serde_json::Value {
         (0..depth).fold(json!("[[\"{"), |inner, n| match n % 2 {
             0 => json!([inner]),
@@ -467,7 +467,7 @@ fn a_value_is_refused_where_it_is_nested_more_deeply_than_it_is_read() {
 }
 
 #[test]
-fn a_value_that_serde_does_not_bring_back_is_refused() {
+fn a_value_that_serde_changes_is_refused() {
     #[derive(Default, Serialize, Deserialize)]
     struct Renamed {
         #[serde(rename(serialize = "id", deserialize = "key"))]
@@ -518,7 +518,7 @@ fn a_value_that_serde_does_not_bring_back_is_refused() {
 }
 
 #[test]
-fn a_fresh_life_without_end_is_no_overflow() {
+fn an_endless_ttl_does_not_overflow() {
     let key = key("event:42");
     let draft = Draft {
         fresh: Duration::MAX,
@@ -537,13 +537,13 @@ fn a_fresh_life_without_end_is_no_overflow() {
 }
 
 #[test]
-fn no_two_stamps_are_alike() {
+fn stamps_are_unique() {
     let stamps: std::collections::HashSet<Stamp> = (0..1_000).map(|_| new_stamp()).collect();
 
     assert_eq!(stamps.len(), 1_000);
 }
 
-/// Entries of every kind, and compressed ones.
+/// Entries of every kind, including compressed ones.
 fn any_entry() -> impl Strategy<Value = Vec<u8>> {
     ("\\PC{0,40}", 0..60_usize, 0..5_u8).prop_map(|(title, times, kind)| {
         let key = key("event:42");
@@ -559,7 +559,7 @@ fn any_entry() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_value_comes_back(id: i64, title in "\\PC{0,2000}", price in any::<f64>().prop_filter("JSON knows no others", |price| price.is_finite())) {
+    fn any_value_is_read_back_unchanged(id: i64, title in "\\PC{0,2000}", price in any::<f64>().prop_filter("JSON knows no others", |price| price.is_finite())) {
         let (key, event) = (key("event:42"), Event { id, title, price });
         let entry = value(&draft(&key), &event, &LIMITS).expect("stored");
 
@@ -569,12 +569,12 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_at_all_are_a_value(
+    fn random_bytes_are_never_a_value(
         bytes in prop::collection::vec(any::<u8>(), 0..300),
         start in 0..6_usize,
         kind in 0..6_u8,
     ) {
-        // Without a good beginning nearly all of them would be foreign.
+        // Without a valid beginning nearly all of them would be foreign.
         let mut bytes = bytes;
         let head = [0xca, 0xce, b'E', FORMAT, kind];
         let taken = start.min(bytes.len()).min(head.len());
@@ -597,7 +597,7 @@ proptest! {
         set_refreshed_until(&mut entry, mark);
         let mut bytes = entry.clone();
         for (at, bit) in flips {
-            // All but the eight bytes that say until when it is refreshed.
+            // All bytes except the 8 bytes of the refresh lease.
             let at = at.index(bytes.len() - 8);
             let at = if at < REFRESH_AT { at } else { at + 8 };
             bytes[at] ^= 1 << bit;
@@ -613,7 +613,7 @@ proptest! {
     }
 
     #[test]
-    fn any_mark_leaves_an_entry_what_it_is(entry in any_entry(), mark: u64) {
+    fn any_refresh_lease_keeps_the_entry_readable(entry in any_entry(), mark: u64) {
         let mut marked = entry.clone();
         set_refreshed_until(&mut marked, mark);
 
@@ -623,7 +623,7 @@ proptest! {
     }
 
     #[test]
-    fn an_entry_is_read_by_its_own_key_and_version_only(entry in any_entry(), name in "[a-z]{1,8}", version: u64, build: u64) {
+    fn an_entry_is_read_only_under_its_key_and_version(entry in any_entry(), name in "[a-z]{1,8}", version: u64, build: u64) {
         prop_assume!(version != HERE.version);
 
         let foreign = read::<Event>(&entry, &key(&name), NOW);
@@ -635,7 +635,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_payload_with_a_good_checksum_is_no_panic(
+    fn a_damaged_payload_with_a_valid_checksum_does_not_panic(
         payload in prop::collection::vec(any::<u8>(), 0..200),
         length in 0..400_u32,
         compressed: bool,
@@ -659,8 +659,8 @@ proptest! {
 }
 
 #[test]
-fn an_entry_of_another_build_is_checked_and_one_of_this_build_is_not() {
-    /// Does not encode to what it was decoded from.
+fn only_entries_of_other_builds_are_checked() {
+    /// A type that encodes to another value than it was decoded from.
     #[derive(Debug, PartialEq)]
     struct Lossy;
     impl Serialize for Lossy {
@@ -709,7 +709,7 @@ fn an_entry_of_another_build_is_checked_and_one_of_this_build_is_not() {
 }
 
 #[test]
-fn what_a_program_stores_before_it_knows_its_hash_it_does_not_check() {
+fn a_program_trusts_entries_from_before_it_knew_its_hash() {
     let early = Origin {
         build: Build::of_process(),
         ..HERE
@@ -732,7 +732,7 @@ fn what_a_program_stores_before_it_knows_its_hash_it_does_not_check() {
 }
 
 #[test]
-fn a_none_is_taken_from_other_builds_but_not_from_other_types_of_this_one() {
+fn a_none_is_accepted_from_other_builds_but_not_from_other_types() {
     let key = key("event:42");
     let entry = none(&draft(&key));
     let read = |origin| read_from::<Event>(origin, entry.as_bytes(), &key, NOW);

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_none_comes_back_and_what_is_around_one_does_not() {
+    fn a_none_round_trips_and_a_some_of_none_does_not() {
         assert!(comes_back(&Row { value: None::<u8> }));
         assert!(comes_back(&[None, Some(1)]));
         assert!(comes_back(&()));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_off_needs_no_null() {
+    fn outer_layers_are_not_stored_as_null() {
         assert!(super::comes_back(&Some(None::<u8>), Layers::Some));
         assert!(super::comes_back(&Ok::<_, u8>(Some(())), Layers::OkSome));
         assert!(!super::comes_back(&Some(Some(None::<u8>)), Layers::Some));
@@ -345,7 +345,7 @@ mod tests {
         assert!(!super::comes_back(&vec![Some(())], Layers::Some));
     }
 
-    /// As `serde_json::value::RawValue` does.
+    /// Serializes like `serde_json::value::RawValue`.
     struct Raw(&'static str);
 
     impl Serialize for Raw {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_null_is_a_null() {
+    fn a_raw_null_counts_as_null() {
         assert!(comes_back(&Row { value: Raw("null") }));
         assert!(comes_back(&[Some(Raw("[null]")), None]));
         assert!(!comes_back(&Row {
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_float_that_is_not_finite_does_not_come_back() {
+    fn a_float_that_is_not_finite_does_not_round_trip() {
         assert!(comes_back(&(0.1, f32::MIN, -0.0)));
         assert!(!comes_back(&Some(Row { value: f64::NAN })));
         assert!(!comes_back(&vec![Ok::<f32, u8>(f32::INFINITY)]));

@@ -28,7 +28,7 @@ fn a_key_is_the_prefix_the_text_and_the_values() {
 }
 
 #[test]
-fn a_record_is_under_a_reserved_root_with_its_name_escaped() {
+fn a_record_has_a_reserved_root_and_an_escaped_name() {
     let record = Key::record("dev_", "warm", "the lists: *");
 
     assert_eq!(record.as_str(), "dev_cache:warm:the%20lists%3A%20%2A");
@@ -36,7 +36,7 @@ fn a_record_is_under_a_reserved_root_with_its_name_escaped() {
 }
 
 #[test]
-fn every_kind_of_part_has_its_text() {
+fn every_type_of_part_has_its_text() {
     let table = [
         (of(i64::MIN), "dev_-9223372036854775808"),
         (of(u128::MAX), "dev_340282366920938463463374607431768211455"),
@@ -69,7 +69,7 @@ fn every_kind_of_part_has_its_text() {
 }
 
 #[test]
-fn a_list_has_its_length_before_its_values() {
+fn a_list_begins_with_its_length() {
     let table = [
         (of([0_u8; 0]), "dev_%l0"),
         (of([""]), "dev_%l1%c"),
@@ -86,7 +86,7 @@ fn a_list_has_its_length_before_its_values() {
     }
 }
 
-/// All lists of up to two of these.
+/// Returns all lists of up to two of these values.
 fn lists<T: Clone>(values: &[T]) -> Vec<Vec<T>> {
     let pairs = values
         .iter()
@@ -96,7 +96,7 @@ fn lists<T: Clone>(values: &[T]) -> Vec<Vec<T>> {
 }
 
 #[test]
-fn different_lists_never_share_a_key() {
+fn different_lists_have_different_keys() {
     let lists = lists(&lists(&["", "%l0"]));
 
     for separator in [':', '%', 'l', '0', '1'] {
@@ -132,7 +132,7 @@ fn a_long_list_becomes_a_hash() {
 }
 
 #[test]
-fn a_separator_is_escaped_in_the_value_before_it_only() {
+fn only_the_next_separator_is_escaped_in_a_value() {
     let dashes = name(|key| {
         key.value_before("a-b", '-')
             .text("-")
@@ -161,7 +161,7 @@ fn a_long_value_becomes_a_hash() {
 }
 
 #[test]
-fn a_long_name_keeps_its_beginning_and_ends_in_a_hash() {
+fn a_long_key_keeps_its_beginning_and_ends_in_a_hash() {
     let words = |last: &str| {
         name(|key| {
             (0..9).for_each(|_| {
@@ -186,7 +186,7 @@ fn a_long_name_keeps_its_beginning_and_ends_in_a_hash() {
 }
 
 #[test]
-fn the_text_of_a_long_name_given_as_a_value_is_another_key() {
+fn the_shortened_text_of_a_long_key_is_another_key() {
     let fill = |key: &mut KeyWriter<'_>| {
         (0..7).for_each(|_| {
             key.value("b".repeat(VALUE_CAP).as_str()).text(":");
@@ -232,7 +232,7 @@ fn a_value_cannot_make_a_reserved_root() {
 }
 
 #[test]
-fn a_part_of_several_fields_cannot_be_confused() {
+fn parts_with_several_fields_are_unambiguous() {
     struct Pair(&'static str, &'static str);
     impl KeyPart for Pair {
         fn write_key(&self, key: &mut KeyWriter<'_>) {
@@ -259,10 +259,10 @@ fn a_hash_of_several_fields_is_one_value() {
     assert_eq!(text, "dev_%ha59639026bbe36de674894a6ad1d115b");
     assert_ne!(text, of(Hashed("a", "")));
     assert_ne!(text, of(Hashed("", "a%cb")));
-    // A long text is hashed too.
+    // A long text is also hashed.
     let long = "a".repeat(VALUE_CAP + 1);
     assert_ne!(of(long.as_str()), of(Hashed(long.leak(), "")));
-    // What follows does not change the hash.
+    // The following text does not change the hash.
     let before = name(|key| {
         key.value_before(&Hashed("a", "b"), 'a').text("a").value(&1);
     });
@@ -274,7 +274,7 @@ fn a_hash_of_several_fields_is_one_value() {
 }
 
 #[test]
-fn a_value_that_cannot_be_printed_meets_no_other() {
+fn a_value_that_cannot_be_displayed_has_a_unique_key() {
     struct Broken;
     impl fmt::Display for Broken {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -292,10 +292,10 @@ fn a_value_that_cannot_be_printed_meets_no_other() {
 }
 
 #[test]
-fn a_key_by_hand_is_taken_as_it_is_or_refused_with_advice() {
+fn a_hand_written_key_is_used_unchanged_or_refused_with_advice() {
     assert_eq!(
         Key::parse("dev_", "event:<4*2>%")
-            .expect("a good key")
+            .expect("a valid key")
             .as_str(),
         "dev_event:<4*2>%"
     );
@@ -336,7 +336,7 @@ fn a_key_by_hand_is_taken_as_it_is_or_refused_with_advice() {
 }
 
 #[test]
-fn a_pattern_by_hand_is_refused_when_it_can_match_nothing() {
+fn a_hand_written_pattern_that_cannot_match_is_refused() {
     for text in ["", "a b*", "sessions:user:*", "cache:?"] {
         let error = Pattern::parse("dev_", text).expect_err(text);
         assert_eq!(error.kind(), ErrorKind::Input);
@@ -347,7 +347,7 @@ fn a_pattern_by_hand_is_refused_when_it_can_match_nothing() {
 }
 
 #[test]
-fn a_pattern_matches_what_it_says() {
+fn wildcards_and_literals_match() {
     for (text, name, matches) in [
         ("event:*", "dev_event:42", true),
         ("event:*", "dev_event:", true),
@@ -370,8 +370,8 @@ fn a_pattern_matches_what_it_says() {
 }
 
 #[test]
-fn a_glob_escapes_all_that_redis_would_read_in_it() {
-    let pattern = Pattern::parse("d*[1]_", "a[b]\\c?d**?e*").expect("a good pattern");
+fn a_glob_escapes_all_special_characters_of_redis() {
+    let pattern = Pattern::parse("d*[1]_", "a[b]\\c?d**?e*").expect("a valid pattern");
 
     assert_eq!(
         Pattern::common_glob(std::slice::from_ref(&pattern)),
@@ -379,14 +379,14 @@ fn a_glob_escapes_all_that_redis_would_read_in_it() {
     );
     assert_eq!(pattern.to_string(), "d*[1]_a[b]\\c?d?*e*");
     assert_eq!(
-        Pattern::common_glob(&[Pattern::parse("", "?").expect("a good pattern")]),
+        Pattern::common_glob(&[Pattern::parse("", "?").expect("a valid pattern")]),
         "?*"
     );
 }
 
 #[test]
-fn a_hostile_pattern_is_still_fast() {
-    let pattern = Pattern::parse("", &format!("{}b", "a*".repeat(100))).expect("a good pattern");
+fn matching_a_hostile_pattern_is_fast() {
+    let pattern = Pattern::parse("", &format!("{}b", "a*".repeat(100))).expect("a valid pattern");
 
     assert!(!pattern.matches(&"a".repeat(2_000)));
     assert!(pattern.matches(&format!("{}b", "a".repeat(2_000))));
@@ -400,7 +400,7 @@ impl KeyPart for Shout {
     }
 }
 
-/// Reads one value back from the left; what follows it begins with `separator`.
+/// Decodes one value from the left. The text after it begins with `separator`.
 fn unescape<'a>(mut name: &'a str, separator: &str) -> (Option<String>, &'a str) {
     let mut bytes = Vec::new();
     if let Some(rest) = name.strip_prefix("%n") {
@@ -419,10 +419,7 @@ fn unescape<'a>(mut name: &'a str, separator: &str) -> (Option<String>, &'a str)
             name = rest.as_str();
         }
     }
-    (
-        Some(String::from_utf8(bytes).expect("text as it was")),
-        name,
-    )
+    (Some(String::from_utf8(bytes).expect("valid UTF-8")), name)
 }
 
 fn slow_match(pattern: &[char], name: &[char]) -> bool {
@@ -436,7 +433,7 @@ fn slow_match(pattern: &[char], name: &[char]) -> bool {
 
 proptest! {
     #[test]
-    fn values_can_be_read_back_from_a_key(
+    fn values_can_be_decoded_from_a_key(
         first in prop::option::of("[a:%n3Ahsce \u{e9}\u{2003}*-]{0,6}|\\PC{0,20}"),
         second in prop::option::of("[a:%n3Ahsce \u{e9}\u{2003}*-]{0,6}|\\PC{0,20}"),
         separator in "[-.~n3Aha#\u{e9}]",
@@ -452,7 +449,7 @@ proptest! {
     }
 
     #[test]
-    fn different_arguments_never_share_a_key(
+    fn different_arguments_have_different_keys(
         one in ("[%:nsch3A]{0,3}", prop::option::of(0..3_i8), prop::option::of("[%:nsch3A]{0,3}")),
         two in ("[%:nsch3A]{0,3}", prop::option::of(0..3_i8), prop::option::of("[%:nsch3A]{0,3}")),
         separator in prop::sample::select(vec!["", "%", ":", "n", "h", "-", "3"]),
@@ -473,7 +470,7 @@ proptest! {
     }
 
     #[test]
-    fn a_value_adds_no_segment_and_nothing_that_redis_or_a_shell_reads(value in "\\PC{0,60}|[\\x00-\\x7f]{0,200}") {
+    fn a_value_adds_no_segment_and_no_special_character(value in "\\PC{0,60}|[\\x00-\\x7f]{0,200}") {
         let name = of(value.as_str());
 
         let bad = |c: char| ":*?[]{}<>\\ ".contains(c) || c.is_whitespace() || c.is_control();
@@ -481,11 +478,11 @@ proptest! {
     }
 
     #[test]
-    fn a_pattern_agrees_with_a_slow_matcher(pattern in "[ab:\u{e9}*?]{1,8}", name in "[ab:\u{e9}]{0,8}") {
+    fn a_pattern_agrees_with_a_simple_matcher(pattern in "[ab:\u{e9}*?]{1,8}", name in "[ab:\u{e9}]{0,8}") {
         let letters = |text: &str| text.chars().collect::<Vec<_>>();
         let expected = slow_match(&letters(&pattern), &letters(&name));
 
-        let pattern = Pattern::parse("p_", &pattern).expect("a good pattern");
+        let pattern = Pattern::parse("p_", &pattern).expect("a valid pattern");
 
         prop_assert_eq!(pattern.matches(&format!("p_{name}")), expected);
         let elsewhere = format!("q_{name}");
@@ -493,7 +490,7 @@ proptest! {
     }
 
     #[test]
-    fn a_value_in_a_pattern_matches_itself_only(value in "\\PC{0,12}", other in "\\PC{0,12}") {
+    fn a_value_in_a_pattern_matches_only_itself(value in "\\PC{0,12}", other in "\\PC{0,12}") {
         let pattern = Pattern::render("dev_", |pattern| {
             pattern.text("event:").value(&value).text(":").any();
         });
@@ -507,7 +504,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_not_seen_is_escaped_in_logs() {
+fn invisible_characters_are_escaped_in_logs() {
     let text = "user:\u{202e}nimda\u{200b}";
     let key = Key::parse("app_", text).expect("a key");
     let pattern = Pattern::parse("app_", "user:\u{202e}*").expect("a pattern");
@@ -517,6 +514,6 @@ fn what_is_not_seen_is_escaped_in_logs() {
         "app_user:\\u{202e}nimda\\u{200b}"
     );
     assert_eq!(pattern.shown(false).to_string(), "app_user:\\u{202e}*");
-    // In Redis it is as it was given.
+    // In Redis it is unchanged.
     assert_eq!(key.as_str(), format!("app_{text}"));
 }

@@ -72,7 +72,7 @@ mod tests {
 
     #[cfg(feature = "chrono")]
     #[test]
-    fn a_chrono_time_is_one_instant_in_any_zone() {
+    fn equal_chrono_times_in_different_zones_have_one_text() {
         use chrono::{DateTime, FixedOffset, NaiveDate, NaiveTime, Utc};
 
         let utc = DateTime::<Utc>::from_timestamp_nanos(1_700_000_000_500_000_000);
@@ -93,7 +93,7 @@ mod tests {
 
     #[cfg(feature = "time")]
     #[test]
-    fn a_time_of_the_crate_time_is_one_instant_at_any_offset() {
+    fn equal_offset_date_times_have_one_text() {
         use time::{Date, OffsetDateTime, UtcOffset};
 
         let utc = OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_000_000_100)

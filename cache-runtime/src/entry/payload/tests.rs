@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Whether `json` is served to a reader of `T`.
+/// Returns whether `json` is served to a reader of `T`.
 fn is_served<T: Serialize + serde::de::DeserializeOwned>(json: &Value) -> bool {
     let json = json.to_string();
     serde_json::from_str::<T>(&json)
@@ -15,7 +15,7 @@ fn is_served<T: Serialize + serde::de::DeserializeOwned>(json: &Value) -> bool {
 }
 
 #[test]
-fn what_encodes_to_the_same_is_served() {
+fn a_payload_that_encodes_to_itself_is_served() {
     #[derive(Serialize, Deserialize)]
     struct Row {
         id: i64,
@@ -28,7 +28,7 @@ fn what_encodes_to_the_same_is_served() {
 }
 
 #[test]
-fn a_field_that_is_missing_unknown_or_of_another_form_is_not_served() {
+fn a_missing_unknown_or_changed_field_is_not_served() {
     #[derive(Serialize, Deserialize)]
     #[serde(default)]
     #[derive(Default)]
@@ -75,7 +75,7 @@ fn a_set_with_a_fixed_hash_is_served_in_any_order() {
     }
 }
 
-/// Reads another order than it has written.
+/// Reads its members in another order than it writes them.
 #[derive(Serialize)]
 #[serde(transparent)]
 struct Turned<T>(T);
@@ -117,16 +117,16 @@ fn a_tuple_that_changes_its_order_is_not_served() {
 }
 
 #[test]
-fn a_member_that_occurs_twice_is_not_taken_for_one() {
+fn duplicate_members_are_not_merged() {
     let twice = br#"{"a":1,"a":2}"#;
-    let map: HashMap<String, u8> = serde_json::from_slice(twice).expect("the last one counts");
+    let map: HashMap<String, u8> = serde_json::from_slice(twice).expect("the last member counts");
 
     assert!(!is_encoded(&map, twice, Layers::Nothing));
     assert_ne!(sorted_text(twice), sorted_text(br#"{"a":2,"a":2}"#));
 }
 
 #[test]
-fn numbers_beyond_any_float_are_compared_digit_by_digit() {
+fn large_numbers_are_compared_digit_by_digit() {
     let (first, second) = (
         br#"{"a":18446744073709551617,"b":18446744073709551619}"#,
         br#"{"b":18446744073709551619,"a":18446744073709551619}"#,
@@ -136,7 +136,7 @@ fn numbers_beyond_any_float_are_compared_digit_by_digit() {
 }
 
 #[test]
-fn what_is_no_json_of_ours_is_not_sorted() {
+fn invalid_json_is_not_sorted() {
     let deep = "[".repeat(100_000);
     for text in [
         "",
@@ -170,7 +170,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The same with every array turned round.
+/// Returns the value with every array reversed.
 fn reversed(value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().rev().map(reversed).collect(),
@@ -184,7 +184,7 @@ fn reversed(value: &Value) -> Value {
 
 proptest! {
     #[test]
-    fn sorting_forgets_the_order_and_nothing_else(first in any_json(), second in any_json()) {
+    fn sorting_changes_only_the_order(first in any_json(), second in any_json()) {
         let sort = |value: &Value| sorted_text(value.to_string().as_bytes()).expect("JSON");
 
         prop_assert_eq!(sort(&first), sort(&reversed(&first)));

@@ -1,6 +1,6 @@
-//! Four hundred types, in families: each is what a deploy may make of any other in its family. Whatever one of them stored, each
-//! of the others reads, as another program does: none is handed a value that it would not have stored as the same JSON, and no
-//! code of theirs ever sees a number that was not stored.
+//! 400 types in families: a deploy may turn a type into any other of its family. Each type reads what every other type stored,
+//! as another program. It must never get a value that it would store as different JSON, and its code must never see a number
+//! that was not stored.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +12,7 @@ use super::{Draft, HERE, LIMITS, NOW, Origin, Read, Reader, key};
 use crate::entry::{self, Refusal, Unreadable};
 
 thread_local! {
-    /// The numbers that user code was given while it read.
+    /// The numbers that user code has seen while it read.
     static GIVEN: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
     static PANICS: Cell<u32> = const { Cell::new(0) };
 }
@@ -22,7 +22,7 @@ fn given(number: i64) -> i64 {
     number
 }
 
-/// A value of its type for each number.
+/// Creates a value of the type for each number.
 trait Sample {
     fn sample(n: i64) -> Self;
 }
@@ -102,7 +102,7 @@ impl Clone for Even {
     }
 }
 
-/// Panics at what is no month.
+/// Panics if the number is not a month.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(from = "u8", into = "u8")]
 struct Month(u8);
@@ -111,7 +111,7 @@ impl From<u8> for Month {
     fn from(number: u8) -> Self {
         if !(1..=12).contains(&given(number.into())) {
             PANICS.set(PANICS.get() + 1);
-            panic!("{number} is no month");
+            panic!("{number} is not a month");
         }
         Self(number)
     }
@@ -144,9 +144,9 @@ enum Status {
 /// A type of a family.
 struct Member {
     name: &'static str,
-    /// The entry of its nth sample, if that may be stored.
+    /// Returns the entry of the nth sample, if it can be stored.
     write: fn(i64) -> Option<Vec<u8>>,
-    /// What is read from an entry, as the reader would store it again.
+    /// Returns the value that is read from an entry, in the form in which the reader would store it.
     read: fn(&[u8], u64) -> Result<Value, Unreadable>,
 }
 
@@ -161,7 +161,7 @@ fn write<T: Sample + Serialize + for<'de> Deserialize<'de>>(n: i64) -> Option<Ve
     };
     match entry::value(&draft, &T::sample(n), &LIMITS) {
         Ok(entry) => Some(entry.into_bytes()),
-        // Of an untagged enum an earlier variant fits as well.
+        // An earlier variant of an untagged enum also fits.
         Err(Refusal::Changed) => None,
         Err(refusal) => panic!("{refusal:?}"),
     }
@@ -284,7 +284,7 @@ macro_rules! choice {
     };
 }
 
-/// A family of 24 enums: six, each tagged in four ways.
+/// A family of 24 enums: six enums, each with four kinds of tags.
 macro_rules! enums {
     (@tagged $a:ty, $b:ty, $($way:ident: [$($tag:meta)?];)*) => {
         $(mod $way {
@@ -335,7 +335,7 @@ enums! {
     of_enums: Status, Option<Wrapped>;
 }
 
-/// The numbers in a JSON text.
+/// Returns the numbers in a JSON text.
 fn numbers(json: &Value, found: &mut Vec<i64>) {
     match json {
         Value::Number(number) => found.extend(number.as_i64()),
@@ -349,7 +349,7 @@ fn numbers(json: &Value, found: &mut Vec<i64>) {
 }
 
 #[test]
-fn four_hundred_types_read_what_each_other_stored() {
+fn four_hundred_types_read_entries_of_each_other() {
     let mut families = families_of_structs();
     families.extend(families_of_enums());
     let types: usize = families.iter().map(Vec::len).sum();
@@ -373,7 +373,7 @@ fn four_hundred_types_read_what_each_other_stored() {
             let mut known = Vec::new();
             numbers(&stored, &mut known);
             assert!(seen.iter().all(|number| known.contains(number)), "{seen:?}");
-            // One of the same program has another type as well, if it is not the writer.
+            // A reader in the same program has another type, unless it is the writer.
             for (reader, build) in family
                 .iter()
                 .flat_map(|reader| [(reader, OLD), (reader, NEW)])
@@ -387,7 +387,7 @@ fn four_hundred_types_read_what_each_other_stored() {
                     Ok(value) if value != stored => wrong.push((call(), value)),
                     Err(reason) if reader.name == writer.name && std::ptr::eq(reader, writer) => {
                         panic!(
-                            "{} missed what it stored itself: {reason:?}, {stored}",
+                            "{} cannot read its own entry: {reason:?}, {stored}",
                             reader.name
                         )
                     }
