@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn all_borrowed_arguments_are_named_with_what_to_write() {
+    fn borrowed_arguments_are_reported_with_a_replacement() {
         let problem = problem_of(
             "async fn find(&self, id: i64, name: &str, ids: &'a [i64], pool: &Pool, filter: Filter<'_>) {}",
         );
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_borrows_is_found_wherever_it_stands() {
+    fn borrows_are_found_anywhere_in_a_type() {
         for argument in [
             "&mut self",
             "self: &Self",
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owned_is_not() {
+    fn owned_types_are_not_reported() {
         for argument in [
             "self",
             "mut self",

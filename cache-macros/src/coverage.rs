@@ -293,14 +293,14 @@ mod tests {
     use crate::target::Resolver;
     use crate::template::Kind;
 
-    /// What is reported about a function with this signature, key, cache and `ignore`.
+    /// Returns the errors for a function with this signature, key, cache and `ignore`.
     fn reported(signature: &str, key: &str, cache: &str, ignore: &str) -> Vec<String> {
         let function: Function =
             syn::parse_str(&format!("async fn find({signature}) {{}}")).expect(signature);
         let mut report = Report::default();
         let literal = LitStr::new(key, Span::call_site());
         let key = Resolver::new(&function, None, &mut report).resolve(literal, Kind::Key);
-        assert!(report.into_tokens().is_none(), "the key is right");
+        assert!(report.into_tokens().is_none(), "a valid key");
         let cache: Option<Expr> = (!cache.is_empty()).then(|| syn::parse_str(cache).expect(cache));
         let ignored: Vec<Ident> = ignore
             .split_terminator(", ")
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn every_argument_that_is_not_in_the_key_is_reported() {
+    fn every_argument_missing_from_the_key_is_reported() {
         for (signature, key, expected) in [
             ("kind: &str, page: u32", "list:<kind>", &["page"][..]),
             ("kind: &str, page: u32", "list", &["kind", "page"]),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_or_a_method_stands_for_its_argument() {
+    fn a_field_or_a_method_covers_its_argument() {
         assert!(left_out("query: Query, ids: &[i64]", "<query.page>:<ids.len()>").is_empty());
     }
 
@@ -348,7 +348,7 @@ mod tests {
             ("[first, .., last]: [u8; 4]", "a", &["first", "last"]),
             ("&(a, ref b): &(u8, u8)", "a:<b>", &["a"]),
             ("_: u8, Path(_): Path<i64>", "a", &[]),
-            // Both sides of an `@` are the same value.
+            // Both sides of an `@` bind the same value.
             ("whole @ Path(id): Path<i64>", "<whole.0>", &[]),
             ("whole @ Path(id): Path<i64>", "a", &["whole", "id"]),
         ] {
@@ -357,12 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn an_underscore_leaves_an_argument_out() {
+    fn an_underscore_excludes_an_argument() {
         assert!(left_out("_db: &Db, __arg1: u8", "a").is_empty());
     }
 
     #[test]
-    fn the_argument_with_the_cache_may_be_left_out() {
+    fn the_argument_with_the_cache_can_be_omitted() {
         for cache in [
             "app",
             "app.cache",
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ignored_may_be_left_out() {
+    fn ignored_arguments_can_be_omitted() {
         assert!(reported("db: &Db, r#type: u8, id: u8", "<id>", "", "db, r#type").is_empty());
         assert!(reported("_db: &Db, app: App", "a", "app.cache", "_db, app").is_empty());
         let missing = reported("db: &Db, id: u8", "a", "", "db");
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_ignored_is_reported_with_advice() {
+    fn an_invalid_ignore_is_reported_with_advice() {
         for (ignore, expected) in [
             (
                 "db, dbb",
@@ -417,7 +417,7 @@ mod tests {
                 "`id` is in the key, so it cannot be ignored; remove it here, or from the key",
             ),
             ("db, self", "a key may always omit `self`; remove it here"),
-            // What is likely to be meant is not reported as missing, too.
+            // The argument that was probably meant is not also reported as missing.
             (
                 "dbb",
                 "`dbb` is not a parameter of `find`; did you mean `db`?",
@@ -431,7 +431,7 @@ mod tests {
         }
     }
 
-    /// The type and const parameters that are reported as missing from this key.
+    /// Returns the type and const parameters that are reported as missing from this key.
     fn generics_left_out(function: &str, key: &str, any_type: bool) -> Vec<String> {
         let parsed: Function =
             syn::parse_str(&format!("async fn find{function} {{}}")).expect(function);
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_is_returned_is_named() {
+    fn a_returned_type_must_be_in_the_key() {
         for output in [
             "T",
             "Vec<Option<T>>",
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_that_only_the_caller_names_is_named() {
+    fn a_type_chosen_by_the_caller_must_be_in_the_key() {
         for (function, expected) in [
             ("<T: Table>(id: i64) -> i64", &["T"][..]),
             ("<T>(id: i64) -> i64 where T: Table", &["T"]),
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_in_the_key_does_not_stand_for_its_type() {
+    fn an_argument_in_the_key_does_not_cover_its_type() {
         for function in [
             "<T>(id: T) -> i64",
             "<T>(id: &Id<T>) -> i64",
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn every_constant_is_named() {
+    fn every_const_parameter_must_be_in_the_key() {
         let function = "<T, const N: usize>(values: [T; N]) -> u8";
 
         assert_eq!(generics_left_out(function, "a", false), ["N"]);
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn any_type_needs_something_that_the_key_leaves_out() {
+    fn any_type_needs_a_parameter_missing_from_the_key() {
         for function in [
             "(id: i64) -> u8",
             "<'a>(id: &'a str) -> u8",

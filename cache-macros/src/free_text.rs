@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_found_wherever_it_is_declared() {
+    fn text_arguments_are_found_in_any_declaration() {
         for function in [
             "(a: &str)",
             "(a: String)",
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_or_not_all_of_it_is_not() {
+    fn other_arguments_and_parts_of_texts_are_not_reported() {
         for (function, key) in [
             ("(a: i64)", "<a>"),
             ("(a: Uuid)", "<a.to_string()>"),

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_async_trait_makes_of_a_method_is_recognised() {
+    fn a_method_expanded_by_async_trait_is_recognised() {
         let function = function(
             "fn f<'a>(&'a self) -> ::core::pin::Pin<Box<dyn ::core::future::Future<Output = u8> + Send + 'a>> \
              { Box::pin(async move { 1 }) }",
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_async_trait_binds_again_is_in_scope() {
+    fn names_rebound_by_async_trait_are_in_scope() {
         let function = function(
             "fn f<'a>(self: Arc<Self>, id: i64, __arg2: (u8, u8)) -> Pin<Box<dyn Future<Output = u8> + Send + 'a>> {
                 Box::pin(async move {
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(names, ["id", "a", "b"]);
         assert_eq!(function.receiver().expect("a receiver"), "__self");
         let Form::Boxed(boxed) = function.form else {
-            panic!("it is boxed")
+            panic!("expected a boxed future")
         };
         assert_eq!(boxed.bindings.len(), 4);
         assert!(boxed.body.to_string().starts_with("let __ret"));
@@ -405,9 +405,9 @@ mod tests {
     }
 
     #[test]
-    fn the_body_need_not_make_sense() {
+    fn an_invalid_body_is_accepted() {
         let Form::Async { body } = function("async fn f() -> u8 { let x = ; } ").form else {
-            panic!("it is async")
+            panic!("expected an async function")
         };
 
         assert_eq!(body.to_string(), "let x = ;");

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_reported_with_advice() {
+    fn mistakes_are_reported_with_advice() {
         let table = [
             (
                 "enum Kind { All, Of(u8), At { day: u8 } }",
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn only_fields_that_depend_on_a_type_parameter_have_a_bound() {
+    fn only_generic_fields_get_a_bound() {
         let written = "struct A<T: Row, const N: usize> { a: Vec<T>, b: [u8; N], c: T::Id, d: u8, #[key_part(skip)] e: T }";
         let mut report = Report::default();
 

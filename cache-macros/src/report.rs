@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_finds_its_name() {
+    fn a_misspelled_name_is_suggested() {
         let known = ["cache", "condition", "key", "none_ttl", "ttl", "unless"];
 
         for (slip, meant) in [

@@ -298,7 +298,7 @@ mod tests {
         let mut report = Report::default();
         let literal = LitStr::new(template, Span::call_site());
         let template = Resolver::new(&function, None, &mut report).resolve(literal, Kind::Key);
-        assert!(report.into_tokens().is_none(), "there is no mistake");
+        assert!(report.into_tokens().is_none(), "no errors");
         template
             .values()
             .map(|value| (value.source, value.expression.to_string().replace(' ', "")))
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_the_function_and_of_what_is_around_it_become_types_and_constants() {
+    fn parameters_of_the_function_and_its_surroundings_become_types_and_constants() {
         let function = "async fn find<T: Row, const SIZE: usize>(&self, id: i64) -> T {}";
 
         for (template, source, expression) in [
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_its_root_does_not_have_is_refused() {
+    fn an_invalid_step_after_a_root_is_refused() {
         let function: Function =
             syn::parse_str("async fn find<T, const N: usize>(&self, id: i64) -> T {}")
                 .expect("a function");

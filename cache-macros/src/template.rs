@@ -309,13 +309,13 @@ mod tests {
     }
 
     #[test]
-    fn angle_and_curly_brackets_mean_the_same() {
+    fn angle_and_curly_brackets_are_equivalent() {
         assert_eq!(key("event:<id>"), [text("event:"), value("id", "")]);
         assert_eq!(key("event:{id}"), key("event:<id>"));
     }
 
     #[test]
-    fn placeholders_reach_into_their_value() {
+    fn placeholders_accept_fields_and_methods() {
         assert_eq!(key("a:<x.y.0.z()>"), [text("a:"), value("x", ".y.0.z()")]);
         assert_eq!(
             key("a:<self.tenant>"),
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_reach_into_types() {
+    fn placeholders_accept_items_of_types() {
         for steps in ["", "::NAME", "::name()", "::Out::NAME", "::name().len()"] {
             assert_eq!(
                 key(&format!("a:<T{steps}>:b")),
@@ -350,13 +350,13 @@ mod tests {
     }
 
     #[test]
-    fn doubled_brackets_are_plain_and_may_be_closed() {
+    fn doubled_brackets_are_literal_and_can_be_closed() {
         assert_eq!(key("a<<b"), [text("a<b")]);
         assert_eq!(key("{{user}:<id>"), [text("{user}:"), value("id", "")]);
     }
 
     #[test]
-    fn a_bracket_that_closes_nothing_is_refused() {
+    fn an_unmatched_closing_bracket_is_refused() {
         assert!(error("event:id>").starts_with("`>` closes nothing"));
         assert!(error("event:<id>>").starts_with("`>` closes nothing"));
         assert!(error("event:{{id>").starts_with("`>` closes nothing"));
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_of_names_is_no_placeholder() {
+    fn a_placeholder_must_be_a_path_of_names() {
         for content in [
             "1", "x.", ".x", "x..y", "x y", "x-1", "x()", "x.y(1)", "x.()",
         ] {
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn wildcards_are_for_patterns() {
+    fn wildcards_are_accepted_only_in_patterns() {
         assert!(error("event:*").contains("use `pattern`"));
         let (parts, errors) = parse("event:<id>:?*", Kind::Pattern);
         assert!(errors.is_empty(), "{errors:?}");
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_be_called_by_any_word_and_is_one() {
+    fn a_client_key_accepts_reserved_words_and_must_be_valid() {
         for template in ["session:<id>", "cache:x", "<a>:<b>", "all"] {
             let (_, errors) = parse(template, Kind::Client);
             assert!(errors.is_empty(), "{template}: {errors:?}");
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_escapes_the_separator_that_follows_it() {
+    fn a_value_escapes_the_next_separator() {
         assert_eq!(
             key("<a>-<b>"),
             [value_before("a", "", '-'), text("-"), value("b", "")]
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_could_run_into_each_other_are_refused() {
+    fn adjacent_values_without_a_separator_are_refused() {
         for between in ["", "x", "0", "é", "%"] {
             assert!(
                 error(&format!("<a>{between}<b>")).starts_with("put a `:` between `<a>` and `<b>`"),

@@ -14,19 +14,19 @@ fn checked(attribute: Attribute, arguments: &str) -> Result<Plan, String> {
     );
     match report.into_tokens() {
         Some(errors) => Err(errors.to_string()),
-        None => Ok(plan.expect("a plan where there is no error")),
+        None => Ok(plan.expect("a plan without errors")),
     }
 }
 
 fn ttl(ttl: &str) -> Result<Option<Life>, String> {
     match checked(Cacheable, &format!("key = \"a:<id>:<name>\", ttl = {ttl}"))?.work {
         Work::Cacheable(_, storing) => Ok(storing.ttl),
-        _ => panic!("it is cacheable"),
+        _ => panic!("expected `cacheable`"),
     }
 }
 
 #[test]
-fn a_ttl_is_seconds_a_text_or_an_expression() {
+fn a_ttl_is_seconds_text_or_an_expression() {
     for (written, millis) in [
         ("1800", 1_800_000),
         ("\"1h 30m\"", 5_400_000),
@@ -43,7 +43,7 @@ fn a_ttl_is_seconds_a_text_or_an_expression() {
 }
 
 #[test]
-fn a_ttl_that_cannot_be_meant_is_refused() {
+fn an_invalid_ttl_is_refused() {
     for written in [
         "0",
         "-1",
@@ -59,7 +59,7 @@ fn a_ttl_that_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn a_ttl_that_is_too_long_is_told_the_longest() {
+fn a_too_long_ttl_is_reported_with_the_longest() {
     for written in [
         "\"101years\"",
         "\"999999999999years\"",
@@ -78,12 +78,12 @@ fn a_ttl_that_is_too_long_is_told_the_longest() {
 fn storing(arguments: &str) -> Result<Storing, String> {
     match checked(Cacheable, &format!("key = \"a:<id>:<name>\", {arguments}"))?.work {
         Work::Cacheable(_, storing) => Ok(storing),
-        _ => panic!("it is cacheable"),
+        _ => panic!("expected `cacheable`"),
     }
 }
 
 #[test]
-fn jitter_is_whole_percent_up_to_a_half() {
+fn jitter_is_a_whole_percentage_up_to_50() {
     for (written, percent) in [("0", 0), ("10", 10), ("\"10%\"", 10), ("50", 50)] {
         let storing = storing(&format!("ttl_jitter = {written}")).expect(written);
         assert_eq!(storing.ttl_jitter, Some(percent), "{written}");
@@ -97,7 +97,7 @@ fn jitter_is_whole_percent_up_to_a_half() {
 }
 
 #[test]
-fn a_closure_about_the_value_takes_one_parameter() {
+fn a_closure_over_the_value_takes_one_parameter() {
     for name in ["ttl", "unless"] {
         for (closure, is_right) in [("|event| 5", true), ("|| 5", false), ("|a, b| 5", false)] {
             let found = storing(&format!("{name} = {closure}"));
@@ -107,7 +107,7 @@ fn a_closure_about_the_value_takes_one_parameter() {
 }
 
 #[test]
-fn a_refresh_in_the_background_needs_what_can_be_stale() {
+fn a_background_refresh_needs_a_grace_or_a_policy() {
     const OWNED: &str = "async fn find(id: i64) -> Event {}";
     let function: Function = syn::parse_str(OWNED).expect("a function");
 
@@ -129,7 +129,7 @@ fn a_refresh_in_the_background_needs_what_can_be_stale() {
 }
 
 #[test]
-fn a_fence_needs_a_key_that_is_known_before_the_body() {
+fn a_fence_needs_a_key_known_before_the_body() {
     for (arguments, is_right) in [
         ("key = \"a:<id>\", fence", true),
         ("key = \"a:<id>\", pattern = \"b:<return>:*\", fence", true),
@@ -158,7 +158,7 @@ fn every_mistake_is_reported() {
 }
 
 #[test]
-fn arguments_of_later_versions_are_unknown() {
+fn unsupported_arguments_are_unknown() {
     for argument in ["tag = \"x\"", "local = \"5s\""] {
         for attribute in [Cacheable, CachePut, CacheEvict] {
             let error = checked(attribute, &format!("key = \"a\", {argument}"))
@@ -170,7 +170,7 @@ fn arguments_of_later_versions_are_unknown() {
 }
 
 #[test]
-fn only_cacheable_must_name_or_ignore_every_argument() {
+fn only_cacheable_must_use_or_ignore_every_argument() {
     for (arguments, is_right) in [
         ("key = \"a:<id>:<name>\"", true),
         ("key = \"a:<id>\", ignore = [name]", true),
@@ -192,7 +192,7 @@ fn only_cacheable_must_name_or_ignore_every_argument() {
         assert!(checked(attribute, "key = \"a:<id>\"").is_ok());
         let error = checked(attribute, "key = \"a:<id>\", ignore = [name]")
             .err()
-            .expect("a put and an eviction know no `ignore`");
+            .expect("an unknown `ignore` on a put and on an eviction");
         assert!(error.contains("belongs to `#[cacheable]`"), "{error}");
     }
 }
@@ -203,12 +203,12 @@ fn limiting(arguments: &str) -> Result<Limiting, String> {
     let limiting = limit::check(arguments.parse().expect("tokens"), &function, &mut report);
     match report.into_tokens() {
         Some(errors) => Err(errors.to_string()),
-        None => Ok(limiting.expect("arguments where there is no error")),
+        None => Ok(limiting.expect("arguments without errors")),
     }
 }
 
 #[test]
-fn policies_are_named_as_the_limiter_wants_them() {
+fn only_valid_policy_names_are_accepted() {
     let longest = "x".repeat(64);
     for (written, is_right) in [
         ("\"payment\"", true),
@@ -229,7 +229,7 @@ fn policies_are_named_as_the_limiter_wants_them() {
 }
 
 #[test]
-fn a_cost_is_a_number_from_1_up_or_an_expression() {
+fn a_cost_is_a_positive_number_or_an_expression() {
     for (written, is_right) in [
         ("1", true),
         ("4294967295", true),
@@ -247,7 +247,7 @@ fn a_cost_is_a_number_from_1_up_or_an_expression() {
 }
 
 #[test]
-fn a_rate_limit_knows_its_own_arguments_only() {
+fn a_rate_limit_accepts_only_its_own_arguments() {
     for argument in [
         "all_entries",
         "always",
@@ -269,7 +269,10 @@ fn a_rate_limit_knows_its_own_arguments_only() {
             .err()
             .expect(argument);
         assert!(error.contains(" belongs to "), "{error}");
-        assert!(!error.contains("; \""), "it ends with advice: {error}");
+        assert!(
+            !error.contains("; \""),
+            "the error ends with advice: {error}"
+        );
     }
     for attribute in [Cacheable, CachePut, CacheEvict] {
         for argument in ["cost = 5", "limiter = self.limiter"] {
@@ -277,7 +280,10 @@ fn a_rate_limit_knows_its_own_arguments_only() {
                 .err()
                 .expect(argument);
             assert!(error.contains("belongs to `#[rate_limit]`; "), "{error}");
-            assert!(!error.contains("; \""), "it ends with advice: {error}");
+            assert!(
+                !error.contains("; \""),
+                "the error ends with advice: {error}"
+            );
         }
     }
 }

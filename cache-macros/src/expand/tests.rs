@@ -9,10 +9,10 @@ fn expanded(macro_: Attribute, arguments: &str, function: &str) -> syn::File {
         arguments.parse().expect(arguments),
         function.parse().expect(function),
     );
-    syn::parse2(tokens).expect("the expansion is Rust")
+    syn::parse2(tokens).expect("valid Rust")
 }
 
-/// The statements that a function has gained.
+/// Returns the number of statements that the expansion adds to a function.
 fn generated(file: &syn::File, written: &str) -> usize {
     let [syn::Item::Fn(framed)] = file.items.as_slice() else {
         panic!("an attribute emits one function")
@@ -36,7 +36,7 @@ fn generated(file: &syn::File, written: &str) -> usize {
             _ => None,
         });
     let written: ItemFn = syn::parse_str(written).expect("a function");
-    framed.block.stmts.len() + body.expect("the body is a future") - written.block.stmts.len()
+    framed.block.stmts.len() + body.expect("an async body") - written.block.stmts.len()
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn cacheable_expands_to_one_call() {
 }
 
 #[test]
-fn a_refresh_in_the_background_owns_all_that_it_has() {
+fn a_background_refresh_owns_its_arguments() {
     let function = "async fn find(self: Arc<Self>, id: i64) -> Event { self.query(id).await }";
     let arguments = r#"key = "event:<id>", ttl = |event| event.ttl, grace = "10m", ttl_jitter = "10%",
         refresh = "background", unless = |event| event.draft, cache = self.cache"#;
@@ -118,13 +118,13 @@ fn rate_limit_expands_to_one_statement_before_the_body() {
 }
 
 #[test]
-fn with_a_mistake_the_function_stays_as_it_was_written() {
+fn the_function_is_emitted_unchanged_after_an_error() {
     let function = "async fn find(id: i64) -> i64 { id }";
 
     let file = expanded(Attribute::Cacheable, "", function);
 
     let [syn::Item::Macro(_), syn::Item::Fn(kept)] = file.items.as_slice() else {
-        panic!("an error, then the function")
+        panic!("expected an error, then the function")
     };
     assert_eq!(
         kept,
@@ -133,7 +133,7 @@ fn with_a_mistake_the_function_stays_as_it_was_written() {
 }
 
 #[test]
-fn a_derived_key_part_writes_its_fields_or_its_variant() {
+fn a_derived_key_part_writes_its_fields_or_variant() {
     let types = [
         "#[derive(KeyPart)]
         pub struct Id<'a, T: ?Sized>(&'a str, #[key_part(skip)] PhantomData<T>);",
@@ -151,6 +151,6 @@ fn a_derived_key_part_writes_its_fields_or_its_variant() {
         .map(|written| key_part::derive(written.parse().expect(written)))
         .collect();
 
-    let file = syn::parse2(derived).expect("the expansion is Rust");
+    let file = syn::parse2(derived).expect("valid Rust");
     expect_file!["../../expansions/key_part.rs"].assert_eq(&prettyplease::unparse(&file));
 }
