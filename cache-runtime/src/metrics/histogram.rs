@@ -162,8 +162,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn percentiles_are_at_most_an_eighth_away_from_the_exact_ones(
-            // Every magnitude up to the last bucket is as likely as any other.
+        fn percentiles_are_within_an_eighth_of_the_exact_values(
+            // All magnitudes up to the last bucket are equally likely.
             mut nanos in prop::collection::vec((0_u32..37, 0.0_f64..1.0), 1..200)
                 .prop_map(|parts| parts.into_iter().map(|(bits, part)| ((1_u64 << bits) as f64 * (1.0 + part)) as u64).collect::<Vec<_>>()),
         ) {
@@ -172,7 +172,7 @@ mod tests {
 
             for (percent, found) in [(50, times.p50_micros), (99, times.p99_micros)] {
                 let exact = nearest_rank(&nanos, percent) as f64 / 1_000.0;
-                let error = (found.expect("there are samples") - exact).abs();
+                let error = (found.expect("samples") - exact).abs();
                 prop_assert!(error <= exact * 0.125 + 1e-9, "p{percent}: found {found:?}, exactly {exact}");
             }
             prop_assert_eq!(times.max_micros, Some(*nanos.last().expect("not empty") as f64 / 1_000.0));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_the_last_bucket_is_shown_by_its_maximum() {
+    fn values_beyond_the_last_bucket_are_shown_by_the_maximum() {
         let hour = Duration::from_secs(3600).as_nanos() as u64;
 
         let times = times_of(&[hour, hour, u64::MAX]);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_recorded_is_no_time_at_all() {
+    fn an_empty_histogram_has_no_times() {
         let times = times_of(&[]);
 
         assert_eq!(

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_comes_round_again_starts_from_nothing() {
+    fn a_reused_slot_starts_at_0() {
         let recent = Recent::new();
         recent.record(5, 100);
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_does_not_fit_stays_at_the_most_that_does() {
+    fn a_count_saturates() {
         let recent = Recent::new();
 
         recent.record(7, u64::MAX);

@@ -19,7 +19,7 @@ fn leaked_site() -> &'static SiteSlot {
 }
 
 #[test]
-fn threads_that_count_at_once_lose_nothing() {
+fn concurrent_counts_are_not_lost() {
     let metrics = Metrics::new();
     let site = leaked_site();
 
@@ -55,7 +55,7 @@ fn threads_that_count_at_once_lose_nothing() {
 }
 
 #[test]
-fn a_site_that_two_caches_use_has_two_sets_of_numbers() {
+fn each_cache_has_its_own_counts_for_a_site() {
     let (first, second) = (Metrics::new(), Metrics::new());
     let site = leaked_site();
 
@@ -130,7 +130,7 @@ fn rates_are_unknown_without_a_read() {
 }
 
 #[test]
-fn every_event_shows_in_the_statistics() {
+fn every_event_is_in_the_statistics() {
     for (event, _) in Event::ALL {
         let metrics = Metrics::new();
         let nothing = metrics.stats(surroundings()).total;
@@ -140,13 +140,13 @@ fn every_event_shows_in_the_statistics() {
         assert_ne!(
             metrics.stats(surroundings()).total,
             nothing,
-            "{event:?} is counted and never shown"
+            "{event:?} is counted but not shown"
         );
     }
 }
 
 #[test]
-fn every_look_is_one_hit_or_one_miss_and_nothing_else_is_a_look() {
+fn every_lookup_is_one_hit_or_one_miss() {
     for (event, kind) in Event::ALL {
         let metrics = Metrics::new();
 
@@ -174,7 +174,7 @@ fn every_look_is_one_hit_or_one_miss_and_nothing_else_is_a_look() {
 }
 
 #[test]
-fn what_is_stale_is_a_hit_where_it_is_served_and_a_miss_where_it_is_refreshed() {
+fn a_stale_value_is_a_hit_if_served_and_a_miss_if_refreshed() {
     let metrics = Metrics::new();
     let site = metrics.site(leaked_site());
 
@@ -204,7 +204,7 @@ fn what_is_stale_is_a_hit_where_it_is_served_and_a_miss_where_it_is_refreshed() 
 }
 
 #[test]
-fn degraded_puts_are_told_by_their_reason_and_counted_once() {
+fn degraded_puts_are_counted_once_with_their_reason() {
     let metrics = Metrics::new();
     let site = metrics.site(leaked_site());
     site.add(Event::Put, 20);
@@ -261,7 +261,7 @@ fn no_two_reasons_share_a_name() {
 }
 
 #[test]
-fn the_expected_size_follows_what_was_seen() {
+fn the_expected_size_follows_the_observed_sizes() {
     let metrics = Metrics::new();
     let site = metrics.site(leaked_site());
     assert_eq!(site.expected_bytes(), UNKNOWN_BYTES);
@@ -280,7 +280,7 @@ fn the_expected_size_follows_what_was_seen() {
 }
 
 #[test]
-fn a_site_is_warned_once_about_each_thing() {
+fn each_kind_of_warning_is_logged_once_per_site() {
     let metrics = Metrics::new();
     let site = metrics.site(leaked_site());
 
@@ -311,7 +311,7 @@ fn statistics_are_json_with_plain_names() {
 }
 
 #[test]
-fn a_site_stays_within_its_memory() {
+fn the_metrics_of_a_site_have_a_bounded_size() {
     assert!(
         size_of::<SiteMetrics>() <= 18 << 10,
         "{} bytes",

@@ -1,4 +1,4 @@
-//! Everything follows tokio's clock where a test pauses it.
+//! Everything follows tokio's clock if a test pauses it.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use crate::session::{NewSession, SessionStore};
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Whether `key` is there; the cache's own failure is a failure of the test.
+/// Returns whether `key` exists. An error of the cache fails the test.
 async fn holds(cache: &Cache, key: &str) -> bool {
     cache.try_get::<u8>(key).await.expect("an answer").is_some()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_in_memory_expires_when_tokio_time_is_advanced() {
+async fn advancing_tokio_time_expires_entries_in_memory() {
     let cache = Cache::memory();
     cache.set("a", &1_u8, 60).await;
 
@@ -35,7 +35,7 @@ async fn an_entry_in_memory_expires_when_tokio_time_is_advanced() {
 }
 
 #[tokio::test]
-async fn a_cache_from_before_the_pause_follows_it_and_so_does_a_younger_one() {
+async fn caches_from_before_and_after_the_pause_follow_it() {
     let old = Cache::memory();
     old.set("a", &1_u8, 60).await;
     pause();
@@ -50,7 +50,7 @@ async fn a_cache_from_before_the_pause_follows_it_and_so_does_a_younger_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn real_time_does_not_age_what_a_paused_clock_holds() {
+async fn real_time_does_not_expire_entries_under_a_paused_clock() {
     let cache = Cache::memory();
     cache.set("a", &1_u8, Duration::from_millis(2)).await;
 
@@ -60,7 +60,7 @@ async fn real_time_does_not_age_what_a_paused_clock_holds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_clock_lets_no_operation_on_a_real_redis_time_out() {
+async fn operations_on_redis_do_not_time_out_under_a_paused_clock() {
     let server = RedisServer::start().expect("a server");
     let began = tokio::time::Instant::now();
     let cache = Cache::connect(server.config()).await.expect("valid");
@@ -75,11 +75,11 @@ async fn a_paused_clock_lets_no_operation_on_a_real_redis_time_out() {
 
     let stats = cache.stats();
     assert_eq!((stats.total.timeouts, stats.total.errors), (0, 0));
-    assert_eq!(began.elapsed(), Duration::ZERO, "no timer was waited for");
+    assert_eq!(began.elapsed(), Duration::ZERO, "no time has passed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_outlast_hours_that_pass_at_once() {
+async fn connections_survive_jumps_of_several_hours() {
     let server = RedisServer::start().expect("a server");
     let cache = Cache::connect(server.config()).await.expect("valid");
     cache.set("a", &1_u8, DAY).await;
@@ -94,7 +94,7 @@ async fn connections_outlast_hours_that_pass_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_in_redis_is_not_served_beyond_its_time_by_tokio() {
+async fn an_entry_in_redis_expires_by_tokio_time() {
     let server = RedisServer::start().expect("a server");
     let cache = Cache::connect(server.config()).await.expect("valid");
     cache.set("a", &1_u8, 60).await;
@@ -105,7 +105,7 @@ async fn an_entry_in_redis_is_not_served_beyond_its_time_by_tokio() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redis_that_does_not_answer_is_given_the_deadline_in_real_time() {
+async fn a_silent_redis_times_out_in_real_time() {
     let server = RedisServer::start().expect("a server");
     let network = FaultProxy::start(&server).expect("a proxy");
     let deadline = Duration::from_millis(200);
@@ -123,7 +123,7 @@ async fn a_redis_that_does_not_answer_is_given_the_deadline_in_real_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_end_when_tokio_time_is_advanced() {
+async fn advancing_tokio_time_ends_sessions() {
     let server = RedisServer::start().expect("a server");
     for config in [Config::default(), server.config()] {
         let cache = Cache::connect(config).await.expect("valid");
@@ -132,15 +132,21 @@ async fn sessions_end_when_tokio_time_is_advanced() {
         let token = session.expect("no outage").token().clone();
 
         advance(DAY - SECOND).await;
-        sessions.load(&token).await.expect("it has not ended");
+        sessions
+            .load(&token)
+            .await
+            .expect("the session has not ended");
         advance(2 * DAY).await;
 
-        sessions.load(&token).await.expect_err("it has ended");
+        sessions
+            .load(&token)
+            .await
+            .expect_err("the session has ended");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_are_free_again_when_tokio_time_is_advanced() {
+async fn advancing_tokio_time_frees_limits() {
     let server = RedisServer::start().expect("a server");
     for config in [Config::default(), server.config()] {
         let cache = Cache::connect(config).await.expect("valid");

@@ -10,7 +10,7 @@ use super::*;
 
 const PERIOD: Duration = Duration::from_secs(100);
 
-/// When a job ran, counted from the start.
+/// The times at which a job ran, since the start.
 #[derive(Clone)]
 struct Runs {
     start: Instant,
@@ -29,7 +29,7 @@ impl Runs {
         self.at.lock().unwrap().push(self.start.elapsed());
     }
 
-    /// Lets so much time pass.
+    /// Advances the time.
     async fn after(&self, time: Duration) -> Vec<Duration> {
         sleep(time).await;
         self.at.lock().unwrap().clone()
@@ -37,7 +37,7 @@ impl Runs {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_round_comes_soon_and_each_other_up_to_a_tenth_of_a_period_after_the_last() {
+async fn the_first_round_starts_soon_and_later_rounds_have_jitter() {
     let (cache, runs) = (Cache::memory(), Runs::begin());
     let job = runs.clone();
 
@@ -59,7 +59,7 @@ async fn the_first_round_comes_soon_and_each_other_up_to_a_tenth_of_a_period_aft
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_takes_longer_than_its_period_is_not_run_twice_at_a_time() {
+async fn a_slow_job_does_not_overlap_itself() {
     let (cache, runs) = (Cache::memory(), Runs::begin());
     let job = runs.clone();
 
@@ -76,7 +76,7 @@ async fn a_job_that_takes_longer_than_its_period_is_not_run_twice_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_panics_ends_its_round_and_not_the_schedule() {
+async fn a_panic_ends_the_round_but_not_the_schedule() {
     let (cache, runs) = (Cache::memory(), Runs::begin());
     let job = runs.clone();
 
@@ -84,10 +84,10 @@ async fn a_job_that_panics_ends_its_round_and_not_the_schedule() {
         job.add();
         assert!(
             job.at.lock().unwrap_or_else(|lock| lock.into_inner()).len() != 1,
-            "at once"
+            "the first run panics"
         );
         let job = job.clone();
-        async move { assert!(job.at.lock().unwrap().len() != 2, "a little later") }
+        async move { assert!(job.at.lock().unwrap().len() != 2, "the second run panics") }
     });
     let at = runs.start + PERIOD * 4;
     tokio::time::sleep_until(at).await;
@@ -101,7 +101,7 @@ async fn a_job_that_panics_ends_its_round_and_not_the_schedule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_schedule_that_is_dropped_ends_its_job_where_that_is() {
+async fn dropping_a_schedule_cancels_its_running_job() {
     let (cache, job) = (Cache::memory(), Arc::new(()));
     let under_way = Arc::clone(&job);
     let schedule = every(PERIOD, &cache, "lists", move || {
@@ -121,7 +121,7 @@ async fn a_schedule_that_is_dropped_ends_its_job_where_that_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_period_of_no_length_is_a_second() {
+async fn a_zero_period_becomes_1_s() {
     let (cache, runs) = (Cache::memory(), Runs::begin());
     let job = runs.clone();
 
@@ -135,7 +135,7 @@ async fn a_period_of_no_length_is_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_period_of_any_length_panics_nowhere() {
+async fn no_period_causes_a_panic() {
     let (cache, runs) = (Cache::memory(), Runs::begin());
     let job = runs.clone();
 
@@ -149,14 +149,14 @@ async fn a_period_of_any_length_panics_nowhere() {
 }
 
 #[test]
-fn outside_a_runtime_nothing_is_scheduled_and_nothing_panics() {
+fn scheduling_outside_a_runtime_does_nothing() {
     let schedule = every(PERIOD, &Cache::memory(), "lists", || ready(()));
 
     schedule.stop();
 }
 
 #[tokio::test]
-async fn calls_that_never_wait_let_others_run() {
+async fn a_run_of_ready_calls_yields_to_other_tasks() {
     let cache = Cache::memory();
     let run = cache
         .warm(0..10_000, |_| ready(Ok::<_, Infallible>(())))
@@ -164,13 +164,13 @@ async fn calls_that_never_wait_let_others_run() {
 
     tokio::select! {
         biased;
-        _ = run => panic!("ten thousand items were one step"),
+        _ = run => panic!("10,000 items were processed without yielding"),
         () = ready(()) => {}
     }
 }
 
 #[tokio::test]
-async fn no_concurrency_is_one_call_at_a_time() {
+async fn a_concurrency_of_0_means_one_call_at_a_time() {
     let (cache, under_way) = (Cache::memory(), AtomicUsize::new(0));
 
     let summary = cache
@@ -202,7 +202,7 @@ async fn a_summary_is_one_line() {
 }
 
 #[test]
-fn a_cause_is_said_once() {
+fn a_repeated_cause_is_printed_once() {
     let cause = io::Error::other("the disk is full");
     let told = crate::Error::new(crate::ErrorKind::Command, "not stored").because(cause);
     assert_eq!(with_causes(&told), "not stored: the disk is full");

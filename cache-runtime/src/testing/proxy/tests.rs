@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Long enough for an answer on the same machine, so that silence for this long means that none comes.
+/// Longer than an answer on the same machine takes: after this time no answer is coming.
 const SILENCE: Duration = Duration::from_millis(50);
 
 struct Client(TcpStream);
@@ -22,7 +22,7 @@ impl Client {
         self.0.write_all(b"PING\r\n").unwrap();
     }
 
-    /// The error's kind is `UnexpectedEof` or `ConnectionReset` when closed, `WouldBlock` when silent.
+    /// The kind of the error is `UnexpectedEof` or `ConnectionReset` if the connection is closed, and `WouldBlock` if it is silent.
     fn answer(&mut self, within: Duration) -> Result<(), ErrorKind> {
         let mut answer = [0; 7];
         self.0.set_read_timeout(Some(within)).unwrap();
@@ -40,7 +40,7 @@ impl Client {
 }
 
 #[test]
-fn what_passes_is_forwarded_and_counted() {
+fn bytes_are_forwarded_and_counted() {
     for server in [RedisServer::start().unwrap(), RedisServer::tcp().unwrap()] {
         let proxy = FaultProxy::start(&server).unwrap();
 
@@ -75,7 +75,7 @@ fn a_stall_keeps_connections_open_and_silent_until_it_ends() {
 }
 
 #[test]
-fn a_cut_closes_and_refuses_until_it_ends_on_the_same_port() {
+fn a_cut_closes_and_refuses_connections_until_it_ends() {
     let server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let mut client = Client::connect(&proxy).unwrap();
@@ -94,7 +94,7 @@ fn a_cut_closes_and_refuses_until_it_ends_on_the_same_port() {
 }
 
 #[test]
-fn a_delay_holds_each_answer_back_and_ends_at_once() {
+fn a_delay_holds_back_each_answer_and_ends_immediately() {
     let by = Duration::from_millis(40);
     let server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
@@ -117,7 +117,7 @@ fn a_delay_holds_each_answer_back_and_ends_at_once() {
 }
 
 #[test]
-fn a_server_that_is_gone_closes_its_clients() {
+fn a_stopped_server_closes_its_clients() {
     let mut server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let mut client = Client::connect(&proxy).unwrap();
@@ -138,7 +138,7 @@ fn a_server_that_is_gone_closes_its_clients() {
 }
 
 #[tokio::test]
-async fn servers_and_proxies_live_inside_a_runtime() {
+async fn servers_and_proxies_work_inside_a_runtime() {
     let mut server = RedisServer::tcp().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let client = redis::Client::open(proxy.url()).unwrap();
@@ -156,7 +156,7 @@ async fn servers_and_proxies_live_inside_a_runtime() {
 }
 
 #[test]
-fn a_proxy_that_is_dropped_closes_its_port() {
+fn a_dropped_proxy_closes_its_port() {
     let server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
     let Address::Tcp(host, port) = proxy.address().clone() else {

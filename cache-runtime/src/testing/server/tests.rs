@@ -20,7 +20,7 @@ fn process_exists(process: u32) -> bool {
 }
 
 #[test]
-fn a_server_keeps_what_it_is_given_until_it_is_flushed() {
+fn a_server_keeps_its_data_until_it_is_flushed() {
     for server in [RedisServer::start().unwrap(), RedisServer::tcp().unwrap()] {
         ask(&server, &["SET", "a", "1"]).unwrap();
         assert_eq!(ask(&server, &["GET", "a"]).unwrap().as_deref(), Some("1"));
@@ -48,7 +48,7 @@ fn a_killed_server_refuses_connections_and_returns_empty_at_the_same_address() {
 }
 
 #[test]
-fn a_server_that_keeps_its_data_on_disk_has_it_after_a_restart_until_it_is_to_be_empty() {
+fn a_persistent_server_keeps_its_data_across_a_restart() {
     let mut server = RedisServer::builder()
         .args(["--appendonly", "yes", "--appendfsync", "always"])
         .start()
@@ -63,7 +63,7 @@ fn a_server_that_keeps_its_data_on_disk_has_it_after_a_restart_until_it_is_to_be
 }
 
 #[test]
-fn a_frozen_server_accepts_and_answers_only_when_it_goes_on() {
+fn a_frozen_server_accepts_connections_and_answers_after_resume() {
     use std::io::{Read, Write};
     let server = RedisServer::start().unwrap();
     let Address::Unix(path) = server.address() else {
@@ -117,7 +117,7 @@ fn a_password_and_arguments_reach_the_server() {
 }
 
 #[test]
-fn nothing_of_a_server_outlives_a_panic() {
+fn a_panic_stops_the_server_and_removes_its_directory() {
     let server = RedisServer::start().unwrap();
     let (process, directory) = (
         server.process.as_ref().unwrap().id(),
@@ -132,11 +132,11 @@ fn nothing_of_a_server_outlives_a_panic() {
 
     assert!(panicked.is_err());
     assert!(!process_exists(process), "the process still runs");
-    assert!(!directory.exists(), "the directory is still there");
+    assert!(!directory.exists(), "the directory still exists");
 }
 
 #[test]
-fn a_server_that_cannot_run_says_why() {
+fn a_server_that_cannot_start_reports_the_reason() {
     let error = RedisServer::builder()
         .args(["--port", "notaport"])
         .start()
@@ -152,7 +152,7 @@ fn a_server_that_cannot_run_says_why() {
 }
 
 #[test]
-fn a_port_that_another_server_took_is_noticed() {
+fn a_port_taken_by_another_server_is_noticed() {
     let first = RedisServer::tcp().unwrap();
     let directory = Directory::new().unwrap();
     let mut second = RedisServer {
