@@ -1,18 +1,18 @@
 //! Tools for testing services that use the cache: real Redis servers, and a network that fails on command.
 //!
-//! A mock returns what its author expects from Redis; a real server returns what Redis returns. A server starts in about 20 ms,
-//! so every test can have its own:
+//! A mock returns what its author expects from Redis. A real server returns what Redis returns. It starts in about 20 ms, so
+//! every test can have its own:
 //!
 //! ```
 //! use cache_runtime::testing::{FaultProxy, RedisServer};
 //!
 //! # fn main() -> std::io::Result<()> {
-//! let server = RedisServer::start()?;         // ends with the test, panic or not
+//! let server = RedisServer::start()?;         // stops when dropped, even after a panic
 //! let network = FaultProxy::start(&server)?;
 //! let config = network.config();              // for `Cache::connect`
-//! network.stall();                            // accepts and never answers
-//! network.cut();                              // closes everything, refuses the rest
-//! network.pass();                             // as if nothing had happened
+//! network.stall();                            // accepts connections and never answers
+//! network.cut();                              // closes all connections and refuses new ones
+//! network.pass();                             // forwards everything again
 //! # drop(config);
 //! # Ok(())
 //! # }
@@ -71,8 +71,8 @@
 //!
 //! # Processes
 //!
-//! Nothing in this module needs a tokio runtime, and everything can be called from one. Calls return within microseconds, except
-//! those that start a server and wait until it answers. The proxy runs on its own thread and uses the real clock, so it works in
+//! This module works inside and outside a tokio runtime. Calls return within microseconds, except those that start a server and
+//! wait until it answers. The proxy runs on its own thread and uses the real clock, so it works in
 //! tests that pause tokio's clock.
 //!
 //! `redis-server` must be in the path. Otherwise `CACHE_TEST_REDIS_SERVER` must name it, or a compatible server such as

@@ -54,7 +54,7 @@ impl Log {
     #[must_use]
     pub(crate) fn take(&self) -> Vec<Line> {
         HEARD.with_borrow_mut(|heard| {
-            let heard = heard.as_mut().expect("dropping the log ends it");
+            let heard = heard.as_mut().expect("the log is not dropped");
             std::mem::take(&mut heard.lines)
         })
     }

@@ -1,4 +1,4 @@
-//! A network that fails when it is told to.
+//! A network that fails on command.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep_until};
 use super::{Endpoint, RedisServer};
 use crate::config::{Address, Config};
 
-/// Stands before a server, on a port of 127.0.0.1, and forwards what passes, or does not.
+/// A proxy for a server, on a port of 127.0.0.1, that can block or delay traffic.
 ///
-/// Every switch is in force when its method returns, for open connections as for new ones. It begins by passing
-/// everything and ends when it is dropped.
+/// A switch applies to open and new connections as soon as its method returns. The proxy begins by forwarding everything, and
+/// ends when it is dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
     endpoint: Endpoint,
@@ -36,7 +36,7 @@ enum Mode {
     Delay(Duration),
 }
 
-/// A new mode, and whom to tell that it is in force.
+/// A new mode, and the channel that confirms it.
 type Switch = (Mode, std::sync::mpsc::Sender<()>);
 
 #[derive(Debug, Default)]
@@ -47,20 +47,20 @@ struct Counts {
 }
 
 impl FaultProxy {
-    /// Before this server; the password in [`url`](Self::url) and [`config`](Self::config) is the server's.
+    /// Starts a proxy for this server. [`url`](Self::url) and [`config`](Self::config) contain the password of the server.
     ///
     /// # Errors
     ///
-    /// When the system gives no port or no thread.
+    /// If no port is free or no thread can be started.
     pub fn start(server: &RedisServer) -> io::Result<Self> {
         Self::before(server.endpoint())
     }
 
-    /// Before any server, of Redis or not. It need not be there yet.
+    /// Starts a proxy for any server, which need not run yet.
     ///
     /// # Errors
     ///
-    /// When the system gives no port or no thread.
+    /// If no port is free or no thread can be started.
     pub fn to(server: Address) -> io::Result<Self> {
         Self::before(&Endpoint {
             address: server,
@@ -90,27 +90,27 @@ impl FaultProxy {
         })
     }
 
-    /// `redis://…`, with the server's password.
+    /// Returns `redis://…` with the password of the server.
     pub fn url(&self) -> String {
         self.endpoint.url()
     }
 
-    /// Where it listens.
+    /// Returns the address of the proxy.
     pub fn address(&self) -> &Address {
         &self.endpoint.address
     }
 
-    /// The defaults with prefix `test_`, and the server behind this proxy.
+    /// Returns the default configuration with the prefix `test_` and the server behind this proxy.
     pub fn config(&self) -> Config {
         self.endpoint.config()
     }
 
-    /// Forwards everything, first of all what a stall held back.
+    /// Forwards everything, beginning with the data that a stall held back.
     pub fn pass(&self) {
         self.switch(Mode::Pass);
     }
 
-    /// A black hole: connections are accepted and stay open, and nothing arrives on either side.
+    /// Accepts connections and keeps them open, but forwards nothing in either direction.
     pub fn stall(&self) {
         self.switch(Mode::Stall);
     }
@@ -120,22 +120,22 @@ impl FaultProxy {
         self.switch(Mode::Cut);
     }
 
-    /// Holds every answer back for this long, so that a round trip takes that much longer.
+    /// Delays every answer, so that each round trip takes this much longer.
     pub fn delay(&self, by: Duration) {
         self.switch(Mode::Delay(by));
     }
 
-    /// Connections accepted since the start.
+    /// Returns the number of connections accepted since the start.
     pub fn connections(&self) -> u64 {
         self.counts.connections.load(Ordering::Relaxed)
     }
 
-    /// Bytes handed to the server.
+    /// Returns the number of bytes sent to the server.
     pub fn bytes_to_server(&self) -> u64 {
         self.counts.to_server.load(Ordering::Relaxed)
     }
 
-    /// Bytes handed to clients.
+    /// Returns the number of bytes sent to clients.
     pub fn bytes_to_client(&self) -> u64 {
         self.counts.to_client.load(Ordering::Relaxed)
     }
@@ -145,7 +145,7 @@ impl FaultProxy {
         if let Some(switches) = &self.switches
             && switches.send((mode, done)).is_ok()
         {
-            // An error means that the thread has ended: then nothing passes at all.
+            // An error means that the thread has ended. Then nothing is forwarded.
             let _ = in_force.recv();
         }
     }
@@ -160,8 +160,8 @@ impl Drop for FaultProxy {
     }
 }
 
-/// The whole life of the proxy's thread. Its runtime begins and ends here, since a runtime can do neither inside another,
-/// and whoever holds a proxy may well be inside one.
+/// Runs on the thread of the proxy. Its runtime starts and ends here, because a runtime cannot do so inside another, and the
+/// owner of a proxy may be inside one.
 fn run(
     opened: &std::sync::mpsc::Sender<io::Result<u16>>,
     server: Address,
@@ -173,7 +173,7 @@ fn run(
         .build();
     let outcome = built.and_then(|runtime| {
         let door = runtime.block_on(async { Door::open() })?;
-        // Whoever starts a proxy waits for this.
+        // `start` waits for this.
         let _ = opened.send(Ok(door.address.port()));
         runtime.block_on(forward(door, server, counts, orders));
         Ok(())
@@ -183,7 +183,7 @@ fn run(
     }
 }
 
-/// Accepts connections and obeys orders, until nobody can give any.
+/// Accepts connections and switches modes until the proxy is dropped.
 async fn forward(
     mut door: Door,
     server: Address,
@@ -204,7 +204,7 @@ async fn forward(
                 } else {
                     door.reopen().await;
                 }
-                // Whoever ordered may have gone away meanwhile.
+                // The caller may be gone by now.
                 let _ = done.send(());
             }
             client = door.next() => {
@@ -216,12 +216,12 @@ async fn forward(
     }
 }
 
-/// A listener that can be closed so that connecting is refused, and opened again on the same port.
+/// A listener that can be closed, which refuses connections, and opened again on the same port.
 struct Door {
     address: SocketAddr,
     listener: Option<TcpListener>,
-    /// Bound and never listening: keeps the port ours while the listener is closed. Linux allows it beside a listener;
-    /// where it is not allowed there is a small chance that somebody takes the port.
+    /// A socket that is bound and never listens. It reserves the port while the listener is closed. Linux allows it next to a
+    /// listener. On systems that do not, another process may take the port.
     _reservation: Option<TcpSocket>,
 }
 
@@ -249,7 +249,7 @@ impl Door {
                 None => std::future::pending().await,
                 Some(listener) => match listener.accept().await {
                     Ok((stream, _)) => return stream,
-                    // Out of file descriptors, or a client that left at once: the next may succeed.
+                    // Out of file descriptors, or the client has already left. The next attempt may succeed.
                     Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 },
             }
@@ -277,17 +277,17 @@ fn reusable(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// One client's connection, with one of its own to the server. A server that refuses closes the client's, too.
+/// Serves one client over a separate connection to the server. If the server refuses it, the connection of the client is closed.
 async fn link(
     client: TcpStream,
     server: Address,
     counts: Arc<Counts>,
     mut mode: watch::Receiver<Mode>,
 ) {
-    // A closed channel ends the proxy, and this task with it.
+    // A closed channel ends the proxy and this task.
     let _ = mode.wait_for(|mode| *mode != Mode::Stall).await;
     let _ = client.set_nodelay(true);
-    // How a connection ends is not told to anybody but the two that it connects.
+    // An error of a connection is visible only to its two ends.
     let _ = match server {
         Address::Tcp(host, port) => match TcpStream::connect((host.as_str(), port)).await {
             Ok(server) => {
@@ -334,7 +334,7 @@ enum Direction {
     Answers,
 }
 
-/// Moves bytes one way. Reading goes on while a chunk waits, so that a delay adds to each chunk's way and not to their sum.
+/// Moves bytes in one direction. Reading continues while a chunk waits, so a delay applies to each chunk and does not add up.
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -348,7 +348,7 @@ async fn pump(
             let mut chunk = Vec::with_capacity(16 << 10);
             from.read_buf(&mut chunk).await?;
             let end = chunk.is_empty();
-            // An empty chunk is the end, which travels like everything else.
+            // An empty chunk means the end, and is delayed like any other.
             if arrived.send((Instant::now(), chunk)).await.is_err() || end {
                 return Ok(());
             }
@@ -360,7 +360,7 @@ async fn pump(
             if chunk.is_empty() {
                 return to.shutdown().await;
             }
-            // Counted first, so that whoever has seen an answer finds it counted.
+            // Counted first, so that an answer is counted when a client sees it.
             count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             to.write_all(&chunk).await?;
         }
@@ -369,7 +369,7 @@ async fn pump(
     tokio::try_join!(reading, writing).map(|_| ())
 }
 
-/// Waits until the mode lets a chunk go that arrived at `since`, whatever the mode becomes meanwhile.
+/// Waits until a chunk that arrived at `since` may be forwarded, across changes of the mode.
 async fn due(since: Instant, mode: &mut watch::Receiver<Mode>, direction: Direction) {
     loop {
         let now = *mode.borrow_and_update();

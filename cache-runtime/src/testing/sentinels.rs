@@ -1,4 +1,4 @@
-//! A primary, its replicas and the sentinels that watch them, for one test.
+//! A primary with replicas and sentinels for one test.
 
 use std::fs;
 use std::io::{self, Error};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use super::server::{Directory, RedisServer, free_port};
 use crate::config::{Address, Config, Topology};
 
-/// The name that the sentinels give to the primary.
+/// The name of the primary in the sentinels.
 const NAME: &str = "main";
 
-/// Sentinels find each other and the replicas by messages that are sent every two seconds.
+/// Sentinels discover each other and the replicas by messages that are sent every 2 s.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// One primary with two replicas, and three sentinels that replace it when it does not answer for a second. All of them are
-/// real processes on free ports of 127.0.0.1, and end when this is dropped.
+/// A primary with two replicas, and three sentinels that replace it if it does not answer for 1 s. All of them are real processes
+/// on free ports of 127.0.0.1. They end when this is dropped.
 #[derive(Debug)]
 pub struct Sentinels {
     servers: Vec<RedisServer>,
@@ -26,18 +26,18 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
-    /// Starts them, and waits until each sentinel knows the replicas and the other sentinels: some seconds.
+    /// Starts all processes, and waits until each sentinel knows the replicas and the other sentinels. This takes some seconds.
     ///
     /// # Errors
     ///
-    /// When a process does not start, or they do not find each other.
+    /// If a process does not start, or if the sentinels do not find each other in time.
     pub fn start() -> io::Result<Self> {
         let primary = RedisServer::tcp()?;
         let port = port_of(&primary)?;
         let mut servers = vec![primary];
         for _ in 0..2 {
             let replica = ["--replicaof", &format!("127.0.0.1 {port}")];
-            // A replica that is promoted must not refuse to follow another one later.
+            // A promoted replica must be able to follow another primary later.
             servers.push(RedisServer::builder().tcp().args(replica).start()?);
         }
         let sentinels = (0..3)
@@ -48,7 +48,7 @@ impl Sentinels {
         Ok(started)
     }
 
-    /// The defaults with prefix `test_`, and these sentinels.
+    /// Returns the default configuration with the prefix `test_` and these sentinels.
     pub fn config(&self) -> Config {
         Config {
             prefix: "test_".into(),
@@ -64,11 +64,11 @@ impl Sentinels {
         }
     }
 
-    /// The server that the sentinels name as the primary.
+    /// Returns the server that the sentinels name as the primary.
     ///
     /// # Errors
     ///
-    /// When no sentinel answers, or the one that it names is none of these.
+    /// If no sentinel answers, or if it names a server that is not one of these.
     pub fn primary(&self) -> io::Result<&RedisServer> {
         let port = self.named()?;
         let mut servers = self.servers.iter();
@@ -77,11 +77,11 @@ impl Sentinels {
             .ok_or_else(|| Error::other("the sentinels name a server that is not one of these"))
     }
 
-    /// Plans a failover (`SENTINEL FAILOVER`) and waits until the sentinels name another primary.
+    /// Starts a failover (`SENTINEL FAILOVER`) and waits until the sentinels name another primary.
     ///
     /// # Errors
     ///
-    /// When the sentinels refuse it or do not complete it.
+    /// If the sentinels refuse it or do not complete it in time.
     pub fn failover(&self) -> io::Result<()> {
         let before = self.named()?;
         self.wait("a failover begins", |sentinels| {
@@ -93,26 +93,26 @@ impl Sentinels {
         })
     }
 
-    /// Kills the primary (SIGKILL), and returns at once: the sentinels need more than a second to replace it.
+    /// Kills the primary (SIGKILL) and returns immediately. The sentinels need more than 1 s to replace it.
     ///
     /// # Errors
     ///
-    /// As [`primary`](Self::primary).
+    /// The same as [`primary`](Self::primary).
     pub fn kill_primary(&mut self) -> io::Result<()> {
         let port = self.named()?;
         let mut servers = self.servers.iter_mut();
         let primary = servers.find(|server| port_of(server).is_ok_and(|of| of == port));
         primary
-            .ok_or_else(|| Error::other("the primary runs no more"))?
+            .ok_or_else(|| Error::other("the primary is no longer running"))?
             .kill();
         Ok(())
     }
 
-    /// Waits until all sentinels agree on a primary that accepts writes, with a replica behind it.
+    /// Waits until all sentinels agree on a primary that accepts writes and has a replica.
     ///
     /// # Errors
     ///
-    /// When that does not come about.
+    /// If this does not happen in time.
     pub fn settle(&self) -> io::Result<()> {
         self.wait("the sentinels agree", |sentinels| {
             let Ok(port) = sentinels.named() else {
@@ -164,7 +164,7 @@ impl Sentinels {
     }
 }
 
-/// One sentinel. It ends with its value.
+/// A sentinel process. Dropping this kills it.
 #[derive(Debug)]
 struct Sentinel {
     process: Child,
@@ -176,7 +176,7 @@ impl Sentinel {
     fn start(master: u16) -> io::Result<Self> {
         let directory = Directory::new()?;
         let port = free_port()?;
-        // It writes what it finds out into its file, and insists on having one.
+        // A sentinel needs a configuration file, and writes its state into it.
         let file = directory.path.join("sentinel.conf");
         let lines = [
             format!("port {port}"),
@@ -225,7 +225,7 @@ impl Sentinel {
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
-        // Both fail only for a process that has ended, which is what is wanted.
+        // Both fail only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

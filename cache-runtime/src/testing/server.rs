@@ -1,4 +1,4 @@
-//! A `redis-server` process that belongs to one test.
+//! A `redis-server` process for one test.
 
 use std::fs;
 use std::io::{self, Error, ErrorKind};
@@ -13,18 +13,18 @@ use std::time::{Duration, Instant};
 use super::Endpoint;
 use crate::config::{Address, Config};
 
-/// Names another binary, in place of `redis-server`.
+/// The variable that names another binary in place of `redis-server`.
 const BINARY_VARIABLE: &str = "CACHE_TEST_REDIS_SERVER";
 
-/// A server answers after 20 ms; machines that build and test at once have been seen to need seconds.
+/// A server usually answers after 20 ms. On a busy machine it can take seconds.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// Between asking the system for a free port and the server's taking it, somebody else can. Twice in a row is bad luck.
+/// Another process can take a free port before the server does. Twice in a row is unlikely.
 const PORT_ATTEMPTS: u32 = 5;
 
-/// A real Redis server, empty at first and without persistence unless its arguments say otherwise, for one test.
+/// A real Redis server for one test. It is empty at first, and has no persistence unless its arguments enable it.
 ///
-/// It ends when this is dropped, and its directory is removed, also when the test panics.
+/// When this is dropped, also by a panic, the server ends and its directory is removed.
 #[derive(Debug)]
 pub struct RedisServer {
     directory: Directory,
@@ -33,7 +33,7 @@ pub struct RedisServer {
     process: Option<Child>,
 }
 
-/// What a [`RedisServer`] is started with.
+/// The options of a [`RedisServer`].
 #[derive(Clone, Debug, Default)]
 pub struct RedisServerBuilder {
     tcp: bool,
@@ -48,7 +48,7 @@ impl RedisServerBuilder {
         self
     }
 
-    /// Requires this password of the default user.
+    /// Sets the password of the default user.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
         self
@@ -64,7 +64,7 @@ impl RedisServerBuilder {
     ///
     /// # Errors
     ///
-    /// When the binary is missing, or the server ended or did not answer; its last words are in the error.
+    /// If the binary is missing, or if the server ended or did not answer. The error contains the end of its log.
     pub fn start(self) -> io::Result<RedisServer> {
         let Self {
             tcp,
@@ -101,69 +101,69 @@ impl RedisServerBuilder {
 }
 
 impl RedisServer {
-    /// On a socket in a directory of its own: no port that another test could take.
+    /// Starts a server on a Unix socket in its own directory, so it needs no port.
     ///
     /// # Errors
     ///
-    /// As [`RedisServerBuilder::start`].
+    /// The same as [`RedisServerBuilder::start`].
     pub fn start() -> io::Result<Self> {
         Self::builder().start()
     }
 
-    /// On a free port of 127.0.0.1.
+    /// Starts a server on a free port of 127.0.0.1.
     ///
     /// # Errors
     ///
-    /// As [`RedisServerBuilder::start`].
+    /// The same as [`RedisServerBuilder::start`].
     pub fn tcp() -> io::Result<Self> {
         Self::builder().tcp().start()
     }
 
-    /// With a password or with arguments.
+    /// Returns a builder, for a server with a password, arguments or a port.
     pub fn builder() -> RedisServerBuilder {
         RedisServerBuilder::default()
     }
 
-    /// `redis://…` or `redis+unix://…`, with the password.
+    /// Returns `redis://…` or `redis+unix://…` with the password.
     pub fn url(&self) -> String {
         self.endpoint.url()
     }
 
-    /// Where it listens.
+    /// Returns the address of the server.
     pub fn address(&self) -> &Address {
         &self.endpoint.address
     }
 
-    /// The defaults with prefix `test_`, and this server.
+    /// Returns the default configuration with the prefix `test_` and this server.
     pub fn config(&self) -> Config {
         self.endpoint.config()
     }
 
-    /// Ends the process as a crash would (SIGKILL). Connections close, and later ones are refused.
+    /// Kills the process like a crash (SIGKILL). Connections close, and later ones are refused.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // Both fail only for a process that has ended, which is what is wanted.
+            // Both fail only if the process has already ended.
             let _ = process.kill();
             let _ = process.wait();
         }
     }
 
-    /// Starts it again at the same address, killing it first if it still runs. It is empty, unless its arguments made it keep
-    /// its data on disk, such as `["--appendonly", "yes"]`.
+    /// Restarts the server at the same address, and kills it first if it still runs. It is empty unless its arguments enable
+    /// persistence, such as `["--appendonly", "yes"]`.
     ///
     /// # Errors
     ///
-    /// As [`RedisServerBuilder::start`].
+    /// The same as [`RedisServerBuilder::start`].
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill();
         self.launch()
     }
 
-    /// The same, without what it kept on disk.
+    /// Restarts the server like [`restart`](Self::restart), but removes its data on disk first.
     ///
     /// # Errors
     ///
-    /// As [`RedisServerBuilder::start`], or when what is on disk cannot be removed.
+    /// The same as [`RedisServerBuilder::start`]. Also if the data on disk cannot be removed.
     pub fn restart_empty(&mut self) -> io::Result<()> {
         self.kill();
         for file in fs::read_dir(&self.directory.path)? {
@@ -177,20 +177,20 @@ impl RedisServer {
         self.launch()
     }
 
-    /// Freezes the process (SIGSTOP): the system still accepts connections for it, and nothing is answered.
+    /// Freezes the process (SIGSTOP). The system still accepts connections, but the server does not answer.
     ///
     /// # Errors
     ///
-    /// When it does not run.
+    /// If the server is not running.
     pub fn stop(&self) -> io::Result<()> {
         self.signal("STOP")
     }
 
-    /// Lets a frozen process go on (SIGCONT), with all that was sent meanwhile.
+    /// Resumes a frozen process (SIGCONT). It then handles everything that was sent while it was frozen.
     ///
     /// # Errors
     ///
-    /// When it does not run.
+    /// If the server is not running.
     pub fn resume(&self) -> io::Result<()> {
         self.signal("CONT")
     }
@@ -199,7 +199,7 @@ impl RedisServer {
     ///
     /// # Errors
     ///
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub fn flush(&self) -> io::Result<()> {
         let mut connection = self.connection().map_err(Error::other)?;
         redis::cmd("FLUSHALL")
@@ -257,7 +257,7 @@ impl RedisServer {
             command.args(["--requirepass", password]);
         }
         command.args(&self.arguments);
-        // Complaints about arguments come before the log is open.
+        // The server reports invalid arguments before it opens the log.
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -269,8 +269,8 @@ impl RedisServer {
         Ok(command)
     }
 
-    /// Whether a server answers at our address, with its data, and is ours: on a port that somebody else took first, another one
-    /// would.
+    /// Returns whether this server answers at its address and has loaded its data. If another process took the port first, another
+    /// server would answer.
     fn answers_as(&self, process: u32) -> bool {
         let info: redis::RedisResult<String> = self.connection().and_then(|mut connection| {
             redis::cmd("INFO")
@@ -307,8 +307,8 @@ impl RedisServer {
         self.directory.path.join("redis.log")
     }
 
-    /// By the shell's own `kill`, since small images have no program of that name. Our handle on the child keeps the
-    /// system from giving its number to another process.
+    /// Sends a signal with the `kill` of the shell, because small images have no such program. The system does not reuse the
+    /// number of the process while its handle is open.
     fn signal(&self, name: &str) -> io::Result<()> {
         let process = self
             .process
@@ -330,7 +330,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// A directory that goes away with its owner.
+/// A directory that is removed on drop.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
@@ -341,12 +341,12 @@ impl Directory {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            // Short, since the path of a socket may have no more than 100 bytes or so.
+            // The path of a socket can have only about 100 bytes.
             let path =
                 std::env::temp_dir().join(format!("redis-test-{}-{number}", std::process::id()));
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Self { path }),
-                // Left by a process that was killed and whose number came round again.
+                // Left by a killed process whose number was reused.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -356,7 +356,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // A leftover in the directory for temporary files harms nobody, a panic while panicking would.
+        // A leftover in the temporary directory is harmless. A panic during a panic is not.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -371,7 +371,7 @@ fn not_started(binary: &str, error: &Error) -> Error {
             "install it, e.g. `apt-get install redis-server` or `brew install redis`, or name one in {BINARY_VARIABLE}"
         )
     } else {
-        format!("see whether {BINARY_VARIABLE} names a program that can run")
+        format!("check that {BINARY_VARIABLE} names an executable program")
     };
     Error::new(
         error.kind(),
