@@ -1,30 +1,34 @@
--- Decides one call of one client under one or several policies: all of them charge it, or none does.
+-- Decides one call of one client under one or more policies: all of them charge the call, or none does.
 --
--- KEYS     the client's state under each policy, all in one slot
--- ARGV     for each key its policy, packed as `<Bdddddd`: algorithm, limit, window and cost, and of the penalties the first block,
---          the longest one and the time that forgives a strike; a first block of 0 means no penalties
---          then, if not a plain call: `take` or `peek`, `refund` for as many units as the cost says, newest first, or `block` for
---          as long as the cost says (0 ends a block)
---          then, for tests: the time
--- Answers  for each key, packed as `<Bdddd`: a verdict (0 fits, 1 over the limit, 2 blocked), what is used (units; of a Gcra for
---          how many milliseconds it is filled, and how many parts of one), when to try again, and when more is to be had;
---          if the verdict is 16 or more, that much is to be taken from it, and the strikes follow as `<Bddd`: how many, how
---          long ago the last one was, for how long the client is still blocked, and how long that block is as a whole
+-- KEYS     the state of the client under each policy, all in one slot
+-- ARGV     for each key its policy, packed as `<Bdddddd`: algorithm, limit, window, cost, and the penalties: the first block, the
+--          longest block, and the time after which a strike is forgiven; a first block of 0 means no penalties
+--          then, optionally, the operation: `take` (the default), `peek`, `refund` (the cost is the number of units, newest
+--          first) or `block` (the cost is the duration; 0 ends a block)
+--          then, only in tests, the time
+-- Answers  for each key, packed as `<Bdddd`:
+--          - a verdict: 0 fits, 1 over the limit, 2 blocked
+--          - the usage, as two numbers: the units and 0; for a Gcra the milliseconds until it is empty, and parts of one
+--          - when to retry, and when more units are free
+--          If 16 is added to the verdict, the strikes follow as `<Bddd`: their number, the time since the last one, the rest of
+--          the block, and the length of the whole block.
 --
--- Atomic, because two calls at the same moment must not both get the last unit, and because the limits of one client are charged
--- together or not at all. A rejection writes nothing but a strike. The clock is the server's, so the callers need not
--- agree on the time. Times are milliseconds; all numbers are whole and below 2^53. A state that cannot be read counts as absent.
+-- Atomic, because two concurrent calls must not both get the last unit, and because all policies of a call are charged together
+-- or not at all. A rejection writes nothing except a strike. The clock is that of the server, so the callers need not agree on the
+-- time. Times are milliseconds. All numbers are whole and below 2^53. A state that cannot be read counts as absent.
 --
--- State: `<Bd` algorithm and the time at which the key expires; if 16 were added to the algorithm, then strikes, time of the last one,
--- end of the block and its length as `<Bddd`; then by algorithm
---   1 log      `<d` a time, and for each unit of the window how much later it was used as `<I4`, oldest first; some that have left
---              the window may stand before them
---   2 buckets  `<dd` width and index of the first bucket, then the units in each bucket as `<I4`; the first holds some
---   3 Gcra     `<ddd` the time at which it is empty, parts of a millisecond, and the limit that these are parts of
+-- State: `<Bd` the algorithm and the time at which the key expires. If 16 is added to the algorithm, `<Bddd` follows: the number of
+-- strikes, the time of the last one, the end of the block, and its length. Then, by algorithm:
+--   1 log      `<d` a start time, then for each unit as `<I4` how much later it was used, oldest first; the first units may
+--              already have left the window
+--   2 buckets  `<dd` the width and the index of the first bucket, then the units in each bucket as `<I4`; the first has at least 1
+--   3 Gcra     `<ddd` the time at which it is empty, as milliseconds and a numerator, and the denominator, which is the limit
 --
--- What it costs was measured: a call of TIME as much as GET and PTTL together, so the time is told by how long the key still has;
--- a list in the answer twice as much as a packed string; APPEND half of SET, and a new expiry as much again as the SET, so that is
--- set for two windows and left alone for one.
+-- Measured costs:
+-- - TIME takes as long as GET and PTTL together, so the script derives the time from the TTL of the key.
+-- - A list in the answer takes twice as long as a packed string.
+-- - APPEND takes half as long as SET. Setting an expiry takes as long as a SET, so the expiry is set to two windows ahead and not
+--   changed for one window.
 local spread = unpack
 local unpack, pack = struct.unpack, struct.pack
 local how, given = ARGV[#KEYS + 1] or 'take', ARGV[#KEYS + 2]
@@ -85,8 +89,8 @@ local floor, max, min, sub, rep = math.floor, math.max, math.min, string.sub, st
 local PARTS, MOST_STRIKES, MARK, LONGEST_BLOCK = 60, 32, 16, 2678400000
 local now = given and tonumber(given)
 
--- Each `look` finds in a state: whether the call fits, what is used (two numbers), when to try again, when more is to be had, and
--- two numbers that the `add` of the same algorithm needs. `at` is where the algorithm's part of the state begins, if there is one.
+-- Each `look` returns: whether the call fits, the usage (two numbers), when to retry, when more units are free, and two numbers
+-- for the `add` of the same algorithm. `at` is the offset of the algorithm's part of the state, if there is a state.
 
 local function look_log(state, at, limit, window, cost)
   local length = #state - at - 7
@@ -99,7 +103,8 @@ local function look_log(state, at, limit, window, cost)
   if newest % 1 ~= 0 or newest > now + window then
     return true, 0, 0, 0, 0
   end
-  -- What was used no later than the edge has left the window, in which time does not go back. Times are waited for by the clock.
+-- Units that were used at the edge or before it have left the window. In the window, time does not go back. Waits are by the
+  -- clock.
   local from = now - window - origin
   local edge = max(from, newest - window - origin)
   local place = count - limit + cost
@@ -179,7 +184,7 @@ local function look_buckets(state, at, limit, window, cost)
   if sum == 0 then
     return true, 0, 0, 0, 0
   end
-  -- When enough units are free.
+-- Returns the time at which enough units are free.
   local function leaves(free)
     local kept = sum
     for i = first, count do
@@ -214,7 +219,7 @@ local function add_buckets(state, at, used, window, cost, first, index)
   return pack('<dd', width, index + first - 1) .. kept
 end
 
--- The time at which it is empty after these additional units, and the parts of a millisecond that belong to it.
+-- Returns the time at which the Gcra is empty after these additional units, as milliseconds and a numerator.
 local function filled(empty, parts, limit, window, cost)
   parts = parts + cost * window
   local rest = parts % limit
@@ -246,7 +251,7 @@ local function look_gcra(state, at, limit, window, cost)
   return false, empty - now, parts, after + (rest > 0 and 1 or 0) - full, more
 end
 
--- A state as far as it can be read, and what the policy says of the call. Everything that `settle` needs.
+-- Reads a state as far as possible and judges the call by the policy. Returns everything that `settle` needs.
 local function look(key, rule)
   local algorithm, limit, window, cost = unpack('<Bddd', rule)
   if how == 'block' or how == 'refund' then
@@ -254,7 +259,7 @@ local function look(key, rule)
   end
   local state = redis.pcall('GET', key)
   if type(state) == 'table' and not string.find(state.err, 'WRONGTYPE', 1, true) then
-    -- Calls again without `pcall`, which passes the error on: a missing right must not grant a fresh quota.
+    -- Calls again without `pcall`, which passes the error on: a missing permission must not grant a new quota.
     redis.call('GET', key)
   end
   local at, ends, strikes, struck, till, block, dirty = 10, 0, 0, 0, 0, 0, true
@@ -287,7 +292,7 @@ local function look(key, rule)
     local time = redis.call('TIME')
     now = time[1] * 1000 + floor(time[2] / 1000)
   end
-  -- A time that is too far in the future was set before the clock was set back.
+-- A time too far in the future was set before the clock went back.
   if till ~= 0 and not (till > now and till - now <= block + window and block <= LONGEST_BLOCK) then
     till, block, dirty = 0, 0, true
   end
@@ -322,11 +327,12 @@ local function write(key, rule, body, ends, strikes, struck, till, block)
   if strikes > 0 or till > 0 then
     head = pack('<BdBddd', algorithm + MARK, ends, strikes, struck, till, block)
   end
-  -- A given time is nothing to expire by.
+-- In tests the given time is not the time of Redis, so it cannot set the expiry.
   redis.call('SET', key, head .. body, given and 'PX' or 'PXAT', given and 3600000 or ends)
 end
 
--- Takes back the newest units of a state. `a` is where those begin that count, or the index of the first bucket; a block stays as it is.
+-- Refunds the newest units of a state. `a` is the position of the first counting unit, or the index of the first bucket. A block
+-- does not change.
 local function refund(key, rule, used, parts, state, at, a, b)
   local algorithm, limit, window, cost = unpack('<Bddd', rule)
   local body
@@ -350,7 +356,7 @@ local function refund(key, rule, used, parts, state, at, a, b)
   end
 end
 
--- Charges a call that all policies allow, counts a strike of one that this policy rejects, and puts the answer together.
+-- Charges a call that all policies allow, counts a strike for a call that this policy rejects, and returns the answer.
 local function settle(all, key, rule, verdict, used, parts, retry, more, state, at, ends, strikes, struck, till, block, dirty, a, b)
   local algorithm, limit, window, cost = unpack('<Bddd', rule)
   if how == 'block' then
@@ -365,7 +371,7 @@ local function settle(all, key, rule, verdict, used, parts, retry, more, state, 
     end
   elseif how == 'take' and all and cost > 0 then
     local body
-    -- The key outlives the window of this call; nothing about it changes but what is used.
+-- The key outlives the window of this call, so only the usage changes.
     local span = algorithm == 2 and (PARTS + 1) * math.ceil(window / PARTS) or window
     local from = algorithm == 1 and max(now, b or 0) or now
     local lasts = not dirty and ends >= from + span

@@ -8,7 +8,7 @@
 -- ending all sessions of a user reaches every session. All keys are in the slot of the user's tag. Times are milliseconds
 -- by the server's clock. `seal.rs` describes the record of a session.
 --
--- An error of a command is never taken for an answer: a missing right must not look like a session that has ended. Only a
+-- An error of a command is never taken for an answer: a missing permission must not look like an ended session. Only a
 -- key of another type counts as absent.
 local index, base, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
 if not now then
@@ -30,7 +30,8 @@ local function get(key)
   return failed(value, '') and redis.call('GET', key) or value
 end
 
--- Asks the set. If its key has another type, the user's sessions have ended with the set, and the key is removed.
+-- Runs a command on the set. If its key has another type, all sessions of the user have ended with the set, and the key is
+-- removed.
 local function ask(command, ...)
   local answer = redis.pcall(command, index, ...)
   if not failed(answer, '') then
@@ -83,7 +84,7 @@ local function may_remove()
   redis.call('DEL', base)
 end
 
--- A name that is kept until a time, and the value that is stored for it.
+-- Reads and stores a name that is kept until a time.
 local function named(key)
   local value = get(key)
   if value and #value >= 9 and struct.unpack('>I8', value) > now then
@@ -115,7 +116,7 @@ local function settle()
   ask('ZREMRANGEBYSCORE', '-inf', now)
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')
   local ends = tonumber(last[2] or 0)
-  -- Also runs for a set without sessions, so that a missing right shows before a session begins.
+  -- Also runs for a set without sessions, so that a missing permission is noticed before a session begins.
   if ends < 2 ^ 53 then
     redis.call('PEXPIREAT', index, set_ends(ends))
   end

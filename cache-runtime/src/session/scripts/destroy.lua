@@ -1,7 +1,7 @@
 -- Ends sessions of a user.
 --
 -- ARGV[3]  `one` for the named session, `others` for all sessions except it
--- ARGV[4]  its name; empty for no session
+-- ARGV[4]  the name; may be empty with `others`
 -- ARGV[5]  empty, or a time: sessions that began later are kept
 -- Answers  the time, and how many sessions were alive
 --

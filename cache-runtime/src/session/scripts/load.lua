@@ -2,8 +2,8 @@
 --
 -- ARGV[3]  the session
 -- ARGV[4]  the TTL of a new session
--- ARGV[5]  by how much it is extended; empty if it ends the TTL of a new session after its last use
--- ARGV[6]  how long after a use the next one extends nothing
+-- ARGV[5]  the duration of an extension; empty if the session ends one TTL after its last use
+-- ARGV[6]  the time after a use in which another use extends nothing
 -- Answers  the time, and the session's end, its last use before this one, and its record; or only the time if there is none
 --
 -- Atomic, because a session that ends at this moment must not come back. An extension never moves its end earlier, except
@@ -20,7 +20,7 @@ if not absolute then
   return { now, ends, 0, record }
 end
 local last, again = struct.unpack('>I8I8', record, 26)
--- The clock may have been set back since.
+-- The clock may have gone back since then.
 if last == again and math.max(now - last, 0) >= tonumber(ARGV[6]) then
   local extend, use = tonumber(ARGV[5]), struct.pack('>I8', now)
   local extended = now + tonumber(ARGV[4])

@@ -1,11 +1,11 @@
--- Gives a session a new name. The session is not found under its old name, but for a minute it can be ended by it:
+-- Gives a session a new name. It is no longer found under its old name, but for 1 minute the old name can end it:
 -- `<prefix>session:{<tag>}:<sid>:moved` names the first of all names that it had within a minute of each other,
 -- `<first>:now` the current name, and `<current>:first` the first name again.
 --
 -- ARGV[3]  the session
 -- ARGV[4]  version and revision that it must have, as they are in the record
 -- ARGV[5]  the new beginning of the record, up to its last use
--- ARGV[6]  what comes after the last use
+-- ARGV[6]  the part of the record after the last use
 -- ARGV[7]  its new name
 -- Answers  the same as `save.lua`
 --

@@ -3,7 +3,7 @@
 -- ARGV[3]  the session
 -- ARGV[4]  the version and revision that the record must have
 -- ARGV[5]  the new beginning of the record, up to its last use
--- ARGV[6]  what comes after the last use
+-- ARGV[6]  the part of the record after the last use
 -- Answers  the time, and the session's end; or 0 if it has ended, or 1 if another request stored it
 --
 -- Atomic, because a late save must never bring back a session that has ended.

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the entry
 -- ARGV[1]  the stamp
--- ARGV[2]  for how long, in milliseconds; 0 removes the mark
+-- ARGV[2]  the duration of the mark in milliseconds; 0 removes the mark
 -- ARGV[3]  the first bytes of an entry that can have a mark
 -- ARGV[4]  the offset of the mark in an entry: its end, in milliseconds since 1970, eight little-endian bytes
 -- ARGV[5]  1 to keep a mark that has not ended, 0 to overwrite any mark

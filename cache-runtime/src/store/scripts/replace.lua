@@ -1,4 +1,4 @@
--- Replaces an entry if it still has a stamp: the fill of a load, or the end of a put whose fence stands.
+-- Replaces an entry if it still has a stamp: the fill of a load, or the value of a put whose fence is still there.
 --
 -- KEYS[1]  the entry
 -- ARGV[1]  the stamp
