@@ -1,4 +1,4 @@
-//! A call while Redis is away against the bare function.
+//! Compares a call in fallback mode with the bare function.
 
 use std::process::ExitCode;
 
@@ -29,7 +29,7 @@ async fn main() -> Result<ExitCode> {
 
     let (mut more, mut nanos) = (Vec::new(), Vec::new());
     for block in 0..BLOCKS {
-        // Whoever comes second finds warmer caches, so each comes second as often.
+        // The second measurement finds warmer CPU caches, so the order alternates.
         let (ours, theirs) = if block % 2 == 0 {
             let ours = time(CALLS, |id| event(&cache, id.into())).await;
             (ours, time(CALLS, |id| bare(id.into())).await)
@@ -48,12 +48,9 @@ async fn main() -> Result<ExitCode> {
     let more = Spread::of(more);
     let mut figures = Figures::default();
     figures.heading(format_args!("{BLOCKS} blocks of {CALLS} calls each:"));
-    figures.note(
-        "the bare function, in ns",
-        format!("{:.0}", Spread::of(nanos)),
-    );
+    figures.note("bare function, ns", format!("{:.0}", Spread::of(nanos)));
     figures.check(
-        "more while in fallback, in ns",
+        "additional time in fallback mode, ns",
         format!("{more:.0}"),
         "at most 1000",
         more.median <= 1_000.0,

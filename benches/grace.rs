@@ -1,6 +1,6 @@
-//! Grace under load: a hot key that expires again and again, and a loader that fails, in four processes at once.
+//! Grace under load: a hot key that expires repeatedly, and a loader that fails, in four concurrent processes.
 //!
-//! The bench starts itself as the four processes. They count their bodies in Redis and leave their results there.
+//! The bench starts itself as the four processes. They count their bodies in Redis and store their results there.
 
 use std::io;
 use std::process::{Command, ExitCode};
@@ -20,20 +20,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 const PROCESSES: u32 = 4;
 const RUN: Duration = Duration::from_secs(10);
 
-/// So many calls leave each process in every tick: together 5,000 a second.
+/// The calls of each process per tick. All processes together make 5,000 calls per second.
 const CALLS: u32 = 5;
 const TICK: Duration = Duration::from_millis(4);
 
 const BODY: Duration = Duration::from_millis(200);
 const WAIT: Duration = Duration::from_millis(5);
 
-/// A tenth of the grace of [`failing`]: how long nobody may try again.
+/// A tenth of the grace of [`failing`]: the pause after a failed attempt.
 const THROTTLE: Duration = Duration::from_secs(2);
 
-/// Holds the socket of the server, in a process that is one of the four.
+/// The variable that holds the socket of the server in each of the four processes.
 const WORKER: &str = "GRACE_WORKER";
 
-/// What a body needs beside its arguments.
+/// The dependencies of the bodies.
 #[derive(Clone)]
 struct Service {
     cache: Cache,
@@ -56,7 +56,7 @@ impl Service {
         Event::sample(1)
     }
 
-    /// Succeeds once, in one process; then never again.
+    /// Succeeds once, in one process, and then always fails.
     #[cacheable(key = "grace:failing", ttl = "500ms", grace = "20s", cache = self.cache)]
     async fn failing(&self) -> io::Result<Event> {
         match self.push("attempts").await {
@@ -65,7 +65,7 @@ impl Service {
         }
     }
 
-    /// Notes when a body ran, and answers how many did.
+    /// Records that a body ran, and returns how many did.
     async fn push(&self, list: &str) -> u64 {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -79,12 +79,12 @@ impl Service {
     }
 }
 
-/// What one process found out about one of the functions.
+/// The results of one process for one function.
 #[derive(Debug, Serialize, Deserialize)]
 struct Run {
     calls: u64,
     errors: u64,
-    /// What callers waited whose body did not run, in milliseconds.
+    /// The wait of callers whose body did not run, in milliseconds.
     p99: f64,
     longest: f64,
     fills: u64,
@@ -134,18 +134,21 @@ async fn judge() -> Result<ExitCode> {
             "{name}: {calls} calls in {RUN:?} over {PROCESSES} processes, fresh for 1 s, a body of {BODY:?}:"
         ));
         figures.check(
-            "loads, and those of them that replaced what had expired",
+            "loads, and loads that replaced an expired value",
             format_args!("{loads} and {fills}"),
-            &format!("as many, at most {most}"),
+            &format!("equal, at most {most}"),
             loads as u64 == fills && loads as u128 <= most && loads > 2,
         );
         figures.check(
-            "p99 of those who did not load, the worst process, in ms",
+            "p99 of callers that did not load, in the worst process, ms",
             format_args!("{worst:.2}"),
             "under 5",
             worst < WAIT.as_secs_f64() * 1e3,
         );
-        figures.note("the longest of them, in ms", format_args!("{longest:.2}"));
+        figures.note(
+            "longest wait of these callers, ms",
+            format_args!("{longest:.2}"),
+        );
     }
 
     let runs = results(&mut connection, "failing").await?;
@@ -157,9 +160,9 @@ async fn judge() -> Result<ExitCode> {
         sum(&runs, |run| run.calls)
     ));
     let errors = sum(&runs, |run| run.errors);
-    figures.check("errors to callers", errors, "none", errors == 0);
+    figures.check("errors returned to callers", errors, "none", errors == 0);
     figures.check(
-        "failed attempts, and the shortest time between two, in ms",
+        "failed attempts, and the shortest time between two, ms",
         format_args!("{} and {shortest}", attempts.len() - 1),
         "at least 2,000 between them",
         attempts.len() > 2 && u128::from(shortest) >= THROTTLE.as_millis(),
@@ -180,13 +183,13 @@ async fn results(connection: &mut MultiplexedConnection, name: &str) -> Result<V
         .await?;
     ensure!(
         texts.len() == PROCESSES as usize,
-        "not every process has left its results"
+        "a process has not stored its results"
     );
     let runs = texts.iter().map(|text| serde_json::from_str(text));
     Ok(runs.collect::<Result<_, _>>()?)
 }
 
-/// When bodies ran, in milliseconds.
+/// Returns the times at which bodies ran, in milliseconds.
 async fn times(connection: &mut MultiplexedConnection, list: &str) -> Result<Vec<u64>> {
     let mut times: Vec<u64> = redis::cmd("LRANGE")
         .arg(list)
@@ -227,7 +230,7 @@ async fn worker(socket: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Calls at a steady rate, whatever the calls before take. What everybody waits for, the very first load, is not measured.
+/// Makes calls at a steady rate, independent of how long they take. The first load is not measured, because all callers wait for it.
 async fn measure<F>(
     service: &Arc<Service>,
     name: &str,
@@ -263,7 +266,7 @@ where
             waits.push(wait.as_secs_f64() * 1e3);
         }
     }
-    // A refresh may still be under way where nobody waits for it.
+    // A background refresh may still be running.
     sleep(2 * BODY).await;
     waits.sort_by(f64::total_cmp);
     let run = Run {
@@ -280,7 +283,7 @@ where
         .await?)
 }
 
-/// Lets the processes begin at once.
+/// Waits until all processes are ready, so that they begin together.
 async fn all_here(connection: &MultiplexedConnection, what: &str) -> Result<()> {
     let mut connection = connection.clone();
     let counter = format!("arrivals at {what}");

@@ -1,5 +1,5 @@
-//! One hit through an annotated function against a bare `GET` and `serde_json` of the same value: time and allocations. And
-//! against itself, with a subscriber that does not listen to what calls log.
+//! Compares a hit of an annotated function with a bare `GET` and `serde_json` of the same value: time and allocations. Also
+//! compares hits with and without a log subscriber that ignores the events of calls.
 
 use std::alloc::System;
 use std::process::ExitCode;
@@ -77,7 +77,7 @@ async fn measure(runtime: &str, figures: &mut Figures) -> Result<()> {
 
     let (mut ratios, mut stricter, mut micros) = (Vec::new(), Vec::new(), Vec::new());
     for block in 0..BLOCKS {
-        // Whoever comes second finds warmer caches, so each comes second as often.
+        // The second measurement finds warmer CPU caches, so the order alternates.
         let (ours, theirs) = if block % 2 == 0 {
             let ours = time(CALLS, |_| event(&cache, 1)).await;
             (ours, time(CALLS, |_| bare(&connection)).await)
@@ -97,21 +97,24 @@ async fn measure(runtime: &str, figures: &mut Figures) -> Result<()> {
     );
 
     let ratio = Spread::of(ratios);
-    figures.note("a bare GET, in µs", Spread::of(micros));
+    figures.note("bare GET, µs", Spread::of(micros));
     figures.check(
-        "time of a hit over a bare GET",
+        "time of a hit divided by a bare GET",
         ratio,
         "at most 1.10",
         ratio.median <= 1.10,
     );
-    figures.note("over a bare GET that never times out", Spread::of(stricter));
+    figures.note(
+        "divided by a bare GET without a timeout",
+        Spread::of(stricter),
+    );
 
     let ours = allocations(|| time(CALLS, |_| event(&cache, 1))).await;
     let theirs = allocations(|| time(CALLS, |_| bare(&connection))).await;
     let more = ours - theirs;
     let measured = format!("{more:.2} ({ours:.2} and {theirs:.2})");
     figures.check(
-        "allocations of a hit, less those of a bare GET",
+        "allocations of a hit minus those of a bare GET",
         measured,
         "at most 6",
         more <= 6.0,
@@ -122,7 +125,7 @@ async fn measure(runtime: &str, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// What the events of a hit cost where nobody listens to them. Without Redis, so that nothing hides it.
+/// Measures the cost of the log events of a hit if no subscriber wants them. Runs without Redis, which would hide the cost.
 async fn measure_quiet_log(figures: &mut Figures) {
     let cache = Cache::memory();
     let hits = || time(CALLS, |_| event(&cache, 1));
@@ -133,7 +136,7 @@ async fn measure_quiet_log(figures: &mut Figures) {
     time(WARM_UP, |_| event(&cache, 1)).await;
 
     figures.heading(format_args!(
-        "a subscriber at `info` against none, {BLOCKS} blocks of {CALLS} hits in memory each:"
+        "a subscriber at `info` compared with none, {BLOCKS} blocks of {CALLS} hits in memory each:"
     ));
     let mut ratios = Vec::new();
     for block in 0..BLOCKS {
@@ -150,7 +153,12 @@ async fn measure_quiet_log(figures: &mut Figures) {
     figures.check("time", ratio, "at most 1.05", ratio.median <= 1.05);
     let more = allocations(heard).await - allocations(hits).await;
     let is_free = more < 0.05; // the subscriber itself is allocated once for all calls
-    figures.check("allocations more", format!("{more:.2}"), "none", is_free);
+    figures.check(
+        "additional allocations",
+        format!("{more:.2}"),
+        "none",
+        is_free,
+    );
 }
 
 /// Listens to `info` and above.
@@ -180,7 +188,7 @@ impl Subscriber for Quiet {
     fn exit(&self, _: &Id) {}
 }
 
-/// Allocations of one call. All threads are counted, since a connection's work is done by a task of its own.
+/// Returns the allocations per call, over all threads, because each connection works in its own task.
 async fn allocations<F: Future>(block: impl FnOnce() -> F) -> f64 {
     let region = Region::new(ALLOCATOR);
     block().await;

@@ -1,4 +1,4 @@
-//! The rate limiter: what it admits when many ask at once and when Redis flaps, and what a decision costs.
+//! The rate limiter: what it admits under concurrent calls and while Redis flaps, and what a decision costs.
 
 use std::convert::Infallible;
 use std::env;
@@ -20,14 +20,14 @@ use tests::figures::{Figures, Spread, time};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, service_fn};
 
-/// Set for a process that the bench started: the address of Redis.
+/// The variable that holds the address of Redis in processes that the bench starts.
 const WORKER: &str = "LIMIT_BENCH_REDIS";
 
 const PROCESSES: usize = 4;
 const CALLS: usize = 200;
 const BLOCKS: usize = 15;
 
-/// What the server's time is compared with.
+/// The script to which the server time is compared.
 const COUNTER: &str =
     "local n = redis.call('INCR', KEYS[1]) redis.call('EXPIRE', KEYS[1], ARGV[1]) return n";
 
@@ -51,8 +51,8 @@ fn limiter(cache: &Cache, policy: Policy) -> Result<Limit> {
     Ok(RateLimiter::new(cache, [policy])?.limit(&[&name])?)
 }
 
-/// One of several processes: asks for one client as often at once as it may, and prints how often it was admitted.
-#[expect(clippy::print_stdout, reason = "what the parent reads")]
+/// One of several processes: makes concurrent calls of one client, and prints how many were admitted.
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
 async fn worker(url: &str) -> Result<ExitCode> {
     let cache = Cache::connect(
         Config::default()
@@ -65,7 +65,7 @@ async fn worker(url: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many of so many calls at once are admitted.
+/// Makes concurrent calls and returns how many were admitted.
 async fn admitted(limit: &Limit, client: &Identity, calls: usize) -> usize {
     let mut asked = JoinSet::new();
     for _ in 0..calls {
@@ -98,7 +98,7 @@ fn processes(figures: &mut Figures) -> Result<()> {
         admitted += String::from_utf8(output.stdout)?.trim().parse::<usize>()?;
     }
     figures.check(
-        &format!("{CALLS} calls at once in each of {PROCESSES} processes, admitted"),
+        &format!("{CALLS} concurrent calls in each of {PROCESSES} processes, admitted"),
         admitted,
         "exactly 100",
         admitted == 100,
@@ -106,8 +106,8 @@ fn processes(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Every 100 ms Redis dies or comes back, empty. Calls are made at times of a clock that follows the real one in steps, so that
-/// it is known exactly when each was admitted.
+/// Every 100 ms Redis dies or is restarted empty. The clock of the limiter follows the real clock in steps, so the time of each
+/// admission is known exactly.
 async fn flapping(figures: &mut Figures) -> Result<()> {
     const WINDOW: u64 = 2_000;
     const LIMIT: u32 = 50;
@@ -138,8 +138,8 @@ async fn flapping(figures: &mut Figures) -> Result<()> {
         }
     });
 
-    // One client who takes all at once whenever there is something, and one who spreads a little more than the limit over time,
-    // so that Redis is asked whenever it is there.
+    // One client takes all units as soon as they are free. The other spreads slightly more calls than the limit over time, so that
+    // Redis is asked whenever it is available.
     let clients = [Identity::user("hammering"), Identity::user("steady")];
     let began = Instant::now();
     let (mut stamps, mut by_redis, mut now, mut due) = ([Vec::new(), Vec::new()], 0, 0, 0);
@@ -166,15 +166,13 @@ async fn flapping(figures: &mut Figures) -> Result<()> {
         now = real;
     }
     ended.store(true, Ordering::Relaxed);
-    let flaps = flapper.join().ok().context("the flapping ended")??;
+    let flaps = flapper
+        .join()
+        .ok()
+        .context("the flapping thread panicked")??;
 
-    figures.note("Redis died and came back empty, times", flaps);
-    figures.check(
-        "decisions of Redis in between",
-        by_redis,
-        "some",
-        by_redis > 0,
-    );
+    figures.note("restarts of an empty Redis", flaps);
+    figures.check("decisions made by Redis", by_redis, "some", by_redis > 0);
     for (stamps, client) in stamps.iter().zip(clients) {
         let within = |first: &u64| {
             let window = *first..first + WINDOW;
@@ -185,16 +183,16 @@ async fn flapping(figures: &mut Figures) -> Result<()> {
         };
         let most = stamps.iter().map(within).max().unwrap_or(0);
         figures.check(
-            &format!("most admissions of {client} in any window meanwhile"),
+            &format!("most admissions of {client} in any window"),
             most,
-            "at most 50, and that many",
+            "exactly 50",
             most == LIMIT as usize,
         );
     }
     Ok(())
 }
 
-/// What the server spends on scripts, by its own account.
+/// Measures the time that the server spends on scripts, by its own statistics.
 async fn server_time(figures: &mut Figures) -> Result<()> {
     let server = RedisServer::start()?;
     let cache = Cache::connect(server.config().command_timeout(Duration::from_secs(5))).await?;
@@ -246,7 +244,7 @@ async fn server_time(figures: &mut Figures) -> Result<()> {
             let admission = spent(&mut connection).await?;
             reset(&mut connection).await?;
             for _ in 0..2_000 / clients {
-                // One that knows of no rejection yet.
+                // A new limiter knows no rejection yet.
                 let other = limiter(&cache, policy())?;
                 for client in 0..clients {
                     let decision = other.check(&Identity::user(client)).await;
@@ -262,7 +260,7 @@ async fn server_time(figures: &mut Figures) -> Result<()> {
             micros.push(plain);
         }
         figures.heading(format_args!(
-            "{algorithm:?}, limit {limit}: server time against INCR and EXPIRE in a script"
+            "{algorithm:?}, limit {limit}: server time compared with INCR and EXPIRE in a script"
         ));
         figures.note("that script, in us", format!("{:.2}", Spread::of(micros)));
         let (admission, rejection) = (Spread::of(admissions), Spread::of(rejections));
@@ -289,7 +287,7 @@ async fn reset(connection: &mut redis::aio::MultiplexedConnection) -> Result<()>
         .await?)
 }
 
-/// Microseconds of the server for each script since the reset.
+/// Returns the microseconds of the server per script since the reset.
 async fn spent(connection: &mut redis::aio::MultiplexedConnection) -> Result<f64> {
     let info: String = redis::cmd("INFO")
         .arg("commandstats")
@@ -303,7 +301,7 @@ async fn spent(connection: &mut redis::aio::MultiplexedConnection) -> Result<f64
         .split("usec_per_call=")
         .nth(1)
         .and_then(|rest| rest.split(',').next());
-    Ok(micros.context("the server says no time")?.parse()?)
+    Ok(micros.context("the server reports no time")?.parse()?)
 }
 
 async fn known_rejections(figures: &mut Figures) -> Result<()> {
@@ -325,17 +323,17 @@ async fn known_rejections(figures: &mut Figures) -> Result<()> {
     let sent = spent(&mut connection).await.is_ok();
     ensure!(
         limit.check(&client).await.backend == Backend::Known,
-        "it is not known"
+        "the rejection is not known"
     );
     let nanos = Spread::of(nanos);
     figures.check(
-        "a rejection that is known, in ns",
+        "known rejection, ns",
         format!("{nanos:.0}"),
         "under 1000",
         nanos.median < 1_000.0,
     );
     figures.check(
-        "commands sent for them",
+        "commands sent for known rejections",
         if sent { "some" } else { "none" },
         "none",
         !sent,
@@ -359,13 +357,13 @@ async fn memory(figures: &mut Figures) -> Result<()> {
             .arg("*")
             .query_async(&mut connection)
             .await?;
-        ensure!(keys.len() == 1, "a client is one key, not {keys:?}");
+        ensure!(keys.len() == 1, "expected one key per client: {keys:?}");
         let bytes: u64 = redis::cmd("MEMORY")
             .arg("USAGE")
             .arg(&keys[0])
             .query_async(&mut connection)
             .await?;
-        let what = format!("bytes of a client with all of {limit} used");
+        let what = format!("bytes of a client with all {limit} units used");
         figures.check(&what, bytes, &format!("at most {most}"), bytes <= most);
     }
     Ok(())
@@ -395,7 +393,7 @@ async fn layer(figures: &mut Figures) -> Result<()> {
     }
     let more = Spread::of(more);
     figures.check(
-        "the layer's cost on an allowed request, in us",
+        "cost of the layer for an allowed request, µs",
         format!("{more:.2}"),
         "under 5",
         more.median < 5.0,

@@ -1,5 +1,5 @@
-//! What callers notice of an outage: 20 callers, a body of 100 ms, and a Redis that is killed, that falls silent, that comes
-//! back, and that is not there when the service starts. Fails when a figure is missed.
+//! What callers notice of an outage. 20 callers with a body of 100 ms use a Redis that is killed, that stops answering, that
+//! returns, and that is absent when the service starts. The bench fails if a limit is missed.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -16,9 +16,9 @@ use tokio::time::sleep;
 
 const CALLERS: u64 = 20;
 const BODY: Duration = Duration::from_millis(100);
-/// What a call may take that loads and waits for nobody; the timer and the scheduler have their share.
+/// The longest time of a call that loads and waits for no other, with room for the timer and the scheduler.
 const UNTROUBLED: Duration = Duration::from_millis(110);
-/// A call that took this long did not run its body.
+/// A call that took less than this did not run its body.
 const SERVED: Duration = Duration::from_millis(50);
 const AT_ONCE: Duration = Duration::from_secs(1);
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ struct Call {
     right: bool,
 }
 
-/// The bare body, again and again: what is late here is late because of the machine.
+/// Runs only the body, repeatedly: a delay here is caused by the machine.
 async fn bare(stop: Arc<AtomicBool>) -> Vec<Call> {
     let mut calls = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -57,7 +57,7 @@ async fn bare(stop: Arc<AtomicBool>) -> Vec<Call> {
     calls
 }
 
-/// Callers that go on until they are asked for what they saw.
+/// Callers that run until `end` collects their results.
 struct Load {
     stop: Arc<AtomicBool>,
     callers: JoinSet<Vec<Call>>,
@@ -65,7 +65,7 @@ struct Load {
 }
 
 impl Load {
-    /// Nine of ten calls are for one of ten keys of the caller's own, one is for a key that nobody has seen.
+    /// Nine of ten calls are for one of the caller's own ten keys. One of ten is for a new key.
     fn begin(cache: &Cache) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let call = |caller| {
@@ -129,14 +129,14 @@ struct Seen {
 }
 
 impl Seen {
-    /// Calls that were under way at `from` or began later.
+    /// Returns the calls that were running at `from` or began later.
     fn since(&self, from: Instant) -> impl Iterator<Item = &Call> {
         self.calls
             .iter()
             .filter(move |call| call.started + call.took >= from)
     }
 
-    /// When the first call that began after `back` was served from the cache.
+    /// Returns when the first call that began after `back` was served from the cache.
     fn caching_again(&self, back: Instant) -> Option<Duration> {
         let served = self
             .calls
@@ -146,7 +146,7 @@ impl Seen {
     }
 }
 
-/// Lets Redis fail and return under load, and judges what the callers saw.
+/// Makes Redis fail and return under load, and checks what the callers saw.
 async fn outage(
     name: &str,
     figures: &mut Figures,
@@ -158,7 +158,7 @@ async fn outage(
     figures.heading(format_args!("{name}:"));
     let command_timeout = cache.config().command_timeout;
     let load = Load::begin(&cache);
-    // Long enough for every caller to have its ten keys loaded and be served from the cache.
+    // Long enough for every caller to load its ten keys and get hits.
     sleep(Duration::from_secs(3)).await;
     let failed = Instant::now();
     tokio::task::block_in_place(fail)?;
@@ -183,30 +183,25 @@ async fn outage(
     let bound = UNTROUBLED + command_timeout;
     let limit =
         format!("at most {bound:?}: the body, one `command_timeout` and 10 ms for the scheduler");
-    figures.note("calls from the failure on", during.len());
-    figures.check(
-        "the worst call",
-        format!("{worst:?}"),
-        &limit,
-        worst <= bound,
-    );
+    figures.note("calls since the failure", during.len());
+    figures.check("longest call", format!("{worst:?}"), &limit, worst <= bound);
 
-    // Timers are late, never early, but the body's and the timeout's are rounded to a millisecond each.
+    // Timers are never early, but the timers of the body and of the timeout are each rounded to 1 ms.
     let whole = BODY + command_timeout - Duration::from_millis(2);
     let over = |bound: Duration| during.iter().filter(|call| call.took >= bound).count();
     let paid = over(whole);
     figures.check(
-        "calls that paid the timeout",
+        "calls that waited for the whole timeout",
         paid,
         &format!("at most {most_paid}"),
         paid <= most_paid,
     );
     figures.note(
-        "calls that waited for a part of it, over 10 ms",
+        "calls that waited for part of the timeout, more than 10 ms",
         over(UNTROUBLED) - paid,
     );
     figures.note(
-        "calls that waited for half of it or more",
+        "calls that waited for half of the timeout or more",
         over(BODY + command_timeout / 2) - paid,
     );
 
@@ -214,12 +209,12 @@ async fn outage(
         .iter()
         .filter(|call| call.started >= failed + AT_ONCE && call.took > UNTROUBLED)
         .count();
-    let what = format!("calls over {UNTROUBLED:?} after the first second, recovery included");
+    let what = format!("calls over {UNTROUBLED:?} after the first second, including recovery");
     figures.check(&what, late, "none", late == 0);
 
     let machine = |call: &&Call| call.started >= failed && call.took > UNTROUBLED;
     let machine = seen.control.iter().filter(machine).count();
-    figures.note("bare bodies that took as long meanwhile", machine);
+    figures.note("bare bodies that took as long in this time", machine);
 
     let wrong = seen.calls.iter().filter(|call| !call.right).count();
     let measured = format!("{wrong} and {}", seen.panics);
@@ -233,7 +228,7 @@ async fn outage(
     let again = seen.caching_again(back);
     let measured = again.map_or("never".into(), |again| format!("{again:?}"));
     figures.check(
-        "caching again after",
+        "time until caching resumed",
         measured,
         "at most 5 s",
         again.is_some_and(|again| again <= RECOVERY),
@@ -250,12 +245,12 @@ async fn started_absent(figures: &mut Figures) -> Result<()> {
     let cache = Cache::connect(server.config()).await?;
     figures.note("connecting took", format!("{:?}", start.elapsed()));
 
-    // The first call of all pays for cold memory, in whichever function; the bare one does not have to pay for both.
+    // The very first call pays for cold memory, so the bare call runs first.
     let bare = timed(async { Event::sample(0) }).await;
     let first = timed(quick(&cache, 1)).await;
     let more = first.saturating_sub(bare);
     figures.check(
-        "more in the first call",
+        "additional time of the first call",
         format!("{more:?}"),
         "at most 1 ms",
         more <= Duration::from_millis(1),

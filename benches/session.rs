@@ -1,4 +1,4 @@
-//! Sessions: what a request pays to read and extend one, and what it costs to refuse a forged token.
+//! Sessions: the cost of reading and extending one, and the cost of refusing a forged token.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn ask(connection: &mut redis::aio::MultiplexedConnection, section: &str) 
     Ok(command.arg(section).query_async(connection).await?)
 }
 
-/// How many calls of a command there were, and how many microseconds they took in all.
+/// Returns the number of calls of a command and their total time in microseconds.
 fn stat(info: &str, command: &str) -> Option<(f64, f64)> {
     let line = info
         .lines()
@@ -51,7 +51,7 @@ fn stat(info: &str, command: &str) -> Option<(f64, f64)> {
     Some((field("calls=")?, field("usec=")?))
 }
 
-/// Reads and extends a session, and beside it gets a value of the same size by a bare client.
+/// Reads and extends a session, and compares it with a bare `GET` of a value of the same size.
 async fn loading(figures: &mut Figures, server: &RedisServer, store: &SessionStore) -> Result<()> {
     let browser = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
     let new = NewSession::new(USER, "ada").user_agent(browser);
@@ -59,7 +59,7 @@ async fn loading(figures: &mut Figures, server: &RedisServer, store: &SessionSto
     let client = redis::Client::open(server.url())?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     let names: Vec<String> = connection.keys("*session:*").await?;
-    let name = names.first().context("a session is stored")?;
+    let name = names.first().context("a stored session")?;
     let record: Vec<u8> = connection.get(name).await?;
     let () = connection.set("bare", &record).await?;
 
@@ -80,7 +80,7 @@ async fn loading(figures: &mut Figures, server: &RedisServer, store: &SessionSto
     let after = ask(&mut connection, "commandstats").await?;
 
     figures.heading(format!(
-        "a session of {} B, read and extended, against a bare GET",
+        "a session of {} B, read and extended, compared with a bare GET",
         record.len()
     ));
     figures.check(
@@ -120,7 +120,7 @@ async fn loading(figures: &mut Figures, server: &RedisServer, store: &SessionSto
     Ok(())
 }
 
-/// Ends 50 sessions of a user in one process, and looks from another.
+/// Ends 50 sessions of a user in one process, and checks them in another.
 async fn everywhere(
     figures: &mut Figures,
     server: &RedisServer,
@@ -141,7 +141,7 @@ async fn everywhere(
     for token in &tokens {
         ensure!(
             other.load(token).await.is_ok(),
-            "the other process knows it"
+            "the other process does not find the session"
         );
     }
 
@@ -151,9 +151,9 @@ async fn everywhere(
     for token in &tokens {
         alive += usize::from(other.load(token).await.is_ok());
     }
-    figures.heading("50 sessions of a user are ended, seen from another process");
+    figures.heading("50 ended sessions of a user, seen from another process");
     figures.check(
-        "alive at their next request",
+        "accepted at their next request",
         format!("{alive} of {ended}"),
         "0 of 50",
         (alive, ended) == (0, 50),
@@ -181,7 +181,7 @@ async fn forging(
     let before = commands(ask(&mut connection, "stats").await?).context("INFO stats")?;
     let refuse = |_| {
         let refused = store.verify(&forged).is_err();
-        async move { assert!(refused, "a forged token counts") }
+        async move { assert!(refused, "a forged token was accepted") }
     };
     let connected = time(FORGED, refuse).await;
     let after = commands(ask(&mut connection, "stats").await?).context("INFO stats")?;
@@ -190,7 +190,7 @@ async fn forging(
     let down = time(FORGED, refuse).await;
 
     figures.heading("a forged token is refused");
-    for (when, took) in [("with Redis", connected), ("while it is down", down)] {
+    for (when, took) in [("with Redis", connected), ("while Redis is down", down)] {
         let micros = took.as_secs_f64() * 1e6;
         figures.check(
             &format!("{when}, µs"),
@@ -199,7 +199,7 @@ async fn forging(
             micros < 5.0,
         );
     }
-    // The question itself is one.
+    // `INFO` itself is one command.
     figures.check(
         "commands sent",
         after - before - 1,

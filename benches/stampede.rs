@@ -1,6 +1,6 @@
-//! 1,000 concurrent cold calls of one key in each of two processes: how often does the body run?
+//! Counts how often the body runs for 1,000 concurrent cold calls of one key in each of two processes.
 //!
-//! The bench starts itself twice more, as the two processes. They count their bodies in Redis.
+//! The bench starts itself as the two processes. They count their bodies in Redis.
 
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -18,7 +18,7 @@ const CALLS: u64 = 1_000;
 const ROUNDS: u64 = 10;
 const BODY: Duration = Duration::from_millis(100);
 
-/// Holds the socket of the server, in a process that is one of the two.
+/// The variable that holds the socket of the server in each of the two processes.
 const WORKER: &str = "STAMPEDE_WORKER";
 
 #[cacheable(key = "stampede:<round>", ignore = [counter], ttl = 3600, cache = cache)]
@@ -103,7 +103,7 @@ async fn worker(socket: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lets the processes begin each round within a millisecond of each other.
+/// Waits until both processes are ready, so that they begin each round within 1 ms of each other.
 async fn all_here(connection: &MultiplexedConnection, round: u64) -> Result<()> {
     let mut connection = connection.clone();
     let mut here: u64 = redis::cmd("INCR")

@@ -31,7 +31,7 @@ async fn bare(connection: &mut impl ConnectionLike, id: u64) -> Event {
     serde_json::from_slice(&json).expect("the value that was set")
 }
 
-/// Calls per second of all tasks together.
+/// Returns the calls per second of all tasks together.
 async fn rate<F>(work: impl Fn(u64) -> F) -> Result<f64>
 where
     F: Future<Output = ()> + Send + 'static,
@@ -103,7 +103,7 @@ async fn main() -> Result<ExitCode> {
             .await?;
         event(id).await;
     }
-    // Once for each, so that all connections are open and every page of memory is there.
+    // Run each once, so that all connections are open and all memory is mapped.
     annotated().await?;
     one_connection(&connection).await?;
     one_connection(&untimed).await?;
@@ -113,7 +113,7 @@ async fn main() -> Result<ExitCode> {
     let (mut ours, mut over_one, mut over_untimed, mut over_pool) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for block in 0..BLOCKS {
-        // Ours before the others and after them in turn, since the machine's mood drifts.
+        // The annotated calls run first in every other block, because the speed of the machine drifts.
         let first = if block % 2 == 0 {
             Some(annotated().await?)
         } else {
@@ -134,7 +134,7 @@ async fn main() -> Result<ExitCode> {
     let after = cache.stats();
     anyhow::ensure!(
         after.total.misses == before.misses,
-        "{} calls were misses, and the fallback mode was entered {} times: is the machine busy with something else?",
+        "{} calls were misses, and the fallback mode was entered {} times: check that the machine is not busy",
         after.total.misses - before.misses,
         after.fallback.entered,
     );
@@ -145,21 +145,21 @@ async fn main() -> Result<ExitCode> {
         "{TASKS} tasks, {BLOCKS} blocks of {CALLS} hits each:"
     ));
     figures.note(
-        "annotated, in 1,000 hits per second",
+        "annotated function, 1,000 hits per second",
         format!("{:.0}", Spread::of(ours)),
     );
     figures.check(
-        "over one shared connection",
+        "rate divided by one shared connection",
         over_one,
         "at least 0.9",
         over_one.median >= 0.9,
     );
     figures.note(
-        "over one shared connection that never times out",
+        "rate divided by one shared connection without a timeout",
         Spread::of(over_untimed),
     );
     figures.check(
-        "over bb8 with 50 connections",
+        "rate divided by bb8 with 50 connections",
         over_pool,
         "at least 3",
         over_pool.median >= 3.0,
