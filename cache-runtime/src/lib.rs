@@ -1,6 +1,5 @@
-//! Redis caching for Rust services through attributes. The cache cannot break or slow down the service, and evictions are never
-//! undone. An annotated function returns what its body would return. Failures of the cache are counted and never become errors
-//! of the function.
+//! Redis caching for Rust services through attributes. An annotated function returns what its body would return. A failure of the
+//! cache is counted and never becomes an error of the function, and an eviction is never undone.
 //!
 //! ```
 //! use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,8 +72,8 @@
 //! | [`macro@cacheable`] | Reads through the cache; its page describes keys |
 //! | [`macro@cache_put`] | Runs the body and stores its result |
 //! | [`macro@cache_evict`] | Runs the body and removes entries |
-//! | [`Cache`] | Created once with [`connect`](Cache::connect) and [`install`](Cache::install)ed for all annotated functions; also has `get`, `set` and `delete` for direct use |
-//! | [`Cache::run`], [`limit::RateLimiter::run`] | Sets the cache or limiter of one test; [`in_current_run`] passes it on to a task |
+//! | [`Cache`] | The cache: [`connect`](Cache::connect) creates it and [`install`](Cache::install) makes it the cache of all annotated functions; `get`, `set` and `delete` use it directly |
+//! | [`Cache::run`], [`limit::RateLimiter::run`] | Sets the cache or the limiter of one test; [`in_current_run`] passes it on to a task |
 //! | [`CacheScope`] | Delays evictions until a transaction commits |
 //! | [`Config`] | Holds every option with its default, from code, a file or the environment |
 //! | [`Stats`] | Holds the counters, in total and for each function |
@@ -83,8 +82,8 @@
 //! | [`trait@KeyPart`] | Marks types that can be part of a key; [derive](derive@KeyPart) it for your own types |
 //! | [`limit::RateLimiter`], [`macro@rate_limit`] | Limits how often clients may do something, across all processes; `#[rate_limit]` does this for one function |
 //! | [`session::SessionStore`] | Stores login sessions that all processes share; `http::SessionLayer` passes them to handlers |
-//! | [`Sensitive`] | Holds a value that must never be cached; a type that contains it does not compile as a cached value |
-//! | [`Error`], [`ErrorKind`] | Returned by the methods that begin with `try_`, never by annotated functions |
+//! | [`Sensitive`] | Holds a value that must never be cached; caching a type that contains it is a compile error |
+//! | [`Error`], [`ErrorKind`] | The error of methods that can fail, such as those that begin with `try_`; annotated functions never return it |
 //!
 //! # Features
 //!
@@ -104,7 +103,7 @@
 //! If you also depend on argon2 0.3, leave `tls` out: `default-features = false, features = ["compression", "limits", "sessions"]`.
 //! argon2 0.3 needs `subtle` before 2.5, and rustls needs a later version.
 //!
-//! `docs/consistency.md` in the repository describes the guarantees for stale values, outages and races, and their limits.
+//! `docs/consistency.md` in the repository describes the promises about stale values, outages and races, and their limits.
 //! `docs/configuration.md` lists every option with its environment variable.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
