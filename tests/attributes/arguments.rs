@@ -23,7 +23,7 @@ async fn a_false_condition_bypasses_the_cache() {
 }
 
 #[tokio::test]
-async fn unless_sees_what_is_inside_ok() {
+async fn unless_sees_the_value_inside_ok() {
     #[cacheable(key = "events:<page>", unless = |events| events.is_empty(), cache = lab.cache)]
     async fn events(lab: &Lab, page: usize) -> Result<Vec<Event>, String> {
         lab.run();

@@ -1,10 +1,6 @@
 //! Generated code ignores local types that have names of the standard library.
 
-#![allow(
-    dead_code,
-    non_camel_case_types,
-    reason = "the names are what is tested"
-)]
+#![allow(dead_code, non_camel_case_types, reason = "the names are under test")]
 
 use ::cache_runtime::limit::{Limited, Policy, RateLimiter};
 use ::cache_runtime::{KeyPart, cache_evict, cache_put, cacheable, rate_limit};

@@ -130,7 +130,7 @@ async fn a_frozen_redis_begins_fallback_mode_and_is_used_again() {
         cache.stats().mode == Mode::Fallback
     })
     .await;
-    server.resume().expect("the server goes on");
+    server.resume().expect("the server resumes");
 
     is_in(&cache, Mode::Redis).await;
     let reads = table.reads();

@@ -319,7 +319,7 @@ impl Runs {
     }
 
     fn list(&self) -> std::sync::MutexGuard<'_, Vec<(u8, Instant)>> {
-        self.0.lock().expect("nobody panicked")
+        self.0.lock().expect("no panic")
     }
 
     fn every<J>(

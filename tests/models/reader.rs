@@ -4,7 +4,7 @@
 //! start ──GET──► value ─────────────────────────────────────────────────► returned
 //!         │
 //!         ├────► nothing, or a lease ──SET NX GET──► lease ─► body ─► fill, if the lease still stands
-//!         │                               └────────► somebody else's: look again, or load without storing
+//!         │                               └────────► another lease: look again, or load without storing
 //!         ├────► a stale value ──refresh.lua──► granted ─► body ─► replace, if that value still stands
 //!         │                               ├───► held: the stale value is the answer
 //!         │                               └───► gone: as if there were nothing

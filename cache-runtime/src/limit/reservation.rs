@@ -318,7 +318,7 @@ mod tests {
     use crate::limit::{Policy, RateLimiter};
 
     #[tokio::test]
-    async fn a_late_answer_does_not_raise_what_is_left() {
+    async fn a_late_answer_does_not_raise_the_remaining_units() {
         let policy = Policy::new("test").limit(2).per("1h");
         let limiter = RateLimiter::new(&Cache::memory(), [policy]).expect("a policy");
         let limit = limiter.limit(&["test"]).expect("the policy");

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_minute_ends_with_the_current_second_and_forgets_what_is_older() {
+    fn a_minute_ends_with_the_current_second_and_excludes_older_counts() {
         let recent = Recent::new();
         recent.record(0, 1);
         recent.record(1, 2);

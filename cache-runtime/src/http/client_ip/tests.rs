@@ -149,7 +149,7 @@ mod behind_trusted_proxies {
     }
 
     #[test]
-    fn a_peer_that_is_no_proxy_is_the_client() {
+    fn a_peer_that_is_not_a_proxy_is_the_client() {
         assert_eq!(proxied("192.0.2.1", &["6.6.6.6"]), "192.0.2.1");
         assert_eq!(proxied("192.0.2.1", &["6.6.6.6, 10.0.0.2"]), "192.0.2.1");
         assert_eq!(proxied("11.0.0.1", &[]), "11.0.0.1");
@@ -165,7 +165,7 @@ mod behind_trusted_proxies {
     }
 
     #[test]
-    fn what_is_no_address_ends_the_search_at_the_last_trusted_hop() {
+    fn an_invalid_address_ends_the_search_at_the_last_trusted_hop() {
         for bad in [
             "",
             "unknown",
@@ -194,7 +194,7 @@ mod behind_trusted_proxies {
     }
 
     #[test]
-    fn both_spellings_of_ipv4_are_trusted_and_returned_as_one() {
+    fn both_spellings_of_ipv4_are_trusted_and_equal() {
         assert_eq!(
             proxied("::ffff:10.0.0.1", &["::ffff:192.0.2.1, ::ffff:a00:2"]),
             "192.0.2.1"
@@ -203,7 +203,7 @@ mod behind_trusted_proxies {
     }
 
     #[test]
-    fn a_flood_of_entries_changes_nothing() {
+    fn many_entries_change_nothing() {
         let trusted = vec!["10.0.0.9"; 10_000].join(",");
         let long = "9".repeat(1 << 16);
 
@@ -218,7 +218,7 @@ mod behind_trusted_proxies {
     }
 
     #[test]
-    fn the_standard_field_is_read_in_place_of_the_usual_one_and_not_beside_it() {
+    fn the_standard_field_replaces_x_forwarded_for() {
         let source = ClientIpSource::trusted_proxies(PROXIES)
             .unwrap()
             .forwarded()
@@ -241,7 +241,7 @@ mod behind_a_number_of_proxies {
     use super::*;
 
     #[test]
-    fn the_entry_so_many_from_the_right_is_the_client() {
+    fn the_nth_entry_from_the_right_is_the_client() {
         let lines = ["6.6.6.6", "192.0.2.3, 192.0.2.2", "192.0.2.1"];
         assert_eq!(behind(1, &lines), "192.0.2.1");
         assert_eq!(behind(2, &lines), "192.0.2.2");
@@ -249,13 +249,13 @@ mod behind_a_number_of_proxies {
     }
 
     #[test]
-    fn with_fewer_entries_it_is_the_leftmost_or_the_peer() {
+    fn with_fewer_entries_the_leftmost_or_the_peer_is_the_client() {
         assert_eq!(behind(3, &["192.0.2.2, 192.0.2.1"]), "192.0.2.2");
         assert_eq!(behind(3, &[]), "192.0.2.99");
     }
 
     #[test]
-    fn what_is_no_address_ends_the_search_and_is_not_passed_over() {
+    fn an_invalid_address_ends_the_search() {
         assert_eq!(behind(2, &["6.6.6.6, unknown, 192.0.2.1"]), "192.0.2.1");
         assert_eq!(behind(2, &["6.6.6.6, , 192.0.2.1"]), "192.0.2.1");
         assert_eq!(behind(1, &["6.6.6.6, _hidden"]), "192.0.2.99");
@@ -288,13 +288,13 @@ mod with_a_named_header {
     }
 
     #[test]
-    fn its_one_address_is_the_client() {
+    fn a_single_address_is_the_client() {
         assert_eq!(named("10.0.0.1", &[" 192.0.2.1 "]), "192.0.2.1");
         assert_eq!(named("10.0.0.1", &["::ffff:192.0.2.1"]), "192.0.2.1");
     }
 
     #[test]
-    fn everything_else_is_the_peer() {
+    fn the_peer_is_the_client_for_any_other_value() {
         assert_eq!(named("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(named("10.0.0.1", &["192.0.2.1", "192.0.2.1"]), "10.0.0.1");
         for bad in ["", "192.0.2.1, 192.0.2.2", "unknown", "é", "fe80::1%1"] {
@@ -303,13 +303,13 @@ mod with_a_named_header {
     }
 
     #[test]
-    fn a_peer_that_is_no_proxy_is_the_client() {
+    fn a_peer_that_is_not_a_proxy_is_the_client() {
         assert_eq!(named("192.0.2.1", &["6.6.6.6"]), "192.0.2.1");
     }
 }
 
 #[test]
-fn without_a_peer_no_header_is_believed() {
+fn no_header_is_trusted_without_a_peer() {
     let forged = parts(
         None,
         &[("X-Forwarded-For", "6.6.6.6"), ("X-Real-IP", "6.6.6.6")],
@@ -324,7 +324,7 @@ fn without_a_peer_no_header_is_believed() {
 }
 
 #[test]
-fn a_wrong_source_cannot_be_made() {
+fn an_invalid_source_is_refused_with_advice() {
     assert!(advice(ClientIpSource::trusted_hops(0)).contains("use `ClientIpSource::peer()`"));
     assert!(advice(ClientIpSource::trusted_hops(33)).contains("from 1 to 32"));
     assert!(advice(ClientIpSource::trusted_proxies(["lan"])).contains("`lan` is not a network"));
@@ -337,7 +337,7 @@ fn a_wrong_source_cannot_be_made() {
 }
 
 #[tokio::test]
-async fn a_handler_gets_what_a_layer_found_or_the_peer_or_advice() {
+async fn a_handler_gets_the_address_of_a_layer_the_peer_or_an_error() {
     let mut known = parts(Some("192.0.2.1"), &[]);
     let peer = ClientIp([192, 0, 2, 1].into());
     assert_eq!(

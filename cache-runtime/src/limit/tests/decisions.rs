@@ -90,7 +90,7 @@ async fn four_concurrent_processes_admit_the_limit_in_total() {
 }
 
 #[tokio::test]
-async fn what_is_left_is_exact() {
+async fn the_remaining_units_are_exact() {
     let bench = Bench::new([policy(3)]).await;
 
     let left = async || check(&bench.limiter).await.policies[0].remaining;

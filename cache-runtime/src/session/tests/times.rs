@@ -22,7 +22,7 @@ async fn a_use_extends_a_session_by_1_h_and_not_beyond_25_h() {
 }
 
 #[tokio::test]
-async fn a_session_ends_exactly_when_it_says() {
+async fn a_session_ends_exactly_at_its_end() {
     for bench in Bench::both().await {
         let session = log_in(&bench.store).await;
 
