@@ -134,7 +134,7 @@ async fn local_types_with_the_same_name_are_different_types() {
     assert_eq!(cache.stats().total.misses_by_reason["other_shape"], 1);
 }
 
-/// Not a test: acts as another release of this program. `two_builds_share_…` runs it from a changed copy of this file.
+/// Not a test: acts as another release of this program. `two_builds_share_…` runs it from a changed copy of this executable.
 #[tokio::test]
 #[ignore = "run by a test, with a server"]
 async fn another_build() {
