@@ -1,4 +1,4 @@
-//! What every store must do, run on each of them.
+//! The contract of stores, as tests that run on every store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ mod refreshes;
 
 const LIFE: Duration = Duration::from_secs(60);
 
-/// A store, and the way to let its time pass.
+/// A store and the means to advance its time.
 struct Subject {
     store: Arc<dyn Store>,
     clock: Clock,
@@ -61,7 +61,7 @@ async fn redis() -> Subject {
 }
 
 impl Subject {
-    /// Ends the life of `key`: in memory time passes, in Redis the key is made to expire.
+    /// Expires `key`: in memory time advances, in Redis the key is set to expire.
     fn expire(&self, key: &Key, life: Duration) {
         match &self.server {
             None => self.clock.advance(life),
@@ -69,8 +69,8 @@ impl Subject {
         }
     }
 
-    /// Ends the mark of whoever refreshes `key`, to the millisecond: in memory time passes, in Redis the mark is moved to the
-    /// server's present.
+    /// Ends the refresh mark of `key` exactly: in memory time advances, in Redis the end of the mark is moved to the current time of
+    /// the server.
     fn end_mark(&self, key: &Key, life: Duration) {
         const NOW: &str = "local time = redis.call('TIME')
             local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -87,7 +87,7 @@ impl Subject {
         }
     }
 
-    /// By the clock of the store.
+    /// Returns the time of the store.
     fn now(&self) -> u64 {
         self.clock.now_millis()
     }
@@ -105,7 +105,7 @@ impl Subject {
         self.store.get(key, 0).await.unwrap()
     }
 
-    /// The names that a whole walk finds.
+    /// Returns the names that a whole walk finds.
     async fn scan(&self, globs: &[&str]) -> Vec<String> {
         let patterns: Vec<_> = globs.iter().copied().map(pattern).collect();
         let (mut names, mut cursor) = (BTreeSet::new(), Some(Cursor::default()));
@@ -133,7 +133,7 @@ impl Subject {
     }
 }
 
-/// Runs the step 32 times at once, each with a stamp of its own.
+/// Runs the step 32 times concurrently, each with its own stamp.
 async fn at_once<T, F>(subject: &Subject, step: impl Fn(Arc<dyn Store>, [u8; 8]) -> F) -> Vec<T>
 where
     T: Send + 'static,
@@ -161,7 +161,7 @@ fn pattern(glob: &str) -> Pattern {
     })
 }
 
-/// How every entry begins, and what it is: see the table in `entry.rs`.
+/// Returns the beginning of an entry of this kind: see the table in `entry.rs`.
 const MAGIC: [u8; 4] = [0xCA, 0xCE, b'E', 3];
 const KIND_LEASE: u8 = 3;
 const KIND_FENCE: u8 = 4;

@@ -358,7 +358,7 @@ mod tests {
     use crate::config::{Address, Config, Topology};
 
     #[test]
-    fn utilisation_warns_once_per_crossing_and_only_when_it_lasts() {
+    fn high_utilisation_is_logged_once_if_it_lasts() {
         let mut maintenance = keeper();
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);

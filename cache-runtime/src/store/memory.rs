@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_in_use_outlives_what_is_not() {
+    async fn used_entries_outlive_unused_ones() {
         let store = MemoryStore::new(100_000, Clock::default());
         store.set(&key(0), &[7; 900], LIFE).await.unwrap();
 
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_expired_goes_before_what_is_in_use() {
+    async fn expired_entries_are_removed_before_used_ones() {
         let clock = Clock::default();
         let store = MemoryStore::new(100_000, clock.clone());
         for n in 0..50 {
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_entry_larger_than_all_room_is_not_kept_and_replaces_what_was_there() {
+    async fn an_entry_above_the_capacity_is_not_stored_and_removes_the_old_one() {
         let store = MemoryStore::new(10_000, Clock::default());
         store.set(&key(0), b"small", LIFE).await.unwrap();
         store.set(&key(1), b"small", LIFE).await.unwrap();
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn weight_is_given_back() {
+    async fn the_weight_of_removed_entries_is_released() {
         let store = MemoryStore::new(64 << 20, Clock::default());
         for round in 0..3 {
             for n in 0..100 {

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_repeats_of_a_command_is_not_said() {
+    fn the_command_that_a_server_repeats_is_not_shown() {
         let error = answer(
             b"-ERR unknown command 'SETT', with args beginning with: 'dev_a' 'a secret' \r\n",
         );

@@ -1,4 +1,4 @@
-//! What the tests of the stores share.
+//! Helpers for the tests of the stores.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,14 +13,14 @@ use crate::metrics::{PoolStats, StoreStats};
 use crate::store::Store;
 use crate::testing::{Directory, RedisServer, free_port};
 
-/// What tests ask of a store about a single entry.
+/// Operations of tests on a single entry.
 pub(crate) trait SingleEntry: Store {
-    /// Stores without a condition.
+    /// Stores unconditionally.
     async fn set(&self, key: &Key, entry: &[u8], life: Duration) -> Result<(), Error> {
         self.set_many(&[(key.clone(), entry.to_vec())], life).await
     }
 
-    /// What the entry has left to live.
+    /// Returns the remaining TTL of the entry.
     async fn ttl(&self, key: &Key) -> Result<Option<Duration>, Error> {
         let measured = self.measure(key).await?;
         Ok(measured.map(|(_, left)| left))
@@ -29,7 +29,7 @@ pub(crate) trait SingleEntry: Store {
 
 impl<S: Store + ?Sized> SingleEntry for S {}
 
-/// A server with these arguments.
+/// Starts a server with these arguments.
 pub(super) fn server_with(arguments: &[&str]) -> RedisServer {
     RedisServer::builder()
         .args(arguments.iter().copied())
@@ -41,7 +41,7 @@ pub(crate) fn server() -> RedisServer {
     server_with(&[])
 }
 
-/// How to reach `server`. Machines that build and test at once answer late.
+/// Returns the configuration for `server`, with a timeout for busy machines.
 pub(crate) fn config(server: &RedisServer) -> Config {
     Config {
         command_timeout: Duration::from_secs(2),
@@ -49,7 +49,7 @@ pub(crate) fn config(server: &RedisServer) -> Config {
     }
 }
 
-/// What the server answers to somebody who is not the store.
+/// Sends a command to the server without the store.
 pub(crate) fn ask<T: FromRedisValue>(server: &RedisServer, command: &[&str]) -> T {
     let client = ::redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_connection().unwrap();
@@ -59,7 +59,7 @@ pub(crate) fn ask<T: FromRedisValue>(server: &RedisServer, command: &[&str]) -> 
         .unwrap()
 }
 
-/// A server with a certificate for `localhost`, which is its own authority.
+/// A server with a self-signed certificate for `localhost`.
 pub(super) struct TlsServer {
     pub(super) server: RedisServer,
     pub(super) authority: PathBuf,
@@ -68,12 +68,12 @@ pub(super) struct TlsServer {
 }
 
 impl TlsServer {
-    /// With a certificate that is one of a server only.
+    /// Starts it with a certificate for servers only.
     pub(super) fn start() -> Self {
         Self::with(&["-addext", "basicConstraints=critical,CA:FALSE"])
     }
 
-    /// With what `openssl req -x509` makes if nothing is said about it: a certificate of an authority.
+    /// Starts it with the default certificate of `openssl req -x509`, which is one of an authority.
     pub(super) fn start_as_authority() -> Self {
         Self::with(&[])
     }
@@ -111,7 +111,7 @@ impl TlsServer {
     }
 }
 
-/// A sentinel of a master called `main`. It ends with its value.
+/// A sentinel for a master called `main`. Dropping this kills it.
 pub(super) struct Sentinel {
     process: Child,
     _directory: Directory,
@@ -120,7 +120,7 @@ pub(super) struct Sentinel {
 impl Sentinel {
     pub(super) fn start(port: u16, master: u16) -> Self {
         let directory = Directory::new().unwrap();
-        // It writes what it finds out into its file, and insists on having one.
+        // A sentinel needs a configuration file, and writes its state into it.
         let file = directory.path.join("sentinel.conf");
         std::fs::write(
             &file,
@@ -154,7 +154,7 @@ impl Drop for Sentinel {
     }
 }
 
-/// The connections of a store that has some.
+/// Returns the connections of a store that has a pool.
 pub(super) fn pool_of(store: &dyn Store) -> PoolStats {
     match store.stats() {
         StoreStats::Redis(pool) => pool,
@@ -177,11 +177,11 @@ pub(super) fn cause(error: &Error) -> String {
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 
-/// For what comes about by itself and tells nobody.
+/// Polls until a condition holds.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let asked = Instant::now();
     while !holds() {
-        assert!(asked.elapsed() < PATIENCE, "not within ten seconds: {what}");
+        assert!(asked.elapsed() < PATIENCE, "not within 10 s: {what}");
         tokio::time::sleep(POLL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Many keys at a time, by name or by pattern.
+//! Operations on many keys, by name or by pattern.
 
 use super::{KIND_LEASE, LIFE, SingleEntry, Subject, entry, fence, key, memory, redis};
 use crate::entry::FENCE_COUNT_AT;
@@ -6,14 +6,14 @@ use crate::key::Key;
 
 on_every_store! {
     batches_keep_their_order
-    batches_may_be_large
+    batches_can_be_large
     a_pattern_removes_what_matches_and_counts_it
-    patterns_stay_inside_their_prefix_and_off_reserved_roots
+    patterns_stay_within_their_prefix_and_skip_reserved_roots
     a_scan_finds_the_names_of_all_patterns_once
-    heads_are_told_in_the_order_of_their_keys
-    what_is_removed_one_by_one_is_answered_one_by_one
+    heads_are_returned_in_the_order_of_their_keys
+    separate_removals_have_separate_answers
     scans_find_every_one_of_many_keys
-    many_fences_at_once_each_have_their_own_count
+    fences_of_one_batch_have_separate_counts
 }
 
 async fn batches_keep_their_order(subject: Subject) {
@@ -45,7 +45,7 @@ async fn batches_keep_their_order(subject: Subject) {
     );
 }
 
-async fn batches_may_be_large(subject: Subject) {
+async fn batches_can_be_large(subject: Subject) {
     let pairs: Vec<_> = (0..1_201)
         .map(|n| (key(&format!("k{n}")), vec![n as u8; 3_000]))
         .collect();
@@ -91,7 +91,7 @@ async fn a_pattern_removes_what_matches_and_counts_it(subject: Subject) {
     assert_eq!(subject.keys("*").await, ["dev_events", "dev_user:1"]);
 }
 
-async fn patterns_stay_inside_their_prefix_and_off_reserved_roots(subject: Subject) {
+async fn patterns_stay_within_their_prefix_and_skip_reserved_roots(subject: Subject) {
     let mine = key("event:1");
     let others: Vec<_> = [
         ("prod_", "event:1"),
@@ -149,7 +149,7 @@ async fn a_scan_finds_the_names_of_all_patterns_once(subject: Subject) {
     );
 }
 
-async fn heads_are_told_in_the_order_of_their_keys(subject: Subject) {
+async fn heads_are_returned_in_the_order_of_their_keys(subject: Subject) {
     subject.set("long", b"0123456789").await;
     subject.set("short", b"01").await;
 
@@ -163,7 +163,7 @@ async fn heads_are_told_in_the_order_of_their_keys(subject: Subject) {
     assert_eq!(subject.store.measure(&key("absent")).await.unwrap(), None);
 }
 
-async fn what_is_removed_one_by_one_is_answered_one_by_one(subject: Subject) {
+async fn separate_removals_have_separate_answers(subject: Subject) {
     subject.set("a", b"value").await;
     subject.set("c", b"value").await;
 
@@ -189,7 +189,7 @@ async fn scans_find_every_one_of_many_keys(subject: Subject) {
     assert_eq!(subject.keys("*").await, ["dev_other"]);
 }
 
-async fn many_fences_at_once_each_have_their_own_count(subject: Subject) {
+async fn fences_of_one_batch_have_separate_counts(subject: Subject) {
     let fences = |stamp| -> Vec<_> {
         (0..1_201)
             .map(|n| (key(&format!("k{n}")), fence(stamp)))

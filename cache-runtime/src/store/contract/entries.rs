@@ -1,4 +1,4 @@
-//! One key at a time.
+//! Operations on one key.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use crate::error::ErrorKind;
 use crate::store::Replaced;
 
 on_every_store! {
-    an_absent_key_answers_as_absent_everywhere
-    what_is_set_is_read_back_byte_for_byte
-    values_of_a_mebibyte_survive
-    a_lease_goes_to_the_first_and_shows_the_others_what_is_there
-    of_many_who_lease_at_once_one_wins
+    every_operation_reports_an_absent_key
+    values_are_read_back_byte_for_byte
+    values_of_1_mib_are_read_back
+    the_first_caller_gets_the_lease_and_others_get_the_content
+    one_of_many_concurrent_leases_wins
     a_replacement_needs_the_stamp
-    a_refused_replacement_tells_another_entry_from_none
-    of_many_who_replace_the_same_entry_one_wins
+    a_refused_replacement_distinguishes_another_entry_from_none
+    one_of_many_concurrent_replacements_wins
     an_eviction_defeats_a_fill
     only_a_dead_claim_of_its_stamp_is_removed
-    a_dead_fence_stands_for_no_put
-    fences_count_the_puts_they_stand_for
-    of_many_fences_at_once_each_gets_its_own_count
+    a_dead_fence_counts_no_put
+    fences_count_their_puts
+    concurrent_fences_get_different_counts
     a_conditional_delete_needs_the_stamp
-    short_values_bear_the_stamp_they_have
-    an_entry_ends_with_its_life
-    a_life_shorter_than_a_millisecond_is_one
+    short_values_have_a_short_stamp
+    an_entry_expires_after_its_ttl
+    a_ttl_below_1_ms_is_1_ms
     a_closed_store_is_unavailable
 }
 
-async fn an_absent_key_answers_as_absent_everywhere(subject: Subject) {
+async fn every_operation_reports_an_absent_key(subject: Subject) {
     let (store, key) = (&subject.store, key("absent"));
 
     assert_eq!(store.get(&key, 100).await.unwrap(), None);
@@ -51,7 +51,7 @@ async fn an_absent_key_answers_as_absent_everywhere(subject: Subject) {
     assert_eq!(subject.get(&key).await, None);
 }
 
-async fn what_is_set_is_read_back_byte_for_byte(subject: Subject) {
+async fn values_are_read_back_byte_for_byte(subject: Subject) {
     let entry: Vec<u8> = (0..=255)
         .chain(0..=255)
         .chain(*b"\r\n\0\r\n$5\r\n")
@@ -64,7 +64,7 @@ async fn what_is_set_is_read_back_byte_for_byte(subject: Subject) {
     assert_eq!(subject.get(&key("empty")).await, Some(Vec::new()));
 }
 
-async fn values_of_a_mebibyte_survive(subject: Subject) {
+async fn values_of_1_mib_are_read_back(subject: Subject) {
     let big = |seed: u8, stamp: &[u8; 8]| {
         let mut entry: Vec<u8> = (0..1 << 20)
             .map(|at: u32| (at.wrapping_mul(31) as u8) ^ seed)
@@ -96,7 +96,7 @@ async fn values_of_a_mebibyte_survive(subject: Subject) {
     );
 }
 
-async fn a_lease_goes_to_the_first_and_shows_the_others_what_is_there(subject: Subject) {
+async fn the_first_caller_gets_the_lease_and_others_get_the_content(subject: Subject) {
     let (first, second) = (
         entry(KIND_LEASE, b"stamp--1"),
         entry(KIND_LEASE, b"stamp--2"),
@@ -122,7 +122,7 @@ async fn a_lease_goes_to_the_first_and_shows_the_others_what_is_there(subject: S
     );
 }
 
-async fn of_many_who_lease_at_once_one_wins(subject: Subject) {
+async fn one_of_many_concurrent_leases_wins(subject: Subject) {
     let winners = at_once(&subject, |store, stamp| async move {
         store
             .lease(&key("a"), &entry(KIND_LEASE, &stamp), LIFE)
@@ -182,7 +182,7 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
     );
 }
 
-async fn a_refused_replacement_tells_another_entry_from_none(subject: Subject) {
+async fn a_refused_replacement_distinguishes_another_entry_from_none(subject: Subject) {
     let name = key("a");
     let replace = || subject.store.replace(&name, *b"stamp--1", b"late", LIFE);
 
@@ -201,7 +201,7 @@ async fn a_refused_replacement_tells_another_entry_from_none(subject: Subject) {
     assert_eq!(subject.get(&key("a")).await, None);
 }
 
-async fn of_many_who_replace_the_same_entry_one_wins(subject: Subject) {
+async fn one_of_many_concurrent_replacements_wins(subject: Subject) {
     subject
         .store
         .set(&key("a"), &entry(1, b"original"), LIFE)
@@ -254,7 +254,7 @@ async fn only_a_dead_claim_of_its_stamp_is_removed(subject: Subject) {
     assert!(!store.delete_dead(&key, alive.stamp()).await.unwrap());
     assert!(!store.delete_dead(&key, *b"another1").await.unwrap());
 
-    // It ends in the store later than it says, by more than any clock can be wrong.
+    // It expires in the store later than its own end, by more than the largest clock offset.
     let too_long = 2 * CLOCK_SKEW + LIFE;
     store.set(&key, alive.as_bytes(), too_long).await.unwrap();
     assert!(!store.delete_dead(&key, *b"another1").await.unwrap());
@@ -263,7 +263,7 @@ async fn only_a_dead_claim_of_its_stamp_is_removed(subject: Subject) {
     assert!(!store.delete_dead(&key, alive.stamp()).await.unwrap());
 }
 
-async fn a_dead_fence_stands_for_no_put(subject: Subject) {
+async fn a_dead_fence_counts_no_put(subject: Subject) {
     let (store, key) = (&subject.store, key("a"));
     let fence = || entry::fence(&key, subject.now(), LIFE).into_bytes();
     let fences = [(key.clone(), fence())];
@@ -280,7 +280,7 @@ async fn a_dead_fence_stands_for_no_put(subject: Subject) {
     assert_eq!(counts, [[1], [2]]);
 }
 
-async fn fences_count_the_puts_they_stand_for(subject: Subject) {
+async fn fences_count_their_puts(subject: Subject) {
     subject
         .store
         .set(&key("a"), &entry(1, b"a-value-"), LIFE)
@@ -326,7 +326,7 @@ async fn fences_count_the_puts_they_stand_for(subject: Subject) {
     );
 }
 
-async fn of_many_fences_at_once_each_gets_its_own_count(subject: Subject) {
+async fn concurrent_fences_get_different_counts(subject: Subject) {
     let counts = at_once(&subject, |store, stamp| async move {
         store
             .fence(&[(key("a"), fence(&stamp))], LIFE)
@@ -365,7 +365,7 @@ async fn a_conditional_delete_needs_the_stamp(subject: Subject) {
     assert_eq!(subject.get(&key("a")).await, None);
 }
 
-async fn short_values_bear_the_stamp_they_have(subject: Subject) {
+async fn short_values_have_a_short_stamp(subject: Subject) {
     subject.store.set(&key("tiny"), b"abc", LIFE).await.unwrap();
     subject
         .store
@@ -384,7 +384,7 @@ async fn short_values_bear_the_stamp_they_have(subject: Subject) {
     assert!(subject.store.delete_if(&key("tiny"), b"").await.unwrap());
 }
 
-async fn an_entry_ends_with_its_life(subject: Subject) {
+async fn an_entry_expires_after_its_ttl(subject: Subject) {
     subject
         .store
         .set(&key("a"), &entry(1, b"stamp--1"), LIFE)
@@ -415,7 +415,7 @@ async fn an_entry_ends_with_its_life(subject: Subject) {
     );
 }
 
-async fn a_life_shorter_than_a_millisecond_is_one(subject: Subject) {
+async fn a_ttl_below_1_ms_is_1_ms(subject: Subject) {
     subject
         .store
         .set(&key("a"), &entry(1, b"stamp--1"), Duration::ZERO)

@@ -1,4 +1,4 @@
-//! What only a server that others use too can bring about.
+//! Cases that need a Redis that other programs also use.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::error::ErrorKind;
 use crate::key::Key;
 
 #[tokio::test]
-async fn what_is_no_string_is_foreign_and_can_be_deleted() {
+async fn a_value_that_is_not_a_string_is_foreign_and_can_be_deleted() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let (store, key) = (&subject.store, key("list"));
@@ -66,7 +66,7 @@ async fn what_is_no_string_is_foreign_and_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_read_is_not_deleted_for_it() {
+async fn a_value_that_may_not_be_read_is_not_deleted() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let (store, key) = (&subject.store, key("a"));
@@ -80,7 +80,7 @@ async fn what_may_not_be_read_is_not_deleted_for_it() {
 }
 
 #[tokio::test]
-async fn a_claim_without_expiry_is_dead_whatever_it_says() {
+async fn a_claim_without_an_expiry_is_always_dead() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let (store, key) = (&subject.store, key("a"));
@@ -100,7 +100,7 @@ async fn a_claim_without_expiry_is_dead_whatever_it_says() {
 }
 
 #[tokio::test]
-async fn scripts_come_back_when_the_server_forgot_them() {
+async fn scripts_are_sent_again_if_the_server_lost_them() {
     let subject = redis().await;
     assert_eq!(
         subject
@@ -124,7 +124,7 @@ async fn scripts_come_back_when_the_server_forgot_them() {
 }
 
 #[tokio::test]
-async fn many_fences_are_placed_once_each_when_the_server_forgot_the_script() {
+async fn fences_are_placed_once_if_the_server_lost_the_script() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let fences: Vec<_> = (0..1_201)
@@ -137,13 +137,13 @@ async fn many_fences_are_placed_once_each_when_the_server_forgot_the_script() {
     let second = subject.store.fence(&fences, LIFE).await.unwrap();
 
     assert_eq!((first, second), (vec![1; 1_201], vec![2; 1_201]));
-    // Each text costs the server and the line: one is enough for all.
+    // The text of the script is expensive to send, so it is sent once for all.
     let commands: String = ask(server, &["INFO", "commandstats"]);
     assert!(commands.contains("cmdstat_eval:calls=2,"), "{commands}");
 }
 
 #[tokio::test]
-async fn a_key_that_takes_no_fence_does_not_keep_the_others_from_theirs() {
+async fn a_key_that_cannot_be_fenced_does_not_affect_other_fences() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let () = ask(server, &["RPUSH", "dev_k3", "mine"]);
@@ -170,7 +170,7 @@ async fn a_key_that_takes_no_fence_does_not_keep_the_others_from_theirs() {
 }
 
 #[tokio::test]
-async fn an_entry_without_expiry_lives_for_ever() {
+async fn an_entry_without_an_expiry_is_kept() {
     let subject = redis().await;
     let () = ask(
         subject.server.as_ref().unwrap(),
@@ -184,7 +184,7 @@ async fn an_entry_without_expiry_lives_for_ever() {
 }
 
 #[tokio::test]
-async fn the_server_says_what_it_is() {
+async fn the_server_reports_its_version_and_memory() {
     let subject = redis().await;
     let () = ask(
         subject.server.as_ref().unwrap(),
@@ -202,7 +202,7 @@ async fn the_server_says_what_it_is() {
 }
 
 #[tokio::test]
-async fn only_entries_of_the_own_prefix_are_removed_by_a_walk() {
+async fn a_walk_removes_only_entries_of_its_own_prefix() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let store = &subject.store;
@@ -210,7 +210,7 @@ async fn only_entries_of_the_own_prefix_are_removed_by_a_walk() {
     let theirs = crate::entry::lease(&other, 0, LIFE);
     let mine = crate::entry::lease(&key("shop_event:2"), 0, LIFE);
     let mut old = mine.as_bytes().to_vec();
-    // The format before entries said whose they are.
+    // The format before entries named their cache.
     (old[3], old[6]) = (2, 0);
     store.set(&other, theirs.as_bytes(), LIFE).await.unwrap();
     subject.set("shop_event:2", mine.as_bytes()).await;

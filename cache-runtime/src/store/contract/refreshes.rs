@@ -1,4 +1,4 @@
-//! The mark of whoever refreshes a stale entry.
+//! The mark of the caller that refreshes a stale entry.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use super::{LIFE, Mark, Refreshing, SingleEntry, Subject, at_once, entry, key, m
 use crate::entry::{self, Draft, Layers, Limits, Origin, REFRESH_AT, Read, Reader};
 
 on_every_store! {
-    of_many_who_claim_a_refresh_at_once_one_wins_and_the_others_are_told_for_how_long
+    one_of_many_concurrent_refreshes_wins_and_the_others_get_its_rest
     a_mark_ends_by_the_clock_of_the_store
-    the_owner_of_a_mark_prolongs_it_and_takes_it_away
-    another_stamp_and_an_absent_key_have_nothing_to_refresh
-    a_mark_leaves_the_value_the_stamp_and_the_expiry_as_they_were
+    the_owner_of_a_mark_extends_and_removes_it
+    another_stamp_and_an_absent_key_cannot_be_marked
+    a_mark_changes_neither_value_nor_stamp_nor_expiry
     a_marked_entry_still_reads_as_its_value
-    what_is_no_entry_is_never_marked
-    a_damaged_mark_stands_and_can_be_replaced
+    a_value_that_is_not_an_entry_is_never_marked
+    a_damaged_mark_counts_and_can_be_replaced
 }
 
-/// Life of a mark.
+/// The duration of a mark.
 const WHILE: Duration = Duration::from_secs(10);
 
-/// How somebody who comes later is held off.
+/// Returns how long a later caller must wait.
 async fn held(subject: &Subject) -> Duration {
     match subject.refresh(b"stamp--1", WHILE, Mark::Claim).await {
         Refreshing::Held(life) => life,
@@ -31,9 +31,7 @@ fn nearly(life: Duration, expected: Duration) -> bool {
     life <= expected && life > expected - Duration::from_secs(5)
 }
 
-async fn of_many_who_claim_a_refresh_at_once_one_wins_and_the_others_are_told_for_how_long(
-    subject: Subject,
-) {
+async fn one_of_many_concurrent_refreshes_wins_and_the_others_get_its_rest(subject: Subject) {
     subject.set("a", &entry(1, b"stamp--1")).await;
 
     let answers = at_once(&subject, |store, _| async move {
@@ -68,7 +66,7 @@ async fn a_mark_ends_by_the_clock_of_the_store(subject: Subject) {
     assert!(nearly(held(&subject).await, WHILE));
 }
 
-async fn the_owner_of_a_mark_prolongs_it_and_takes_it_away(subject: Subject) {
+async fn the_owner_of_a_mark_extends_and_removes_it(subject: Subject) {
     subject.set("a", &entry(1, b"stamp--1")).await;
     subject.refresh(b"stamp--1", WHILE, Mark::Claim).await;
 
@@ -85,7 +83,7 @@ async fn the_owner_of_a_mark_prolongs_it_and_takes_it_away(subject: Subject) {
     assert_eq!(mark, [0; 8]);
 }
 
-async fn another_stamp_and_an_absent_key_have_nothing_to_refresh(subject: Subject) {
+async fn another_stamp_and_an_absent_key_cannot_be_marked(subject: Subject) {
     let absent = [
         subject.refresh(b"stamp--1", WHILE, Mark::Claim).await,
         subject.refresh(b"stamp--1", WHILE, Mark::Own).await,
@@ -106,7 +104,7 @@ async fn another_stamp_and_an_absent_key_have_nothing_to_refresh(subject: Subjec
     assert_eq!(subject.get(&key("a")).await, Some(entry(1, b"stamp--2")));
 }
 
-async fn a_mark_leaves_the_value_the_stamp_and_the_expiry_as_they_were(subject: Subject) {
+async fn a_mark_changes_neither_value_nor_stamp_nor_expiry(subject: Subject) {
     let mut expected = entry(1, b"stamp--1");
     let life = Duration::from_secs(20);
     subject.store.set(&key("a"), &expected, life).await.unwrap();
@@ -160,7 +158,7 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
     );
 }
 
-async fn what_is_no_entry_is_never_marked(subject: Subject) {
+async fn a_value_that_is_not_an_entry_is_never_marked(subject: Subject) {
     let mut foreign = entry(1, b"stamp--1");
     foreign[0] = b'x';
     let mut of_another_format = entry(1, b"stamp--1");
@@ -185,7 +183,7 @@ async fn what_is_no_entry_is_never_marked(subject: Subject) {
     }
 }
 
-async fn a_damaged_mark_stands_and_can_be_replaced(subject: Subject) {
+async fn a_damaged_mark_counts_and_can_be_replaced(subject: Subject) {
     for mark in [u64::MAX, 1 << 63, 1 << 62] {
         let mut damaged = entry(1, b"stamp--1");
         damaged[REFRESH_AT..REFRESH_AT + 8].copy_from_slice(&mark.to_le_bytes());

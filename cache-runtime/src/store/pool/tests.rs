@@ -30,20 +30,20 @@ async fn nothing_is_opened_and_nothing_waits_before_a_probe() {
 }
 
 #[tokio::test]
-async fn a_probe_opens_one_and_the_keeper_fills_to_the_minimum() {
+async fn a_probe_opens_one_connection_and_maintenance_opens_the_minimum() {
     let server = server();
     let store = RedisStore::new(&config(&server)).unwrap();
 
     store.probe().await.unwrap();
     assert!(store.get(&key("a"), 0).await.is_ok());
 
-    until("five are open", || pool_of(&store).open == 5).await;
+    until("5 connections are open", || pool_of(&store).open == 5).await;
     assert_eq!(clients(&server), 5);
     assert_eq!(pool_of(&store).max, 50);
 }
 
 #[tokio::test]
-async fn the_pool_grows_when_it_is_crowded_and_never_beyond_its_maximum() {
+async fn the_pool_grows_under_load_up_to_its_maximum() {
     let server = server();
     let before = connections(&server);
     let pool = open(Config {
@@ -60,9 +60,9 @@ async fn the_pool_grows_when_it_is_crowded_and_never_beyond_its_maximum() {
     let mut more: Vec<_> = (0..10)
         .map(|_| pool.ticket(0, Access::Caller).unwrap())
         .collect();
-    until("a second is open", || pool.stats().open == 2).await;
+    until("a second connection is open", || pool.stats().open == 2).await;
     more.extend((0..4 * COMMANDS).map(|_| pool.ticket(0, Access::Caller).unwrap()));
-    until("a third is open", || pool.stats().open == 3).await;
+    until("a third connection is open", || pool.stats().open == 3).await;
     more.extend((0..4 * COMMANDS).map(|_| pool.ticket(0, Access::Caller).unwrap()));
     pool.probe().await.unwrap();
 
@@ -72,7 +72,7 @@ async fn the_pool_grows_when_it_is_crowded_and_never_beyond_its_maximum() {
         (3, 3, first.len() + more.len())
     );
     assert!(stats.utilisation > 2.5, "{stats:?}");
-    // One more is the question itself.
+    // The request for the list uses one more.
     assert_eq!(connections(&server), before + 3 + 1);
     drop((first, more));
     assert_eq!((pool.stats().in_flight, pool.stats().utilisation), (0, 0.0));
@@ -86,7 +86,7 @@ async fn large_replies_fill_a_connection_sooner() {
         ..patient(&server)
     })
     .await;
-    until("two are open", || pool.stats().open == 2).await;
+    until("2 connections are open", || pool.stats().open == 2).await;
 
     let _tickets: Vec<_> = (0..12)
         .map(|_| pool.ticket(100 << 10, Access::Caller).unwrap())
@@ -102,7 +102,7 @@ async fn large_replies_fill_a_connection_sooner() {
 }
 
 #[tokio::test]
-async fn bulk_work_gets_a_connection_of_its_own() {
+async fn bulk_work_gets_its_own_connection() {
     let server = server();
     let pool = open(Config {
         pool_min: 1,
@@ -142,7 +142,7 @@ async fn connections_above_the_minimum_close_when_unused() {
     .await;
     drop(busy);
 
-    until("the unused are closed", || clients(&server) == 2).await;
+    until("unused connections are closed", || clients(&server) == 2).await;
     assert_eq!((pool.stats().open, pool.stats().lost), (2, 0));
 }
 
@@ -151,7 +151,7 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     let server = server();
     let store = RedisStore::new(&config(&server)).unwrap();
     store.probe().await.unwrap();
-    until("five are open", || pool_of(&store).open == 5).await;
+    until("5 connections are open", || pool_of(&store).open == 5).await;
 
     let list: String = ask(&server, &["CLIENT", "LIST"]);
     let line = list
@@ -161,7 +161,7 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     let id = line.split(' ').next().unwrap().trim_start_matches("id=");
     assert_eq!(ask::<u32>(&server, &["CLIENT", "KILL", "ID", id]), 1);
 
-    until("it is replaced", || {
+    until("the connection is replaced", || {
         let pool = pool_of(&store);
         pool.lost == 1 && pool.open == 5
     })
@@ -170,7 +170,7 @@ async fn a_connection_that_the_server_closed_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_read_under_way_on_a_lost_connection_is_tried_once_more_and_a_write_is_not() {
+async fn a_read_on_a_lost_connection_is_retried_once_and_a_write_is_not() {
     let server = server();
     let (store, pool) = store_and_pool(Config {
         pool_min: 2,
@@ -178,7 +178,7 @@ async fn a_read_under_way_on_a_lost_connection_is_tried_once_more_and_a_write_is
         ..patient(&server)
     })
     .await;
-    until("two are open", || pool.stats().open == 2).await;
+    until("2 connections are open", || pool.stats().open == 2).await;
     store.set(&key("a"), b"value", LIFE).await.unwrap();
     server.stop().unwrap();
 
@@ -190,7 +190,10 @@ async fn a_read_under_way_on_a_lost_connection_is_tried_once_more_and_a_write_is
         let store = store.clone();
         async move { store.set(&key("b"), b"value", LIFE).await }
     });
-    until("both are under way", || pool.stats().in_flight == 2).await;
+    until("both commands are in flight", || {
+        pool.stats().in_flight == 2
+    })
+    .await;
     data(&pool)[0].lose("the test took it away");
 
     assert_eq!(
@@ -202,7 +205,7 @@ async fn a_read_under_way_on_a_lost_connection_is_tried_once_more_and_a_write_is
 }
 
 #[tokio::test]
-async fn a_silent_server_loses_its_connections_and_what_is_under_way_fails() {
+async fn a_silent_server_loses_its_connections_and_commands_fail() {
     let server = server();
     let store = RedisStore::new(&Config {
         command_timeout: Duration::from_millis(100),
@@ -210,7 +213,7 @@ async fn a_silent_server_loses_its_connections_and_what_is_under_way_fails() {
     })
     .unwrap();
     store.probe().await.unwrap();
-    until("five are open", || pool_of(&store).open == 5).await;
+    until("5 connections are open", || pool_of(&store).open == 5).await;
 
     server.stop().unwrap();
     let answer = timeout(Duration::from_secs(5), store.delete(&[key("a")])).await;
@@ -224,14 +227,14 @@ async fn a_silent_server_loses_its_connections_and_what_is_under_way_fails() {
 }
 
 #[tokio::test]
-async fn one_probe_finds_out_that_all_connections_are_dead() {
+async fn one_probe_detects_that_all_connections_are_dead() {
     let server = server();
     let pool = open(Config {
         command_timeout: Duration::from_millis(100),
         ..config(&server)
     })
     .await;
-    until("five are open", || pool.stats().open == 5).await;
+    until("5 connections are open", || pool.stats().open == 5).await;
 
     server.stop().unwrap();
     let error = pool.probe().await.unwrap_err();
@@ -243,7 +246,7 @@ async fn one_probe_finds_out_that_all_connections_are_dead() {
 }
 
 #[tokio::test]
-async fn callers_that_go_away_do_not_cost_a_connection() {
+async fn cancelled_callers_do_not_close_a_connection() {
     let server = server();
     let (store, pool) = store_and_pool(Config {
         pool_min: 1,
@@ -257,13 +260,13 @@ async fn callers_that_go_away_do_not_cost_a_connection() {
     drop(pool.ticket(0, Access::Caller));
     assert!(data(&pool)[0].is_owed());
 
-    until("a ping clears the doubt", || !data(&pool)[0].is_owed()).await;
+    until("the ping is answered", || !data(&pool)[0].is_owed()).await;
     assert!(data(&pool)[0].progress() > before);
     assert_eq!((pool.stats().open, pool.stats().lost), (1, 0));
 }
 
 #[tokio::test]
-async fn healthy_connections_are_asked_for_a_sign_of_life() {
+async fn healthy_connections_are_pinged() {
     let server = server();
     let health_interval = Duration::from_millis(20);
     let pool = open(Config {
@@ -283,14 +286,14 @@ async fn healthy_connections_are_asked_for_a_sign_of_life() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_and_comes_back_is_found_by_a_probe() {
+async fn a_probe_finds_a_restarted_server() {
     let mut server = server();
     let store = RedisStore::new(&config(&server)).unwrap();
     store.probe().await.unwrap();
-    until("five are open", || pool_of(&store).open == 5).await;
+    until("5 connections are open", || pool_of(&store).open == 5).await;
 
     server.kill();
-    until("none is open", || pool_of(&store).open == 0).await;
+    until("no connection is open", || pool_of(&store).open == 0).await;
     assert_eq!(
         store.get(&key("a"), 0).await.unwrap_err().kind(),
         ErrorKind::Unavailable
@@ -302,7 +305,7 @@ async fn a_server_that_goes_and_comes_back_is_found_by_a_probe() {
     server.restart().unwrap();
     store.probe().await.unwrap();
 
-    until("five are open again", || pool_of(&store).open == 5).await;
+    until("5 connections are open again", || pool_of(&store).open == 5).await;
 }
 
 #[tokio::test]
@@ -319,7 +322,7 @@ async fn a_server_that_became_a_replica_counts_as_lost() {
 }
 
 #[tokio::test]
-async fn closing_fails_what_is_under_way() {
+async fn closing_fails_commands_in_flight() {
     let server = server();
     let (store, pool) = store_and_pool(patient(&server)).await;
     server.stop().unwrap();
@@ -327,7 +330,7 @@ async fn closing_fails_what_is_under_way() {
         let store = store.clone();
         async move { store.get(&key("a"), 0).await }
     });
-    until("it is under way", || pool.stats().in_flight == 1).await;
+    until("the command is in flight", || pool.stats().in_flight == 1).await;
 
     store.close().await;
 
@@ -349,12 +352,12 @@ async fn a_closed_or_dropped_store_leaves_nothing_open() {
     );
     closed.probe().await.unwrap();
     dropped.probe().await.unwrap();
-    until("ten are open", || clients(&server) == 10).await;
+    until("10 connections are open", || clients(&server) == 10).await;
 
     closed.close().await;
     drop(dropped);
 
-    until("none is open", || clients(&server) == 0).await;
+    until("no connection is open", || clients(&server) == 0).await;
     assert_eq!(
         closed.get(&key("a"), 0).await.unwrap_err().kind(),
         ErrorKind::Unavailable
@@ -367,7 +370,7 @@ async fn a_closed_or_dropped_store_leaves_nothing_open() {
 }
 
 #[test]
-fn a_store_outlives_the_runtime_that_it_began_on() {
+fn a_store_outlives_the_runtime_that_created_it() {
     let server = server();
     let store = RedisStore::new(&config(&server)).unwrap();
     let runtime = || {
@@ -383,11 +386,11 @@ fn a_store_outlives_the_runtime_that_it_began_on() {
         assert!(store.get(&key("a"), 0).await.is_err());
         store.probe().await.unwrap();
         assert!(store.get(&key("a"), 0).await.is_ok());
-        until("five are open", || pool_of(&store).open == 5).await;
+        until("5 connections are open", || pool_of(&store).open == 5).await;
     });
 }
 
-/// A watchdog that leaves tickets alone which the test holds and never answers.
+/// A watchdog that ignores tickets that the test holds and never answers.
 fn patient(server: &RedisServer) -> Config {
     Config {
         command_timeout: Duration::from_secs(60),
@@ -417,7 +420,7 @@ fn clients(server: &RedisServer) -> usize {
         .count()
 }
 
-/// How many the server has ever accepted.
+/// Returns how many connections the server has accepted since its start.
 fn connections(server: &RedisServer) -> usize {
     ask::<String>(server, &["INFO", "stats"])
         .lines()

@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_before_the_oldest_are_too_old_and_those_without_a_number_are_not() {
+    fn only_versions_with_a_lower_number_are_too_old() {
         for old in ["6.2.14", "5.0.7", "6.0.16", "4", "6.3.4"] {
             assert!(is_too_old(old), "{old}");
         }
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_the_same_by_its_run_and_its_data_and_else_by_its_standing_connection() {
+    fn a_server_is_identified_by_its_run_and_data_or_by_an_open_connection() {
         let identity = |run: Option<&str>, replication: &str| Identity {
             place: None,
             run: run.map(str::to_owned),

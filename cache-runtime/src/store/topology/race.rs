@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_behind_the_address_that_worked_last() {
+    fn families_alternate_after_the_address_that_worked_last() {
         let favourites = Favourites::default();
         let host = Address::Tcp("redis.example.com".into(), 1);
         let [a6, b6, a4, b4] = ["[::1]:1", "[::2]:1", "1.1.1.1:1", "2.2.2.2:1"].map(address);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_address_holds_up_the_next_by_a_pause_and_a_failed_one_by_nothing() {
+    async fn a_silent_address_delays_the_next_by_a_pause_and_a_failed_one_does_not() {
         let [silent, refused, good] = ["1.1.1.1:1", "2.2.2.2:1", "3.3.3.3:1"].map(address);
         let began = tokio::time::Instant::now();
 
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_addresses_are_tried_within_half_of_the_patience() {
+    async fn all_addresses_are_tried_within_half_of_the_timeout() {
         let addresses: Vec<_> = (1..=20)
             .map(|host| address(&format!("10.0.0.{host}:1")))
             .collect();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_everywhere_is_told_for_each_address() {
+    fn failures_are_reported_for_each_address() {
         let host = Address::Tcp("redis.example.com".into(), 1);
         let failure = |text: &'static str| Error::new(ErrorKind::Connection, text);
 

@@ -317,7 +317,7 @@ mod tests {
     type Case<'a> = (&'a [Option<Master>], Option<&'a Master>, Option<&'a Master>);
 
     #[test]
-    fn the_newest_decision_is_believed_and_an_old_one_only_by_most() {
+    fn the_newest_decision_counts_and_an_old_one_needs_a_majority() {
         let (old, new) = (master(1, 1), master(2, 2));
 
         let cases: [Case<'_>; 7] = [
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn one_decision_in_two_spellings_is_no_move() {
+    fn one_address_in_two_spellings_is_not_a_change() {
         let (name, number) = (master(3, 1), master(3, 2));
 
         assert_eq!(judge(&[Some(number), None], Some(&name)), Some(name));

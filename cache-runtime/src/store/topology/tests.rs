@@ -18,7 +18,7 @@ use crate::store::support::{
 };
 use crate::testing::{RedisServer, free_port};
 
-/// What names mean in tests that cannot write `/etc/hosts`.
+/// Resolves names in tests, which cannot write `/etc/hosts`.
 static HOSTS: LazyLock<Mutex<HashMap<&str, Vec<SocketAddr>>>> = LazyLock::new(Mutex::default);
 
 pub(super) fn addresses_of(host: &str) -> Option<Vec<SocketAddr>> {
@@ -34,7 +34,7 @@ fn name(host: &'static str, addresses: &[SocketAddr]) {
 const LIFE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn connections_bear_the_user_the_database_the_name_and_resp3() {
+async fn connections_have_the_user_the_database_the_name_and_resp3() {
     let server = server();
     let () = ask(
         &server,
@@ -65,7 +65,7 @@ async fn connections_bear_the_user_the_database_the_name_and_resp3() {
 }
 
 #[tokio::test]
-async fn refused_credentials_are_said_and_not_shown() {
+async fn refused_credentials_are_reported_but_not_shown() {
     let server = RedisServer::builder()
         .password("right-horse")
         .start()
@@ -92,7 +92,7 @@ async fn refused_credentials_are_said_and_not_shown() {
 }
 
 #[tokio::test]
-async fn a_server_without_resp3_is_spoken_to_in_resp2() {
+async fn a_server_without_resp3_gets_resp2() {
     let server = RedisServer::builder()
         .password("right-horse")
         .args(["--rename-command", "HELLO", ""])
@@ -131,7 +131,7 @@ async fn a_server_without_resp3_is_spoken_to_in_resp2() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_ping_is_served() {
+async fn a_user_without_permission_to_ping_is_accepted() {
     let server = server_with(&[
         "--user", "default", "on", "nopass", "~*", "&*", "+@all", "-ping",
     ]);
@@ -143,7 +143,7 @@ async fn a_user_who_may_not_ping_is_served() {
 }
 
 #[tokio::test]
-async fn tls_trusts_the_given_authority_and_nobody_else() {
+async fn tls_trusts_only_the_given_authority() {
     let TlsServer {
         server,
         authority,
@@ -219,7 +219,7 @@ async fn sentinels_are_asked_and_their_master_is_checked() {
 }
 
 #[tokio::test]
-async fn an_absent_server_is_named() {
+async fn an_error_names_the_absent_server() {
     let nowhere = Config {
         redis: Some(Topology::Standalone(Address::Tcp(
             "127.0.0.1".into(),
@@ -246,12 +246,12 @@ async fn an_absent_server_is_named() {
     );
 }
 
-/// A port that is nobody's at this moment.
+/// Returns a port that is currently free.
 fn free() -> u16 {
     free_port().unwrap()
 }
 
-/// An address that swallows packets: its backlog is full, so the system drops what else comes.
+/// An address that drops packets: its backlog is full, so the system ignores new connections.
 struct Silent {
     address: SocketAddr,
     _listener: std::net::TcpListener,
@@ -287,7 +287,7 @@ impl Silent {
 fn port_of(server: &RedisServer) -> u16 {
     match server.address() {
         Address::Tcp(_, port) => *port,
-        Address::Unix(_) => panic!("it listens on a socket"),
+        Address::Unix(_) => panic!("the server listens on a socket"),
     }
 }
 
@@ -304,7 +304,7 @@ fn at(host: &str, port: u16) -> Config {
 }
 
 #[tokio::test]
-async fn an_address_that_swallows_packets_holds_up_nothing_and_is_tried_last_from_then_on() {
+async fn an_address_that_drops_packets_delays_nothing_and_is_tried_last_afterwards() {
     let (server, silent) = (RedisServer::tcp().unwrap(), Silent::start().await);
     name("two.test", &[silent.address, local(port_of(&server))]);
     let store = RedisStore::new(&at("two.test", 1)).unwrap();
@@ -321,7 +321,7 @@ async fn an_address_that_swallows_packets_holds_up_nothing_and_is_tried_last_fro
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_says_nothing_is_passed_over_as_well() {
+async fn a_server_that_accepts_and_never_answers_is_skipped_too() {
     let (server, frozen) = (RedisServer::tcp().unwrap(), RedisServer::tcp().unwrap());
     name(
         "frozen.test",
@@ -338,7 +338,7 @@ async fn a_server_that_accepts_and_says_nothing_is_passed_over_as_well() {
 }
 
 #[tokio::test]
-async fn of_a_primary_and_its_replica_under_one_name_the_primary_is_taken() {
+async fn the_primary_is_chosen_among_servers_with_one_name() {
     let primary = RedisServer::tcp().unwrap();
     let replica = RedisServer::tcp().unwrap();
     let () = ask(&replica, &["REPLICAOF", "127.0.0.1", "1"]);
@@ -355,7 +355,7 @@ async fn of_a_primary_and_its_replica_under_one_name_the_primary_is_taken() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_nowhere_says_so_for_each_address() {
+async fn an_unreachable_name_reports_each_address() {
     let nobody = [local(free()), local(free())];
     name("nowhere.test", &nobody);
 
@@ -368,7 +368,7 @@ async fn a_name_that_leads_nowhere_says_so_for_each_address() {
 }
 
 #[tokio::test]
-async fn sentinels_that_swallow_packets_hold_up_nothing() {
+async fn sentinels_that_drop_packets_delay_nothing() {
     let master = RedisServer::tcp().unwrap();
     let (first, second) = (Silent::start().await, Silent::start().await);
     let sentinel_port = free();
@@ -391,7 +391,7 @@ async fn sentinels_that_swallow_packets_hold_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_replica_a_sentinel_and_a_cluster_node_are_refused_by_name() {
+async fn replicas_sentinels_and_cluster_nodes_are_refused_with_advice() {
     let primary = RedisServer::tcp().unwrap();
     let replica = RedisServer::tcp().unwrap();
     let port = port_of(&primary).to_string();
@@ -418,7 +418,7 @@ async fn a_replica_a_sentinel_and_a_cluster_node_are_refused_by_name() {
         (port_of(&node), "is a node of a Redis Cluster".to_owned()),
     ];
     for (port, expected) in cases {
-        // With an index that would be refused as well, the server is still what is to be named.
+        // The error names the server, even if the index of the database would be refused too.
         for database in [0, 99] {
             let error = refused(Config {
                 database,
@@ -432,7 +432,7 @@ async fn a_replica_a_sentinel_and_a_cluster_node_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_replica_that_does_not_know_hello_is_refused_by_name_as_well() {
+async fn a_replica_without_hello_is_refused_with_advice_too() {
     let replica = RedisServer::builder()
         .tcp()
         .args(["--replicaof", "127.0.0.1 1"])
@@ -452,7 +452,7 @@ async fn a_replica_that_does_not_know_hello_is_refused_by_name_as_well() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_named() {
+async fn an_error_names_the_missing_database() {
     let server = server_with(&["--databases", "2"]);
 
     let error = refused(Config {
@@ -466,8 +466,7 @@ async fn a_database_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_ask_for_the_role_is_told_so_behind_sentinels_only_where_nothing_else_tells_it()
- {
+async fn a_missing_role_permission_is_reported_only_if_the_role_is_unknown() {
     let (port, sentinel_port) = (free(), free());
     let master = server_with(&["--port", &port.to_string()]);
     let _sentinel = Sentinel::start(sentinel_port, port);
@@ -487,7 +486,7 @@ async fn a_user_who_may_not_ask_for_the_role_is_told_so_behind_sentinels_only_wh
         ..config(&master)
     };
 
-    // `HELLO` tells it to everybody.
+    // `HELLO` reports the role to every user.
     RedisStore::new(&behind_sentinels)
         .unwrap()
         .probe()
@@ -495,7 +494,7 @@ async fn a_user_who_may_not_ask_for_the_role_is_told_so_behind_sentinels_only_wh
         .unwrap();
 }
 
-/// A server that answers as it is told to: for what no server that can be had here says.
+/// A server with prescribed answers, for servers that cannot be installed here.
 async fn scripted(answers: &'static [(&str, &str)]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -506,7 +505,7 @@ async fn scripted(answers: &'static [(&str, &str)]) -> u16 {
                 while let Ok(1..) = socket.read_buf(&mut bytes).await {
                     let text = String::from_utf8_lossy(&bytes[read..]).into_owned();
                     read = bytes.len();
-                    // Each command begins with `*`, and arrives whole in a test as small as this.
+                    // Each command begins with `*`, and arrives in one piece in this test.
                     for command in text.split('*').skip(1) {
                         let command = command.to_ascii_uppercase();
                         let known = answers.iter().find(|(part, _)| command.contains(part));
@@ -528,7 +527,7 @@ const HELLO_OF_6_2: &str = "%5\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r
 const INFO_OF_5: &str = "$43\r\nredis_version:5.0.14\r\nredis_mode:standalone\r\n";
 
 #[tokio::test]
-async fn a_server_that_is_too_old_is_refused_with_its_version_and_the_one_that_is_needed() {
+async fn a_server_that_is_too_old_is_refused_with_both_versions() {
     let of_6_2 = scripted(&[("HELLO", HELLO_OF_6_2), ("CLIENT", "+OK\r\n")]).await;
     let of_5 = scripted(&[
         (
@@ -554,8 +553,8 @@ async fn a_server_that_is_too_old_is_refused_with_its_version_and_the_one_that_i
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_credentials_before_it_knows_hello_is_spoken_to_in_resp2() {
-    // As Valkey 9 answers where HELLO is renamed away.
+async fn a_server_that_wants_credentials_before_hello_gets_resp2() {
+    // The answer of Valkey 9 if `HELLO` is renamed.
     let port = scripted(&[
         ("HELLO", "-NOAUTH Authentication required.\r\n"),
         ("AUTH", "+OK\r\n"),
@@ -573,7 +572,7 @@ async fn a_server_that_asks_for_credentials_before_it_knows_hello_is_spoken_to_i
 }
 
 #[tokio::test]
-async fn a_certificate_of_openssl_req_x509_is_trusted_if_it_is_the_configured_one() {
+async fn a_self_signed_certificate_is_trusted_if_configured() {
     let TlsServer {
         server,
         authority,
@@ -606,7 +605,7 @@ async fn a_certificate_of_openssl_req_x509_is_trusted_if_it_is_the_configured_on
 }
 
 #[tokio::test]
-async fn an_address_that_moves_is_followed_by_all_connections_at_once() {
+async fn all_connections_follow_a_moved_address() {
     let (old, new) = (RedisServer::tcp().unwrap(), RedisServer::tcp().unwrap());
     name("moves.test", &[local(port_of(&old))]);
     let store = RedisStore::new(&Config {
@@ -615,7 +614,7 @@ async fn an_address_that_moves_is_followed_by_all_connections_at_once() {
     })
     .unwrap();
     store.probe().await.unwrap();
-    until("all are open", || pool_of(&store).open == 50).await;
+    until("all connections are open", || pool_of(&store).open == 50).await;
     store.set(&key("a"), b"value", LIFE).await.unwrap();
 
     let port = port_of(&new).to_string();
@@ -626,7 +625,7 @@ async fn an_address_that_moves_is_followed_by_all_connections_at_once() {
     assert!(!store.is_open());
 
     store.probe().await.unwrap();
-    // What the old server acknowledged may be missing here, so callers wait.
+    // The new server may lack what the old one acknowledged, so callers wait.
     let early = store.get(&key("a"), 0).await.unwrap_err();
     assert_eq!(early.kind(), ErrorKind::Unavailable);
     assert_eq!(store.for_recovery().get(&key("a"), 0).await.unwrap(), None);
@@ -637,9 +636,9 @@ async fn an_address_that_moves_is_followed_by_all_connections_at_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_started_anew_is_another_one_and_one_that_closed_connections_is_not() {
+async fn a_restarted_server_is_another_server_and_one_that_closed_connections_is_not() {
     let mut server = server();
-    // With one connection there is nothing that the maintenance task replaces.
+    // With a single connection, the maintenance task replaces none.
     let store = RedisStore::new(&Config {
         pool_min: 1,
         ..config(&server)
@@ -649,13 +648,13 @@ async fn a_server_that_started_anew_is_another_one_and_one_that_closed_connectio
     assert_eq!(store.term(), 1);
 
     let _: u32 = ask(&server, &["CLIENT", "KILL", "TYPE", "normal"]);
-    until("none is open", || !store.is_open()).await;
+    until("no connection is open", || !store.is_open()).await;
     store.probe().await.unwrap();
     assert_eq!(store.term(), 1);
     assert!(store.get(&key("a"), 0).await.is_ok());
 
     server.restart().unwrap();
-    until("none is open", || !store.is_open()).await;
+    until("no connection is open", || !store.is_open()).await;
     store.probe().await.unwrap();
     assert_eq!(store.term(), 2);
     assert!(store.get(&key("a"), 0).await.is_err());
