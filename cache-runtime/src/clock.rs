@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_advanced_clock_goes_on_from_there_for_all_who_hold_it() {
+    fn an_advanced_clock_continues_from_there_for_all_clones() {
         let clock = Clock::default();
         let held = clock.clone();
 
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_clock_stands_at_the_moment_at_which_it_was_made() {
+    fn a_stopped_clock_shows_the_time_of_its_creation() {
         let before = system_millis();
         let clock = Clock::stopped();
         let after = system_millis();
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_clock_is_advanced_exactly_for_all_who_hold_it() {
+    fn a_stopped_clock_advances_exactly_for_all_clones() {
         let clock = Clock::stopped();
         let held = clock.clone();
         let shown = clock.now_millis();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_drives_a_plain_clock() {
+    fn a_plain_clock_is_not_driven() {
         assert_eq!(Clock::default().driven(), None);
     }
 
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_driven_once_anybody_has_advanced_it() {
+    fn a_clock_is_driven_after_it_was_advanced() {
         let clock = Clock::default();
         let held = clock.clone();
 

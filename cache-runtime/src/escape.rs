@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_seen_is_escaped_and_the_rest_is_not() {
+    fn only_invisible_characters_are_escaped() {
         for (text, shown) in [
             ("event:42", "event:42"),
             ("it's \"é\" \\ 漢字 🎟", "it's \"é\" \\ 漢字 🎟"),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn no_mark_of_direction_is_left() {
+    fn all_marks_of_direction_are_escaped() {
         let marks = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
         let widthless = "\u{200b}\u{200c}\u{200d}\u{2060}\u{2061}\u{2062}\u{2063}\u{2064}\u{feff}\u{180e}\u{34f}";
 

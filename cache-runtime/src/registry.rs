@@ -134,7 +134,7 @@ mod tests {
     async fn clear() {}
 
     #[test]
-    fn what_a_function_does_to_which_entries_is_known_without_a_call() {
+    fn roles_and_templates_of_functions_are_known_without_a_call() {
         let own = format!("{}::", module_path!());
         for (function, role, free_text) in [
             ("search", Role::Stores, "text"),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policies_that_functions_ask_of_the_installed_limiter_are_known_without_a_call() {
+    fn policies_of_the_installed_limiter_are_known_without_a_call() {
         let own = format!("{}::", module_path!());
 
         let sites: Vec<_> = limit_sites()

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sensitive_value_of_the_wrong_form_is_not_shown_in_the_error() {
+    fn an_invalid_sensitive_value_is_not_shown_in_the_error() {
         let error =
             serde_json::from_str::<Sensitive<u64>>(r#""4111111111111111""#).expect_err("no number");
 
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sensitive_value_is_read_but_not_shown() {
+    fn a_sensitive_value_is_deserialized_but_not_shown() {
         let card: Sensitive<String> =
             serde_json::from_str(r#""4111111111111111""#).expect("a text");
 

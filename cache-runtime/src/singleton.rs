@@ -68,7 +68,7 @@ mod tests {
         runtime.expect("a runtime")
     }
 
-    /// Starts a task that counts itself and then does not end. Returns how many tasks began.
+    /// Starts a task that counts itself and never ends. Returns how many tasks began.
     async fn begun(singleton: &Singleton, begun: &Arc<AtomicU32>) -> u32 {
         let count = Arc::clone(begun);
         singleton.start(|running| async move {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn one_task_runs_at_a_time_and_another_after_its_runtime_is_shut_down() {
+    fn one_task_runs_at_a_time_and_can_be_restarted_after_its_runtime() {
         let (singleton, count) = (Singleton::default(), Arc::default());
 
         let first = runtime();
@@ -96,13 +96,13 @@ mod tests {
     fn a_start_outside_of_a_runtime_does_not_prevent_a_later_one() {
         let (singleton, count) = (Singleton::default(), Arc::default());
 
-        singleton.start(|_running| async { panic!("there is no runtime") });
+        singleton.start(|_running| async { panic!("no runtime") });
 
         assert_eq!(runtime().block_on(begun(&singleton, &count)), 1);
     }
 
     #[tokio::test]
-    async fn a_task_that_ended_has_a_successor_unless_it_ended_for_good() {
+    async fn a_task_can_be_restarted_unless_it_ended_for_good() {
         let (singleton, count) = (Singleton::default(), Arc::default());
 
         singleton.start(|running| async { drop(running) });

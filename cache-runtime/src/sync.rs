@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_whose_holder_panicked_is_still_served() {
+    fn a_lock_can_be_taken_after_its_holder_panicked() {
         let (mutex, lock) = (Mutex::new(1), RwLock::new(2));
 
         let panicked = catch_unwind(AssertUnwindSafe(|| {

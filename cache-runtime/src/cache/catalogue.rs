@@ -184,13 +184,13 @@ mod tests {
         assert_eq!(
             found,
             overlap(&other, &one),
-            "it does not matter which comes first"
+            "the order of the arguments does not matter"
         );
         found
     }
 
     #[test]
-    fn templates_meet_where_one_name_fits_both() {
+    fn templates_overlap_if_a_name_matches_both() {
         for (target, stored) in [
             ("event:<id>", "event:<id>"),
             ("event:<event.id>", "event:{id}"),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_no_name_fits_do_not_meet() {
+    fn templates_without_a_common_name_do_not_overlap() {
         for (target, stored) in [
             ("artcle:*", "article:<id>"),
             ("artcle:<id>", "article:<id>"),
@@ -244,7 +244,7 @@ mod tests {
     static CLEAR: Site = Site::new("app::clear", "all_entries");
 
     #[test]
-    fn an_eviction_that_matches_nothing_is_found_with_the_nearest() {
+    fn an_unmatched_eviction_is_reported_with_the_nearest_template() {
         let found = unmatched(&[&ARTICLE, &PAGE, &RIGHT, &WRONG, &CLEAR]);
 
         let wrong = |target, nearest| Unmatched {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_stores_nothing_is_not_judged() {
+    fn a_program_that_stores_nothing_is_not_checked() {
         assert!(unmatched(&[&WRONG, &CLEAR]).is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! Loads that are woken and not polled: a task that holds one and waits for the same key does not wait for itself. Time is
-//! driven, so that what a caller waits is known to the millisecond.
+//! Loads that are woken and not polled: a task that holds a load and waits for the same key does not wait for itself. The test
+//! controls time, so each wait is known to the millisecond.
 
 use std::future::Future;
 use std::pin::pin;
@@ -22,10 +22,10 @@ use crate::store::memory::MemoryStore;
 
 static SITE: Site = Site::new("futurelock::row", "row:<id>").ttl_millis(60_000);
 
-/// How long a body takes.
+/// The duration of a body.
 const BODY: Duration = Duration::from_millis(20);
 
-/// What a caller may wait for leaders that nobody polls.
+/// The longest wait of a caller for leaders that are not polled.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
@@ -42,11 +42,11 @@ impl Lab {
         }
     }
 
-    /// One whose store stops at each operation.
+    /// Creates a cache whose store stops at each operation.
     fn gated(gate: &Gate) -> Self {
         let store = Arc::new(MemoryStore::new(1 << 20, Clock::default()));
         let gated = Arc::new(Gated::new(store, gate.clone()));
-        // A guard with a deadline would keep time from being driven while its store is stopped.
+        // With a deadline in the guard, time could not advance while the store is stopped.
         let cache = Cache::around(Config::default(), None, |config, wake| {
             Guard::local(gated, config, wake)
         });
@@ -94,7 +94,7 @@ impl Lab {
     }
 }
 
-/// Polls `future` for a moment, and leaves it where it stands.
+/// Polls `future` for a moment, and then no longer.
 async fn begin(future: &mut (impl Future + Unpin)) {
     tokio::select! {
         biased;
@@ -169,7 +169,7 @@ async fn a_call_inside_a_load_that_is_kept_is_no_obstacle_either() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_was_answered_about_its_lease_and_is_not_polled_is_stuck() {
-    // Before the question for the lease is sent, and when the lease is placed but the answer is on its way.
+    // Before the request for the lease is sent, and after the lease is placed but before its answer arrives.
     for points in [2, 3] {
         let gate = Gate::default();
         let lab = Lab::gated(&gate);

@@ -110,10 +110,12 @@ mod tests {
         value
     }
 
-    /// Evicts the key while its load is under way. Returns the results of that load and of a later call.
+    /// Evicts the key during its load. Returns the results of that load and of a later call.
     async fn evict_during_a_load(cache: &Cache, evict: impl AsyncFnOnce(&Cache)) -> (u32, u32) {
         let (loaded, load) = oneshot::channel();
-        let mut first = pin!(read(cache, async { load.await.expect("it is sent") }));
+        let mut first = pin!(read(cache, async {
+            load.await.expect("the value is sent")
+        }));
         let began = poll_fn(|cx| Poll::Ready(first.as_mut().poll(cx))).await;
         assert!(began.is_pending());
 

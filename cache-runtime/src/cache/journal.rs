@@ -238,17 +238,17 @@ mod tests {
 
         assert!(journal.blocks(&rendered(1)));
         assert!(!journal.blocks(&rendered(2)));
-        let batch = journal.pending().expect("one intent is pending");
+        let batch = journal.pending().expect("one pending intent");
         journal.applied(&batch, &[key(1)]);
         assert!(!journal.blocks(&rendered(1)));
         assert_eq!(journal.depth(), 0);
     }
 
     #[test]
-    fn an_eviction_that_is_added_again_while_it_is_applied_stays() {
+    fn an_eviction_added_again_while_it_is_applied_stays() {
         let journal = Journal::new(10, Arc::default());
         journal.add(&[key(1), key(2)]);
-        let batch = journal.pending().expect("two intents are pending");
+        let batch = journal.pending().expect("two pending intents");
 
         journal.add(&[key(1)]);
         journal.applied(&batch, &[key(1), key(2)]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_it_can_hold_becomes_all_entries() {
+    fn a_full_journal_becomes_all_entries() {
         let journal = Journal::new(3, Arc::default());
 
         journal.add(&(0..4).map(key).collect::<Vec<_>>());
@@ -277,10 +277,10 @@ mod tests {
         assert!(!journal.blocks(&rendered(99)));
     }
     #[test]
-    fn what_redis_refused_blocks_its_key_and_is_not_pending_until_it_is_retried() {
+    fn a_refused_eviction_blocks_its_key_until_it_is_retried() {
         let journal = Journal::new(10, Arc::default());
         journal.add(&[key(1), key(2)]);
-        let batch = journal.pending().expect("two intents are pending");
+        let batch = journal.pending().expect("two pending intents");
 
         journal.refused(&batch, &key(1), "NOPERM");
         journal.applied(&batch, &[key(2)]);
@@ -293,18 +293,18 @@ mod tests {
         assert!(journal.obstacle().is_some_and(|why| why.contains("NOPERM")));
         assert!(journal.retry_refused());
         assert!(journal.pending().is_some());
-        assert!(journal.if_tried(|| panic!("it was not tried again yet")));
+        assert!(journal.if_tried(|| panic!("it was not retried yet")));
     }
 
     #[test]
-    fn what_is_added_again_is_no_longer_refused() {
+    fn an_eviction_added_again_is_no_longer_refused() {
         let journal = Journal::new(10, Arc::default());
         journal.add_refused(&[(key(1), "NOPERM".to_owned())]);
         assert!(journal.pending().is_none());
 
         journal.add(&[key(1)]);
 
-        let batch = journal.pending().expect("it is pending");
+        let batch = journal.pending().expect("a pending intent");
         journal.applied(&batch, &[key(1)]);
         assert_eq!((journal.depth(), journal.obstacle()), (0, None));
     }

@@ -361,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_that_nobody_holds_can_be_taken_over_once() {
+    fn a_lease_without_an_owner_can_be_taken_over_once() {
         let orphans = Orphans::new(Duration::from_secs(30));
         let (lost, held) = (entry::new_stamp(), entry::new_stamp());
 
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_outage_is_forgotten_and_not_kept_for_ever() {
+    async fn abandoned_leases_are_limited_and_expire() {
         let orphans = Orphans::new(Duration::from_secs(30));
         for _ in 0..2 * MAX_ORPHANS {
             orphans.add(entry::new_stamp());

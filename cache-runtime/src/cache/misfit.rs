@@ -190,10 +190,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_serde_found_is_not_repeated() {
+    fn an_error_of_serde_does_not_repeat_the_value() {
         #[derive(Debug, Deserialize)]
         #[serde(deny_unknown_fields)]
-        #[expect(dead_code, reason = "only their errors count")]
+        #[expect(dead_code, reason = "only their errors matter")]
         enum Kind {
             One { id: u8 },
         }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glimpse_is_short_and_plain() {
+    fn the_shown_beginning_of_a_value_is_short_and_printable() {
         assert_eq!(glimpse(b"{}"), "{}");
         assert_eq!(
             glimpse(b"{\"id\":1,\"title\":\"x\"}"),

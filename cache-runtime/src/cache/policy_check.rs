@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_where_the_names_agree() {
+    fn matching_names_are_not_reported() {
         let config = config(&["events", "reports"]);
 
         let mismatches = mismatches(&config, [&EVENTS, &OWN, &PLAIN].into_iter());
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_is_not_configured_is_found_with_the_nearest_that_is() {
+    fn a_missing_policy_is_reported_with_the_nearest_name() {
         let config = config(&["events"]);
 
         let mismatches = mismatches(&config, [&EVENTS, &EVENST].into_iter());
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_of_a_cache_that_is_not_installed_is_not_missed() {
+    fn a_policy_for_another_cache_is_not_reported() {
         let config = config(&[]);
 
         let mismatches = mismatches(&config, [&OWN].into_iter());
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_no_function_names_is_found_with_the_nearest_that_one_does() {
+    fn an_unused_policy_is_reported_with_the_nearest_name() {
         let config = config(&["event", "events", "unlike"]);
 
         let mismatches = mismatches(&config, [&EVENTS].into_iter());

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_leader_that_waits_is_not_stuck_however_long() {
+    async fn a_waiting_leader_is_never_stuck() {
         let (pulse, task) = (Arc::default(), Arc::default());
         let (_watched, _) = waiting(&pulse, &task);
 
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_is_woken_and_not_polled_is_stuck_after_50_ms() {
+    async fn a_leader_that_is_woken_and_not_polled_is_stuck_after_50_ms() {
         let (pulse, task) = (Arc::default(), Arc::<Task>::default());
         let (mut watched, waker) = waiting(&pulse, &task);
         advance(10_000).await;
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_poll_that_takes_long_is_not_stuck_nor_is_what_was_woken_in_it() {
+    async fn a_long_poll_is_not_stuck_even_if_it_is_woken_during_it() {
         let pulse: Arc<Pulse> = Arc::default();
         let waker = Waker::from(Arc::clone(&pulse));
 
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_a_runtime_that_lags_a_leader_has_longer() {
+    async fn a_leader_has_more_time_if_the_runtime_lags() {
         let (pulse, task) = (Arc::<Pulse>::default(), Arc::default());
         let (_watched, waker) = waiting(&pulse, &task);
         pulse.saw_lag(Duration::from_millis(100));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_a_stuck_leader_learns_it_in_time() {
+    async fn a_waiter_notices_a_stuck_leader_in_time() {
         let (pulse, task) = (Arc::<Pulse>::default(), Arc::default());
         let (_watched, waker) = waiting(&pulse, &task);
         let began = Instant::now();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_next_leader_begins_anew() {
+    async fn the_next_leader_starts_with_a_new_limit() {
         let (pulse, task) = (Arc::default(), Arc::default());
         let (_watched, waker) = waiting(&pulse, &task);
         waker.wake();

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn everything_stays_for_the_memory_and_goes_after_twice_that() {
+    async fn evictions_are_remembered_for_one_to_two_periods() {
         let recent = Recent::new(MEMORY, 10);
         let add = |item| recent.add([item], Instant::now());
 
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_forgotten_while_nobody_confirms_the_server() {
+    async fn nothing_is_forgotten_until_the_server_is_confirmed() {
         let recent = Recent::new(MEMORY, 10);
         let confirmed = Instant::now();
 
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn more_than_there_is_room_for_is_told() {
+    async fn an_overflow_is_reported() {
         let recent = Recent::new(MEMORY, 2);
 
         assert_eq!(recent.add([1, 2], Instant::now()), Room::Enough);

@@ -77,7 +77,7 @@ mod tests {
     static OTHER: Site = Site::new("app::list", "x:<id>");
 
     #[test]
-    fn the_first_value_of_each_function_and_type_is_due_and_one_in_a_thousand() {
+    fn the_first_value_and_one_in_a_thousand_are_due() {
         let types = Types::default();
 
         let due = |site, of_type| types.written(site, of_type, "u8").is_due();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_value_that_did_not_come_back_every_value_is_due() {
+    fn every_value_is_due_after_a_lossy_value() {
         let types = Types::default();
         let written = types.written(&SITE, 1, "u8");
         assert!(written.is_due() && !written.is_due());
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stores_a_type_is_known_by_its_number() {
+    fn the_function_that_stores_a_type_is_found_by_its_number() {
         let types = Types::default();
         types.written(&SITE, 7, "alloc::string::String");
 

@@ -212,7 +212,7 @@ mod tests {
     use crate::store::guard::Guard;
     use crate::store::memory::MemoryStore;
 
-    /// A cache in fallback mode, which nothing ends by itself.
+    /// A cache that stays in fallback mode.
     fn in_fallback() -> Cache {
         Cache::around(Config::default(), None, |config, wake| {
             let store = MemoryStore::new(config.memory_capacity, config.clock.clone());
@@ -230,12 +230,12 @@ mod tests {
         cache.inner.guard.begin_recovery();
         cache.inner.guard.finish_recovery(0);
 
-        assert!(back.await.expect("it does not panic"));
+        assert!(back.await.expect("no panic"));
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wait_for_the_store_ends_with_its_patience() {
+    async fn a_wait_for_the_store_ends_at_its_limit() {
         let (cache, patience) = (in_fallback(), Duration::from_secs(60));
         let began = Instant::now();
 

@@ -30,7 +30,7 @@ static KEY: LazyLock<Key> = LazyLock::new(|| {
 fn lead<'a>(flights: &'a Flights) -> Leader<'a> {
     match flights.join(&KEY, observation()) {
         Turn::Lead(leader) => leader,
-        Turn::Wait(_) => panic!("somebody leads already"),
+        Turn::Wait(_) => panic!("another caller leads already"),
     }
 }
 
@@ -42,7 +42,7 @@ fn wait<'a>(flights: &'a Flights) -> Waiter<'a> {
 }
 
 #[tokio::test]
-async fn those_who_wait_get_what_lands() {
+async fn waiters_get_the_result() {
     let (flights, _) = flights();
     let mut leader = lead(&flights);
     let waiter = wait(&flights);
@@ -55,7 +55,7 @@ async fn those_who_wait_get_what_lands() {
 }
 
 #[tokio::test]
-async fn a_dropped_leader_hands_its_lease_to_the_next_and_the_others_go_on_waiting() {
+async fn a_dropped_leader_passes_its_lease_to_the_next_waiter() {
     let (flights, released) = flights();
     let leader = lead(&flights);
     leader.set_lease(LEASE);
@@ -64,7 +64,7 @@ async fn a_dropped_leader_hands_its_lease_to_the_next_and_the_others_go_on_waiti
     drop(leader);
 
     let Arrival::Lead(mut next) = first.arrival().await else {
-        panic!("the first who waits takes over")
+        panic!("the first waiter takes over")
     };
     assert_eq!(next.lease(), Some(LEASE));
     next.land(Arc::from(*b"entry"));
@@ -73,7 +73,7 @@ async fn a_dropped_leader_hands_its_lease_to_the_next_and_the_others_go_on_waiti
 }
 
 #[tokio::test]
-async fn after_a_fruitless_load_one_takes_over_and_the_others_go_alone() {
+async fn after_a_failed_load_one_waiter_takes_over_and_the_others_load_alone() {
     let (flights, _) = flights();
     let leader = lead(&flights);
     let (first, second) = (wait(&flights), wait(&flights));
@@ -88,7 +88,7 @@ async fn after_a_fruitless_load_one_takes_over_and_the_others_go_alone() {
 }
 
 #[tokio::test]
-async fn a_lease_that_nobody_takes_goes_back() {
+async fn a_lease_without_a_successor_is_released() {
     let (flights, released) = flights();
     let leader = lead(&flights);
     leader.set_lease(LEASE);
@@ -100,7 +100,7 @@ async fn a_lease_that_nobody_takes_goes_back() {
 }
 
 #[tokio::test]
-async fn the_last_who_waits_gives_the_lease_back_when_it_leaves() {
+async fn the_last_waiter_releases_the_lease_when_it_leaves() {
     let (flights, released) = flights();
     let leader = lead(&flights);
     leader.set_lease(LEASE);
@@ -114,7 +114,7 @@ async fn the_last_who_waits_gives_the_lease_back_when_it_leaves() {
 }
 
 #[tokio::test]
-async fn who_comes_after_an_eviction_begins_anew() {
+async fn a_caller_after_an_eviction_begins_a_new_load() {
     let (flights, _) = flights();
     let mut invalidated = lead(&flights);
     let waiter = wait(&flights);
@@ -131,7 +131,7 @@ async fn who_comes_after_an_eviction_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_no_longer_sees_the_lease_of_a_load_begins_anew() {
+async fn a_caller_that_does_not_see_the_lease_begins_a_new_load() {
     let (flights, _) = flights();
     let old = lead(&flights);
     old.set_snapshot(Instant::now(), Some(LEASE));
@@ -154,7 +154,7 @@ async fn who_no_longer_sees_the_lease_of_a_load_begins_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_found_before_a_caller_came_is_not_given_to_it() {
+async fn a_value_found_before_a_call_began_is_not_returned_to_it() {
     let (flights, _) = flights();
     let mut leader = lead(&flights);
     let asked = Instant::now();
@@ -256,31 +256,31 @@ async fn loads_that_are_too_old_do_not_delay_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_a_load_is_too_old_one_who_waits_begins_another_and_the_rest_wait_for_that() {
+async fn after_the_deadline_one_waiter_begins_a_load_and_the_rest_wait_for_it() {
     let (flights, _) = flights();
     let hung = lead(&flights);
     tokio::time::advance(Duration::from_secs(1)).await;
     let (first, second) = (wait(&flights), wait(&flights));
 
     let Arrival::Lead(mut relief) = first.arrival().await else {
-        panic!("the first who waits begins another")
+        panic!("the first waiter begins another load")
     };
     relief.land(Arc::from(*b"entry"));
 
     assert_eq!(relief.relieves(), Some(Relieved::Overdue));
-    assert!(!hung.abandon(), "that is known already");
+    assert!(!hung.abandon(), "the load is already abandoned");
     assert!(matches!(second.arrival().await, Arrival::Landed(_)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_than_the_deadline_of_a_load() {
+async fn no_caller_waits_longer_than_the_load_deadline() {
     let (flights, _) = flights();
     let _hung = lead(&flights);
     tokio::time::advance(Duration::from_secs(10)).await;
     let came = Instant::now();
     let (first, second) = (wait(&flights), wait(&flights));
     let Arrival::Lead(_hung_as_well) = first.arrival().await else {
-        panic!("the first who waits begins another")
+        panic!("the first waiter begins another load")
     };
 
     let arrival = second.arrival().await;
@@ -290,14 +290,14 @@ async fn nobody_waits_longer_than_the_deadline_of_a_load() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_load_that_is_given_up_as_too_old_keeps_nobody_from_loading() {
+async fn an_abandoned_load_does_not_block_other_loads() {
     let (flights, _) = flights();
     let hung = lead(&flights);
 
     assert!(hung.abandon());
 
     let next = lead(&flights);
-    assert_eq!(next.relieves(), None, "it was said already");
+    assert_eq!(next.relieves(), None, "it was already reported");
     drop(hung);
     assert_eq!(flights.len(), 1);
 }

@@ -33,7 +33,7 @@ type Returned = Result<Option<u32>, &'static str>;
 struct Lab {
     caches: [Cache; 2],
     loads: AtomicU32,
-    /// Bodies wait for a permit each.
+    /// Each body waits for a permit.
     gate: Semaphore,
     answer: Mutex<Returned>,
     panics: AtomicBool,
@@ -62,7 +62,7 @@ impl Lab {
         })
     }
 
-    /// With a stale 1 under `key`.
+    /// Creates the processes with a stale 1 under `key`.
     async fn with_stale(config: Config, keys: &[u32]) -> Arc<Self> {
         let lab = Self::with(config);
         for &key in keys {
@@ -149,7 +149,7 @@ fn rules() -> Rules<impl Fn(&Option<u32>) -> bool, impl Fn(&u32) -> Option<Ttl>>
     }
 }
 
-/// Lets all tasks come as far as they can without time passing.
+/// Runs all tasks until they are idle, without advancing time.
 async fn settle() {
     for _ in 0..100 {
         yield_now().await;
@@ -157,7 +157,7 @@ async fn settle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_caller_of_all_processes_refreshes_and_all_others_get_the_stale_value() {
+async fn one_caller_across_processes_refreshes_and_others_get_the_stale_value() {
     let lab = Lab::stale().await;
     lab.will(Ok(Some(2)));
 
@@ -180,7 +180,7 @@ async fn one_caller_of_all_processes_refreshes_and_all_others_get_the_stale_valu
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_takes_longer_than_its_mark_renews_it() {
+async fn a_long_refresh_renews_its_mark() {
     let lab = Lab::stale().await;
     let refresher = lab.read(0, 1);
     settle().await;
@@ -196,7 +196,7 @@ async fn a_refresh_that_takes_longer_than_its_mark_renews_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_refresh_serves_the_stale_value_and_is_not_tried_again_anywhere_for_a_while() {
+async fn a_failed_refresh_serves_the_stale_value_and_is_throttled_everywhere() {
     let lab = Lab::stale().await;
     lab.gate.add_permits(100);
     lab.will(Err("down"));
@@ -216,7 +216,7 @@ async fn a_failed_refresh_serves_the_stale_value_and_is_not_tried_again_anywhere
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_load_is_the_callers_own_when_the_grace_is_over() {
+async fn a_caller_gets_its_own_error_after_the_grace() {
     let lab = Lab::stale().await;
     lab.gate.add_permits(1);
     lab.will(Err("down"));
@@ -227,7 +227,7 @@ async fn a_failed_load_is_the_callers_own_when_the_grace_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_refresher_is_dropped_the_next_caller_refreshes_at_once() {
+async fn the_next_caller_refreshes_when_a_refresh_is_dropped() {
     let lab = Lab::stale().await;
     let refresher = lab.read(0, 1);
     settle().await;
@@ -242,7 +242,7 @@ async fn when_the_refresher_is_dropped_the_next_caller_refreshes_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_panics_is_not_tried_again_for_a_while_either() {
+async fn a_body_that_panics_is_throttled_too() {
     let lab = Lab::stale().await;
     lab.gate.add_permits(100);
     lab.panics.store(true, Ordering::SeqCst);
@@ -256,7 +256,7 @@ async fn a_body_that_panics_is_not_tried_again_for_a_while_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_finds_nothing_worth_storing_removes_the_stale_value() {
+async fn a_refresh_without_a_value_to_store_removes_the_stale_value() {
     let lab = Lab::stale().await;
     lab.gate.add_permits(2);
     lab.will(Ok(None));
@@ -268,7 +268,7 @@ async fn a_refresh_that_finds_nothing_worth_storing_removes_the_stale_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_evicted_during_its_refresh_stays_evicted() {
+async fn an_eviction_during_a_refresh_wins() {
     let lab = Lab::stale().await;
     let refresher = lab.read(0, 1);
     settle().await;
@@ -283,7 +283,7 @@ async fn what_is_evicted_during_its_refresh_stays_evicted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_refresh_keeps_nobody_from_another_and_goes_on() {
+async fn a_hung_refresh_does_not_block_another_and_continues() {
     let lab = Lab::stale().await;
     let hung = lab.read(0, 1);
     settle().await;
@@ -302,7 +302,7 @@ async fn a_hung_refresh_keeps_nobody_from_another_and_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_the_background_all_get_the_stale_value_and_one_task_refreshes() {
+async fn one_background_task_refreshes_and_all_callers_get_the_stale_value() {
     let lab = Lab::stale().await;
     lab.will(Ok(Some(2)));
 
@@ -319,7 +319,7 @@ async fn in_the_background_all_get_the_stale_value_and_one_task_refreshes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_refresh_in_the_background_is_cancelled_and_tried_again_after_the_throttle() {
+async fn a_hung_background_refresh_is_cancelled_and_retried_after_the_throttle() {
     let lab = Lab::stale().await;
     lab.read_behind(0, 1).await.unwrap().unwrap();
     settle().await;
@@ -338,7 +338,7 @@ async fn a_hung_refresh_in_the_background_is_cancelled_and_tried_again_after_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn beyond_the_most_refreshes_in_the_background_callers_do_their_own() {
+async fn callers_refresh_themselves_beyond_max_refreshes() {
     let lab = Lab::with_stale(Config::default().max_refreshes(1), &[1, 2]).await;
     lab.will(Ok(Some(2)));
 
@@ -357,7 +357,7 @@ async fn beyond_the_most_refreshes_in_the_background_callers_do_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_load_keeps_nobody_from_loading_in_any_process() {
+async fn a_hung_load_does_not_block_loads_in_any_process() {
     let lab = Lab::new();
     let hung = lab.read(0, 1);
     settle().await;
@@ -381,7 +381,7 @@ async fn a_hung_load_keeps_nobody_from_loading_in_any_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn entries_that_rest_are_forgotten_in_time() {
+async fn throttled_entries_are_forgotten_in_time() {
     let refreshes = Refreshes::new(1);
     for _ in 0..2 * MAX_RESTING {
         refreshes.rest(crate::entry::new_stamp(), THROTTLE);

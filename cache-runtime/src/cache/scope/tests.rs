@@ -1,4 +1,4 @@
-//! What scopes collect, and what is the same with grace, with fences and without a runtime.
+//! What scopes collect, and how they work with grace, with fences and without a runtime.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -27,7 +27,7 @@ fn target(id: u64) -> Target {
     Target::Key(key(id))
 }
 
-/// Reads row 1, which is `value` by now.
+/// Reads row 1, whose current value is `value`.
 async fn read(cache: &Cache, value: u32) -> u32 {
     let cache = Used::Named(cache.clone());
     let call = Some((cache, ReadPlan::new(&READ, key(1))));
@@ -70,7 +70,7 @@ fn a_target_is_kept_once() {
 }
 
 #[test]
-fn more_than_a_journal_holds_become_all_entries() {
+fn too_many_targets_become_all_entries() {
     let mut targets = TargetSet::default();
 
     targets.collect(&(0..10).map(target).collect::<Vec<_>>(), 10);
@@ -92,12 +92,12 @@ async fn a_stale_value_is_served_and_not_refreshed() {
     assert_eq!(scope.run(read(&cache, 2)).await, 1);
 
     assert_eq!(cache.stats().total.refreshes, 0);
-    assert_eq!(read(&cache, 3).await, 3, "outside it is refreshed");
+    assert_eq!(read(&cache, 3).await, 3, "refreshed outside of the scope");
     scope.rollback();
 }
 
 #[tokio::test]
-async fn a_process_that_ends_between_the_two_commits_leaves_nothing_stale() {
+async fn a_fenced_process_that_dies_between_the_commits_leaves_nothing_stale() {
     let config = Config::default();
     let (clock, fence_ttl) = (config.clock.clone(), config.fence_ttl);
     let cache = Cache::local(config);
@@ -114,7 +114,7 @@ async fn a_process_that_ends_between_the_two_commits_leaves_nothing_stale() {
 }
 
 #[tokio::test]
-async fn a_step_that_fails_leaves_the_fence_that_another_relies_on() {
+async fn a_failed_step_keeps_the_fence_of_another_step() {
     let (cache, scope) = (Cache::memory(), CacheScope::new());
 
     scope.run(write(&cache, Ok(()))).await;
@@ -126,7 +126,7 @@ async fn a_step_that_fails_leaves_the_fence_that_another_relies_on() {
 }
 
 #[test]
-fn a_scope_needs_no_runtime_where_the_cache_needs_none() {
+fn a_scope_needs_no_runtime_in_memory_mode() {
     let cache = Cache::memory();
 
     let evicted = at_once(async {
@@ -147,12 +147,12 @@ fn a_scope_needs_no_runtime_where_the_cache_needs_none() {
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("it waits for something"),
+        Poll::Pending => panic!("the scope must not wait"),
     }
 }
 
 #[test]
-fn a_scope_goes_where_its_task_goes() {
+fn a_scope_moves_with_its_task() {
     fn goes<T: Send>(what: T) -> T {
         what
     }
