@@ -98,7 +98,7 @@ impl Lab {
 async fn begin(future: &mut (impl Future + Unpin)) {
     tokio::select! {
         biased;
-        _ = future => panic!("it is not over yet"),
+        _ = future => panic!("the call has not finished"),
         () = sleep(Duration::from_millis(5)) => {}
     }
 }
@@ -109,7 +109,7 @@ async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_beside_one_that_select_keeps_runs_its_own_body() {
+async fn a_call_next_to_one_held_by_select_runs_its_own_body() {
     let lab = Lab::new();
     let mut first = pin!(lab.row(1));
     begin(&mut first).await;
@@ -125,7 +125,7 @@ async fn a_call_beside_one_that_select_keeps_runs_its_own_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_in_the_loop_over_buffered_calls_runs_its_own_body() {
+async fn a_call_in_a_loop_over_buffered_calls_runs_its_own_body() {
     let lab = Lab::new();
     let mut rows = stream::iter(0..6).map(|id| lab.row(id)).buffered(3);
 
@@ -138,7 +138,7 @@ async fn a_call_in_the_loop_over_buffered_calls_runs_its_own_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_beside_many_that_are_kept_runs_its_own_body() {
+async fn a_call_next_to_many_held_calls_runs_its_own_body() {
     let lab = Lab::new();
     let mut kept: FuturesUnordered<_> = (0..5).map(|_| Box::pin(lab.row(1))).collect();
     begin(&mut kept.next()).await;
@@ -152,7 +152,7 @@ async fn a_call_beside_many_that_are_kept_runs_its_own_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_inside_a_load_that_is_kept_is_no_obstacle_either() {
+async fn a_call_inside_a_held_load_does_not_block_either() {
     let lab = Lab::new();
     let mut outer = pin!(lab.row_by(1, lab.row(2)));
     begin(&mut outer).await;
@@ -168,7 +168,7 @@ async fn a_call_inside_a_load_that_is_kept_is_no_obstacle_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_was_answered_about_its_lease_and_is_not_polled_is_stuck() {
+async fn a_leader_that_is_not_polled_around_its_lease_request_is_stuck() {
     // Before the request for the lease is sent, and after the lease is placed but before its answer arrives.
     for points in [2, 3] {
         let gate = Gate::default();
@@ -189,7 +189,7 @@ async fn a_leader_that_was_answered_about_its_lease_and_is_not_polled_is_stuck()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deposed_leader_that_is_dropped_leaves_the_lease_to_the_next() {
+async fn a_dropped_deposed_leader_leaves_the_lease_to_the_next() {
     let lab = Lab::new();
     let mut first = Box::pin(lab.row(1));
     begin(&mut first).await;
@@ -208,14 +208,14 @@ async fn a_deposed_leader_that_is_dropped_leaves_the_lease_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_third_leader_that_is_not_polled() {
+async fn a_second_stuck_leader_blocks_no_caller() {
     let lab = Lab::new();
     let mut first = pin!(lab.row(1));
     let mut second = pin!(lab.row(1));
     begin(&mut first).await;
     tokio::select! {
         biased;
-        _ = &mut second => panic!("its body is not over yet"),
+        _ = &mut second => panic!("its body has not finished"),
         () = sleep(Duration::from_millis(70)) => {}
     }
     assert_eq!(lab.loads(), 2, "the second took over");
@@ -245,7 +245,7 @@ async fn a_slow_leader_that_is_polled_is_not_stuck() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_are_joined_wait_for_each_other_with_a_mutex_held() {
+async fn joined_calls_share_a_load_while_a_mutex_is_held() {
     let (lab, mutex) = (Lab::new(), Mutex::new(()));
     let first = async {
         let guard = mutex.lock().await;

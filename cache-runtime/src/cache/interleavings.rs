@@ -1,7 +1,7 @@
-//! What happens when two calls of one key meet: one is stopped at each of its points in turn, before and behind every
-//! operation of the store and in its body, the other runs meanwhile, and then the first goes on, or is dropped where it stands.
+//! Two concurrent calls of one key. The first is stopped at each of its points in turn: before and after every operation of the
+//! store, and in its body. The second runs while the first is stopped. Then the first continues, or is dropped.
 //!
-//! Whatever the point, nothing that was loaded before a write is served or stored after it, and nobody is left waiting.
+//! At every point: nothing that was loaded before a write is served or stored after it, and no caller waits forever.
 
 use std::convert::identity;
 use std::pin::pin;
@@ -34,23 +34,23 @@ static WRITE: Site = Site::new("schedules::write", "row:<id>")
     .ttl_millis(60_000)
     .grace_millis(600_000);
 
-/// What one of the two does.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Actor {
-    /// Loads what is absent, and refreshes what is stale.
+    /// Loads an absent value, and refreshes a stale one.
     Read,
-    /// The same, but refreshes in a task of its own.
+    /// The same, but refreshes in the background.
     ReadBehind,
     Put,
     EvictKey,
     EvictFenced,
     EvictPattern,
     Clear,
-    /// A key, in a scope that is committed.
+    /// Evicts the key in a scope that is committed.
     EvictScoped,
-    /// Whatever is under the key comes to the end of its life.
+    /// The content of the key expires.
     Expire,
-    /// The lease, or the mark of a refresh, comes to the end of its life.
+    /// The lease or the refresh mark expires.
     LoseLease,
 }
 
@@ -81,7 +81,7 @@ impl Actor {
     }
 }
 
-/// What stands under the key at first.
+/// The content of the key at the start.
 #[derive(Clone, Copy, Debug)]
 enum Start {
     Absent,
@@ -89,21 +89,21 @@ enum Start {
     Stale,
 }
 
-/// What becomes of the one who was stopped.
+/// What happens to the stopped call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     GoesOn,
     IsDropped,
 }
 
-/// Two processes with one store and one database, which holds one row.
+/// Two processes with one store and one database of one row.
 struct World {
     caches: [Cache; 2],
     store: Arc<dyn Store>,
     gate: Gate,
     clock: Clock,
     row: Arc<AtomicU64>,
-    /// So long may the second wait for the first before that goes on.
+    /// How long the second call may wait before the first continues.
     patience: Duration,
 }
 
@@ -111,7 +111,7 @@ impl World {
     fn on_memory() -> Self {
         let clock = Clock::default();
         let store = Arc::new(MemoryStore::new(1 << 20, clock.clone()));
-        // Time is paused: it takes none.
+        // Time is paused, so this takes no time.
         Self::around(store, clock, "dev_", Duration::from_secs(100))
     }
 
@@ -167,7 +167,7 @@ impl World {
         tokio::spawn(async move { world.run(actor, process).await })
     }
 
-    /// Returns what a read returned.
+    /// Returns what the call returned.
     async fn run(&self, actor: Actor, process: usize) -> Option<u64> {
         let cache = &self.caches[process];
         let rules = Rules {
@@ -271,7 +271,7 @@ impl World {
         entry::read_as(bytes, &reader)
     }
 
-    /// Waits until no refresh is under way in the background.
+    /// Waits until no background refresh runs.
     async fn idle(&self) {
         for cache in &self.caches {
             while cache.inner.refreshes.in_background() > 0 || cache.inner.journal.depth() > 0 {
@@ -280,7 +280,7 @@ impl World {
         }
     }
 
-    /// The version that is stored.
+    /// Returns the stored version.
     async fn stored(&self) -> Option<u64> {
         let bytes = self.store.get(&self.key(), 0).await.unwrap()?;
         match self.peek(&bytes) {
@@ -290,7 +290,7 @@ impl World {
     }
 }
 
-/// One way in which two meet.
+/// A schedule of two calls.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
     first: Actor,
@@ -302,7 +302,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Whether the first came to this point at all.
+    /// Returns whether the first call reached this point.
     async fn run(self, world: World) -> bool {
         let Self {
             first,
@@ -386,7 +386,7 @@ impl Schedule {
 }
 
 impl World {
-    /// The least that a call which begins now may return.
+    /// Returns the oldest version that a call that begins now may return.
     fn stored_or_acknowledged(&self, first: Actor, is_stopped: bool) -> u64 {
         if first.writes() && is_stopped {
             1
@@ -396,7 +396,7 @@ impl World {
     }
 }
 
-/// Every pair, from every start, in one process and in two, at every point.
+/// Runs every pair of calls, from every start, in one process and in two, at every point.
 async fn every_schedule(
     ends: &[End],
     starts: &[Start],
@@ -434,21 +434,21 @@ async fn every_schedule(
 const STARTS: [Start; 3] = [Start::Absent, Start::Fresh, Start::Stale];
 
 #[tokio::test(start_paused = true)]
-async fn no_schedule_of_two_calls_leaves_or_serves_what_is_not_true() {
+async fn no_schedule_of_two_calls_stores_or_serves_a_stale_value() {
     let count = every_schedule(&[End::GoesOn], &STARTS, &[0, 1], World::on_memory).await;
 
     assert!(count > 1_000, "{count} schedules");
 }
 
 #[tokio::test(start_paused = true)]
-async fn nor_does_one_in_which_the_first_is_dropped_where_it_stands() {
+async fn no_schedule_with_a_dropped_call_stores_or_serves_a_stale_value() {
     let count = every_schedule(&[End::IsDropped], &STARTS, &[0, 1], World::on_memory).await;
 
     assert!(count > 1_000, "{count} schedules");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_holds_between_two_processes_on_redis() {
+async fn no_schedule_of_two_processes_on_redis_stores_or_serves_a_stale_value() {
     let server = support::server();
     let store = RedisStore::new(&support::config(&server)).unwrap();
     store.probe().await.unwrap();
@@ -466,7 +466,7 @@ async fn the_same_holds_between_two_processes_on_redis() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_another_process_takes_nothing_from_it_that_is_still_to_be_evicted() {
+async fn a_waiter_takes_no_journaled_value_from_another_process() {
     let world = Arc::new(World::on_memory());
     world.gate.stop_after(5);
     let other = world.start(Read, 1);
@@ -488,7 +488,7 @@ async fn who_waits_for_another_process_takes_nothing_from_it_that_is_still_to_be
     assert_eq!(world.run(Read, 1).await, Some(2));
 }
 
-/// Lets all other tasks come as far as they can without time passing.
+/// Runs all other tasks until they are idle, without advancing time.
 async fn others_run() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
