@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_device_is_known_to_the_account_that_it_was_used_for_and_to_no_other() {
+    async fn a_device_is_known_only_to_its_account() {
         let devices = devices().await;
 
         let device = devices.remember(1, None).await.expect("a device");
@@ -178,11 +178,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_devices_of_a_user_are_a_bounded_number_and_the_newest() {
+    async fn only_the_newest_devices_of_a_user_are_kept() {
         let devices = devices().await;
         let first = devices.remember(1, None).await.expect("a device");
         let other = devices.remember(2, None).await.expect("a device");
-        // By hand, since devices of one millisecond have no order.
+        // Inserted by hand, because devices of the same millisecond have no order.
         age(&devices).await;
 
         let mut last = None;
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_found_among_others() {
+    fn a_cookie_is_found_among_other_cookies() {
         let mut headers = HeaderMap::new();
         headers.append("cookie", HeaderValue::from_static("session=a; device=b"));
         headers.append("cookie", HeaderValue::from_static("__Host-device=c"));

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_number_of_names_is_a_bounded_number_of_groups() {
+    fn names_are_mapped_to_a_bounded_number_of_groups() {
         let groups: HashSet<_> = (0..20_000)
             .map(|number| group(&format!("name{number}")))
             .collect();

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_12_to_19_digits_is_no_card_number() {
+    fn a_card_number_has_12_to_19_digits() {
         assert!(!is_card_number("00000000000"));
         assert!(!is_card_number("00000000000000"));
         assert!(!is_card_number("4111 1111 1111 1111"));

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_period_is_seconds_or_has_a_unit() {
+    fn a_period_is_a_number_of_seconds_or_has_a_unit() {
         assert_eq!(period("300"), Some(Duration::from_secs(300)));
         assert_eq!(period("90s"), Some(Duration::from_secs(90)));
         assert_eq!(period("5m"), Some(Duration::from_secs(300)));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_period_is_none() {
+    fn invalid_periods_are_refused() {
         for text in [
             "0",
             "0m",
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_may_be_milliseconds() {
+    fn a_timeout_can_be_in_milliseconds() {
         assert_eq!(timeout("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(timeout("10s"), Some(Duration::from_secs(10)));
         for text in ["0ms", "0", "-1ms", "2h", "1.5s", "ms"] {

@@ -1,4 +1,4 @@
-//! Every test has users of its own, because all share the installed cache.
+//! Each test has its own users, because all tests share the installed cache.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,17 +16,17 @@ use crate::page::Page;
 use crate::tickets::Tickets;
 use crate::users::Users;
 
-/// Argon2id as OWASP recommends it.
+/// The cost of Argon2id that OWASP recommends.
 const COST: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
 
-/// Longer than any test waits for its turn.
+/// Longer than any test waits for its turn to hash.
 const A_LONG_TIME: Duration = Duration::from_secs(60);
 
-/// Longer than a query takes, however busy the machine is.
+/// Longer than a query takes on a busy machine.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn the_right_password_gives_its_user() {
+async fn the_right_password_returns_its_user() {
     let accounts = accounts().await;
 
     for id in [1, 42, 200] {
@@ -38,7 +38,7 @@ async fn the_right_password_gives_its_user() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_gives_nobody() {
+async fn a_wrong_password_returns_no_user() {
     let accounts = accounts().await;
 
     let with_anothers = log_in(&accounts, 2, 3).await;
@@ -51,7 +51,7 @@ async fn a_wrong_password_gives_nobody() {
 }
 
 #[tokio::test]
-async fn an_unknown_name_gives_nobody() {
+async fn an_unknown_name_returns_no_user() {
     let accounts = accounts().await;
 
     let user = log_in(&accounts, 201, 201).await;
@@ -72,7 +72,7 @@ async fn a_user_without_credentials_cannot_log_in() {
 }
 
 #[tokio::test]
-async fn an_unknown_name_is_answered_after_a_hash_as_a_wrong_password_is() {
+async fn an_unknown_name_costs_a_hash_like_a_wrong_password() {
     let accounts = accounts().await;
     let _turns = all_turns(&accounts).await;
 
@@ -85,12 +85,12 @@ async fn an_unknown_name_is_answered_after_a_hash_as_a_wrong_password_is() {
 }
 
 #[test]
-fn nobodys_hash_costs_as_much_as_the_others() {
+fn the_hash_for_unknown_names_costs_as_much_as_others() {
     assert!(NOBODYS.starts_with(COST));
 }
 
 #[tokio::test]
-async fn every_seeded_user_has_a_hash_with_a_salt_of_its_own() {
+async fn every_seeded_user_has_a_hash_with_its_own_salt() {
     let hashes = hashes(&accounts().await).await;
 
     let salts = hashes.iter().map(|hash| {
@@ -104,7 +104,7 @@ async fn every_seeded_user_has_a_hash_with_a_salt_of_its_own() {
 }
 
 #[tokio::test]
-async fn empty_and_overlong_input_is_refused_before_anything_is_hashed() {
+async fn empty_and_overlong_input_is_refused_without_a_hash() {
     let accounts = accounts().await;
     let _turns = all_turns(&accounts).await;
     let (name, password) = ("é".repeat(65), "x".repeat(1025));
@@ -127,7 +127,7 @@ async fn empty_and_overlong_input_is_refused_before_anything_is_hashed() {
 }
 
 #[tokio::test]
-async fn the_longest_name_and_password_are_looked_at() {
+async fn the_longest_name_and_password_are_checked() {
     let accounts = accounts().await;
 
     let answer = accounts
@@ -138,7 +138,7 @@ async fn the_longest_name_and_password_are_looked_at() {
 }
 
 #[tokio::test]
-async fn a_login_evicts_all_that_is_cached_about_the_user_and_nothing_else() {
+async fn a_login_evicts_only_entries_of_the_user() {
     let accounts = accounts().await;
     let (user, other) = (60, 61);
     fill(&accounts, user).await;
@@ -153,7 +153,7 @@ async fn a_login_evicts_all_that_is_cached_about_the_user_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_login_that_fails_evicts_nothing() {
+async fn a_failed_login_evicts_nothing() {
     let accounts = accounts().await;
     fill(&accounts, 62).await;
 
@@ -167,7 +167,7 @@ async fn a_login_that_fails_evicts_nothing() {
 }
 
 #[tokio::test]
-async fn a_login_sees_the_database_and_not_the_cache() {
+async fn a_login_reads_the_database_and_not_the_cache() {
     let accounts = accounts().await;
     fill(&accounts, 64).await;
     execute(&accounts, "UPDATE users SET name = 'New' WHERE id = 64").await;
@@ -178,7 +178,7 @@ async fn a_login_sees_the_database_and_not_the_cache() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_logins_at_a_time_all_get_their_own_user() {
+async fn twenty_concurrent_logins_get_their_own_users() {
     let accounts = accounts().await;
 
     let mut logins = JoinSet::new();
@@ -195,7 +195,7 @@ async fn twenty_logins_at_a_time_all_get_their_own_user() {
 }
 
 #[tokio::test]
-async fn no_more_hashes_are_computed_at_a_time_than_there_are_cores() {
+async fn at_most_one_hash_per_core_is_computed_at_a_time() {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     let accounts = accounts().await;
 
@@ -216,7 +216,7 @@ async fn no_more_hashes_are_computed_at_a_time_than_there_are_cores() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_is_told_to_come_back() {
+async fn a_login_that_waits_too_long_is_told_to_retry() {
     let mut accounts = accounts().await;
     accounts.patience = Duration::from_millis(20);
     let turns = all_turns(&accounts).await;
@@ -233,7 +233,7 @@ async fn who_waits_too_long_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn whose_name_it_was_is_known_after_a_wrong_password() {
+async fn a_wrong_password_identifies_the_account() {
     let accounts = accounts().await;
 
     let with_account = accounts.log_in("user69", &secret("wrong")).await;
@@ -247,14 +247,14 @@ async fn whose_name_it_was_is_known_after_a_wrong_password() {
 }
 
 #[tokio::test]
-async fn who_gives_up_does_not_let_another_in_before_the_hash_is_done() {
+async fn a_cancelled_login_keeps_its_turn_until_its_hash_is_done() {
     let accounts = accounts().await;
     let free = accounts.turns.available_permits();
     let (end, ended) = mpsc::channel();
     let (begin, begun) = mpsc::channel();
     let work = move |_: &mut _| {
         begin.send(()).expect("the test waits");
-        ended.recv().expect("the test says when");
+        ended.recv().expect("the test sends the end");
     };
     let caller = tokio::spawn({
         let accounts = accounts.clone();
@@ -268,13 +268,13 @@ async fn who_gives_up_does_not_let_another_in_before_the_hash_is_done() {
     assert!(caller.await.is_err_and(|end| end.is_cancelled()));
 
     assert_eq!(accounts.turns.available_permits(), free - 1);
-    end.send(()).expect("it still runs");
+    end.send(()).expect("the hash still runs");
     let all = timeout(Duration::from_secs(10), all_turns(&accounts)).await;
-    assert!(all.is_ok(), "its turn does not end");
+    assert!(all.is_ok(), "the turn ends");
 }
 
 #[tokio::test]
-async fn a_hash_that_cannot_be_read_is_our_fault_and_evicts_nothing() {
+async fn an_unreadable_hash_is_a_server_error_and_evicts_nothing() {
     let accounts = accounts().await;
     fill(&accounts, 65).await;
     let spoil = "UPDATE credentials SET password_hash = 'password65' WHERE user_id = 65";
@@ -289,7 +289,7 @@ async fn a_hash_that_cannot_be_read_is_our_fault_and_evicts_nothing() {
 }
 
 #[test]
-fn a_hash_without_its_end_is_our_fault_and_no_wrong_password() {
+fn a_truncated_hash_is_a_server_error() {
     let (without_end, _) = NOBODYS.rsplit_once('$').expect("a hash at the end");
 
     let failed = verify(&secret("password67"), without_end, &mut Vec::new());
@@ -297,9 +297,9 @@ fn a_hash_without_its_end_is_our_fault_and_no_wrong_password() {
     assert_eq!(failed, Err(password_hash::Error::EncodingInvalid));
 }
 
-/// The hashes are those of `password` that the reference implementation is tested with.
+/// The hashes are those of `password` in the tests of the reference implementation.
 #[test]
-fn one_memory_does_for_hashes_of_any_cost() {
+fn one_buffer_serves_hashes_of_any_cost() {
     let small = "$argon2d$v=16$m=32,t=2,p=3,data=Dw8PDw8P$AAAAAAAAAAA$KnH4gniiaFnDvlA1xev3yovC4cnrrI6tnHOYtmja90o";
     let large =
         "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
@@ -315,7 +315,7 @@ fn one_memory_does_for_hashes_of_any_cost() {
 }
 
 #[tokio::test]
-async fn neither_password_nor_hash_is_logged() {
+async fn passwords_and_hashes_are_not_logged() {
     let accounts = accounts().await;
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
@@ -326,7 +326,7 @@ async fn neither_password_nor_hash_is_logged() {
         });
     let logging = tracing::subscriber::set_default(subscriber.finish());
 
-    tracing::info!("the log is kept");
+    tracing::info!("the log is captured");
     for password in ["password66", "hunter66"] {
         let _ = accounts.log_in("user66", &secret(password)).await;
     }
@@ -334,7 +334,7 @@ async fn neither_password_nor_hash_is_logged() {
     drop(logging);
     let log = log.0.lock().expect("no panic").clone();
     let log = String::from_utf8(log).expect("UTF-8");
-    assert!(log.contains("the log is kept"));
+    assert!(log.contains("the log is captured"));
     for secret in ["password66", "hunter66", COST] {
         assert!(!log.contains(secret), "{secret}");
     }
@@ -367,7 +367,7 @@ static CACHE: LazyLock<Cache> = LazyLock::new(|| {
     cache
 });
 
-/// With the password of this other user.
+/// Logs in with the password of another user.
 async fn log_in(accounts: &Accounts, id: i64, with_password_of: i64) -> Option<User> {
     let password = secret(&format!("password{with_password_of}"));
     let user = accounts.log_in(&format!("user{id}"), &password).await;
@@ -378,11 +378,11 @@ fn secret(password: &str) -> Sensitive<String> {
     password.to_owned().into()
 }
 
-/// As if as many hashes were computed as may be.
+/// Takes all turns, as if the maximum number of hashes were being computed.
 async fn all_turns(accounts: &Accounts) -> impl Sized {
     let turns = Arc::clone(&accounts.turns);
-    let all = turns.acquire_many_owned(cores().try_into().expect("not so many cores"));
-    all.await.expect("nobody closes it")
+    let all = turns.acquire_many_owned(cores().try_into().expect("a small number of cores"));
+    all.await.expect("the semaphore is open")
 }
 
 async fn hashes(accounts: &Accounts) -> Vec<String> {
@@ -395,7 +395,7 @@ async fn execute(accounts: &Accounts, statement: &'static str) {
     assert_eq!(done.expect("a statement").rows_affected(), 1);
 }
 
-/// Reads all that there is to cache about a user.
+/// Reads everything that is cached about a user.
 async fn fill(accounts: &Accounts, id: i64) {
     let db = &accounts.db;
     let (users, events) = (Users::new(db.clone()), Events::new(db.clone()));
@@ -409,7 +409,7 @@ async fn fill(accounts: &Accounts, id: i64) {
     assert_eq!(cached(id).await, [true; 5]);
 }
 
-/// Which of what `fill` reads is in the cache.
+/// Returns which of the entries of `fill` are cached.
 async fn cached(id: i64) -> [bool; 5] {
     [
         CACHE.exists(&format!("user:profile:{id}")).await,

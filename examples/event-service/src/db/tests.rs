@@ -1,11 +1,11 @@
-//! Files, new and old.
+//! New and old database files.
 
 use std::path::PathBuf;
 
 use super::*;
 
 #[tokio::test]
-async fn a_new_file_gets_everything() {
+async fn a_new_file_is_created_and_seeded() {
     let file = File::new("new");
 
     let db = file.open().await.expect("a database");
@@ -16,7 +16,7 @@ async fn a_new_file_gets_everything() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_up_to_date_stays_as_it_is() {
+async fn a_current_file_is_not_changed() {
     let file = File::new("current");
     let db = file.open().await.expect("a database");
     execute(&db, "DELETE FROM credentials WHERE user_id = 7").await;
@@ -28,7 +28,7 @@ async fn a_file_that_is_up_to_date_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_file_of_version_1_keeps_what_it_has_and_gets_the_credentials_of_its_seeded_users() {
+async fn a_file_of_version_1_keeps_its_data_and_gets_credentials() {
     let file = File::of_version_1("old", &[
         "UPDATE users SET name = 'New' WHERE id = 1",
         "DELETE FROM referrals WHERE 200 IN (referred_id, referrer_id)",
@@ -52,7 +52,7 @@ async fn a_file_of_version_1_keeps_what_it_has_and_gets_the_credentials_of_its_s
 }
 
 #[tokio::test]
-async fn the_payments_of_an_old_file_stay_as_they_are_and_can_be_claimed() {
+async fn payments_of_an_old_file_are_kept_and_can_be_claimed() {
     let file = File::of_version_1("payments", &[
         "INSERT INTO payments (tx, reference, user_id, event_id, amount_cents) VALUES ('a', 'ref-a', 1, 2, 300)",
         "INSERT INTO payments (tx, reference, user_id, event_id, amount_cents, status)
@@ -70,18 +70,18 @@ async fn the_payments_of_an_old_file_stay_as_they_are_and_can_be_claimed() {
     let unfounded = sqlx::query("UPDATE payments SET status = 'confirmed' WHERE tx = 'a'");
     assert!(
         unfounded.execute(db.write()).await.is_err(),
-        "its claim stays"
+        "its claim is kept"
     );
 }
 
 #[tokio::test]
-async fn a_file_of_a_version_to_come_is_left_alone_with_advice() {
+async fn a_file_of_a_newer_version_is_refused_with_advice() {
     let file = File::new("future");
     let db = file.open().await.expect("a database");
     execute(&db, "PRAGMA user_version = 4").await;
     db.close().await;
 
-    let refused = file.open().await.expect_err("nobody knows version 4");
+    let refused = file.open().await.expect_err("version 4 is unknown");
 
     assert_eq!(
         format!("{refused:#}"),
@@ -91,10 +91,10 @@ async fn a_file_of_a_version_to_come_is_left_alone_with_advice() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_brought_up_to_date_stays_as_it_was() {
+async fn a_failed_migration_changes_nothing() {
     let file = File::of_version_1("taken", &["CREATE TABLE credentials (mine)"]).await;
 
-    let refused = file.open().await.expect_err("the table is taken");
+    let refused = file.open().await.expect_err("the table already exists");
 
     assert!(format!("{refused:#}").contains("another program's database"));
     let pool = in_file(&file.url()).await.expect("a file");
@@ -105,7 +105,7 @@ async fn what_cannot_be_brought_up_to_date_stays_as_it_was() {
     assert_eq!(version, 1);
 }
 
-/// A database in a file that goes with its test.
+/// A database file that is removed with its test.
 struct File(PathBuf);
 
 impl File {
@@ -116,7 +116,7 @@ impl File {
         Self(folder)
     }
 
-    /// As the service made it before there were credentials, with what happened to it since.
+    /// A database from before there were credentials, with later changes.
     async fn of_version_1(name: &str, since: &[&'static str]) -> Self {
         let file = Self::new(name);
         let pool = in_file(&file.url()).await.expect("a file");

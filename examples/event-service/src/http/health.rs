@@ -133,7 +133,7 @@ mod tests {
     use super::human;
 
     #[test]
-    fn memory_is_shown_as_redis_shows_it() {
+    fn memory_is_formatted_like_in_redis() {
         assert_eq!(human(0), "0B");
         assert_eq!(human(1_023), "1023B");
         assert_eq!(human(1_258_291), "1.20M");

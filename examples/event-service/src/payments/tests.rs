@@ -1,4 +1,4 @@
-//! What a confirmation claims, and what a claim that is left over does.
+//! The claims of confirmations, including abandoned claims.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 #[tokio::test]
-async fn of_many_confirmations_one_claims_the_payment() {
+async fn one_of_many_confirmations_claims_the_payment() {
     let payments = payments().await;
     let payment = initiate(&payments, 1).await;
 
@@ -29,7 +29,7 @@ async fn of_many_confirmations_one_claims_the_payment() {
 }
 
 #[tokio::test]
-async fn a_claim_that_its_process_left_is_taken_again_once_it_is_old() {
+async fn an_abandoned_claim_is_taken_over_when_it_is_old() {
     let payments = payments().await;
     let payment = initiate(&payments, 1).await;
     payments.claim(&payment.tx, 1).await.expect("a claim");
@@ -47,7 +47,7 @@ async fn a_claim_that_its_process_left_is_taken_again_once_it_is_old() {
 }
 
 #[tokio::test]
-async fn a_confirmation_goes_on_if_nobody_waits_for_it() {
+async fn a_confirmation_continues_without_its_client() {
     let payments = payments().await;
     let payment = initiate(&payments, 1).await;
 
@@ -65,7 +65,7 @@ async fn a_confirmation_goes_on_if_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn the_database_decides_whose_payment_it_is() {
+async fn the_database_decides_who_owns_a_payment() {
     let payments = payments().await;
     let payment = initiate(&payments, 1).await;
 
@@ -91,7 +91,7 @@ async fn initiate(payments: &Payments, user_id: i64) -> Payment {
     payments.initiate("tx-1", &new).await.expect("a payment")
 }
 
-/// As if all claims were so many seconds older.
+/// Makes all claims older by some seconds.
 async fn age(payments: &Payments, seconds: i64) {
     let aged = sqlx::query("UPDATE payments SET claimed_at = claimed_at - ?").bind(seconds);
     aged.execute(payments.db.write())

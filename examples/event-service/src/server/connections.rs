@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_its_share_and_the_rest_goes_to_the_reserve() {
+    fn connections_beyond_the_share_of_an_address_use_the_reserve() {
         let connections = connections(100, 2);
 
         let mine: Vec<_> = (0..3).map(|_| admit(&connections, "192.0.2.1")).collect();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_its_network() {
+    fn an_ipv6_client_is_identified_by_its_network() {
         let connections = connections(100, 1);
         let _first = admit(&connections, "2001:db8::1");
 
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_has_the_connections_of_all_its_clients() {
+    fn a_proxy_may_have_the_connections_of_all_its_clients() {
         let proxies = ClientIpSource::trusted_proxies(["192.0.2.1"]).expect("a proxy");
         let limits = Limits {
             all: 100,
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_the_reserve_the_newest_takes_the_place_of_the_one_that_is_silent_for_longest() {
+    async fn a_new_connection_replaces_the_longest_silent_one_in_the_reserve() {
         let connections = connections(1, 1);
         let _usual = admit(&connections, "192.0.2.1");
         let reserved: Vec<_> = (0..RESERVE)
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn if_all_of_the_reserve_are_being_answered_the_next_is_refused() {
+    fn a_connection_is_refused_if_the_whole_reserve_is_busy() {
         let connections = connections(1, 1);
         let _usual = admit(&connections, "192.0.2.1");
         let reserved: Vec<_> = (0..RESERVE)

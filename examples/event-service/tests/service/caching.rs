@@ -1,4 +1,4 @@
-//! What is cached, under which key, and for how long.
+//! The entries of each route: keys and ttls.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::Service;
 
-/// Route, key, seconds.
+/// The route, the key, and the ttl in seconds.
 const TABLE: &[(&str, &str, i64)] = &[
     ("/api/events/1", "event:1", 1800),
     ("/api/events", "events:published:page:1", 300),
@@ -36,7 +36,7 @@ const TABLE: &[(&str, &str, i64)] = &[
 ];
 
 #[test]
-fn every_read_is_cached_under_its_key_for_its_time() {
+fn every_read_is_cached_under_its_key_for_its_ttl() {
     let server = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&server);
     let mut redis = connection(&server);
@@ -64,7 +64,7 @@ fn every_read_is_cached_under_its_key_for_its_time() {
 }
 
 #[test]
-fn a_payment_is_cached_from_its_beginning() {
+fn a_payment_is_cached_when_it_is_created() {
     let server = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&server);
     let mut redis = connection(&server);

@@ -1,4 +1,4 @@
-//! Clients that are slow, silent, or too many. Each keeps a connection of its own, on which it sends what it likes.
+//! Slow clients, silent clients, and too many clients. Each has its own raw connection.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Service, credentials, eventually};
 
-/// Short, so that nobody waits long for it to pass.
+/// Short, so that the tests are fast.
 const SHORT: &[(&str, &str)] = &[
     ("HEAD_TIMEOUT", "300ms"),
     ("BODY_TIMEOUT", "300ms"),
     ("WRITE_TIMEOUT", "300ms"),
 ];
 
-/// Longer than any of them takes to be noticed, and shorter than those that are usual.
+/// Longer than any of these timeouts, but shorter than the defaults.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 const HALF_A_BODY: &str = "POST /api/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
                            content-length: 60000\r\n\r\n{\"username\"";
 
 #[test]
-fn who_sends_nothing_or_half_a_head_is_disconnected() {
+fn a_client_that_sends_nothing_or_half_a_head_is_disconnected() {
     let service = Service::with(SHORT);
 
     for sent in [
@@ -29,7 +29,9 @@ fn who_sends_nothing_or_half_a_head_is_disconnected() {
         "GET /api/events HTTP/1.1\r\nhost: x\r\nx-half",
     ] {
         let mut client = connect(&service);
-        client.write_all(sent.as_bytes()).expect("it is open");
+        client
+            .write_all(sent.as_bytes())
+            .expect("an open connection");
 
         let answer = rest_of(client);
 
@@ -38,19 +40,19 @@ fn who_sends_nothing_or_half_a_head_is_disconnected() {
 }
 
 #[test]
-fn who_sends_a_head_byte_by_byte_is_disconnected() {
+fn a_client_that_sends_a_head_byte_by_byte_is_disconnected() {
     let service = Service::with(SHORT);
     let mut client = connect(&service);
     let began = Instant::now();
 
     while client.write_all(b"G").is_ok() {
-        assert!(began.elapsed() < PATIENCE, "it is still connected");
+        assert!(began.elapsed() < PATIENCE, "the connection is still open");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn a_connection_that_is_kept_without_use_is_closed() {
+fn an_idle_connection_is_closed() {
     let service = Service::with(SHORT);
     let mut client = connect(&service);
     get(&mut client, "/api/events/1");
@@ -61,13 +63,13 @@ fn a_connection_that_is_kept_without_use_is_closed() {
 }
 
 #[test]
-fn half_a_body_is_a_408_and_the_end_of_the_connection() {
+fn half_a_body_gets_408_and_closes_the_connection() {
     let service = Service::with(SHORT);
     let mut client = connect(&service);
 
     client
         .write_all(HALF_A_BODY.as_bytes())
-        .expect("it is open");
+        .expect("an open connection");
     let answer = rest_of(client);
 
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -75,55 +77,60 @@ fn half_a_body_is_a_408_and_the_end_of_the_connection() {
 }
 
 #[test]
-fn the_rest_of_a_body_that_nobody_reads_is_not_waited_for() {
+fn the_rest_of_an_unread_body_is_not_awaited() {
     let service = Service::start();
     let mut client = connect(&service);
     // Without a session the body does not matter.
     let request = HALF_A_BODY.replace("/api/auth/login", "/api/payments");
 
-    client.write_all(request.as_bytes()).expect("it is open");
+    client
+        .write_all(request.as_bytes())
+        .expect("an open connection");
     let answer = rest_of(client);
 
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
 }
 
 #[test]
-fn a_body_that_comes_byte_by_byte_is_not_waited_for() {
+fn a_body_that_arrives_byte_by_byte_is_not_awaited() {
     let service = Service::with(SHORT);
     let mut client = connect(&service);
     let began = Instant::now();
 
     client
         .write_all(HALF_A_BODY.as_bytes())
-        .expect("it is open");
+        .expect("an open connection");
     while client.write_all(b" ").is_ok() {
-        assert!(began.elapsed() < PATIENCE, "it is still connected");
+        assert!(began.elapsed() < PATIENCE, "the connection is still open");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn who_does_not_read_what_is_answered_is_disconnected() {
+fn a_client_that_does_not_read_responses_is_disconnected() {
     let service = Service::with(SHORT);
     let mut client = connect(&service);
     let request = "GET /api/events HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
     client.set_write_timeout(Some(PATIENCE)).expect("a timeout");
 
-    // More than all buffers between here and there hold.
+    // More than all buffers on the way can hold.
     let began = Instant::now();
     let error = loop {
         if let Err(error) = client.write_all(request.as_bytes()) {
             break error;
         }
-        assert!(began.elapsed() < PATIENCE, "it still takes requests");
+        assert!(
+            began.elapsed() < PATIENCE,
+            "the server still accepts requests"
+        );
     };
 
     let timed_out = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
-    assert!(!timed_out, "it is still connected: {error}");
+    assert!(!timed_out, "the connection is still open: {error}");
 }
 
 #[test]
-fn a_body_that_is_too_long_is_refused_before_it_comes() {
+fn a_body_that_is_too_long_is_refused_before_it_arrives() {
     let service = Service::start();
 
     for length in ["65537", "1000000000", "18446744073709551613"] {
@@ -131,7 +138,9 @@ fn a_body_that_is_too_long_is_refused_before_it_comes() {
         let head = format!(
             "POST /api/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
         );
-        client.write_all(head.as_bytes()).expect("it is open");
+        client
+            .write_all(head.as_bytes())
+            .expect("an open connection");
 
         let answer = rest_of(client);
 
@@ -149,7 +158,7 @@ fn a_head_that_is_too_long_is_refused() {
         "x".repeat(400_000)
     );
 
-    // It may be refused before all is sent.
+    // The server may refuse it before everything is sent.
     let _ = client.write_all(head.as_bytes());
     let answer = rest_of(client);
 
@@ -161,9 +170,9 @@ fn a_head_that_is_too_long_is_refused() {
 }
 
 #[test]
-fn beyond_the_limit_of_connections_the_health_is_answered_and_the_rest_told_to_come_back() {
+fn connections_beyond_the_limit_get_the_health_or_503() {
     let service = Service::with(&[("MAX_CONNECTIONS", "8")]);
-    // More than the limit and the reserve together.
+    // More than the limit plus the reserve.
     let crowd: Vec<_> = (0..60).map(|_| connect(&service)).collect();
 
     let (health, other) = (service.get("/api/health"), service.get("/api/events/1"));
@@ -175,14 +184,14 @@ fn beyond_the_limit_of_connections_the_health_is_answered_and_the_rest_told_to_c
     eventually("a line in the log", || {
         service.has_said("too many connections")
     });
-    // Not one for each.
+    // Not one line per connection.
     assert!(service.times_said("too many connections") < 3);
     drop(crowd);
     eventually("room", || service.get("/api/events/1").status == 200);
 }
 
 #[test]
-fn one_address_does_not_take_all_connections() {
+fn one_address_cannot_take_all_connections() {
     let variables = [
         ("MAX_CONNECTIONS_PER_ADDRESS", "4"),
         ("TRUSTED_PROXIES", "192.0.2.1"),
@@ -212,7 +221,7 @@ fn a_proxy_may_have_the_connections_of_all_its_clients() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn silent_clients_do_not_take_the_health_down_where_files_are_few() {
+fn silent_clients_do_not_block_the_health_if_files_are_few() {
     let service = Service::with_files(200, &[]);
     let _crowd: Vec<_> = (0..260).map(|_| connect(&service)).collect();
 
@@ -223,11 +232,13 @@ fn silent_clients_do_not_take_the_health_down_where_files_are_few() {
 }
 
 #[test]
-fn sigterm_does_not_wait_for_clients_that_have_not_asked() {
+fn sigterm_does_not_wait_for_clients_without_a_request() {
     let mut service = Service::start();
     let mut silent: Vec<_> = (0..5).map(|_| connect(&service)).collect();
     for client in &mut silent[..3] {
-        client.write_all(b"GET /api/ev").expect("it is open");
+        client
+            .write_all(b"GET /api/ev")
+            .expect("an open connection");
     }
     assert_eq!(service.get("/api/events/1").status, 200);
 
@@ -236,12 +247,12 @@ fn sigterm_does_not_wait_for_clients_that_have_not_asked() {
     let (status, _) = service.wait();
 
     assert!(status.success());
-    // The time that a head has is ten seconds.
+    // The timeout for a head is 10 s.
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 }
 
 #[test]
-fn requests_on_one_connection_are_answered_in_turn() {
+fn requests_on_one_connection_are_answered_in_order() {
     let service = Service::start();
     let mut client = connect(&service);
     let body = credentials(1);
@@ -251,7 +262,9 @@ fn requests_on_one_connection_are_answered_in_turn() {
     );
 
     get(&mut client, "/api/events/1");
-    client.write_all(login.as_bytes()).expect("it is open");
+    client
+        .write_all(login.as_bytes())
+        .expect("an open connection");
     get(&mut client, "/no/such/route");
 
     let mut answers = BufReader::new(client);
@@ -267,10 +280,12 @@ pub(crate) fn connect(service: &Service) -> TcpStream {
 
 pub(crate) fn get(client: &mut TcpStream, path: &str) {
     let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
-    client.write_all(head.as_bytes()).expect("it is open");
+    client
+        .write_all(head.as_bytes())
+        .expect("an open connection");
 }
 
-/// The status and the body of the next answer.
+/// Returns the status and the body of the next response.
 pub(crate) fn answer(answers: &mut impl BufRead) -> (u16, String) {
     let mut line = String::new();
     answers.read_line(&mut line).expect("a status");
@@ -292,12 +307,12 @@ pub(crate) fn answer(answers: &mut impl BufRead) -> (u16, String) {
     )
 }
 
-/// All that comes until the connection ends.
+/// Returns everything until the connection ends.
 fn rest_of(mut client: TcpStream) -> String {
     let mut rest = Vec::new();
     if let Err(error) = client.read_to_end(&mut rest) {
         let is_over = error.kind() == ErrorKind::ConnectionReset;
-        assert!(is_over, "it is still connected: {error}");
+        assert!(is_over, "the connection is still open: {error}");
     }
     String::from_utf8(rest).expect("UTF-8")
 }

@@ -1,4 +1,4 @@
-//! What each write removes from the cache, and that it removes nothing else.
+//! The entries that each write evicts. It evicts no others.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use cache_runtime::testing::RedisServer;
 
 use crate::support::{Service, entries};
 
-/// Reads that fill every kind of entry; event 1 is in Dakar and is organised by user 8.
+/// Reads that fill every kind of entry. Event 1 is in Dakar and is organised by user 8.
 const READS: &[&str] = &[
     "/api/events/1",
     "/api/events/2",
@@ -27,7 +27,7 @@ const READS: &[&str] = &[
     "/api/leaderboard/referrals",
 ];
 
-/// What only the user of this number may read.
+/// Returns the routes that only this user may read.
 const OWN_READS: &[(i64, &str)] = &[
     (1, "/api/users/1/events"),
     (1, "/api/users/1/tickets"),
@@ -103,7 +103,7 @@ fn a_purchase_evicts_the_event_the_lists_and_the_buyers_tickets() {
 }
 
 #[test]
-fn a_purchase_that_fails_evicts_nothing() {
+fn a_failed_purchase_evicts_nothing() {
     assert_evicts(
         2,
         "POST",
@@ -125,19 +125,19 @@ fn changing_a_profile_evicts_it() {
 }
 
 #[test]
-fn changing_the_authentication_status_evicts_all_about_the_user() {
+fn changing_the_verification_evicts_all_entries_of_the_user() {
     assert_evicts(1, "DELETE", "/api/users/1/verify", None, &[ABOUT_USER_1]);
     assert_evicts(1, "POST", "/api/users/1/verify", None, &[ABOUT_USER_1]);
 }
 
 #[test]
-fn logging_in_evicts_all_about_the_user() {
+fn logging_in_evicts_all_entries_of_the_user() {
     let login = r#"{"username": "user1", "password": "password1"}"#;
     assert_evicts(2, "POST", "/api/auth/login", Some(login), &[ABOUT_USER_1]);
 }
 
 #[test]
-fn a_guess_of_a_password_evicts_nothing() {
+fn a_wrong_password_evicts_nothing() {
     let guess = r#"{"username": "user1", "password": "password2"}"#;
     assert_evicts(2, "POST", "/api/auth/login", Some(guess), &[]);
 }
@@ -194,11 +194,11 @@ fn settling_a_payment_evicts_it_and_its_verification() {
     }
 }
 
-/// What this user, logged in, evicts with this request.
+/// Returns the entries that this request of a logged-in user evicts.
 fn assert_evicts(user: i64, method: &str, path: &str, body: Option<&str>, evicted: &[&[&str]]) {
     let server = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&server);
-    // Before anything is cached, since logging in evicts, too.
+    // Before anything is cached, because logging in also evicts.
     let readers = OWN_READS.iter().map(|(user, _)| service.log_in(*user));
     let readers: Vec<_> = readers.collect();
     let client = service.log_in(user);

@@ -1,4 +1,4 @@
-//! Keys that a client chooses: how many entries many requests leave.
+//! Keys that a client chooses: the number of entries that many requests create.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write};
@@ -11,11 +11,11 @@ use crate::support::{Service, entries};
 
 const MANY: i64 = 200;
 
-/// What is asked for, at which paths, and the status of the answers.
+/// The kind of request, its paths, and the status of the responses.
 type Kind = (&'static str, fn(i64) -> String, u16);
 
 #[test]
-fn what_is_not_there_leaves_no_entry() {
+fn requests_without_results_leave_no_entries() {
     let redis = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&redis);
     let client = service.log_in(1);
@@ -47,7 +47,7 @@ fn what_is_not_there_leaves_no_entry() {
             200,
         ),
         (
-            "pages of one's own",
+            "pages of the user's own data",
             |number| format!("/api/users/1/events?page={}", 4 + number),
             200,
         ),
@@ -95,7 +95,7 @@ fn what_is_not_there_leaves_no_entry() {
 }
 
 #[test]
-fn what_is_there_leaves_an_entry_for_each_page_that_has_something() {
+fn each_page_with_results_leaves_one_entry() {
     let redis = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&redis);
     let mut connection = connect(&service);
@@ -110,17 +110,19 @@ fn what_is_there_leaves_an_entry_for_each_page_that_has_something() {
         });
     }
 
-    // 1,000 events in pages of 20, twice, and 50 in Oslo.
+    // 1,000 events in pages of 20, in two lists, and 50 events in Oslo.
     assert_eq!(entries(&redis).len(), 50 + 50 + 3);
 }
 
-/// Many requests of one kind, one after the other.
+/// Sends many requests of one kind, one after the other.
 fn flood(connection: &mut TcpStream, cookie: &str, expected: u16, path: impl Fn(i64) -> String) {
     let mut answers = BufReader::new(connection.try_clone().expect("a clone"));
     for number in 1..=MANY {
         let path = path(number);
         let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\n\r\n");
-        connection.write_all(head.as_bytes()).expect("it is open");
+        connection
+            .write_all(head.as_bytes())
+            .expect("an open connection");
         let (status, body) = answer(&mut answers);
         assert_eq!(status, expected, "{path}: {body}");
     }

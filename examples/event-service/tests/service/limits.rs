@@ -1,4 +1,4 @@
-//! Who may ask how often, and what those are told who ask more.
+//! Rate limits, and the responses to clients that exceed them.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ fn an_address_has_a_hundred_requests_a_minute() {
 }
 
 #[test]
-fn who_asks_too_much_is_told_when_to_come_back() {
+fn a_client_over_its_limit_gets_retry_after() {
     let service = Service::with(&[("CACHE_LIMIT_API", "3/60s")]);
     let statuses = [(); 3].map(|()| service.get(EVENT).status);
     assert_eq!(statuses, [200; 3]);
@@ -37,11 +37,14 @@ fn who_asks_too_much_is_told_when_to_come_back() {
     let rest = rejected.header("ratelimit");
     assert!(rest.starts_with(r#""api";r=0;t="#), "{rest}");
     let nowhere = service.get("/no/such/route");
-    assert_eq!(nowhere.status, 429, "what has no route is counted as well");
+    assert_eq!(
+        nowhere.status, 429,
+        "requests without a route are counted too"
+    );
 }
 
 #[test]
-fn what_is_left_is_told_before_it_is_used_up() {
+fn remaining_requests_are_reported_in_advance() {
     let service = Service::with(&[("CACHE_LIMIT_API", "3/60s")]);
 
     let first = service.get(EVENT);
@@ -51,7 +54,7 @@ fn what_is_left_is_told_before_it_is_used_up() {
 }
 
 #[test]
-fn health_is_never_limited_and_what_only_looks_like_it_is() {
+fn health_is_never_limited_but_similar_paths_are() {
     let service = Service::with(&[("CACHE_LIMIT_API", "1/60s")]);
     assert_eq!(service.get(EVENT).status, 200);
     assert_eq!(service.get(EVENT).status, 429);
@@ -76,7 +79,7 @@ fn health_is_never_limited_and_what_only_looks_like_it_is() {
 }
 
 #[test]
-fn the_eleventh_guess_of_a_password_is_too_many_and_reading_goes_on() {
+fn the_eleventh_wrong_password_is_refused_and_reads_still_work() {
     let service = Service::with(&[("CACHE_LIMIT_AUTH", "")]);
     let guess = |number| {
         let body = format!(r#"{{"username": "user1", "password": "guess{number}"}}"#);
@@ -94,12 +97,12 @@ fn the_eleventh_guess_of_a_password_is_too_many_and_reading_goes_on() {
         r#""auth";q=10;w=60, "api";q=1000000;w=60"#
     );
     let right = service.client().log_in(1);
-    assert_eq!(right.status, 429, "nor does the right password help now");
+    assert_eq!(right.status, 429, "the right password is refused too");
     assert_eq!(service.get(EVENT).status, 200);
 }
 
 #[test]
-fn only_wrong_passwords_count_as_guesses() {
+fn only_wrong_passwords_count() {
     let service = Service::with(&[("CACHE_LIMIT_AUTH", "1/60s")]);
     let client = service.client();
 
@@ -112,7 +115,7 @@ fn only_wrong_passwords_count_as_guesses() {
         ("DELETE", "/api/auth/sessions/1", None, 401),
         ("GET", "/api/auth/me", None, 401),
         ("GET", "/api/auth/login", None, 405),
-        // As an image of another site's page.
+        // Like an image on a page of another site.
         ("GET", "/api/auth/x", None, 404),
         ("POST", "/api/auth/register", None, 404),
     ] {
@@ -123,13 +126,13 @@ fn only_wrong_passwords_count_as_guesses() {
     }
     let logins = [(); 3].map(|()| service.client().log_in(1).status);
 
-    assert_eq!(logins, [200; 3], "nor does the right password");
+    assert_eq!(logins, [200; 3], "right passwords do not count");
     let guesses = [(); 2].map(|()| guess(&client, "192.0.2.1", "user1").status);
     assert_eq!(guesses, [401, 429]);
 }
 
 #[test]
-fn guesses_at_the_same_time_are_counted_too() {
+fn concurrent_wrong_passwords_are_counted_too() {
     let service = Service::with(&[("CACHE_LIMIT_AUTH", "3/60s")]);
 
     let statuses: Vec<_> = std::thread::scope(|scope| {
@@ -147,7 +150,7 @@ fn guesses_at_the_same_time_are_counted_too() {
 }
 
 #[test]
-fn guesses_of_one_account_from_many_addresses_become_slow_and_lock_nobody_out() {
+fn guesses_from_many_addresses_are_slowed_and_do_not_lock_the_account() {
     let service = Service::with(&[
         ("TRUSTED_PROXIES", "127.0.0.1"),
         ("CACHE_LIMIT_ACCOUNT", "5/15m"),
@@ -170,10 +173,10 @@ fn guesses_of_one_account_from_many_addresses_become_slow_and_lock_nobody_out() 
     assert_eq!(statuses[..5], [401; 5]);
     let refused = statuses.iter().filter(|status| **status == 429).count();
     assert!(refused >= 15, "{statuses:?}");
-    // The browser of its user goes on as if nothing happened, from wherever.
+    // The known browser of the user is not affected, from any address.
     let owner = known.send_from("203.0.113.9", "POST", LOGIN, Some(&credentials(1)));
     assert_eq!(owner.status, 200, "{owner:?}");
-    // A browser that the account does not know waits a little, and is let in.
+    // An unknown browser waits for a short time and is then admitted.
     let new = service.client();
     eventually("a login", || {
         let login = new.send_from("203.0.113.10", "POST", LOGIN, Some(&credentials(1)));
@@ -183,7 +186,7 @@ fn guesses_of_one_account_from_many_addresses_become_slow_and_lock_nobody_out() 
         }
         login.status == 200
     });
-    // Other accounts are as they were.
+    // Other accounts are not affected.
     let other = service.client();
     assert_eq!(
         other
@@ -194,7 +197,7 @@ fn guesses_of_one_account_from_many_addresses_become_slow_and_lock_nobody_out() 
 }
 
 #[test]
-fn a_known_browser_cannot_guess_without_end_either() {
+fn a_known_browser_is_limited_too() {
     let service = Service::with(&[
         ("CACHE_LIMIT_ACCOUNT", "3/15m"),
         ("CACHE_LIMIT_ACCOUNT_SLOW", "1/60s"),
@@ -207,7 +210,7 @@ fn a_known_browser_cannot_guess_without_end_either() {
 }
 
 #[test]
-fn names_that_nobody_has_leave_a_bounded_number_of_records() {
+fn unknown_names_leave_a_bounded_number_of_records() {
     let redis = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&redis);
     let client = service.client();
@@ -223,7 +226,7 @@ fn names_that_nobody_has_leave_a_bounded_number_of_records() {
 }
 
 #[test]
-fn failed_logins_and_refused_addresses_are_in_the_log_and_nothing_that_was_typed() {
+fn failed_logins_and_refused_addresses_are_logged_without_input() {
     let service = Service::with(&[
         ("CACHE_LIMIT_AUTH", "2/60s"),
         ("TRUSTED_PROXIES", "127.0.0.1"),
@@ -244,7 +247,7 @@ fn failed_logins_and_refused_addresses_are_in_the_log_and_nothing_that_was_typed
 }
 
 #[test]
-fn right_passwords_at_the_same_moment_are_no_guesses() {
+fn concurrent_right_passwords_do_not_count() {
     let redis = RedisServer::start().expect("redis-server starts");
     let service = Service::with(&[
         ("REDIS_URL", &redis.url()),
@@ -268,7 +271,7 @@ fn right_passwords_at_the_same_moment_are_no_guesses() {
 }
 
 #[test]
-fn logins_do_not_wait_in_a_queue_without_an_end() {
+fn the_queue_of_logins_is_bounded() {
     let service = Service::with(&[("LOGIN_WAIT", "100ms")]);
     let slowest = std::sync::Mutex::new(Duration::ZERO);
 
@@ -301,7 +304,7 @@ fn logins_do_not_wait_in_a_queue_without_an_end() {
 }
 
 #[test]
-fn the_sixth_payment_of_a_user_is_too_many_and_others_go_on() {
+fn the_sixth_payment_of_a_user_is_refused_and_others_are_not() {
     let service = Service::with(&[("CACHE_LIMIT_PAYMENT", "")]);
     let (first, second) = (service.log_in(1), service.log_in(2));
     let payments = [(); 5].map(|()| pay(&first, 1));
@@ -321,11 +324,11 @@ fn the_sixth_payment_of_a_user_is_too_many_and_others_go_on() {
         "/api/payments/{}",
         payments[0].body["tx"].as_str().expect("text")
     );
-    assert_eq!(first.get(&paid).status, 200, "reading is no payment");
+    assert_eq!(first.get(&paid).status, 200, "reading does not count");
 }
 
 #[test]
-fn confirming_counts_for_whoever_pays() {
+fn a_confirmation_counts_for_the_paying_user() {
     let service = Service::with(&[("CACHE_LIMIT_PAYMENT", "1/60s")]);
     let client = service.log_in(1);
     let payment = pay(&client, 1);
@@ -335,11 +338,11 @@ fn confirming_counts_for_whoever_pays() {
 
     assert_is_rejection(&confirmed, "payment");
     let payment = client.get(&format!("/api/payments/{tx}")).body;
-    assert_eq!(payment["status"], "pending", "nobody was charged");
+    assert_eq!(payment["status"], "pending", "the user was not charged");
 }
 
 #[test]
-fn who_pays_in_the_name_of_another_uses_up_nothing_of_theirs() {
+fn a_payment_for_another_user_does_not_use_their_limit() {
     let service = Service::with(&[("CACHE_LIMIT_PAYMENT", "2/60s")]);
     let (payer, another) = (service.log_in(1), service.log_in(2));
     let payment = pay(&payer, 1);
@@ -358,7 +361,7 @@ fn who_pays_in_the_name_of_another_uses_up_nothing_of_theirs() {
 }
 
 #[test]
-fn a_forged_address_does_not_help() {
+fn a_forged_address_is_ignored() {
     let service = Service::with(&[("CACHE_LIMIT_API", "1/60s")]);
     assert_eq!(service.get_for("192.0.2.1", EVENT).status, 200);
 
@@ -368,7 +371,7 @@ fn a_forged_address_does_not_help() {
 }
 
 #[test]
-fn what_a_trusted_proxy_says_is_the_client() {
+fn a_trusted_proxy_reports_the_client() {
     let variables = [
         ("CACHE_LIMIT_API", "1/60s"),
         ("TRUSTED_PROXIES", "10.0.0.0/8, 127.0.0.1"),
@@ -383,11 +386,11 @@ fn what_a_trusted_proxy_says_is_the_client() {
     let forged = service.get_for("192.0.2.99, 192.0.2.1, 10.1.2.3", EVENT);
 
     assert_eq!((again, other), (429, 200));
-    assert_eq!(forged.status, 429, "only what the proxies added counts");
+    assert_eq!(forged.status, 429, "only the entries of the proxies count");
 }
 
 #[test]
-fn the_limit_of_logins_counts_the_forwarded_address_too() {
+fn the_login_limit_uses_the_forwarded_address_too() {
     let variables = [
         ("CACHE_LIMIT_AUTH", "1/60s"),
         ("TRUSTED_PROXIES", "127.0.0.1"),
@@ -414,7 +417,7 @@ fn two_processes_share_a_limit() {
 }
 
 #[test]
-fn an_outage_of_redis_and_its_end_are_no_fresh_allowance() {
+fn an_outage_of_redis_grants_no_new_quota() {
     let mut redis = RedisServer::tcp().expect("redis-server starts");
     let service = Service::with(&[("CACHE_LIMIT_API", "6/60s"), ("REDIS_URL", &redis.url())]);
     let three = || [(); 3].map(|()| service.get(EVENT).status);
@@ -432,7 +435,7 @@ fn an_outage_of_redis_and_its_end_are_no_fresh_allowance() {
 }
 
 #[test]
-fn rejections_are_counted_by_policy_and_route_and_nobody_is_named() {
+fn rejections_are_counted_by_policy_and_route_without_clients() {
     let service = Service::with(&[
         ("CACHE_LIMIT_API", "2/60s"),
         ("CACHE_LIMIT_AUTH", "1/60s"),
@@ -463,7 +466,7 @@ fn rejections_are_counted_by_policy_and_route_and_nobody_is_named() {
     assert!(!stats.to_string().contains("192.0.2."), "{stats}");
 }
 
-/// Everything that a rejected client has to know.
+/// Asserts that a rejection contains everything that a client needs.
 fn assert_is_rejection(answer: &Answer, policy: &str) {
     assert_eq!(answer.status, 429, "{answer:?}");
     assert_eq!(answer.content_type, "application/problem+json");
@@ -476,7 +479,7 @@ fn assert_is_rejection(answer: &Answer, policy: &str) {
     );
 }
 
-/// With a wrong password, from this address.
+/// Logs in with a wrong password from this address.
 fn guess(client: &Client<'_>, address: &str, name: &str) -> Answer {
     let body = format!(r#"{{"username": "{name}", "password": "sesame"}}"#);
     client.send_from(address, "POST", LOGIN, Some(&body))

@@ -1,4 +1,4 @@
-//! The service as its users meet it: its own process, driven by HTTP.
+//! Tests of the service over HTTP, in its own process.
 
 mod support;
 

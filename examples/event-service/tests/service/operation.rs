@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::support::{Service, eventually, refused};
 
 #[test]
-fn it_answers_within_a_second_of_its_start() {
-    // The machine may be busy with other tests: the quickest of three counts.
+fn it_answers_within_1_s_after_its_start() {
+    // The machine may be busy with other tests, so the fastest of three starts counts.
     let quickest = (0..3).map(|_| {
         let began = Instant::now();
         assert_eq!(Service::start().get("/api/events/1").status, 200);
@@ -23,7 +23,7 @@ fn it_answers_within_a_second_of_its_start() {
 }
 
 #[test]
-fn without_redis_it_is_healthy_in_memory_mode_and_says_how_to_use_redis() {
+fn without_redis_it_is_healthy_in_memory_mode_and_logs_how_to_use_redis() {
     let mut service = Service::start();
 
     assert_eq!(service.get("/api/health").body, json!({"status": "ok"}));
@@ -87,7 +87,7 @@ fn with_redis_it_is_healthy_in_redis_mode() {
 }
 
 #[test]
-fn a_crowd_that_asks_for_the_health_makes_redis_work_once_a_second() {
+fn many_health_requests_ask_redis_once_per_second() {
     let server = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&server);
     let infos = || {
@@ -120,14 +120,14 @@ fn a_crowd_that_asks_for_the_health_makes_redis_work_once_a_second() {
         }
     });
 
-    // One each second, one that began before, and the one that the second count is.
+    // One per second, one that began before, and the request for the count itself.
     let most = began.elapsed().as_secs() + 3;
     let asked = infos() - before;
     assert!(asked <= most, "{asked} of 400, {most} at most");
 }
 
 #[test]
-fn with_redis_away_it_works_degraded() {
+fn without_a_reachable_redis_it_works_degraded() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     server.kill();
     let service = Service::on(&server);
@@ -152,7 +152,7 @@ fn with_redis_away_it_works_degraded() {
 }
 
 #[test]
-fn when_redis_goes_and_comes_the_service_stays() {
+fn the_service_survives_an_outage_of_redis() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     let service = Service::on(&server);
     let mode = || service.get("/api/health/cache").body["mode"].take();
@@ -170,7 +170,7 @@ fn when_redis_goes_and_comes_the_service_stays() {
 }
 
 #[test]
-fn the_stats_are_whole() {
+fn the_statistics_are_complete() {
     let service = Service::start();
     service.get("/api/events/1");
 
@@ -190,7 +190,7 @@ fn the_stats_are_whole() {
 }
 
 #[test]
-fn sigterm_lets_requests_end_and_nothing_new_begin() {
+fn sigterm_finishes_requests_and_accepts_no_new_ones() {
     let mut service = Service::with(&[("SLOW_DB_MS", "700")]);
     let address = service.address.clone();
 
@@ -213,7 +213,7 @@ fn sigterm_lets_requests_end_and_nothing_new_begin() {
 }
 
 #[test]
-fn what_is_wrong_at_the_start_is_said_in_one_line() {
+fn an_error_at_the_start_is_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
     let cases: &[(&str, &str)] = &[
@@ -254,7 +254,7 @@ fn what_is_wrong_at_the_start_is_said_in_one_line() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_flood_of_logins_leaves_no_more_memory_in_use_than_those_at_a_time_need() {
+fn a_flood_of_logins_uses_bounded_memory() {
     let service = Service::start();
     let before = service.resident();
 
@@ -265,7 +265,7 @@ fn a_flood_of_logins_leaves_no_more_memory_in_use_than_those_at_a_time_need() {
         }
     });
 
-    // 19 MiB for each of four, and something for all the rest.
+    // 19 MiB for each of four hashes, and some room for the rest.
     let grown = service.resident().saturating_sub(before);
     assert!(grown < 4 * 19 + 30, "{grown} MiB");
 }

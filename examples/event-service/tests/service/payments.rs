@@ -1,4 +1,4 @@
-//! Payments, and where a card number must not be found.
+//! Payments, and places that must not contain a card number.
 
 use cache_runtime::testing::RedisServer;
 use serde_json::Value;
@@ -37,7 +37,7 @@ fn a_payment_is_pending_until_it_is_confirmed() {
 }
 
 #[test]
-fn a_payment_that_the_gateway_declines_has_failed() {
+fn a_payment_declined_by_the_gateway_has_failed() {
     let service = Service::start();
     let client = service.log_in(1);
     let initiated = pay(&client, 1_000_001, CARD).body;
@@ -55,7 +55,7 @@ fn a_payment_that_the_gateway_declines_has_failed() {
 }
 
 #[test]
-fn of_confirmations_at_once_one_is_captured_and_the_gateway_is_asked_once() {
+fn one_of_several_concurrent_confirmations_asks_the_gateway() {
     let redis = RedisServer::start().expect("redis-server starts");
     let environment = [
         ("REDIS_URL", &*redis.url()),
@@ -80,14 +80,14 @@ fn of_confirmations_at_once_one_is_captured_and_the_gateway_is_asked_once() {
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409, 409, 409, 409, 409, 409, 409, 409]);
     assert_eq!(one.times_said("capturing"), 1);
-    // Each has a temporary database of its own: the other does not know the payment.
+    // Each process has its own temporary database, so the other does not know the payment.
     let stranger = other.client_with(&client.cookie());
     assert_eq!(stranger.send("POST", &confirm, None).status, 404);
     assert_eq!(other.times_said("capturing"), 0);
 }
 
 #[test]
-fn the_leave_to_charge_a_user_is_not_in_redis() {
+fn the_token_of_the_gateway_is_not_in_redis() {
     let redis = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&redis);
     let client = service.log_in(1);
@@ -101,7 +101,7 @@ fn the_leave_to_charge_a_user_is_not_in_redis() {
 }
 
 #[test]
-fn only_card_numbers_are_card_numbers() {
+fn only_card_numbers_are_accepted_as_card_numbers() {
     let service = Service::start();
     let client = service.log_in(1);
 
@@ -128,7 +128,7 @@ fn only_card_numbers_are_card_numbers() {
 }
 
 #[test]
-fn what_is_paid_for_must_exist_and_who_pays_must_ask() {
+fn a_payment_needs_an_existing_event_and_the_paying_user() {
     let service = Service::start();
     let client = service.log_in(1);
     let pay = |user, event| {
@@ -151,7 +151,7 @@ fn what_is_paid_for_must_exist_and_who_pays_must_ask() {
 }
 
 #[test]
-fn a_card_number_is_kept_nowhere() {
+fn a_card_number_is_stored_nowhere() {
     let redis = RedisServer::start().expect("redis-server starts");
     let file = DatabaseFile::new("card");
     let environment = [

@@ -1,4 +1,4 @@
-//! Who may see and change what, and what is said to those who keep answers for others.
+//! Which users may see and change what, and which responses caches may keep.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const PAYMENT: &str =
     r#"{"user_id": 8, "event_id": 1, "amount_cents": 100, "card_number": "4111111111111111"}"#;
 
 #[test]
-fn tickets_and_payments_are_read_by_their_own_user_alone() {
+fn only_their_own_user_can_read_tickets_and_payments() {
     let service = Service::start();
     let (nobody, another, payer) = (service.client(), service.log_in(9), service.log_in(8));
     let paid = payer.send("POST", "/api/payments", Some(PAYMENT)).body;
@@ -28,7 +28,7 @@ fn tickets_and_payments_are_read_by_their_own_user_alone() {
         (&*payment, "tx"),
         (&*verification, "reference"),
     ] {
-        // Twice, so that it does not matter whether it is cached.
+        // Twice: once uncached, once cached.
         for _ in 0..2 {
             let answers = [&nobody, &another, &payer].map(|client| client.get(path));
 
@@ -47,7 +47,7 @@ fn tickets_and_payments_are_read_by_their_own_user_alone() {
 }
 
 #[test]
-fn an_address_of_e_mail_is_shown_to_its_own_user_alone() {
+fn only_its_own_user_sees_an_e_mail_address() {
     let service = Service::start();
     let (nobody, another, user) = (service.client(), service.log_in(9), service.log_in(8));
 
@@ -100,7 +100,7 @@ fn a_draft_does_not_exist_for_others() {
         listed,
         [before[0].clone(), before[1].clone(), more(&before[2])]
     );
-    // Nor can anybody find out by what cannot be done to it.
+    // Requests that change it do not reveal that it exists either.
     let purchase = r#"{"user_id": 9, "quantity": 1}"#;
     let payment = format!(
         r#"{{"user_id": 9, "event_id": {id}, "amount_cents": 100, "card_number": "4111111111111111"}}"#
@@ -140,7 +140,7 @@ fn a_draft_does_not_exist_for_others() {
 }
 
 #[test]
-fn what_is_cached_of_an_event_or_a_payment_gives_nobody_a_right() {
+fn cached_copies_grant_no_permissions() {
     let redis = RedisServer::start().expect("redis-server starts");
     let file = DatabaseFile::new("rights");
     let environment = [("REDIS_URL", &*redis.url()), ("DATABASE_URL", &file.url())];
@@ -148,7 +148,7 @@ fn what_is_cached_of_an_event_or_a_payment_gives_nobody_a_right() {
     let (former, owner) = (service.log_in(8), service.log_in(9));
     let paid = former.send("POST", "/api/payments", Some(PAYMENT)).body;
     let payment = format!("/api/payments/{}", text(&paid["tx"]));
-    // Cached as it was; from here on, the database says something else, as it would if somebody wrote to Redis.
+    // The cache keeps the old copy while the database changes, as if another program had written to Redis.
     assert_eq!(service.get("/api/events/1").body["organizer_id"], 8);
     assert_eq!(former.get(&payment).status, 200);
     execute(&file, "UPDATE events SET organizer_id = 9 WHERE id = 1");
@@ -172,7 +172,7 @@ fn what_is_cached_of_an_event_or_a_payment_gives_nobody_a_right() {
     assert_eq!(
         service.get("/api/events/1").body["organizer_id"],
         8,
-        "the copy is still there"
+        "the copy is still cached"
     );
     for (method, path, body) in writes {
         let status = owner.send(method, path, body).status;
@@ -181,7 +181,7 @@ fn what_is_cached_of_an_event_or_a_payment_gives_nobody_a_right() {
 }
 
 #[test]
-fn every_answer_says_that_its_type_is_not_to_be_guessed() {
+fn every_response_has_nosniff() {
     let service = Service::with(&[("CACHE_LIMIT_PAYMENT", "1/60s")]);
     let client = service.log_in(8);
 
@@ -208,7 +208,7 @@ fn every_answer_says_that_its_type_is_not_to_be_guessed() {
 }
 
 #[test]
-fn what_belongs_to_a_user_is_kept_by_nobody() {
+fn responses_for_a_user_are_not_stored_by_caches() {
     let service = Service::start();
     let client = service.log_in(8);
 
@@ -241,7 +241,7 @@ fn what_belongs_to_a_user_is_kept_by_nobody() {
 }
 
 #[test]
-fn a_write_from_another_origin_is_refused_unless_that_is_trusted() {
+fn a_write_from_an_untrusted_origin_is_refused() {
     let trusted = (
         "TRUSTED_ORIGINS",
         "https://app.example, https://shop.example",

@@ -1,8 +1,8 @@
-//! Bad requests, and what they are told.
+//! Bad requests and their responses.
 
 use crate::support::{Client, Service};
 
-/// Method, path, body; then status and field.
+/// The method, the path and the body; then the status and the field.
 type Case = (
     &'static str,
     &'static str,
@@ -11,10 +11,10 @@ type Case = (
     Option<&'static str>,
 );
 
-/// Of user 1.
+/// Requests of user 1.
 #[rustfmt::skip] // One case, one line.
 const CASES: &[Case] = &[
-    // What is not there.
+    // Missing resources.
     ("GET", "/api/events/4711", None, 404, Some("id")),
     ("GET", "/api/events/-1", None, 404, Some("id")),
     ("GET", "/api/events/4711/analytics", None, 404, Some("id")),
@@ -31,7 +31,7 @@ const CASES: &[Case] = &[
     ("GET", "/api/payments/verify/none", None, 404, Some("reference")),
     ("GET", "/api/nothing", None, 404, None),
     ("GET", "/", None, 404, None),
-    // What cannot be read.
+    // Unreadable input.
     ("GET", "/api/events/abc", None, 400, Some("id")),
     ("GET", "/api/events/9223372036854775808", None, 400, Some("id")),
     ("GET", "/api/users/1.5", None, 400, Some("id")),
@@ -47,7 +47,7 @@ const CASES: &[Case] = &[
     ("PATCH", "/api/events/1", None, 405, None),
     ("POST", "/api/leaderboard/referrals", None, 405, None),
     ("PUT", "/api/users/1", None, 415, None),
-    // What makes no sense.
+    // Invalid values.
     ("POST", "/api/events/1/tickets", Some(r#"{"user_id":1}"#), 422, Some("quantity")),
     ("POST", "/api/events/1/tickets", Some(r#"{"user_id":1,"quantity":-2}"#), 422, Some("quantity")),
     ("POST", "/api/events/1/tickets", Some(r#"{"user_id":1,"quantity":0}"#), 422, Some("quantity")),
@@ -59,14 +59,14 @@ const CASES: &[Case] = &[
     ("PUT", "/api/users/1", Some(r#"{"name":17}"#), 422, Some("name")),
     ("POST", "/api/users/1/followers/1", None, 422, Some("follower_id")),
     ("POST", "/api/payments", Some(r#"{"user_id":1,"event_id":1,"amount_cents":0,"card_number":"4111111111111111"}"#), 422, Some("amount_cents")),
-    // What is another's.
+    // Resources of other users.
     ("GET", "/api/users/201/tickets", None, 403, Some("id")),
-    // What is not possible now.
+    // Changes that are not possible now.
     ("PUT", "/api/users/1", Some(r#"{"email":"user2@example.com"}"#), 409, Some("email")),
     ("POST", "/api/events/1/tickets", Some(r#"{"user_id":1,"quantity":1000}"#), 409, Some("quantity")),
 ];
 
-/// Of user 8, who organises event 1.
+/// Requests of user 8, who organises event 1.
 #[rustfmt::skip]
 const CASES_OF_AN_ORGANISER: &[Case] = &[
     ("PUT", "/api/events/1", Some(r#"{"title":""}"#), 422, Some("title")),
@@ -85,12 +85,12 @@ fn a_bad_request_gets_a_problem_that_names_the_field() {
 }
 
 #[test]
-fn text_that_is_too_long_is_refused() {
+fn overlong_text_is_refused() {
     let service = Service::start();
     let organiser = service.log_in(8);
     let place = "x".repeat(101);
     let title = format!(r#"{{"title": "{}"}}"#, "x".repeat(201));
-    // One byte too many, so that the service reads it all and the connection ends in order.
+    // One byte too many, so that the service reads everything and the connection ends normally.
     let enormous = " ".repeat(64 * 1024 - 1) + "{}";
 
     let near = service.get(&format!("/api/events/near/{place}"));

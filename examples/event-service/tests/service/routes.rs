@@ -1,4 +1,4 @@
-//! What every route answers.
+//! The responses of every route.
 
 use serde_json::json;
 
@@ -47,7 +47,7 @@ fn trending_events_begin_with_the_most_sold() {
 }
 
 #[test]
-fn events_near_a_place_are_all_there() {
+fn all_events_near_a_place_are_listed() {
     let service = Service::start();
 
     let near = service.get("/api/events/near/S%C3%A3o%20Paulo?page=2").body;
@@ -64,7 +64,7 @@ fn events_near_a_place_are_all_there() {
 }
 
 #[test]
-fn an_event_lives_from_draft_to_deletion() {
+fn an_event_goes_from_draft_to_deletion() {
     let service = Service::start();
     let organiser = service.log_in(3);
 
@@ -97,7 +97,7 @@ fn an_event_lives_from_draft_to_deletion() {
 }
 
 #[test]
-fn a_new_event_is_found_where_nothing_was_found_before() {
+fn a_new_event_appears_in_lists_that_were_empty() {
     let service = Service::start();
     let organiser = service.log_in(3);
     assert_eq!(service.get("/api/events/1001").status, 404);
@@ -109,7 +109,7 @@ fn a_new_event_is_found_where_nothing_was_found_before() {
 }
 
 #[test]
-fn analytics_follow_what_is_sold() {
+fn analytics_follow_sales() {
     let service = Service::start();
     let buyer = service.log_in(9);
     let before = service.get("/api/events/1/analytics").body;
@@ -134,7 +134,7 @@ fn analytics_follow_what_is_sold() {
 }
 
 #[test]
-fn a_profile_shows_each_change_at_once() {
+fn a_profile_shows_each_change_immediately() {
     let service = Service::start();
     let user = service.log_in(7);
     let before = service.get("/api/users/7").body;
@@ -155,7 +155,7 @@ fn a_profile_shows_each_change_at_once() {
 }
 
 #[test]
-fn followers_are_counted_once_each() {
+fn each_follower_is_counted_once() {
     let service = Service::start();
     let follower = service.log_in(3);
     let count = || {

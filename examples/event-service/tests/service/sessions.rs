@@ -1,4 +1,4 @@
-//! Logging in and out, and what only its own user may do.
+//! Logging in and out, and actions that only their own user may take.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +13,13 @@ const PAYMENT: &str =
 const NEW_EVENT: &str = r#"{"organizer_id": 8, "title": "Opening", "description": "All are welcome.", "location": "Rome",
                             "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
 
-/// What only user 8 may do, but for followers: there it is 2. Then the field that says whose it is.
+/// Requests that only user 8 may send, except for followers, where it is user 2; with the field that names the user.
 #[rustfmt::skip] // One route, one line.
 const WRITES: &[(&str, &str, Option<&str>, &str)] = &[
     ("PUT", "/api/users/8", Some(r#"{"name": "Zoé"}"#), "id"),
     ("POST", "/api/users/8/verify", None, "id"),
     ("DELETE", "/api/users/8/verify", None, "id"),
-    // Not even the one who is followed.
+    // Not even the followed user.
     ("POST", "/api/users/9/followers/2", None, "follower_id"),
     ("DELETE", "/api/users/9/followers/2", None, "follower_id"),
     ("POST", "/api/events", Some(NEW_EVENT), "organizer_id"),
@@ -31,7 +31,7 @@ const WRITES: &[(&str, &str, Option<&str>, &str)] = &[
 ];
 
 #[test]
-fn who_logs_in_is_known_until_they_log_out() {
+fn a_user_is_logged_in_until_they_log_out() {
     let service = Service::start();
     let client = service.client();
     assert_eq!(client.get("/api/auth/me").status, 401);
@@ -57,7 +57,7 @@ fn who_logs_in_is_known_until_they_log_out() {
 }
 
 #[test]
-fn logging_out_without_a_session_is_fine() {
+fn logging_out_without_a_session_succeeds() {
     let service = Service::start();
 
     let logout = service.send("POST", "/api/auth/logout", None);
@@ -66,7 +66,7 @@ fn logging_out_without_a_session_is_fine() {
 }
 
 #[test]
-fn a_wrong_password_and_an_unknown_name_are_answered_alike() {
+fn a_wrong_password_and_an_unknown_name_get_the_same_response() {
     let service = Service::start();
     let log_in = |name: &str, password: &str| {
         let body = json!({"username": name, "password": password}).to_string();
@@ -85,7 +85,7 @@ fn a_wrong_password_and_an_unknown_name_are_answered_alike() {
 }
 
 #[test]
-fn a_login_that_makes_no_sense_is_told_the_field_and_no_password() {
+fn an_invalid_login_is_reported_by_field_without_the_password() {
     let service = Service::start();
 
     for (body, status, field) in [
@@ -113,7 +113,7 @@ fn a_login_that_makes_no_sense_is_told_the_field_and_no_password() {
 }
 
 #[test]
-fn the_cookie_is_for_this_host_over_tls_and_for_no_script() {
+fn the_cookie_is_only_for_this_host_over_tls_and_not_for_scripts() {
     for (environment, name, secure) in [
         (&[][..], "__Host-session=", "; Secure"),
         (&[("INSECURE_COOKIE", "1")], "session=", ""),
@@ -138,7 +138,7 @@ fn the_cookie_is_for_this_host_over_tls_and_for_no_script() {
         assert!(cookie.starts_with(name), "{name}");
         assert!(!login.body.to_string().contains(&cookie[name.len()..]));
         assert_eq!(login.header("cache-control"), "private, no-store");
-        // Browsers remove a cookie only if they are given its attributes.
+        // Browsers remove a cookie only if its attributes are given.
         assert_eq!(
             logout.header("set-cookie"),
             format!(
@@ -150,7 +150,7 @@ fn the_cookie_is_for_this_host_over_tls_and_for_no_script() {
 }
 
 #[test]
-fn a_token_counts_no_more_once_its_user_has_logged_out() {
+fn a_token_is_invalid_after_a_logout() {
     let service = Service::start();
     let client = service.log_in(1);
     let thief = service.client_with(&client.cookie());
@@ -162,7 +162,7 @@ fn a_token_counts_no_more_once_its_user_has_logged_out() {
 }
 
 #[test]
-fn logging_out_everywhere_ends_all_sessions_of_the_user_and_no_others() {
+fn logging_out_everywhere_ends_only_sessions_of_the_user() {
     let service = Service::start();
     let (phone, laptop, other) = (service.log_in(1), service.log_in(1), service.log_in(2));
 
@@ -176,7 +176,7 @@ fn logging_out_everywhere_ends_all_sessions_of_the_user_and_no_others() {
 }
 
 #[test]
-fn users_see_their_sessions_and_which_one_it_is_that_asks() {
+fn users_see_their_sessions_and_the_current_one() {
     let service = Service::start();
     let (phone, laptop, other) = (service.log_in(1), service.log_in(1), service.log_in(2));
 
@@ -215,7 +215,7 @@ fn a_user_ends_a_session_by_its_id() {
 }
 
 #[test]
-fn a_user_who_ends_the_session_that_asks_has_logged_out() {
+fn ending_the_current_session_is_a_logout() {
     let service = Service::start();
     let client = service.log_in(1);
     let path = format!("/api/auth/sessions/{}", current(&client));
@@ -226,7 +226,7 @@ fn a_user_who_ends_the_session_that_asks_has_logged_out() {
 }
 
 #[test]
-fn nobody_ends_a_session_of_another_user() {
+fn a_session_of_another_user_cannot_be_ended() {
     let service = Service::start();
     let (client, other) = (service.log_in(1), service.log_in(2));
     let path = format!("/api/auth/sessions/{}", current(&other));
@@ -241,7 +241,7 @@ fn nobody_ends_a_session_of_another_user() {
 }
 
 #[test]
-fn a_token_that_was_planted_before_a_login_is_worth_nothing_after_it() {
+fn a_token_from_before_a_login_is_invalid_after_it() {
     let service = Service::start();
     let planted = service.log_in(2).cookie();
     let victim = service.client_with(&planted);
@@ -256,7 +256,7 @@ fn a_token_that_was_planted_before_a_login_is_worth_nothing_after_it() {
 }
 
 #[test]
-fn a_session_remembers_the_client_and_not_the_proxy() {
+fn a_session_records_the_client_and_not_the_proxy() {
     let service = Service::with(&[("TRUSTED_PROXIES", "127.0.0.1")]);
     let body = r#"{"username": "user1", "password": "password1"}"#;
 
@@ -266,7 +266,7 @@ fn a_session_remembers_the_client_and_not_the_proxy() {
 }
 
 #[test]
-fn only_its_own_user_writes_and_only_logged_in() {
+fn only_the_logged_in_owner_can_write() {
     let service = Service::start();
     let payer = service.log_in(8);
     let paid = payer.send("POST", "/api/payments", Some(PAYMENT));
@@ -308,7 +308,7 @@ fn only_its_own_user_writes_and_only_logged_in() {
 }
 
 #[test]
-fn who_is_not_logged_in_learns_nothing_of_what_is_wrong_with_a_write() {
+fn a_write_without_a_session_reveals_no_validation_errors() {
     let service = Service::start();
 
     for (method, path, body) in [
@@ -345,7 +345,7 @@ fn a_change_of_the_verification_gives_a_new_token_and_ends_the_other_sessions() 
 }
 
 #[test]
-fn of_two_changes_of_the_verification_at_once_one_gets_a_session_that_lasts() {
+fn one_of_two_concurrent_changes_of_the_verification_keeps_its_session() {
     let redis = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&redis);
     let mut cookie = service.log_in(7).cookie();
@@ -369,7 +369,7 @@ fn of_two_changes_of_the_verification_at_once_one_gets_a_session_that_lasts() {
 }
 
 #[test]
-fn without_redis_nobody_is_logged_out_or_in_and_reading_goes_on() {
+fn an_outage_allows_no_login_or_logout_and_reads_still_work() {
     let on_disk = ["--appendonly", "yes", "--appendfsync", "always"];
     let redis = RedisServer::builder().tcp().args(on_disk).start();
     let mut redis = redis.expect("redis-server starts");
@@ -399,7 +399,7 @@ fn without_redis_nobody_is_logged_out_or_in_and_reading_goes_on() {
 }
 
 #[test]
-fn two_processes_share_sessions_and_what_one_ends_has_ended_in_the_other() {
+fn two_processes_share_sessions_and_their_end() {
     let redis = RedisServer::start().expect("redis-server starts");
     let (one, other) = (Service::on(&redis), Service::on(&redis));
     let here = one.log_in(1);
@@ -426,7 +426,7 @@ fn a_session_outlives_the_process() {
 }
 
 #[test]
-fn no_password_token_or_name_is_in_the_log_or_in_redis() {
+fn the_log_and_redis_contain_no_password_token_or_name() {
     let redis = RedisServer::start().expect("redis-server starts");
     let environment = [("REDIS_URL", &*redis.url()), ("RUST_LOG", "trace")];
     let mut service = Service::with(&environment);
@@ -457,7 +457,7 @@ fn no_password_token_or_name_is_in_the_log_or_in_redis() {
 }
 
 #[test]
-fn in_production_sessions_need_keys() {
+fn sessions_need_keys_in_production() {
     let in_memory = ("CACHE_REQUIRE_REDIS", "false");
     let (code, said) = refused(&[("BIND", "127.0.0.1:0"), ("CACHE_ENV", "prod"), in_memory]);
 
@@ -466,7 +466,7 @@ fn in_production_sessions_need_keys() {
     assert!(said.contains("set `CACHE_SESSION_KEYS` to"), "{said}");
 }
 
-/// Names the session of this client.
+/// Returns the id of the session of this client.
 fn current(client: &Client<'_>) -> String {
     let sessions = client.get("/api/auth/sessions").body;
     let sessions = sessions.as_array().expect("a list");
@@ -478,7 +478,7 @@ fn current(client: &Client<'_>) -> String {
     text(&current[0]["id"]).to_owned()
 }
 
-/// What a session says, but for the last time at which it was used.
+/// Returns the data of a session without its last use.
 fn constant(session: &Value) -> Value {
     let mut session = session.clone();
     session["lastActivity"].take();

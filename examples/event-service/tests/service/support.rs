@@ -1,4 +1,4 @@
-//! Starts the service as a process of its own, and talks to it.
+//! Starts the service in its own process and sends requests to it.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
@@ -13,8 +13,9 @@ use ureq::Agent;
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response};
 
-/// Limits that no test reaches, since waiting in a loop is many requests; patience, since on a machine that is busy with hashing
-/// an answer that is late is no outage; and a key, so that sessions outlive a process. A test's own win.
+/// The default variables of all tests: limits that no test reaches, because waiting in a loop sends many requests; long timeouts,
+/// because a late answer on a busy machine is not an outage; and a key, so that sessions outlive a process. Variables of a test
+/// override these.
 const USUAL: &[(&str, &str)] = &[
     ("CACHE_LIMIT_API", "1000000/60s"),
     ("CACHE_LIMIT_AUTH", "1000000/60s"),
@@ -27,10 +28,10 @@ const USUAL: &[(&str, &str)] = &[
     ),
 ];
 
-/// How long an answer of Redis may take.
+/// The longest time for an answer of Redis.
 pub(crate) const PATIENCE: (&str, &str) = ("CACHE_COMMAND_TIMEOUT", "5s");
 
-/// A running service. It ends with the test.
+/// A running service. Dropping this stops it.
 pub(crate) struct Service {
     process: Process,
     pub(crate) address: String,
@@ -39,16 +40,16 @@ pub(crate) struct Service {
     reader: Option<JoinHandle<()>>,
 }
 
-/// Who asks the service and keeps its cookie, as a browser does.
+/// A client that keeps the cookie of the service, like a browser.
 pub(crate) struct Client<'a> {
     service: &'a Service,
-    /// `name=value`; empty where there is none.
+    /// `name=value`, or empty without a cookie.
     cookie: Mutex<String>,
-    /// The cookie by which an account knows a browser.
+    /// The cookie that identifies a browser to an account.
     device: Mutex<String>,
 }
 
-/// What the service answered.
+/// A response of the service.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -58,17 +59,17 @@ pub(crate) struct Answer {
 }
 
 impl Service {
-    /// In memory mode.
+    /// Starts the service in memory mode.
     pub(crate) fn start() -> Self {
         Self::with(&[])
     }
 
-    /// With a Redis.
+    /// Starts the service with a Redis.
     pub(crate) fn on(redis: &RedisServer) -> Self {
         Self::with(&[("REDIS_URL", &redis.url())])
     }
 
-    /// With these variables and no others but the usual ones, on a free port.
+    /// Starts the service with these variables and the defaults, on a free port.
     pub(crate) fn with(environment: &[(&str, &str)]) -> Self {
         Self::of(
             Command::new(env!("CARGO_BIN_EXE_event-service")),
@@ -76,7 +77,7 @@ impl Service {
         )
     }
 
-    /// Where the process may open no more than so many files.
+    /// Starts the service in a process that may open only this many files.
     pub(crate) fn with_files(files: u32, environment: &[(&str, &str)]) -> Self {
         let mut shell = Command::new("/bin/sh");
         let program = env!("CARGO_BIN_EXE_event-service");
@@ -87,14 +88,14 @@ impl Service {
     fn of(command: Command, environment: &[(&str, &str)]) -> Self {
         let environment = [USUAL, environment, &[("BIND", "127.0.0.1:0")]].concat();
         let mut process = Process::spawn(command, &environment);
-        let output = process.0.stdout.take().expect("it is piped");
+        let output = process.0.stdout.take().expect("a pipe");
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
         let output = Arc::new(Mutex::new(Vec::new()));
         let start = lines
             .by_ref()
             .inspect(|line| keep(&output, line))
             .find(|line| line.contains("listening on http://"));
-        let start = start.expect("the service says where it listens");
+        let start = start.expect("the service logs its address");
         let address = start
             .split("http://")
             .nth(1)
@@ -104,7 +105,7 @@ impl Service {
             let output = Arc::clone(&output);
             move || lines.for_each(|line| keep(&output, &line))
         });
-        // One connection, one request: a server may close an idle connection just when the next request is sent on it.
+        // One request per connection: a server may close an idle connection just when the next request is sent.
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_idle_connections(0)
@@ -126,7 +127,7 @@ impl Service {
         self.send_for(client, "GET", path, None)
     }
 
-    /// As a proxy sends it on for this client, or as a client that claims to be one.
+    /// Sends a request like a proxy for this client, or like a client that claims to be a proxy.
     pub(crate) fn send_for(
         &self,
         client: &str,
@@ -138,17 +139,17 @@ impl Service {
         self.run(request.header("x-forwarded-for", client), body)
     }
 
-    /// With a body of JSON, as it stands here.
+    /// Sends this JSON body unchanged.
     pub(crate) fn send(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
         self.run(self.request(method, path), body)
     }
 
-    /// Who has not logged in.
+    /// Returns a client that is not logged in.
     pub(crate) fn client(&self) -> Client<'_> {
         self.client_with("")
     }
 
-    /// Who has this cookie from somewhere.
+    /// Returns a client with this cookie.
     pub(crate) fn client_with(&self, cookie: &str) -> Client<'_> {
         Client {
             service: self,
@@ -157,7 +158,7 @@ impl Service {
         }
     }
 
-    /// The user of this number, logged in.
+    /// Logs in as this user.
     pub(crate) fn log_in(&self, user: i64) -> Client<'_> {
         let client = self.client();
         let answer = client.log_in(user);
@@ -184,24 +185,24 @@ impl Service {
         Answer::read(response.expect("an answer"))
     }
 
-    /// The counters of all sites together.
+    /// Returns the counters of all sites together.
     pub(crate) fn counts(&self) -> Value {
         self.get("/api/cache/stats").body["total"].take()
     }
 
-    /// How many lines were logged with this.
+    /// Returns the number of logged lines that contain this text.
     pub(crate) fn times_said(&self, text: &str) -> usize {
         let output = self.output.lock().expect("nobody panicked");
         output.iter().filter(|line| line.contains(text)).count()
     }
 
-    /// Whether this was logged.
+    /// Returns whether this text was logged.
     pub(crate) fn has_said(&self, text: &str) -> bool {
         let output = self.output.lock().expect("nobody panicked");
         output.iter().any(|line| line.contains(text))
     }
 
-    /// How much memory the process has, in MiB.
+    /// Returns the memory of the process in MiB.
     #[cfg(target_os = "linux")]
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id()));
@@ -211,7 +212,7 @@ impl Service {
         resident.expect("a size").parse::<u64>().expect("a number") / 1024
     }
 
-    /// Tells the service to stop, as a service manager does.
+    /// Stops the service like a service manager.
     pub(crate) fn terminate(&self) {
         let killed = Command::new("kill")
             .args(["-TERM", &self.process.0.id().to_string()])
@@ -219,11 +220,11 @@ impl Service {
         assert!(killed.expect("there is `kill`").success());
     }
 
-    /// Waits for the end, and returns how it ended and all that was said on standard output and standard error.
+    /// Waits for the end. Returns the exit status and everything on standard output and standard error.
     pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
-        let status = self.process.0.wait().expect("it is our child");
+        let status = self.process.0.wait().expect("a child of this process");
         if let Some(reader) = self.reader.take() {
-            reader.join().expect("reading lines does not panic");
+            reader.join().expect("no panic");
         }
         let mut log = self.output.lock().expect("nobody panicked").join("\n");
         if let Some(errors) = &mut self.process.0.stderr {
@@ -238,12 +239,12 @@ impl Client<'_> {
         self.send("GET", path, None)
     }
 
-    /// With the cookies, if there are any, and a body of JSON, as it stands here.
+    /// Sends this JSON body unchanged, with the cookies if there are any.
     pub(crate) fn send(&self, method: &str, path: &str, body: Option<&str>) -> Answer {
         self.run(self.service.request(method, path), body)
     }
 
-    /// As a proxy sends it on for this client.
+    /// Sends a request like a proxy for this client.
     pub(crate) fn send_from(
         &self,
         address: &str,
@@ -255,7 +256,7 @@ impl Client<'_> {
         self.run(request.header("x-forwarded-for", address), body)
     }
 
-    /// With these headers.
+    /// Sends a request with these headers.
     pub(crate) fn send_with(&self, headers: &[(&str, &str)], method: &str, path: &str) -> Answer {
         let mut request = self.service.request(method, path);
         for (name, value) in headers {
@@ -292,17 +293,17 @@ impl Client<'_> {
         self.send("POST", "/api/auth/login", Some(&credentials(user)))
     }
 
-    /// That of the session, as it is sent.
+    /// Returns the cookie of the session as it is sent.
     pub(crate) fn cookie(&self) -> String {
         self.cookie.lock().expect("nobody panicked").clone()
     }
 }
 
-/// A process that ends with its test.
+/// A process. Dropping this kills it.
 struct Process(Child);
 
 impl Process {
-    /// The service's binary with these arguments, and these variables and no others.
+    /// Starts the binary of the service with these arguments and only these variables.
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_event-service"));
         command.args(arguments);
@@ -321,14 +322,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only for a process that has ended, which is what is wanted.
+        // Both fail only if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Answer {
-    /// All lines of this header, as one.
+    /// Returns all lines of this header joined.
     pub(crate) fn header(&self, name: &str) -> String {
         let lines = self.headers.get_all(name).iter();
         let lines: Vec<_> = lines.map(|line| line.to_str().expect("ASCII")).collect();
@@ -356,38 +357,38 @@ impl Answer {
     }
 }
 
-/// What this user logs in with.
+/// Returns the credentials of this user.
 pub(crate) fn credentials(user: i64) -> String {
     format!(r#"{{"username": "user{user}", "password": "password{user}"}}"#)
 }
 
-/// Starts the service in an environment in which it cannot run: its exit code, and what it says on standard error.
+/// Starts the service in an environment in which it cannot run. Returns its exit code and its standard error.
 pub(crate) fn refused(environment: &[(&str, &str)]) -> (Option<i32>, String) {
     let Ended { code, said, .. } = run(&[], environment);
     (code, said)
 }
 
-/// What a process left behind that ended by itself.
+/// The output of a process that ended by itself.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) printed: String,
-    /// On standard error.
+    /// The text on standard error.
     pub(crate) said: String,
 }
 
-/// Runs a command of the service to its end. What it prints fits into a pipe.
+/// Runs a command of the service to its end. Its output fits into a pipe.
 pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     let Process(child) = &mut Process::start(arguments, environment);
     eventually("the end of the process", || {
-        child.try_wait().expect("it is our child").is_some()
+        child.try_wait().expect("a child of this process").is_some()
     });
     let (mut printed, mut said) = (String::new(), String::new());
-    let mut output = child.stdout.take().expect("it is piped");
+    let mut output = child.stdout.take().expect("a pipe");
     output.read_to_string(&mut printed).expect("UTF-8");
-    let mut errors = child.stderr.take().expect("it is piped");
+    let mut errors = child.stderr.take().expect("a pipe");
     errors.read_to_string(&mut said).expect("UTF-8");
-    let code = child.wait().expect("it has ended").code();
+    let code = child.wait().expect("the process has ended").code();
     Ended {
         code,
         printed,
@@ -395,19 +396,19 @@ pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     }
 }
 
-/// Asks again and again until the answer is yes.
+/// Polls until a condition holds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(
             began.elapsed() < Duration::from_secs(10),
-            "{what} did not come"
+            "not in time: {what}"
         );
         std::thread::yield_now();
     }
 }
 
-/// The names of all entries. What clients have used of their limits is in Redis, too, and so are their sessions.
+/// Returns the names of all entries, without limits and sessions, which are in Redis too.
 pub(crate) fn entries(redis: &RedisServer) -> BTreeSet<String> {
     let mut redis = redis::Client::open(redis.url())
         .and_then(|client| client.get_connection())
@@ -422,7 +423,7 @@ pub(crate) fn entries(redis: &RedisServer) -> BTreeSet<String> {
         .collect()
 }
 
-/// All keys and values, those of entries, limits and sessions.
+/// Returns all keys and values: entries, limits and sessions.
 pub(crate) fn everything_in(redis: &RedisServer) -> Vec<u8> {
     let mut redis = redis::Client::open(redis.url())
         .and_then(|client| client.get_connection())

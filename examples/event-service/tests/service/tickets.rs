@@ -1,4 +1,4 @@
-//! Two hundred want fifty places.
+//! 200 buyers for 50 places.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +21,7 @@ fn a_database_in_a_file_is_never_oversold() {
 
 fn never_oversold(service: &Service) {
     let event = on_sale(service);
-    // Ten for each of twenty users, since two hundred logins would take longer than all the rest.
+    // Ten purchases for each of 20 users, because 200 logins would take longer than everything else.
     let users: Vec<_> = (1..=20).map(|user| (user, service.log_in(user))).collect();
     let buy = |(user, client): &(i64, Client<'_>)| {
         let purchase = format!(r#"{{"user_id": {user}, "quantity": 1}}"#);
@@ -55,7 +55,7 @@ fn never_oversold(service: &Service) {
 }
 
 #[test]
-fn whoever_reads_during_a_purchase_does_not_keep_what_was_before_it() {
+fn a_read_during_a_purchase_does_not_cache_the_old_value() {
     let file = DatabaseFile::new("read");
     let service = Service::with(&[("DATABASE_URL", &file.url())]);
     let event = on_sale(&service);
@@ -87,7 +87,7 @@ fn whoever_reads_during_a_purchase_does_not_keep_what_was_before_it() {
 }
 
 #[test]
-fn a_draft_is_not_on_sale() {
+fn a_draft_cannot_be_bought() {
     let service = Service::start();
     let organiser = service.log_in(3);
     let event = organiser.send("POST", "/api/events", Some(EVENT)).body["id"].to_string();
@@ -105,7 +105,7 @@ fn a_draft_is_not_on_sale() {
 }
 
 #[test]
-fn a_file_keeps_what_was_sold() {
+fn a_file_keeps_sold_tickets() {
     let file = DatabaseFile::new("kept");
     let environment = [("DATABASE_URL", &*file.url())];
     let first = Service::with(&environment);
@@ -129,7 +129,7 @@ fn a_file_keeps_what_was_sold() {
     assert_eq!(second.get("/api/events").body["total"], 1000);
 }
 
-/// The number of a new event with fifty places.
+/// Returns the id of a new event with 50 places.
 fn on_sale(service: &Service) -> String {
     let organiser = service.log_in(3);
     let event = organiser.send("POST", "/api/events", Some(EVENT)).body["id"].to_string();
@@ -137,7 +137,7 @@ fn on_sale(service: &Service) -> String {
     event
 }
 
-/// A database file that goes with its test.
+/// A database file that is removed with its test.
 pub(crate) struct DatabaseFile(std::path::PathBuf);
 
 impl DatabaseFile {
@@ -153,7 +153,7 @@ impl DatabaseFile {
         format!("sqlite:{}", self.0.display())
     }
 
-    /// The file, and what SQLite keeps beside it.
+    /// The file, and the files that SQLite keeps next to it.
     pub(crate) fn parts(&self) -> impl Iterator<Item = std::path::PathBuf> {
         ["", "-wal", "-shm"]
             .map(|suffix| format!("{}{suffix}", self.0.display()).into())

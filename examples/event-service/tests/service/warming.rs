@@ -6,10 +6,10 @@ use cache_runtime::testing::RedisServer;
 
 use crate::support::{PATIENCE, Service, eventually, run};
 
-/// A thousand events, ten locations, two lists and the leaderboard.
+/// 1,000 events, 10 locations, two lists and the leaderboard.
 const ITEMS: usize = 1013;
 
-/// What is warmed, as people ask for it.
+/// The requests for the warmed entries.
 const PATHS: &[&str] = &[
     "/api/events/1",
     "/api/events/1000",
@@ -21,7 +21,7 @@ const PATHS: &[&str] = &[
 ];
 
 #[test]
-fn what_one_process_warms_another_finds() {
+fn entries_warmed_by_one_process_are_hits_in_another() {
     let (server, database) = (redis(), Database::new("found"));
     let environment = [
         ("REDIS_URL", &*server.url()),
@@ -50,7 +50,7 @@ fn what_one_process_warms_another_finds() {
 }
 
 #[test]
-fn what_is_fresh_is_not_loaded_again_and_progress_is_lines_where_nobody_watches() {
+fn fresh_entries_are_not_loaded_again_and_progress_is_lines_without_a_terminal() {
     let (server, database) = (redis(), Database::new("fresh"));
     let environment = [
         ("REDIS_URL", &*server.url()),
@@ -73,7 +73,7 @@ fn what_is_fresh_is_not_loaded_again_and_progress_is_lines_where_nobody_watches(
 }
 
 #[test]
-fn with_redis_away_it_fails_and_says_so() {
+fn warming_fails_with_a_reason_without_redis() {
     let mut server = RedisServer::tcp().expect("redis-server starts");
     server.kill();
     let database = Database::new("away");
@@ -95,7 +95,7 @@ fn with_redis_away_it_fails_and_says_so() {
 }
 
 #[test]
-fn what_would_be_warmed_for_nobody_is_refused() {
+fn warming_needs_a_redis_and_a_database_file() {
     let (server, database) = (redis(), Database::new("nobody"));
 
     let without_redis = run(&["warm"], &[("DATABASE_URL", &database.url())]);
@@ -118,7 +118,7 @@ fn what_would_be_warmed_for_nobody_is_refused() {
 }
 
 #[test]
-fn an_unknown_command_is_refused_and_help_names_those_there_are() {
+fn an_unknown_command_is_refused_and_help_lists_the_commands() {
     for arguments in [&["wram"][..], &["warm", "now"], &["--version"]] {
         let refused = run(arguments, &[]);
 
@@ -137,7 +137,7 @@ fn an_unknown_command_is_refused_and_help_names_those_there_are() {
 }
 
 #[test]
-fn with_warm_every_the_service_warms_itself() {
+fn with_warm_every_the_service_warms_on_a_schedule() {
     let server = redis();
     let mut service = Service::with(&[("REDIS_URL", &server.url()), ("WARM_EVERY", "1s")]);
 
@@ -156,7 +156,7 @@ fn redis() -> RedisServer {
     RedisServer::start().expect("redis-server starts")
 }
 
-/// A database in a file that ends with its test.
+/// A database file that is removed with its test.
 struct Database(PathBuf);
 
 impl Database {
