@@ -101,7 +101,7 @@ async fn a_panic_ends_the_round_but_not_the_schedule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_schedule_cancels_its_running_job() {
+async fn stopping_a_schedule_cancels_its_running_job() {
     let (cache, job) = (Cache::memory(), Arc::new(()));
     let under_way = Arc::clone(&job);
     let schedule = every(PERIOD, &cache, "lists", move || {

@@ -23,7 +23,7 @@ async fn a_rotated_session_continues_only_under_the_new_token() {
 }
 
 #[tokio::test]
-async fn a_save_during_a_rotation_is_not_lost() {
+async fn a_rotation_does_not_lose_a_concurrent_save() {
     for bench in Bench::both().await {
         let store = &bench.store;
         let token = log_in(store).await.token().clone();
