@@ -162,87 +162,87 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             environment: Environment::DEV,
-            // Whoever says nothing is developing; production must be named to be touched.
+            // Without a setting the service is in development. Production must be named.
             prefix: "dev_".to_owned(),
-            // A service must run on a machine that has no Redis.
+            // A service must run on a machine without Redis.
             redis: None,
-            // In production a forgotten variable would keep entries, sessions and limits in each process for itself.
+            // In production a forgotten variable would give each process its own entries, sessions and limits.
             require_redis: None,
             username: None,
             password: None,
-            // Where every client is that says nothing.
+            // The default of Redis clients.
             database: 0,
             tls: Tls::Off,
-            // Tells our connections from others in `CLIENT LIST`.
+            // Identifies the connections in `CLIENT LIST`.
             client_name: "cache-runtime".to_owned(),
-            // Long enough to be worth a cache, short enough that a forgotten eviction heals within a working day.
+            // Long enough to be useful, and short enough that a forgotten eviction ends within a working day.
             default_ttl: Duration::from_secs(3600),
-            // What is stored at once may well expire at once: whoever stores many values at a time sets it.
+            // Values that are stored together usually may expire together. Set it if many values are stored at a time.
             ttl_jitter: 0,
             policies: BTreeMap::new(),
             policies_from_env: BTreeMap::new(),
             limits: BTreeMap::new(),
-            // Nobody has said so, and one is what grants all of a limit.
+            // With 1, a process grants the whole limit. The number of processes is not known.
             replicas: 1,
-            // Some ten megabytes while most use little of their limits; the same number as the journal's.
+            // About 10 MB if most clients use little of their limits. The same number as `journal_capacity`.
             max_clients: 100_000,
             session_keys: None,
-            // Whoever comes back the next day is still logged in.
+            // A user who returns the next day is still logged in.
             session_ttl: Duration::from_secs(86_400),
-            // A day of work earns the next one.
+            // A day of use extends a session to the next day.
             session_extend: Duration::from_secs(3_600),
-            // Those two describe the same thing in another way.
+            // An alternative to the two options above.
             session_idle: None,
-            // What a stolen token is worth at most; with a life of a day it must not be left out (OWASP).
+            // The longest use of a stolen token. OWASP requires a limit.
             session_absolute: Duration::from_secs(7 * 86_400),
-            // Every use counts; a few seconds spare Redis the writes of a page's many requests.
+            // Every use counts. A few seconds would save writes if a page sends many requests.
             session_touch_every: Duration::ZERO,
-            // More devices than anybody has, few enough to list and to end in one step.
+            // More devices than a user has, and few enough to list and to end in one step.
             sessions_per_user: 50,
             disabled: Vec::new(),
-            // Connections are shared and filled first: a few serve thousands of callers, and five survive the loss of
+            // Connections are shared and filled in order: a few serve thousands of callers, and five survive the loss of
             // some.
             pool_min: 5,
             // With 1,024 commands on each, 51,200 in flight; a Redis takes 10,000 connections from all its clients
             // together.
             pool_max: 50,
-            // Longer than a lull between two bursts, shorter than the idle limits of usual firewalls and servers.
+            // Longer than the time between two bursts, and shorter than the idle limits of common firewalls and servers.
             pool_idle: Duration::from_secs(300),
-            // No caller waits for it; it must only outlast a slow TLS handshake over a bad network.
+            // No caller waits for it. It must only be longer than a slow TLS handshake over a bad network.
             connect_timeout: Duration::from_secs(10),
-            // Two hundred times what Redis takes in one data centre; beyond it, the database is the faster answer.
+            // 200 times what Redis takes in one data centre. Beyond that, the database answers sooner.
             command_timeout: Duration::from_millis(100),
             // Half of the minute after which load balancers begin to drop silent connections.
             health_interval: Duration::from_secs(30),
-            // So that caching is back within five seconds of Redis, at a third of an attempt a second.
+            // Caching resumes within 5 s after Redis returns, with one attempt every 3 s.
             reconnect_max_delay: Duration::from_secs(3),
             // A cache that gave up would need a restart of the service.
             reconnect_max_attempts: None,
-            // What a crashed loader may cost; three renewals fit in, so that one lost packet does not end it.
+            // The cost of a crashed loader. Three renewals fit in, so one lost packet does not end the lease.
             lease: Duration::from_secs(3),
-            // Most bodies are done by then, and a second is what a user hardly forgives.
+            // Most bodies end within this time, and users do not accept a longer wait.
             lease_wait: Duration::from_secs(1),
-            // The usual limit of a request: whoever asked is gone by then.
+            // The usual limit of a request: after that the client is gone.
             load_deadline: Duration::from_secs(30),
-            // As many queries as a usual pool of database connections can bear beside its callers'.
+            // As many queries as a usual pool of database connections can take in addition to those of callers.
             max_refreshes: 64,
-            // Longer than the body of a write usually runs; what a crash in between costs in uncached reads.
+            // Longer than the body of a write usually runs. After a crash, reads are uncached for this long.
             fence_ttl: Duration::from_secs(5),
-            // Sentinels demote the old master 11 s after they promoted the new one; replicas lag by less.
+            // Sentinels demote the old master up to 11 s after they promoted the new one. Replicas lag by less.
             failover_memory: Duration::from_secs(30),
-            // Ten milliseconds on a gigabit network: larger values hold up whatever shares their connection.
+            // 10 ms on a gigabit network: larger values delay other commands on their connection.
             max_value: 1 << 20,
-            // Below it the header of LZ4 and the time cost more than the bytes that it saves.
+            // For smaller values the header of LZ4 and the time cost more than the saved bytes.
             compress_above: 1 << 10,
-            // Some 100,000 small entries; a service that runs without Redis has that much to spare.
+            // About 100,000 small entries. A service without Redis has this much memory to spare.
             memory_capacity: 64 << 20,
-            // Some ten megabytes; more than that is cheaper to forget all at once.
+            // About 10 MB. Beyond that it is cheaper to evict everything.
             journal_capacity: 100_000,
-            // What a user begins to notice.
+            // The delay that users begin to notice.
             slow_threshold: Duration::from_millis(100),
             // Keys rarely hold secrets, and without them a log explains little.
             mask_keys: false,
-            // It reads every byte that is stored, which only those should pay for who handle cards.
+            // It reads every stored byte. Only services that handle cards should pay for that.
             card_guard: false,
             clock: Clock::default(),
         }
