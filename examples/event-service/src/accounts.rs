@@ -1,4 +1,4 @@
-//! Accounts: who proves with a password to be which user.
+//! Accounts: users log in with a name and a password.
 
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,19 +16,19 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::users::{self, User};
 
-/// In characters.
+/// The longest name, in characters.
 const MAX_USERNAME: usize = 64;
 
-/// In bytes. Nobody types more, and whoever sends more wants us to work.
+/// The longest password, in bytes. A longer one would only cause work.
 const MAX_PASSWORD: usize = 1024;
 
-/// What a login is told that has waited too long for its turn.
+/// The `Retry-After` of a login that waited too long for its turn.
 const BUSY: Error = Error::Busy {
     detail: "too many users are logging in",
     retry_after: 5,
 };
 
-/// The hash of a password that nobody has, which costs as much as any other.
+/// The hash for unknown names. Verifying it costs as much as any other.
 const NOBODYS: &str = "$argon2id$v=19$m=19456,t=2,p=1$lU/nWIoyQlnRiio79UW7gA$0aX1nbzPeABqA4dl7++b18lr9mzxyWXRZCOd5ao+eyY";
 
 #[derive(Clone, Debug)]
@@ -40,34 +40,34 @@ pub struct Accounts {
     memories: Arc<Mutex<Vec<Memory>>>,
 }
 
-/// What a hash is computed in, as large as any needed until now. What is left in it was made of a password.
+/// The memory in which hashes are computed, as large as the largest one so far. It contains data derived from passwords.
 type Memory = Sensitive<Vec<Block>>;
 
-/// Somebody did not prove to be a user.
+/// The login failed.
 #[derive(Debug)]
 pub struct Wrong {
-    /// Whose name was given, if anybody's. For the log only: a client must not learn it.
+    /// The user with this name, if there is one. For the log only: a client must not learn it.
     pub user_id: Option<i64>,
 }
 
 impl Accounts {
-    /// A login waits for others no longer than `patience`.
+    /// Creates the accounts. A login waits for other logins for at most `patience`.
     pub fn new(db: Db, patience: Duration) -> Self {
         Self {
             db,
-            // A verification keeps a core busy and takes 19 MiB: more of them at a time take more memory and end no sooner.
+            // A verification keeps a core busy and takes 19 MiB. More of them at a time take more memory and do not end sooner.
             turns: Arc::new(Semaphore::new(cores())),
             patience,
-            // Kept, one for each turn that was taken at a time: the allocator would keep what is freed, too, but once for each
-            // thread that ever computed a hash.
+            // One buffer is kept for each concurrent turn. The allocator would also keep freed memory, but once for each thread
+            // that ever computed a hash.
             memories: Arc::default(),
         }
     }
 
-    /// The user with this name and password, as the database has it. Nothing that was cached about that user before is served
-    /// after.
+    /// Returns the user with this name and password, as the database has it. Earlier cached data of the user is not served
+    /// afterwards.
     ///
-    /// The time that it takes does not say which of the two was wrong.
+    /// The time that this takes does not show whether the name or the password was wrong.
     pub async fn log_in(
         &self,
         username: &str,
@@ -97,19 +97,19 @@ impl Accounts {
         Ok(credentials.fetch_optional(self.db.read().await).await?)
     }
 
-    /// Runs what keeps a core busy, beside the threads that serve requests, when it is its turn. The memory is its own
-    /// until it ends, and holds what others left there.
+    /// Waits for a turn and runs CPU-bound work outside the threads that serve requests. The work owns the memory until it ends.
+    /// The memory contains data of earlier work.
     async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Vec<Block>) -> T + Send + 'static,
     ) -> Result<T> {
-        // Otherwise a flood of logins is a queue without an end, at which an honest one stands last.
+        // Otherwise a flood of logins is an endless queue in front of honest users.
         let turn = timeout(self.patience, Arc::clone(&self.turns).acquire_owned());
         let turn = turn.await.map_err(|_| BUSY)?;
         let turn = turn.map_err(Error::internal)?;
         let memories = Arc::clone(&self.memories);
         let work = move || {
-            // The work goes on when the caller does not wait for it any more, and so does its turn.
+            // The work continues if the caller no longer waits for it, and so does its turn.
             let _turn = turn;
             let mut memory = lock(&memories).pop().unwrap_or_default().into_inner();
             let done = work(&mut memory);
@@ -141,7 +141,7 @@ fn refuse_nonsense(username: &str, password: &Sensitive<String>) -> Result<()> {
     Ok(())
 }
 
-/// As [`Argon2`] does by itself, but in this memory.
+/// Verifies like [`Argon2`], but in this memory.
 fn verify(
     password: &Sensitive<String>,
     hash: &str,
@@ -159,11 +159,11 @@ fn verify(
     let mut computed = vec![0; expected.len()];
     let password = password.expose().as_bytes();
     argon2.hash_password_into_with_memory(password, salt, &mut computed, memory)?;
-    // Two `Output`s are compared in constant time.
+    // `Output`s are compared in constant time.
     Ok(Output::new(&computed)? == *expected)
 }
 
-/// To at least so many blocks.
+/// Grows the memory to at least this many blocks.
 fn grow(memory: &mut Vec<Block>, blocks: usize) -> password_hash::Result<()> {
     let missing = blocks.saturating_sub(memory.len());
     memory

@@ -10,9 +10,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, SqlitePool};
 use tempfile::TempDir;
 
-/// The scripts that bring a database from each version to the next, from nothing on. The last of them sets the version.
+/// The scripts that migrate a database from each version to the next, beginning with an empty one. The last script sets the
+/// version.
 ///
-/// What stands here has made files already: a change is a step of its own.
+/// Existing files were made by these scripts, so each change needs a new step.
 const STEPS: [&[&str]; 3] = [
     &[include_str!("db/schema.sql"), include_str!("db/seed.sql")],
     &[include_str!("db/credentials.sql")],
@@ -29,8 +30,8 @@ pub struct Db {
 }
 
 impl Db {
-    /// Opens the database, creates and seeds it where it is new, and brings it up to date where it is old. Without `url` it is
-    /// temporary. `slow` is added to every read.
+    /// Opens the database. A new database is created and seeded, and an old one is migrated. Without `url` it is temporary.
+    /// `slow` is added to every read.
     pub async fn open(url: Option<&str>, slow: Duration) -> anyhow::Result<Self> {
         let (pool, temporary) = match url {
             None => {
@@ -56,7 +57,7 @@ impl Db {
         })
     }
 
-    /// For reading. Waits `SLOW_DB_MS`, so that one can see what a cache is worth.
+    /// Returns the pool for reads. Waits for `SLOW_DB_MS`, to make the effect of the cache visible.
     pub async fn read(&self) -> &SqlitePool {
         if !self.slow.is_zero() {
             tokio::time::sleep(self.slow).await;
@@ -64,19 +65,19 @@ impl Db {
         &self.pool
     }
 
-    /// For writing.
+    /// Returns the pool for writes.
     pub fn write(&self) -> &SqlitePool {
         &self.pool
     }
 
-    /// Waits for what is under way and closes the database.
+    /// Waits for running statements and closes the database.
     pub async fn close(&self) {
         self.pool.close().await;
     }
 }
 
-/// Not in memory: such a database has one connection, and under load everybody waits for it. Nothing is lost in a crash that is
-/// not lost anyway, so nothing waits for the disk.
+/// A database in memory has one connection, and under load all requests wait for it. So this is a file. A crash loses the
+/// database anyway, so no write waits for the disk.
 async fn temporary(folder: &Path) -> anyhow::Result<SqlitePool> {
     let options = SqliteConnectOptions::new()
         .filename(folder.join("events.db"))
@@ -102,8 +103,8 @@ async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
     pool(options).await
 }
 
-/// With a write-ahead log, readers do not wait for a writer. Statements are not logged, not even slow ones: those that seed the
-/// database hold the hashes of passwords.
+/// With a write-ahead log, readers do not wait for the writer. Statements are never logged, not even slow ones, because the
+/// seed contains password hashes.
 async fn pool(options: SqliteConnectOptions) -> anyhow::Result<SqlitePool> {
     let options = options
         .journal_mode(SqliteJournalMode::Wal)
@@ -115,7 +116,7 @@ async fn pool(options: SqliteConnectOptions) -> anyhow::Result<SqlitePool> {
         .map_err(bare)
 }
 
-/// One transaction, so that two processes that start on the same file do not both change it.
+/// Runs in one transaction, so that two processes that open the same file do not both change it.
 async fn upgrade(pool: &SqlitePool) -> anyhow::Result<()> {
     let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await.map_err(unusable)?;
     let version: i64 = sqlx::query_scalar("PRAGMA user_version")
@@ -145,7 +146,7 @@ fn unusable(error: sqlx::Error) -> anyhow::Error {
     bare(error).context("cannot create the tables: is this another program's database?")
 }
 
-/// The texts of these errors hold their sources' texts already.
+/// The texts of these errors already contain the texts of their sources.
 fn bare(error: sqlx::Error) -> anyhow::Error {
     anyhow::Error::msg(error.to_string())
 }

@@ -1,7 +1,7 @@
-//! Browsers in which a user has logged in before. A stranger who guesses an account's password slows down all others who do not
-//! know it ([`guesses`](crate::guesses)), but not the browsers that its user has used: each has a cookie that outlives the session.
+//! Browsers in which a user has logged in before. An attacker who guesses a password slows down logins from unknown browsers
+//! ([`guesses`](crate::guesses)), but not from browsers that the user has used: each has a cookie that outlives the session.
 //!
-//! The method is OWASP's, "Slow Down Online Guessing Attacks with Device Cookies". The cookie lets nobody in.
+//! The method is "Slow Down Online Guessing Attacks with Device Cookies" by OWASP. The cookie is not a login.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use uuid::Uuid;
 use crate::db::Db;
 use crate::error::Result;
 
-/// Of one user. Beyond that the one that was not used for longest is forgotten.
+/// The most devices of one user. Beyond that, the least recently used device is forgotten.
 const MOST: i64 = 20;
 
-/// Half a year, in seconds: people come back to buy tickets now and then.
+/// Half a year, in seconds: users return from time to time to buy tickets.
 const MAX_AGE: u64 = 15_552_000;
 
 #[derive(Clone, Debug)]
@@ -24,18 +24,18 @@ pub struct Devices {
     db: Db,
 }
 
-/// A browser that is known to have been logged in to this account.
+/// A browser in which this account has logged in before.
 #[derive(Clone)]
 pub struct Device {
     token: String,
 }
 
-/// How browsers are told to keep it.
+/// The attributes of the cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceCookie {
-    /// Over TLS alone.
+    /// Sent only over TLS.
     Secure,
-    /// Over plain HTTP, too.
+    /// Also sent over plain HTTP.
     Insecure,
 }
 
@@ -44,7 +44,7 @@ impl Devices {
         Self { db }
     }
 
-    /// The device with this cookie, if the user of that name has logged in with it.
+    /// Returns the device with this cookie, if the user with that name has logged in with it.
     pub async fn find(&self, cookie: Option<&str>, username: &str) -> Result<Option<Device>> {
         let Some(token) = cookie else { return Ok(None) };
         let known = sqlx::query(
@@ -59,7 +59,7 @@ impl Devices {
         }))
     }
 
-    /// Remembers that the user has logged in with this device, or with one that is new.
+    /// Records that the user has logged in with this device, or with a new one.
     pub async fn remember(&self, user_id: i64, device: Option<Device>) -> Result<Device> {
         let device = device.unwrap_or_else(|| Device {
             token: Uuid::new_v4().simple().to_string(),
@@ -84,7 +84,7 @@ impl Devices {
 }
 
 impl Device {
-    /// Names it in limits, without being of use to who reads them.
+    /// Returns its name in limits, from which the cookie cannot be derived.
     pub fn id(&self) -> String {
         let hash = hash(&self.token);
         hash[..16]
@@ -108,7 +108,7 @@ impl DeviceCookie {
         }
     }
 
-    /// What the browser sent.
+    /// Returns the cookie that the browser sent.
     pub fn read(self, headers: &HeaderMap) -> Option<&str> {
         let cookies = headers.get_all(header::COOKIE).iter();
         let mut pairs = cookies
@@ -120,11 +120,11 @@ impl DeviceCookie {
         })
     }
 
-    /// What the browser is to keep.
+    /// Returns the cookie that the browser should keep.
     ///
     /// # Errors
     ///
-    /// None for a token that was made or found here.
+    /// Never for a token that was created or found here.
     pub fn set(self, device: &Device) -> std::result::Result<HeaderValue, InvalidHeaderValue> {
         let (name, token) = (self.name(), &device.token);
         let secure = match self {
@@ -139,7 +139,7 @@ impl DeviceCookie {
     }
 }
 
-/// A token is 122 random bits, so its hash tells nothing about it.
+/// A token has 122 random bits, so its hash does not reveal it.
 fn hash(token: &str) -> Vec<u8> {
     Sha256::digest(token).to_vec()
 }

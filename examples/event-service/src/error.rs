@@ -1,4 +1,4 @@
-//! What a request can fail with.
+//! The errors of requests.
 
 use std::fmt::Display;
 
@@ -12,39 +12,39 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a request failed.
 #[derive(Debug)]
 pub enum Error {
-    /// What the client can mend: a 4xx status and, where one thing is to blame, the field or parameter by its name.
+    /// A mistake of the client: a 4xx status and, if a single field or parameter is wrong, its name.
     Refused {
         status: StatusCode,
         field: Option<String>,
         detail: String,
     },
-    /// 429, or 503 while nobody can tell: too many calls of one client.
+    /// Too many calls of one client: 429, or 503 if that is unknown during an outage.
     Limited(Limited),
-    /// 503: there is too much to do. The client may come back after so many seconds.
+    /// 503: the service is overloaded. The client may retry after this many seconds.
     Busy {
         detail: &'static str,
         retry_after: u64,
     },
-    /// 401 if nobody is logged in, 503 while nobody can tell.
+    /// 401 without a session, 503 if that is unknown during an outage.
     Session(SessionError),
-    /// 500: the client learns nothing of it, the log everything.
+    /// 500: details are only in the log.
     Database(sqlx::Error),
-    /// 500, as well: our own work could not be done.
+    /// 500: an internal operation failed.
     Internal(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// 400: a parameter of the URL cannot be read.
+    /// 400: a parameter of the URL is invalid.
     pub fn malformed(field: &str, detail: impl Into<String>) -> Self {
         Self::refused(StatusCode::BAD_REQUEST, Some(field), detail)
     }
 
-    /// 403: `field` names what is another user's.
+    /// 403: `field` belongs to another user.
     pub fn forbidden(field: &str, detail: impl Into<String>) -> Self {
         Self::refused(StatusCode::FORBIDDEN, Some(field), detail)
     }
 
-    /// 403: `field` names what another user alone may see or change.
+    /// 403: only another user may see or change `field`.
     pub fn not_theirs(field: &str) -> Self {
         Self::forbidden(field, "this belongs to another user: log in as that user")
     }
@@ -58,17 +58,17 @@ impl Error {
         )
     }
 
-    /// 409: the request is fine, but not now.
+    /// 409: the request is valid, but not possible now.
     pub fn conflict(field: &str, detail: impl Into<String>) -> Self {
         Self::refused(StatusCode::CONFLICT, Some(field), detail)
     }
 
-    /// 422: the field has a value that cannot be.
+    /// 422: the field has an invalid value.
     pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
         Self::refused(StatusCode::UNPROCESSABLE_ENTITY, Some(field), detail)
     }
 
-    /// 500: our own work could not be done.
+    /// 500: an internal operation failed.
     pub fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(cause))
     }

@@ -1,4 +1,4 @@
-//! Events: the lists and pages that everybody reads, and the changes that make them stale.
+//! Events: the public lists and pages, and the changes that evict them.
 
 use cache_runtime::{cache_evict, cacheable};
 use serde::{Deserialize, Serialize};
@@ -19,15 +19,15 @@ impl Events {
         Self { db }
     }
 
-    // Without `none_ttl`: the next event's number can be guessed, and a remembered "there is none" would hide the event
-    // that comes to bear it.
+    // Without `none_ttl`: a client can guess the id of the next event, and a stored `None` would hide the event when it is
+    // created.
     #[cacheable(key = "event:<id>", ttl = 1800)]
     pub async fn find(&self, id: i64) -> Result<Option<Event>> {
         let event = sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(id);
         Ok(event.fetch_optional(self.db.read().await).await?)
     }
 
-    // A client chooses the page: without `unless`, each number beyond the last would leave an entry.
+    // A client chooses the page. Without `unless`, each page beyond the last would leave an entry.
     #[cacheable(key = "events:published:page:<page>", ttl = 300, unless = |found| found.is_beyond_the_last())]
     pub async fn published(&self, page: Page) -> Result<EventPage> {
         let db = self.db.read().await;
@@ -60,7 +60,7 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
-    // A client chooses the location, too: only one that has events is stored.
+    // A client also chooses the location. Only locations with events are stored.
     #[cacheable(key = "events:location:<location>:page:<page>", ttl = 300, unless = |found| found.events.is_empty())]
     pub async fn near(&self, location: &str, page: Page) -> Result<EventPage> {
         let db = self.db.read().await;
@@ -80,7 +80,7 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
-    /// What a user organises and has published. `None` means that there is no such user.
+    /// Returns the published events of a user. `None` means that the user does not exist.
     #[cacheable(
         key = "user:events:<user_id>:page:<page>",
         ttl = 600,
@@ -90,7 +90,7 @@ impl Events {
         self.of_organizer(user_id, page, Drafts::Hidden).await
     }
 
-    /// What a user organises, drafts too, which nobody else may see.
+    /// Returns all events of a user, including drafts, which only that user may see.
     #[cacheable(
         key = "user:events:<user_id>:all:page:<page>",
         ttl = 600,
@@ -162,7 +162,7 @@ impl Events {
         Ok(event.fetch_one(self.db.write()).await?)
     }
 
-    // The database decides whose event it is: a cached copy of it says what anybody wrote who can write to Redis.
+    // The database decides who owns the event: any program that can write to Redis can change a cached copy.
 
     #[cache_evict(
         key = ["event:<id>", "analytics:<id>"],
@@ -233,7 +233,7 @@ impl Events {
         }
     }
 
-    /// Why an event was not changed by somebody who is not its organiser. A draft does not exist for them.
+    /// Returns why a user who is not the organiser cannot change an event. For such users a draft does not exist.
     async fn refused(&self, id: i64) -> Result<Error> {
         let published: Option<bool> =
             sqlx::query_scalar("SELECT published FROM events WHERE id = ?")
@@ -247,7 +247,7 @@ impl Events {
     }
 }
 
-/// Whether a list has the events that are not published yet.
+/// Whether a list contains events that are not published yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drafts {
     Shown,
@@ -261,7 +261,7 @@ pub struct Event {
     pub title: String,
     pub description: String,
     pub location: String,
-    /// In seconds since 1970.
+    /// Seconds since 1970.
     pub starts_at: i64,
     pub price_cents: i64,
     pub capacity: i64,
@@ -270,7 +270,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whether this user, if it is one, may know of the event: a draft is its organiser's alone.
+    /// Returns whether this user may see the event. Only its organiser sees a draft.
     pub fn is_for(&self, user_id: Option<i64>) -> bool {
         self.published || user_id == Some(self.organizer_id)
     }
@@ -295,13 +295,13 @@ impl EventPage {
         }
     }
 
-    /// The first page is there even if it is empty.
+    /// The first page exists even if it is empty.
     fn is_beyond_the_last(&self) -> bool {
         i64::from(self.page) > self.pages.max(1)
     }
 }
 
-/// The figures of an event, and who may see them.
+/// The figures of an event, and the user who may see them.
 #[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
 pub struct Analytics {
     pub organizer_id: i64,
@@ -316,7 +316,7 @@ pub struct Figures {
     pub tickets_sold: i64,
     pub buyers: i64,
     pub revenue_cents: i64,
-    /// The sold part of the capacity, from 0 to 1.
+    /// The share of sold places, from 0 to 1.
     pub sold_share: f64,
 }
 
@@ -332,7 +332,7 @@ pub struct NewEvent {
     pub capacity: Capacity,
 }
 
-/// What is left out stays as it is.
+/// Fields that are missing do not change.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventChange {
@@ -344,6 +344,6 @@ pub struct EventChange {
     pub capacity: Option<Capacity>,
 }
 
-/// Up to the end of the year 9999.
+/// The end of the year 9999.
 pub type StartsAt = Whole<0, 253_402_300_799>;
 pub type Capacity = Whole<1, 1_000_000>;

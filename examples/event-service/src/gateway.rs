@@ -1,4 +1,4 @@
-//! A stand-in for a payment gateway: as slow as a real one, and always of the same opinion.
+//! A simulated payment gateway: as slow as a real one, and deterministic.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::payments::{Payment, Status};
 
-/// How long the gateway takes for an answer.
+/// The response time of the gateway.
 const LATENCY: Duration = Duration::from_millis(200);
 
-/// The gateway declines what is more.
+/// The gateway declines larger amounts.
 const LIMIT_CENTS: i64 = 1_000_000;
 
 #[derive(Clone, Debug, Default)]
 pub struct Gateway {}
 
-/// Lets its holder charge a user.
+/// The permission to charge a user.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Token(String);
 
@@ -41,7 +41,7 @@ impl Gateway {
         Token(format!("token-{user_id}-{}", uuid::Uuid::new_v4()))
     }
 
-    /// Reserves the money, and names the reservation.
+    /// Reserves the money and returns the reference of the reservation.
     pub async fn authorize(
         &self,
         _token: &Token,
@@ -53,7 +53,7 @@ impl Gateway {
         format!("ref-{tx}")
     }
 
-    /// Takes the money. Asked again about the same reference, it takes nothing more and gives the same answer.
+    /// Takes the money. A repeated call with the same reference takes nothing more and returns the same answer.
     pub async fn capture(&self, _token: &Token, payment: &Payment) -> Status {
         tracing::debug!(tx = payment.tx, "capturing");
         tokio::time::sleep(LATENCY).await;
@@ -64,7 +64,7 @@ impl Gateway {
         }
     }
 
-    /// Says how a payment stands.
+    /// Returns the status of a payment.
     pub async fn verify(&self, payment: &Payment) -> Verification {
         tokio::time::sleep(LATENCY).await;
         Verification {

@@ -1,8 +1,8 @@
-//! Guessing passwords: limited by address in front of the route ([`http`](crate::http)), and here by account, since guesses may
+//! Limits for guessed passwords: by address in front of the route ([`http`](crate::http)), and here by account, because guesses can
 //! come from many addresses.
 //!
-//! Nobody can lock an account by guessing. Beyond a number of failures it is slow, for browsers that do not know it; one that its
-//! user has logged in with before has a number of its own. Failures are counted and successes are not.
+//! Guesses cannot lock an account. After a number of failures, logins from unknown browsers are slow. A browser in which the user
+//! has logged in before has its own count. Only failures are counted.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,14 +15,14 @@ use crate::accounts::Wrong;
 use crate::devices::Device;
 use crate::error::Result;
 
-/// Accounts are counted in so many groups: a client chooses the name, and each name must not leave a record in Redis. To share one with
-/// an account that is under attack costs little, since nobody is locked out.
+/// The number of groups in which accounts are counted. A client chooses the name, and a record for each name would fill Redis. Sharing
+/// a group with an account under attack costs little, because accounts are not locked.
 const GROUPS: u64 = 1024;
 
-/// The policies: failed logins of an account, and how quickly one that is over its limit can be tried on.
+/// The policies: failed logins of an account, and the rate of logins after that.
 pub fn policies() -> [Policy; 2] {
     [
-        // More than a person needs, and few enough that guessing a bad password takes weeks.
+        // More than a person needs, and so few that guessing a weak password takes weeks.
         Policy::new("account").limit(10).per("15m"),
         Policy::new("account-slow").limit(1).per("5s"),
     ]
@@ -34,11 +34,11 @@ pub struct Guesses {
     slow: Limit,
 }
 
-/// A login that may be tried.
+/// A login that is admitted.
 #[derive(Debug)]
 pub struct Attempt {
     reservation: Reservation,
-    /// Whether the account has too many failures already.
+    /// Whether the account already has too many failures.
     is_slow: bool,
     address: IpAddr,
 }
@@ -46,7 +46,7 @@ pub struct Attempt {
 impl Guesses {
     /// # Errors
     ///
-    /// A limiter without these [`policies`].
+    /// If the limiter does not have these [`policies`].
     pub fn new(limiter: &RateLimiter) -> std::result::Result<Self, Error> {
         Ok(Self {
             account: limiter.limit(&["account"])?,
@@ -54,7 +54,7 @@ impl Guesses {
         })
     }
 
-    /// Charges a login before its password is looked at, so that guesses at the same time are counted, too.
+    /// Charges a login before its password is checked, so that concurrent guesses are counted too.
     pub async fn admit(
         &self,
         username: &str,
@@ -83,13 +83,13 @@ impl Guesses {
 }
 
 impl Attempt {
-    /// It was no wrong password, so it does not count.
+    /// The password was not wrong, so the login does not count.
     pub async fn forgive(self) {
         self.reservation.cancel().await;
     }
 
-    /// It was a wrong password, which the log says, and whether the account is slow. What was typed is not in it: the password
-    /// is sometimes typed where the name should be.
+    /// The password was wrong. Logs this, and whether the account is slow, but no input: users sometimes type the password as the
+    /// name.
     pub fn failed(self, wrong: &Wrong) {
         let (address, user_id) = (self.address, shown(wrong.user_id));
         tracing::warn!(target: "audit", %address, %user_id, "login failed");

@@ -1,4 +1,4 @@
-//! The routes, and what they all share.
+//! The routes and their common layers.
 
 use std::sync::Arc;
 
@@ -36,19 +36,19 @@ mod payments;
 mod problem;
 mod users;
 
-/// The longest body, in bytes. The largest event, every character escaped, is a little shorter.
+/// The longest body, in bytes. The largest event with every character escaped is slightly shorter.
 const MAX_BODY: usize = 64 * 1024;
 
-/// What probes ask for.
+/// The routes of probes.
 pub const HEALTH: [&str; 2] = ["/api/health", "/api/health/cache"];
 
-/// Beside an answer: it belongs to the user who asks, and nobody else may keep it.
+/// Marks a response that belongs to a user, so that caches do not store it.
 const PRIVATE: Extension<Private> = Extension(Private);
 
 #[derive(Clone)]
 struct Private;
 
-/// What every request can reach.
+/// The state of all routes.
 #[derive(Clone, Debug)]
 pub struct App {
     pub events: Events,
@@ -59,7 +59,7 @@ pub struct App {
     pub devices: Devices,
     pub device_cookie: DeviceCookie,
     pub guesses: Guesses,
-    /// For the routes that look into the cache. The others use it through the attributes.
+    /// The cache, for routes that inspect it. Other routes use it through attributes.
     pub cache: Cache,
     looks: Looks,
 }
@@ -67,7 +67,7 @@ pub struct App {
 impl App {
     /// # Errors
     ///
-    /// A limiter without the policies of [`guesses`](crate::guesses).
+    /// If the limiter does not have the policies of [`guesses`](crate::guesses).
     pub fn new(
         db: Db,
         cache: Cache,
@@ -89,11 +89,11 @@ impl App {
     }
 }
 
-/// The whole service. What is cached is cached in the installed cache; what is limited by user, in the installed limiter.
+/// Returns the whole service. It uses the installed cache, and the installed limiter for limits by user.
 ///
 /// # Errors
 ///
-/// A limiter without the policies `api` and `auth`.
+/// If the limiter does not have the policies `api` and `auth`.
 pub fn router(
     app: App,
     limiter: &RateLimiter,
@@ -104,11 +104,11 @@ pub fn router(
     let under_way = Arc::new(Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS)));
     let mut api = RateLimitLayer::new(limiter.limit(&["api"])?).client_ip(client_ip);
     for path in HEALTH {
-        // Whoever asks for the health decides whether the process lives: no crowd may come between.
+        // Health checks decide whether the process is restarted, so load must not block them.
         api = api.bypass(path)?;
     }
-    // By the address that the layer around it has found. Only wrong passwords count: an image on another site, which any page can
-    // show its visitors, must not be able to lock them out.
+    // By the address that the outer layer has found. Only wrong passwords count: otherwise an image on another site could lock out
+    // the visitors of that site.
     let guesses = RateLimitLayer::new(limiter.limit(&["auth"])?)
         .count_if(|status| status == StatusCode::UNAUTHORIZED)
         .respond_with(too_many_guesses);
@@ -159,10 +159,10 @@ pub fn router(
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        // Inside the next one, which finds the address that a session is to remember.
+        // Inside the next layer, which finds the address that a session records.
         .layer(sessions)
         .layer(from_fn(bounded))
-        // Counts everything, also what has no route.
+        // Counts all requests, including those without a route.
         .layer(api)
         // Before anything is done for a request.
         .layer(from_fn_with_state(under_way, shed))
@@ -171,7 +171,7 @@ pub fn router(
     Ok(router)
 }
 
-/// Says in the log that an address guesses, when it is refused, and not again while it is blocked.
+/// Logs that an address guesses passwords when it is refused, but not again while it is blocked.
 fn too_many_guesses(limited: &Limited, parts: &Parts) -> Response {
     let decision = limited.decision();
     if decision.verdict == Verdict::Limited && decision.backend != Backend::Known {
@@ -186,14 +186,14 @@ fn too_many_guesses(limited: &Limited, parts: &Parts) -> Response {
 }
 
 async fn private(mut response: Response) -> Response {
-    // A refusal by a limit says nothing of the user, and how it may be kept says the limit.
+    // A rejection by a limit contains no user data, and the limit sets its cache headers.
     if response.status() != StatusCode::TOO_MANY_REQUESTS {
         response.extensions_mut().insert(Private);
     }
     response
 }
 
-/// The last word about every answer.
+/// The headers of every response.
 async fn headers(mut response: Response) -> Response {
     let is_private = response.extensions().get::<Private>().is_some();
     let device = response.extensions_mut().remove::<SetDevice>();
@@ -214,11 +214,11 @@ async fn headers(mut response: Response) -> Response {
     response
 }
 
-/// Beside an answer: the cookie of a device, which comes after that of the session.
+/// Adds the cookie of a device to a response, after that of the session.
 #[derive(Clone)]
 struct SetDevice(HeaderValue);
 
-/// Refuses a body whose length is too much as soon as it is announced.
+/// Refuses a body as soon as its announced length is too large.
 async fn bounded(request: Request, next: Next) -> Response {
     if announced(request.headers()).is_some_and(|length| length > MAX_BODY as u64) {
         let refused = Error::refused(
@@ -226,7 +226,7 @@ async fn bounded(request: Request, next: Next) -> Response {
             None,
             format!("the body must be at most {MAX_BODY} bytes"),
         );
-        // What comes is not read, so nothing can follow it.
+        // The body is not read, so no other request can follow on this connection.
         return ([(header::CONNECTION, "close")], refused).into_response();
     }
     next.run(request).await

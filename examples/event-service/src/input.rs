@@ -1,4 +1,4 @@
-//! The parts of request bodies: types that cannot hold a value that makes no sense.
+//! The parts of request bodies: types that cannot hold invalid values.
 
 use cache_runtime::Sensitive;
 use serde::de::{Deserialize, Deserializer, Error};
@@ -7,10 +7,10 @@ use serde::de::{Deserialize, Deserializer, Error};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole<const MIN: i64, const MAX: i64>(i64);
 
-/// The number of a row. Whether there is one is for the database to say.
+/// The id of a row. The database decides whether it exists.
 pub type Id = Whole<{ i64::MIN }, { i64::MAX }>;
 
-/// Money: up to a million in cents.
+/// An amount in cents, up to 1,000,000 in the currency.
 pub type Cents<const MIN: i64> = Whole<MIN, 100_000_000>;
 
 impl<const MIN: i64, const MAX: i64> Whole<MIN, MAX> {
@@ -53,7 +53,7 @@ impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
     }
 }
 
-/// Reads a payment card number. An error never repeats what was sent.
+/// Reads a payment card number. An error never repeats the input.
 pub fn card_number<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Sensitive<String>, D::Error> {
@@ -65,7 +65,7 @@ pub fn card_number<'de, D: Deserializer<'de>>(
     }
 }
 
-/// Reads a password. An error never repeats what was sent.
+/// Reads a password. An error never repeats the input.
 pub fn password<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sensitive<String>, D::Error> {
     match String::deserialize(deserializer) {
         Ok(password) => Ok(password.into()),

@@ -1,6 +1,6 @@
 //! A ticketing service over SQLite whose reads are cached by attributes.
 //!
-//! [`events`] is the place to begin: annotated methods over plain SQL. [`http`] turns requests into calls of them.
+//! Begin with [`events`]: annotated methods over plain SQL. [`http`] turns requests into calls of these methods.
 #![allow(
     missing_docs,
     reason = "the fields are the JSON that the routes answer with, and their names say what they are"

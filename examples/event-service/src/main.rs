@@ -1,4 +1,4 @@
-//! Runs the service: `cargo run -p event-service`. `event-service --help` says what else it does.
+//! Runs the service: `cargo run -p event-service`. `event-service --help` lists the other commands.
 
 use std::env;
 use std::io::{self, Write as _};
@@ -20,11 +20,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-/// Many small values are allocated in one thread and freed in another, which the system's allocator is slow at.
+/// Faster than the system's allocator when many small values are allocated by one thread and freed by another.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// How long requests that are under way may take to end once the process is told to.
+/// How long running requests may take after the process is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
 const HELP: &str = "\
@@ -55,7 +55,7 @@ async fn main() -> ExitCode {
             serve().await
         }
         ["warm"] => {
-            // Only what is wrong: the rest would tear the progress bar.
+            // Only warnings: other lines would break the progress bar.
             let log = tracing_subscriber::fmt().with_env_filter(filter("warn"));
             log.with_writer(io::stderr).init();
             warm_once().await
@@ -80,7 +80,7 @@ fn filter(default: &str) -> EnvFilter {
     EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
 }
 
-/// On standard output, which may be a pipe that nobody reads from any more.
+/// Prints to standard output, which may be a closed pipe.
 fn say(text: &str) -> anyhow::Result<()> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }

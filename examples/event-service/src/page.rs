@@ -9,10 +9,10 @@ use cache_runtime::KeyPart;
 pub struct Page(u32);
 
 impl Page {
-    /// What `LIMIT` is given.
+    /// The value of `LIMIT`.
     pub const SIZE: u32 = 20;
 
-    /// What `OFFSET` is given.
+    /// The value of `OFFSET`.
     pub fn offset(self) -> i64 {
         i64::from(self.0 - 1) * i64::from(Self::SIZE)
     }

@@ -1,4 +1,4 @@
-//! Payments: a gateway decides, we remember what it said. The card number passes through and is kept nowhere.
+//! Payments: a gateway decides, and the service records its answer. The card number is passed on and never stored.
 
 use cache_runtime::{Cache, Sensitive, cache_evict, cache_put, cacheable, rate_limit};
 use serde::{Deserialize, Serialize};
@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 use crate::gateway::{Gateway, Token, Verification};
 use crate::input::{Cents, Id, card_number};
 
-/// How long one confirmation has for the gateway, in seconds. A claim that is older was left by a process that died.
+/// How long a confirmation may wait for the gateway, in seconds. An older claim was abandoned by a process that died.
 const CLAIM: i64 = 30;
 
 #[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
 pub struct Payment {
     pub tx: String,
-    /// What the gateway calls it.
+    /// The reference of the gateway.
     pub reference: String,
     pub user_id: i64,
     pub event_id: i64,
@@ -49,7 +49,7 @@ pub struct NewPayment {
 pub struct Payments {
     db: Db,
     gateway: Gateway,
-    /// Apart from the cache that is installed: a token is a credential, which must not be readable in Redis.
+    /// A separate cache in memory: a token is a credential, which must not be readable in Redis.
     tokens: Cache,
 }
 
@@ -62,9 +62,9 @@ impl Payments {
         }
     }
 
-    /// `tx` comes from the caller, because the entry is fenced under its name before the payment begins.
+    /// The caller passes `tx`, because the entry is fenced under its key before the payment begins.
     ///
-    /// The user in `new` is the one whose session it is, and so whose limit: routes see to that.
+    /// The routes ensure that the user in `new` is the user of the session, so their limit applies.
     #[cache_put(key = "payment:transaction:<tx>", ttl = 1800)]
     #[rate_limit(policy = "payment", key = "<new.user_id.get()>")]
     pub async fn initiate(&self, tx: &str, new: &NewPayment) -> Result<Payment> {
@@ -87,7 +87,7 @@ impl Payments {
         Ok(payment.fetch_optional(self.db.read().await).await?)
     }
 
-    /// What the gateway says today.
+    /// Returns the current answer of the gateway.
     #[cacheable(key = "payment:verification:<reference>", ttl = 300)]
     pub async fn verify(&self, reference: &str) -> Result<Option<Verification>> {
         let payment = sqlx::query_as("SELECT * FROM payments WHERE reference = ?").bind(reference);
@@ -97,19 +97,19 @@ impl Payments {
         }
     }
 
-    /// The gateway's leave to charge a user. It holds for an hour; we ask again a little earlier.
+    /// The permission of the gateway to charge a user. It lasts for 1 h, and is requested again slightly earlier.
     #[cacheable(cache = self.tokens, key = "payment:token:<user_id>", ttl = 3000)]
     pub async fn token(&self, user_id: i64) -> Result<Token> {
         Ok(self.gateway.issue_token(user_id).await)
     }
 
-    /// Asks the gateway for the money, once, and records its answer. 409 if that was done before, or is being done.
+    /// Asks the gateway for the money once, and records its answer. Returns 409 if another confirmation did so or is doing so.
     pub async fn confirm(&self, tx: &str, user_id: i64) -> Result<Payment> {
         let owner = "SELECT user_id FROM payments WHERE tx = ?";
         let owner = sqlx::query_scalar::<_, i64>(owner).bind(tx);
         match owner.fetch_optional(self.db.write()).await? {
             Some(owner) if owner == user_id => self.confirm_own(tx, user_id).await,
-            // Nothing of anybody's limit is used up.
+            // No limit is charged.
             Some(_) => Err(Error::not_theirs("tx")),
             None => Err(Error::unknown("tx", "payment", tx)),
         }
@@ -118,7 +118,7 @@ impl Payments {
     #[rate_limit(policy = "payment", key = "<user_id>")]
     async fn confirm_own(&self, tx: &str, user_id: i64) -> Result<Payment> {
         let (this, tx) = (self.clone(), tx.to_owned());
-        // In a task of its own: it goes on if the client does not wait, so that what the gateway did is recorded.
+        // In its own task, which continues without the client, so that the answer of the gateway is recorded.
         let captured = task::spawn(async move { this.capture(&tx, user_id).await });
         captured.await.map_err(Error::internal)?
     }
@@ -130,8 +130,8 @@ impl Payments {
         self.settle(&payment, answer).await
     }
 
-    /// Of several confirmations one claims the payment, before the gateway hears of any. A claim that is left over is taken again: the
-    /// gateway knows the payment by its reference.
+    /// One of several confirmations claims the payment before it asks the gateway. An abandoned claim can be taken over, because the
+    /// gateway identifies the payment by its reference.
     #[cache_evict(key = ["payment:transaction:<tx>", "payment:verification:<return.reference>"])]
     async fn claim(&self, tx: &str, user_id: i64) -> Result<Payment> {
         let claimed = sqlx::query_as(
@@ -160,7 +160,7 @@ impl Payments {
         .bind(&payment.tx)
         .fetch_optional(self.db.write())
         .await?;
-        // Somebody else has settled it, if the claim was taken again.
+        // Another confirmation has settled it if the claim was taken over.
         settled
             .ok_or_else(|| Error::conflict("tx", "the payment is already confirmed, or has failed"))
     }

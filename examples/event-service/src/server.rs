@@ -1,7 +1,7 @@
-//! The edge: connections, how many there may be, and for how long each may keep us waiting.
+//! The edge of the service: the number of connections, and their timeouts.
 //!
-//! `axum::serve` waits for ever, so a thousand clients that send nothing would take all descriptors of the process. Limits by request
-//! do not see them: they have not made one.
+//! `axum::serve` waits forever, so 1,000 silent clients would use all file descriptors of the process. Rate limits do not see them,
+//! because they have sent no request.
 
 mod connections;
 mod timed;
@@ -33,24 +33,24 @@ use self::timed::{TimedBody, TimedStream};
 use crate::error::Error;
 use crate::http::HEALTH;
 
-/// The longest head of a request, in bytes: as much as nginx takes.
+/// The longest head of a request, in bytes: the same as in nginx.
 const MAX_HEAD: usize = 32 * 1024;
 
-/// After a failed `accept`, which is mostly for want of descriptors: one of them may be free then.
+/// The pause after a failed `accept`, usually because no file descriptor is free.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// For how long a client may keep a connection waiting.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// Until the head of a request is there: also the first, and the next on a connection that is kept.
+    /// Until the head of a request has arrived, both for the first request and the next one on an idle connection.
     pub head: Duration,
     /// From the head of a request to the end of its body.
     pub body: Duration,
-    /// Until a client takes some more of an answer.
+    /// Until a client reads more of a response.
     pub write: Duration,
 }
 
-/// Serves until `stop`, and then until all requests that are under way have ended. Nothing new begins then.
+/// Serves until `stop`, and then finishes all running requests. No new request begins after that.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -68,7 +68,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                // What is refused is closed here.
+                // A refused connection is closed here.
                 if let Some(place) = connections.admit(peer.ip()) {
                     let connection = Connection {
                         router: router.clone(),
@@ -93,7 +93,7 @@ pub async fn serve(
     stopping.closed().await;
 }
 
-/// It went away before it was accepted.
+/// Returns whether the client disconnected before it was accepted.
 fn is_of_the_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -112,7 +112,7 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, stream: TcpStream, mut is_stopping: watch::Receiver<bool>) {
-        // Otherwise an answer waits for the acknowledgement of what was sent before.
+        // Otherwise a response waits for the acknowledgement of earlier data.
         let _ = stream.set_nodelay(true);
         let Timeouts { head, write, .. } = self.timeouts;
         let place = Arc::clone(&self.place);
@@ -126,7 +126,7 @@ impl Connection {
             .serve_connection(stream, service);
         let mut connection = pin!(connection);
         tokio::select! {
-            // A client that went away or was too slow is nothing to report.
+            // A client that disconnected or was too slow is not reported.
             _ = connection.as_mut() => return,
             () = place.is_needed() => return,
             _ = is_stopping.wait_for(|stopping| *stopping) => {}
@@ -158,7 +158,7 @@ impl Connection {
     }
 }
 
-/// The last answer on its connection.
+/// Marks the last response on its connection.
 fn closing(mut response: Response) -> Response {
     let close = HeaderValue::from_static("close");
     let headers = response.headers_mut();

@@ -9,32 +9,32 @@ use cache_runtime::http::{ClientIpSource, SessionCookie};
 use crate::devices::DeviceCookie;
 use crate::server::Timeouts;
 
-/// What the environment says, and else the defaults.
+/// The settings from the environment, or their defaults.
 #[derive(Debug)]
 pub struct Settings {
     /// `BIND`: where to listen.
     pub bind: String,
-    /// `DATABASE_URL`: a file, as `sqlite:events.db`. Without it everything is in a temporary file and gone at the end.
+    /// `DATABASE_URL`: a file, such as `sqlite:events.db`. Without it everything is in a temporary file and lost at the end.
     pub database_url: Option<String>,
-    /// `SLOW_DB_MS`: what every read of the database takes longer.
+    /// `SLOW_DB_MS`: how much longer every read of the database takes.
     pub slow_db: Duration,
-    /// `WARM_EVERY`: how often the cache is warmed while the service runs. Without it never.
+    /// `WARM_EVERY`: how often the cache is warmed while the service runs. Without it, never.
     pub warm_every: Option<Duration>,
-    /// `TRUSTED_PROXIES`: the networks of the proxies whose `X-Forwarded-For` counts. Without it, clients are peers.
+    /// `TRUSTED_PROXIES`: the networks of the proxies whose `X-Forwarded-For` counts. Without it, the peer is the client.
     pub client_ip: ClientIpSource,
-    /// `TRUSTED_ORIGINS`: whose pages may send requests that change something, besides the service's own.
+    /// `TRUSTED_ORIGINS`: other origins whose pages may send requests that change data.
     pub trusted_origins: Vec<String>,
-    /// `INSECURE_COOKIE`: `1` for a cookie that clients send over plain HTTP, too. Without it only over TLS.
+    /// `INSECURE_COOKIE`: `1` for a cookie that clients also send over plain HTTP. Without it, only over TLS.
     pub cookie: SessionCookie,
-    /// As `cookie`.
+    /// The same for the cookie of devices.
     pub device_cookie: DeviceCookie,
-    /// `MAX_CONNECTIONS`: how many there may be at a time.
+    /// `MAX_CONNECTIONS`: the most connections at a time.
     pub max_connections: usize,
-    /// `MAX_CONNECTIONS_PER_ADDRESS`: of one client. Trusted proxies may have more.
+    /// `MAX_CONNECTIONS_PER_ADDRESS`: the most connections of one client. Trusted proxies may have more.
     pub max_connections_per_address: usize,
-    /// `MAX_REQUESTS`: how many may be under way at a time.
+    /// `MAX_REQUESTS`: the maximum number of requests that run at the same time.
     pub max_requests: usize,
-    /// `HEAD_TIMEOUT`, `BODY_TIMEOUT` and `WRITE_TIMEOUT`: how long a client may keep us waiting.
+    /// `HEAD_TIMEOUT`, `BODY_TIMEOUT` and `WRITE_TIMEOUT`: how long the service waits for a client.
     pub timeouts: Timeouts,
     /// `LOGIN_WAIT`: how long a login waits for others whose passwords are being verified.
     pub login_wait: Duration,
@@ -71,7 +71,7 @@ impl Settings {
             Some(text) => bail!("INSECURE_COOKIE is `{text}`: it must be `1` or `0`"),
         };
         Ok(Self {
-            // Only this machine, until somebody decides otherwise.
+            // Only this machine by default.
             bind: variable("BIND")?.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             database_url: variable("DATABASE_URL")?,
             slow_db: Duration::from_millis(slow_db),
@@ -80,13 +80,13 @@ impl Settings {
             trusted_origins,
             cookie,
             device_cookie,
-            // What a process can usually have open, and more than this service can answer at a time.
+            // What a process can usually have open. The service cannot answer more at a time.
             max_connections: count("MAX_CONNECTIONS", 1024)?,
-            // A browser has six, an office behind one address some dozens.
+            // A browser has 6 connections, an office behind one address has some dozens.
             max_connections_per_address: count("MAX_CONNECTIONS_PER_ADDRESS", 256)?,
-            // As many as it answers in a second, or more: who waits longer has given up.
+            // At least as many as it answers in a second. A client that waits longer has given up.
             max_requests: count("MAX_REQUESTS", 20_000)?,
-            // A phone on a bad line manages 64 KiB in that time.
+            // A phone on a bad line sends 64 KiB in that time.
             timeouts: Timeouts {
                 head: time("HEAD_TIMEOUT", Duration::from_secs(10))?,
                 body: time("BODY_TIMEOUT", Duration::from_secs(10))?,
@@ -119,7 +119,7 @@ fn time(name: &str, default: Duration) -> anyhow::Result<Duration> {
     }
 }
 
-/// An empty variable is as good as none.
+/// An empty variable counts as unset.
 fn variable(name: &str) -> anyhow::Result<Option<String>> {
     match env::var(name) {
         Ok(text) if !text.is_empty() => Ok(Some(text)),
@@ -139,7 +139,7 @@ fn period(text: &str) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
-/// As a [`period`], or a whole number of milliseconds.
+/// A [`period`], or a whole number of milliseconds.
 fn timeout(text: &str) -> Option<Duration> {
     let timeout = match text.strip_suffix("ms") {
         Some(number) => Duration::from_millis(number.parse().ok()?),

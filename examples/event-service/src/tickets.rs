@@ -1,4 +1,4 @@
-//! Tickets: sold until there are none, and never more.
+//! Tickets: sold until none is left, and never oversold.
 
 use cache_runtime::{CacheScope, cache_evict, cacheable};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub struct Ticket {
     pub event_id: i64,
     pub user_id: i64,
     pub quantity: i64,
-    /// What one of them cost on the day.
+    /// The price of one ticket at the time of the purchase.
     pub price_cents: i64,
 }
 
@@ -36,7 +36,7 @@ impl Tickets {
         Self { db }
     }
 
-    /// `None` means that there is no such user.
+    /// `None` means that the user does not exist.
     #[cacheable(key = "ticket:user:<user_id>", ttl = 300)]
     pub async fn of_user(&self, user_id: i64) -> Result<Option<Vec<Ticket>>> {
         let db = self.db.read().await;
@@ -52,8 +52,7 @@ impl Tickets {
         Ok(Some(tickets.fetch_all(db).await?))
     }
 
-    /// Each step evicts what it changes, but not before the transaction is committed: until then a reader would only store again
-    /// what the database had before.
+    /// Each step evicts what it changes after the transaction is committed. Before that, a reader would store the old values again.
     pub async fn buy(&self, event_id: i64, user_id: i64, quantity: i64) -> Result<Ticket> {
         let scope = CacheScope::new();
         let mut transaction = self.db.write().begin_with("BEGIN IMMEDIATE").await?;
@@ -90,15 +89,15 @@ struct Sale {
     price_cents: i64,
 }
 
-/// What was taken, as the database has it.
+/// The reserved places, as the database has them.
 #[derive(FromRow)]
 struct Places {
     organizer_id: i64,
-    /// What one of them costs.
+    /// The price of one ticket.
     price_cents: i64,
 }
 
-/// Takes places only where they are left, so the database decides between two who want the last one.
+/// Takes places only if enough are left, so the database decides between two buyers of the last place.
 #[cache_evict(
     key = ["event:<event_id>", "analytics:<event_id>"],
     pattern = ["events:*", "user:events:<return.organizer_id>:*"],

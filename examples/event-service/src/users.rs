@@ -1,4 +1,4 @@
-//! Users: profiles, followers, and who brought whom.
+//! Users: profiles, followers and referrals.
 
 use cache_runtime::{cache_evict, cacheable};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ pub struct User {
     pub authentication: Authentication,
 }
 
-/// A user as others see them; their e-mail address is for themselves.
+/// A user as others see them. Only the user sees the e-mail address.
 #[derive(Debug, Serialize)]
 pub struct Profile {
     pub id: i64,
@@ -29,7 +29,7 @@ pub struct Profile {
 }
 
 impl User {
-    /// As this user, if it is one, may see it.
+    /// Returns the profile as this user may see it.
     pub fn seen_by(self, user_id: Option<i64>) -> Profile {
         let Self {
             id,
@@ -48,7 +48,7 @@ impl User {
     }
 }
 
-/// Whether a user has proven who they are.
+/// Whether the identity of a user is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(rename_all = "lowercase")]
@@ -57,7 +57,7 @@ pub enum Authentication {
     Unverified,
 }
 
-/// What is left out stays as it is.
+/// Fields that are missing do not change.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileChange {
@@ -73,7 +73,7 @@ pub struct Referrer {
     pub referrals: i64,
 }
 
-// Without `none_ttl`: a client chooses the number, and each that nobody has would leave an entry.
+// Without `none_ttl`: a client chooses the id, and each unknown id would leave an entry.
 #[derive(Clone, Debug)]
 pub struct Users {
     db: Db,
@@ -90,7 +90,7 @@ impl Users {
         Ok(user.fetch_optional(self.db.read().await).await?)
     }
 
-    /// How many follow a user; `None` means that there is no such user.
+    /// Returns the number of followers of a user. `None` means that the user does not exist.
     #[cacheable(key = "user:followers:<id>", ttl = 300)]
     pub async fn followers(&self, id: i64) -> Result<Option<i64>> {
         let count = sqlx::query_scalar(
@@ -100,7 +100,7 @@ impl Users {
         Ok(count.fetch_optional(self.db.read().await).await?)
     }
 
-    /// The hundred users who brought the most others.
+    /// Returns the 100 users with the most referrals.
     #[cacheable(key = "leaderboard:referral:top100", ttl = 1800)]
     pub async fn top_referrers(&self) -> Result<Vec<Referrer>> {
         let referrers = sqlx::query_as(
@@ -146,7 +146,7 @@ impl Users {
         evicting(id, change).await
     }
 
-    /// Following twice is following once.
+    /// Following twice has the same effect as once.
     #[cache_evict(key = "user:followers:<id>")]
     pub async fn follow(&self, id: i64, follower_id: i64) -> Result<()> {
         let follow =
@@ -171,7 +171,7 @@ impl Users {
     }
 }
 
-/// Runs what changes how far a user is trusted. Where it succeeds, nothing that was cached about that user is served again.
+/// Runs a change of the trust in a user. If it succeeds, earlier cached data of the user is not served again.
 #[cache_evict(
     key = ["user:profile:<id>", "user:followers:<id>", "ticket:user:<id>"],
     pattern = "user:events:<id>:*",

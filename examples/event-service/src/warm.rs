@@ -1,4 +1,4 @@
-//! Warming: what most people ask for is read once, so that it is cached when they come.
+//! Warming: reads popular entries in advance, so that they are cached.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::events::Events;
 use crate::page::Page;
 use crate::users::Users;
 
-/// The lists of so many locations, of those with the most events.
+/// The number of locations whose lists are warmed, beginning with the most events.
 const LOCATIONS: u32 = 10;
 
-/// What can be warmed: one call of an annotated method.
+/// A call of an annotated method that is warmed.
 #[derive(Clone, Debug)]
 enum Item {
     Event(i64),
@@ -26,7 +26,7 @@ enum Item {
     Leaderboard,
 }
 
-/// Warms every published event, the first page of each list that everybody sees, and the leaderboard.
+/// Warms every published event, the first page of each public list, and the leaderboard.
 pub async fn run(
     db: &Db,
     cache: &Cache,
@@ -47,7 +47,7 @@ pub async fn run(
     Ok(cache.warm(items, load).on_progress(progress).run().await)
 }
 
-/// Does so every `period`, on one instance of the service at a time.
+/// Warms every `period`, on one instance of the service at a time.
 pub fn every(period: Duration, db: &Db, cache: &Cache) -> Schedule {
     let parts = (db.clone(), cache.clone());
     warm::every(period, cache, "service", move || {
@@ -65,7 +65,7 @@ pub fn every(period: Duration, db: &Db, cache: &Cache) -> Schedule {
     })
 }
 
-/// The lists first: they are what takes longest, and what most people see.
+/// Returns the lists first, because they take longest and are read most.
 async fn items(db: &Db) -> Result<Vec<Item>, sqlx::Error> {
     let db = db.read().await;
     let locations: Vec<String> = sqlx::query_scalar(
@@ -95,7 +95,7 @@ fn told(error: Error) -> String {
     }
 }
 
-/// Shows progress on standard error: a bar, or a line for each tenth where that is no terminal.
+/// Shows progress on standard error: a bar on a terminal, otherwise a line for every 10 %.
 pub fn shown() -> impl FnMut(&Progress) {
     let bar = ProgressBar::no_length().with_style(style());
     let mut tenths = 0;
@@ -110,7 +110,7 @@ pub fn shown() -> impl FnMut(&Progress) {
             ));
             if progress.done == total {
                 bar.finish();
-                // What is printed next begins a line of its own.
+                // The next output begins on a new line.
                 eprintln!();
             }
             return;

@@ -1,4 +1,4 @@
-//! `/api/auth`: logging in and out, and what a session says about its user.
+//! `/api/auth`: logging in and out, and the data of sessions.
 
 use axum::Extension;
 use axum::Json as Answer;
@@ -24,12 +24,12 @@ pub(super) struct Credentials {
     password: Sensitive<String>,
 }
 
-/// A session of the user who asks, as a page of devices shows it.
+/// A session of the current user, as in a list of devices.
 #[derive(Serialize)]
 pub(super) struct Device {
     #[serde(flatten)]
     session: ListedSession,
-    /// Whether it is the one that asks.
+    /// Whether it is the current session.
     current: bool,
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn log_in(
         Ok(Ok(user)) => user,
         Ok(Err(wrong)) => {
             attempt.failed(&wrong);
-            // The same words whichever is wrong, so that nobody learns who has an account.
+            // The same text for a wrong name and a wrong password, so that names of accounts are not revealed.
             let detail = "the username or the password is wrong";
             return Err(Error::refused(StatusCode::UNAUTHORIZED, None, detail));
         }
@@ -67,7 +67,7 @@ pub(super) async fn log_in(
     Ok((Extension(SetDevice(cookie)), Answer(session.clone())))
 }
 
-/// Logging out twice is logging out once.
+/// Logging out twice has the same effect as once.
 pub(super) async fn log_out(sessions: Sessions) -> Result<StatusCode> {
     sessions.log_out().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -100,12 +100,12 @@ pub(super) async fn me(session: Session) -> Answer<SessionData> {
     Answer(session.clone())
 }
 
-/// The user whose session it is.
+/// Returns the user of the session.
 pub(super) fn user_of(session: &Session) -> Result<i64> {
     session.user_id.parse().map_err(Error::internal)
 }
 
-/// 403 unless it is this user's session. `field` names what is the user's.
+/// Returns 403 unless this user is logged in. `field` names what belongs to the user.
 pub(super) fn owner(session: &Session, field: &str, user_id: i64) -> Result<()> {
     match user_of(session)? == user_id {
         true => Ok(()),
@@ -113,7 +113,7 @@ pub(super) fn owner(session: &Session, field: &str, user_id: i64) -> Result<()> 
     }
 }
 
-/// The user who asks, if somebody has logged in.
+/// Returns the current user, if logged in.
 pub(super) async fn viewer(sessions: &Sessions) -> Result<Option<i64>> {
     match sessions.current().await {
         Ok(session) => user_of(&session).map(Some),

@@ -64,8 +64,7 @@ pub(super) async fn analytics(
     .await
 }
 
-/// What is known of an event, for those who may know it: a draft is there for its organiser alone. Only for a draft is the session
-/// looked at.
+/// Returns an event if the client may see it. Only its organiser sees a draft. The session is checked only for a draft.
 async fn shown(
     sessions: &Sessions,
     answer: impl IntoResponse,
@@ -135,7 +134,7 @@ pub(super) async fn buy(
     Ok((StatusCode::CREATED, Answer(ticket)))
 }
 
-/// The event that `field` names.
+/// Returns the event that `field` names.
 pub(super) async fn event(app: &App, field: &str, id: i64) -> Result<Event> {
     app.events
         .find(id)

@@ -1,4 +1,4 @@
-//! How requests are read: as axum does, but every refusal is a problem that names the field.
+//! Extractors like those of axum, but every rejection is a problem that names the field.
 
 use std::error::Error as StdError;
 
@@ -51,7 +51,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// `?page=`, 1 where there is none.
+/// `?page=`, or 1 if it is missing.
 impl<S: Send + Sync> FromRequestParts<S> for Page {
     type Rejection = Error;
 
@@ -71,7 +71,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     }
 }
 
-/// A body of JSON. What cannot be read at all is a 400, a field that is wrong a 422.
+/// A JSON body. Unreadable JSON is a 400, an invalid field is a 422.
 pub(super) struct Json<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
@@ -117,7 +117,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// Whether the server has stopped waiting for the body.
+/// Returns whether the server has stopped waiting for the body.
 fn is_too_slow(rejection: &BytesRejection) -> bool {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(rejection);
     while let Some(error) = cause {
@@ -143,7 +143,7 @@ fn is_json(request: &Request) -> bool {
         .eq_ignore_ascii_case("application/json")
 }
 
-/// A field that is not there has no path; serde names it in its sentence alone.
+/// Returns the name of a missing field. It has no path: serde names it only in its message.
 fn missing_field(sentence: &str) -> Option<&str> {
     sentence.strip_prefix("missing field `")?.strip_suffix('`')
 }

@@ -1,4 +1,4 @@
-//! `/api/health` and `/api/cache`: how the service is, for probes and for people.
+//! `/api/health` and `/api/cache`: the health of the service, for probes and for people.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use tokio::sync::Mutex;
 
 use super::App;
 
-/// How old an answer of Redis may be. These routes have no limit, so nobody may make Redis work with them.
+/// How old an answer of Redis may be. These routes have no rate limit, so they must not cause load on Redis.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The last look at Redis, for everybody. Who comes while one looks waits for what it sees.
+/// The last answer of Redis, shared by all requests. Requests that arrive during a check wait for its result.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Looks {
     last: Arc<Mutex<Option<(Instant, Health)>>>,
@@ -36,12 +36,12 @@ impl Looks {
     }
 }
 
-/// Whether the process answers at all; asks nobody else, so that an outage elsewhere does not get it restarted.
+/// Returns whether the process answers. It checks nothing else, so that an outage elsewhere does not cause a restart.
 pub(super) async fn live() -> Answer<Value> {
     Answer(json!({ "status": "ok" }))
 }
 
-/// 503 only when the cache was shut down: without Redis the service is slower, not broken.
+/// Returns 503 only after the cache was shut down: without Redis the service is slower, but works.
 pub(super) async fn cache(State(app): State<App>) -> (StatusCode, Answer<CacheHealth>) {
     let health = CacheHealth::new(&app.looks.look(&app.cache).await, &app.cache.stats());
     let code = if health.status == Status::Down {
@@ -66,7 +66,7 @@ pub(super) struct CacheHealth {
     mode: Mode,
 }
 
-/// All but `connected` is null while there is no Redis to ask.
+/// All fields except `connected` are null without a reachable Redis.
 #[derive(Serialize)]
 struct Redis {
     connected: bool,
@@ -113,7 +113,7 @@ impl CacheHealth {
     }
 }
 
-/// Bytes as Redis's own `INFO` shows them: `1.23M`.
+/// Formats bytes like `INFO` of Redis: `1.23M`.
 fn human(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["K", "M", "G", "T"];
     if bytes < 1024 {

@@ -1,4 +1,4 @@
-//! Errors as `application/problem+json` (RFC 9457), with the field to blame.
+//! Errors as `application/problem+json` (RFC 9457), with the name of the field.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,7 +9,7 @@ use crate::error::Error;
 
 #[derive(Serialize)]
 struct Problem {
-    /// `about:blank`: the status says it all.
+    /// `about:blank`: the status is sufficient.
     r#type: &'static str,
     title: &'static str,
     status: u16,
@@ -31,7 +31,7 @@ impl IntoResponse for Error {
                 detail,
             } => (status, field, detail),
             Self::Busy { detail, .. } => (StatusCode::SERVICE_UNAVAILABLE, None, detail.to_owned()),
-            // A problem as well, with the headers that tell the client when to come back.
+            // Also a problem, with the headers that tell the client when to retry.
             Self::Limited(limited) => return limited.into_response(),
             Self::Session(error) => return error.into_response(),
             Self::Database(error) => {
@@ -63,7 +63,7 @@ impl IntoResponse for Error {
                 .insert(header::RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
-            // RFC 9110 11.6.1 wants a scheme: the one that the framework names where there is no session.
+            // RFC 9110 11.6.1 requires a scheme: the same as the framework sends without a session.
             let headers = response.headers_mut();
             headers.insert(
                 header::WWW_AUTHENTICATE,

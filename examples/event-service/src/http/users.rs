@@ -1,4 +1,4 @@
-//! `/api/users`, and the leaderboard that they are on.
+//! `/api/users` and the leaderboard.
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -45,12 +45,12 @@ pub(super) async fn events(
     Ok(as_seen_by(is_own, Answer(events)))
 }
 
-/// While nobody can tell who asks, everybody is shown what is public: reading goes on without Redis.
+/// If the user is unknown during an outage, the public profile is returned, so that reads work without Redis.
 async fn viewer_or_public(sessions: &Sessions) -> Option<i64> {
     viewer(sessions).await.unwrap_or(None)
 }
 
-/// Two answers at one address: who keeps one for others must know that it depends on the cookie.
+/// The response depends on the cookie, so caches must know that.
 fn as_seen_by(is_own: bool, answer: impl IntoResponse) -> Response {
     let varies = [(header::VARY, "cookie")];
     match is_own {
@@ -143,20 +143,20 @@ async fn authenticate(
     owner(&session, "id", id)?;
     let user = app.users.authenticate(id, status).await?;
     let user = user.ok_or_else(|| Error::unknown("id", "user", id))?;
-    // A session says how far its user is trusted. This one is told, and gets a new token: whoever has the old one by stealth
-    // shall not gain by the change.
+    // A session records how far its user is trusted. This session is updated and gets a new token, so that a stolen old token does
+    // not gain rights.
     let is_verified = status == Authentication::Verified;
     session
         .update(|data| data.is_verified = is_verified)
         .await?;
     session.rotate().await?;
-    // Those elsewhere would go on saying what was true before, so they end. Only now: of two clicks at once one gets here, since
-    // the old token is gone for the other, which would else end the session that the first has just been given.
+    // Other sessions would keep the old state, so they end. This happens last: of two concurrent clicks only one gets here, because
+    // the old token is invalid for the other. Otherwise the second would end the session that the first has just received.
     session.log_out_others().await?;
     Ok(Answer(user))
 }
 
-/// One follows in one's own name, and somebody else who is there.
+/// Checks that the user follows in their own name, and follows another existing user.
 async fn check_follower(app: &App, session: &Session, id: i64, follower_id: i64) -> Result<()> {
     owner(session, "follower_id", follower_id)?;
     if id == follower_id {

@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and from one address, and a few more for those who ask for the health.
+//! The limits of connections, in total and per address, and a reserve for health checks.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -12,29 +12,29 @@ use cache_runtime::http::ClientIpSource;
 use cache_runtime::limit::Identity;
 use tokio::sync::Notify;
 
-/// So many connections beyond the limits are still listened to. They are answered about the health, and else 503.
+/// The number of connections beyond the limits that are still served. They get the health, and 503 for everything else.
 const RESERVE: usize = 16;
 
-/// What the process has open besides: the pool to Redis, the database, logs.
+/// Other files that the process has open: the pool to Redis, the database, logs.
 const OTHER_FILES: usize = 100;
 
-/// Not fewer, however few files the process may open.
+/// The smallest limit, however few files the process may open.
 const FEWEST: usize = 16;
 
-/// How often it is said that connections are refused.
+/// How often refused connections are logged.
 const REPORTED: Duration = Duration::from_secs(10);
 
-/// How many connections there may be.
+/// The limits of connections.
 #[derive(Clone, Debug)]
 pub struct Limits {
     all: usize,
     of_an_address: usize,
-    /// Proxies have the connections of all their clients, so one of them is not limited by address.
+    /// Proxies hold the connections of all their clients, so they are not limited by address.
     client_ip: ClientIpSource,
 }
 
 impl Limits {
-    /// As many as is said, or fewer if the process may not open so many files.
+    /// Returns these limits, or lower ones if the process may not open that many files.
     pub fn new(all: usize, of_an_address: usize, client_ip: ClientIpSource) -> Self {
         let files = open_files();
         let possible = files.map_or(all, |files| {
@@ -50,14 +50,14 @@ impl Limits {
         let all = all.min(possible);
         Self {
             all,
-            // One address must not take all that there is.
+            // One address must not take all connections.
             of_an_address: of_an_address.min(all.div_ceil(2)),
             client_ip,
         }
     }
 }
 
-/// How many files the process may have open, where the system says so.
+/// Returns the number of files that the process may open, if the system reports it.
 fn open_files() -> Option<usize> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits
@@ -76,11 +76,11 @@ pub(super) struct Connections {
 #[derive(Debug, Default)]
 struct State {
     open: usize,
-    /// Of those that count by address.
+    /// The connections by address.
     by_address: HashMap<Identity, usize>,
     /// Connections of the reserve that have not asked for anything yet, the oldest first.
     silent: VecDeque<Arc<Waiter>>,
-    /// Those that have.
+    /// Connections of the reserve that are being answered.
     answered: usize,
     refused: u64,
     reported: Option<Instant>,
@@ -92,7 +92,7 @@ struct Waiter {
     is_needed: Notify,
 }
 
-/// The right to be connected, which ends when it is dropped.
+/// A place for a connection. Dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     state: Arc<Mutex<State>>,
@@ -102,7 +102,7 @@ pub(super) struct Place {
 
 #[derive(Debug)]
 enum Kind {
-    /// Counted under this address, if it is no proxy's.
+    /// The address under which it is counted, unless it is a proxy.
     Usual(Option<Identity>),
     Reserved(Arc<Waiter>),
 }
@@ -115,8 +115,8 @@ impl Connections {
         }
     }
 
-    /// Takes one connection more: if there are too many, into the reserve, where it takes the place of the one that has been silent for
-    /// longest. `None` refuses it: all of the reserve are being answered.
+    /// Takes a place for another connection. Beyond the limits, the place is in the reserve, where it replaces the longest silent
+    /// connection. Returns `None` if the whole reserve is busy, and the connection is refused.
     pub(super) fn admit(&self, peer: IpAddr) -> Option<Place> {
         let is_proxy = self.limits.client_ip.trusts(peer);
         let address = (!is_proxy).then(|| Identity::ip(peer));
@@ -141,7 +141,7 @@ impl Connections {
         Some(self.place(Kind::Reserved(waiter)))
     }
 
-    /// Says why, now and then.
+    /// Logs the reason, at a limited rate.
     pub(super) fn cannot_accept(&self, error: &io::Error) {
         if let Some(times) = lock(&self.state).due() {
             tracing::warn!(%error, times, "cannot accept connections");
@@ -168,7 +168,7 @@ impl State {
         }
     }
 
-    /// How often something happened since it was last said, if it may be said again.
+    /// Returns the number of events since the last log line, if another line may be logged.
     fn due(&mut self) -> Option<u64> {
         self.refused += 1;
         if self.reported.is_some_and(|at| at.elapsed() < REPORTED) {
@@ -180,7 +180,7 @@ impl State {
 }
 
 impl Place {
-    /// The connection has made a request.
+    /// Records that the connection has sent a request.
     pub(super) fn begin(&self) {
         if self.has_begun.swap(true, Ordering::Relaxed) {
             return;
@@ -200,7 +200,7 @@ impl Place {
         matches!(self.kind, Kind::Reserved(_))
     }
 
-    /// Ends when the place is needed for another connection.
+    /// Completes when the place is needed for another connection.
     pub(super) async fn is_needed(&self) {
         match &self.kind {
             Kind::Reserved(waiter) => waiter.is_needed.notified().await,

@@ -1,4 +1,4 @@
-//! A body and a stream that do not wait for ever.
+//! A body and a stream with timeouts.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -26,10 +26,10 @@ impl fmt::Display for TooSlow {
 
 impl StdError for TooSlow {}
 
-/// The body of a request, which has to be there in time. Once it is not, it fails with [`TooSlow`].
+/// The body of a request with a deadline. After the deadline it fails with [`TooSlow`].
 pub(super) struct TimedBody {
     body: Incoming,
-    /// None where there is no body to wait for.
+    /// `None` without a body.
     end: Option<Pin<Box<Sleep>>>,
 }
 
@@ -68,11 +68,11 @@ impl HttpBody for TimedBody {
     }
 }
 
-/// For how long, and how much, is read of a client that was answered before it had sent all.
+/// How long and how much is read from a client that got its response before it had sent everything.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// A connection that fails if its peer takes nothing for so long.
+/// A connection that fails if its peer reads nothing for this long.
 pub(super) struct TimedStream {
     stream: TcpStream,
     within: Duration,
@@ -82,12 +82,12 @@ pub(super) struct TimedStream {
 
 /// How a connection ends.
 enum Closing {
-    /// As soon as all is written.
+    /// After everything is written.
     AtOnce,
-    /// First what still comes is read: if it were left there, the system would reset the connection, and the client could lose the
-    /// answer.
+    /// After the remaining data of the client is read. Otherwise the system would reset the connection, and the client could lose the
+    /// response.
     Lingering,
-    /// So many bytes were read, and no more are at this time.
+    /// This many bytes were read until now.
     Draining(usize, Pin<Box<Sleep>>),
 }
 
@@ -122,7 +122,7 @@ impl TimedStream {
         Poll::Ready(())
     }
 
-    /// Waits with what is written, and no longer than it may.
+    /// Waits for the write, up to the timeout.
     fn in_time<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -175,7 +175,7 @@ impl AsyncWrite for TimedStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Nothing is kept here that could wait.
+        // Nothing is buffered here.
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
