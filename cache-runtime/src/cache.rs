@@ -13,6 +13,7 @@
 //!                body ──► fill if the lease still stands ────► value
 //! ```
 
+mod bulkhead;
 mod call;
 mod caller;
 mod catalogue;
@@ -68,6 +69,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::info;
 
+use self::bulkhead::Bulkhead;
 use self::call::CallContext;
 pub(crate) use self::call::ValueType;
 pub(crate) use self::caller::{Shell, Walk};

@@ -18,9 +18,8 @@ pub use self::env::Environment;
 pub(crate) use self::keys::SessionKey;
 pub use self::keys::SessionKeys;
 use self::options::SETTINGS;
-use self::policy::named;
-pub(crate) use self::policy::plain_name;
 pub use self::policy::{Policy, Quota};
+pub(crate) use self::policy::{named, plain_name};
 use self::problem::{Problem, problems, report};
 use self::redis::RedisUrl;
 pub use self::redis::{Address, Secret, Tls, Topology};
@@ -136,6 +135,9 @@ pub struct Config {
     /// The most stale values that are refreshed in the background at a time. Default: 64.
     pub max_refreshes: usize,
     /// The TTL of the fence of a put, or of an eviction with `fence`. Default: 5 s.
+    /// The most bodies of `#[cacheable]` functions that run at a time in this process. More wait, for `load_deadline` at most.
+    /// `None` means no limit. Default: `None`.
+    pub max_loads: Option<u32>,
     pub fence_ttl: Duration,
     /// How long evictions and ended sessions that Redis acknowledged are remembered. They are applied again if another server
     /// takes its place. Default: 30 s.
@@ -229,6 +231,7 @@ impl Default for Config {
             // Longer than the body of a write usually runs. After a crash, reads are uncached for this long.
             fence_ttl: Duration::from_secs(5),
             // Sentinels demote the old master up to 11 s after they promoted the new one. Replicas lag by less.
+            max_loads: None,
             failover_memory: Duration::from_secs(30),
             // 10 ms on a gigabit network: larger values delay other commands on their connection.
             max_value: 1 << 20,
@@ -302,6 +305,7 @@ setters! {
     failover_memory: Duration => failover_memory,
     max_value: usize => max_value,
     compress_above: usize => compress_above,
+    max_loads: impl Into<Option<u32>> => max_loads.into(),
     memory_capacity: usize => memory_capacity,
     journal_capacity: usize => journal_capacity,
     slow_threshold: Duration => slow_threshold,
@@ -410,6 +414,10 @@ impl Config {
             .iter()
             .map(|(name, quota)| (format!("limits.{name}"), text::show_quota(*quota)));
         special
+        let max_loads = self.policies.iter().filter_map(|(name, policy)| {
+            let limit = policy.max_loads?.to_string();
+            Some((format!("policies.{name}.max_loads"), limit))
+        });
             .map(|(name, value)| (name.to_owned(), value))
             .into_iter()
             .chain(settings)
@@ -419,6 +427,7 @@ impl Config {
     }
 
     /// Returns the policy that a function names. Variables cannot contain `-`, `.` and capitals, so a policy `a_b` also applies
+            .chain(max_loads)
     /// to functions that name `A-b`, unless there is a policy with that name.
     pub(crate) fn policy_of(&self, name: &str) -> Option<&Policy> {
         named(&self.policies, name)

@@ -170,6 +170,7 @@ impl Metrics {
             fallback,
             journal_depth,
             store,
+            loads_waiting,
         } = surroundings;
         let (pool, memory) = match store {
             StoreStats::Redis(pool) => (Some(pool), None),
@@ -186,6 +187,7 @@ impl Metrics {
             fallback,
             journal_depth,
             pool,
+            loads_waiting,
             memory,
         }
     }

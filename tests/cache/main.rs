@@ -11,6 +11,7 @@ mod futurelock;
 #[path = "../../cache-runtime/src/testing/log.rs"]
 mod log;
 mod patterns;
+mod overload;
 mod pipeline;
 mod prefixes;
 mod refusals;

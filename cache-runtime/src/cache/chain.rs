@@ -26,6 +26,11 @@ impl Chain {
         LOADING.with_borrow(|chain| chain.as_ref().is_some_and(|chain| chain.holds(inner, key)))
     }
 
+    /// Returns whether this task is loading anything.
+    pub(super) fn is_nested() -> bool {
+        LOADING.with_borrow(Option::is_some)
+    }
+
     /// Returns the load of `key`, inside of the loads under way.
     pub(super) fn around(inner: &Inner, key: &Key) -> Arc<Self> {
         Arc::new(Self {

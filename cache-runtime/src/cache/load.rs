@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::boxed;
 use super::call::CallContext;
 use super::caller;
 use super::chain::Chain;
@@ -21,7 +22,11 @@ tokio::task_local! {
 impl CallContext<'_> {
     /// Runs the body as the load of the key, together with the future that prolongs its hold. Returns whether it succeeded,
     /// and how long it took.
-    pub(super) async fn load(&self, hold: Option<BoxFuture<'_, ()>>) -> (bool, Duration) {
+    pub(super) async fn load(&self, mut hold: Option<BoxFuture<'_, ()>>) -> (bool, Duration) {
+        let _permits = match self.is_limited() {
+            true => boxed(|| self.admission(&mut hold)).await,
+            false => None,
+        };
         let loading = Loading::begin(&self.metrics);
         let chain = Chain::around(self.inner, self.key);
         let mut body = pin!(caller::run_body(Some(chain)));

@@ -58,6 +58,7 @@ impl Cache {
                 current_seconds: outages.current.map(|current| current.as_secs_f64()),
             },
             journal_depth: inner.journal.depth(),
+            loads_waiting: inner.bulkhead.waiting(),
             store: inner.guard.store().stats(),
         })
     }

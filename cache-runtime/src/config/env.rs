@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use self::variables::Variables;
 use super::options::{SETTINGS, life};
-use super::problem::{Problem, QUOTA, idle_excludes, problems, report};
+use super::problem::{MAX_LOADS, Problem, QUOTA, idle_excludes, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
 use super::{Address, Config, Policy, Secret, SessionKeys, Tls, Topology, plain_name, text};
 use crate::error::{Error, ErrorKind};
@@ -95,13 +95,40 @@ const SESSION_KEYS: &str = "CACHE_SESSION_KEYS";
 pub(super) const ENVIRONMENTS: &str = "`dev`, `test`, `prod`, or another word of lower-case letters, digits and `-`, such as `staging`; production is `prod`";
 
 /// How the variables of a policy end, and what they set. The longer before the shorter: both end in `_TTL`.
-const POLICY_TIMES: [(&str, PolicyTime); 3] = [
-    ("_NONE_TTL", |policy| &mut policy.none_ttl),
-    ("_TTL", |policy| &mut policy.ttl),
-    ("_GRACE", |policy| &mut policy.grace),
+const POLICY_FIELDS: [(&str, PolicyField); 4] = [
+    (
+        "_NONE_TTL",
+        PolicyField::Time(|policy| &mut policy.none_ttl),
+    ),
+    ("_TTL", PolicyField::Time(|policy| &mut policy.ttl)),
+    ("_GRACE", PolicyField::Time(|policy| &mut policy.grace)),
+    (
+        "_MAX_LOADS",
+        PolicyField::Limit(|policy| &mut policy.max_loads),
+    ),
 ];
 
-type PolicyTime = fn(&mut Policy) -> &mut Option<Duration>;
+#[derive(Clone, Copy)]
+enum PolicyField {
+    Time(fn(&mut Policy) -> &mut Option<Duration>),
+    Limit(fn(&mut Policy) -> &mut Option<u32>),
+}
+
+impl PolicyField {
+    /// Returns what sets the field to the value of the variable. A wrong value is recorded as a problem.
+    fn read(self, variable: &str, vars: &mut Variables) -> Option<Box<dyn Fn(&mut Policy)>> {
+        Some(match self {
+            Self::Time(field) => {
+                let time = vars.take_as(variable, text::duration, &life())?;
+                Box::new(move |policy| *field(policy) = Some(time))
+            }
+            Self::Limit(field) => {
+                let limit = vars.take_as(variable, |text| text.parse().ok(), MAX_LOADS)?;
+                Box::new(move |policy| *field(policy) = Some(limit))
+            }
+        })
+    }
+}
 
 impl Config {
     /// The configuration that the environment describes, over the defaults of this crate. Without any variable, the cache
@@ -407,7 +434,7 @@ fn tls(config: &mut Config, vars: &mut Variables) -> Option<&'static str> {
 fn policies(config: &mut Config, vars: &mut Variables) {
     for variable in vars.beginning_with(POLICY) {
         let written = &variable[POLICY.len()..];
-        let Some((name, field)) = POLICY_TIMES
+        let Some((name, field)) = POLICY_FIELDS
             .iter()
             .find_map(|(suffix, field)| Some((written.strip_suffix(suffix)?, *field)))
         else {
@@ -416,11 +443,10 @@ fn policies(config: &mut Config, vars: &mut Variables) {
         if !is_name(name) {
             continue;
         }
-        if let Some(life) = vars.take_as(&variable, text::duration, &life()) {
+        if let Some(set) = field.read(&variable, vars) {
             for name in meant(&name.to_ascii_lowercase(), config.policies.keys()) {
                 for policies in [&mut config.policies, &mut config.policies_from_env] {
-                    let policy: &mut Policy = policies.entry(name.clone()).or_default();
-                    *field(policy) = Some(life);
+                    set(policies.entry(name.clone()).or_default());
                 }
             }
         }

@@ -188,6 +188,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         field: |config| Field::Count(&mut config.max_refreshes, 0..=100_000),
     },
     Setting {
+        name: "max_loads",
+        field: |config| Field::Limit(&mut config.max_loads),
+    },
+    Setting {
         name: "fence_ttl",
         field: |config| Field::Duration(&mut config.fence_ttl, LIFE),
     },

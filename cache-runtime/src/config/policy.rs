@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// The times of a named policy, for `policy = "events"`.
+/// The times and the limit of a named policy, for `policy = "events"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -19,6 +19,9 @@ pub struct Policy {
     /// How long a `None` is stored. Default: `None`.
     #[serde(deserialize_with = "super::read::optional_duration")]
     pub none_ttl: Option<Duration>,
+    /// The most bodies of the functions with this policy that run at a time in this process, besides the limit of the
+    /// configuration. Default: `None`, which means no limit.
+    pub max_loads: Option<u32>,
 }
 
 /// The number of units that a client may use in any window of a given length.
@@ -52,19 +55,27 @@ impl Policy {
         self
     }
 
+    /// Sets how many bodies of the functions with this policy may run at a time.
+    #[must_use]
+    pub fn max_loads(mut self, limit: u32) -> Self {
+        self.max_loads = Some(limit);
+        self
+    }
+
     /// Returns the times by the names of their fields.
     pub(super) fn times(&self) -> [(&'static str, Option<Duration>); 3] {
         let Self {
             ttl,
             grace,
             none_ttl,
+            max_loads: _,
         } = *self;
         [("ttl", ttl), ("grace", grace), ("none_ttl", none_ttl)]
     }
 }
 
 /// Returns the item under a name, or else under the spelling of that name that a variable can use.
-pub(super) fn named<'a, T>(all: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
+pub(crate) fn named<'a, T>(all: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
     all.get(name).or_else(|| all.get(&plain_name(name)))
 }
 

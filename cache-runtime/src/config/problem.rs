@@ -8,6 +8,9 @@ use super::options::{LIFE, SETTINGS, life};
 use super::{Address, Config, Tls, Topology, text};
 use crate::error::Error;
 
+/// What is allowed for the `max_loads` of a policy.
+pub(super) const MAX_LOADS: &str = "a whole number such as `10`, at least 1";
+
 /// What is allowed for a quota.
 pub(super) const QUOTA: &str =
     "units per time, such as `100/60s` or `5/s`: 1 to 4294967295 units per 1 ms to 31 days";
@@ -72,6 +75,12 @@ pub(super) fn problems(config: &Config, called: &dyn Fn(&str) -> String) -> Vec<
                 let name = called(&format!("policies.{name}.{field}"));
                 problems.push(Problem::wrong(name, &text::show_duration(value), life()));
             }
+        }
+    }
+    for (name, policy) in &config.policies {
+        if policy.max_loads == Some(0) {
+            let name = called(&format!("policies.{name}.max_loads"));
+            problems.push(Problem::wrong(name, "0", MAX_LOADS));
         }
     }
     for (name, quota) in &config.limits {

@@ -58,6 +58,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         lease_wait,
         load_deadline,
         max_refreshes,
+        max_loads,
         fence_ttl,
         failover_memory,
         max_value,
@@ -103,6 +104,10 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         ("load_deadline", time(load_deadline)),
         ("max_refreshes", max_refreshes.to_string()),
         ("fence_ttl", time(fence_ttl)),
+        (
+            "max_loads",
+            max_loads.map_or("unlimited".to_owned(), |limit| limit.to_string()),
+        ),
         ("failover_memory", time(failover_memory)),
         ("max_value", text::show_bytes(max_value)),
         ("compress_above", text::show_bytes(compress_above)),

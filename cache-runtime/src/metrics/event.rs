@@ -135,6 +135,8 @@ events! {
     LoadOverdue => Kind::Step,
     /// A load was woken and not polled, and no longer blocks other loads.
     LoadStuck => Kind::Step,
+    /// A load waited because as many bodies ran as may.
+    LoadQueued => Kind::Step,
     /// A stale value is being refreshed, by a caller or in the background.
     Refresh => Kind::Step,
     /// A refresh failed: the stale value stays for the time being.

@@ -28,6 +28,8 @@ pub struct Stats {
     pub fallback: FallbackStats,
     /// The number of keys and patterns in the journal: evicted, but not yet applied in Redis. One eviction may name several.
     pub journal_depth: usize,
+    /// Loads that wait at this moment because `max_loads` bodies run.
+    pub loads_waiting: usize,
     /// The state of the connections. `None` in memory mode.
     pub pool: Option<PoolStats>,
     /// What this process stores. `None` unless in memory mode.
@@ -94,6 +96,9 @@ pub struct Counts {
     pub loads_overdue: u64,
     /// Loads that were woken but not polled for 50 ms by the task that holds them. Another caller loaded instead.
     pub loads_stuck: u64,
+    /// Loads that waited because `max_loads` bodies ran. A load that waits for the limit of its policy and for that of the cache
+    /// counts twice.
+    pub loads_queued: u64,
     /// Refreshes of stale values that began, by a caller or in the background.
     pub refreshes: u64,
     /// Refreshes that failed. The stale value is served for now.
@@ -227,6 +232,7 @@ pub(crate) struct Surroundings {
     pub(crate) mode: Mode,
     pub(crate) fallback: FallbackStats,
     pub(crate) journal_depth: usize,
+    pub(crate) loads_waiting: usize,
     pub(crate) store: StoreStats,
 }
 
@@ -276,6 +282,7 @@ impl Counts {
             loads_failed: count(Event::LoadFailed),
             loads_overdue: count(Event::LoadOverdue),
             loads_stuck: count(Event::LoadStuck),
+            loads_queued: count(Event::LoadQueued),
             refreshes: count(Event::Refresh),
             refreshes_failed: count(Event::RefreshFailed),
             refreshes_crowded: count(Event::RefreshCrowded),

@@ -7,6 +7,7 @@ fn surroundings() -> Surroundings {
         mode: Mode::Memory,
         fallback: FallbackStats::default(),
         journal_depth: 0,
+        loads_waiting: 0,
         store: StoreStats::Memory(MemoryStats {
             entries: 0,
             bytes: 0,

@@ -158,6 +158,7 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_LEASE_WAIT", "0s"),
         ("CACHE_LOAD_DEADLINE", "20s"),
         ("CACHE_MAX_REFRESHES", "8"),
+        ("CACHE_MAX_LOADS", "50"),
         ("CACHE_FENCE_TTL", "4s"),
         ("CACHE_FAILOVER_MEMORY", "40s"),
         ("CACHE_MAX_VALUE", "2MiB"),
@@ -326,11 +327,13 @@ fn variables_can_set_policies() {
         ("CACHE_POLICY_HOT_EVENTS_GRACE", "1h"),
         ("CACHE_POLICY_HOT_EVENTS_NONE_TTL", "5"),
     ]);
+        ("CACHE_POLICY_HOT_EVENTS_MAX_LOADS", "8"),
 
     let policy = Policy::default()
         .ttl(Duration::from_secs(600))
         .grace(Duration::from_secs(3600))
-        .none_ttl(Duration::from_secs(5));
+        .none_ttl(Duration::from_secs(5))
+        .max_loads(8);
     assert_eq!(
         config.policies.into_iter().collect::<Vec<_>>(),
         [("hot_events".to_owned(), policy)]

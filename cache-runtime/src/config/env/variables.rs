@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use tracing::info;
 
 use super::{
-    ENV, ENVIRONMENTS, Environment, LIMIT, PASSWORD, POLICY, POLICY_TIMES, SESSION_KEYS, TLS,
+    ENV, ENVIRONMENTS, Environment, LIMIT, PASSWORD, POLICY, POLICY_FIELDS, SESSION_KEYS, TLS,
     TLS_CA, URL, USERNAME, links,
 };
 use crate::config::options::{SETTINGS, Setting};
@@ -138,7 +138,7 @@ pub(super) fn known() -> impl Iterator<Item = String> {
     let parts = Environment::KNOWN
         .into_iter()
         .flat_map(|env| ["HOST", "PORT", "PASSWORD", "DB"].map(|part| env.variable(part)));
-    let policies = POLICY_TIMES.map(|(suffix, _)| format!("{POLICY}<NAME>{suffix}"));
+    let policies = POLICY_FIELDS.map(|(suffix, _)| format!("{POLICY}<NAME>{suffix}"));
     connection
         .into_iter()
         .chain(parts)

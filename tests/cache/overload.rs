@@ -1,0 +1,217 @@
+//! Thousands of callers at the same time: what they ask of the database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cache_runtime::testing::FaultProxy;
+use cache_runtime::{Cache, Config, Policy, cacheable};
+use tokio::task::JoinSet;
+
+use crate::support::{Gate, Table, connect, gated_row, server, soon, until};
+
+/// How many bodies run at the same time.
+#[derive(Clone, Debug, Default)]
+struct Running {
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Running {
+    async fn body(&self) {
+        let running = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(running, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+#[cacheable(key = "hot:<id>", ignore = [running], ttl = 60, cache = cache)]
+async fn hot(cache: &Cache, running: &Running, id: u64) -> u64 {
+    running.body().await;
+    id
+}
+
+/// 5,000 callers in ten groups, 20 ms apart.
+async fn crowd(cache: &Cache, running: &Running) {
+    let mut callers = JoinSet::new();
+    for _ in 0..10 {
+        for _ in 0..500 {
+            let (cache, running) = (cache.clone(), running.clone());
+            callers.spawn(async move { hot(&cache, &running, 1).await });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while let Some(value) = soon("all callers get the value", callers.join_next()).await {
+        assert_eq!(value.unwrap(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_most_two_bodies_of_a_key_run_while_redis_stalls() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config()).await;
+    let running = Running::default();
+    network.stall();
+
+    crowd(&cache, &running).await;
+
+    let stats = cache.stats().total;
+    assert!(stats.timeouts + stats.released > 0, "{stats:?}");
+    assert!((1..=2).contains(&running.most()), "{}", running.most());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_most_two_bodies_of_a_key_run_while_it_is_evicted_again_and_again() {
+    let server = server();
+    let cache = connect(server.config()).await;
+    let running = Running::default();
+    let evictions = tokio::spawn({
+        let cache = cache.clone();
+        async move {
+            loop {
+                cache.delete("hot:1").await;
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        }
+    });
+
+    crowd(&cache, &running).await;
+
+    evictions.abort();
+    assert_eq!(running.most(), 2);
+}
+
+#[tokio::test]
+async fn max_loads_bodies_run_and_the_others_wait_in_order() {
+    let cache = connect(Config::default().max_loads(2)).await;
+    let (table, gate) = (Table::default(), Gate::new());
+    let mut callers = JoinSet::new();
+    for id in 0..5 {
+        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
+        callers.spawn(async move { gated_row(&cache, &table, id, &gate).await });
+    }
+    for _ in 0..2 {
+        gate.arrival().await;
+    }
+    until("the others wait", async || cache.stats().loads_waiting == 3).await;
+    assert_eq!(table.reads(), 2);
+
+    gate.open(1);
+    gate.arrival().await;
+    assert_eq!((table.reads(), cache.stats().loads_waiting), (3, 2));
+
+    gate.open(4);
+    while let Some(value) = callers.join_next().await {
+        value.unwrap();
+    }
+    let stats = cache.stats();
+    assert_eq!((stats.loads_waiting, stats.total.loads_queued), (0, 3));
+    assert_eq!(stats.total.loads, 5);
+}
+
+#[cacheable(key = "outer:<id>", ttl = 60, cache = cache)]
+async fn outer(cache: &Cache, id: u64) -> u64 {
+    inner(cache, id).await + 1
+}
+
+#[cacheable(key = "inner:<id>", ttl = 60, policy = "inner", cache = cache)]
+async fn inner(cache: &Cache, id: u64) -> u64 {
+    tokio::task::yield_now().await;
+    id
+}
+
+#[tokio::test]
+async fn a_load_inside_a_load_does_not_wait_for_it() {
+    let cache = connect(
+        Config::default()
+            .max_loads(1)
+            .policy("inner", Policy::default().max_loads(1)),
+    )
+    .await;
+
+    assert_eq!(soon("the outer load ends", outer(&cache, 1)).await, 2);
+
+    assert_eq!(cache.stats().total.loads_queued, 0);
+}
+
+#[cacheable(key = "slow:<id>", ignore = [gate], ttl = 60, policy = "slow", cache = cache)]
+async fn slow(cache: &Cache, id: u64, gate: &Gate) -> u64 {
+    gate.pass().await;
+    id
+}
+
+#[tokio::test]
+async fn the_limit_of_a_policy_does_not_hold_up_other_functions() {
+    let config = Config::from_vars([("CACHE_POLICY_SLOW_MAX_LOADS", "1")]).unwrap();
+    let cache = connect(config).await;
+    let gate = Gate::new();
+    let mut callers = JoinSet::new();
+    for id in 0..2 {
+        let (cache, gate) = (cache.clone(), gate.clone());
+        callers.spawn(async move { slow(&cache, id, &gate).await });
+    }
+    gate.arrival().await;
+    until("the other waits", async || cache.stats().loads_waiting == 1).await;
+
+    soon("other functions load", outer(&cache, 1)).await;
+
+    gate.open(2);
+    while let Some(value) = callers.join_next().await {
+        value.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_has_waited_for_the_deadline_runs_anyway() {
+    let config = Config::default().max_loads(1);
+    let cache = connect(config.load_deadline(Duration::from_secs(5))).await;
+    let (table, gate) = (Table::default(), Gate::new());
+    let began = tokio::time::Instant::now();
+    let first = tokio::spawn({
+        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
+        async move { gated_row(&cache, &table, 1, &gate).await }
+    });
+    gate.arrival().await;
+
+    let second = tokio::spawn({
+        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
+        async move { gated_row(&cache, &table, 2, &gate).await }
+    });
+    gate.arrival().await;
+
+    assert_eq!(began.elapsed().as_secs(), 5);
+    gate.open(2);
+    first.await.unwrap();
+    second.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cancelled_caller_leaves_the_queue() {
+    let cache = connect(Config::default().max_loads(1)).await;
+    let (table, gate) = (Table::default(), Gate::new());
+    let first = tokio::spawn({
+        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
+        async move { gated_row(&cache, &table, 1, &gate).await }
+    });
+    gate.arrival().await;
+    let second = tokio::spawn({
+        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
+        async move { gated_row(&cache, &table, 2, &gate).await }
+    });
+    until("the second waits", async || {
+        cache.stats().loads_waiting == 1
+    })
+    .await;
+
+    second.abort();
+
+    until("nobody waits", async || cache.stats().loads_waiting == 0).await;
+    gate.open(1);
+    first.await.unwrap();
+}
