@@ -100,6 +100,7 @@ use crate::store::guard::Guard;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::sync::Mutex;
+use crate::throttle::Throttle;
 
 /// A cache. Cloning is cheap. All clones are the same cache.
 ///
@@ -125,6 +126,9 @@ struct Inner {
     journal: Journal,
     orphans: Orphans,
     refreshes: Refreshes,
+    bulkhead: Bulkhead,
+    /// Of the line about a method call with an invalid argument.
+    refused: Throttle,
     replays: Replays,
     metrics: Metrics,
     disabled: Disabled,
@@ -251,6 +255,8 @@ impl Cache {
                 journal: Journal::new(config.journal_capacity, Arc::clone(&wake)),
                 orphans: Orphans::new(config.load_deadline),
                 refreshes: Refreshes::new(config.max_refreshes),
+                bulkhead: Bulkhead::new(&config),
+                refused: Throttle::new(),
                 replays: Replays::new(&config),
                 metrics: Metrics::new(),
                 disabled: Disabled::new(&config),

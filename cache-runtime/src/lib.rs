@@ -142,6 +142,7 @@ mod site;
 mod store;
 mod sync;
 mod target;
+mod throttle;
 pub mod warm;
 
 #[doc(hidden)]

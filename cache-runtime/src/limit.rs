@@ -90,6 +90,7 @@ use crate::metrics::LimitMetrics;
 use crate::registry;
 use crate::singleton::Singleton;
 use crate::store::script::Reply;
+use crate::throttle::Throttle;
 
 /// How often the counts of rejected clients are sent to Redis.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -131,6 +132,8 @@ struct Inner {
     /// After how long a client should retry during an outage.
     reconnect: Duration,
     flushing: Singleton,
+    /// Of the line about a client that makes far too many calls.
+    suspicious: Throttle,
     this: Weak<Self>,
 }
 
@@ -207,6 +210,7 @@ impl RateLimiter {
             losses: AtomicU64::new(cache.losses()),
             reconnect: config.reconnect_max_delay,
             flushing: Singleton::default(),
+            suspicious: Throttle::new(),
             this: Weak::clone(this),
             cache: cache.clone(),
             policies,

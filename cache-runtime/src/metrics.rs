@@ -38,6 +38,7 @@ pub use self::stats::{
 };
 pub(crate) use self::stats::{StoreStats, Surroundings};
 use crate::sync::RwLock;
+use crate::throttle::Throttle;
 
 /// Sites come from source text, so there are few; the cap holds whatever generates them.
 const MAX_SITES: usize = 256;
@@ -282,6 +283,10 @@ pub(crate) struct SiteMetrics {
     /// The moving average times [`WEIGHT`], so that small differences are not lost in rounding; 0 is none yet.
     weighed_bytes: AtomicUsize,
     warned: AtomicU16,
+    /// Of the line about a slow operation.
+    pub(crate) slow: Throttle,
+    /// Of the line about a reply that belongs to another key.
+    pub(crate) misplaced: Throttle,
 }
 
 /// How many values the moving average of sizes looks back on.
@@ -310,6 +315,8 @@ impl SiteMetrics {
             stripes: std::array::from_fn(|_| stripe()),
             weighed_bytes: AtomicUsize::new(0),
             warned: AtomicU16::new(0),
+            slow: Throttle::new(),
+            misplaced: Throttle::new(),
         }
     }
 

@@ -462,12 +462,15 @@ impl Cache {
         let text = (!self.inner.config.mask_keys).then(|| error.to_string());
         let kind = error.kind();
         if kind == ErrorKind::Input {
-            warn!(
-                operation,
-                ?kind,
-                error = text,
-                "a cache operation was refused"
-            );
+            if let Some(suppressed) = self.inner.refused.admit() {
+                warn!(
+                    operation,
+                    ?kind,
+                    error = text,
+                    suppressed,
+                    "a cache operation was refused"
+                );
+            }
         } else {
             debug!(operation, ?kind, error = text, "a cache operation failed");
         }

@@ -21,7 +21,9 @@ impl CallContext<'_> {
         let is_first = |warning| self.metrics.warn_once(warning);
         match reason {
             Unreadable::OtherKey => {
-                error!(site, %key, "a reply belongs to another key; it is ignored");
+                if let Some(suppressed) = self.metrics.misplaced.admit() {
+                    error!(site, %key, suppressed, "a reply belongs to another key; it is ignored");
+                }
             }
             Unreadable::Foreign if is_first(Warning::Foreign) => {
                 let found = match bytes {

@@ -45,12 +45,16 @@ impl Inner {
 
     pub(super) fn report(&self, policy: usize, client: &Identity) {
         self.metrics[policy].count(LimitEvent::Suspicious);
+        let Some(suppressed) = self.suspicious.admit() else {
+            return;
+        };
         let masked = self.cache.config().mask_keys;
         let client = if masked { None } else { Some(client.as_str()) };
         warn!(
             policy = self.policies[policy].name,
             client,
-            "a client makes more than {SUSPICIOUS} times the calls that its limit allows; this warning is logged once per window"
+            suppressed,
+            "a client makes more than {SUSPICIOUS} times the calls that its limit allows; this warning is logged once per window and client, and at most once per second"
         );
     }
 

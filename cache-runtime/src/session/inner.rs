@@ -25,6 +25,7 @@ use crate::config::{Config, Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{SessionEvent, SessionMetrics};
 use crate::singleton::Singleton;
+use crate::throttle::Throttle;
 
 /// The pause after an attempt to end sessions that failed although Redis is there.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -47,7 +48,16 @@ pub(super) struct Inner {
     /// Endings that Redis acknowledged a short while ago.
     ended: Recent<(Tag, Which)>,
     telling: Singleton,
+    lines: Lines,
     this: Weak<Self>,
+}
+
+/// How often lines are logged that each request could cause.
+#[derive(Debug, Default)]
+struct Lines {
+    tampered: Throttle,
+    unreadable: Throttle,
+    unrecorded: Throttle,
 }
 
 impl Inner {
@@ -85,6 +95,7 @@ impl Inner {
             pending: Pending::default(),
             ended: Recent::new(config.failover_memory, pending::MAX_PENDING),
             telling: Singleton::default(),
+            lines: Lines::default(),
             this: Weak::clone(this),
             ring,
         });
@@ -199,20 +210,25 @@ impl Inner {
     ) -> Result<(Pinned, T), SessionError> {
         let Some(opened) = seal::open(&self.ring, &self.prefix, place, record) else {
             self.count(SessionEvent::Tampered);
-            warn!(
-                session = place.sid.text(),
-                "a stored session was tampered with, or its key is not configured"
-            );
+            if let Some(suppressed) = self.lines.tampered.admit() {
+                warn!(
+                    session = place.sid.text(),
+                    suppressed, "a stored session was tampered with, or its key is not configured"
+                );
+            }
             return Err(SessionError::Tampered);
         };
         let data = serde_json::from_slice(&opened.data).map_err(|error| {
             self.count(SessionEvent::Tampered);
             // The position, not the text, because the text could repeat stored data.
+            if let Some(suppressed) = self.lines.unreadable.admit() {
             warn!(
                 session = place.sid.text(),
                 column = error.column(),
+                suppressed,
                 "a stored session does not fit the type of its extension; give new fields `#[serde(default)]`"
             );
+            }
             SessionError::Unreadable
         })?;
         Ok((opened.pinned, data))
@@ -241,8 +257,11 @@ impl Inner {
         let which = self.until_now(which);
         if self.pending.add(tag, which) {
             self.tell();
-        } else {
-            warn!("too many revocations are pending; this one was not recorded");
+        } else if let Some(suppressed) = self.lines.unrecorded.admit() {
+            warn!(
+                suppressed,
+                "too many revocations are pending; this one was not recorded"
+            );
         }
         Err(self.unavailable(error))
     }

@@ -369,8 +369,10 @@ impl Guard {
     /// fill the log with the same line.
     pub(crate) fn is_unavailable_because(&self, why: String) {
         let mut history = self.history();
-        if history.reason.as_ref() != Some(&why) {
-            warn!(
+        match &history.reason {
+            Some(known) if *known == why => return,
+            Some(_) => info!(why, "Redis is still unavailable"),
+            None => warn!(
                 why,
                 "Redis is unavailable; functions run uncached until it is available"
             );

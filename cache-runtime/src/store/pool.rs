@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Signals;
 use super::connection::{Connection, Load, Server, Ticket};
@@ -321,7 +321,7 @@ impl Pool {
         // Before the maintenance task checks whether one more is missing.
         drop(connecting);
         self.wake_maintenance.notify_one();
-        info!(id, %address, ?lane, open, "opened a connection to Redis");
+        debug!(id, %address, ?lane, open, "opened a connection to Redis");
         Ok(())
     }
 
@@ -406,7 +406,11 @@ impl Pool {
             return;
         };
         self.lost.fetch_add(gone.len() as u64, Ordering::Relaxed);
-        warn!(lost = gone.len(), open, reason, "lost connections to Redis");
+        match open {
+            // What follows is an outage, which has a line of its own.
+            0 => info!(lost = gone.len(), reason, "lost all connections to Redis"),
+            _ => warn!(lost = gone.len(), open, reason, "lost connections to Redis"),
+        }
         if open == 0 && !self.is_closed() {
             self.signals.changed.notify_one();
         }

@@ -16,6 +16,7 @@ use tracing::error;
 use super::visit::{Answer, Visit};
 use crate::http::problem::{self, NO_STORE};
 use crate::session::{self, ListedSession, NewSession, SessionData, SessionError, SessionToken};
+use crate::throttle::Throttle;
 
 /// When to retry while Redis is unavailable, in seconds. By then it is usually back, or known to be unavailable for
 /// longer.
@@ -254,6 +255,9 @@ where
 
 /// 401 if there is no session, with the same text for every reason; 503 with `Retry-After` if the session is unknown; 409
 /// for a conflict; 413 if the data exceeds the limit of a session; and 500 for a mistake of the service.
+/// Of the line about a request that failed.
+static FAILED: Throttle = Throttle::new();
+
 impl IntoResponse for SessionError {
     fn into_response(self) -> Response {
         let (status, detail) = match &self {
@@ -275,8 +279,10 @@ impl IntoResponse for SessionError {
                 "something went wrong on our side",
             ),
         };
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            error!(error = %self, "a request failed because of a session error");
+        if status == StatusCode::INTERNAL_SERVER_ERROR
+            && let Some(suppressed) = FAILED.admit()
+        {
+            error!(error = %self, suppressed, "a request failed because of a session error");
         }
         let mut response = problem::untyped(status, detail);
         let headers = response.headers_mut();

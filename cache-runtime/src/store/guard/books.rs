@@ -128,6 +128,9 @@ impl Books {
         metrics.time(Timer::Operation, took);
         if took >= self.slow_threshold {
             metrics.count(Event::SlowOperation);
+            let Some(suppressed) = metrics.slow.admit() else {
+                return;
+            };
             warn!(
                 target: "cache_runtime::slow",
                 operation = op.name,
@@ -136,6 +139,7 @@ impl Books {
                 elapsed = ?took,
                 elapsed_secs = took.as_secs_f64(),
                 mode = ?mode(),
+                suppressed,
                 "slow cache operation"
             );
         }
