@@ -118,8 +118,11 @@ pub struct Config {
     pub pool_idle: Duration,
     /// How long a connection may take to open. Default: 10 s.
     pub connect_timeout: Duration,
-    /// How long a caller may wait for one operation. Default: 100 ms.
+    /// How long a caller waits for one operation while nothing arrives from Redis. Default: 100 ms.
     pub command_timeout: Duration,
+    /// How long a caller waits for one operation while other replies arrive from Redis. If it is less than
+    /// [`command_timeout`](Self::command_timeout), that is the limit. Default: 1 s.
+    pub command_timeout_max: Duration,
     /// How often a healthy connection is checked. Default: 30 s.
     pub health_interval: Duration,
     /// The longest pause between two attempts to reach Redis. Default: 3 s.
@@ -132,12 +135,12 @@ pub struct Config {
     pub lease_wait: Duration,
     /// How long a load may keep its lease. Default: 30 s.
     pub load_deadline: Duration,
-    /// The most stale values that are refreshed in the background at a time. Default: 64.
-    pub max_refreshes: usize,
-    /// The TTL of the fence of a put, or of an eviction with `fence`. Default: 5 s.
     /// The most bodies of `#[cacheable]` functions that run at a time in this process. More wait, for `load_deadline` at most.
     /// `None` means no limit. Default: `None`.
     pub max_loads: Option<u32>,
+    /// The most stale values that are refreshed in the background at a time. Default: 64.
+    pub max_refreshes: usize,
+    /// The TTL of the fence of a put, or of an eviction with `fence`. Default: 5 s.
     pub fence_ttl: Duration,
     /// How long evictions and ended sessions that Redis acknowledged are remembered. They are applied again if another server
     /// takes its place. Default: 30 s.
@@ -214,6 +217,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             // 200 times what Redis takes in one data centre. Beyond that, the database answers sooner.
             command_timeout: Duration::from_millis(100),
+            command_timeout_max: Duration::from_secs(1),
             // Half of the minute after which load balancers begin to drop silent connections.
             health_interval: Duration::from_secs(30),
             // Caching resumes within 5 s after Redis returns, with one attempt every 3 s.
@@ -227,11 +231,11 @@ impl Default for Config {
             // The usual limit of a request: after that the client is gone.
             load_deadline: Duration::from_secs(30),
             // As many queries as a usual pool of database connections can take in addition to those of callers.
+            max_loads: None,
             max_refreshes: 64,
             // Longer than the body of a write usually runs. After a crash, reads are uncached for this long.
             fence_ttl: Duration::from_secs(5),
             // Sentinels demote the old master up to 11 s after they promoted the new one. Replicas lag by less.
-            max_loads: None,
             failover_memory: Duration::from_secs(30),
             // 10 ms on a gigabit network: larger values delay other commands on their connection.
             max_value: 1 << 20,
@@ -294,18 +298,19 @@ setters! {
     pool_idle: Duration => pool_idle,
     connect_timeout: Duration => connect_timeout,
     command_timeout: Duration => command_timeout,
+    command_timeout_max: Duration => command_timeout_max,
     health_interval: Duration => health_interval,
     reconnect_max_delay: Duration => reconnect_max_delay,
     reconnect_max_attempts: impl Into<Option<u32>> => reconnect_max_attempts.into(),
     lease: Duration => lease,
     lease_wait: Duration => lease_wait,
     load_deadline: Duration => load_deadline,
+    max_loads: impl Into<Option<u32>> => max_loads.into(),
     max_refreshes: usize => max_refreshes,
     fence_ttl: Duration => fence_ttl,
     failover_memory: Duration => failover_memory,
     max_value: usize => max_value,
     compress_above: usize => compress_above,
-    max_loads: impl Into<Option<u32>> => max_loads.into(),
     memory_capacity: usize => memory_capacity,
     journal_capacity: usize => journal_capacity,
     slow_threshold: Duration => slow_threshold,
@@ -409,25 +414,25 @@ impl Config {
                 .map(|(field, life)| (format!("policies.{name}.{field}"), life))
         });
         let policies = lives.filter_map(|(name, life)| Some((name, text::show_duration(life?))));
+        let max_loads = self.policies.iter().filter_map(|(name, policy)| {
+            let limit = policy.max_loads?.to_string();
+            Some((format!("policies.{name}.max_loads"), limit))
+        });
         let limits = self
             .limits
             .iter()
             .map(|(name, quota)| (format!("limits.{name}"), text::show_quota(*quota)));
         special
-        let max_loads = self.policies.iter().filter_map(|(name, policy)| {
-            let limit = policy.max_loads?.to_string();
-            Some((format!("policies.{name}.max_loads"), limit))
-        });
             .map(|(name, value)| (name.to_owned(), value))
             .into_iter()
             .chain(settings)
             .chain(policies)
+            .chain(max_loads)
             .chain(limits)
             .collect()
     }
 
     /// Returns the policy that a function names. Variables cannot contain `-`, `.` and capitals, so a policy `a_b` also applies
-            .chain(max_loads)
     /// to functions that name `A-b`, unless there is a policy with that name.
     pub(crate) fn policy_of(&self, name: &str) -> Option<&Policy> {
         named(&self.policies, name)

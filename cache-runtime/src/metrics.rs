@@ -170,8 +170,8 @@ impl Metrics {
             mode,
             fallback,
             journal_depth,
-            store,
             loads_waiting,
+            store,
         } = surroundings;
         let (pool, memory) = match store {
             StoreStats::Redis(pool) => (Some(pool), None),
@@ -187,8 +187,8 @@ impl Metrics {
             sessions: self.sessions.stats(),
             fallback,
             journal_depth,
-            pool,
             loads_waiting,
+            pool,
             memory,
         }
     }

@@ -174,8 +174,8 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// Returns until when this is known to be the right server. No other server replaced it before that moment.
     fn confirmed(&self) -> Instant;
 
-    /// Returns whether a part of any answer arrived after `moment`.
-    fn has_arrivals_since(&self, moment: Instant) -> bool;
+    /// Returns when the last part of any answer arrived. [`None`] if nothing can arrive.
+    fn last_arrival(&self) -> Option<Instant>;
 
     /// Returns whether a command would be sent: a connection is open, or none is needed.
     fn is_open(&self) -> bool;

@@ -5,13 +5,14 @@ mod by_hand;
 mod claims;
 mod connections;
 mod consistency;
+mod deadlines;
 mod events;
 mod fallback;
 mod futurelock;
 #[path = "../../cache-runtime/src/testing/log.rs"]
 mod log;
-mod patterns;
 mod overload;
+mod patterns;
 mod pipeline;
 mod prefixes;
 mod refusals;

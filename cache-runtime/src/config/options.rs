@@ -152,6 +152,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "command_timeout",
         field: |config| Field::Duration(&mut config.command_timeout, LIFE),
     },
+    // Less than `command_timeout` is allowed: then that is the limit.
+    Setting {
+        name: "command_timeout_max",
+        field: |config| Field::Duration(&mut config.command_timeout_max, LIFE),
+    },
     Setting {
         name: "health_interval",
         field: |config| Field::Duration(&mut config.health_interval, LIFE),
@@ -182,14 +187,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "load_deadline",
         field: |config| Field::Duration(&mut config.load_deadline, LIFE),
     },
+    Setting {
+        name: "max_loads",
+        field: |config| Field::Limit(&mut config.max_loads),
+    },
     // 0 is allowed: a caller that finds a stale value then always refreshes it.
     Setting {
         name: "max_refreshes",
         field: |config| Field::Count(&mut config.max_refreshes, 0..=100_000),
-    },
-    Setting {
-        name: "max_loads",
-        field: |config| Field::Limit(&mut config.max_loads),
     },
     Setting {
         name: "fence_ttl",

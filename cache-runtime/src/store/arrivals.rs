@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -34,10 +35,9 @@ impl Arrivals {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns whether something arrived after `moment`.
-    pub(super) fn are_since(&self, moment: Instant) -> bool {
-        let passed = moment.saturating_duration_since(self.opened).as_micros();
-        u128::from(self.last.load(Ordering::Relaxed)) > passed
+    /// Returns when something arrived last, and before that when the connection was opened.
+    pub(super) fn last(&self) -> Instant {
+        self.opened + Duration::from_micros(self.last.load(Ordering::Relaxed))
     }
 
     fn add(&self, bytes: usize) {

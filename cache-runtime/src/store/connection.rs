@@ -198,9 +198,9 @@ impl Connection {
             .wrapping_add(self.arrivals.bytes())
     }
 
-    /// Returns whether something arrived after `moment`.
-    pub(super) fn has_arrivals_since(&self, moment: Instant) -> bool {
-        self.arrivals.are_since(moment)
+    /// Returns when something arrived last.
+    pub(super) fn last_arrival(&self) -> Instant {
+        self.arrivals.last()
     }
 
     /// Returns whether an answer is late, so commands should use another connection.

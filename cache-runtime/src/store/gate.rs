@@ -193,8 +193,8 @@ impl Store for Gated {
         self.store.confirmed()
     }
 
-    fn has_arrivals_since(&self, moment: Instant) -> bool {
-        self.store.has_arrivals_since(moment)
+    fn last_arrival(&self) -> Option<Instant> {
+        self.store.last_arrival()
     }
 
     fn is_open(&self) -> bool {

@@ -44,6 +44,9 @@ const TIMEOUTS_IN_A_ROW: u32 = 5;
 /// breaker.
 const CANARIES: u32 = TIMEOUTS_IN_A_ROW;
 
+/// A timer that fires later than this shows that the process lags: an answer may be here that no task has read.
+const LAG: Duration = Duration::from_millis(10);
+
 /// The resolution of the time of the last answer.
 const HEARING: Duration = Duration::from_millis(4);
 
@@ -71,7 +74,7 @@ pub(crate) struct Outages {
 pub(crate) struct Guard {
     store: Arc<dyn Store>,
     /// `None` for a store in this process, which is never late.
-    deadline: Option<Duration>,
+    patience: Option<Patience>,
     /// Whether answers take real time, also in a test that pauses tokio's clock.
     has_connections: bool,
     /// Read by every call, so without a lock.
@@ -94,6 +97,15 @@ pub(crate) struct Guard {
     wake: Arc<Notify>,
 }
 
+/// How long an operation waits.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// While nothing arrives from the server.
+    silence: Duration,
+    /// In total.
+    total: Duration,
+}
+
 #[derive(Default)]
 struct History {
     /// Why the store is unavailable.
@@ -112,15 +124,18 @@ impl Guard {
     /// Creates a guard for a store that may be unavailable. It begins in fallback mode, because nothing is known of the
     /// store yet.
     pub(crate) fn remote(store: Arc<dyn Store>, config: &Config, wake: Arc<Notify>) -> Self {
-        let deadline = Some(config.command_timeout);
-        let guard = Self::new(store, deadline, State::Fallback, config, wake);
+        let patience = Patience {
+            silence: config.command_timeout,
+            total: config.command_timeout_max.max(config.command_timeout),
+        };
+        let guard = Self::new(store, Some(patience), State::Fallback, config, wake);
         guard.history().since = Some(Instant::now());
         guard
     }
 
     fn new(
         store: Arc<dyn Store>,
-        deadline: Option<Duration>,
+        patience: Option<Patience>,
         state: State,
         config: &Config,
         wake: Arc<Notify>,
@@ -128,7 +143,7 @@ impl Guard {
         Self {
             has_connections: matches!(store.stats(), StoreStats::Redis(_)),
             store,
-            deadline,
+            patience,
             state: AtomicU8::new(state as u8),
             states: watch::Sender::new(state),
             timeouts: AtomicU32::new(0),
@@ -162,7 +177,7 @@ impl Guard {
     }
 
     pub(crate) fn is_local(&self) -> bool {
-        self.deadline.is_none()
+        self.patience.is_none()
     }
 
     /// Where entries are kept at this moment.
@@ -214,11 +229,12 @@ impl Guard {
             Via::Caller => &*self.store,
             Via::Recovery => self.store.for_recovery(),
         }));
-        let result = match self.deadline {
-            Some(deadline) if self.has_connections => {
-                in_real_time(deadline, self.in_time(op.began, operation, deadline)).await
+        let result = match self.patience {
+            Some(patience) if self.has_connections => {
+                let in_time = self.in_time(op.began, operation, patience);
+                in_real_time(patience.total, in_time).await
             }
-            Some(deadline) => self.in_time(op.began, operation, deadline).await,
+            Some(patience) => self.in_time(op.began, operation, patience).await,
             None => Some(operation.await),
         };
         let at = Instant::now();
@@ -248,31 +264,58 @@ impl Guard {
         }
     }
 
-    /// Waits in two halves. If Redis answered no operation in the first half, the server is stalled. Then a few canaries
-    /// keep waiting to find out whether it recovers. All other callers give up, and later callers do not wait at all.
+    /// Waits while answers arrive from the server: on a shared connection they come in order, so as long as others arrive, this
+    /// one is coming. If nothing has arrived for half of the time that silence may last, the server is stalled. Then a few
+    /// canaries keep waiting to find out whether it recovers. All other callers give up, and later callers do not wait at all.
     /// Returns [`None`] on timeout.
     async fn in_time<T>(
         &self,
         began: Instant,
         mut operation: Pin<&mut impl Future<Output = Result<T, Error>>>,
-        deadline: Duration,
+        patience: Patience,
     ) -> Option<Result<T, Error>> {
         if self.canaries.load(Ordering::Relaxed) >= CANARIES {
             return Some(Err(stalled()));
         }
-        if let Ok(result) = timeout_at(began + deadline / 2, &mut operation).await {
-            return Some(result);
+        let Patience { silence, total } = patience;
+        let give_up = began + total;
+        let mut silent_since = began;
+        let mut canary = None;
+        let mut until = began + silence / 2;
+        loop {
+            if let Ok(result) = timeout_at(until.min(give_up), &mut operation).await {
+                return Some(result);
+            }
+            let now = Instant::now();
+            if now >= give_up {
+                return None;
+            }
+            silent_since = match now.saturating_duration_since(until) {
+                lag if lag >= LAG => now,
+                _ => silent_since.max(self.last_sign()),
+            };
+            if now < silent_since + silence / 2 {
+                canary = None;
+                until = silent_since + silence / 2;
+            } else if now < silent_since + silence {
+                let canary = canary.get_or_insert_with(|| Canary::new(&self.canaries));
+                if canary.index >= CANARIES {
+                    return Some(Err(stalled()));
+                }
+                until = silent_since + silence;
+            } else {
+                return None;
+            }
         }
-        let canary = self
-            .is_silent_since(began)
-            .then(|| Canary::new(&self.canaries));
-        if canary
-            .as_ref()
-            .is_some_and(|canary| canary.index >= CANARIES)
-        {
-            return Some(Err(stalled()));
-        }
-        timeout_at(began + deadline, &mut operation).await.ok()
+    }
+
+    /// Returns when Redis gave the last sign of life.
+    fn last_sign(&self) -> Instant {
+        let heard = u32::try_from(self.heard.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let heard = self.made + HEARING * heard;
+        self.store
+            .last_arrival()
+            .map_or(heard, |arrival| heard.max(arrival))
     }
 
     /// Records that Redis answered an operation.
@@ -287,7 +330,11 @@ impl Guard {
     }
 
     fn timed_out(&self, began: Instant) -> Error {
-        let error = Error::timeout(self.deadline.unwrap_or_default());
+        let waited = self.patience.map(|patience| match began.elapsed() {
+            elapsed if elapsed < patience.total => patience.silence,
+            _ => patience.total,
+        });
+        let error = Error::timeout(waited.unwrap_or_default());
         if self.is_one_too_many(began) {
             self.trip("operations time out", Some(&error));
         }
@@ -320,7 +367,10 @@ impl Guard {
 
     fn is_silent_since(&self, began: Instant) -> bool {
         self.heard.load(Ordering::Relaxed) <= self.hearing(began)
-            && !self.store.has_arrivals_since(began)
+            && self
+                .store
+                .last_arrival()
+                .is_none_or(|arrival| arrival <= began)
     }
 
     fn hearing(&self, at: Instant) -> u64 {
@@ -365,8 +415,8 @@ impl Guard {
         }
     }
 
-    /// Records why the last attempt to use the store failed. Warns once per reason, because attempts every second would
-    /// fill the log with the same line.
+    /// Records why the last attempt to use the store failed. Logs each reason once, because attempts every second would
+    /// fill the log with the same line. An outage is one warning.
     pub(crate) fn is_unavailable_because(&self, why: String) {
         let mut history = self.history();
         match &history.reason {
@@ -375,9 +425,9 @@ impl Guard {
             None => warn!(
                 why,
                 "Redis is unavailable; functions run uncached until it is available"
-            );
-            history.reason = Some(why);
+            ),
         }
+        history.reason = Some(why);
     }
 
     /// Returns why the store is unavailable, or [`None`] if it is available.

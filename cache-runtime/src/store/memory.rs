@@ -369,8 +369,8 @@ impl Store for MemoryStore {
         Instant::now()
     }
 
-    fn has_arrivals_since(&self, _moment: Instant) -> bool {
-        false
+    fn last_arrival(&self) -> Option<Instant> {
+        None
     }
 
     fn is_open(&self) -> bool {

@@ -572,10 +572,10 @@ impl Store for RedisStore {
         }
     }
 
-    fn has_arrivals_since(&self, moment: Instant) -> bool {
+    fn last_arrival(&self) -> Option<Instant> {
         let lanes = self.pool.lanes();
-        let mut open = lanes.all().filter(|connection| connection.is_open());
-        open.any(|connection| connection.has_arrivals_since(moment))
+        let open = lanes.all().filter(|connection| connection.is_open());
+        open.map(|connection| connection.last_arrival()).max()
     }
 
     fn is_open(&self) -> bool {

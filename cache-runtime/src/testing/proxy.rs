@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Endpoint, RedisServer};
 use crate::config::{Address, Config};
@@ -34,6 +34,7 @@ enum Mode {
     Stall,
     Cut,
     Delay(Duration),
+    Trickle(Duration),
 }
 
 /// A new mode, and the channel that confirms it.
@@ -123,6 +124,11 @@ impl FaultProxy {
     /// Delays every answer, so that each round trip takes this much longer.
     pub fn delay(&self, by: Duration) {
         self.switch(Mode::Delay(by));
+    }
+
+    /// Forwards answers one byte at a time, with a pause of this length after each.
+    pub fn trickle(&self, pause: Duration) {
+        self.switch(Mode::Trickle(pause));
     }
 
     /// Returns the number of connections accepted since the start.
@@ -360,9 +366,24 @@ async fn pump(
             if chunk.is_empty() {
                 return to.shutdown().await;
             }
-            // Counted first, so that an answer is counted when a client sees it.
-            count.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            to.write_all(&chunk).await?;
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let pause = match *mode.borrow_and_update() {
+                    Mode::Trickle(pause) if direction == Direction::Answers => Some(pause),
+                    _ => None,
+                };
+                let (now, later) = rest.split_at(pause.map_or(rest.len(), |_| 1));
+                // Counted first, so that an answer is counted when a client sees it.
+                count.fetch_add(now.len() as u64, Ordering::Relaxed);
+                to.write_all(now).await?;
+                rest = later;
+                if let Some(pause) = pause {
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        _ = mode.changed() => due(since, &mut mode, direction).await,
+                    }
+                }
+            }
         }
         Ok(())
     };
@@ -378,7 +399,7 @@ async fn due(since: Instant, mode: &mut watch::Receiver<Mode>, direction: Direct
                 () = sleep_until(since + by) => return,
                 _ = mode.changed() => {}
             },
-            Mode::Pass | Mode::Delay(_) => return,
+            Mode::Pass | Mode::Delay(_) | Mode::Trickle(_) => return,
             // `Cut` ends this task.
             Mode::Stall | Mode::Cut => {
                 if mode.changed().await.is_err() {

@@ -151,14 +151,15 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_POOL_IDLE", "1m"),
         ("CACHE_CONNECT_TIMEOUT", "2s"),
         ("CACHE_COMMAND_TIMEOUT", "50ms"),
+        ("CACHE_COMMAND_TIMEOUT_MAX", "3s"),
         ("CACHE_HEALTH_INTERVAL", "10s"),
         ("CACHE_RECONNECT_MAX_DELAY", "1s"),
         ("CACHE_RECONNECT_MAX_ATTEMPTS", "7"),
         ("CACHE_LEASE", "5s"),
         ("CACHE_LEASE_WAIT", "0s"),
         ("CACHE_LOAD_DEADLINE", "20s"),
-        ("CACHE_MAX_REFRESHES", "8"),
         ("CACHE_MAX_LOADS", "50"),
+        ("CACHE_MAX_REFRESHES", "8"),
         ("CACHE_FENCE_TTL", "4s"),
         ("CACHE_FAILOVER_MEMORY", "40s"),
         ("CACHE_MAX_VALUE", "2MiB"),
@@ -326,8 +327,8 @@ fn variables_can_set_policies() {
         ("CACHE_POLICY_HOT_EVENTS_TTL", "10m"),
         ("CACHE_POLICY_HOT_EVENTS_GRACE", "1h"),
         ("CACHE_POLICY_HOT_EVENTS_NONE_TTL", "5"),
-    ]);
         ("CACHE_POLICY_HOT_EVENTS_MAX_LOADS", "8"),
+    ]);
 
     let policy = Policy::default()
         .ttl(Duration::from_secs(600))
