@@ -63,7 +63,12 @@ async fn at_most_two_bodies_of_a_key_run_while_redis_stalls() {
 
     let stats = cache.stats().total;
     assert!(stats.timeouts + stats.released > 0, "{stats:?}");
-    assert!((1..=2).contains(&running.most()), "{}", running.most());
+    let replaced = 2 * usize::try_from(stats.loads_stuck).unwrap();
+    assert!(
+        (1..=2 + replaced).contains(&running.most()),
+        "{} {stats:?}",
+        running.most()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,7 +89,14 @@ async fn at_most_two_bodies_of_a_key_run_while_it_is_evicted_again_and_again() {
     crowd(&cache, &running).await;
 
     evictions.abort();
-    assert_eq!(running.most(), 2);
+    let stats = cache.stats().total;
+    // On a busy machine one or both loads may count as stuck, and are replaced.
+    let replaced = 2 * usize::try_from(stats.loads_stuck).unwrap();
+    assert!(
+        (2..=2 + replaced).contains(&running.most()),
+        "{} {stats:?}",
+        running.most()
+    );
 }
 
 #[tokio::test]

@@ -191,13 +191,14 @@ impl Flights {
             Some(loads) => loads,
             None => shard.entry(key.clone()).or_default(),
         };
-        let (mut relieves, mut claims) = (None, Claims::default());
+        let (mut relieves, mut claims, mut lag) = (None, Claims::default(), Duration::ZERO);
         if let Some(flight) = loads.current.clone() {
             if flight.age() >= self.deadline {
                 relieves = flight.set_overdue().then_some(Relieved::Overdue);
                 loads.current = None;
             } else if let Some(left) = flight.depose_if(stuck) {
                 (relieves, claims) = (Some(Relieved::Stuck), left);
+                lag = flight.pulse.lag();
                 loads.current = None;
             } else {
                 let mut state = flight.state();
@@ -219,6 +220,7 @@ impl Flights {
                 if let Some(lease) = left.lease {
                     (self.release)(key, lease);
                 }
+                relieves = Some(Relieved::Stuck);
                 false
             }
             None => older.is_running(self.deadline),
@@ -236,6 +238,7 @@ impl Flights {
             flight.state().claims = claims;
             loads.current = Some(Arc::clone(&flight));
             let mut leader = Leader::new(self, key, flight);
+            leader.flight.pulse.saw_lag(lag);
             leader.relieves = relieves;
             return Turn::Lead(leader);
         }
@@ -623,29 +626,24 @@ pub(crate) struct Waiter<'a> {
 
 impl<'a> Waiter<'a> {
     /// Waits until the load lands, until it is this caller's turn, or until the wait takes too long. If the load is too
-    /// old, or its leader is stuck, one waiter begins another load and the rest wait for that. After two stuck loads no
-    /// caller waits for a third.
+    /// old, or its leader is stuck, one waiter begins another load and the rest wait for that.
     pub(crate) async fn arrival(mut self) -> Arrival<'a> {
-        let mut was_let_down = false;
         loop {
-            let is_stuck = match self.news().await {
+            match self.news().await {
                 News::Arrival(arrival) => return arrival,
                 News::Begun => {
                     self.is_queued = false;
                     continue;
                 }
-                News::Stuck => true,
-                News::Overdue | News::TooOld => false,
-            };
+                News::Stuck | News::Overdue | News::TooOld => {}
+            }
             match self
                 .flights
                 .enter(self.key, self.observation, Stuck::Deposed)
             {
                 Turn::Lead(leader) => return Arrival::Lead(leader),
                 Turn::Wait(_) if Instant::now() >= self.until => return Arrival::Alone,
-                Turn::Wait(_) if is_stuck && was_let_down => return Arrival::Alone,
                 Turn::Wait(next) => {
-                    was_let_down |= is_stuck;
                     let until = self.until;
                     self = next;
                     self.until = until;

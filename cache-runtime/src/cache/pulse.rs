@@ -79,7 +79,12 @@ impl Pulse {
         }
     }
 
-    fn saw_lag(&self, lag: Duration) {
+    /// Returns how far the runtime lags, as far as the waiters know.
+    pub(super) fn lag(&self) -> Duration {
+        self.state().lag
+    }
+
+    pub(super) fn saw_lag(&self, lag: Duration) {
         let mut state = self.state();
         state.lag = state.lag.max(lag);
     }
