@@ -28,77 +28,35 @@
 
 mod block;
 mod card;
+mod claim;
+mod header;
 mod layers;
 mod origin;
 mod payload;
+mod stamp;
 mod walk;
 
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+pub(crate) use self::claim::{CLOCK_SKEW, fence, is_dead, is_standing_claim, lease, renewed_lease};
+use self::header::{
+    COMPRESSED, FLAGS_AT, STAMP_AT, bytes_at, check_header, header, number_at, seal,
+};
+pub(crate) use self::header::{
+    Draft, Entry, FENCE_COUNT_AT, FRESH_AT, HEAD, HEADER, Kind, MAGIC, PREFIX_AT, PREFIXED_FORMAT,
+    REFRESH_AT, START, fresh_for, is_value, origin_of, refreshed_until, set_refreshed_until,
+    stamp_of, whole_stamp_of, with_life,
+};
 pub(crate) use self::layers::Layers;
 pub(crate) use self::origin::{Build, Origin};
-use crate::clock::whole_millis;
+pub(crate) use self::stamp::{Stamp, new_stamp};
 use crate::key::Key;
-
-pub(crate) const MAGIC: &[u8] = &[0xca, 0xce, b'E'];
-const FORMAT: u8 = 3;
-pub(crate) const HEADER: usize = 80;
-const COMPRESSED: u8 = 1;
-
-/// The first format whose entries contain the length of the prefix of their key.
-pub(crate) const PREFIXED_FORMAT: u8 = 3;
-
-const KIND_AT: usize = 4;
-const FLAGS_AT: usize = 5;
-/// Where an entry keeps the length of its key's prefix, in [`PREFIXED_FORMAT`] and later ones.
-pub(crate) const PREFIX_AT: usize = 6;
-const STAMP_AT: usize = 8;
-const KEY_AT: usize = 16;
-const BUILD_AT: usize = 24;
-const TYPE_AT: usize = 32;
-const VERSION_AT: usize = 40;
-const STORED_AT: usize = 48;
-/// Where an entry keeps until when it is fresh, and a claim when it ends.
-pub(crate) const FRESH_AT: usize = 56;
-/// Where an entry keeps until when it is being refreshed.
-pub(crate) const REFRESH_AT: usize = 64;
-const COST_AT: usize = 72;
-const CHECKSUM_AT: usize = 76;
-
-/// The first bytes of every entry of this format.
-pub(crate) const START: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], FORMAT];
-
-/// The number of bytes that identify an entry.
-pub(crate) const HEAD: usize = KIND_AT + 1;
-
-/// Where a fence keeps the number of puts that share it.
-pub(crate) const FENCE_COUNT_AT: usize = HEADER;
-
-/// The size of that number in bytes.
-const FENCE_COUNT: usize = 4;
 
 /// Redis and entries count in milliseconds, so a shorter TTL is not possible.
 pub(crate) const MIN_LIFE: Duration = Duration::from_millis(1);
-
-/// Distinguishes an entry from every earlier or later one under its key.
-pub(crate) type Stamp = [u8; 8];
-
-/// What goes into the header of a value.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Draft<'a> {
-    pub(crate) key: &'a Key,
-    pub(crate) origin: Origin,
-    pub(crate) layers: Layers,
-    /// Milliseconds since 1970.
-    pub(crate) now: u64,
-    pub(crate) fresh: Duration,
-    /// How long the load took.
-    pub(crate) cost: Duration,
-}
 
 /// The limits for values that are stored.
 #[derive(Clone, Copy, Debug)]
@@ -128,86 +86,6 @@ pub(crate) enum Refusal {
     Undecodable(serde_json::Error),
     /// Its type decodes a different value than it encoded.
     Changed,
-}
-
-/// An entry, ready to be stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    bytes: Vec<u8>,
-}
-
-/// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A value that was loaded or set.
-    Value = 1,
-    /// A remembered `None`.
-    None = 2,
-    /// A caller loads.
-    Lease = 3,
-    /// A caller puts.
-    Fence = 4,
-}
-
-/// What the header contains about a value or a `None`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
-    pub(crate) stamp: Stamp,
-    pub(crate) fresh_until: u64,
-    /// Whether it has another origin than its reader and was checked.
-    pub(crate) is_checked: bool,
-}
-
-impl Meta {
-    /// Returns whether its TTL is over, so it may be served only within its grace.
-    pub(crate) fn is_stale(&self, now: u64) -> bool {
-        now >= self.fresh_until
-    }
-}
-
-/// What a reader finds. A value or a `None` may be [stale](Meta::is_stale), within the grace of the reader.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Read<T> {
-    Value(T, Meta),
-    None(Meta),
-    Lease,
-    Fence,
-    /// A value or a `None` whose TTL and grace are over, which was not decoded. Or a claim that is over.
-    Expired,
-    Unreadable(Unreadable),
-}
-
-/// Why an entry is a miss and must be replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Unreadable {
-    /// Not written by this framework.
-    Foreign,
-    /// Written by another version of it, in another format.
-    Format,
-    /// Damaged.
-    Corrupted,
-    /// JSON that its own type cannot decode, and the message of serde.
-    Undecodable(String),
-    /// Larger than the limit for stored values.
-    TooLarge,
-    /// The reply to another request.
-    OtherKey,
-    /// The value of another type, of this type before it changed, or of another version.
-    OtherShape,
-}
-
-impl Entry {
-    pub(crate) fn stamp(&self) -> Stamp {
-        bytes_at(&self.bytes, STAMP_AT)
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
 }
 
 /// A value to be stored, without its type, so the code that stores it is compiled once and not for each type.
@@ -280,113 +158,51 @@ pub(crate) fn none(draft: &Draft<'_>) -> Entry {
     seal(header(Kind::None, draft).to_vec())
 }
 
-/// The claim of a load on its key, for `life` from now on.
-pub(crate) fn lease(key: &Key, now: u64, life: Duration) -> Entry {
-    seal(header(Kind::Lease, &claim(key, now, life)).to_vec())
+/// What the header contains about a value or a `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) stamp: Stamp,
+    pub(crate) fresh_until: u64,
+    /// Whether it has another origin than its reader and was checked.
+    pub(crate) is_checked: bool,
 }
 
-/// The same claim, for `life` from now on.
-pub(crate) fn renewed_lease(stamp: Stamp, key: &Key, now: u64, life: Duration) -> Entry {
-    let mut bytes = header(Kind::Lease, &claim(key, now, life));
-    bytes[STAMP_AT..KEY_AT].copy_from_slice(&stamp);
-    seal(bytes.to_vec())
-}
-
-/// The fence of a put, which keeps every load from storing a value. It counts one put.
-pub(crate) fn fence(key: &Key, now: u64, life: Duration) -> Entry {
-    let mut bytes = header(Kind::Fence, &claim(key, now, life)).to_vec();
-    bytes.extend_from_slice(&1_u32.to_le_bytes());
-    seal(bytes)
-}
-
-/// How far the clocks of the processes that share a store may differ. A claim ends this much later than it records.
-pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60);
-
-/// Returns whether a claim that ends in the store at `end` is dead by its own record: it is over, or ends in the store
-/// later than it could. In that case its expiry was removed or changed.
-pub(crate) fn is_dead(bytes: &[u8], now: u64, end: u64) -> bool {
-    let says = bytes.get(FRESH_AT..).and_then(<[u8]>::first_chunk);
-    let last = says
-        .map_or(0, |says| u64::from_le_bytes(*says))
-        .saturating_add(whole_millis(CLOCK_SKEW));
-    now >= last || end > last
-}
-
-/// Returns whether the value of a key is a claim that is not over.
-pub(crate) fn is_standing_claim(bytes: &[u8], key: &Key, now: u64) -> bool {
-    matches!(check_header(bytes, key), Ok(Kind::Lease | Kind::Fence)) && !is_dead(bytes, now, now)
-}
-
-/// Eight random bytes.
-pub(crate) fn new_stamp() -> Stamp {
-    use std::hash::{BuildHasher, RandomState};
-    // The operating system hardly ever refuses. The standard library then still has a number that is different for every
-    // process, and for every call in it.
-    getrandom::u64()
-        .unwrap_or_else(|_| RandomState::new().hash_one(std::time::Instant::now()))
-        .to_le_bytes()
-}
-
-/// Returns the stamp of the value of a key for comparison, as much of it as exists.
-pub(crate) fn stamp_of(bytes: &[u8]) -> &[u8] {
-    let end = bytes.len().min(STAMP_AT + size_of::<Stamp>());
-    bytes.get(STAMP_AT..end).unwrap_or_default()
-}
-
-/// Returns the stamp if it is complete.
-pub(crate) fn whole_stamp_of(bytes: &[u8]) -> Option<Stamp> {
-    stamp_of(bytes).try_into().ok()
-}
-
-/// Returns whether an entry that begins with this header is a value or a `None` of `key`, fresh or not.
-pub(crate) fn is_value(header: &[u8], key: &Key) -> bool {
-    matches!(check(header, key, |_| true), Ok(Kind::Value | Kind::None))
-}
-
-/// Returns how long a value or a `None` stays fresh, or [`None`] if the entry is neither. It needs only the header, so it
-/// does not detect damage in the payload.
-pub(crate) fn fresh_for(header: &[u8], key: &Key, now: u64) -> Option<Duration> {
-    match check(header, key, |_| true) {
-        Ok(Kind::Value | Kind::None) => {
-            let left = number_at(header, FRESH_AT).saturating_sub(now);
-            (left > 0).then(|| Duration::from_millis(left))
-        }
-        _ => None,
+impl Meta {
+    /// Returns whether its TTL is over, so it may be served only within its grace.
+    pub(crate) fn is_stale(&self, now: u64) -> bool {
+        now >= self.fresh_until
     }
 }
 
-/// Returns the same value or `None` with another TTL, and the stamp of the entry that it replaces.
-pub(crate) fn with_life(
-    bytes: &[u8],
-    key: &Key,
-    now: u64,
-    life: Duration,
-) -> Option<(Stamp, Entry)> {
-    check_header(bytes, key).ok()?;
-    fresh_for(bytes, key, now)?;
-    let seen = bytes_at(bytes, STAMP_AT);
-    let mut bytes = bytes.to_vec();
-    set_refreshed_until(&mut bytes, 0);
-    bytes[STAMP_AT..KEY_AT].copy_from_slice(&new_stamp());
-    bytes[FRESH_AT..FRESH_AT + 8]
-        .copy_from_slice(&now.saturating_add(whole_millis(life)).to_le_bytes());
-    Some((seen, seal(bytes)))
+/// What a reader finds. A value or a `None` may be [stale](Meta::is_stale), within the grace of the reader.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Read<T> {
+    Value(T, Meta),
+    None(Meta),
+    Lease,
+    Fence,
+    /// A value or a `None` whose TTL and grace are over, which was not decoded. Or a claim that is over.
+    Expired,
+    Unreadable(Unreadable),
 }
 
-/// Returns until when an entry is being refreshed, in milliseconds since 1970, or [`None`] if it is not an entry of this
-/// format.
-pub(crate) fn refreshed_until(bytes: &[u8]) -> Option<u64> {
-    let mark = bytes
-        .starts_with(&START)
-        .then(|| bytes.get(REFRESH_AT..)?.first_chunk());
-    mark.flatten().copied().map(u64::from_le_bytes)
-}
-
-/// Changes that in place.
-pub(crate) fn set_refreshed_until(bytes: &mut [u8], until: u64) {
-    if let Some(mark) = bytes.get_mut(REFRESH_AT..COST_AT) {
-        mark.copy_from_slice(&until.to_le_bytes());
-    }
+/// Why an entry is a miss and must be replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Not written by this framework.
+    Foreign,
+    /// Written by another version of it, in another format.
+    Format,
+    /// Damaged.
+    Corrupted,
+    /// JSON that its own type cannot decode, and the message of serde.
+    Undecodable(String),
+    /// Larger than the limit for stored values.
+    TooLarge,
+    /// The reply to another request.
+    OtherKey,
+    /// The value of another type, of this type before it changed, or of another version.
+    OtherShape,
 }
 
 /// The reader, and what it may read.
@@ -402,18 +218,59 @@ pub(crate) struct Reader<'a> {
     pub(crate) max_value: usize,
 }
 
-/// The `None` of a type that has layers.
-pub(crate) fn none_of<T: DeserializeOwned>(layers: Layers) -> Option<T> {
-    payload::decode(layers.none()?, Layers::Nothing).ok()
+/// Reads the entry of the reader's key, up to the JSON of its value.
+pub(crate) fn read(bytes: &[u8], reader: &Reader<'_>) -> Read<Payload> {
+    match peek(bytes, reader.key, reader.now) {
+        Ok(Kind::Lease) => Read::Lease,
+        Ok(Kind::Fence) => Read::Fence,
+        Ok(kind) => read_value(bytes, kind, reader).unwrap_or_else(Read::Unreadable),
+        Err(Some(unreadable)) => Read::Unreadable(unreadable),
+        Err(None) => Read::Expired,
+    }
 }
 
-/// The origin of a value or a `None`.
-pub(crate) fn origin_of(bytes: &[u8]) -> Option<Origin> {
-    (bytes.len() >= HEADER).then(|| Origin {
-        build: number_at(bytes, BUILD_AT),
-        of_type: number_at(bytes, TYPE_AT),
-        version: number_at(bytes, VERSION_AT),
-    })
+/// Returns what the entry of `key` is, by its header, or why it cannot be read, or nothing for a claim that is over.
+pub(crate) fn peek(bytes: &[u8], key: &Key, now: u64) -> Result<Kind, Option<Unreadable>> {
+    match check_header(bytes, key)? {
+        Kind::Lease | Kind::Fence if is_dead(bytes, now, now) => Err(None),
+        kind => Ok(kind),
+    }
+}
+
+fn read_value(bytes: &[u8], kind: Kind, reader: &Reader<'_>) -> Result<Read<Payload>, Unreadable> {
+    let origin = origin_of(bytes).ok_or(Unreadable::Corrupted)?;
+    let is_same_build = reader.origin.is_same_build(&origin);
+    if origin.version != reader.origin.version {
+        return Err(Unreadable::OtherShape);
+    }
+    let is_trusted = is_same_build && origin.of_type == reader.origin.of_type;
+    let meta = Meta {
+        stamp: bytes_at(bytes, STAMP_AT),
+        fresh_until: number_at(bytes, FRESH_AT),
+        is_checked: !is_trusted,
+    };
+    if meta.is_stale(reader.now.saturating_sub(reader.grace)) {
+        return Ok(Read::Expired);
+    }
+    if kind == Kind::None {
+        // Another build has other numbers for its types, and a `None` has nothing to be checked by.
+        return match is_trusted || !is_same_build {
+            true => Ok(Read::None(meta)),
+            false => Err(Unreadable::OtherShape),
+        };
+    }
+    let payload = &bytes[HEADER..];
+    let decompressed = match bytes[FLAGS_AT] {
+        0 if payload.len() <= reader.max_value => None,
+        0 => return Err(Unreadable::TooLarge),
+        COMPRESSED => Some(payload::decompress(payload, reader.max_value)?),
+        _ => return Err(Unreadable::Format),
+    };
+    let payload = Payload {
+        decompressed,
+        is_trusted,
+    };
+    Ok(Read::Value(payload, meta))
 }
 
 /// The JSON of a value, in its entry.
@@ -462,15 +319,9 @@ impl Json {
     }
 }
 
-/// Reads the entry of the reader's key, up to the JSON of its value.
-pub(crate) fn read(bytes: &[u8], reader: &Reader<'_>) -> Read<Payload> {
-    match peek(bytes, reader.key, reader.now) {
-        Ok(Kind::Lease) => Read::Lease,
-        Ok(Kind::Fence) => Read::Fence,
-        Ok(kind) => read_value(bytes, kind, reader).unwrap_or_else(Read::Unreadable),
-        Err(Some(unreadable)) => Read::Unreadable(unreadable),
-        Err(None) => Read::Expired,
-    }
+/// The `None` of a type that has layers.
+pub(crate) fn none_of<T: DeserializeOwned>(layers: Layers) -> Option<T> {
+    payload::decode(layers.none()?, Layers::Nothing).ok()
 }
 
 /// The same with the value.
@@ -492,156 +343,6 @@ pub(crate) fn read_as<T: Serialize + DeserializeOwned>(
         Read::Expired => Read::Expired,
         Read::Unreadable(reason) => Read::Unreadable(reason),
     }
-}
-
-/// Returns what the entry of `key` is, by its header, or why it cannot be read, or nothing for a claim that is over.
-pub(crate) fn peek(bytes: &[u8], key: &Key, now: u64) -> Result<Kind, Option<Unreadable>> {
-    match check_header(bytes, key)? {
-        Kind::Lease | Kind::Fence if is_dead(bytes, now, now) => Err(None),
-        kind => Ok(kind),
-    }
-}
-
-fn check_header(bytes: &[u8], key: &Key) -> Result<Kind, Unreadable> {
-    check(bytes, key, |bytes| {
-        checksum(bytes) == bytes[CHECKSUM_AT..HEADER]
-    })
-}
-
-fn check(bytes: &[u8], key: &Key, is_whole: fn(&[u8]) -> bool) -> Result<Kind, Unreadable> {
-    let Some((format, _)) = bytes.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
-        return Err(Unreadable::Foreign);
-    };
-    if *format != FORMAT {
-        return Err(Unreadable::Format);
-    }
-    if bytes.len() < HEADER {
-        return Err(Unreadable::Corrupted);
-    }
-    let kind = match bytes[KIND_AT] {
-        1 => Kind::Value,
-        2 => Kind::None,
-        3 => Kind::Lease,
-        4 => Kind::Fence,
-        _ => return Err(Unreadable::Corrupted),
-    };
-    if !is_whole(bytes) {
-        return Err(Unreadable::Corrupted);
-    }
-    let prefix = u16::from_le_bytes(bytes_at(bytes, PREFIX_AT));
-    if number_at(bytes, KEY_AT) != key.hash() || prefix != key.prefix_len() {
-        return Err(Unreadable::OtherKey);
-    }
-    Ok(kind)
-}
-
-fn read_value(bytes: &[u8], kind: Kind, reader: &Reader<'_>) -> Result<Read<Payload>, Unreadable> {
-    let origin = origin_of(bytes).ok_or(Unreadable::Corrupted)?;
-    let is_same_build = reader.origin.is_same_build(&origin);
-    if origin.version != reader.origin.version {
-        return Err(Unreadable::OtherShape);
-    }
-    let is_trusted = is_same_build && origin.of_type == reader.origin.of_type;
-    let meta = Meta {
-        stamp: bytes_at(bytes, STAMP_AT),
-        fresh_until: number_at(bytes, FRESH_AT),
-        is_checked: !is_trusted,
-    };
-    if meta.is_stale(reader.now.saturating_sub(reader.grace)) {
-        return Ok(Read::Expired);
-    }
-    if kind == Kind::None {
-        // Another build has other numbers for its types, and a `None` has nothing to be checked by.
-        return match is_trusted || !is_same_build {
-            true => Ok(Read::None(meta)),
-            false => Err(Unreadable::OtherShape),
-        };
-    }
-    let payload = &bytes[HEADER..];
-    let decompressed = match bytes[FLAGS_AT] {
-        0 if payload.len() <= reader.max_value => None,
-        0 => return Err(Unreadable::TooLarge),
-        COMPRESSED => Some(payload::decompress(payload, reader.max_value)?),
-        _ => return Err(Unreadable::Format),
-    };
-    let payload = Payload {
-        decompressed,
-        is_trusted,
-    };
-    Ok(Read::Value(payload, meta))
-}
-
-fn claim(key: &Key, now: u64, life: Duration) -> Draft<'_> {
-    Draft {
-        key,
-        origin: Origin {
-            build: Build::NONE,
-            of_type: 0,
-            version: 0,
-        },
-        layers: Layers::Nothing,
-        now,
-        fresh: life,
-        cost: Duration::ZERO,
-    }
-}
-
-fn header(kind: Kind, draft: &Draft<'_>) -> [u8; HEADER] {
-    let Draft {
-        key,
-        origin,
-        layers: _,
-        now,
-        fresh,
-        cost,
-    } = *draft;
-    let fresh = whole_millis(fresh);
-    let cost = u32::try_from(cost.as_micros()).unwrap_or(u32::MAX);
-    let mut header = [0; HEADER];
-    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, MAGIC);
-    put(MAGIC.len(), &[FORMAT, kind as u8]);
-    put(PREFIX_AT, &key.prefix_len().to_le_bytes());
-    put(STAMP_AT, &new_stamp());
-    put(KEY_AT, &key.hash().to_le_bytes());
-    put(BUILD_AT, &origin.build.to_le_bytes());
-    put(TYPE_AT, &origin.of_type.to_le_bytes());
-    put(VERSION_AT, &origin.version.to_le_bytes());
-    put(STORED_AT, &now.to_le_bytes());
-    put(FRESH_AT, &now.saturating_add(fresh).to_le_bytes());
-    put(COST_AT, &cost.to_le_bytes());
-    header
-}
-
-fn seal(mut bytes: Vec<u8>) -> Entry {
-    let checksum = checksum(&bytes);
-    bytes[CHECKSUM_AT..HEADER].copy_from_slice(&checksum);
-    Entry { bytes }
-}
-
-/// The low half of one hash of everything but itself and what is changed in place; the hash of the header seeds that of the
-/// rest.
-fn checksum(bytes: &[u8]) -> [u8; 4] {
-    let mut header: [u8; CHECKSUM_AT] = bytes_at(bytes, 0);
-    header[REFRESH_AT..COST_AT].fill(0);
-    let start = match bytes[KIND_AT] == Kind::Fence as u8 {
-        true => FENCE_COUNT_AT + FENCE_COUNT,
-        false => HEADER,
-    };
-    let rest = bytes.get(start..).unwrap_or_default();
-    let hash = xxh3_64_with_seed(rest, xxh3_64(&header));
-    bytes_at(&hash.to_le_bytes(), 0)
-}
-
-fn number_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes_at(bytes, at))
-}
-
-/// The bytes of a header that has been found long enough.
-fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut found = [0; N];
-    found.copy_from_slice(&bytes[at..at + N]);
-    found
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::thread;
 use tracing::debug;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use super::new_stamp;
+use super::stamp::new_stamp;
 
 /// What the header of an entry records about its writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

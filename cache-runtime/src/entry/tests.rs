@@ -3,8 +3,11 @@ mod deploys;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::header::*;
 use super::*;
+use crate::clock::whole_millis;
 
 const LIMITS: Limits = Limits {
     max_value: 1 << 20,
