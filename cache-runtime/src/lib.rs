@@ -151,7 +151,7 @@ pub mod __private;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use cache::{Cache, CacheScope, Evicted, Health, Status};
+pub use cache::{Cache, CacheScope, Evicted, Health, KeyStream, Status};
 #[cfg(feature = "limits")]
 pub use cache_macros::rate_limit;
 pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable};

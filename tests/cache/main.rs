@@ -9,6 +9,7 @@ mod deadlines;
 mod events;
 mod fallback;
 mod futurelock;
+mod keys;
 #[path = "../../cache-runtime/src/testing/log.rs"]
 mod log;
 mod overload;

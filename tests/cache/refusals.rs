@@ -7,7 +7,7 @@ use cache_runtime::{Cache, Counts, Evicted, Mode, Status, cache_evict};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
-use crate::support::{Table, cache, connect, raw, row, server, until};
+use crate::support::{Table, cache, calls, connect, raw, row, server, until};
 
 #[cache_evict(key = "row:<id>", cache = cache)]
 async fn update(cache: &Cache, table: &Table, id: u64) -> usize {
@@ -97,24 +97,6 @@ async fn config_set(raw: &mut MultiplexedConnection, name: &str, value: &str) {
         .query_async(raw)
         .await
         .expect("the option exists");
-}
-
-/// Returns how often clients sent this command, including refused attempts.
-async fn calls(raw: &mut MultiplexedConnection, command: &str) -> u64 {
-    let stats: String = redis::cmd("INFO")
-        .arg("commandstats")
-        .query_async(raw)
-        .await
-        .expect("the server answers");
-    let line = stats
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")));
-    let number = |name: &str| {
-        let fields = line.unwrap_or_default().split(',');
-        let mut values = fields.filter_map(|field| field.strip_prefix(name)?.strip_prefix('='));
-        values.next().and_then(|value| value.parse::<u64>().ok())
-    };
-    number("calls").unwrap_or_default() + number("rejected_calls").unwrap_or_default()
 }
 
 async fn is_back(cache: &Cache) {

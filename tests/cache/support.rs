@@ -105,7 +105,25 @@ pub(crate) async fn raw(server: &RedisServer) -> MultiplexedConnection {
         .expect("the server answers")
 }
 
-/// Waits up to 10 s for `future`.
+/// How often the server was asked for this command, refused or not.
+pub(crate) async fn calls(raw: &mut MultiplexedConnection, command: &str) -> u64 {
+    let stats: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query_async(raw)
+        .await
+        .expect("the server answers");
+    let line = stats
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")));
+    let number = |name: &str| {
+        let fields = line.unwrap_or_default().split(',');
+        let mut values = fields.filter_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        values.next().and_then(|value| value.parse::<u64>().ok())
+    };
+    number("calls").unwrap_or_default() + number("rejected_calls").unwrap_or_default()
+}
+
+/// Waits for something that is about to happen, and not for ever.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(10), happens).await {
         Ok(value) => value,

@@ -1,6 +1,5 @@
 //! The cache by hand: Redis's verbs over the same entries that annotated functions use.
 
-use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::time::Duration;
@@ -20,8 +19,8 @@ use crate::key::{Key, Pattern};
 use crate::metrics::Event;
 use crate::plan::ReadPlan;
 use crate::site::{CacheValue, Loaded, Rules, Site, Ttl};
+use crate::store::Replaced;
 use crate::store::guard::{On, Op};
-use crate::store::{Cursor, Replaced, Scanned};
 use crate::target::Target;
 
 /// Stands for all calls of the handle in the statistics.
@@ -247,47 +246,6 @@ impl Cache {
         self.remove(&[Target::All]).await
     }
 
-    /// The keys of entries that match, without the prefix and in no order. Walks the whole keyspace.
-    pub async fn keys(&self, pattern: &str) -> Vec<String> {
-        self.try_keys(pattern)
-            .await
-            .unwrap_or_else(self.forgive("keys"))
-    }
-
-    /// [`keys`](Self::keys), telling "there are none" from "Redis did not say".
-    ///
-    /// # Errors
-    ///
-    /// A pattern that cannot be used, or a Redis that is unavailable, late or refuses the walk.
-    pub async fn try_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
-        let patterns = [Pattern::parse(self.prefix(), pattern)?];
-        let metrics = self.inner.metrics.site(&HANDLE.metrics);
-        let op = || Op::new("keys", &HANDLE, &metrics, On::Pattern(&patterns[0]));
-        let mut names = HashSet::new();
-        let mut cursor = Some(Cursor::default());
-        while let Some(from) = cursor {
-            let Scanned { names: keys, next } = self
-                .inner
-                .run(op(), |store| store.scan(&patterns, from))
-                .await?;
-            let heads = self
-                .inner
-                .run(op(), |store| store.peek(&keys, entry::HEADER))
-                .await?;
-            for (key, head) in keys.iter().zip(heads) {
-                let name = key.as_str().strip_prefix(self.prefix());
-                if let (Some(name), Some(head)) = (name, head)
-                    && entry::is_value(&head, key)
-                    && !self.inner.is_hidden(key)
-                {
-                    names.insert(name.to_owned());
-                }
-            }
-            cursor = next;
-        }
-        Ok(names.into_iter().collect())
-    }
-
     /// Returns whether [`get`](Self::get) would find a fresh value, or a remembered `None`, at `key`. Reads the header of
     /// the entry only, so it does not see that a value is damaged or of another type.
     pub async fn exists(&self, key: &str) -> bool {
@@ -450,7 +408,10 @@ impl Cache {
     }
 
     /// A failure of the cache is an event, not an error: the call returns as if there were no entry.
-    fn forgive<T: Default>(&self, operation: &'static str) -> impl FnOnce(Error) -> T + '_ {
+    pub(super) fn forgive<T: Default>(
+        &self,
+        operation: &'static str,
+    ) -> impl FnOnce(Error) -> T + '_ {
         move |error| {
             self.log_failure(operation, &error);
             T::default()
