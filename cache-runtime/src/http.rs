@@ -1,5 +1,8 @@
 //! Rate limits and sessions for an axum router or any other tower service, and the address of a client behind proxies.
 //!
+//! The feature `http` has the layers. The feature `axum` adds extractors and `IntoResponse`. [Without axum](#without-axum), ask for
+//! the same by name.
+//!
 //! [`SessionLayer`] describes sessions. The rest of this page describes limits.
 //!
 //! ```
@@ -130,7 +133,19 @@
 //! If a handler calls a function with `#[rate_limit]`, the function fails with your error type, made from a
 //! [`Limited`](crate::limit::Limited). In its `IntoResponse`, write `Self::Limited(limited) => limited.into_response()` to get the
 //! same response.
+//!
+//! # Without axum
+//!
+//! A layer accepts every service whose response has a body of [`Bytes`](bytes::Bytes), and returns a [`ResponseBody`] around it.
+//!
+//! - Insert a [`PeerAddr`] into each request, which is where the address of its client comes from.
+//! - [`ClientIp::of`] and [`Sessions::of`] are what the extractors return.
+//! - A [`Limited`](crate::limit::Limited), a [`SessionError`](crate::session::SessionError) and a [`MissingClientIp`] convert into a
+//!   `Response<B>` of the crate `http` for each body `B: From<String>`.
 
+#[cfg(feature = "axum")]
+mod axum;
+mod body;
 mod bypass;
 mod client_ip;
 #[cfg(feature = "sessions")]
@@ -143,10 +158,13 @@ mod origin;
 mod problem;
 #[cfg(feature = "sessions")]
 mod session;
-#[cfg(test)]
+#[cfg(all(test, feature = "axum"))]
 mod support;
+#[cfg(test)]
+mod tests;
 
-pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
+pub use self::body::ResponseBody;
+pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp, PeerAddr};
 #[cfg(feature = "sessions")]
 pub use self::cookie::{SameSite, SessionCookie};
 pub use self::fields::RateLimitHeaders;

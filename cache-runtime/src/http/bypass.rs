@@ -1,7 +1,7 @@
 //! Requests that are not counted, such as health checks.
 
-use axum::http::Method;
-use axum::http::request::Parts;
+use ::http::Method;
+use ::http::request::Parts;
 
 use crate::error::{Error, ErrorKind};
 use crate::escape::excerpt;

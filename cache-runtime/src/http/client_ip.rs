@@ -4,11 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::connect_info::MockConnectInfo;
-use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderName, StatusCode};
-use axum::response::{IntoResponse, Response};
+use ::http::request::Parts;
+use ::http::{Extensions, HeaderMap, HeaderName, Response, StatusCode};
 
 use super::hops::{Field, address};
 use super::networks::Networks;
@@ -19,7 +16,7 @@ use crate::escape::excerpt;
 /// No real chain of proxies is this long. Further entries of a header are not read.
 const MAX_HOPS: usize = 32;
 
-/// The address of a client, for handlers. An IPv4 address is always an `Ipv4Addr`, also if a connection or a header
+/// The address of a client, for handlers: an extractor of axum, or [`of`](Self::of) a request. An IPv4 address is always an `Ipv4Addr`, also if a connection or a header
 /// spells it as an IPv6 address.
 ///
 /// A [`RateLimitLayer`](super::RateLimitLayer) stores it in the request's extensions, as configured by
@@ -36,6 +33,20 @@ const MAX_HOPS: usize = 32;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientIp(pub IpAddr);
+
+/// The address and port of the peer of a connection, for servers other than axum's: insert it into the extensions of each request.
+///
+/// ```
+/// use std::net::SocketAddr;
+///
+/// use cache_runtime::http::PeerAddr;
+///
+/// fn accepted<B>(request: &mut http::Request<B>, peer: SocketAddr) {
+///     request.extensions_mut().insert(PeerAddr(peer));
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
 
 /// The address of the client is unknown. The rejection of [`ClientIp`]: a 500, because the service is misconfigured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +92,7 @@ enum Trust {
 
 impl ClientIpSource {
     /// Uses the peer of the connection, for services without a proxy in front. Axum reports the peer to services that are
-    /// made by `into_make_service_with_connect_info::<SocketAddr>()`.
+    /// made by `into_make_service_with_connect_info::<SocketAddr>()`. With another server, insert a [`PeerAddr`].
     pub fn peer() -> Self {
         Self(Source::Peer)
     }
@@ -234,28 +245,31 @@ impl ClientIpSource {
     }
 }
 
-/// Finds the peer as axum's own extractor does, also in its tests.
 fn peer(extensions: &Extensions) -> Option<IpAddr> {
-    let peer = match extensions.get::<ConnectInfo<SocketAddr>>() {
-        Some(ConnectInfo(peer)) => peer,
-        None => &extensions.get::<MockConnectInfo<SocketAddr>>()?.0,
-    };
-    Some(peer.ip().to_canonical())
+    let own = extensions.get().map(|PeerAddr(peer)| *peer);
+    Some(own.or_else(|| connected(extensions))?.ip().to_canonical())
+}
+
+/// Finds the peer as axum's own extractor does, also in its tests.
+#[cfg(feature = "axum")]
+fn connected(extensions: &Extensions) -> Option<SocketAddr> {
+    use axum::extract::ConnectInfo;
+    use axum::extract::connect_info::MockConnectInfo;
+    let mock = || extensions.get().map(|MockConnectInfo(peer)| *peer);
+    let peer = extensions.get().map(|ConnectInfo(peer)| *peer);
+    peer.or_else(mock)
+}
+
+#[cfg(not(feature = "axum"))]
+fn connected(_: &Extensions) -> Option<SocketAddr> {
+    None
 }
 
 impl ClientIp {
-    /// Returns the address that a layer found, or else the peer.
-    pub(super) fn of(extensions: &Extensions) -> Option<Self> {
+    /// Returns the address that a layer found for the request with these extensions, or else the peer.
+    pub fn of(extensions: &Extensions) -> Option<Self> {
         let found = extensions.get().copied();
         found.or_else(|| peer(extensions).map(Self))
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for ClientIp {
-    type Rejection = MissingClientIp;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, MissingClientIp> {
-        Self::of(&parts.extensions).ok_or(MissingClientIp)
     }
 }
 
@@ -270,11 +284,12 @@ impl fmt::Display for MissingClientIp {
 
 impl StdError for MissingClientIp {}
 
-impl IntoResponse for MissingClientIp {
-    fn into_response(self) -> Response {
-        problem::untyped(StatusCode::INTERNAL_SERVER_ERROR, &self.to_string())
+/// A 500, because the service is misconfigured.
+impl<B: From<String>> From<MissingClientIp> for Response<B> {
+    fn from(missing: MissingClientIp) -> Self {
+        problem::untyped(StatusCode::INTERNAL_SERVER_ERROR, &missing.to_string())
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "axum"))]
 mod tests;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::iter;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use ::http::{HeaderMap, HeaderValue, header};
 
 use crate::error::Error;
 use crate::session::COOKIE;
@@ -70,27 +70,27 @@ impl SessionCookie {
         }
     }
 
-    /// Sets the name. Tokens are valid only under the name that they were created for.
+    /// Sets the name. Default: `__Host-session`. Tokens are valid only under the name that they were created for.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sends the cookie only to paths below this path. This does not isolate paths: every page of the host can read the
+    /// Sends the cookie only to paths below this path. Default: `/`. This does not isolate paths: every page of the host can read the
     /// other pages.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// Sends the cookie to this domain and all its subdomains. Each of them can then log users in as any user. Needs
+    /// Sends the cookie to this domain and all its subdomains. Default: only to the host that set it. Each of them can then log users in as any user. Needs
     /// another [`name`](Self::name), such as `__Secure-session`.
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
     }
 
-    /// Sets which requests from other sites the cookie is sent with.
+    /// Sets which requests from other sites the cookie is sent with. Default: [`SameSite::Lax`].
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;
         self

@@ -5,7 +5,7 @@ use std::iter;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str;
 
-use axum::http::{HeaderMap, HeaderName, header};
+use ::http::{HeaderMap, HeaderName, header};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 

@@ -7,16 +7,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
-use axum::BoxError;
-use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::MatchedPath;
-use axum::http::request::Parts;
-use axum::http::{Method, Request, StatusCode};
-use axum::response::{IntoResponse, Response};
+use ::http::request::Parts;
+use ::http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::warn;
 
+use super::body::{self, BoxError, OwnBody, ResponseBody};
 use super::bypass::Bypass;
 use super::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
 use super::fields::{self, RateLimitHeaders};
@@ -29,14 +28,14 @@ const UNMATCHED: &str = "unmatched";
 
 type Identify = dyn Fn(&Parts) -> Option<Identity> + Send + Sync;
 type Counts = dyn Fn(StatusCode) -> bool + Send + Sync;
-type Respond = dyn Fn(&Limited, &Parts) -> Response + Send + Sync;
+type Respond = dyn Fn(&Limited, &Parts) -> Response<OwnBody> + Send + Sync;
 
 /// Applies a [`Limit`] to a service: see [`http`](crate::http).
 ///
 /// Every setter checks its arguments and returns an error for invalid ones, so a layer that was built works.
 ///
-/// With a [`Router`](axum::Router), use its `layer` to also count requests without a route, or its `route_layer` to exclude them.
-/// Outside of a router, rejections cannot be counted by route.
+/// With a `Router` of axum, use its `layer` to also count requests without a route, or its `route_layer` to exclude them.
+/// Outside of a router and without the feature `axum`, rejections cannot be counted by route.
 #[derive(Clone)]
 #[must_use]
 pub struct RateLimitLayer {
@@ -89,7 +88,7 @@ enum Admission {
     Counted(Decision),
     /// Whether it counts depends on its response.
     Reserved(Reservation, Arc<Counts>),
-    Rejected(Response),
+    Rejected(Response<OwnBody>),
 }
 
 impl RateLimitLayer {
@@ -137,7 +136,7 @@ impl RateLimitLayer {
         Ok(self)
     }
 
-    /// Counts by something other than the address.
+    /// Counts by something other than the address. Default: by the address.
     ///
     /// Take a user from a verified session, never from unverified data of the client: a client that can choose its name gets a new
     /// quota with each name.
@@ -157,7 +156,7 @@ impl RateLimitLayer {
         self
     }
 
-    /// Does not count `GET` and `HEAD` of exactly this path, so that health checks always pass.
+    /// Does not count `GET` and `HEAD` of exactly this path, so that health checks always pass. Default: every request is counted.
     ///
     /// The path is compared byte by byte with the path that the client sent, before any other check: `//health`, `/health/` and
     /// `/HEALTH` are different paths. In a router nested into another one, it is the rest of the path.
@@ -186,10 +185,10 @@ impl RateLimitLayer {
         self
     }
 
-    /// Counts only requests whose response status satisfies `counts`. For example, a limit on logins counts only failed ones:
+    /// Counts only requests whose response status satisfies `counts`. Default: every request. For example, a limit on logins counts only failed ones:
     ///
     /// ```
-    /// # use axum::http::StatusCode;
+    /// # use ::http::StatusCode;
     /// # use cache_runtime::http::RateLimitLayer;
     /// # fn layer(limit: cache_runtime::limit::Limit) -> RateLimitLayer {
     /// RateLimitLayer::new(limit).count_if(|status| status == StatusCode::UNAUTHORIZED)
@@ -212,10 +211,13 @@ impl RateLimitLayer {
     /// Sets the response for rejected requests. Default: a body of `application/problem+json` with status 429 or 503.
     ///
     /// `Retry-After`, `Cache-Control` and the fields of [`headers`](Self::headers) are added unless the response has them.
-    pub fn respond_with<F>(mut self, respond: F) -> Self
+    pub fn respond_with<F, B>(mut self, respond: F) -> Self
     where
-        F: Fn(&Limited, &Parts) -> Response + Send + Sync + 'static,
+        F: Fn(&Limited, &Parts) -> Response<B> + Send + Sync + 'static,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
+        let respond =
+            move |limited: &Limited, parts: &Parts| respond(limited, parts).map(body::boxed);
         self.settings.respond = Some(Arc::new(respond));
         self
     }
@@ -237,11 +239,11 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     B: Send + 'static,
-    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response;
+    type Response = Response<ResponseBody<R>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -256,10 +258,10 @@ where
             let (mut parts, body) = request.into_parts();
             let admission = settings.admit(&mut parts).await;
             if let Admission::Rejected(response) = admission {
-                return Ok(response);
+                return Ok(response.map(ResponseBody::own));
             }
             let response = inner.call(Request::from_parts(parts, body)).await?;
-            let mut response = response.map(Body::new);
+            let mut response = response.map(ResponseBody::new);
             let decision = admission.decide(response.status()).await;
             if let Some(decision) = decision
                 && settings.headers == RateLimitHeaders::Always
@@ -339,21 +341,22 @@ impl Settings {
     }
 
     /// Returns the response for a request whose client is unknown.
-    fn nobody(&self) -> Response {
-        match self.identify {
+    fn nobody(&self) -> Response<OwnBody> {
+        let response: Response<String> = match self.identify {
             Some(_) => problem::untyped(
                 StatusCode::FORBIDDEN,
                 "the client of this request is unknown, so the request cannot be counted",
             ),
-            None => MissingClientIp.into_response(),
-        }
+            None => MissingClientIp.into(),
+        };
+        response.map(body::boxed)
     }
 
-    fn refuse(&self, limited: &Limited, parts: &Parts) -> Response {
+    fn refuse(&self, limited: &Limited, parts: &Parts) -> Response<OwnBody> {
         self.limit.count_rejection(limited.decision(), route(parts));
         let mut response = match &self.respond {
             Some(respond) => respond(limited, parts),
-            None => problem::of(limited),
+            None => problem::of::<String>(limited).map(body::boxed),
         };
         let headers = response.headers_mut();
         problem::complete(headers, limited);
@@ -365,9 +368,15 @@ impl Settings {
 }
 
 /// Returns the route of a request. The number of routes is bounded.
+#[cfg(feature = "axum")]
 fn route(parts: &Parts) -> &str {
     let path = parts.extensions.get();
-    path.map_or(UNMATCHED, MatchedPath::as_str)
+    path.map_or(UNMATCHED, axum::extract::MatchedPath::as_str)
+}
+
+#[cfg(not(feature = "axum"))]
+fn route(_: &Parts) -> &str {
+    UNMATCHED
 }
 
 impl fmt::Debug for RateLimitLayer {
@@ -403,5 +412,5 @@ impl fmt::Debug for Settings {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "axum"))]
 mod tests;

@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 use crate::error::{Error, ErrorKind};
 use crate::escape::excerpt;

@@ -1,9 +1,7 @@
 //! Responses for rejections: problem details (RFC 9457) with the types that draft-ietf-httpapi-ratelimit-headers-11
 //! registers.
 
-use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::fields;
@@ -12,19 +10,18 @@ use crate::limit::{Decision, Limited, Status, Verdict, whole_seconds};
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Creates the response that [`http`](crate::http) describes: 429, or 503 if the limit cannot be checked. A handler can
-/// return it unchanged.
-impl IntoResponse for Limited {
-    fn into_response(self) -> Response {
-        let mut response = of(&self);
-        complete(response.headers_mut(), &self);
-        fields::append(response.headers_mut(), &self.decision().policies);
+/// Creates the response that [`http`](crate::http) describes: 429, or 503 if the limit cannot be checked.
+impl<B: From<String>> From<Limited> for Response<B> {
+    fn from(limited: Limited) -> Self {
+        let mut response = of(&limited);
+        complete(response.headers_mut(), &limited);
+        fields::append(response.headers_mut(), &limited.decision().policies);
         response
     }
 }
 
 /// The status and the body of a rejection.
-pub(super) fn of(limited: &Limited) -> Response {
+pub(super) fn of<B: From<String>>(limited: &Limited) -> Response<B> {
     let (status, kind, title) = match limited.decision().verdict {
         Verdict::Unavailable => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -54,7 +51,7 @@ pub(super) fn of(limited: &Limited) -> Response {
 }
 
 /// A problem without a type, which means that the status says everything.
-pub(super) fn untyped(status: StatusCode, detail: &str) -> Response {
+pub(super) fn untyped<B: From<String>>(status: StatusCode, detail: &str) -> Response<B> {
     let problem = json!({
         "title": status.canonical_reason(),
         "status": status.as_u16(),
@@ -84,8 +81,8 @@ fn violated(decision: &Decision) -> impl Iterator<Item = &Status> {
     policies.filter(|status| status.verdict != Verdict::Allowed)
 }
 
-fn response(status: StatusCode, problem: &Value) -> Response {
-    let mut response = Response::new(Body::from(problem.to_string()));
+fn response<B: From<String>>(status: StatusCode, problem: &Value) -> Response<B> {
+    let mut response = Response::new(B::from(problem.to_string()));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -97,7 +94,6 @@ fn response(status: StatusCode, problem: &Value) -> Response {
 mod tests {
     use std::time::Duration;
 
-    use axum::body::to_bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -118,7 +114,7 @@ mod tests {
         verdict: Verdict,
         retry_after: Option<Duration>,
         policies: Vec<Status>,
-    ) -> Response {
+    ) -> Response<String> {
         let decision = Decision {
             verdict,
             retry_after,
@@ -126,26 +122,25 @@ mod tests {
             backend: Backend::Memory,
             charged: 0,
         };
-        decision.into_result().unwrap_err().into_response()
+        decision.into_result().unwrap_err().into()
     }
 
-    fn simple(verdict: Verdict) -> Response {
+    fn simple(verdict: Verdict) -> Response<String> {
         let wait = Duration::from_secs(17);
         rejection(verdict, Some(wait), vec![status("login", verdict, wait)])
     }
 
-    async fn problem(response: Response) -> Value {
-        let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
-        serde_json::from_slice(&body).unwrap()
+    fn problem(response: &Response<String>) -> Value {
+        serde_json::from_str(response.body()).unwrap()
     }
 
-    fn retry_after(response: &Response) -> u64 {
+    fn retry_after(response: &Response<String>) -> u64 {
         let value = &response.headers()["retry-after"];
         value.to_str().unwrap().parse().unwrap()
     }
 
-    #[tokio::test]
-    async fn a_rejection_is_a_problem_with_all_its_headers() {
+    #[test]
+    fn a_rejection_is_a_problem_with_all_its_headers() {
         let response = simple(Verdict::Limited);
 
         assert_eq!(response.status(), 429);
@@ -162,11 +157,11 @@ mod tests {
             "detail": "rate limit `login` exceeded; try again in 17 s",
             "violated-policies": ["login"],
         });
-        assert_eq!(problem(response).await, expected);
+        assert_eq!(problem(&response), expected);
     }
 
-    #[tokio::test]
-    async fn the_type_of_a_problem_depends_on_its_cause() {
+    #[test]
+    fn the_type_of_a_problem_tells_why() {
         for (verdict, code, kind) in [
             (Verdict::Blocked, 429, "#abnormal-usage-detected"),
             (Verdict::Unavailable, 503, "#temporary-reduced-capacity"),
@@ -174,7 +169,7 @@ mod tests {
         ] {
             let response = simple(verdict);
             assert_eq!(response.status(), code);
-            let problem = problem(response).await;
+            let problem = problem(&response);
             assert_eq!(problem["status"], code);
             assert!(
                 problem["type"].as_str().unwrap().ends_with(kind),
@@ -183,8 +178,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn violated_policies_are_those_that_reject() {
+    #[test]
+    fn only_policies_that_reject_are_violated() {
         let wait = Duration::from_secs(1);
         let policies = vec![
             status("day", Verdict::Allowed, Duration::from_secs(9)),
@@ -194,10 +189,7 @@ mod tests {
         let response = rejection(Verdict::Limited, Some(wait), policies);
 
         assert_eq!(retry_after(&response), 1);
-        assert_eq!(
-            problem(response).await["violated-policies"],
-            json!(["minute"])
-        );
+        assert_eq!(problem(&response)["violated-policies"], json!(["minute"]));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Sessions of requests: a layer that handles the cookie, and extractors for handlers.
+//! Sessions of requests: a layer that handles the cookie, and sessions for handlers.
 //!
 //! - A session is loaded when a handler first asks for it, once per request.
 //! - A change is in Redis before the handler continues, so a response reports only what has been stored.
 //! - A request whose handler does not use the session sends no command and does not extend the session.
 
-mod extract;
+mod handle;
 mod visit;
 
 use std::fmt;
@@ -14,16 +14,16 @@ use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
-use axum::BoxError;
-use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderValue, Request, StatusCode, header};
-use axum::response::Response;
+use ::http::{HeaderValue, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{debug, warn};
 
-pub use self::extract::{Session, Sessions};
+pub use self::handle::{Session, Sessions};
 use self::visit::Visit;
+use super::body::{self, BoxError, ResponseBody};
 use super::cookie::SessionCookie;
 use super::origin::Trusted;
 use super::problem::{self, NO_STORE};
@@ -216,8 +216,8 @@ impl<E> SessionLayer<E> {
         Ok(self)
     }
 
-    /// Disables the check of origins. Then every route that changes something needs its own protection against requests that other
-    /// sites forge.
+    /// Disables the check of origins. Default: they are checked. Without the check, every route that changes something needs its own
+    /// protection against requests that other sites forge.
     pub fn allow_any_origin(mut self) -> Self {
         self.settings.trusted = Arc::new(Trusted::Any);
         self
@@ -241,11 +241,11 @@ where
     S::Future: Send,
     E: Send + Sync + 'static,
     B: Send + 'static,
-    R: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    type Response = Response;
+    type Response = Response<ResponseBody<R>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -260,11 +260,12 @@ where
         let visit = Arc::new(Visit::new(&self.settings, &request));
         if visit.is_at_risk() && self.settings.trusted.refuses(&request, cookie.is_secure()) {
             let refusal = self.settings.refuse_origin(&request);
+            let refusal = refusal.map(|text| ResponseBody::own(body::boxed(text)));
             return Box::pin(async { Ok(refusal) });
         }
         request.extensions_mut().insert(Arc::clone(&visit));
         Box::pin(async move {
-            let mut response = inner.call(request).await?.map(Body::new);
+            let mut response = inner.call(request).await?.map(ResponseBody::new);
             if response.status() == StatusCode::UNAUTHORIZED && bearer == Bearer::Taken {
                 let challenges = response.headers_mut();
                 challenges.append(header::WWW_AUTHENTICATE, BEARER);
@@ -276,7 +277,7 @@ where
 }
 
 impl<E> Settings<E> {
-    fn refuse_origin<B>(&self, request: &Request<B>) -> Response {
+    fn refuse_origin<B>(&self, request: &Request<B>) -> Response<String> {
         let headers = request.headers();
         let [origin, site, host] = [
             headers.get(header::ORIGIN),
@@ -359,5 +360,5 @@ impl<E> fmt::Debug for Settings<E> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "axum"))]
 mod tests;

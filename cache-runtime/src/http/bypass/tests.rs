@@ -1,5 +1,5 @@
+use ::http::HeaderValue;
 use axum::Router;
-use axum::http::HeaderValue;
 
 use super::*;
 use crate::http::OnMissing;

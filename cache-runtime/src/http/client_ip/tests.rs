@@ -1,6 +1,8 @@
 use axum::body::Body;
-use axum::extract::FromRequestParts as _;
+use axum::extract::connect_info::MockConnectInfo;
+use axum::extract::{ConnectInfo, FromRequestParts as _};
 use axum::http::Request;
+use axum::response::IntoResponse;
 
 use super::*;
 

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderValue;
+use ::http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;

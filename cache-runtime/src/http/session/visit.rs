@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, Request, header};
+use ::http::{HeaderMap, HeaderValue, Request, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

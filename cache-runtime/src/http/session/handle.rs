@@ -1,14 +1,11 @@
-//! The extractors for handlers.
+//! Sessions for handlers.
 
 use std::any::type_name;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, OptionalFromRequestParts};
-use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use ::http::{Extensions, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::error;
@@ -22,7 +19,8 @@ use crate::throttle::Throttle;
 /// longer.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("3");
 
-/// The session of a request, for handlers: its [`SessionData`], and methods to change it.
+/// The session of a request, for handlers: its [`SessionData`], and methods to change it. [`Sessions::current`] returns it. With the
+/// feature `axum` it is also an extractor.
 ///
 /// The extractor answers 401 if there is no session. `Option<Session>` is [`None`] then. Both answer 503 if Redis is
 /// unavailable, because the session is unknown then. A page that works without knowing takes `Result<Session,
@@ -36,7 +34,8 @@ pub struct Session<E = ()> {
     session: session::Session<E>,
 }
 
-/// Creates and ends sessions. Unlike [`Session`], it also works for requests without a session.
+/// Creates and ends sessions. Unlike [`Session`], it also works for requests without a session. With the feature `axum` it is an
+/// extractor, otherwise use [`of`](Self::of).
 pub struct Sessions<E = ()> {
     visit: Arc<Visit<E>>,
 }
@@ -138,6 +137,22 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
     }
 }
 
+impl<E: Send + Sync + 'static> Sessions<E> {
+    /// Returns the sessions of the request with these extensions.
+    ///
+    /// # Errors
+    ///
+    /// [`NoLayer`](SessionError::NoLayer) unless a [`SessionLayer`](super::SessionLayer) with the same `E` is around the service.
+    pub fn of(extensions: &Extensions) -> Result<Self, SessionError> {
+        match extensions.get() {
+            Some(visit) => Ok(Self {
+                visit: Arc::clone(visit),
+            }),
+            None => Err(SessionError::NoLayer(type_name::<E>())),
+        }
+    }
+}
+
 impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
     /// Creates a session for the client of this request and ends the client's former session. The address and the browser
     /// come from the request. The response sets the cookie.
@@ -201,75 +216,20 @@ impl<E> Deref for Session<E> {
     }
 }
 
-/// The data that the layer stored in a request.
-fn visit<E: Send + Sync + 'static>(parts: &Parts) -> Result<Arc<Visit<E>>, SessionError> {
-    let visit = parts.extensions.get().cloned();
-    visit.ok_or(SessionError::NoLayer(type_name::<E>()))
-}
-
-impl<S, E> FromRequestParts<S> for Sessions<E>
-where
-    S: Send + Sync,
-    E: Send + Sync + 'static,
-{
-    type Rejection = SessionError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, SessionError> {
-        visit(parts).map(|visit| Self { visit })
-    }
-}
-
-impl<S, E> FromRequestParts<S> for Session<E>
-where
-    S: Send + Sync,
-    E: Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
-{
-    type Rejection = SessionError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, SessionError> {
-        let visit = visit(parts)?;
-        let session = visit.load().await?;
-        Ok(Self { visit, session })
-    }
-}
-
-impl<S, E> OptionalFromRequestParts<S> for Session<E>
-where
-    S: Send + Sync,
-    E: Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
-{
-    type Rejection = SessionError;
-
-    async fn from_request_parts(
-        parts: &mut Parts,
-        state: &S,
-    ) -> Result<Option<Self>, SessionError> {
-        let session = <Self as FromRequestParts<S>>::from_request_parts(parts, state).await;
-        match session {
-            Ok(session) => Ok(Some(session)),
-            Err(error) if error.is_logged_out() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
-
 /// 401 if there is no session, with the same text for every reason; 503 with `Retry-After` if the session is unknown; 409
 /// for a conflict; 413 if the data exceeds the limit of a session; and 500 for a mistake of the service.
-/// Of the line about a request that failed.
-static FAILED: Throttle = Throttle::new();
-
-impl IntoResponse for SessionError {
-    fn into_response(self) -> Response {
-        let (status, detail) = match &self {
-            Self::Unavailable(_) => (
+impl<B: From<String>> From<SessionError> for Response<B> {
+    fn from(error: SessionError) -> Self {
+        let (status, detail) = match &error {
+            SessionError::Unavailable(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "sessions are unavailable; try again",
             ),
-            Self::Conflict => (
+            SessionError::Conflict => (
                 StatusCode::CONFLICT,
                 "another request changed the session; try again",
             ),
-            Self::TooLarge => (
+            SessionError::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the session data is too large",
             ),
@@ -279,10 +239,8 @@ impl IntoResponse for SessionError {
                 "something went wrong on our side",
             ),
         };
-        if status == StatusCode::INTERNAL_SERVER_ERROR
-            && let Some(suppressed) = FAILED.admit()
-        {
-            error!(error = %self, suppressed, "a request failed because of a session error");
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            error!(%error, "a request failed because of a session error");
         }
         let mut response = problem::untyped(status, detail);
         let headers = response.headers_mut();
