@@ -310,7 +310,7 @@ async fn known_rejections(figures: &mut Figures) -> Result<()> {
     let limit = limiter(&cache, Policy::api())?;
     let client = Identity::user("one");
     for _ in 0..101 {
-        limit.check(&client).await;
+        let _ = limit.check(&client).await;
     }
     let mut connection = redis::Client::open(server.url())?
         .get_multiplexed_async_connection()
@@ -348,7 +348,7 @@ async fn memory(figures: &mut Figures) -> Result<()> {
         let policy = limiter(&cache, Policy::new("payment").limit(limit).per("60s"))?;
         let client = Identity::ip(Ipv4Addr::new(203, 0, 113, 7).into());
         for _ in 0..limit {
-            policy.check(&client).await;
+            let _ = policy.check(&client).await;
         }
         let mut connection = redis::Client::open(server.url())?
             .get_multiplexed_async_connection()

@@ -439,16 +439,19 @@ impl RateLimiter {
 
 impl Limit {
     /// Decides one call of `client` and counts it if all policies allow it. Never waits longer than the cache's `command_timeout`.
+    #[must_use = "a call that is not allowed must not go on; see `Decision::into_result`"]
     pub async fn check(&self, client: &Identity) -> Decision {
         self.check_cost(client, 1).await
     }
 
     /// Decides a call that costs `cost` units. A call that costs 0 is allowed unless the client is blocked.
+    #[must_use = "a call that is not allowed must not go on; see `Decision::into_result`"]
     pub async fn check_cost(&self, client: &Identity, cost: u32) -> Decision {
         self.decide(client, cost, How::Take).await
     }
 
     /// Returns what `check` would return now, without counting.
+    #[must_use]
     pub async fn peek(&self, client: &Identity) -> Decision {
         self.decide(client, 1, How::Peek).await
     }

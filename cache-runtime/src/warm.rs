@@ -104,7 +104,7 @@ impl<I, F, P> Warm<I, F, P> {
         self
     }
 
-    /// Calls `progress` after each item.
+    /// Calls `progress` after each item. Default: nothing is called.
     pub fn on_progress<Q: FnMut(&Progress)>(self, progress: Q) -> Warm<I, F, Q> {
         let Self {
             cache,

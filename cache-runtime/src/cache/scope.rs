@@ -89,6 +89,7 @@ use super::removal::Eviction;
 ///
 /// A scope that is created or ends inside the `run` of another scope is a savepoint in that scope: its commit hands its
 /// evictions to the outer scope, and its rollback drops only its own.
+#[must_use = "a scope that is dropped evicts as if its transaction was committed"]
 pub struct CacheScope {
     collected: Arc<Collected>,
     /// The scope that this one is a savepoint of, also if it ends elsewhere.

@@ -34,21 +34,21 @@ pub struct Quota {
 }
 
 impl Policy {
-    /// Sets how long a value is fresh.
+    /// Sets how long a value is fresh. Default: the default TTL of the cache.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Sets how long after its TTL a value may still be served.
+    /// Sets how long after its TTL a value may still be served. Default: not served.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
     }
 
-    /// Sets how long a `None` is stored.
+    /// Sets how long a `None` is stored. Default: not stored.
     #[must_use]
     pub fn none_ttl(mut self, none_ttl: Duration) -> Self {
         self.none_ttl = Some(none_ttl);

@@ -70,6 +70,7 @@ pub struct Status {
 
 impl Decision {
     /// Returns whether the call may go on.
+    #[must_use]
     pub fn is_allowed(&self) -> bool {
         self.verdict == Verdict::Allowed
     }

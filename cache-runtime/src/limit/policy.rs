@@ -166,13 +166,15 @@ impl Policy {
             .share(Share::Replica)
     }
 
-    /// Sets how many units a client may use in any window. A call costs 1 unit unless it sets another cost.
+    /// Sets how many units a client may use in any window. Default: none, so set it here or with a quota in the configuration. A call
+    /// costs 1 unit unless it sets another cost.
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Sets the length of the window: a [`Duration`] or a text such as `"60s"`, from 1 ms to 31 days.
+    /// Sets the length of the window: a [`Duration`] or a text such as `"60s"`, from 1 ms to 31 days. Default: none, as for
+    /// [`limit`](Self::limit).
     pub fn per(mut self, window: impl Into<Window>) -> Self {
         self.window = window.into();
         self

@@ -73,25 +73,25 @@ impl NewSession {
 }
 
 impl<E> NewSession<E> {
-    /// Sets whether the application has verified the user.
+    /// Sets whether the application has verified the user. Default: `false`.
     pub fn verified(mut self, is_verified: bool) -> Self {
         self.data.is_verified = is_verified;
         self
     }
 
-    /// The address from which the user logs in. A layer fills it in.
+    /// Sets the address from which the user logs in. A layer sets it. Default: `None`.
     pub fn ip_address(mut self, address: IpAddr) -> Self {
         self.data.ip_address = Some(address);
         self
     }
 
-    /// The browser, as the header `User-Agent` names it. A longer text is cut to 512 bytes. The layer sets it.
+    /// Sets the browser, as the header `User-Agent` names it. A longer text is cut to 512 bytes. A layer sets it. Default: `None`.
     pub fn user_agent(mut self, name: &str) -> Self {
         self.data.user_agent = Some(printable(name));
         self
     }
 
-    /// Adds what the application wants to remember.
+    /// Sets the data of the application. Default: `()`.
     pub fn extension<F>(self, extension: F) -> NewSession<F> {
         let SessionData {
             user_id,

@@ -21,6 +21,7 @@ use crate::config::{Address, Config};
 /// A switch applies to open and new connections as soon as its method returns. The proxy begins by forwarding everything, and
 /// ends when it is dropped.
 #[derive(Debug)]
+#[must_use = "the proxy ends when it is dropped"]
 pub struct FaultProxy {
     endpoint: Endpoint,
     counts: Arc<Counts>,

@@ -20,6 +20,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// A primary with two replicas, and three sentinels that replace it if it does not answer for 1 s. All of them are real processes
 /// on free ports of 127.0.0.1. They end when this is dropped.
 #[derive(Debug)]
+#[must_use = "the servers end when this is dropped"]
 pub struct Sentinels {
     servers: Vec<RedisServer>,
     sentinels: Vec<Sentinel>,

@@ -26,6 +26,7 @@ const PORT_ATTEMPTS: u32 = 5;
 ///
 /// When this is dropped, also by a panic, the server ends and its directory is removed.
 #[derive(Debug)]
+#[must_use = "the server ends when it is dropped"]
 pub struct RedisServer {
     directory: Directory,
     arguments: Vec<String>,
@@ -35,6 +36,7 @@ pub struct RedisServer {
 
 /// The options of a [`RedisServer`].
 #[derive(Clone, Debug, Default)]
+#[must_use = "nothing runs before `start`"]
 pub struct RedisServerBuilder {
     tcp: bool,
     password: Option<String>,

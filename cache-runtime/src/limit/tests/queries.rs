@@ -145,7 +145,7 @@ async fn decisions_are_counted_by_policy_and_route() {
 async fn routes_above_the_cap_are_counted_together() {
     let (limiter, _) = in_memory([Policy::new("test").limit(1).per("1h")]);
     let limit = limiter.limit(&["test"]).unwrap();
-    limit.check(&client()).await;
+    let _ = limit.check(&client()).await;
     let rejected = limit.check(&client()).await;
 
     for number in 0..1_000 {
