@@ -10,12 +10,13 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const MACROS: [&str; 5] = [
+const MACROS: [&str; 6] = [
     "cacheable",
     "cache_put",
     "cache_evict",
     "rate_limit",
     "key_part",
+    "key",
 ];
 
 /// The most lines that the output for one mistake may have.

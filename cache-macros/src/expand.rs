@@ -22,6 +22,7 @@ macro_rules! quote {
     ($($tokens:tt)*) => { quote_spanned!(Span::mixed_site()=> $($tokens)*) };
 }
 
+pub(crate) mod key;
 pub(crate) mod key_part;
 mod rate_limit;
 
@@ -324,7 +325,17 @@ fn call(
 
 /// Returns `.key(…)` or `.pattern(…)`; for a client, only the closure that writes it.
 fn target(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream {
-    let writes: TokenStream = template
+    let writes = writes(p, template, held);
+    match template.kind {
+        Kind::Key => quote!(.key(&mut |__cache_key| { __cache_key #writes; })),
+        Kind::Client => quote!(|__limit_key| { __limit_key #writes; }),
+        Kind::Pattern => quote!(.pattern(&mut |__cache_pattern| { __cache_pattern #writes; })),
+    }
+}
+
+/// Returns the calls that write the pieces of a template.
+fn writes(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream {
+    template
         .pieces
         .iter()
         .map(|piece| match piece {
@@ -353,12 +364,7 @@ fn target(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream
                 write_value(value, quote_spanned!(*span=> &#expression))
             }
         })
-        .collect();
-    match template.kind {
-        Kind::Key => quote!(.key(&mut |__cache_key| { __cache_key #writes; })),
-        Kind::Client => quote!(|__limit_key| { __limit_key #writes; }),
-        Kind::Pattern => quote!(.pattern(&mut |__cache_pattern| { __cache_pattern #writes; })),
-    }
+        .collect()
 }
 
 fn write_value(value: &Value, reference: TokenStream) -> TokenStream {

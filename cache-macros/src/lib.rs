@@ -1,7 +1,7 @@
 //! The macros of `cache-runtime`. That crate re-exports them; depend on it instead of this one.
 //!
-//! Each macro documents what it does: [`macro@cacheable`], [`macro@cache_put`], [`macro@cache_evict`], [`macro@rate_limit`] and
-//! the derive [`macro@KeyPart`].
+//! Each macro documents what it does: [`macro@cacheable`], [`macro@cache_put`], [`macro@cache_evict`], [`macro@rate_limit`],
+//! [`macro@key`] and the derive [`macro@KeyPart`].
 //!
 //! This crate parses the arguments of the attributes, reports every mistake in them, and turns the function into one call of
 //! the runtime. It decides nothing about caching or limits.
@@ -12,6 +12,7 @@ mod coverage;
 mod expand;
 mod free_text;
 mod function;
+mod key;
 mod key_part;
 mod report;
 mod target;
@@ -451,6 +452,43 @@ pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::attribute(Attribute::RateLimit, arguments.into(), item.into()).into()
+}
+
+/// Returns a key by hand, as a `String` for `Cache::get`, `set`, `delete` and the other methods of `Cache`.
+///
+/// ```
+/// use cache_runtime::{Cache, cacheable, key};
+///
+/// # #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)] pub struct User;
+/// # pub struct DbError;
+/// #[cacheable(key = "user:<name>", ttl = "5m")]
+/// async fn user(name: &str) -> Result<User, DbError> {
+///     // Reads the database.
+/// #   Ok(User)
+/// }
+///
+/// # struct Request { name: String }
+/// # async fn handle(cache: &Cache, request: Request) {
+/// let name = "a:b";
+/// assert_eq!(key!("user:<name>"), "user:a%3Ab");
+///
+/// cache.delete(&key!("user:<name>", name = request.name)).await; // removes the entry of `user(&request.name)`
+/// # }
+/// ```
+///
+/// The template is written and checked like [the keys of the attributes](macro@cacheable#keys), and values are escaped in the same
+/// way. So a key by hand equals the key of an attribute with the same template and the same values.
+///
+/// A placeholder is, in this order:
+///
+/// - the value with its name: `key!("user:<name>", name = request.name)`
+/// - a variable, a type or a constant in scope: `<name>`, `<request.name>`, `<self.tenant>`, `<T>`, `<Self::KIND>`.
+///
+/// The key does not contain the prefix of a cache: the methods of `Cache` add it. `crate = my_crate::cache` sets the path of
+/// `cache_runtime`, if it is renamed or re-exported.
+#[proc_macro]
+pub fn key(arguments: TokenStream) -> TokenStream {
+    expand::key::text(arguments.into()).into()
 }
 
 /// Makes a type a part of keys: implements the trait `KeyPart` of `cache_runtime`.

@@ -75,7 +75,7 @@ impl Template {
 
 /// Turns the placeholders of templates into expressions.
 pub(crate) struct Resolver<'a> {
-    function: &'a Function,
+    names: Names<'a>,
     /// Why `<return…>` is not allowed here, if it is not.
     refusal: Option<&'static str>,
     report: &'a mut Report,
@@ -83,15 +83,38 @@ pub(crate) struct Resolver<'a> {
     is_understood: bool,
 }
 
+/// What placeholders can name.
+#[derive(Clone, Copy)]
+enum Names<'a> {
+    /// The parameters of the function with the attribute.
+    Function(&'a Function),
+    /// These values, and what is in scope.
+    Scope(&'a [Ident]),
+}
+
 impl<'a> Resolver<'a> {
+    /// For an attribute of `function`.
     pub(crate) fn new(
         function: &'a Function,
         refusal: Option<&'static str>,
         report: &'a mut Report,
     ) -> Self {
         Self {
-            function,
+            names: Names::Function(function),
             refusal,
+            report,
+            named: Vec::new(),
+            is_understood: true,
+        }
+    }
+
+    /// For `key!`, which is given these values by name.
+    pub(crate) fn in_scope(values: &'a [Ident], report: &'a mut Report) -> Self {
+        Self {
+            names: Names::Scope(values),
+            refusal: Some(
+                "is the returned value, which only attributes have; write a name and its value, such as `id = event.id`",
+            ),
             report,
             named: Vec::new(),
             is_understood: true,
@@ -165,37 +188,80 @@ impl<'a> Resolver<'a> {
     }
 
     fn root(&mut self, placeholder: &Placeholder, literal: &LitStr) -> Option<(Source, Ident)> {
-        let name = &self.function.signature.ident;
         let written = placeholder.written();
         match placeholder.root.as_str() {
             "return" => match self.refusal {
                 None => return Some((Source::Returned, Ident::new(RETURNED, Span::mixed_site()))),
                 Some(refusal) => self.report.at(literal, format!("`{written}` {refusal}")),
             },
-            "self" => match self.function.receiver() {
-                Some(receiver) => return Some((Source::Arguments, receiver)),
-                None => self.report.at(
-                    literal,
-                    format!(
-                        "`{name}` has no `self` for `{written}`; add `&self`, or use a parameter"
-                    ),
-                ),
+            "self" => match self.names {
+                Names::Scope(_) => {
+                    return Some((Source::Arguments, Ident::new("self", literal.span())));
+                }
+                Names::Function(function) => {
+                    if let Some(receiver) = function.receiver() {
+                        return Some((Source::Arguments, receiver));
+                    }
+                    let name = &function.signature.ident;
+                    self.report.at(
+                        literal,
+                        format!("`{name}` has no `self` for `{written}`; add `&self`, or use a parameter"),
+                    );
+                }
             },
-            root => return self.parameter(root, placeholder, literal),
+            root => {
+                let found = match self.names {
+                    Names::Function(function) => {
+                        self.parameter(function, root, placeholder, literal)
+                    }
+                    Names::Scope(values) => self.value_or_local(values, root, placeholder, literal),
+                };
+                let is_path = placeholder.steps.starts_with("::");
+                return found.map(|(source, name)| match source {
+                    Source::Type if is_path => (Source::Static, name),
+                    _ => (source, name),
+                });
+            }
         }
         // A parameter should replace it, so the key is not fully known.
         self.is_understood = false;
         None
     }
 
-    fn parameter(
+    fn value_or_local(
         &mut self,
+        values: &[Ident],
         root: &str,
         placeholder: &Placeholder,
         literal: &LitStr,
     ) -> Option<(Source, Ident)> {
-        let generics = &self.function.signature.generics;
-        let arguments = self.function.parameters();
+        let bare = root.trim_start_matches("r#");
+        if let Some(name) = values.iter().find(|name| name.unraw() == bare) {
+            self.named.push(name.clone());
+            return Some((Source::Arguments, name.clone()));
+        }
+        if let Some(found) = self.elsewhere(root, placeholder, &[]) {
+            return Some(found);
+        }
+        let name = syn::parse_str::<Ident>(root).or_else(|_| syn::parse_str(&format!("r#{root}")));
+        let Ok(mut name) = name else {
+            self.report.at(literal, format!("`<{root}>` is not a name"));
+            self.is_understood = false;
+            return None;
+        };
+        name.set_span(literal.span());
+        Some((Source::Arguments, name))
+    }
+
+    fn parameter(
+        &mut self,
+        function: &Function,
+        root: &str,
+        placeholder: &Placeholder,
+        literal: &LitStr,
+    ) -> Option<(Source, Ident)> {
+        let generics = &function.signature.generics;
+        let arguments = function.parameters();
         let types = generics.type_params().map(|ty| ty.ident.clone());
         let constants = generics
             .const_params()
@@ -214,13 +280,8 @@ impl<'a> Resolver<'a> {
             }
             None => self.elsewhere(root, placeholder, &known),
         };
-        if let Some((source, name)) = found {
-            let is_path = placeholder.steps.starts_with("::");
-            let source = match source {
-                Source::Type if is_path => Source::Static,
-                source => source,
-            };
-            return Some((source, name));
+        if found.is_some() {
+            return found;
         }
         let names: Vec<Ident> = known.into_iter().map(|(_, name)| name).collect();
         let advice = match nearest_name(root, &names) {
@@ -238,7 +299,7 @@ impl<'a> Resolver<'a> {
                 }
             }
         };
-        let function = &self.function.signature.ident;
+        let function = &function.signature.ident;
         self.report.at(
             literal,
             format!("`<{root}>` is not a parameter of `{function}`; {advice}"),

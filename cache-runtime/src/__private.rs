@@ -14,7 +14,7 @@ pub use crate::background::{background, cacheable_background};
 use crate::cache::{self, Bodied, Evicting, Refresh, Shell, Storing, ValueType};
 pub use crate::cache::{Cache, Used};
 pub use crate::calls::{EvictCall, ReadCall};
-pub use crate::key::{KeyPart, KeyWriter, PatternWriter, TypeName};
+pub use crate::key::{KeyPart, KeyWriter, PatternWriter, TypeName, key_text};
 #[cfg(feature = "limits")]
 pub use crate::limit::RateLimiter;
 #[cfg(feature = "limits")]

@@ -113,8 +113,7 @@ use crate::throttle::Throttle;
 /// Keys and patterns are used as they are stored in Redis, without the prefix. These methods do not escape anything.
 /// Attributes escape the values of placeholders, so under `user:<name>` the entry of `"a:b"` is at `user:a%3Ab`, that of
 /// `"a b"` at `user:a%20b`, and that of a `None` at `user:%n`. A text over 128 bytes is replaced by a hash.
-/// [`keys`](Self::keys) lists the keys that exist. To remove the entries of any text, call a function with
-/// `#[cache_evict]` and the same key.
+/// [`key!`](macro@crate::key) writes such a key by hand. [`keys`](Self::keys) lists the keys that exist.
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,

@@ -43,9 +43,6 @@ const VALUE_CAP: usize = 128;
 /// The longest name. One key may contain many values of `VALUE_CAP`.
 const NAME_CAP: usize = 1024;
 
-/// The longest key that a method of `Cache` accepts.
-const TEXT_CAP: usize = 512;
-
 /// The name of one entry in Redis, including the prefix.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -62,27 +59,18 @@ impl Hash for Key {
 }
 
 impl Key {
-    /// Returns the key with the name `text`. No character is escaped.
+    /// Returns the key with the name `text`. No character is escaped. A long name is shortened as that of an attribute is.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Input`] if `text` is empty, is longer than 512 bytes, contains white space or a control character, or begins
-    /// with one of the reserved roots `session:`, `sessions:`, `ratelimit:` and `cache:`.
+    /// [`ErrorKind::Input`] if `text` is empty, contains white space or a control character, or begins with one of the reserved
+    /// roots `session:`, `sessions:`, `ratelimit:` and `cache:`.
     pub(crate) fn parse(prefix: &str, text: &str) -> Result<Self, Error> {
-        if text.len() > TEXT_CAP {
-            let length = text.len();
-            return Err(Error::new(
-                ErrorKind::Input,
-                format!(
-                    "a key of {length} bytes exceeds the limit of {TEXT_CAP}; replace its longest part by a hash"
-                ),
-            ));
-        }
         check_text("key", text)?;
         if let Some(root) = reserved_root(text) {
             return Err(reserved("key", text, root));
         }
-        Ok(Self::named([prefix, text].concat(), prefix.len()))
+        Ok(Self::end([prefix, text].concat(), prefix))
     }
 
     pub(crate) fn render(prefix: &str, write: impl FnOnce(&mut KeyWriter<'_>)) -> Self {
@@ -241,6 +229,15 @@ fn push_hash(name: &mut String, hash: Sha256) {
 fn push_hex(name: &mut String, byte: u8, digits: &[u8; 16]) {
     name.push(digits[usize::from(byte >> 4)].into());
     name.push(digits[usize::from(byte & 15)].into());
+}
+
+/// `key!`: the name of a key without the prefix, to which a method of `Cache` adds it. It is not shortened, because the hash in a
+/// shortened name covers the prefix.
+pub fn key_text(write: &mut dyn FnMut(&mut KeyWriter<'_>)) -> String {
+    let mut text = String::new();
+    write(&mut KeyWriter::new(&mut text));
+    keep_off_roots(&mut text, 0);
+    text
 }
 
 /// Collects the parts of a key.

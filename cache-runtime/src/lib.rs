@@ -79,6 +79,7 @@
 //! | [`Stats`] | Holds the counters, in total and for each function |
 //! | [`Health`] | Reports the state of the cache for health checks |
 //! | [`Cache::warm`], [`warm::every`] | Fills the cache in advance, once or on a schedule |
+//! | [`macro@key`] | Writes the key of an entry by hand, escaped as attributes escape it |
 //! | [`trait@KeyPart`] | Marks types that can be part of a key; [derive](derive@KeyPart) it for your own types |
 //! | [`limit::RateLimiter`], [`macro@rate_limit`] | Limits how often clients may do something, across all processes; `#[rate_limit]` does this for one function |
 //! | [`session::SessionStore`] | Stores login sessions that all processes share; `http::SessionLayer` passes them to handlers |
@@ -155,7 +156,7 @@ pub mod testing;
 pub use cache::{Cache, CacheScope, Evicted, Health, KeyStream, Status};
 #[cfg(feature = "limits")]
 pub use cache_macros::rate_limit;
-pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable};
+pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key};
 pub use clock::Clock;
 pub use config::{Address, Config, Environment, Policy, Quota, Secret, SessionKeys, Tls, Topology};
 pub use error::{AlreadyInstalled, Error, ErrorKind};

@@ -1,6 +1,6 @@
 //! The keys that templates produce.
 
-use cache_runtime::cacheable;
+use cache_runtime::{KeyPart, cacheable, key};
 
 use crate::lab::Lab;
 
@@ -80,4 +80,124 @@ async fn an_option_can_be_in_a_key() {
     assert_eq!(events(&lab, Some("")).await, 2);
     assert_eq!(events(&lab, Some("None")).await, 3);
     assert_eq!(events(&lab, None).await, 1);
+}
+
+#[tokio::test]
+async fn a_key_by_hand_is_the_key_of_an_attribute() {
+    #[derive(KeyPart)]
+    struct Filter {
+        city: String,
+        day: Option<u8>,
+    }
+    struct Page {
+        number: u32,
+    }
+    #[cacheable(key = "rows:<name>-<after>:{filter}:<page.number>:<T>", cache = lab.cache)]
+    async fn rows<T>(
+        lab: &Lab,
+        name: &str,
+        after: Option<i64>,
+        filter: &Filter,
+        page: Page,
+    ) -> usize {
+        lab.run()
+    }
+    let lab = Lab::new();
+
+    let long = "x".repeat(300);
+    for name in [
+        "a",
+        "",
+        "a:b",
+        "a b",
+        "x-y",
+        "%n",
+        "*?[{<>}]\\",
+        "é\u{2003}\n",
+        &long,
+    ] {
+        for (after, day) in [(None, None), (Some(-7), Some(31))] {
+            let filter = Filter {
+                city: name.to_owned(),
+                day,
+            };
+            rows::<String>(&lab, name, after, &filter, Page { number: 3 }).await;
+
+            let page = Page { number: 3 };
+            let key = key!("rows:<name>-<after>:{filter}:<page.number>:<String>");
+            assert!(lab.holds(&key).await, "{key}");
+        }
+    }
+    assert_eq!(lab.runs(), 18);
+}
+
+#[tokio::test]
+async fn a_key_by_hand_takes_values_by_name() {
+    #[cacheable(key = "row:<kind>:<id>", cache = lab.cache)]
+    async fn row(lab: &Lab, kind: &str, id: u64) -> usize {
+        lab.run()
+    }
+    let lab = Lab::new();
+    row(&lab, "a:b", 42).await;
+
+    let id = 41;
+    let of_row = |kind: String| key!("row:<kind>:<id>", id = id + 1);
+
+    assert!(lab.holds(&of_row("a:b".to_owned())).await);
+    assert_eq!(
+        key!("row:<kind>:<id>", kind = format!("{id}"), id = 1),
+        "row:41:1"
+    );
+}
+
+#[tokio::test]
+async fn a_key_by_hand_names_what_its_method_has() {
+    struct Tenant(u8);
+    impl Tenant {
+        const KIND: &str = "tenant";
+
+        fn key(&self) -> String {
+            key!("<Self::KIND>:<self.0>")
+        }
+    }
+
+    assert_eq!(Tenant(7).key(), "tenant:7");
+}
+
+#[tokio::test]
+async fn a_key_by_hand_keeps_off_reserved_roots() {
+    #[cacheable(key = "<word>:<id>", cache = lab.cache)]
+    async fn row(lab: &Lab, word: &str, id: u64) -> usize {
+        lab.run()
+    }
+    let lab = Lab::new();
+
+    for word in ["session", "sessions", "ratelimit", "cache", "row"] {
+        row(&lab, word, 1).await;
+
+        assert!(lab.holds(&key!("<word>:<id>", id = 1)).await, "{word}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_by_hand_is_shortened_as_that_of_an_attribute() {
+    #[cacheable(key = "rows:<a>:<b>:<a>:<b>:<a>:<b>:<a>:<b>:<a>:<b>:<id>", cache = lab.cache)]
+    async fn rows(lab: &Lab, a: &str, b: &str, id: u64) -> usize {
+        lab.run()
+    }
+    let lab = Lab::new();
+    let (a, b) = ("a".repeat(128), "b".repeat(128));
+
+    for id in 0..2 {
+        rows(&lab, &a, &b, id).await;
+        let key = key!("rows:<a>:<b>:<a>:<b>:<a>:<b>:<a>:<b>:<a>:<b>:<id>");
+
+        assert!(key.len() > 1_024);
+        assert!(lab.holds(&key).await, "{id}");
+    }
+    let listed = lab.cache.keys("rows:*").await;
+    assert_eq!(listed.len(), 2);
+    for key in listed {
+        assert!(lab.holds(&key).await, "{key}");
+    }
 }

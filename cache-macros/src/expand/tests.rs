@@ -154,3 +154,14 @@ fn a_derived_key_part_writes_its_fields_or_variant() {
     let file = syn::parse2(derived).expect("valid Rust");
     expect_file!["../../expansions/key_part.rs"].assert_eq(&prettyplease::unparse(&file));
 }
+
+#[test]
+fn a_key_by_hand_expands_to_one_call() {
+    let arguments = r#""event:<id>:<name>-<self.tenant>", name = event.name()"#;
+
+    let text = key::text(arguments.parse().expect(arguments));
+
+    let function = quote!(fn key(&self, id: i64, event: &Event) -> String { #text });
+    let file: syn::File = syn::parse2(function).expect("the expansion is Rust");
+    expect_file!["../../expansions/key.rs"].assert_eq(&prettyplease::unparse(&file));
+}

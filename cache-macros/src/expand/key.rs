@@ -1,0 +1,49 @@
+//! The code that `key!` generates.
+
+use proc_macro2::{Span, TokenStream};
+use quote::quote_spanned;
+
+use super::{door, writes};
+use crate::key::{self, KeyText};
+use crate::report::Report;
+
+/// Input:
+///
+/// ```text
+/// key!("event:<id>:<name>", name = event.name())
+/// ```
+///
+/// Output, where `p` is `::cache_runtime::__private`:
+///
+/// ```text
+/// match (&(event.name()),) {
+///     (name,) => p::key_text(&mut |__cache_key| { __cache_key.text("event:").value(&id).text(":").value(&name); }),
+/// }
+/// ```
+pub(crate) fn text(arguments: TokenStream) -> TokenStream {
+    let mut report = Report::default();
+    let read = key::read(arguments, &mut report);
+    match (report.into_tokens(), read) {
+        (None, Some(key)) => rendered(&key),
+        // A `String`, so that rustc reports nothing about its type.
+        (errors, _) => quote!({ #errors ::std::string::String::new() }),
+    }
+}
+
+fn rendered(key: &KeyText) -> TokenStream {
+    let KeyText {
+        runtime,
+        template,
+        values,
+    } = key;
+    let p = door(runtime.as_ref());
+    let writes = writes(&p, template, &mut 0);
+    let text = quote!(#p::key_text(&mut |__cache_key| { __cache_key #writes; }));
+    if values.is_empty() {
+        return text;
+    }
+    let names = values.iter().map(|(name, _)| name);
+    let values = values.iter().map(|(_, value)| value);
+    // A `match`, so that temporary values live until the key is written.
+    quote!(match (#(&(#values),)*) { (#(#names,)*) => #text })
+}
