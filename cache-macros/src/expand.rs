@@ -85,7 +85,7 @@ fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
         condition,
         work,
     } = plan;
-    let p = door(runtime.as_ref());
+    let p = private_path(runtime.as_ref());
     let output = output(function);
 
     let site = site(&p, plan, function);
@@ -101,7 +101,7 @@ fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
 }
 
 /// The path of the runtime's `__private`.
-fn door(runtime: Option<&Path>) -> TokenStream {
+fn private_path(runtime: Option<&Path>) -> TokenStream {
     match runtime {
         Some(path) => quote!(#path::__private),
         None => quote!(::cache_runtime::__private),

@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
 
-use super::{door, writes};
+use super::{private_path, writes};
 use crate::key::{self, KeyText};
 use crate::report::Report;
 
@@ -36,7 +36,7 @@ fn rendered(key: &KeyText) -> TokenStream {
         template,
         values,
     } = key;
-    let p = door(runtime.as_ref());
+    let p = private_path(runtime.as_ref());
     let writes = writes(&p, template, &mut 0);
     let text = quote!(#p::key_text(&mut |__cache_key| { __cache_key #writes; }));
     if values.is_empty() {

@@ -6,7 +6,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Member, Type};
 
-use super::{at, door, respanned};
+use super::{at, private_path, respanned};
 use crate::key_part::{self, Derived, Shape};
 use crate::report::Report;
 
@@ -52,7 +52,7 @@ fn implementation(derived: &Derived, body: &TokenStream) -> TokenStream {
         bounds,
         shape: _,
     } = derived;
-    let p = door(runtime.as_ref());
+    let p = private_path(runtime.as_ref());
     let mut generics = generics.clone();
     if !bounds.is_empty() {
         let bounds = bounds.iter().map(|ty| {

@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
 
-use super::{at, door, framed, full_name, output, respanned, target};
+use super::{at, framed, full_name, output, private_path, respanned, target};
 use crate::args::limit::Limiting;
 use crate::function::{Boxed, Form, Function};
 
@@ -44,7 +44,7 @@ fn gate(plan: &Limiting, function: &Function) -> TokenStream {
         client,
         cost,
     } = plan;
-    let p = door(runtime.as_ref());
+    let p = private_path(runtime.as_ref());
     let name = full_name(&function.signature.ident);
     let own_limiter = limiter.as_ref().map(|_| quote!(.own_limiter()));
     let client = target(&p, client, &mut 0);

@@ -179,10 +179,10 @@ fn run(
         .enable_all()
         .build();
     let outcome = built.and_then(|runtime| {
-        let door = runtime.block_on(async { Door::open() })?;
-        // `start` waits for this.
-        let _ = opened.send(Ok(door.address.port()));
-        runtime.block_on(forward(door, server, counts, orders));
+        let port = runtime.block_on(async { Port::open() })?;
+        // Whoever starts a proxy waits for this.
+        let _ = opened.send(Ok(port.address.port()));
+        runtime.block_on(forward(port, server, counts, orders));
         Ok(())
     });
     if let Err(error) = outcome {
@@ -192,7 +192,7 @@ fn run(
 
 /// Accepts connections and switches modes until the proxy is dropped.
 async fn forward(
-    mut door: Door,
+    mut port: Port,
     server: Address,
     counts: Arc<Counts>,
     mut orders: mpsc::UnboundedReceiver<Switch>,
@@ -206,15 +206,15 @@ async fn forward(
                 let Some((ordered, done)) = order else { return };
                 mode.send_replace(ordered);
                 if ordered == Mode::Cut {
-                    door.close();
+                    port.close();
                     links.shutdown().await;
                 } else {
-                    door.reopen().await;
+                    port.reopen().await;
                 }
                 // The caller may be gone by now.
                 let _ = done.send(());
             }
-            client = door.next() => {
+            client = port.next() => {
                 counts.connections.fetch_add(1, Ordering::Relaxed);
                 links.spawn(link(client, server.clone(), Arc::clone(&counts), watched.clone()));
             }
@@ -223,16 +223,16 @@ async fn forward(
     }
 }
 
-/// A listener that can be closed, which refuses connections, and opened again on the same port.
-struct Door {
+/// A port that can be closed so that connecting is refused, and opened again on the same port.
+struct Port {
     address: SocketAddr,
     listener: Option<TcpListener>,
-    /// A socket that is bound and never listens. It reserves the port while the listener is closed. Linux allows it next to a
-    /// listener. On systems that do not, another process may take the port.
+    /// Bound and never listening: keeps the port ours while it is closed. Linux allows it beside a listener;
+    /// where it is not allowed there is a small chance that somebody takes the port.
     _reservation: Option<TcpSocket>,
 }
 
-impl Door {
+impl Port {
     fn open() -> io::Result<Self> {
         let reservation = reusable((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = reservation.local_addr()?;
