@@ -27,12 +27,12 @@
 //! count of four bytes, which Redis changes by a script.
 
 mod block;
-mod card;
 mod claim;
 mod header;
 mod layers;
 mod origin;
 mod payload;
+mod payment_card;
 mod stamp;
 mod walk;
 
@@ -134,7 +134,7 @@ pub(crate) fn value(
         let text = "a `Some` around a null and a non-finite float do not round-trip through JSON";
         return Err(Refusal::Encode(serde::ser::Error::custom(text)));
     }
-    if limits.card_guard && card::contains(json) {
+    if limits.card_guard && payment_card::contains(json) {
         return Err(Refusal::Card);
     }
     if payload::is_too_deep(json) {
