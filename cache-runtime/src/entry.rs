@@ -29,12 +29,12 @@
 mod block;
 mod claim;
 mod header;
+mod inspect;
 mod layers;
 mod origin;
 mod payload;
 mod payment_card;
 mod stamp;
-mod walk;
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl<T: Serialize + DeserializeOwned> Value for T {
     }
 
     fn has_plain_nulls(&self, layers: Layers) -> bool {
-        payload::caught(|| Ok(walk::comes_back(self, layers))).unwrap_or(false)
+        payload::caught(|| Ok(inspect::nulls_round_trip(self, layers))).unwrap_or(false)
     }
 
     fn check_round_trip(&self, json: &[u8], layers: Layers) -> Result<(), Refusal> {

@@ -67,7 +67,7 @@ impl Layers {
         self == Self::OkSome
             && super::payload::encode(value, &mut json, OK_NONE.len()).is_ok()
             && json == OK_NONE
-            && super::walk::comes_back(value, Self::Nothing)
+            && super::inspect::nulls_round_trip(value, Self::Nothing)
     }
 
     /// Removes the JSON of these layers, from `start` on.

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::inspect::{self, Array};
 use super::layers::{Layered, Layers};
-use super::walk::{self, Array};
 use super::{Refusal, Unreadable, block};
 
 /// How deeply `serde_json` reads: it refuses the 128th bracket in a bracket.
@@ -101,7 +101,7 @@ pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8], layers: Layers) -
     // In another order it has the same length.
     again.len() == json.len()
         && (again == json
-            || caught(|| Ok(walk::arrays(value, layers)))
+            || caught(|| Ok(inspect::arrays(value, layers)))
                 .ok()
                 .flatten()
                 .is_some_and(|arrays| is_reordered(json, &again, &arrays)))

@@ -12,27 +12,27 @@ use serde::ser::{self, Serialize, Serializer};
 use super::layers::Layers;
 
 /// Returns whether a value that contains a `null` in its JSON round-trips. Its layers are not written as a `null`.
-pub(super) fn comes_back<T: Serialize + ?Sized>(value: &T, layers: Layers) -> bool {
-    let walk = Walk {
+pub(super) fn nulls_round_trip<T: Serialize + ?Sized>(value: &T, layers: Layers) -> bool {
+    let inspector = Inspector {
         layers,
         arrays: None,
         is_raw: false,
         is_null: false,
     };
-    value.serialize(walk).is_ok()
+    value.serialize(inspector).is_ok()
 }
 
 /// Returns what the arrays of a value's JSON are, in the order in which they begin, or [`None`] if the value does not
 /// round-trip.
 pub(super) fn arrays<T: Serialize + ?Sized>(value: &T, layers: Layers) -> Option<Vec<Array>> {
     let arrays = RefCell::default();
-    let walk = Walk {
+    let inspector = Inspector {
         layers,
         arrays: Some(&arrays),
         is_raw: false,
         is_null: false,
     };
-    value.serialize(walk).ok()?;
+    value.serialize(inspector).ok()?;
     Some(arrays.into_inner())
 }
 
@@ -47,7 +47,7 @@ pub(super) enum Array {
 
 /// Visits a value and writes nothing.
 #[derive(Clone, Copy)]
-struct Walk<'a> {
+struct Inspector<'a> {
     layers: Layers,
     arrays: Option<&'a RefCell<Vec<Array>>>,
     /// Inside a `RawValue`, whose text may be a null.
@@ -59,7 +59,7 @@ struct Walk<'a> {
 /// How `serde_json` calls a `RawValue` towards its serializer.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
-impl Walk<'_> {
+impl Inspector<'_> {
     fn begin(self, array: Array) -> Self {
         if let Some(arrays) = self.arrays {
             arrays.borrow_mut().push(array);
@@ -110,7 +110,7 @@ macro_rules! leaves {
     )*};
 }
 
-impl Serializer for Walk<'_> {
+impl Serializer for Inspector<'_> {
     type Ok = Written;
     type Error = Lost;
     type SerializeSeq = Self;
@@ -257,7 +257,7 @@ impl Serializer for Walk<'_> {
 
 macro_rules! parts {
     ($($part:ident $name:ident ($($key:ty)?))*) => {$(
-        impl ser::$part for Walk<'_> {
+        impl ser::$part for Inspector<'_> {
             type Ok = Written;
             type Error = Lost;
 
@@ -286,7 +286,7 @@ parts! {
     SerializeStructVariant serialize_field (&'static str)
 }
 
-impl ser::SerializeMap for Walk<'_> {
+impl ser::SerializeMap for Inspector<'_> {
     type Ok = Written;
     type Error = Lost;
 
@@ -314,8 +314,8 @@ mod tests {
 
     use super::Layers;
 
-    fn comes_back<T: Serialize>(value: &T) -> bool {
-        super::comes_back(value, Layers::Nothing)
+    fn nulls_round_trip<T: Serialize>(value: &T) -> bool {
+        super::nulls_round_trip(value, Layers::Nothing)
     }
 
     #[derive(Serialize)]
@@ -324,25 +324,31 @@ mod tests {
     }
 
     #[test]
-    fn a_none_round_trips_and_a_some_of_none_does_not() {
-        assert!(comes_back(&Row { value: None::<u8> }));
-        assert!(comes_back(&[None, Some(1)]));
-        assert!(comes_back(&()));
-        assert!(comes_back(&json!({"a": null})));
-        assert!(!comes_back(&Row {
+    fn a_none_comes_back_and_what_is_around_one_does_not() {
+        assert!(nulls_round_trip(&Row { value: None::<u8> }));
+        assert!(nulls_round_trip(&[None, Some(1)]));
+        assert!(nulls_round_trip(&()));
+        assert!(nulls_round_trip(&json!({"a": null})));
+        assert!(!nulls_round_trip(&Row {
             value: Some(None::<u8>)
         }));
-        assert!(!comes_back(&[Some(())]));
-        assert!(!comes_back(&BTreeMap::from([(1, Some(Value::Null))])));
+        assert!(!nulls_round_trip(&[Some(())]));
+        assert!(!nulls_round_trip(&BTreeMap::from([(1, Some(Value::Null))])));
     }
 
     #[test]
-    fn outer_layers_are_not_stored_as_null() {
-        assert!(super::comes_back(&Some(None::<u8>), Layers::Some));
-        assert!(super::comes_back(&Ok::<_, u8>(Some(())), Layers::OkSome));
-        assert!(!super::comes_back(&Some(Some(None::<u8>)), Layers::Some));
-        assert!(!super::comes_back(&Ok::<_, u8>(Some(())), Layers::Ok));
-        assert!(!super::comes_back(&vec![Some(())], Layers::Some));
+    fn what_is_taken_off_needs_no_null() {
+        assert!(super::nulls_round_trip(&Some(None::<u8>), Layers::Some));
+        assert!(super::nulls_round_trip(
+            &Ok::<_, u8>(Some(())),
+            Layers::OkSome
+        ));
+        assert!(!super::nulls_round_trip(
+            &Some(Some(None::<u8>)),
+            Layers::Some
+        ));
+        assert!(!super::nulls_round_trip(&Ok::<_, u8>(Some(())), Layers::Ok));
+        assert!(!super::nulls_round_trip(&vec![Some(())], Layers::Some));
     }
 
     /// Serializes like `serde_json::value::RawValue`.
@@ -357,18 +363,18 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_null_counts_as_null() {
-        assert!(comes_back(&Row { value: Raw("null") }));
-        assert!(comes_back(&[Some(Raw("[null]")), None]));
-        assert!(!comes_back(&Row {
+    fn a_raw_null_is_a_null() {
+        assert!(nulls_round_trip(&Row { value: Raw("null") }));
+        assert!(nulls_round_trip(&[Some(Raw("[null]")), None]));
+        assert!(!nulls_round_trip(&Row {
             value: Some(Raw("null"))
         }));
     }
 
     #[test]
-    fn a_float_that_is_not_finite_does_not_round_trip() {
-        assert!(comes_back(&(0.1, f32::MIN, -0.0)));
-        assert!(!comes_back(&Some(Row { value: f64::NAN })));
-        assert!(!comes_back(&vec![Ok::<f32, u8>(f32::INFINITY)]));
+    fn a_float_that_is_not_finite_does_not_come_back() {
+        assert!(nulls_round_trip(&(0.1, f32::MIN, -0.0)));
+        assert!(!nulls_round_trip(&Some(Row { value: f64::NAN })));
+        assert!(!nulls_round_trip(&vec![Ok::<f32, u8>(f32::INFINITY)]));
     }
 }
