@@ -304,11 +304,11 @@ async fn fill(raw: &mut MultiplexedConnection, many: usize) {
     }
 }
 
-/// A walk on a busy machine takes longer than a call may wait.
+/// A scan on a busy machine needs more than a call may wait.
 const LONG: Duration = Duration::from_secs(5);
 
 #[tokio::test]
-async fn all_patterns_in_the_journal_take_one_walk() {
+async fn all_patterns_in_the_journal_take_one_scan() {
     const FOREIGN: usize = 20_000;
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
@@ -327,9 +327,9 @@ async fn all_patterns_in_the_journal_take_one_walk() {
     network.pass();
     is_back(&cache).await;
 
-    let walk = FOREIGN as u64 / 250 + 2;
+    let scan = FOREIGN as u64 / 250 + 2;
     let scans = calls(&mut raw, "scan").await - before;
-    assert!((walk / 2..2 * walk).contains(&scans), "{scans} slices");
+    assert!((scan / 2..2 * scan).contains(&scans), "{scans} slices");
     let mut left = cache.keys("*").await;
     left.sort();
     assert_eq!(left, ["list38:a", "list39:a"]);
@@ -337,7 +337,7 @@ async fn all_patterns_in_the_journal_take_one_walk() {
     let before = calls(&mut raw, "scan").await;
     two_lists(&cache, 38, 39).await;
     let scans = calls(&mut raw, "scan").await - before;
-    assert!((walk / 2..2 * walk).contains(&scans), "{scans} slices");
+    assert!((scan / 2..2 * scan).contains(&scans), "{scans} slices");
     assert_eq!(cache.keys("*").await, Vec::<String>::new());
 }
 
@@ -345,24 +345,24 @@ async fn all_patterns_in_the_journal_take_one_walk() {
 async fn two_lists(cache: &Cache, a: u32, b: u32) {}
 
 #[tokio::test]
-async fn a_walk_continues_after_losing_its_connections() {
+async fn a_scan_that_loses_its_connections_goes_on_where_it_was() {
     const FOREIGN: usize = 100_000;
     let server = server();
     let cache = connect(server.config().command_timeout(LONG)).await;
     let mut raw = raw(&server).await;
     fill(&mut raw, FOREIGN).await;
     let before = calls(&mut raw, "scan").await;
-    let walk = FOREIGN as u64 / 250;
+    let scan = FOREIGN as u64 / 250;
 
-    // The eviction that meets the loss is journaled. Its walk starts again, and that second walk is interrupted.
+    // The eviction that meets the loss is journaled; its scan begins anew, and that one is what is interrupted.
     let eviction = tokio::spawn({
         let cache = cache.clone();
         async move { cache.delete_matching("event:*").await }
     });
     for part in [2, 8] {
         let raw = &raw;
-        until("the walk is under way", async || {
-            calls(&mut raw.clone(), "scan").await - before > part * walk / 10
+        until("the scan is under way", async || {
+            calls(&mut raw.clone(), "scan").await - before > part * scan / 10
         })
         .await;
         let _: i64 = redis::cmd("CLIENT")
@@ -378,10 +378,10 @@ async fn a_walk_continues_after_losing_its_connections() {
     .await;
 
     let scans = calls(&mut raw, "scan").await - before;
-    // A fifth of a walk before the first loss, and a whole walk after it.
+    // A fifth before the first loss, and a whole scan after it.
     assert!(
-        scans < walk * 14 / 10,
-        "{scans} slices; one walk has {walk}"
+        scans < scan * 14 / 10,
+        "{scans} slices where {scan} are a scan"
     );
 }
 

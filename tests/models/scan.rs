@@ -1,9 +1,9 @@
-//! An eviction by pattern walks the keyspace of one node slice by slice: it asks for the names in a slice, then removes them.
-//! The walk finds every key that exists during all of it, and may miss a key that appears during it. That is enough, because
-//! the lease of a load is under the key of the entry: a load from before the commit has a lease there, or may not store.
+//! An eviction by pattern scans the keyspace of one node slice by slice: it asks for the names in a slice, then removes them.
+//! What is there during the whole scan is found; what appears during it may be missed. That is enough, because the lease of a
+//! load stands under the entry's own key: a load from before the commit has something there, or may not store.
 //!
-//! Two keys, two readers of the first key and one of the second, a put of the first, and a walk that visits the keys in any
-//! order, as Redis does while it resizes its table.
+//! Two keys, two readers of the first and one of the second, a put of the first, and a scan that takes the keys in any order,
+//! as Redis does while it resizes its table.
 
 use crate::explorer::{Model, Steps, Who, Wrong, explore};
 use crate::reader::{Lease, Reader, Rules};
@@ -23,10 +23,10 @@ struct Scan {
     has_put: bool,
     rules: Rules,
     removes: Removes,
-    walks: Walks,
+    scans: Scans,
 }
 
-/// What the walk removes.
+/// What the scan removes of what it finds: as built, or as a twin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Removes {
     /// Whatever is under the name by then.
@@ -37,9 +37,9 @@ enum Removes {
     Values,
 }
 
-/// When the walk runs.
+/// When the scan is: as built, or as a twin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Walks {
+enum Scans {
     AfterTheCommit,
     /// Twin.
     BeforeTheCommit,
@@ -58,16 +58,16 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Eviction {
     Start,
-    Walking {
+    Scanning {
         visited: [bool; KEYS],
         /// A name that was found and will be removed.
         found: Option<(usize, Stamp)>,
     },
-    Walked,
+    Scanned,
     Done,
 }
 
-const WALK: Eviction = Eviction::Walking {
+const SCAN: Eviction = Eviction::Scanning {
     visited: [false; KEYS],
     found: None,
 };
@@ -144,22 +144,22 @@ impl Scan {
     /// Adds the steps of `#[cache_evict(pattern = …)]`.
     fn evict(&self, state: &State, mut step: impl FnMut(&'static str, State)) {
         match state.eviction {
-            Eviction::Start if self.walks == Walks::BeforeTheCommit => {
+            Eviction::Start if self.scans == Scans::BeforeTheCommit => {
                 step(
-                    "begins to walk",
+                    "begins to scan",
                     State {
-                        eviction: WALK,
+                        eviction: SCAN,
                         ..*state
                     },
                 );
             }
-            Eviction::Start => step("commits", state.committed(WALK)),
-            Eviction::Walking {
+            Eviction::Start => step("commits", state.committed(SCAN)),
+            Eviction::Scanning {
                 found: Some((key, seen)),
                 visited,
             } => {
                 let mut next = *state;
-                next.eviction = Eviction::Walking {
+                next.eviction = Eviction::Scanning {
                     visited,
                     found: None,
                 };
@@ -169,19 +169,19 @@ impl Scan {
                 }
                 step("UNLINKs what it found", next);
             }
-            Eviction::Walking {
+            Eviction::Scanning {
                 found: None,
                 visited,
             } if visited == [true; KEYS] => {
                 step(
-                    "has walked",
+                    "has scanned",
                     State {
-                        eviction: Eviction::Walked,
+                        eviction: Eviction::Scanned,
                         ..*state
                     },
                 );
             }
-            Eviction::Walking {
+            Eviction::Scanning {
                 found: None,
                 visited,
             } => {
@@ -196,14 +196,14 @@ impl Scan {
                         Some(_) => "SCANs and finds a name",
                         None => "SCANs and finds nothing",
                     };
-                    let eviction = Eviction::Walking { visited, found };
+                    let eviction = Eviction::Scanning { visited, found };
                     step(what, State { eviction, ..*state });
                 }
             }
-            Eviction::Walked => {
-                let mut next = match self.walks {
-                    Walks::AfterTheCommit => *state,
-                    Walks::BeforeTheCommit => state.committed(Eviction::Done),
+            Eviction::Scanned => {
+                let mut next = match self.scans {
+                    Scans::AfterTheCommit => *state,
+                    Scans::BeforeTheCommit => state.committed(Eviction::Done),
                 };
                 for (row, version) in next.rows.iter_mut().zip(next.versions) {
                     row.promise(version);
@@ -230,7 +230,7 @@ fn as_built() -> Scan {
         has_put: true,
         rules: Rules::AS_BUILT,
         removes: Removes::Names,
-        walks: Walks::AfterTheCommit,
+        scans: Scans::AfterTheCommit,
     }
 }
 
@@ -243,7 +243,7 @@ fn without_put() -> Scan {
 }
 
 #[test]
-fn a_walk_removes_everything_older_than_it() {
+fn a_scan_misses_nothing_from_before_it() {
     let explored = explore(&as_built());
 
     explored.assert_holds(
@@ -273,7 +273,7 @@ fn a_lease_under_a_name_outside_the_pattern_is_caught() {
 }
 
 #[test]
-fn a_walk_that_spares_claims_is_caught() {
+fn a_scan_that_spares_claims_is_caught() {
     let explored = explore(&Scan {
         removes: Removes::Values,
         ..without_put()
@@ -283,7 +283,7 @@ fn a_walk_that_spares_claims_is_caught() {
 }
 
 #[test]
-fn a_walk_that_spares_changed_entries_is_caught() {
+fn a_scan_that_spares_what_changed_since_it_looked_is_caught() {
     let explored = explore(&Scan {
         removes: Removes::WhatItSaw,
         ..without_put()
@@ -293,9 +293,9 @@ fn a_walk_that_spares_changed_entries_is_caught() {
 }
 
 #[test]
-fn a_walk_before_the_commit_is_caught() {
+fn a_scan_before_the_commit_is_caught() {
     let explored = explore(&Scan {
-        walks: Walks::BeforeTheCommit,
+        scans: Scans::BeforeTheCommit,
         ..without_put()
     });
 

@@ -23,7 +23,7 @@ pub struct KeyStream {
     keys: BoxStream<'static, Result<String, Error>>,
 }
 
-/// Where a walk of the keyspace is.
+/// Where a scan of the keyspace is.
 struct Position {
     cursor: Cursor,
     /// The server that the cursor belongs to. Another server would skip keys.
@@ -31,7 +31,7 @@ struct Position {
 }
 
 impl Cache {
-    /// The keys of entries that match, without the prefix and in no order. Walks the whole keyspace. For more keys than you want in
+    /// The keys of entries that match, without the prefix and in no order. Scans the whole keyspace. For more keys than you want in
     /// memory, use [`scan_keys`](Self::scan_keys).
     pub async fn keys(&self, pattern: &str) -> Vec<String> {
         self.try_keys(pattern)
@@ -43,7 +43,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// A pattern that cannot be used, or a Redis that is unavailable, late, refuses the walk or was restarted during it.
+    /// A pattern that cannot be used, or a Redis that is unavailable, late, refuses the scan or was restarted during it.
     pub async fn try_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
         let keys: HashSet<String> = self.scan_keys(pattern).try_collect().await?;
         Ok(keys.into_iter().collect())
@@ -53,7 +53,7 @@ impl Cache {
     ///
     /// - The next page is requested when the last key of the previous page was taken, so Redis works no faster than the caller.
     ///   Each page has `command_timeout`.
-    /// - A key that is stored or removed during the walk may be missing or present. A key may appear twice.
+    /// - A key that is stored or removed during the scan may be missing or present. A key may appear twice.
     /// - The first error is the last item. The errors are those of [`try_keys`](Self::try_keys).
     ///
     /// ```
@@ -111,7 +111,7 @@ impl Cache {
             .run(op(), |store| store.peek(&names, entry::HEADER))
             .await?;
         if self.inner.guard.store().term() != term {
-            let text = "Redis was restarted or replaced during the walk of its keys; start again";
+            let text = "Redis was restarted or replaced during the scan of its keys; start again";
             return Err(Error::new(ErrorKind::Connection, text));
         }
         let mut keys = Vec::new();

@@ -26,7 +26,7 @@ const NEIGHBOURS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Purge {
     keys: Vec<Key>,
-    walk: Option<Walk>,
+    scan: Option<Scan>,
     progress: Progress,
 }
 
@@ -40,9 +40,9 @@ pub(super) struct Progress {
     pub(super) refused: Vec<(Target, String)>,
 }
 
-/// One walk of the keyspace for all patterns.
+/// One scan of the keyspace for all patterns.
 #[derive(Debug)]
-struct Walk {
+struct Scan {
     targets: Vec<Target>,
     patterns: Vec<Pattern>,
     cursor: Cursor,
@@ -71,7 +71,7 @@ impl<'a> Behalf<'a> {
 impl Purge {
     pub(super) fn new(targets: impl IntoIterator<Item = Target>, prefix: &str) -> Self {
         let mut purge = Self::default();
-        let mut walk = Walk {
+        let mut scan = Scan {
             targets: Vec::new(),
             patterns: Vec::new(),
             cursor: Cursor::default(),
@@ -80,16 +80,16 @@ impl Purge {
             match &target {
                 Target::Key(key) => purge.keys.push(key.clone()),
                 Target::Pattern(pattern) => {
-                    walk.patterns.push(pattern.clone());
-                    walk.targets.push(target);
+                    scan.patterns.push(pattern.clone());
+                    scan.targets.push(target);
                 }
                 Target::All => {
-                    walk.patterns.push(Pattern::all(prefix));
-                    walk.targets.push(target);
+                    scan.patterns.push(Pattern::all(prefix));
+                    scan.targets.push(target);
                 }
             }
         }
-        purge.walk = (!walk.targets.is_empty()).then_some(walk);
+        purge.scan = (!scan.targets.is_empty()).then_some(scan);
         purge
     }
 
@@ -98,22 +98,22 @@ impl Purge {
         while !self.keys.is_empty() {
             self.remove_keys(inner, behalf).await?;
         }
-        while self.walk.is_some() {
+        while self.scan.is_some() {
             self.step(inner, behalf).await?;
         }
         Ok(())
     }
 
     /// Resets the position of the scan, because the server or its state has changed.
-    pub(super) fn walk_anew(&mut self) {
-        if let Some(walk) = &mut self.walk {
-            walk.cursor = Cursor::default();
+    pub(super) fn restart_scan(&mut self) {
+        if let Some(scan) = &mut self.scan {
+            scan.cursor = Cursor::default();
         }
     }
 
-    /// Returns whether a walk is under way.
-    pub(super) fn has_walk(&self) -> bool {
-        self.walk.is_some()
+    /// Returns whether a scan is under way.
+    pub(super) fn is_scanning(&self) -> bool {
+        self.scan.is_some()
     }
 
     /// Returns the outcome since the last call.
@@ -123,9 +123,9 @@ impl Purge {
 
     /// What is neither removed nor refused.
     pub(super) fn into_rest(self) -> Vec<Target> {
-        let walked = self.walk.into_iter().flat_map(|walk| walk.targets);
+        let scanned = self.scan.into_iter().flat_map(|scan| scan.targets);
         let keys = self.keys.into_iter().map(Target::Key);
-        keys.chain(walked).collect()
+        keys.chain(scanned).collect()
     }
 
     async fn remove_keys(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
@@ -167,20 +167,20 @@ impl Purge {
 
     /// Looks at one slice of the keyspace.
     async fn step(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
-        let Some(walk) = &mut self.walk else {
+        let Some(scan) = &mut self.scan else {
             return Ok(());
         };
-        let op = behalf.op("scan", On::Pattern(&walk.patterns[0]));
+        let op = behalf.op("scan", On::Pattern(&scan.patterns[0]));
         let scanned = inner
-            .run(op, |store| store.scan(&walk.patterns, walk.cursor))
+            .run(op, |store| store.scan(&scan.patterns, scan.cursor))
             .await;
         let Scanned { names, next } = match scanned {
             Ok(slice) => slice,
             Err(error) if error.kind() == ErrorKind::Command => {
                 let cause = error.cause();
-                let refused = walk.targets.drain(..).map(|target| (target, cause.clone()));
+                let refused = scan.targets.drain(..).map(|target| (target, cause.clone()));
                 self.progress.refused.extend(refused);
-                self.walk = None;
+                self.scan = None;
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -189,22 +189,22 @@ impl Purge {
             Ok(removed) => self.progress.removed += removed,
             Err(error) if error.kind() != ErrorKind::Command => return Err(error),
             Err(_) => {
-                walk.delete_by_pattern(inner, behalf, &names, &mut self.progress)
+                scan.delete_by_pattern(inner, behalf, &names, &mut self.progress)
                     .await?;
             }
         }
         match next {
-            Some(next) if !walk.targets.is_empty() => walk.cursor = next,
+            Some(next) if !scan.targets.is_empty() => scan.cursor = next,
             _ => {
-                self.progress.applied.append(&mut walk.targets);
-                self.walk = None;
+                self.progress.applied.append(&mut scan.targets);
+                self.scan = None;
             }
         }
         Ok(())
     }
 }
 
-impl Walk {
+impl Scan {
     /// Removes what was found pattern by pattern, and gives up those that Redis refuses.
     async fn delete_by_pattern(
         &mut self,

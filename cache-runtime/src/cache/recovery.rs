@@ -154,7 +154,7 @@ impl Round {
         inner.note(batch.targets());
         let purge = Purge::new(batch.targets(), &inner.config.prefix);
         let losses = inner.guard.losses();
-        let server = match purge.has_walk() {
+        let server = match purge.is_scanning() {
             true => server(inner).await,
             false => None,
         };
@@ -168,11 +168,11 @@ impl Round {
 
     async fn run(&mut self, inner: &Inner) -> Result<(), Error> {
         let losses = inner.guard.losses();
-        if self.purge.has_walk() && losses != self.losses {
+        if self.purge.is_scanning() && losses != self.losses {
             // A cursor has no meaning on another server, or on the same server after a restart.
             let server = server(inner).await;
             if server.is_none() || server != self.server {
-                self.purge.walk_anew();
+                self.purge.restart_scan();
             }
             (self.losses, self.server) = (losses, server);
         }
