@@ -249,7 +249,7 @@ impl Cache {
         let wake = Arc::new(Notify::new());
         let inner = Arc::new_cyclic(|this| {
             let cache = Weak::clone(this);
-            let release = move |key: &Key, stamp| lease::release_later(&cache, key, stamp);
+            let release = move |key: &Key, stamp| lease::release_in_background(&cache, key, stamp);
             Inner {
                 guard: guard(&config, Arc::clone(&wake)),
                 flights: Flights::new(config.load_deadline, release),

@@ -521,7 +521,7 @@ impl Inner {
     }
 
     /// Schedules sending the counts of rejected clients to Redis.
-    fn flush_later(&self) {
+    fn flush_in_background(&self) {
         if self.cache.is_local() {
             return;
         }

@@ -32,7 +32,7 @@ impl Inner {
         let began = Instant::now();
         self.invalidate_here(targets);
         if self.guard.state() == State::Closed {
-            return self.invalidate_late(site, metrics, targets).await;
+            return self.invalidate_after_shutdown(site, metrics, targets).await;
         }
         self.note(targets.iter().cloned());
         let mut purge = Purge::new(targets.iter().cloned(), &self.config.prefix);
@@ -65,10 +65,10 @@ impl Inner {
 
     /// Removes `targets` when no caller waits: from now on this process neither reads nor fills them, and the background task
     /// removes them from the store.
-    pub(super) fn invalidate_later(&self, site: &'static Site, targets: &[Target]) {
+    pub(super) fn invalidate_in_background(&self, site: &'static Site, targets: &[Target]) {
         let is_closed = self.guard.state() == State::Closed;
         if is_closed {
-            self.spawn_late(site, targets);
+            self.spawn_after_shutdown(site, targets);
         } else {
             self.enqueue(targets);
         }

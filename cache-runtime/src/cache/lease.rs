@@ -308,18 +308,18 @@ impl<'a> Asking<'a> {
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
         self.inner.orphans.add(self.stamp);
-        release_later(&self.inner.this, self.key, self.stamp);
+        release_in_background(&self.inner.this, self.key, self.stamp);
     }
 }
 
 /// Gives back a lease whose holder is gone. A release that got no answer in time may not have run, so it is tried again:
 /// otherwise all other processes would wait for a load that does not run.
-pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
+pub(super) fn release_in_background(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
     let Some(inner) = cache.upgrade() else {
         return;
     };
     let (is_local, key) = (inner.guard.is_local(), key.clone());
-    later(is_local, async move {
+    in_background(is_local, async move {
         let metrics = inner.metrics.site(&BACKGROUND.metrics);
         // If all fail, the lease ends by itself.
         for _ in 0..RELEASES {
@@ -335,9 +335,9 @@ pub(super) fn release_later(cache: &Weak<Inner>, key: &Key, lease: Stamp) {
 }
 
 /// Removes the mark of a refresh that no longer runs, or keeps the mark for this long.
-pub(super) fn mark_later(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Duration) {
+pub(super) fn mark_in_background(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Duration) {
     let (inner, key) = (Arc::clone(inner), key.clone());
-    later(inner.guard.is_local(), async move {
+    in_background(inner.guard.is_local(), async move {
         let metrics = inner.metrics.site(&BACKGROUND.metrics);
         let op = Op::new("release", &BACKGROUND, &metrics, On::Key(&key));
         let _ = inner
@@ -347,7 +347,7 @@ pub(super) fn mark_later(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Dura
 }
 
 /// Runs a store operation in the background.
-fn later(is_local: bool, release: impl Future<Output = ()> + Send + 'static) {
+fn in_background(is_local: bool, release: impl Future<Output = ()> + Send + 'static) {
     if is_local {
         // A store in this process answers at the first poll, and needs no runtime.
         let _ = release.now_or_never();

@@ -168,7 +168,7 @@ impl Drop for Attempt {
             Duration::ZERO
         };
         if self.may_be_marked {
-            lease::mark_later(&self.inner, &self.key, self.stamp, pause);
+            lease::mark_in_background(&self.inner, &self.key, self.stamp, pause);
         }
     }
 }

@@ -129,7 +129,8 @@ impl Drop for Eviction<'_> {
     fn drop(&mut self) {
         if !self.targets.is_empty() && !self.is_deferred() {
             self.metrics.count(Event::EvictJournaled);
-            self.inner.invalidate_later(self.site, &self.targets);
+            self.inner
+                .invalidate_in_background(self.site, &self.targets);
         }
         self.inner.owed.end();
     }

@@ -83,7 +83,7 @@ impl Cache {
 
 impl Inner {
     /// Removes `targets` after the shutdown, on a connection of its own.
-    pub(super) async fn invalidate_late(
+    pub(super) async fn invalidate_after_shutdown(
         &self,
         site: &'static Site,
         metrics: &SiteMetrics,
@@ -94,7 +94,7 @@ impl Inner {
             return Evicted::Applied { keys: 0 };
         }
         // Connecting may take longer than an operation may. It then continues without the caller.
-        let removed = match self.spawn_late(site, targets) {
+        let removed = match self.spawn_after_shutdown(site, targets) {
             Some(task) => timeout(self.config.command_timeout, task).await,
             None => Ok(Ok(None)),
         };
@@ -108,7 +108,7 @@ impl Inner {
     }
 
     /// The same in the background. The task returns the number of entries, if all of them are removed.
-    pub(super) fn spawn_late(
+    pub(super) fn spawn_after_shutdown(
         &self,
         site: &'static Site,
         targets: &[Target],
@@ -117,26 +117,26 @@ impl Inner {
             return None;
         }
         let (Some(inner), Ok(runtime)) = (self.this.upgrade(), Handle::try_current()) else {
-            self.warn_late(targets);
+            self.warn_after_shutdown(targets);
             return None;
         };
         let targets = targets.to_vec();
         Some(runtime.spawn(async move {
-            match inner.try_late(site, &targets).await {
+            match inner.try_after_shutdown(site, &targets).await {
                 Ok(keys) => {
                     let metrics = inner.metrics.site(&site.metrics);
                     metrics.add(Event::EvictedKeys, keys);
                     Some(keys)
                 }
                 Err(left) => {
-                    inner.warn_late(&left);
+                    inner.warn_after_shutdown(&left);
                     None
                 }
             }
         }))
     }
 
-    fn warn_late(&self, targets: &[Target]) {
+    fn warn_after_shutdown(&self, targets: &[Target]) {
         let targets = self.named(targets.iter());
         warn!(
             targets,
@@ -145,7 +145,11 @@ impl Inner {
     }
 
     /// Returns how many entries there were, or what is left.
-    async fn try_late(&self, site: &'static Site, targets: &[Target]) -> Result<u64, Vec<Target>> {
+    async fn try_after_shutdown(
+        &self,
+        site: &'static Site,
+        targets: &[Target],
+    ) -> Result<u64, Vec<Target>> {
         let all = || targets.to_vec();
         if !in_runtime() {
             return Err(all());

@@ -187,7 +187,7 @@ impl Duty {
     fn release(&mut self) {
         if let Held::Running(stamp) = self.held {
             self.held = Held::Nothing;
-            lease::release_later(&self.inner.this, &self.key, stamp);
+            lease::release_in_background(&self.inner.this, &self.key, stamp);
         }
     }
 

@@ -250,7 +250,7 @@ impl<'a> EvictCall<'a> {
                         let site = self.plan.site;
                         self.inner.invalidate(site, &self.metrics, &fenced).await;
                     }
-                    false => self.inner.invalidate_later(self.plan.site, &fenced),
+                    false => self.inner.invalidate_in_background(self.plan.site, &fenced),
                 }
                 return;
             }

@@ -181,7 +181,7 @@ impl Inner {
             }
         }
         if !decision.is_allowed() {
-            self.flush_later();
+            self.flush_in_background();
         }
     }
 }

@@ -114,7 +114,7 @@ impl Backend {
         ];
         let (_, reply) = self.run(&CREATE, place.tag, &arguments).await?;
         match reply[..] {
-            [Reply::Number(0), _] => Ok(Begun::Later),
+            [Reply::Number(0), _] => Ok(Begun::WrongTime),
             [Reply::Number(ends), Reply::Number(ended)] => Ok(Begun::Until {
                 ends: ends as u64,
                 ended: ended as u64,

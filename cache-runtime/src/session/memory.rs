@@ -82,7 +82,7 @@ impl Memory {
             record,
         } = begin;
         if created > now || created.saturating_add(BELIEF) <= now {
-            return Begun::Later;
+            return Begun::WrongTime;
         }
         let mut users = self.lock();
         users.sweep(now);

@@ -36,7 +36,7 @@ pub(super) enum Begun {
         ended: u64,
     },
     /// The assumed time was wrong.
-    Later,
+    WrongTime,
 }
 
 /// A session as it was before this use, and its end after it.

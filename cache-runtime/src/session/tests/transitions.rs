@@ -22,11 +22,11 @@ enum Step {
     /// Saves from the latest known revision, or from the first one.
     Save {
         session: usize,
-        is_late: bool,
+        is_stale: bool,
     },
     Rotate {
         session: usize,
-        is_late: bool,
+        is_stale: bool,
     },
     End(usize),
     EndOthers {
@@ -57,8 +57,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (user.clone(), some.clone()).prop_map(|(user, replaced)| Step::Begin { user, replaced }),
         6 => (0..40_usize).prop_map(Step::Load),
-        3 => (0..40_usize, any::<bool>()).prop_map(|(session, is_late)| Step::Save { session, is_late }),
-        3 => (0..40_usize, any::<bool>()).prop_map(|(session, is_late)| Step::Rotate { session, is_late }),
+        3 => (0..40_usize, any::<bool>()).prop_map(|(session, is_stale)| Step::Save { session, is_stale }),
+        3 => (0..40_usize, any::<bool>()).prop_map(|(session, is_stale)| Step::Rotate { session, is_stale }),
         2 => (0..40_usize).prop_map(Step::End),
         1 => (user.clone(), some, proptest::option::of(0..3_000_000_u64)).prop_map(|(user, except, began_ago)| {
             Step::EndOthers { user, except, began_ago }
@@ -172,8 +172,10 @@ impl Course {
                 }
                 loaded.map(Answer::Loaded)
             }
-            Step::Save { session, is_late } => self.change(session, is_late, false, places).await,
-            Step::Rotate { session, is_late } => self.change(session, is_late, true, places).await,
+            Step::Save { session, is_stale } => self.change(session, is_stale, false, places).await,
+            Step::Rotate { session, is_stale } => {
+                self.change(session, is_stale, true, places).await
+            }
             Step::End(session) => {
                 let Some(session) = self.known(session) else {
                     return [Answer::Nothing, Answer::Nothing];
@@ -213,7 +215,7 @@ impl Course {
     async fn change(
         &mut self,
         session: usize,
-        is_late: bool,
+        is_stale: bool,
         is_rotation: bool,
         [one, other]: &[Backend; 2],
     ) -> [Answer; 2] {
@@ -221,7 +223,7 @@ impl Course {
             return [Answer::Nothing, Answer::Nothing];
         };
         let Known { place, first, last } = self.known[session];
-        let seen = if is_late { first } else { last };
+        let seen = if is_stale { first } else { last };
         let pinned = Pinned {
             revision: seen.revision + 1,
             ..seen
