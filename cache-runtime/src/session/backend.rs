@@ -35,21 +35,21 @@ scripts! {
 }
 
 /// The clock offset before Redis has reported its time.
-const UNHEARD: i64 = i64::MIN;
+const UNKNOWN_OFFSET: i64 = i64::MIN;
 
 pub(super) struct Backend {
     pub(super) cache: Cache,
     /// The store without Redis.
     pub(super) memory: Option<Memory>,
     /// How far the clock of Redis was ahead of ours at its last report.
-    ahead: AtomicI64,
+    clock_offset: AtomicI64,
 }
 
 impl Backend {
     pub(super) fn new(cache: &Cache) -> Self {
         Self {
             memory: cache.is_local().then(Memory::default),
-            ahead: AtomicI64::new(UNHEARD),
+            clock_offset: AtomicI64::new(UNKNOWN_OFFSET),
             cache: cache.clone(),
         }
     }
@@ -66,24 +66,24 @@ impl Backend {
 
     /// Returns the time by the clock of Redis, if Redis has reported it.
     pub(super) fn known_now(&self) -> Option<u64> {
-        match self.ahead.load(Relaxed) {
-            UNHEARD => self.cache.config().clock.driven(),
-            ahead => Some(self.clock().saturating_add_signed(ahead)),
+        match self.clock_offset.load(Relaxed) {
+            UNKNOWN_OFFSET => self.cache.config().clock.driven(),
+            offset => Some(self.clock().saturating_add_signed(offset)),
         }
     }
 
     /// Sets how far the clock of Redis is ahead of ours.
     #[cfg(test)]
-    pub(super) fn believe(&self, ahead: i64) {
-        self.ahead.store(ahead, Relaxed);
+    pub(super) fn set_clock_offset(&self, offset: i64) {
+        self.clock_offset.store(offset, Relaxed);
     }
 
     /// Records the time of Redis. The offset is reduced by 1 ms because both clocks are read in whole milliseconds, and
     /// Redis rejects an assumed time that is ahead.
-    fn hear(&self, now: u64) {
+    fn observe_time(&self, now: u64) {
         let [theirs, ours] =
             [now, self.clock()].map(|time| i64::try_from(time).unwrap_or_default());
-        self.ahead.store(theirs - ours - 1, Relaxed);
+        self.clock_offset.store(theirs - ours - 1, Relaxed);
     }
 
     pub(super) async fn create(&self, begin: Begin<'_>) -> Result<Begun, Error> {
@@ -257,7 +257,7 @@ impl Backend {
                 let now = *now as u64;
                 reply.remove(0);
                 if driven.is_none() {
-                    self.hear(now);
+                    self.observe_time(now);
                 }
                 Ok((now, reply))
             }

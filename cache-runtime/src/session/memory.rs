@@ -7,7 +7,9 @@ use super::place::{Place, Sid, Tag};
 use super::seal::{HEAD, PINNED, Pinned, last_use};
 #[cfg(feature = "tower-sessions")]
 use super::transition::If;
-use super::transition::{BELIEF, Begin, Begun, Change, Listed, Lives, Loaded, SEEN, Stored, Which};
+use super::transition::{
+    Begin, Begun, CLOCK_TOLERANCE, Change, Listed, Lives, Loaded, SEEN, Stored, Which,
+};
 
 use crate::sync::Mutex;
 
@@ -81,7 +83,7 @@ impl Memory {
             replaced,
             record,
         } = begin;
-        if created > now || created.saturating_add(BELIEF) <= now {
+        if created > now || created.saturating_add(CLOCK_TOLERANCE) <= now {
             return Begun::WrongTime;
         }
         let mut users = self.lock();

@@ -5,7 +5,7 @@ use super::seal::PINNED;
 
 /// How far an assumed time may be behind, in milliseconds. Redis rejects a time that is further off, and returns its own
 /// time.
-pub(super) const BELIEF: u64 = 1_000;
+pub(super) const CLOCK_TOLERANCE: u64 = 1_000;
 
 /// How long sessions live, in milliseconds.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 -- ARGV[3]  the session
 -- ARGV[4]  its TTL
 -- ARGV[5]  how many sessions a user may have
--- ARGV[6]  the caller's time, which is already in the record
+-- ARGV[6]  the time that the caller assumes, which is already in the record
 -- ARGV[7]  its latest possible end, by the same clock
 -- ARGV[8]  the session that it replaces, or empty
 -- ARGV[9]  its record

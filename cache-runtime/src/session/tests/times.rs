@@ -197,7 +197,7 @@ async fn a_process_with_a_wrong_clock_uses_the_clock_of_redis() {
     let bench = Bench::with(|config| config.clock(Clock::default())).await;
     let now = || redis_now(bench.server());
     for wrong_by in [0, 1, 2_000, -2_000, 86_400_000, -86_400_000] {
-        bench.store.inner.backend.believe(wrong_by);
+        bench.store.inner.backend.set_clock_offset(wrong_by);
 
         let before = now();
         let session = log_in(&bench.store).await;
@@ -240,15 +240,15 @@ async fn logins_uses_and_changes_leave_no_keys() {
 }
 
 #[tokio::test]
-async fn the_estimated_time_is_never_ahead_of_redis() {
+async fn the_assumed_time_is_never_ahead_of_redis() {
     let bench = Bench::with(|config| config.clock(Clock::default())).await;
     for _ in 0..20 {
         log_in(&bench.store).await;
 
-        let believed = bench.store.inner.backend.now();
+        let assumed = bench.store.inner.backend.now();
 
-        // Otherwise rounding to milliseconds on both sides could make a login fail.
-        assert!(believed < redis_now(bench.server()));
+        // Otherwise what both clocks cut off from their milliseconds could make a login fail.
+        assert!(assumed < redis_now(bench.server()));
     }
 }
 
