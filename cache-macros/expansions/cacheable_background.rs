@@ -37,7 +37,7 @@ async fn find(self: Arc<Self>, id: i64) -> Event {
                 )
             },
             move |event| event.draft,
-            move |event| ::cache_runtime::__private::life_of((|| event.ttl)()),
+            move |event| ::cache_runtime::__private::ttl_of((|| event.ttl)()),
             __cache_body,
         )
         .await

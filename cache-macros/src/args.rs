@@ -16,9 +16,9 @@ use crate::target::{Resolver, Template};
 use crate::template::Kind;
 use crate::written::Attribute::{self, CacheEvict, CachePut, Cacheable, RateLimit};
 use crate::written::Written;
-use time::life;
+use time::ttl;
 
-pub(crate) use time::Life;
+pub(crate) use time::Ttl;
 
 /// The checked arguments of a caching attribute.
 pub(crate) struct Plan {
@@ -38,7 +38,7 @@ pub(crate) enum Work {
 
 /// How a value is stored.
 pub(crate) struct Storing {
-    pub(crate) ttl: Option<Life>,
+    pub(crate) ttl: Option<Ttl>,
     /// In milliseconds.
     pub(crate) none_ttl: Option<u64>,
     /// In milliseconds.
@@ -201,21 +201,21 @@ impl Written {
         }
     }
 
-    fn ttl(&mut self, report: &mut Report) -> Option<Life> {
+    fn ttl(&mut self, report: &mut Report) -> Option<Ttl> {
         match self.expression("ttl", report)? {
             Expr::Closure(closure) => {
-                takes_one_value(&closure, "ttl", report).then_some(Life::OfValue(closure))
+                takes_one_value(&closure, "ttl", report).then_some(Ttl::OfValue(closure))
             }
-            value => life(value, "ttl", report),
+            value => ttl(value, "ttl", report),
         }
     }
 
     /// Reads a time that is known at compile time.
     fn millis(&mut self, name: &str, report: &mut Report) -> Option<u64> {
         let value = self.expression(name, report)?;
-        match life(value.clone(), name, report)? {
-            Life::Millis(millis) => Some(millis),
-            Life::Asked(_) | Life::OfValue(_) => {
+        match ttl(value.clone(), name, report)? {
+            Ttl::Millis(millis) => Some(millis),
+            Ttl::Asked(_) | Ttl::OfValue(_) => {
                 report.at(
                     value,
                     format!(

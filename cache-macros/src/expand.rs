@@ -8,7 +8,7 @@ use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, ExprClosure, GenericArgument, Path, PathArguments, PathSegment, Type};
 
-use crate::args::{self, Evicted, Eviction, Life, Plan, Refresh, Storing, Work};
+use crate::args::{self, Evicted, Eviction, Plan, Refresh, Storing, Ttl, Work};
 use crate::free_text;
 use crate::function::{Boxed, Form, Function};
 use crate::report::Report;
@@ -233,7 +233,7 @@ fn settings(storing: &Storing) -> TokenStream {
         refresh: _,
     } = storing;
     let ttl = match ttl {
-        Some(Life::Millis(millis)) => {
+        Some(Ttl::Millis(millis)) => {
             let millis = Literal::u64_unsuffixed(*millis);
             Some(quote!(.ttl_millis(#millis)))
         }
@@ -287,7 +287,7 @@ fn call(
     let rest = match work {
         Work::Cacheable(key, storing) | Work::Put(key, storing) => {
             let ttl = match &storing.ttl {
-                Some(Life::Asked(ttl)) => {
+                Some(Ttl::Asked(ttl)) => {
                     let (at, p) = (at(ttl), respanned(p, at(ttl)));
                     Some(quote_spanned!(at=> .ttl(|| ::core::convert::Into::<#p::Ttl>::into(#ttl))))
                 }
@@ -468,7 +468,7 @@ fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
         None => quote!(#p::keep),
     };
     let ttl = match &storing.ttl {
-        Some(Life::OfValue(closure)) => {
+        Some(Ttl::OfValue(closure)) => {
             let owning = owning(closure, storing.refresh);
             let ExprClosure {
                 inputs_begin,
@@ -480,7 +480,7 @@ fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
             } = closure;
             let (at, p) = (at(body), respanned(p, at(body)));
             // A `return` in it must return a `Ttl`.
-            quote_spanned!(at=> #owning #inputs_begin #inputs #inputs_end #p::life_of((|| #output #body)()))
+            quote_spanned!(at=> #owning #inputs_begin #inputs #inputs_end #p::ttl_of((|| #output #body)()))
         }
         _ => quote!(#p::no_own_ttl),
     };

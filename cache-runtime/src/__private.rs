@@ -23,7 +23,7 @@ pub use crate::registry::Registered;
 #[cfg(feature = "limits")]
 pub use crate::registry::RegisteredLimit;
 use crate::site::Rules;
-pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, life_of, storable};
+pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, storable, ttl_of};
 
 /// Returns the cache of the [`Cache::run`] around the call, or else the process-wide cache. Without either the body runs,
 /// and the first call logs a warning.

@@ -408,16 +408,12 @@ impl Config {
         let settings = SETTINGS
             .iter()
             .map(|setting| (setting.name.to_owned(), setting.show(&mut copy)));
-        let lives = self.policies.iter().flat_map(|(name, policy)| {
+        let times = self.policies.iter().flat_map(|(name, policy)| {
             policy
                 .times()
-                .map(|(field, life)| (format!("policies.{name}.{field}"), life))
+                .map(|(field, time)| (format!("policies.{name}.{field}"), time))
         });
-        let policies = lives.filter_map(|(name, life)| Some((name, text::show_duration(life?))));
-        let max_loads = self.policies.iter().filter_map(|(name, policy)| {
-            let limit = policy.max_loads?.to_string();
-            Some((format!("policies.{name}.max_loads"), limit))
-        });
+        let policies = times.filter_map(|(name, time)| Some((name, text::show_duration(time?))));
         let limits = self
             .limits
             .iter()

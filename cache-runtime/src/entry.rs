@@ -48,7 +48,7 @@ use self::header::{
 pub(crate) use self::header::{
     Draft, Entry, FENCE_COUNT_AT, FRESH_AT, HEAD, HEADER, Kind, MAGIC, PREFIX_AT, PREFIXED_FORMAT,
     REFRESH_AT, START, fresh_for, is_value, origin_of, refreshed_until, set_refreshed_until,
-    stamp_of, whole_stamp_of, with_life,
+    stamp_of, whole_stamp_of, with_ttl,
 };
 pub(crate) use self::layers::Layers;
 pub(crate) use self::origin::{Build, Origin};
@@ -56,7 +56,7 @@ pub(crate) use self::stamp::{Stamp, new_stamp};
 use crate::key::Key;
 
 /// Redis and entries count in milliseconds, so a shorter TTL is not possible.
-pub(crate) const MIN_LIFE: Duration = Duration::from_millis(1);
+pub(crate) const MIN_TTL: Duration = Duration::from_millis(1);
 
 /// The limits for values that are stored.
 #[derive(Clone, Copy, Debug)]

@@ -175,5 +175,5 @@ pub use background::{background, cacheable_background};
 #[doc(hidden)]
 pub use limited::{FromLimited, Refusable, refused};
 #[doc(hidden)]
-pub use site::{ValueTtl, life_of, storable};
+pub use site::{ValueTtl, storable, ttl_of};
 pub use store::ServerInfo;

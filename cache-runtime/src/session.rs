@@ -249,14 +249,14 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             let pinned = Pinned {
                 revision: 0,
                 created,
-                absolute: created.saturating_add(inner.lives.absolute),
+                absolute: created.saturating_add(inner.timeouts.absolute),
             };
             let sealed = inner.seal::<SessionData<E>>(token.place(), pinned, &data)?;
             let last = created.to_be_bytes();
             let record = [&pinned.bytes()[..], &last, &last, &sealed].concat();
             let begin = Begin {
                 place: token.place(),
-                ttl: inner.lives.ttl,
+                ttl: inner.timeouts.ttl,
                 most: inner.most,
                 created,
                 absolute: pinned.absolute,
@@ -307,7 +307,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         if inner.is_ending(place) {
             return Err(inner.not_found());
         }
-        let loaded = inner.backend.load(place, inner.lives).await;
+        let loaded = inner.backend.load(place, inner.timeouts).await;
         let loaded = loaded.map_err(|error| inner.unavailable(error))?;
         let loaded = loaded.ok_or_else(|| inner.not_found())?;
         let (pinned, data) = inner.open::<E>(place, &loaded.record)?;

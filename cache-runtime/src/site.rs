@@ -216,8 +216,8 @@ where
 }
 
 /// Converts the result of `ttl = |value| …`.
-pub fn life_of(life: impl ValueTtl) -> Option<Ttl> {
-    Some(life.ttl())
+pub fn ttl_of(ttl: impl ValueTtl) -> Option<Ttl> {
+    Some(ttl.ttl())
 }
 
 /// How a function's return type splits into the stored value and the rest. [`Returns`] selects it.

@@ -62,7 +62,7 @@ pub(crate) trait Store: Send + Sync + Debug {
         &'a self,
         key: &'a Key,
         lease: &'a [u8],
-        life: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>>;
 
     /// Replaces the entry if it still has `stamp`: for the fill of a load, the end of a put whose fence is still there, and
@@ -72,17 +72,17 @@ pub(crate) trait Store: Send + Sync + Debug {
         key: &'a Key,
         stamp: [u8; 8],
         entry: &'a [u8],
-        life: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<Replaced, Error>>;
 
-    /// Marks the entry as being refreshed for `life` from now on, by the store's own clock, if it still has `stamp`. The
-    /// rest of the entry and its expiry do not change. A `life` of zero removes the mark. A value that is not an entry of
+    /// Marks the entry as being refreshed for `ttl` from now on, by the store's own clock, if it still has `stamp`. The
+    /// rest of the entry and its expiry do not change. A `ttl` of zero removes the mark. A value that is not an entry of
     /// this format counts as another entry, even with the same stamp.
     fn refresh<'a>(
         &'a self,
         key: &'a Key,
         stamp: [u8; 8],
-        life: Duration,
+        ttl: Duration,
         mark: Mark,
     ) -> BoxFuture<'a, Result<Refreshing, Error>>;
 
@@ -93,7 +93,7 @@ pub(crate) trait Store: Send + Sync + Debug {
     fn fence<'a>(
         &'a self,
         fences: &'a [(Key, Vec<u8>)],
-        life: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<Vec<u32>, Error>>;
 
     /// Returns the first `length` bytes of each entry, in the order of the keys. `None` means no value, or a value that is
@@ -114,7 +114,7 @@ pub(crate) trait Store: Send + Sync + Debug {
     fn set_many<'a>(
         &'a self,
         entries: &'a [(Key, Vec<u8>)],
-        life: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
     /// Removes the keys, as one batch. Returns how many existed.

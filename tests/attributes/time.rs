@@ -108,16 +108,16 @@ async fn jitter_shortens_the_ttl_within_its_bound() {
     }
     let lab = Lab::new();
 
-    let mut lives = Vec::new();
+    let mut ttls = Vec::new();
     for id in 0..200 {
         find(&lab, id).await;
-        lives.extend(fresh_for(&lab, &format!("event:{id}")).await);
+        ttls.extend(fresh_for(&lab, &format!("event:{id}")).await);
     }
 
-    assert_eq!(lives.len(), 200);
-    assert!(lives.iter().all(|life| (900.0..=1000.0).contains(life)));
-    assert!(lives.iter().any(|life| *life < 950.0));
-    assert!(lives.iter().any(|life| *life > 950.0));
+    assert_eq!(ttls.len(), 200);
+    assert!(ttls.iter().all(|ttl| (900.0..=1000.0).contains(ttl)));
+    assert!(ttls.iter().any(|ttl| *ttl < 950.0));
+    assert!(ttls.iter().any(|ttl| *ttl > 950.0));
 }
 
 #[cacheable(key = "count", ignore = [gate], ttl = 60, grace = "10m", cache = lab.cache)]
@@ -241,7 +241,7 @@ async fn redis_keeps_an_entry_for_its_ttl_plus_its_grace() {
     put(&lab, 30).await;
     plain(&lab, 1).await;
 
-    for (key, life) in [
+    for (key, ttl) in [
         ("read:1", 660_000),
         ("put:30", 630_000),
         ("plain:1", 60_000),
@@ -249,8 +249,8 @@ async fn redis_keeps_an_entry_for_its_ttl_plus_its_grace() {
         let left = pttl(&server, &format!("{}{key}", lab.cache.config().prefix)).await;
         let taken = i64::try_from(began.elapsed().as_millis()).expect("a short test") + 1;
         assert!(
-            (life - taken..=life).contains(&left),
-            "{key}: {left} of {life} ms left after {taken} ms"
+            (ttl - taken..=ttl).contains(&left),
+            "{key}: {left} of {ttl} are left after {taken}"
         );
     }
 }

@@ -18,7 +18,7 @@ fn checked(attribute: Attribute, arguments: &str) -> Result<Plan, String> {
     }
 }
 
-fn ttl(ttl: &str) -> Result<Option<Life>, String> {
+fn ttl(ttl: &str) -> Result<Option<Ttl>, String> {
     match checked(Cacheable, &format!("key = \"a:<id>:<name>\", ttl = {ttl}"))?.work {
         Work::Cacheable(_, storing) => Ok(storing.ttl),
         _ => panic!("expected `cacheable`"),
@@ -34,12 +34,12 @@ fn a_ttl_is_seconds_text_or_an_expression() {
         ("30 * 60", 1_800_000),
     ] {
         assert!(
-            matches!(ttl(written), Ok(Some(Life::Millis(found))) if found == millis),
+            matches!(ttl(written), Ok(Some(Ttl::Millis(found))) if found == millis),
             "{written}"
         );
     }
-    assert!(matches!(ttl("self.ttl()"), Ok(Some(Life::Asked(_)))));
-    assert!(matches!(ttl("HOUR * 2"), Ok(Some(Life::Asked(_)))));
+    assert!(matches!(ttl("self.ttl()"), Ok(Some(Ttl::Asked(_)))));
+    assert!(matches!(ttl("HOUR * 2"), Ok(Some(Ttl::Asked(_)))));
 }
 
 #[test]

@@ -12,7 +12,7 @@ const MAX_TIME: Duration = Duration::from_secs(36_525 * 86_400);
 const TOO_LONG: &str = "must be at most 100 years";
 
 /// A TTL.
-pub(crate) enum Life {
+pub(crate) enum Ttl {
     /// Known at compile time, in milliseconds.
     Millis(u64),
     /// An expression that is evaluated at each call.
@@ -22,7 +22,7 @@ pub(crate) enum Life {
 }
 
 /// Parses a TTL: whole seconds, a duration text, or an expression to evaluate at each call.
-pub(super) fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life> {
+pub(super) fn ttl(value: Expr, name: &str, report: &mut Report) -> Option<Ttl> {
     let checked = match &value {
         Expr::Lit(ExprLit {
             lit: Lit::Str(text),
@@ -41,14 +41,14 @@ pub(super) fn life(value: Expr, name: &str, report: &mut Report) -> Option<Life>
             None if is_negative(&value) => Err("must be at least 1 second".to_owned()),
             // The number does not fit into the integer type.
             None if matches!(value, Expr::Lit(_)) => Err(TOO_LONG.to_owned()),
-            None => return Some(Life::Asked(value)),
+            None => return Some(Ttl::Asked(value)),
         },
-        _ => return Some(Life::Asked(value)),
+        _ => return Some(Ttl::Asked(value)),
     };
     let problem = match checked {
-        Ok(life) if life <= MAX_TIME => {
-            return Some(Life::Millis(
-                u64::try_from(life.as_millis()).unwrap_or(u64::MAX),
+        Ok(ttl) if ttl <= MAX_TIME => {
+            return Some(Ttl::Millis(
+                u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
             ));
         }
         Ok(_) => TOO_LONG.to_owned(),
@@ -70,10 +70,10 @@ fn duration(text: &str) -> Result<Duration, String> {
         .split(|c: char| !c.is_ascii_digit())
         .any(|digits| digits.len() > 12);
     match humantime::parse_duration(if has_long_number { "" } else { text }) {
-        Ok(life) if life < Duration::from_millis(1) => {
+        Ok(ttl) if ttl < Duration::from_millis(1) => {
             Err("must be at least 1 millisecond".to_owned())
         }
-        Ok(life) => Ok(life),
+        Ok(ttl) => Ok(ttl),
         Err(humantime::DurationError::NumberOverflow) => Err(TOO_LONG.to_owned()),
         Err(_) if has_long_number => Err(TOO_LONG.to_owned()),
         Err(_) => Err(format!(

@@ -92,7 +92,7 @@ impl CallContext<'_> {
                 return None;
             }
         });
-        if fresh < entry::MIN_LIFE {
+        if fresh < entry::MIN_TTL {
             return None;
         }
         let entry = match ttl {

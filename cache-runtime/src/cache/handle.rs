@@ -93,7 +93,7 @@ impl Cache {
         pairs: &[(&str, &T)],
         ttl: impl Into<Ttl>,
     ) -> Result<(), Error> {
-        let life = long_enough(ttl.into())?;
+        let ttl = long_enough(ttl.into())?;
         let plans = pairs
             .iter()
             .map(|(key, _)| self.plan(key))
@@ -113,7 +113,7 @@ impl Cache {
             call.check_unscoped()?;
             entries.push((
                 call.key.clone(),
-                call.encode_value(*value, life)?.into_bytes(),
+                call.encode_value(*value, ttl)?.into_bytes(),
             ));
         }
         let Some((first, _)) = entries.first() else {
@@ -124,11 +124,11 @@ impl Cache {
         self.inner.note(keys);
         let op = Op::new("set", &HANDLE, &metrics, On::Key(first));
         self.inner
-            .run(op, |store| store.set_many(&entries, life))
+            .run(op, |store| store.set_many(&entries, ttl))
             .await?;
         metrics.add(Event::Set, entries.len() as u64);
         for (key, _) in &entries {
-            log::set(&self.inner, &HANDLE, key, life, op.began.elapsed());
+            log::set(&self.inner, &HANDLE, key, ttl, op.began.elapsed());
         }
         self.inner.invalidate_here(&eviction.disarm());
         Ok(())
@@ -307,7 +307,7 @@ impl Cache {
     /// As [`try_get`](Self::try_get).
     pub async fn try_expire(&self, key: &str, ttl: impl Into<Ttl>) -> Result<bool, Error> {
         let plan = self.plan(key)?;
-        let life = long_enough(ttl.into())?;
+        let ttl = long_enough(ttl.into())?;
         let call = CallContext::new(&self.inner, &plan, untyped::<()>());
         if call.is_hidden() {
             return Ok(false);
@@ -324,7 +324,7 @@ impl Cache {
         };
         let (Some(fresh), Some((seen, entry))) = (
             entry::fresh_for(&bytes, call.key, now),
-            entry::with_life(&bytes, call.key, now, life),
+            entry::with_ttl(&bytes, call.key, now, ttl),
         ) else {
             return Ok(false);
         };
@@ -337,7 +337,7 @@ impl Cache {
         };
         // If the entry was changed in between, it has a time to live of its own.
         let replaced = call.ask("expire", |store| {
-            store.replace(call.key, seen, entry.as_bytes(), life + grace)
+            store.replace(call.key, seen, entry.as_bytes(), ttl + grace)
         });
         Ok(replaced.await? == Replaced::Done)
     }
@@ -451,10 +451,10 @@ async fn walk<T>(path: Path<'_, T>, caller: &mut impl Caller) -> T {
 
 /// Refuses a TTL that is too short.
 fn long_enough(ttl: Ttl) -> Result<Duration, Error> {
-    let life = ttl.as_duration();
-    if life < entry::MIN_LIFE {
-        let text = format!("invalid TTL of {life:?}; use at least 1 ms");
+    let ttl = ttl.as_duration();
+    if ttl < entry::MIN_TTL {
+        let text = format!("invalid TTL of {ttl:?}; use at least 1 ms");
         return Err(Error::new(ErrorKind::Input, text));
     }
-    Ok(life)
+    Ok(ttl)
 }

@@ -185,15 +185,15 @@ impl CallContext<'_> {
 
     /// Prolongs what a load holds, up to the deadline, when it gives it up.
     pub(super) async fn keep(&self, hold: Hold) {
-        let life = self.inner.config.lease;
+        let ttl = self.inner.config.lease;
         let deadline = Instant::now() + self.inner.config.load_deadline;
         loop {
-            let renewal = Instant::now() + life / 3;
+            let renewal = Instant::now() + ttl / 3;
             sleep_until(renewal.min(deadline)).await;
             if renewal >= deadline {
                 break;
             }
-            if !self.prolong(hold, life).await {
+            if !self.prolong(hold, ttl).await {
                 self.metrics.count(Event::LeaseLost);
                 sleep_until(deadline).await;
                 return;
@@ -202,19 +202,19 @@ impl CallContext<'_> {
         self.let_go(hold).await;
     }
 
-    async fn prolong(&self, hold: Hold, life: Duration) -> bool {
+    async fn prolong(&self, hold: Hold, ttl: Duration) -> bool {
         let prolonged = match hold {
             Hold::Lease(stamp) => {
-                let lease = entry::renewed_lease(stamp, self.key, self.now(), life);
+                let lease = entry::renewed_lease(stamp, self.key, self.now(), ttl);
                 self.ask("renew", |store| {
-                    store.replace(self.key, stamp, lease.as_bytes(), life)
+                    store.replace(self.key, stamp, lease.as_bytes(), ttl)
                 })
                 .await
                 .map(|replaced| replaced == Replaced::Done)
             }
             Hold::Refresh(stamp) => self
                 .ask("renew", |store| {
-                    store.refresh(self.key, stamp, life, Mark::Own)
+                    store.refresh(self.key, stamp, ttl, Mark::Own)
                 })
                 .await
                 .map(|marked| marked == Refreshing::Marked),
@@ -335,13 +335,13 @@ pub(super) fn release_in_background(cache: &Weak<Inner>, key: &Key, lease: Stamp
 }
 
 /// Removes the mark of a refresh that no longer runs, or keeps the mark for this long.
-pub(super) fn mark_in_background(inner: &Arc<Inner>, key: &Key, entry: Stamp, life: Duration) {
+pub(super) fn mark_in_background(inner: &Arc<Inner>, key: &Key, entry: Stamp, ttl: Duration) {
     let (inner, key) = (Arc::clone(inner), key.clone());
     in_background(inner.guard.is_local(), async move {
         let metrics = inner.metrics.site(&BACKGROUND.metrics);
         let op = Op::new("release", &BACKGROUND, &metrics, On::Key(&key));
         let _ = inner
-            .run(op, |store| store.refresh(&key, entry, life, Mark::Own))
+            .run(op, |store| store.refresh(&key, entry, ttl, Mark::Own))
             .await;
     });
 }

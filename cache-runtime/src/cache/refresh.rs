@@ -84,8 +84,8 @@ impl Refreshes {
         true
     }
 
-    fn rest(&self, stamp: Stamp, life: Duration) {
-        self.lock().add(stamp, Instant::now() + life);
+    fn rest(&self, stamp: Stamp, ttl: Duration) {
+        self.lock().add(stamp, Instant::now() + ttl);
     }
 
     fn wake(&self, stamp: Stamp) {
@@ -136,9 +136,9 @@ impl Attempt {
     }
 
     /// No caller in this process tries for this long.
-    fn rest(mut self, life: Duration) {
+    fn rest(mut self, ttl: Duration) {
         self.is_over = true;
-        self.inner.refreshes.rest(self.stamp, life);
+        self.inner.refreshes.rest(self.stamp, ttl);
     }
 
     /// The load failed: no process tries again before the throttle ends.
@@ -298,10 +298,10 @@ impl CallContext<'_> {
     async fn mark(&self, mut attempt: Attempt) -> Marked {
         let stamp = attempt.stamp;
         attempt.may_be_marked = true;
-        let life = self.inner.config.lease;
+        let ttl = self.inner.config.lease;
         let marked = self
             .ask("refresh", |store| {
-                store.refresh(self.key, stamp, life, Mark::Claim)
+                store.refresh(self.key, stamp, ttl, Mark::Claim)
             })
             .await;
         match marked {
@@ -313,9 +313,9 @@ impl CallContext<'_> {
                 attempt.end();
                 return Marked::Gone;
             }
-            Ok(Refreshing::Held(life)) => attempt.rest(life),
+            Ok(Refreshing::Held(ttl)) => attempt.rest(ttl),
             // A store that does not answer this would not take the value either.
-            Err(_) => attempt.rest(life),
+            Err(_) => attempt.rest(ttl),
         }
         Marked::Others
     }

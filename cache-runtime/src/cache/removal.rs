@@ -26,16 +26,16 @@ impl Inner {
             Target::Key(key) => Some(key),
             Target::Pattern(_) | Target::All => None,
         });
-        let life = self.config.fence_ttl;
+        let ttl = self.config.fence_ttl;
         let fences: Vec<_> = keys
-            .map(|key| (key.clone(), entry::fence(key, now, life).into_bytes()))
+            .map(|key| (key.clone(), entry::fence(key, now, ttl).into_bytes()))
             .collect();
         let Some((first, _)) = fences.first() else {
             return (Vec::new(), true);
         };
         let op = Op::new("fence", site, metrics, On::Key(first));
         // Without a fence, the later eviction is an ordinary one.
-        let placed = self.run(op, |store| store.fence(&fences, life)).await;
+        let placed = self.run(op, |store| store.fence(&fences, ttl)).await;
         let is_answered = !matches!(
             placed.map_err(|error| error.kind()),
             Err(ErrorKind::Timeout | ErrorKind::Stalled | ErrorKind::Connection)

@@ -104,11 +104,11 @@ impl Duty {
 
     /// Prolongs the lease. Does not return.
     pub(crate) async fn keep(&self) {
-        let life = self.inner.config.lease;
+        let ttl = self.inner.config.lease;
         if let Held::Running(stamp) = self.held {
             loop {
-                sleep(life / 3).await;
-                match self.prolong(stamp, life).await {
+                sleep(ttl / 3).await;
+                match self.prolong(stamp, ttl).await {
                     Ok(true) => {}
                     Ok(false) => {
                         debug!(key = %self.shown(), "lost the lease of a job; another instance may run it too");
@@ -139,9 +139,9 @@ impl Duty {
     }
 
     async fn place(&self, lease: &Entry) -> Result<Option<Vec<u8>>, Error> {
-        let life = self.inner.config.lease;
+        let ttl = self.inner.config.lease;
         self.ask("lease", |store| {
-            store.lease(&self.key, lease.as_bytes(), life)
+            store.lease(&self.key, lease.as_bytes(), ttl)
         })
         .await
     }
@@ -164,11 +164,11 @@ impl Duty {
         }
     }
 
-    async fn prolong(&self, stamp: Stamp, life: Duration) -> Result<bool, Error> {
+    async fn prolong(&self, stamp: Stamp, ttl: Duration) -> Result<bool, Error> {
         let now = self.inner.config.clock.now_millis();
-        let lease = entry::renewed_lease(stamp, &self.key, now, life);
+        let lease = entry::renewed_lease(stamp, &self.key, now, ttl);
         self.ask("renew", |store| {
-            store.replace(&self.key, stamp, lease.as_bytes(), life)
+            store.replace(&self.key, stamp, lease.as_bytes(), ttl)
         })
         .await
         .map(|replaced| replaced == Replaced::Done)

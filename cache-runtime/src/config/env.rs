@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use self::variables::Variables;
-use super::options::{SETTINGS, life};
-use super::problem::{MAX_LOADS, Problem, QUOTA, idle_excludes, problems, report};
+use super::options::{SETTINGS, time_range};
+use super::problem::{Problem, QUOTA, idle_excludes, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
 use super::{Address, Config, Policy, Secret, SessionKeys, Tls, Topology, plain_name, text};
 use crate::error::{Error, ErrorKind};
@@ -229,7 +229,7 @@ impl Config {
                 }
             }
         }
-        session_life(&mut config, &mut vars, &set, environment);
+        keep_idle_or_ttl(&mut config, &mut vars, &set, environment);
         policies(&mut config, &mut vars);
         limits(&mut config, &mut vars);
         session_keys(&mut config, &mut vars);
@@ -255,7 +255,7 @@ impl Config {
 }
 
 /// An idle time and the two options that it excludes: where the environment sets one side, the code's other side is replaced.
-fn session_life(
+fn keep_idle_or_ttl(
     config: &mut Config,
     vars: &mut Variables,
     set: &[&str],
@@ -443,10 +443,11 @@ fn policies(config: &mut Config, vars: &mut Variables) {
         if !is_name(name) {
             continue;
         }
-        if let Some(set) = field.read(&variable, vars) {
+        if let Some(time) = vars.take_as(&variable, text::duration, &time_range()) {
             for name in meant(&name.to_ascii_lowercase(), config.policies.keys()) {
                 for policies in [&mut config.policies, &mut config.policies_from_env] {
-                    set(policies.entry(name.clone()).or_default());
+                    let policy: &mut Policy = policies.entry(name.clone()).or_default();
+                    *field(policy) = Some(time);
                 }
             }
         }

@@ -66,7 +66,7 @@ const MIN_TIME: Duration = Duration::from_millis(1);
 /// 100 years, as `100years` is read. A point in time that is much further away cannot be computed.
 const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 86_400 + 25 * 86_400);
 
-pub(super) const LIFE: RangeInclusive<Duration> = MIN_TIME..=MAX_TIME;
+pub(super) const TIME_RANGE: RangeInclusive<Duration> = MIN_TIME..=MAX_TIME;
 
 /// A TTL that is shortened by more is a different TTL.
 const MAX_JITTER: u8 = 50;
@@ -89,7 +89,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "default_ttl",
-        field: |config| Field::Duration(&mut config.default_ttl, LIFE),
+        field: |config| Field::Duration(&mut config.default_ttl, TIME_RANGE),
     },
     Setting {
         name: "ttl_jitter",
@@ -105,7 +105,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "session_ttl",
-        field: |config| Field::Duration(&mut config.session_ttl, LIFE),
+        field: |config| Field::Duration(&mut config.session_ttl, TIME_RANGE),
     },
     // 0 is allowed: a session then ends at the time that was set at login.
     Setting {
@@ -114,11 +114,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "session_idle",
-        field: |config| Field::Optional(&mut config.session_idle, LIFE),
+        field: |config| Field::Optional(&mut config.session_idle, TIME_RANGE),
     },
     Setting {
         name: "session_absolute",
-        field: |config| Field::Duration(&mut config.session_absolute, LIFE),
+        field: |config| Field::Duration(&mut config.session_absolute, TIME_RANGE),
     },
     Setting {
         name: "session_touch_every",
@@ -142,15 +142,15 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "pool_idle",
-        field: |config| Field::Duration(&mut config.pool_idle, LIFE),
+        field: |config| Field::Duration(&mut config.pool_idle, TIME_RANGE),
     },
     Setting {
         name: "connect_timeout",
-        field: |config| Field::Duration(&mut config.connect_timeout, LIFE),
+        field: |config| Field::Duration(&mut config.connect_timeout, TIME_RANGE),
     },
     Setting {
         name: "command_timeout",
-        field: |config| Field::Duration(&mut config.command_timeout, LIFE),
+        field: |config| Field::Duration(&mut config.command_timeout, TIME_RANGE),
     },
     // Less than `command_timeout` is allowed: then that is the limit.
     Setting {
@@ -159,7 +159,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "health_interval",
-        field: |config| Field::Duration(&mut config.health_interval, LIFE),
+        field: |config| Field::Duration(&mut config.health_interval, TIME_RANGE),
     },
     Setting {
         name: "reconnect_max_delay",
@@ -185,7 +185,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "load_deadline",
-        field: |config| Field::Duration(&mut config.load_deadline, LIFE),
+        field: |config| Field::Duration(&mut config.load_deadline, TIME_RANGE),
     },
     Setting {
         name: "max_loads",
@@ -198,7 +198,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "fence_ttl",
-        field: |config| Field::Duration(&mut config.fence_ttl, LIFE),
+        field: |config| Field::Duration(&mut config.fence_ttl, TIME_RANGE),
     },
     // 0 is allowed: a failover may then restore entries that were evicted right before it.
     Setting {
@@ -223,7 +223,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "slow_threshold",
-        field: |config| Field::Duration(&mut config.slow_threshold, LIFE),
+        field: |config| Field::Duration(&mut config.slow_threshold, TIME_RANGE),
     },
     Setting {
         name: "mask_keys",
@@ -383,7 +383,7 @@ fn between<T: PartialEq>(
 }
 
 /// What is allowed for the times of a policy.
-pub(super) fn life() -> String {
+pub(super) fn time_range() -> String {
     let example = &mut Duration::from_secs(1800);
-    Field::Duration(example, LIFE).allowed()
+    Field::Duration(example, TIME_RANGE).allowed()
 }

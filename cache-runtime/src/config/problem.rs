@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::options::{LIFE, SETTINGS, life};
+use super::options::{SETTINGS, TIME_RANGE, time_range};
 use super::{Address, Config, Tls, Topology, text};
 use crate::error::Error;
 
@@ -71,9 +71,13 @@ pub(super) fn problems(config: &Config, called: &dyn Fn(&str) -> String) -> Vec<
     }
     for (name, policy) in &config.policies {
         for (field, value) in policy.times() {
-            if let Some(value) = value.filter(|value| !LIFE.contains(value)) {
+            if let Some(value) = value.filter(|value| !TIME_RANGE.contains(value)) {
                 let name = called(&format!("policies.{name}.{field}"));
-                problems.push(Problem::wrong(name, &text::show_duration(value), life()));
+                problems.push(Problem::wrong(
+                    name,
+                    &text::show_duration(value),
+                    time_range(),
+                ));
             }
         }
     }
@@ -115,7 +119,7 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
         let set = others.into_iter().filter(|(_, is_set)| *is_set);
         problems.extend(idle_excludes(called, set.map(|(name, _)| name)));
     }
-    let (session_life, life) = match session_idle {
+    let (session_time, time) = match session_idle {
         Some(idle) => ("session_idle", idle),
         None => ("session_ttl", session_ttl),
     };
@@ -132,7 +136,7 @@ fn contradictions(config: &Config, called: &dyn Fn(&str) -> String, problems: &m
     }
     for (long, longer, short, shorter) in [
         ("load_deadline", load_deadline, "lease", lease),
-        ("session_absolute", session_absolute, session_life, life),
+        ("session_absolute", session_absolute, session_time, time),
     ] {
         if longer < shorter {
             let [found, least] = [longer, shorter].map(|time| text::show_duration(*time));

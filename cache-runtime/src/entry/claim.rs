@@ -12,21 +12,21 @@ use crate::key::Key;
 /// How far the clocks of the processes that share a store may differ. A claim ends this much later than it records.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// The claim of a load on its key, for `life` from now on.
-pub(crate) fn lease(key: &Key, now: u64, life: Duration) -> Entry {
-    seal(header(Kind::Lease, &claim(key, now, life)).to_vec())
+/// The claim of a load on its key, for `ttl` from now on.
+pub(crate) fn lease(key: &Key, now: u64, ttl: Duration) -> Entry {
+    seal(header(Kind::Lease, &claim(key, now, ttl)).to_vec())
 }
 
-/// The same claim, for `life` from now on.
-pub(crate) fn renewed_lease(stamp: Stamp, key: &Key, now: u64, life: Duration) -> Entry {
-    let mut bytes = header(Kind::Lease, &claim(key, now, life));
+/// The same claim, for `ttl` from now on.
+pub(crate) fn renewed_lease(stamp: Stamp, key: &Key, now: u64, ttl: Duration) -> Entry {
+    let mut bytes = header(Kind::Lease, &claim(key, now, ttl));
     bytes[STAMP_AT..KEY_AT].copy_from_slice(&stamp);
     seal(bytes.to_vec())
 }
 
 /// The fence of a put, which keeps every load from storing a value. It counts one put.
-pub(crate) fn fence(key: &Key, now: u64, life: Duration) -> Entry {
-    let mut bytes = header(Kind::Fence, &claim(key, now, life)).to_vec();
+pub(crate) fn fence(key: &Key, now: u64, ttl: Duration) -> Entry {
+    let mut bytes = header(Kind::Fence, &claim(key, now, ttl)).to_vec();
     bytes.extend_from_slice(&1_u32.to_le_bytes());
     seal(bytes)
 }
@@ -46,7 +46,7 @@ pub(crate) fn is_standing_claim(bytes: &[u8], key: &Key, now: u64) -> bool {
     matches!(check_header(bytes, key), Ok(Kind::Lease | Kind::Fence)) && !is_dead(bytes, now, now)
 }
 
-fn claim(key: &Key, now: u64, life: Duration) -> Draft<'_> {
+fn claim(key: &Key, now: u64, ttl: Duration) -> Draft<'_> {
     Draft {
         key,
         origin: Origin {
@@ -56,7 +56,7 @@ fn claim(key: &Key, now: u64, life: Duration) -> Draft<'_> {
         },
         layers: Layers::Nothing,
         now,
-        fresh: life,
+        fresh: ttl,
         cost: Duration::ZERO,
     }
 }

@@ -207,12 +207,7 @@ pub(crate) fn fresh_for(header: &[u8], key: &Key, now: u64) -> Option<Duration> 
 }
 
 /// Returns the same value or `None` with another TTL, and the stamp of the entry that it replaces.
-pub(crate) fn with_life(
-    bytes: &[u8],
-    key: &Key,
-    now: u64,
-    life: Duration,
-) -> Option<(Stamp, Entry)> {
+pub(crate) fn with_ttl(bytes: &[u8], key: &Key, now: u64, ttl: Duration) -> Option<(Stamp, Entry)> {
     check_header(bytes, key).ok()?;
     fresh_for(bytes, key, now)?;
     let seen = bytes_at(bytes, STAMP_AT);
@@ -220,7 +215,7 @@ pub(crate) fn with_life(
     set_refreshed_until(&mut bytes, 0);
     bytes[STAMP_AT..KEY_AT].copy_from_slice(&new_stamp());
     bytes[FRESH_AT..FRESH_AT + 8]
-        .copy_from_slice(&now.saturating_add(whole_millis(life)).to_le_bytes());
+        .copy_from_slice(&now.saturating_add(whole_millis(ttl)).to_le_bytes());
     Some((seen, seal(bytes)))
 }
 

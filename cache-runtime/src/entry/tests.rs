@@ -21,7 +21,7 @@ const HERE: Origin = Origin {
     version: 9,
 };
 const NOW: u64 = 1_000_000;
-const LIFE: Duration = Duration::from_secs(3);
+const TTL: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Event {
@@ -98,7 +98,7 @@ fn a_value_is_read_with_its_header() {
 fn the_layout_of_the_bytes_is_fixed() {
     let key = key("event:42");
     let entry = value(&draft(&key), &"x".to_owned(), &LIMITS).expect("stored");
-    let fence = fence(&key, NOW, LIFE);
+    let fence = fence(&key, NOW, TTL);
 
     let bytes = entry.as_bytes();
 
@@ -162,7 +162,7 @@ fn a_flipped_bit_in_a_value_is_detected_except_in_the_refresh_lease() {
 fn a_flipped_bit_in_a_claim_is_detected_except_in_the_count() {
     let key = key("event:42");
 
-    for claim in [lease(&key, NOW, LIFE), fence(&key, NOW, LIFE)] {
+    for claim in [lease(&key, NOW, TTL), fence(&key, NOW, TTL)] {
         let whole = read::<Event>(claim.as_bytes(), &key, NOW);
         for bit in 0..8 * claim.as_bytes().len() {
             let mut bytes = claim.as_bytes().to_vec();
@@ -181,9 +181,9 @@ fn a_flipped_bit_in_a_claim_is_detected_except_in_the_count() {
 #[test]
 fn a_claim_expires_at_its_end_plus_the_clock_skew() {
     let key = key("event:42");
-    let last = NOW + whole_millis(LIFE + CLOCK_SKEW);
+    let last = NOW + whole_millis(TTL + CLOCK_SKEW);
 
-    for claim in [lease(&key, NOW, LIFE), fence(&key, NOW, LIFE)] {
+    for claim in [lease(&key, NOW, TTL), fence(&key, NOW, TTL)] {
         let bytes = claim.as_bytes();
         let read = |now| read::<Event>(bytes, &key, now);
 
@@ -199,11 +199,11 @@ fn a_claim_expires_at_its_end_plus_the_clock_skew() {
 #[test]
 fn a_renewed_lease_keeps_its_stamp_and_ends_later() {
     let key = key("event:42");
-    let first = lease(&key, NOW, LIFE);
+    let first = lease(&key, NOW, TTL);
 
-    let renewed = renewed_lease(first.stamp(), &key, NOW + 1_000, LIFE);
+    let renewed = renewed_lease(first.stamp(), &key, NOW + 1_000, TTL);
 
-    let last = NOW + whole_millis(LIFE + CLOCK_SKEW);
+    let last = NOW + whole_millis(TTL + CLOCK_SKEW);
     assert_eq!(renewed.stamp(), first.stamp());
     assert_eq!(read::<Event>(renewed.as_bytes(), &key, last), Read::Lease);
     assert_eq!(read::<Event>(first.as_bytes(), &key, last), Read::Expired);
@@ -236,7 +236,7 @@ fn an_entry_with_a_changed_ttl_has_no_refresh_lease() {
     set_refreshed_until(&mut marked, NOW + 3_000);
 
     let (seen, longer) =
-        with_life(&marked, &key, NOW, Duration::from_secs(90)).expect("a fresh value");
+        with_ttl(&marked, &key, NOW, Duration::from_secs(90)).expect("it is fresh");
 
     assert_eq!(seen, stamp_of(&marked));
     assert_ne!(longer.stamp(), seen);
@@ -250,8 +250,8 @@ fn none_leases_and_fences_are_distinguished() {
     let key = key("event:42");
     let (none, lease, mut fence) = (
         none(&draft(&key)),
-        lease(&key, NOW, LIFE),
-        fence(&key, NOW, LIFE).into_bytes(),
+        lease(&key, NOW, TTL),
+        fence(&key, NOW, TTL).into_bytes(),
     );
     fence[FENCE_COUNT_AT] += 1;
 
@@ -373,7 +373,7 @@ fn an_unreadable_entry_has_a_reason() {
     assert_eq!(why(&changed(KIND_AT, 9), &key), Unreadable::Corrupted);
     assert_eq!(why(bytes, &other), Unreadable::OtherKey);
     assert_eq!(
-        why(lease(&other, NOW, LIFE).as_bytes(), &key),
+        why(lease(&other, NOW, TTL).as_bytes(), &key),
         Unreadable::OtherKey
     );
     let text = value(&draft(&key), &"text".to_owned(), &LIMITS).expect("stored");
@@ -552,8 +552,8 @@ fn any_entry() -> impl Strategy<Value = Vec<u8>> {
         let key = key("event:42");
         let entry = match kind {
             0 => none(&draft(&key)),
-            1 => lease(&key, NOW, LIFE),
-            2 => fence(&key, NOW, LIFE),
+            1 => lease(&key, NOW, TTL),
+            2 => fence(&key, NOW, TTL),
             _ => value(&draft(&key), &event(&title.repeat(times)), &LIMITS).expect("stored"),
         };
         entry.into_bytes()

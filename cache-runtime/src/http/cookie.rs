@@ -159,9 +159,9 @@ impl SessionCookie {
     }
 
     /// Returns the `Set-Cookie` header for a token.
-    pub(super) fn set(&self, token: &str, life: Duration) -> Option<HeaderValue> {
+    pub(super) fn set(&self, token: &str, ttl: Duration) -> Option<HeaderValue> {
         // Rounds down, so that the cookie does not outlive the session.
-        self.render(token, &format!("Max-Age={}", life.as_secs()))
+        self.render(token, &format!("Max-Age={}", ttl.as_secs()))
     }
 
     /// Returns the `Set-Cookie` header that removes the cookie. Browsers remove it only if the attributes are those that
@@ -199,8 +199,8 @@ impl SessionCookie {
             .collect()
     }
 
-    fn render(&self, value: &str, life: &str) -> Option<HeaderValue> {
-        self.render_as(&self.path, self.domain.as_deref(), value, life)
+    fn render(&self, value: &str, max_age: &str) -> Option<HeaderValue> {
+        self.render_as(&self.path, self.domain.as_deref(), value, max_age)
     }
 
     fn render_as(
@@ -208,7 +208,7 @@ impl SessionCookie {
         path: &str,
         domain: Option<&str>,
         value: &str,
-        life: &str,
+        max_age: &str,
     ) -> Option<HeaderValue> {
         let Self {
             name,
@@ -218,7 +218,7 @@ impl SessionCookie {
             is_secure,
         } = self;
         let mut text =
-            format!("{name}={value}; Path={path}; {life}; HttpOnly; SameSite={same_site:?}");
+            format!("{name}={value}; Path={path}; {max_age}; HttpOnly; SameSite={same_site:?}");
         if *is_secure {
             text.push_str("; Secure");
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::memory::Memory;
 use super::place::{Place, Sid, Tag};
-use super::transition::{Begin, Begun, Change, Listed, Lives, Loaded, SEEN, Stored, Which};
+use super::transition::{Begin, Begun, Change, Listed, Loaded, SEEN, Stored, Timeouts, Which};
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind};
 use crate::site::Site;
@@ -123,16 +123,20 @@ impl Backend {
         }
     }
 
-    pub(super) async fn load(&self, place: Place, lives: Lives) -> Result<Option<Loaded>, Error> {
+    pub(super) async fn load(
+        &self,
+        place: Place,
+        timeouts: Timeouts,
+    ) -> Result<Option<Loaded>, Error> {
         if let Some(memory) = &self.memory {
-            return Ok(memory.load(place, lives, self.clock()));
+            return Ok(memory.load(place, timeouts, self.clock()));
         }
-        let Lives {
+        let Timeouts {
             ttl,
             extend,
             absolute: _,
             touch_every,
-        } = lives;
+        } = timeouts;
         let numbers = [Some(ttl), extend, Some(touch_every)];
         let numbers = numbers.map(|number| number.map_or_else(String::new, |it| it.to_string()));
         let [ttl, extend, touch_every] = numbers.each_ref().map(String::as_bytes);

@@ -16,7 +16,7 @@ use super::pending::{self, Pending};
 use super::place::{Place, Tag};
 use super::ring::Ring;
 use super::seal::{self, Pinned};
-use super::transition::{Lives, Which};
+use super::transition::{Timeouts, Which};
 use crate::cache::Cache;
 use crate::cache::recent::{Recent, Room};
 use crate::cache::replay::Replay;
@@ -42,7 +42,7 @@ pub(super) struct Inner {
     pub(super) backend: Backend,
     pub(super) ring: Ring,
     pub(super) prefix: String,
-    pub(super) lives: Lives,
+    pub(super) timeouts: Timeouts,
     pub(super) most: usize,
     pub(super) pending: Pending,
     /// Endings that Redis acknowledged a short while ago.
@@ -90,7 +90,7 @@ impl Inner {
         let inner = Arc::new_cyclic(|this: &Weak<Self>| Self {
             backend: Backend::new(cache),
             prefix: config.prefix.clone(),
-            lives: lives(config),
+            timeouts: timeouts(config),
             most: config.sessions_per_user,
             pending: Pending::default(),
             ended: Recent::new(config.failover_memory, pending::MAX_PENDING),
@@ -331,18 +331,18 @@ impl Inner {
     }
 }
 
-fn lives(config: &Config) -> Lives {
+fn timeouts(config: &Config) -> Timeouts {
     let touch_every = whole_millis(config.session_touch_every);
     let absolute = whole_millis(config.session_absolute);
     match config.session_idle.map(whole_millis) {
-        Some(idle) => Lives {
+        Some(idle) => Timeouts {
             ttl: idle,
             extend: None,
             absolute,
             // A use that is not recorded ends the session earlier by this much.
             touch_every: touch_every.min(idle / TOUCHES),
         },
-        None => Lives {
+        None => Timeouts {
             ttl: whole_millis(config.session_ttl),
             extend: Some(whole_millis(config.session_extend)),
             absolute,

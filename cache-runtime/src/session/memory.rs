@@ -8,7 +8,7 @@ use super::seal::{HEAD, PINNED, Pinned, last_use};
 #[cfg(feature = "tower-sessions")]
 use super::transition::If;
 use super::transition::{
-    Begin, Begun, CLOCK_TOLERANCE, Change, Listed, Lives, Loaded, SEEN, Stored, Which,
+    Begin, Begun, CLOCK_TOLERANCE, Change, Listed, Loaded, SEEN, Stored, Timeouts, Which,
 };
 
 use crate::sync::Mutex;
@@ -111,18 +111,18 @@ impl Memory {
         Begun::Until { ends, ended }
     }
 
-    pub(super) fn load(&self, place: Place, lives: Lives, now: u64) -> Option<Loaded> {
+    pub(super) fn load(&self, place: Place, timeouts: Timeouts, now: u64) -> Option<Loaded> {
         let mut users = self.lock();
         let kept = users.alive(place.tag, now)?.get_mut(&place.sid)?;
         let absolute = Pinned::read(&kept.record)?.absolute;
         let before = kept.record.clone();
         let last = last_use(&before)?;
-        let Lives {
+        let Timeouts {
             ttl,
             extend,
             absolute: _,
             touch_every,
-        } = lives;
+        } = timeouts;
         if now.saturating_sub(last) >= touch_every {
             let fresh = now.saturating_add(ttl);
             let extended = match extend {
@@ -268,7 +268,7 @@ mod tests {
     use super::super::place::{SID, TAG};
     use super::*;
 
-    const LIVES: Lives = Lives {
+    const TIMEOUTS: Timeouts = Timeouts {
         ttl: 1_000,
         extend: Some(0),
         absolute: 1_000,
@@ -288,12 +288,12 @@ mod tests {
         let pinned = Pinned {
             revision: 0,
             created: now,
-            absolute: now + LIVES.absolute,
+            absolute: now + TIMEOUTS.absolute,
         };
         let record = [&pinned.bytes()[..], &now.to_be_bytes(), &now.to_be_bytes()].concat();
         let begin = Begin {
             place: place(user),
-            ttl: LIVES.ttl,
+            ttl: TIMEOUTS.ttl,
             most: 1,
             created: now,
             absolute: pinned.absolute,
@@ -328,7 +328,7 @@ mod tests {
         let pinned = Pinned {
             revision: 0,
             created: SWEEP,
-            absolute: SWEEP + LIVES.absolute,
+            absolute: SWEEP + TIMEOUTS.absolute,
         };
         let change = Change {
             place: place(1),
@@ -339,7 +339,7 @@ mod tests {
         };
         assert_eq!(
             memory.change(change, SWEEP),
-            Stored::Until(SWEEP + LIVES.ttl)
+            Stored::Until(SWEEP + TIMEOUTS.ttl)
         );
         assert_eq!(memory.lock().moved.len(), 1);
 
@@ -354,10 +354,10 @@ mod tests {
         begin(&memory, 1, SWEEP);
         begin(&memory, 2, SWEEP);
         memory.destroy(place(1).tag, Which::One(place(1).sid), SWEEP);
-        let later = SWEEP + LIVES.ttl;
+        let later = SWEEP + TIMEOUTS.ttl;
 
         for user in 2..100 {
-            assert!(memory.load(place(user), LIVES, later).is_none());
+            assert!(memory.load(place(user), TIMEOUTS, later).is_none());
             assert!(memory.list(place(user).tag, later).is_empty());
             assert_eq!(
                 memory.destroy(place(user).tag, Which::One(place(user).sid), later),

@@ -252,8 +252,8 @@ impl Inner {
             If::Present => b"XX",
         };
         // A record that has already expired deletes what is stored, because Redis does not accept a TTL of 0.
-        let life = ends.saturating_sub(now).max(1).to_string();
-        let arguments = [condition, record, life.as_bytes()];
+        let ttl = ends.saturating_sub(now).max(1).to_string();
+        let arguments = [condition, record, ttl.as_bytes()];
         match self.ask(&PUT, place, &arguments).await? {
             Reply::Number(stored) => Ok(stored == 1),
             _ => Err(nonsense()),

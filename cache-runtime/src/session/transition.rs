@@ -7,9 +7,9 @@ use super::seal::PINNED;
 /// time.
 pub(super) const CLOCK_TOLERANCE: u64 = 1_000;
 
-/// How long sessions live, in milliseconds.
+/// When sessions end, in milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lives {
+pub(super) struct Timeouts {
     pub(super) ttl: u64,
     /// [`None`]: each use lets it end `ttl` after that use.
     pub(super) extend: Option<u64>,

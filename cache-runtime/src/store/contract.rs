@@ -31,7 +31,7 @@ mod entries;
 mod only_redis;
 mod refreshes;
 
-const LIFE: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(60);
 
 /// A store and the means to advance its time.
 struct Subject {
@@ -61,22 +61,22 @@ async fn redis() -> Subject {
 }
 
 impl Subject {
-    /// Expires `key`: in memory time advances, in Redis the key is set to expire.
-    fn expire(&self, key: &Key, life: Duration) {
+    /// Ends the life of `key`: in memory time passes, in Redis the key is made to expire.
+    fn expire(&self, key: &Key, ttl: Duration) {
         match &self.server {
-            None => self.clock.advance(life),
+            None => self.clock.advance(ttl),
             Some(server) => assert_eq!(ask::<u32>(server, &["PEXPIRE", key.as_str(), "0"]), 1),
         }
     }
 
-    /// Ends the refresh mark of `key` exactly: in memory time advances, in Redis the end of the mark is moved to the current time of
-    /// the server.
-    fn end_mark(&self, key: &Key, life: Duration) {
+    /// Ends the mark of whoever refreshes `key`, to the millisecond: in memory time passes, in Redis the mark is moved to the
+    /// server's present.
+    fn end_mark(&self, key: &Key, ttl: Duration) {
         const NOW: &str = "local time = redis.call('TIME')
             local now = time[1] * 1000 + math.floor(time[2] / 1000)
             return redis.call('SETRANGE', KEYS[1], ARGV[1], struct.pack('<I8', now))";
         match &self.server {
-            None => self.clock.advance(life),
+            None => self.clock.advance(ttl),
             Some(server) => assert_eq!(
                 ask::<u32>(
                     server,
@@ -93,11 +93,11 @@ impl Subject {
     }
 
     async fn set(&self, name: &str, entry: &[u8]) {
-        self.store.set(&key(name), entry, LIFE).await.unwrap();
+        self.store.set(&key(name), entry, TTL).await.unwrap();
     }
 
-    async fn refresh(&self, stamp: &[u8; 8], life: Duration, mark: Mark) -> Refreshing {
-        let answer = self.store.refresh(&key("a"), *stamp, life, mark).await;
+    async fn refresh(&self, stamp: &[u8; 8], ttl: Duration, mark: Mark) -> Refreshing {
+        let answer = self.store.refresh(&key("a"), *stamp, ttl, mark).await;
         answer.unwrap()
     }
 

@@ -140,11 +140,11 @@ impl Store for Gated {
     gated! {
         get(key: &'a Key, expected: usize) -> Option<Vec<u8>>;
         get_many(keys: &'a [Key]) -> Vec<Option<Vec<u8>>>;
-        lease(key: &'a Key, lease: &'a [u8], life: Duration) -> Option<Vec<u8>>;
-        replace(key: &'a Key, stamp: [u8; 8], entry: &'a [u8], life: Duration) -> Replaced;
-        refresh(key: &'a Key, stamp: [u8; 8], life: Duration, mark: Mark) -> Refreshing;
-        fence(fences: &'a [(Key, Vec<u8>)], life: Duration) -> Vec<u32>;
-        set_many(entries: &'a [(Key, Vec<u8>)], life: Duration) -> ();
+        lease(key: &'a Key, lease: &'a [u8], ttl: Duration) -> Option<Vec<u8>>;
+        replace(key: &'a Key, stamp: [u8; 8], entry: &'a [u8], ttl: Duration) -> Replaced;
+        refresh(key: &'a Key, stamp: [u8; 8], ttl: Duration, mark: Mark) -> Refreshing;
+        fence(fences: &'a [(Key, Vec<u8>)], ttl: Duration) -> Vec<u32>;
+        set_many(entries: &'a [(Key, Vec<u8>)], ttl: Duration) -> ();
         delete_if(key: &'a Key, stamp: &'a [u8]) -> bool;
         delete_dead(key: &'a Key, stamp: [u8; 8]) -> bool;
         delete_each(keys: &'a [Key]) -> Vec<Result<bool, Error>>;

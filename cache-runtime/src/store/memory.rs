@@ -85,8 +85,8 @@ impl MemoryStore {
         self.clock.now_millis()
     }
 
-    fn end_of(&self, life: Duration) -> u64 {
-        self.now().saturating_add(whole_millis(life).max(1))
+    fn end_of(&self, ttl: Duration) -> u64 {
+        self.now().saturating_add(whole_millis(ttl).max(1))
     }
 
     fn read(&self, key: &Key) -> Option<Vec<u8>> {
@@ -99,7 +99,7 @@ impl MemoryStore {
     }
 
     /// Places a fence. Returns how many writers share it.
-    fn place(&self, key: &Key, mut fence: Vec<u8>, life: Duration) -> u32 {
+    fn place(&self, key: &Key, mut fence: Vec<u8>, ttl: Duration) -> u32 {
         let mut shard = self.shard(key);
         let now = self.now();
         let head = ..fence.len().min(HEAD);
@@ -113,13 +113,13 @@ impl MemoryStore {
         if let Some(place) = fence.get_mut(FENCE_COUNT_AT..FENCE_COUNT_AT + 4) {
             place.copy_from_slice(&count.to_le_bytes());
         }
-        shard.put(key.as_str(), fence.into(), self.end_of(life), now);
+        shard.put(key.as_str(), fence.into(), self.end_of(ttl), now);
         count
     }
 
-    fn write(&self, key: &Key, entry: &[u8], life: Duration) {
+    fn write(&self, key: &Key, entry: &[u8], ttl: Duration) {
         self.shard(key)
-            .put(key.as_str(), entry.into(), self.end_of(life), self.now());
+            .put(key.as_str(), entry.into(), self.end_of(ttl), self.now());
     }
 }
 
@@ -143,14 +143,14 @@ impl Store for MemoryStore {
         &'a self,
         key: &'a Key,
         lease: &'a [u8],
-        life: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
         self.done(move || {
             let mut shard = self.shard(key);
             let now = self.now();
             let there = shard.get(key.as_str(), now).map(|slot| slot.entry.clone());
             if there.is_none() {
-                shard.put(key.as_str(), lease.into(), self.end_of(life), now);
+                shard.put(key.as_str(), lease.into(), self.end_of(ttl), now);
             }
             there.map(|entry| entry.to_vec())
         })
@@ -161,7 +161,7 @@ impl Store for MemoryStore {
         key: &'a Key,
         stamp: [u8; 8],
         entry: &'a [u8],
-        life: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<Replaced, Error>> {
         self.done(move || {
             let mut shard = self.shard(key);
@@ -170,7 +170,7 @@ impl Store for MemoryStore {
                 None => Replaced::Gone,
                 Some(slot) if stamp_of(&slot.entry) != stamp => Replaced::Other,
                 Some(_) => {
-                    shard.put(key.as_str(), entry.into(), self.end_of(life), now);
+                    shard.put(key.as_str(), entry.into(), self.end_of(ttl), now);
                     Replaced::Done
                 }
             }
@@ -181,7 +181,7 @@ impl Store for MemoryStore {
         &'a self,
         key: &'a Key,
         stamp: [u8; 8],
-        life: Duration,
+        ttl: Duration,
         mark: Mark,
     ) -> BoxFuture<'a, Result<Refreshing, Error>> {
         self.done(move || {
@@ -198,7 +198,7 @@ impl Store for MemoryStore {
             if mark == Mark::Claim && held > now {
                 return Refreshing::Held(Duration::from_millis(held - now));
             }
-            let until = if life.is_zero() { 0 } else { self.end_of(life) };
+            let until = if ttl.is_zero() { 0 } else { self.end_of(ttl) };
             entry::set_refreshed_until(Arc::make_mut(&mut slot.entry), until);
             Refreshing::Marked
         })
@@ -207,12 +207,12 @@ impl Store for MemoryStore {
     fn fence<'a>(
         &'a self,
         fences: &'a [(Key, Vec<u8>)],
-        life: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<Vec<u32>, Error>> {
         self.done(move || {
             fences
                 .iter()
-                .map(|(key, fence)| self.place(key, fence.clone(), life))
+                .map(|(key, fence)| self.place(key, fence.clone(), ttl))
                 .collect()
         })
     }
@@ -220,11 +220,11 @@ impl Store for MemoryStore {
     fn set_many<'a>(
         &'a self,
         entries: &'a [(Key, Vec<u8>)],
-        life: Duration,
+        ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         self.done(move || {
             for (key, entry) in entries {
-                self.write(key, entry, life);
+                self.write(key, entry, ttl);
             }
         })
     }
@@ -406,14 +406,14 @@ mod tests {
     use super::*;
     use crate::store::support::SingleEntry;
 
-    const LIFE: Duration = Duration::from_secs(60);
+    const TTL: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn the_store_never_weighs_more_than_its_capacity() {
         let store = MemoryStore::new(100_000, Clock::default());
 
         for n in 0..1_000 {
-            store.set(&key(n), &[0; 900], LIFE).await.unwrap();
+            store.set(&key(n), &[0; 900], TTL).await.unwrap();
             assert!(store.usage().1 <= 100_000);
         }
 
@@ -427,10 +427,10 @@ mod tests {
     #[tokio::test]
     async fn used_entries_outlive_unused_ones() {
         let store = MemoryStore::new(100_000, Clock::default());
-        store.set(&key(0), &[7; 900], LIFE).await.unwrap();
+        store.set(&key(0), &[7; 900], TTL).await.unwrap();
 
         for n in 1..1_000 {
-            store.set(&key(n), &[0; 900], LIFE).await.unwrap();
+            store.set(&key(n), &[0; 900], TTL).await.unwrap();
             assert!(
                 store.get(&key(0), 0).await.unwrap().is_some(),
                 "gone after {n}"
@@ -445,13 +445,13 @@ mod tests {
         let clock = Clock::default();
         let store = MemoryStore::new(100_000, clock.clone());
         for n in 0..50 {
-            store.set(&key(n), &[0; 900], LIFE / 2).await.unwrap();
-            store.set(&key(100 + n), &[0; 700], LIFE).await.unwrap();
+            store.set(&key(n), &[0; 900], TTL / 2).await.unwrap();
+            store.set(&key(100 + n), &[0; 700], TTL).await.unwrap();
         }
 
-        clock.advance(LIFE / 2);
+        clock.advance(TTL / 2);
         for n in 0..40 {
-            store.set(&key(200 + n), &[0; 900], LIFE).await.unwrap();
+            store.set(&key(200 + n), &[0; 900], TTL).await.unwrap();
             for n in 0..50 {
                 assert!(store.get(&key(100 + n), 0).await.unwrap().is_some());
             }
@@ -461,10 +461,10 @@ mod tests {
     #[tokio::test]
     async fn an_entry_above_the_capacity_is_not_stored_and_removes_the_old_one() {
         let store = MemoryStore::new(10_000, Clock::default());
-        store.set(&key(0), b"small", LIFE).await.unwrap();
-        store.set(&key(1), b"small", LIFE).await.unwrap();
+        store.set(&key(0), b"small", TTL).await.unwrap();
+        store.set(&key(1), b"small", TTL).await.unwrap();
 
-        store.set(&key(0), &[0; 20_000], LIFE).await.unwrap();
+        store.set(&key(0), &[0; 20_000], TTL).await.unwrap();
 
         assert_eq!(store.get(&key(0), 0).await.unwrap(), None);
         assert!(store.get(&key(1), 0).await.unwrap().is_some());
@@ -477,7 +477,7 @@ mod tests {
         for round in 0..3 {
             for n in 0..100 {
                 store
-                    .set(&key(n), &vec![0; 100 * (round + 1)], LIFE)
+                    .set(&key(n), &vec![0; 100 * (round + 1)], TTL)
                     .await
                     .unwrap();
             }

@@ -15,9 +15,9 @@ use crate::testing::{Directory, RedisServer, free_port};
 
 /// Operations of tests on a single entry.
 pub(crate) trait SingleEntry: Store {
-    /// Stores unconditionally.
-    async fn set(&self, key: &Key, entry: &[u8], life: Duration) -> Result<(), Error> {
-        self.set_many(&[(key.clone(), entry.to_vec())], life).await
+    /// Stores without a condition.
+    async fn set(&self, key: &Key, entry: &[u8], ttl: Duration) -> Result<(), Error> {
+        self.set_many(&[(key.clone(), entry.to_vec())], ttl).await
     }
 
     /// Returns the remaining TTL of the entry.

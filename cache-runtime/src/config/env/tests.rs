@@ -716,16 +716,16 @@ fn the_environment_overrides_policies_and_limits_of_the_code_individually() {
 }
 
 #[test]
-fn session_idle_and_session_ttl_of_the_environment_replace_each_other_in_the_code() {
-    let by_life = Config::default().session_ttl(2 * DAY).session_extend(DAY);
+fn an_idle_time_of_the_environment_replaces_the_ttl_of_the_code_and_the_other_way_round() {
+    let by_ttl = Config::default().session_ttl(2 * DAY).session_extend(DAY);
     let by_idle = Config::default().session_idle(DAY);
 
-    let idle = read_over(by_life, &[("CACHE_SESSION_IDLE", "30m")]);
-    let life = read_over(by_idle, &[("CACHE_SESSION_TTL", "2h")]);
+    let idle = read_over(by_ttl, &[("CACHE_SESSION_IDLE", "30m")]);
+    let ttl = read_over(by_idle, &[("CACHE_SESSION_TTL", "2h")]);
 
     assert_eq!(idle.session_idle, Some(Duration::from_secs(1_800)));
-    assert_eq!(life.session_idle, None);
-    assert_eq!(life.session_ttl, Duration::from_secs(7_200));
+    assert_eq!(ttl.session_idle, None);
+    assert_eq!(ttl.session_ttl, Duration::from_secs(7_200));
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl<E> Visit<E> {
         let set = match (&*answer, self.carrier) {
             // A cookie that was not sent may exist: another site could not make the browser send it.
             (Answer::Remove, None) | (Answer::Leave, _) | (_, Some(Carrier::Header)) => return,
-            (Answer::Set(token, life), _) => cookie.set(token.expose(), *life),
+            (Answer::Set(token, ttl), _) => cookie.set(token.expose(), *ttl),
             (Answer::Remove, Some(Carrier::Cookie)) => cookie.removal(),
         };
         // The other forms come first, so a client that treats two of them as one cookie keeps the last.

@@ -30,8 +30,8 @@ async fn a_client_is_one_key_that_expires() {
             [KEY],
             "{algorithm:?}"
         );
-        let life: i64 = ask(&server, &["PTTL", KEY]);
-        assert!((10_000..21_000).contains(&life), "{life} ms");
+        let ttl: i64 = ask(&server, &["PTTL", KEY]);
+        assert!((10_000..21_000).contains(&ttl), "{ttl} ms");
     }
 }
 

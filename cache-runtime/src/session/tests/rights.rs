@@ -123,8 +123,8 @@ async fn a_missing_permission_leaves_no_key_without_an_expiry() {
         allow(server, command, true);
 
         for key in bench.keys() {
-            let life: i64 = ask(server, &["PTTL", &key]);
-            assert!(life > 0, "without {command}: {key} has no expiry");
+            let ttl: i64 = ask(server, &["PTTL", &key]);
+            assert!(ttl > 0, "without {command}: {key} has no end");
         }
     }
 }

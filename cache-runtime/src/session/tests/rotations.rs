@@ -207,8 +207,8 @@ async fn records_of_old_names_expire_within_1_min() {
     }
 
     for key in bench.keys() {
-        let life: u64 = ask(bench.server(), &["PTTL", &key]);
+        let ttl: u64 = ask(bench.server(), &["PTTL", &key]);
         let is_session = key == bench.record(&session) || key == bench.index(&session);
-        assert!(is_session || life <= 60_000, "{key} lives for {life} ms");
+        assert!(is_session || ttl <= 60_000, "{key} lives for {ttl} ms");
     }
 }

@@ -8,7 +8,7 @@ use proptest::test_runner::{Config as Runs, TestRunner};
 use super::super::backend::Backend;
 use super::super::place::{Place, SID, Sid, TAG, Tag};
 use super::super::seal::Pinned;
-use super::super::transition::{Begin, Begun, Change, Listed, Lives, Loaded, Stored, Which};
+use super::super::transition::{Begin, Begun, Change, Listed, Loaded, Stored, Timeouts, Which};
 use super::*;
 
 /// A step. A session is named by its number among all sessions that ever began.
@@ -69,14 +69,14 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn any_lives() -> impl Strategy<Value = Lives> {
-    // Long enough that no key expires in Redis, which uses the real time.
+fn any_timeouts() -> impl Strategy<Value = Timeouts> {
+    // Long enough that Redis's own expiry, which goes by the real time, is in nobody's way.
     let ttl = 1_000_000..2_000_000_u64;
     let extend = prop_oneof![Just(0_u64), 1..100_000_u64, 1_000_000..3_000_000_u64];
     let extend = proptest::option::weighted(0.7, extend);
     let touch_every = prop_oneof![2 => Just(0_u64), 1 => 1..3_u64, 1 => 1..500_000_u64];
     (ttl, extend, 0..5_000_000_u64, touch_every).prop_map(|(ttl, extend, more, touch_every)| {
-        Lives {
+        Timeouts {
             ttl,
             extend,
             absolute: ttl + more,
@@ -96,7 +96,7 @@ struct Known {
 /// Takes the same steps in both backends.
 struct Course {
     clock: Clock,
-    lives: Lives,
+    timeouts: Timeouts,
     case: u32,
     next: u64,
     known: Vec<Known>,
@@ -123,7 +123,7 @@ impl Course {
 
     async fn take(&mut self, step: Step, places: &[Backend; 2]) -> [Answer; 2] {
         let [one, other] = places;
-        let lives = self.lives;
+        let timeouts = self.timeouts;
         match step {
             Step::Begin { user, replaced } => {
                 let tag = self.tag(user);
@@ -137,13 +137,13 @@ impl Course {
                 let pinned = Pinned {
                     revision: 0,
                     created,
-                    absolute: created + lives.absolute,
+                    absolute: created + timeouts.absolute,
                 };
                 let last = created.to_be_bytes();
                 let record = [&pinned.bytes()[..], &last, &last, b"sealed"].concat();
                 let begin = || Begin {
                     place,
-                    ttl: lives.ttl,
+                    ttl: timeouts.ttl,
                     most: 3,
                     created,
                     absolute: pinned.absolute,
@@ -165,8 +165,11 @@ impl Course {
                     return [Answer::Nothing, Answer::Nothing];
                 };
                 let place = self.known[session].place;
-                let loaded = [one.load(place, lives).await, other.load(place, lives).await]
-                    .map(Result::unwrap);
+                let loaded = [
+                    one.load(place, timeouts).await,
+                    other.load(place, timeouts).await,
+                ]
+                .map(Result::unwrap);
                 if let Some(loaded) = &loaded[0] {
                     self.known[session].last = Pinned::read(&loaded.record).unwrap();
                 }
@@ -207,7 +210,7 @@ impl Course {
                 [one.list(tag).await, other.list(tag).await]
                     .map(|listed| Answer::Listed(listed.unwrap()))
             }
-            Step::Wait(sixteenths) => self.wait(lives.ttl * sixteenths / 16),
+            Step::Wait(sixteenths) => self.wait(timeouts.ttl * sixteenths / 16),
             Step::WaitMillis(time) => self.wait(time),
         }
     }
@@ -280,18 +283,18 @@ fn the_scripts_and_the_functions_give_the_same_answers() {
         [Backend::new(&redis), Backend::new(&memory)]
     });
     let cases = Cell::new(0);
-    let steps = (any_lives(), proptest::collection::vec(any_step(), 1..60));
+    let steps = (any_timeouts(), proptest::collection::vec(any_step(), 1..60));
     let mut runner = TestRunner::new(Runs {
         failure_persistence: None,
         ..Runs::default()
     });
 
     runner
-        .run(&steps, |(lives, steps)| {
+        .run(&steps, |(timeouts, steps)| {
             cases.set(cases.get() + 1);
             let mut course = Course {
                 clock: clock.clone(),
-                lives,
+                timeouts,
                 case: cases.get(),
                 next: 0,
                 known: Vec::new(),

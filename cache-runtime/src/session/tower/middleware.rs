@@ -280,7 +280,7 @@ async fn an_idle_time_requires_always_save() {
 
         send("/get", cookie).await;
 
-        let life: u64 = ask(bench.server(), &["PTTL", key]);
-        assert_eq!(life > 3_000_000, is_moved, "{life} ms");
+        let ttl: u64 = ask(bench.server(), &["PTTL", key]);
+        assert_eq!(ttl > 3_000_000, is_moved, "{ttl} ms");
     }
 }

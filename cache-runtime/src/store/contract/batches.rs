@@ -1,6 +1,6 @@
 //! Operations on many keys, by name or by pattern.
 
-use super::{KIND_LEASE, LIFE, SingleEntry, Subject, entry, fence, key, memory, redis};
+use super::{KIND_LEASE, SingleEntry, Subject, TTL, entry, fence, key, memory, redis};
 use crate::entry::FENCE_COUNT_AT;
 use crate::key::Key;
 
@@ -20,7 +20,7 @@ async fn batches_keep_their_order(subject: Subject) {
     let pairs: Vec<_> = (0..7)
         .map(|n| (key(&format!("k{n}")), format!("value {n}").into_bytes()))
         .collect();
-    subject.store.set_many(&pairs, LIFE).await.unwrap();
+    subject.store.set_many(&pairs, TTL).await.unwrap();
     let asked = [key("k3"), key("absent"), key("k0"), key("k3")];
 
     let values = subject.store.get_many(&asked).await.unwrap();
@@ -41,7 +41,7 @@ async fn batches_keep_their_order(subject: Subject) {
             .ttl(&key("k6"))
             .await
             .unwrap()
-            .is_some_and(|ttl| ttl <= LIFE)
+            .is_some_and(|ttl| ttl <= TTL)
     );
 }
 
@@ -51,7 +51,7 @@ async fn batches_can_be_large(subject: Subject) {
         .collect();
     let keys: Vec<_> = pairs.iter().map(|(key, _)| key.clone()).collect();
 
-    subject.store.set_many(&pairs, LIFE).await.unwrap();
+    subject.store.set_many(&pairs, TTL).await.unwrap();
 
     let values = subject.store.get_many(&keys).await.unwrap();
     assert!(
@@ -66,20 +66,20 @@ async fn batches_can_be_large(subject: Subject) {
         Vec::<Option<Vec<u8>>>::new()
     );
     assert_eq!(subject.store.delete(&[]).await.unwrap(), 0);
-    subject.store.set_many(&[], LIFE).await.unwrap();
+    subject.store.set_many(&[], TTL).await.unwrap();
 }
 
 async fn a_pattern_removes_what_matches_and_counts_it(subject: Subject) {
     for name in ["event:1", "event:22", "event:1:page:2", "events", "user:1"] {
         subject
             .store
-            .set(&key(name), &entry(1, b"stamp--1"), LIFE)
+            .set(&key(name), &entry(1, b"stamp--1"), TTL)
             .await
             .unwrap();
     }
     subject
         .store
-        .lease(&key("event:leased"), &entry(KIND_LEASE, b"stamp--1"), LIFE)
+        .lease(&key("event:leased"), &entry(KIND_LEASE, b"stamp--1"), TTL)
         .await
         .unwrap();
 
@@ -109,7 +109,7 @@ async fn patterns_stay_within_their_prefix_and_skip_reserved_roots(subject: Subj
     .into();
     for key in others.iter().chain([&mine]) {
         let entry = entry(1, b"stamp--1");
-        subject.store.set(key, &entry, LIFE).await.unwrap();
+        subject.store.set(key, &entry, TTL).await.unwrap();
     }
 
     assert_eq!(subject.keys("*").await, ["dev_event:1"]);
@@ -159,7 +159,7 @@ async fn heads_are_returned_in_the_order_of_their_keys(subject: Subject) {
     assert_eq!(heads, [Some(b"01".to_vec()), None, Some(b"0123".to_vec())]);
     assert_eq!(subject.store.peek(&[], 4).await.unwrap(), []);
     let measured = subject.store.measure(&key("long")).await.unwrap();
-    assert!(measured.is_some_and(|(size, left)| size == 10 && left <= LIFE));
+    assert!(measured.is_some_and(|(size, left)| size == 10 && left <= TTL));
     assert_eq!(subject.store.measure(&key("absent")).await.unwrap(), None);
 }
 
@@ -180,7 +180,7 @@ async fn scans_find_every_one_of_many_keys(subject: Subject) {
     let pairs: Vec<_> = (0..3_000)
         .map(|n| (key(&format!("k:{n}")), entry(1, b"stamp--1")))
         .collect();
-    subject.store.set_many(&pairs, LIFE).await.unwrap();
+    subject.store.set_many(&pairs, TTL).await.unwrap();
     subject.set("other", &entry(1, b"stamp--1")).await;
 
     assert_eq!(subject.keys("k:*").await.len(), 3_000);
@@ -198,11 +198,11 @@ async fn fences_of_one_batch_have_separate_counts(subject: Subject) {
     subject.set("k0", &entry(1, b"a-value-")).await;
     let (first, last) = (fences(b"stamp--1"), fences(b"stamp--2"));
 
-    let alone = subject.store.fence(&first[600..], LIFE).await.unwrap();
-    let mixed = subject.store.fence(&last, LIFE).await.unwrap();
+    let alone = subject.store.fence(&first[600..], TTL).await.unwrap();
+    let mixed = subject.store.fence(&last, TTL).await.unwrap();
     let twice = [("x", b"stamp--3"), ("y", b"stamp--4"), ("x", b"stamp--5")]
         .map(|(name, stamp)| (key(name), fence(stamp)));
-    let twice = subject.store.fence(&twice, LIFE).await.unwrap();
+    let twice = subject.store.fence(&twice, TTL).await.unwrap();
 
     assert_eq!(alone, vec![1; 601]);
     assert_eq!(mixed, [vec![1; 600], vec![2; 601]].concat());
@@ -213,6 +213,6 @@ async fn fences_of_one_batch_have_separate_counts(subject: Subject) {
         assert_eq!(subject.get(&key(name)).await, Some(expected), "{name}");
     }
     let left = subject.store.ttl(&key("k1200")).await.unwrap();
-    assert!(left.is_some_and(|left| left <= LIFE));
-    assert_eq!(subject.store.fence(&[], LIFE).await.unwrap(), [0; 0]);
+    assert!(left.is_some_and(|left| left <= TTL));
+    assert_eq!(subject.store.fence(&[], TTL).await.unwrap(), [0; 0]);
 }

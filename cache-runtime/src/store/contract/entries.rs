@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{KIND_LEASE, LIFE, SingleEntry, Subject, at_once, entry, fence, key, memory, redis};
+use super::{KIND_LEASE, SingleEntry, Subject, TTL, at_once, entry, fence, key, memory, redis};
 use crate::entry::{self, CLOCK_SKEW, FENCE_COUNT_AT};
 use crate::error::ErrorKind;
 use crate::store::Replaced;
@@ -39,7 +39,7 @@ async fn every_operation_reports_an_absent_key(subject: Subject) {
     assert!(!store.delete_dead(&key, *b"stamp--1").await.unwrap());
     assert_eq!(
         store
-            .replace(&key, *b"stamp--1", b"entry", LIFE)
+            .replace(&key, *b"stamp--1", b"entry", TTL)
             .await
             .unwrap(),
         Replaced::Gone
@@ -57,8 +57,8 @@ async fn values_are_read_back_byte_for_byte(subject: Subject) {
         .chain(*b"\r\n\0\r\n$5\r\n")
         .collect();
 
-    subject.store.set(&key("a"), &entry, LIFE).await.unwrap();
-    subject.store.set(&key("empty"), b"", LIFE).await.unwrap();
+    subject.store.set(&key("a"), &entry, TTL).await.unwrap();
+    subject.store.set(&key("empty"), b"", TTL).await.unwrap();
 
     assert_eq!(subject.get(&key("a")).await, Some(entry));
     assert_eq!(subject.get(&key("empty")).await, Some(Vec::new()));
@@ -74,12 +74,12 @@ async fn values_of_1_mib_are_read_back(subject: Subject) {
     };
     let (old, new) = (big(1, b"stamp--1"), big(2, b"stamp--2"));
 
-    subject.store.set(&key("a"), &old, LIFE).await.unwrap();
+    subject.store.set(&key("a"), &old, TTL).await.unwrap();
     assert_eq!(subject.get(&key("a")).await.as_deref(), Some(&*old));
     assert_eq!(
         subject
             .store
-            .replace(&key("a"), *b"stamp--1", &new, LIFE)
+            .replace(&key("a"), *b"stamp--1", &new, TTL)
             .await
             .unwrap(),
         Replaced::Done
@@ -103,11 +103,11 @@ async fn the_first_caller_gets_the_lease_and_others_get_the_content(subject: Sub
     );
 
     assert_eq!(
-        subject.store.lease(&key("a"), &first, LIFE).await.unwrap(),
+        subject.store.lease(&key("a"), &first, TTL).await.unwrap(),
         None
     );
     assert_eq!(
-        subject.store.lease(&key("a"), &second, LIFE).await.unwrap(),
+        subject.store.lease(&key("a"), &second, TTL).await.unwrap(),
         Some(first.clone())
     );
 
@@ -118,14 +118,14 @@ async fn the_first_caller_gets_the_lease_and_others_get_the_content(subject: Sub
             .ttl(&key("a"))
             .await
             .unwrap()
-            .is_some_and(|ttl| ttl <= LIFE)
+            .is_some_and(|ttl| ttl <= TTL)
     );
 }
 
 async fn one_of_many_concurrent_leases_wins(subject: Subject) {
     let winners = at_once(&subject, |store, stamp| async move {
         store
-            .lease(&key("a"), &entry(KIND_LEASE, &stamp), LIFE)
+            .lease(&key("a"), &entry(KIND_LEASE, &stamp), TTL)
             .await
             .unwrap()
             .is_none()
@@ -149,7 +149,7 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
     assert_eq!(
         subject
             .store
-            .replace(&key("a"), *b"another1", &value, LIFE)
+            .replace(&key("a"), *b"another1", &value, TTL)
             .await
             .unwrap(),
         Replaced::Other
@@ -157,7 +157,7 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
     assert_eq!(
         subject
             .store
-            .replace(&key("a"), *b"stamp--1", &value, LIFE)
+            .replace(&key("a"), *b"stamp--1", &value, TTL)
             .await
             .unwrap(),
         Replaced::Done
@@ -165,7 +165,7 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
     assert_eq!(
         subject
             .store
-            .replace(&key("a"), *b"stamp--1", b"late", LIFE)
+            .replace(&key("a"), *b"stamp--1", b"late", TTL)
             .await
             .unwrap(),
         Replaced::Other
@@ -184,7 +184,7 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
 
 async fn a_refused_replacement_distinguishes_another_entry_from_none(subject: Subject) {
     let name = key("a");
-    let replace = || subject.store.replace(&name, *b"stamp--1", b"late", LIFE);
+    let replace = || subject.store.replace(&name, *b"stamp--1", b"late", TTL);
 
     let absent = replace().await.unwrap();
     subject.set("a", &entry(1, b"stamp--2")).await;
@@ -193,7 +193,7 @@ async fn a_refused_replacement_distinguishes_another_entry_from_none(subject: Su
     let short = replace().await.unwrap();
     subject.set("a", b"").await;
     let empty = replace().await.unwrap();
-    subject.expire(&key("a"), LIFE);
+    subject.expire(&key("a"), TTL);
     let expired = replace().await.unwrap();
 
     assert_eq!((absent, expired), (Replaced::Gone, Replaced::Gone));
@@ -204,13 +204,13 @@ async fn a_refused_replacement_distinguishes_another_entry_from_none(subject: Su
 async fn one_of_many_concurrent_replacements_wins(subject: Subject) {
     subject
         .store
-        .set(&key("a"), &entry(1, b"original"), LIFE)
+        .set(&key("a"), &entry(1, b"original"), TTL)
         .await
         .unwrap();
 
     let winners = at_once(&subject, |store, stamp| async move {
         store
-            .replace(&key("a"), *b"original", &entry(1, &stamp), LIFE)
+            .replace(&key("a"), *b"original", &entry(1, &stamp), TTL)
             .await
             .unwrap()
     });
@@ -228,7 +228,7 @@ async fn one_of_many_concurrent_replacements_wins(subject: Subject) {
 async fn an_eviction_defeats_a_fill(subject: Subject) {
     subject
         .store
-        .lease(&key("a"), &entry(KIND_LEASE, b"stamp--1"), LIFE)
+        .lease(&key("a"), &entry(KIND_LEASE, b"stamp--1"), TTL)
         .await
         .unwrap();
 
@@ -237,7 +237,7 @@ async fn an_eviction_defeats_a_fill(subject: Subject) {
     assert_eq!(
         subject
             .store
-            .replace(&key("a"), *b"stamp--1", b"stale", LIFE)
+            .replace(&key("a"), *b"stamp--1", b"stale", TTL)
             .await
             .unwrap(),
         Replaced::Gone
@@ -247,15 +247,15 @@ async fn an_eviction_defeats_a_fill(subject: Subject) {
 
 async fn only_a_dead_claim_of_its_stamp_is_removed(subject: Subject) {
     let (store, key) = (&subject.store, key("a"));
-    let claim = |life| entry::lease(&key, subject.now(), life);
-    let alive = claim(LIFE);
-    store.set(&key, alive.as_bytes(), LIFE).await.unwrap();
+    let claim = |ttl| entry::lease(&key, subject.now(), ttl);
+    let alive = claim(TTL);
+    store.set(&key, alive.as_bytes(), TTL).await.unwrap();
 
     assert!(!store.delete_dead(&key, alive.stamp()).await.unwrap());
     assert!(!store.delete_dead(&key, *b"another1").await.unwrap());
 
-    // It expires in the store later than its own end, by more than the largest clock offset.
-    let too_long = 2 * CLOCK_SKEW + LIFE;
+    // It ends in the store later than it says, by more than any clock can be wrong.
+    let too_long = 2 * CLOCK_SKEW + TTL;
     store.set(&key, alive.as_bytes(), too_long).await.unwrap();
     assert!(!store.delete_dead(&key, *b"another1").await.unwrap());
     assert!(store.delete_dead(&key, alive.stamp()).await.unwrap());
@@ -265,16 +265,16 @@ async fn only_a_dead_claim_of_its_stamp_is_removed(subject: Subject) {
 
 async fn a_dead_fence_counts_no_put(subject: Subject) {
     let (store, key) = (&subject.store, key("a"));
-    let fence = || entry::fence(&key, subject.now(), LIFE).into_bytes();
+    let fence = || entry::fence(&key, subject.now(), TTL).into_bytes();
     let fences = [(key.clone(), fence())];
     store
-        .set(&key, &fence(), 2 * CLOCK_SKEW + LIFE)
+        .set(&key, &fence(), 2 * CLOCK_SKEW + TTL)
         .await
         .unwrap();
 
     let counts = [
-        store.fence(&fences, LIFE).await.unwrap(),
-        store.fence(&fences, LIFE).await.unwrap(),
+        store.fence(&fences, TTL).await.unwrap(),
+        store.fence(&fences, TTL).await.unwrap(),
     ];
 
     assert_eq!(counts, [[1], [2]]);
@@ -283,14 +283,14 @@ async fn a_dead_fence_counts_no_put(subject: Subject) {
 async fn fences_count_their_puts(subject: Subject) {
     subject
         .store
-        .set(&key("a"), &entry(1, b"a-value-"), LIFE)
+        .set(&key("a"), &entry(1, b"a-value-"), TTL)
         .await
         .unwrap();
 
     assert_eq!(
         subject
             .store
-            .fence(&[(key("a"), fence(b"stamp--1"))], LIFE)
+            .fence(&[(key("a"), fence(b"stamp--1"))], TTL)
             .await
             .unwrap(),
         [1]
@@ -298,7 +298,7 @@ async fn fences_count_their_puts(subject: Subject) {
     assert_eq!(
         subject
             .store
-            .fence(&[(key("a"), fence(b"stamp--2"))], LIFE)
+            .fence(&[(key("a"), fence(b"stamp--2"))], TTL)
             .await
             .unwrap(),
         [2]
@@ -311,7 +311,7 @@ async fn fences_count_their_puts(subject: Subject) {
     assert_eq!(
         subject
             .store
-            .fence(&[(key("fresh"), fence(b"stamp--1"))], LIFE)
+            .fence(&[(key("fresh"), fence(b"stamp--1"))], TTL)
             .await
             .unwrap(),
         [1]
@@ -322,14 +322,14 @@ async fn fences_count_their_puts(subject: Subject) {
             .ttl(&key("fresh"))
             .await
             .unwrap()
-            .is_some_and(|ttl| ttl <= LIFE)
+            .is_some_and(|ttl| ttl <= TTL)
     );
 }
 
 async fn concurrent_fences_get_different_counts(subject: Subject) {
     let counts = at_once(&subject, |store, stamp| async move {
         store
-            .fence(&[(key("a"), fence(&stamp))], LIFE)
+            .fence(&[(key("a"), fence(&stamp))], TTL)
             .await
             .unwrap()
     });
@@ -342,7 +342,7 @@ async fn concurrent_fences_get_different_counts(subject: Subject) {
 async fn a_conditional_delete_needs_the_stamp(subject: Subject) {
     subject
         .store
-        .set(&key("a"), &entry(1, b"stamp--1"), LIFE)
+        .set(&key("a"), &entry(1, b"stamp--1"), TTL)
         .await
         .unwrap();
 
@@ -365,11 +365,11 @@ async fn a_conditional_delete_needs_the_stamp(subject: Subject) {
     assert_eq!(subject.get(&key("a")).await, None);
 }
 
-async fn short_values_have_a_short_stamp(subject: Subject) {
-    subject.store.set(&key("tiny"), b"abc", LIFE).await.unwrap();
+async fn short_values_bear_the_stamp_they_have(subject: Subject) {
+    subject.store.set(&key("tiny"), b"abc", TTL).await.unwrap();
     subject
         .store
-        .set(&key("short"), b"01234567xyz", LIFE)
+        .set(&key("short"), b"01234567xyz", TTL)
         .await
         .unwrap();
 
@@ -387,7 +387,7 @@ async fn short_values_have_a_short_stamp(subject: Subject) {
 async fn an_entry_expires_after_its_ttl(subject: Subject) {
     subject
         .store
-        .set(&key("a"), &entry(1, b"stamp--1"), LIFE)
+        .set(&key("a"), &entry(1, b"stamp--1"), TTL)
         .await
         .unwrap();
     assert!(
@@ -396,10 +396,10 @@ async fn an_entry_expires_after_its_ttl(subject: Subject) {
             .ttl(&key("a"))
             .await
             .unwrap()
-            .is_some_and(|ttl| ttl > Duration::from_secs(50) && ttl <= LIFE)
+            .is_some_and(|ttl| ttl > Duration::from_secs(50) && ttl <= TTL)
     );
 
-    subject.expire(&key("a"), LIFE);
+    subject.expire(&key("a"), TTL);
 
     assert_eq!(subject.get(&key("a")).await, None);
     assert_eq!(subject.store.ttl(&key("a")).await.unwrap(), None);
@@ -408,7 +408,7 @@ async fn an_entry_expires_after_its_ttl(subject: Subject) {
     assert_eq!(
         subject
             .store
-            .lease(&key("a"), &entry(KIND_LEASE, b"stamp--2"), LIFE)
+            .lease(&key("a"), &entry(KIND_LEASE, b"stamp--2"), TTL)
             .await
             .unwrap(),
         None
@@ -442,7 +442,7 @@ async fn a_ttl_below_1_ms_is_1_ms(subject: Subject) {
 }
 
 async fn a_closed_store_is_unavailable(subject: Subject) {
-    subject.store.set(&key("a"), b"entry", LIFE).await.unwrap();
+    subject.store.set(&key("a"), b"entry", TTL).await.unwrap();
 
     subject.store.close().await;
 
@@ -450,7 +450,7 @@ async fn a_closed_store_is_unavailable(subject: Subject) {
         subject.store.get(&key("a"), 0).await.unwrap_err().kind(),
         subject
             .store
-            .set(&key("a"), b"entry", LIFE)
+            .set(&key("a"), b"entry", TTL)
             .await
             .unwrap_err()
             .kind(),

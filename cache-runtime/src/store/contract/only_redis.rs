@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LIFE, Mark, SingleEntry, ask, fence, key, redis};
+use super::{Mark, SingleEntry, TTL, ask, fence, key, redis};
 use crate::entry::{self, FENCE_COUNT_AT};
 use crate::error::ErrorKind;
 use crate::key::Key;
@@ -16,30 +16,30 @@ async fn a_value_that_is_not_a_string_is_foreign_and_can_be_deleted() {
 
     let kinds = [
         store.get(&key, 0).await.unwrap_err().kind(),
-        store.lease(&key, b"lease", LIFE).await.unwrap_err().kind(),
+        store.lease(&key, b"lease", TTL).await.unwrap_err().kind(),
         store
             .delete_dead(&key, *b"stamp--1")
             .await
             .unwrap_err()
             .kind(),
         store
-            .replace(&key, *b"stamp--1", b"entry", LIFE)
+            .replace(&key, *b"stamp--1", b"entry", TTL)
             .await
             .unwrap_err()
             .kind(),
         store
-            .refresh(&key, *b"stamp--1", LIFE, Mark::Claim)
+            .refresh(&key, *b"stamp--1", TTL, Mark::Claim)
             .await
             .unwrap_err()
             .kind(),
         store
-            .fence(&[(key.clone(), fence(b"stamp--1"))], LIFE)
+            .fence(&[(key.clone(), fence(b"stamp--1"))], TTL)
             .await
             .unwrap_err()
             .kind(),
-        store.set(&key, b"entry", LIFE).await.unwrap_err().kind(),
+        store.set(&key, b"entry", TTL).await.unwrap_err().kind(),
         store
-            .set_many(&[(key.clone(), b"entry".to_vec())], LIFE)
+            .set_many(&[(key.clone(), b"entry".to_vec())], TTL)
             .await
             .unwrap_err()
             .kind(),
@@ -70,7 +70,7 @@ async fn a_value_that_may_not_be_read_is_not_deleted() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let (store, key) = (&subject.store, key("a"));
-    store.set(&key, b"another entry", LIFE).await.unwrap();
+    store.set(&key, b"another entry", TTL).await.unwrap();
     let () = ask(server, &["ACL", "SETUSER", "default", "-getrange"]);
 
     let deleted = store.delete_if(&key, b"stamp--1").await;
@@ -84,17 +84,17 @@ async fn a_claim_without_an_expiry_is_always_dead() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let (store, key) = (&subject.store, key("a"));
-    let lease = entry::lease(&key, subject.now(), LIFE);
-    let fence = || entry::fence(&key, subject.now(), LIFE).into_bytes();
+    let lease = entry::lease(&key, subject.now(), TTL);
+    let fence = || entry::fence(&key, subject.now(), TTL).into_bytes();
 
-    store.set(&key, lease.as_bytes(), LIFE).await.unwrap();
+    store.set(&key, lease.as_bytes(), TTL).await.unwrap();
     let () = ask(server, &["PERSIST", key.as_str()]);
     assert!(store.delete_dead(&key, lease.stamp()).await.unwrap());
 
-    store.set(&key, &fence(), LIFE).await.unwrap();
+    store.set(&key, &fence(), TTL).await.unwrap();
     let () = ask(server, &["PERSIST", key.as_str()]);
     assert_eq!(
-        store.fence(&[(key.clone(), fence())], LIFE).await.unwrap(),
+        store.fence(&[(key.clone(), fence())], TTL).await.unwrap(),
         [1]
     );
 }
@@ -105,7 +105,7 @@ async fn scripts_are_sent_again_if_the_server_lost_them() {
     assert_eq!(
         subject
             .store
-            .fence(&[(key("a"), fence(b"stamp--1"))], LIFE)
+            .fence(&[(key("a"), fence(b"stamp--1"))], TTL)
             .await
             .unwrap(),
         [1]
@@ -116,7 +116,7 @@ async fn scripts_are_sent_again_if_the_server_lost_them() {
     assert_eq!(
         subject
             .store
-            .fence(&[(key("a"), fence(b"stamp--2"))], LIFE)
+            .fence(&[(key("a"), fence(b"stamp--2"))], TTL)
             .await
             .unwrap(),
         [2]
@@ -132,9 +132,9 @@ async fn fences_are_placed_once_if_the_server_lost_the_script() {
         .collect();
     let () = ask(server, &["SCRIPT", "FLUSH"]);
 
-    let first = subject.store.fence(&fences, LIFE).await.unwrap();
+    let first = subject.store.fence(&fences, TTL).await.unwrap();
     let () = ask(server, &["SCRIPT", "FLUSH"]);
-    let second = subject.store.fence(&fences, LIFE).await.unwrap();
+    let second = subject.store.fence(&fences, TTL).await.unwrap();
 
     assert_eq!((first, second), (vec![1; 1_201], vec![2; 1_201]));
     // The text of the script is expensive to send, so it is sent once for all.
@@ -151,7 +151,7 @@ async fn a_key_that_cannot_be_fenced_does_not_affect_other_fences() {
         .map(|n| (key(&format!("k{n}")), fence(b"stamp--1")))
         .collect();
 
-    let error = subject.store.fence(&fences, LIFE).await.unwrap_err();
+    let error = subject.store.fence(&fences, TTL).await.unwrap_err();
 
     assert_eq!(error.kind(), ErrorKind::Foreign);
     assert!(
@@ -207,12 +207,12 @@ async fn only_entries_of_the_own_prefix_are_removed_by_a_scan() {
     let server = subject.server.as_ref().unwrap();
     let store = &subject.store;
     let other = Key::parse("dev_shop_", "event:1").unwrap();
-    let theirs = crate::entry::lease(&other, 0, LIFE);
-    let mine = crate::entry::lease(&key("shop_event:2"), 0, LIFE);
+    let theirs = crate::entry::lease(&other, 0, TTL);
+    let mine = crate::entry::lease(&key("shop_event:2"), 0, TTL);
     let mut old = mine.as_bytes().to_vec();
     // The format before entries named their cache.
     (old[3], old[6]) = (2, 0);
-    store.set(&other, theirs.as_bytes(), LIFE).await.unwrap();
+    store.set(&other, theirs.as_bytes(), TTL).await.unwrap();
     subject.set("shop_event:2", mine.as_bytes()).await;
     subject.set("old", &old).await;
     subject.set("text", b"somebody's").await;

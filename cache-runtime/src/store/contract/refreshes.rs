@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LIFE, Mark, Refreshing, SingleEntry, Subject, at_once, entry, key, memory, redis};
+use super::{Mark, Refreshing, SingleEntry, Subject, TTL, at_once, entry, key, memory, redis};
 use crate::entry::{self, Draft, Layers, Limits, Origin, REFRESH_AT, Read, Reader};
 
 on_every_store! {
@@ -22,13 +22,13 @@ const WHILE: Duration = Duration::from_secs(10);
 /// Returns how long a later caller must wait.
 async fn held(subject: &Subject) -> Duration {
     match subject.refresh(b"stamp--1", WHILE, Mark::Claim).await {
-        Refreshing::Held(life) => life,
+        Refreshing::Held(ttl) => ttl,
         other => panic!("{other:?}"),
     }
 }
 
-fn nearly(life: Duration, expected: Duration) -> bool {
-    life <= expected && life > expected - Duration::from_secs(5)
+fn nearly(ttl: Duration, expected: Duration) -> bool {
+    ttl <= expected && ttl > expected - Duration::from_secs(5)
 }
 
 async fn one_of_many_concurrent_refreshes_wins_and_the_others_get_its_rest(subject: Subject) {
@@ -48,7 +48,7 @@ async fn one_of_many_concurrent_refreshes_wins_and_the_others_get_its_rest(subje
     assert_eq!((marked.len(), others.len()), (1, 31));
     for other in others {
         assert!(
-            matches!(other, Refreshing::Held(life) if nearly(life, WHILE)),
+            matches!(other, Refreshing::Held(ttl) if nearly(ttl, WHILE)),
             "{other:?}"
         );
     }
@@ -106,17 +106,17 @@ async fn another_stamp_and_an_absent_key_cannot_be_marked(subject: Subject) {
 
 async fn a_mark_changes_neither_value_nor_stamp_nor_expiry(subject: Subject) {
     let mut expected = entry(1, b"stamp--1");
-    let life = Duration::from_secs(20);
-    subject.store.set(&key("a"), &expected, life).await.unwrap();
+    let ttl = Duration::from_secs(20);
+    subject.store.set(&key("a"), &expected, ttl).await.unwrap();
 
-    subject.refresh(b"stamp--1", LIFE, Mark::Claim).await;
-    subject.refresh(b"stamp--1", 2 * LIFE, Mark::Own).await;
+    subject.refresh(b"stamp--1", TTL, Mark::Claim).await;
+    subject.refresh(b"stamp--1", 2 * TTL, Mark::Own).await;
 
     let marked = subject.get(&key("a")).await.unwrap();
     expected[REFRESH_AT..REFRESH_AT + 8].copy_from_slice(&marked[REFRESH_AT..REFRESH_AT + 8]);
     assert_eq!(marked, expected);
     let left = subject.store.ttl(&key("a")).await.unwrap().unwrap();
-    assert!(nearly(left, life), "{left:?}");
+    assert!(nearly(left, ttl), "{left:?}");
 }
 
 async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
@@ -133,7 +133,7 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
         origin,
         layers: Layers::Nothing,
         now: 1_000,
-        fresh: LIFE,
+        fresh: TTL,
         cost: Duration::ZERO,
     };
     let entry = entry::value(&draft, &"value".to_owned(), &limits).unwrap();
@@ -192,7 +192,7 @@ async fn a_damaged_mark_counts_and_can_be_replaced(subject: Subject) {
         let standing = held(&subject).await;
         let replaced = subject.refresh(b"stamp--1", WHILE, Mark::Own).await;
 
-        assert!(standing > 1_000_000 * LIFE, "{mark}: {standing:?}");
+        assert!(standing > 1_000_000 * TTL, "{mark}: {standing:?}");
         assert_eq!(replaced, Refreshing::Marked);
         assert!(nearly(held(&subject).await, WHILE));
     }

@@ -14,7 +14,7 @@ use crate::store::redis::RedisStore;
 use crate::store::support::{SingleEntry, ask, cause, config, key, pool_of, server, until};
 use crate::testing::RedisServer;
 
-const LIFE: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn nothing_is_opened_and_nothing_waits_before_a_probe() {
@@ -178,8 +178,8 @@ async fn a_read_on_a_lost_connection_is_retried_once_and_a_write_is_not() {
         ..patient(&server)
     })
     .await;
-    until("2 connections are open", || pool.stats().open == 2).await;
-    store.set(&key("a"), b"value", LIFE).await.unwrap();
+    until("two are open", || pool.stats().open == 2).await;
+    store.set(&key("a"), b"value", TTL).await.unwrap();
     server.stop().unwrap();
 
     let read = tokio::spawn({
@@ -188,7 +188,7 @@ async fn a_read_on_a_lost_connection_is_retried_once_and_a_write_is_not() {
     });
     let write = tokio::spawn({
         let store = store.clone();
-        async move { store.set(&key("b"), b"value", LIFE).await }
+        async move { store.set(&key("b"), b"value", TTL).await }
     });
     until("both commands are in flight", || {
         pool.stats().in_flight == 2
@@ -315,7 +315,7 @@ async fn a_server_that_became_a_replica_counts_as_lost() {
     store.probe().await.unwrap();
     let () = ask(&server, &["REPLICAOF", "127.0.0.1", "1"]);
 
-    let error = store.set(&key("a"), b"entry", LIFE).await.unwrap_err();
+    let error = store.set(&key("a"), b"entry", TTL).await.unwrap_err();
 
     assert_eq!(error.kind(), ErrorKind::Connection);
     assert!(cause(&error).contains("READONLY"), "{error:?}");

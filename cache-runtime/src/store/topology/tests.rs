@@ -31,7 +31,7 @@ fn name(host: &'static str, addresses: &[SocketAddr]) {
     hosts.insert(host, addresses.to_vec());
 }
 
-const LIFE: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn connections_have_the_user_the_database_the_name_and_resp3() {
@@ -102,7 +102,7 @@ async fn a_server_without_resp3_gets_resp2() {
 
     store.probe().await.unwrap();
 
-    store.set(&key("a"), b"value", LIFE).await.unwrap();
+    store.set(&key("a"), b"value", TTL).await.unwrap();
     assert_eq!(
         store.get(&key("a"), 0).await.unwrap(),
         Some(b"value".to_vec())
@@ -192,7 +192,7 @@ async fn sentinels_are_asked_and_their_master_is_checked() {
     let store = RedisStore::new(&asking_for("main")).unwrap();
 
     store.probe().await.unwrap();
-    store.set(&key("a"), b"value", LIFE).await.unwrap();
+    store.set(&key("a"), b"value", TTL).await.unwrap();
     assert_eq!(ask::<u32>(&master, &["EXISTS", "dev_a"]), 1);
 
     let unknown = RedisStore::new(&asking_for("other"))
@@ -350,7 +350,7 @@ async fn the_primary_is_chosen_among_servers_with_one_name() {
 
     store.probe().await.unwrap();
 
-    store.set(&key("a"), b"value", LIFE).await.unwrap();
+    store.set(&key("a"), b"value", TTL).await.unwrap();
     assert_eq!(ask::<u32>(&primary, &["EXISTS", "dev_a"]), 1);
 }
 
@@ -614,13 +614,13 @@ async fn all_connections_follow_a_moved_address() {
     })
     .unwrap();
     store.probe().await.unwrap();
-    until("all connections are open", || pool_of(&store).open == 50).await;
-    store.set(&key("a"), b"value", LIFE).await.unwrap();
+    until("all are open", || pool_of(&store).open == 50).await;
+    store.set(&key("a"), b"value", TTL).await.unwrap();
 
     let port = port_of(&new).to_string();
     let () = ask(&old, &["REPLICAOF", "127.0.0.1", &port]);
     name("moves.test", &[local(port_of(&new))]);
-    let refused = store.set(&key("a"), b"value", LIFE).await.unwrap_err();
+    let refused = store.set(&key("a"), b"value", TTL).await.unwrap_err();
     assert!(cause(&refused).contains("READONLY"), "{refused:?}");
     assert!(!store.is_open());
 
@@ -631,7 +631,7 @@ async fn all_connections_follow_a_moved_address() {
     assert_eq!(store.for_recovery().get(&key("a"), 0).await.unwrap(), None);
     assert!(!store.admit(1));
     assert!(store.admit(store.term()));
-    store.set(&key("b"), b"value", LIFE).await.unwrap();
+    store.set(&key("b"), b"value", TTL).await.unwrap();
     assert_eq!(ask::<u32>(&new, &["EXISTS", "dev_b"]), 1);
 }
 
