@@ -18,7 +18,7 @@ use crate::written::Attribute::{self, CacheEvict, CachePut, Cacheable, RateLimit
 use crate::written::Written;
 use time::ttl;
 
-pub(crate) use time::Ttl;
+pub(crate) use time::TtlArg;
 
 /// The checked arguments of a caching attribute.
 pub(crate) struct Plan {
@@ -31,14 +31,14 @@ pub(crate) struct Plan {
 
 /// What the function does with the cache.
 pub(crate) enum Work {
-    Cacheable(Template, Storing),
-    Put(Template, Storing),
-    Evict(Eviction),
+    Cacheable(Template, StoreArgs),
+    Put(Template, StoreArgs),
+    Evict(EvictArgs),
 }
 
 /// How a value is stored.
-pub(crate) struct Storing {
-    pub(crate) ttl: Option<Ttl>,
+pub(crate) struct StoreArgs {
+    pub(crate) ttl: Option<TtlArg>,
     /// In milliseconds.
     pub(crate) none_ttl: Option<u64>,
     /// In milliseconds.
@@ -48,12 +48,12 @@ pub(crate) struct Storing {
     pub(crate) policy: Option<LitStr>,
     pub(crate) version: Option<u64>,
     pub(crate) unless: Option<Expr>,
-    pub(crate) refresh: Refresh,
+    pub(crate) refresh: RefreshArg,
 }
 
 /// Where a stale value is refreshed.
 #[derive(Clone, Copy)]
-pub(crate) enum Refresh {
+pub(crate) enum RefreshArg {
     /// Within the call of a caller.
     Caller,
     /// In its own task; the span is the argument that asks for it.
@@ -61,20 +61,20 @@ pub(crate) enum Refresh {
 }
 
 /// What is removed, and when.
-pub(crate) struct Eviction {
-    pub(crate) what: Evicted,
+pub(crate) struct EvictArgs {
+    pub(crate) what: Targets,
     pub(crate) before: bool,
     pub(crate) always: bool,
     pub(crate) fence: bool,
 }
 
 /// What is removed.
-pub(crate) enum Evicted {
+pub(crate) enum Targets {
     Matching(Vec<Template>),
     AllEntries,
 }
 
-impl fmt::Display for Evicted {
+impl fmt::Display for Targets {
     /// The targets as written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -177,10 +177,10 @@ impl Written {
         Some(Resolver::new(function, Some(refusal), report).resolve(text, kind))
     }
 
-    fn storing(&mut self, function: &Function, report: &mut Report) -> Storing {
+    fn storing(&mut self, function: &Function, report: &mut Report) -> StoreArgs {
         // Only the presence counts here: an invalid `grace` has its own error.
         let may_be_stale = !self.lacks(&["grace", "policy"]);
-        Storing {
+        StoreArgs {
             ttl: self.ttl(report),
             none_ttl: self.millis("none_ttl", report),
             grace: self.millis("grace", report),
@@ -201,10 +201,10 @@ impl Written {
         }
     }
 
-    fn ttl(&mut self, report: &mut Report) -> Option<Ttl> {
+    fn ttl(&mut self, report: &mut Report) -> Option<TtlArg> {
         match self.expression("ttl", report)? {
             Expr::Closure(closure) => {
-                takes_one_value(&closure, "ttl", report).then_some(Ttl::OfValue(closure))
+                takes_one_value(&closure, "ttl", report).then_some(TtlArg::OfValue(closure))
             }
             value => ttl(value, "ttl", report),
         }
@@ -214,8 +214,8 @@ impl Written {
     fn millis(&mut self, name: &str, report: &mut Report) -> Option<u64> {
         let value = self.expression(name, report)?;
         match ttl(value.clone(), name, report)? {
-            Ttl::Millis(millis) => Some(millis),
-            Ttl::Asked(_) | Ttl::OfValue(_) => {
+            TtlArg::Millis(millis) => Some(millis),
+            TtlArg::Asked(_) | TtlArg::OfValue(_) => {
                 report.at(
                     value,
                     format!(
@@ -255,18 +255,23 @@ impl Written {
         percent
     }
 
-    fn refresh(&mut self, may_be_stale: bool, function: &Function, report: &mut Report) -> Refresh {
+    fn refresh(
+        &mut self,
+        may_be_stale: bool,
+        function: &Function,
+        report: &mut Report,
+    ) -> RefreshArg {
         let written = self.expression("refresh", report);
         let Some(text) = written.and_then(|value| self.literal_text(value, "refresh", report))
         else {
-            return Refresh::Caller;
+            return RefreshArg::Caller;
         };
         if text.value() != "background" {
             report.at(
                 &text,
                 "`refresh` has one value, `refresh = \"background\"`; without `refresh`, one caller refreshes and waits",
             );
-            return Refresh::Caller;
+            return RefreshArg::Caller;
         }
         if !may_be_stale {
             report.at(
@@ -277,7 +282,7 @@ impl Written {
         if let Some(problem) = borrowed::problem(function) {
             report.at(&text, problem);
         }
-        Refresh::Background(text.span())
+        RefreshArg::Background(text.span())
     }
 
     fn version(&mut self, report: &mut Report) -> Option<u64> {
@@ -298,7 +303,7 @@ impl Written {
         version
     }
 
-    fn eviction(&mut self, function: &Function, report: &mut Report) -> Eviction {
+    fn eviction(&mut self, function: &Function, report: &mut Report) -> EvictArgs {
         let before = self.flag("before", report);
         let always = self.flag("always", report);
         let fence = self.flag("fence", report);
@@ -344,11 +349,11 @@ impl Written {
             }
         }
         let what = if all_entries.is_some() {
-            Evicted::AllEntries
+            Targets::AllEntries
         } else {
-            Evicted::Matching(templates)
+            Targets::Matching(templates)
         };
-        Eviction {
+        EvictArgs {
             what,
             before: before.is_some(),
             always: always.is_some(),

@@ -8,7 +8,7 @@ use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, ExprClosure, GenericArgument, Path, PathArguments, PathSegment, Type};
 
-use crate::args::{self, Evicted, Eviction, Plan, Refresh, Storing, Ttl, Work};
+use crate::args::{self, EvictArgs, Plan, RefreshArg, StoreArgs, Targets, TtlArg, Work};
 use crate::free_text;
 use crate::function::{Boxed, Form, Function};
 use crate::report::Report;
@@ -179,8 +179,8 @@ fn site(p: &TokenStream, plan: &Plan, function: &Function) -> TokenStream {
             let settings = settings(storing);
             (key.literal.value(), quote!(.stores() #settings))
         }
-        Work::Evict(Eviction { what, .. }) => {
-            let evicts = matches!(what, Evicted::Matching(_)).then(|| quote!(.evicts()));
+        Work::Evict(EvictArgs { what, .. }) => {
+            let evicts = matches!(what, Targets::Matching(_)).then(|| quote!(.evicts()));
             (what.to_string(), evicts.into_token_stream())
         }
     };
@@ -193,7 +193,7 @@ fn site(p: &TokenStream, plan: &Plan, function: &Function) -> TokenStream {
 
 /// Returns the texts in the key, if a result is stored for every text that a client sends. A function that returns an
 /// `Option` does not store an entry for a text that finds nothing.
-fn free_text(key: &Template, storing: &Storing, function: &Function) -> Option<TokenStream> {
+fn free_text(key: &Template, storing: &StoreArgs, function: &Function) -> Option<TokenStream> {
     let may_find_nothing =
         function.output().is_some_and(returns_option) && storing.none_ttl.is_none();
     if storing.unless.is_some() || may_find_nothing {
@@ -221,8 +221,8 @@ fn full_name(function: &Ident) -> TokenStream {
     quote!(::core::concat!(::core::module_path!(), #name))
 }
 
-fn settings(storing: &Storing) -> TokenStream {
-    let Storing {
+fn settings(storing: &StoreArgs) -> TokenStream {
+    let StoreArgs {
         ttl,
         none_ttl,
         grace,
@@ -233,7 +233,7 @@ fn settings(storing: &Storing) -> TokenStream {
         refresh: _,
     } = storing;
     let ttl = match ttl {
-        Some(Ttl::Millis(millis)) => {
+        Some(TtlArg::Millis(millis)) => {
             let millis = Literal::u64_unsuffixed(*millis);
             Some(quote!(.ttl_millis(#millis)))
         }
@@ -287,7 +287,7 @@ fn call(
     let rest = match work {
         Work::Cacheable(key, storing) | Work::Put(key, storing) => {
             let ttl = match &storing.ttl {
-                Some(Ttl::Asked(ttl)) => {
+                Some(TtlArg::Asked(ttl)) => {
                     let (at, p) = (at(ttl), respanned(p, at(ttl)));
                     Some(quote_spanned!(at=> .ttl(|| ::core::convert::Into::<#p::Ttl>::into(#ttl))))
                 }
@@ -296,15 +296,15 @@ fn call(
             let key = target(p, key, &mut 0);
             quote!(#ttl #key)
         }
-        Work::Evict(Eviction {
+        Work::Evict(EvictArgs {
             what,
             before,
             always,
             fence,
         }) => {
             let targets = match what {
-                Evicted::AllEntries => quote!(.all_entries()),
-                Evicted::Matching(templates) => templates
+                Targets::AllEntries => quote!(.all_entries()),
+                Targets::Matching(templates) => templates
                     .iter()
                     .filter(|template| !template.names_returned())
                     .map(|template| target(p, template, &mut 0))
@@ -393,8 +393,8 @@ fn body(
     };
     let body = match refresh(work) {
         // Pinned here: if the body's future were passed by value, every function on its way would hold another copy.
-        Refresh::Caller => quote!(::core::pin::pin!(async move { #never #body })),
-        Refresh::Background(word) => {
+        RefreshArg::Caller => quote!(::core::pin::pin!(async move { #never #body })),
+        RefreshArg::Background(word) => {
             let (at, p) = (inside(word), respanned(p, inside(word)));
             quote_spanned!(at=> #p::background(async move { #never #body }))
         }
@@ -410,8 +410,8 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     let (entry, outcome, rules) = match work {
         Work::Cacheable(_, storing) => (
             match storing.refresh {
-                Refresh::Caller => "cacheable",
-                Refresh::Background(_) => "cacheable_background",
+                RefreshArg::Caller => "cacheable",
+                RefreshArg::Background(_) => "cacheable_background",
             },
             storable,
             rules(&p, storing),
@@ -421,8 +421,8 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     };
     // If a separate task cannot hold something, rustc underlines the argument that asks for the task, once.
     let (at, p, outcome) = match refresh(work) {
-        Refresh::Caller => (at, p, outcome),
-        Refresh::Background(word) => {
+        RefreshArg::Caller => (at, p, outcome),
+        RefreshArg::Background(word) => {
             let at = inside(word);
             (at, respanned(&p, at), quote_spanned!(at=> { #outcome }))
         }
@@ -450,15 +450,15 @@ fn respanned(tokens: &TokenStream, span: Span) -> TokenStream {
 }
 
 /// Where a stale value is refreshed.
-fn refresh(work: &Work) -> Refresh {
+fn refresh(work: &Work) -> RefreshArg {
     match work {
         Work::Cacheable(_, storing) => storing.refresh,
-        Work::Put(..) | Work::Evict(_) => Refresh::Caller,
+        Work::Put(..) | Work::Evict(_) => RefreshArg::Caller,
     }
 }
 
 /// Returns what is decided for each value: whether it is excluded from storing, and its TTL.
-fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
+fn rules(p: &TokenStream, storing: &StoreArgs) -> TokenStream {
     let unless = match &storing.unless {
         Some(Expr::Closure(closure)) => {
             let owning = owning(closure, storing.refresh).filter(|_| closure.capture.is_none());
@@ -468,7 +468,7 @@ fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
         None => quote!(#p::keep),
     };
     let ttl = match &storing.ttl {
-        Some(Ttl::OfValue(closure)) => {
+        Some(TtlArg::OfValue(closure)) => {
             let owning = owning(closure, storing.refresh);
             let ExprClosure {
                 inputs_begin,
@@ -488,12 +488,12 @@ fn rules(p: &TokenStream, storing: &Storing) -> TokenStream {
 }
 
 /// Returns the `move` of a closure: the user wrote it, or the closure moves into a separate task.
-fn owning(closure: &ExprClosure, refresh: Refresh) -> Option<TokenStream> {
+fn owning(closure: &ExprClosure, refresh: RefreshArg) -> Option<TokenStream> {
     let at = inside(closure.inputs_begin.span);
     match (&closure.capture, refresh) {
         (Some(owning), _) => Some(owning.to_token_stream()),
-        (None, Refresh::Background(_)) => Some(quote_spanned!(at=> move)),
-        (None, Refresh::Caller) => None,
+        (None, RefreshArg::Background(_)) => Some(quote_spanned!(at=> move)),
+        (None, RefreshArg::Caller) => None,
     }
 }
 
@@ -512,8 +512,8 @@ fn more(p: &TokenStream, work: &Work) -> TokenStream {
 
 fn returned_targets(work: &Work) -> impl Iterator<Item = &Template> {
     let templates = match work {
-        Work::Evict(Eviction {
-            what: Evicted::Matching(templates),
+        Work::Evict(EvictArgs {
+            what: Targets::Matching(templates),
             ..
         }) => templates.as_slice(),
         _ => &[],

@@ -89,7 +89,7 @@ pub use self::scope::CacheScope;
 use self::shutdown::Owed;
 use self::types::Types;
 pub(crate) use self::warming::Duty;
-use self::write::EvictCall;
+use self::write::EvictContext;
 use crate::config::Config;
 use crate::entry::Build;
 use crate::error::{AlreadyInstalled, Error, ErrorKind};
@@ -346,7 +346,7 @@ pub(crate) fn write(call: Option<(Used, ReadPlan)>, of: ValueType) -> Option<Wal
 pub(crate) fn evict(call: Option<(Used, EvictPlan)>) -> Option<Walk<'static>> {
     let (cache, plan) = call?;
     Some(Walk::new(boxed(|| async move {
-        EvictCall::new(&cache.inner, &plan).evict().await
+        EvictContext::new(&cache.inner, &plan).evict().await
     })))
 }
 

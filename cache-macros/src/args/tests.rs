@@ -18,7 +18,7 @@ fn checked(attribute: Attribute, arguments: &str) -> Result<Plan, String> {
     }
 }
 
-fn ttl(ttl: &str) -> Result<Option<Ttl>, String> {
+fn ttl(ttl: &str) -> Result<Option<TtlArg>, String> {
     match checked(Cacheable, &format!("key = \"a:<id>:<name>\", ttl = {ttl}"))?.work {
         Work::Cacheable(_, storing) => Ok(storing.ttl),
         _ => panic!("expected `cacheable`"),
@@ -34,12 +34,12 @@ fn a_ttl_is_seconds_text_or_an_expression() {
         ("30 * 60", 1_800_000),
     ] {
         assert!(
-            matches!(ttl(written), Ok(Some(Ttl::Millis(found))) if found == millis),
+            matches!(ttl(written), Ok(Some(TtlArg::Millis(found))) if found == millis),
             "{written}"
         );
     }
-    assert!(matches!(ttl("self.ttl()"), Ok(Some(Ttl::Asked(_)))));
-    assert!(matches!(ttl("HOUR * 2"), Ok(Some(Ttl::Asked(_)))));
+    assert!(matches!(ttl("self.ttl()"), Ok(Some(TtlArg::Asked(_)))));
+    assert!(matches!(ttl("HOUR * 2"), Ok(Some(TtlArg::Asked(_)))));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_too_long_ttl_is_reported_with_the_longest() {
     assert!(ttl("3155760000").is_ok());
 }
 
-fn storing(arguments: &str) -> Result<Storing, String> {
+fn storing(arguments: &str) -> Result<StoreArgs, String> {
     match checked(Cacheable, &format!("key = \"a:<id>:<name>\", {arguments}"))?.work {
         Work::Cacheable(_, storing) => Ok(storing),
         _ => panic!("expected `cacheable`"),

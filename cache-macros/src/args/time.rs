@@ -12,7 +12,7 @@ const MAX_TIME: Duration = Duration::from_secs(36_525 * 86_400);
 const TOO_LONG: &str = "must be at most 100 years";
 
 /// A TTL.
-pub(crate) enum Ttl {
+pub(crate) enum TtlArg {
     /// Known at compile time, in milliseconds.
     Millis(u64),
     /// An expression that is evaluated at each call.
@@ -22,7 +22,7 @@ pub(crate) enum Ttl {
 }
 
 /// Parses a TTL: whole seconds, a duration text, or an expression to evaluate at each call.
-pub(super) fn ttl(value: Expr, name: &str, report: &mut Report) -> Option<Ttl> {
+pub(super) fn ttl(value: Expr, name: &str, report: &mut Report) -> Option<TtlArg> {
     let checked = match &value {
         Expr::Lit(ExprLit {
             lit: Lit::Str(text),
@@ -41,13 +41,13 @@ pub(super) fn ttl(value: Expr, name: &str, report: &mut Report) -> Option<Ttl> {
             None if is_negative(&value) => Err("must be at least 1 second".to_owned()),
             // The number does not fit into the integer type.
             None if matches!(value, Expr::Lit(_)) => Err(TOO_LONG.to_owned()),
-            None => return Some(Ttl::Asked(value)),
+            None => return Some(TtlArg::Asked(value)),
         },
-        _ => return Some(Ttl::Asked(value)),
+        _ => return Some(TtlArg::Asked(value)),
     };
     let problem = match checked {
         Ok(ttl) if ttl <= MAX_TIME => {
-            return Some(Ttl::Millis(
+            return Some(TtlArg::Millis(
                 u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
             ));
         }

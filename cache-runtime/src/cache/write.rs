@@ -161,14 +161,14 @@ impl CallContext<'_> {
 }
 
 /// One call that evicts.
-pub(super) struct EvictCall<'a> {
+pub(super) struct EvictContext<'a> {
     inner: &'a Inner,
     plan: &'a EvictPlan,
     metrics: SiteRef,
 }
 
 /// An eviction whose body runs. Dropped before its end, it evicts.
-struct Evicting<'a> {
+struct PendingEviction<'a> {
     eviction: Eviction<'a>,
     /// The keys that are behind a fence.
     fenced: Vec<Target>,
@@ -178,7 +178,7 @@ struct Evicting<'a> {
     is_answered: bool,
 }
 
-impl<'a> EvictCall<'a> {
+impl<'a> EvictContext<'a> {
     pub(super) fn new(inner: &'a Inner, plan: &'a EvictPlan) -> Self {
         Self {
             metrics: inner.metrics.site(&plan.site.metrics),
@@ -199,7 +199,7 @@ impl<'a> EvictCall<'a> {
     }
 
     /// Before the body.
-    async fn begin(&self) -> Evicting<'_> {
+    async fn begin(&self) -> PendingEviction<'_> {
         let Self {
             inner,
             plan,
@@ -219,7 +219,7 @@ impl<'a> EvictCall<'a> {
             true if !is_journaled => inner.fence(site, metrics, targets).await,
             _ => (Vec::new(), true),
         };
-        Evicting {
+        PendingEviction {
             eviction: Eviction::begin(inner, site, metrics, targets.clone()),
             fenced,
             is_journaled,
@@ -229,8 +229,8 @@ impl<'a> EvictCall<'a> {
 
     /// After the body: evicts, including the targets that the returned value names. The value is [`None`] if the body
     /// returned an `Err`.
-    async fn end(&self, evicting: Evicting<'_>, named: Option<Vec<Target>>) {
-        let Evicting {
+    async fn end(&self, evicting: PendingEviction<'_>, named: Option<Vec<Target>>) {
+        let PendingEviction {
             mut eviction,
             fenced,
             is_journaled,
