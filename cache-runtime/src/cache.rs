@@ -84,7 +84,7 @@ pub(crate) use self::load::{Loaded, watched};
 pub(crate) use self::read::Refresh;
 use self::refresh::Refreshes;
 use self::replay::Replays;
-pub use self::report::{Health, Status};
+pub use self::report::{Health, HealthStatus};
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
 use self::types::Types;

@@ -18,8 +18,9 @@ pub use self::env::Environment;
 pub(crate) use self::keys::SessionKey;
 pub use self::keys::SessionKeys;
 use self::options::SETTINGS;
-pub use self::policy::{Policy, Quota};
-pub(crate) use self::policy::{named, plain_name};
+use self::policy::named;
+pub(crate) use self::policy::plain_name;
+pub use self::policy::{Quota, TtlPolicy};
 use self::problem::{Problem, problems, report};
 use self::redis::RedisUrl;
 pub use self::redis::{Address, Secret, Tls, Topology};
@@ -36,12 +37,12 @@ use crate::error::Error;
 /// ```
 /// # fn main() -> Result<(), cache_runtime::Error> {
 /// use std::time::Duration;
-/// use cache_runtime::{Config, Policy};
+/// use cache_runtime::{Config, TtlPolicy};
 ///
 /// let config = Config::default()
 ///     .redis_url("redis://:secret@localhost/2")?
 ///     .pool_max(10)
-///     .policy("events", Policy::default().ttl(Duration::from_secs(1800)));
+///     .policy("events", TtlPolicy::default().ttl(Duration::from_secs(1800)));
 /// assert_eq!(config.database, 2);
 /// # Ok(())
 /// # }
@@ -84,9 +85,9 @@ pub struct Config {
     /// The most, in percent, by which a TTL is randomly shortened. Default: 0.
     pub ttl_jitter: u8,
     /// The named policies, for `policy = "events"`. Default: empty.
-    pub policies: BTreeMap<String, Policy>,
+    pub policies: BTreeMap<String, TtlPolicy>,
     /// The policies from the environment. They are in `policies`, too.
-    pub(crate) policies_from_env: BTreeMap<String, Policy>,
+    pub(crate) policies_from_env: BTreeMap<String, TtlPolicy>,
     /// Quotas by the name of a limiter's policy. They override the limit and window of the policy. Default: empty.
     pub limits: BTreeMap<String, Quota>,
     /// The number of processes that share the Redis. Default: 1.
@@ -359,7 +360,7 @@ impl Config {
 
     /// Sets all named policies.
     #[must_use]
-    pub fn policies(mut self, policies: BTreeMap<String, Policy>) -> Self {
+    pub fn policies(mut self, policies: BTreeMap<String, TtlPolicy>) -> Self {
         self.policies = policies;
         self.policies_from_env.clear();
         self
@@ -367,7 +368,7 @@ impl Config {
 
     /// Adds a named policy. It replaces a policy with the same name.
     #[must_use]
-    pub fn policy(mut self, name: impl Into<String>, policy: Policy) -> Self {
+    pub fn policy(mut self, name: impl Into<String>, policy: TtlPolicy) -> Self {
         let name = name.into();
         self.policies_from_env.remove(&name);
         self.policies.insert(name, policy);
@@ -430,13 +431,13 @@ impl Config {
 
     /// Returns the policy that a function names. Variables cannot contain `-`, `.` and capitals, so a policy `a_b` also applies
     /// to functions that name `A-b`, unless there is a policy with that name.
-    pub(crate) fn policy_of(&self, name: &str) -> Option<&Policy> {
+    pub(crate) fn policy_of(&self, name: &str) -> Option<&TtlPolicy> {
         named(&self.policies, name)
     }
 
     /// Returns the settings in the environment for the policy that a function names.
     #[allow(dead_code, reason = "attributes do not ask yet")]
-    pub(crate) fn policy_from_env(&self, name: &str) -> Option<&Policy> {
+    pub(crate) fn policy_from_env(&self, name: &str) -> Option<&TtlPolicy> {
         match self.policies.contains_key(name) {
             true => self.policies_from_env.get(name),
             false => self.policies_from_env.get(&plain_name(name)),

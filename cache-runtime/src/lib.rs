@@ -153,12 +153,14 @@ pub mod __private;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use cache::{Cache, CacheScope, Evicted, Health, KeyStream, Status};
+pub use cache::{Cache, CacheScope, Evicted, Health, HealthStatus, KeyStream};
 #[cfg(feature = "limits")]
 pub use cache_macros::rate_limit;
 pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key};
 pub use clock::Clock;
-pub use config::{Address, Config, Environment, Policy, Quota, Secret, SessionKeys, Tls, Topology};
+pub use config::{
+    Address, Config, Environment, Quota, Secret, SessionKeys, Tls, Topology, TtlPolicy,
+};
 pub use error::{AlreadyInstalled, Error, ErrorKind};
 pub use key::{KeyPart, KeyWriter};
 pub use metrics::{

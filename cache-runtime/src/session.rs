@@ -76,12 +76,12 @@ mod backend;
 mod data;
 mod error;
 mod inner;
-mod loaded;
 mod memory;
 mod pending;
 mod place;
 mod ring;
 mod seal;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -99,9 +99,9 @@ use serde::de::DeserializeOwned;
 pub use self::data::{NewSession, SessionData};
 pub use self::error::SessionError;
 use self::inner::Inner;
-pub use self::loaded::{ListedSession, Session};
 use self::place::{Place, Sid};
 use self::seal::Pinned;
+pub use self::stored::{ListedSession, StoredSession};
 pub use self::token::SessionToken;
 use self::token::Signer;
 #[cfg(feature = "tower-sessions")]
@@ -216,7 +216,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     /// # Errors
     ///
     /// [`Invalid`](SessionError::Invalid), [`TooLarge`](SessionError::TooLarge) or [`Unavailable`](SessionError::Unavailable).
-    pub async fn create(&self, new: NewSession<E>) -> Result<Session<E>, SessionError> {
+    pub async fn create(&self, new: NewSession<E>) -> Result<StoredSession<E>, SessionError> {
         self.create_instead(new, None).await
     }
 
@@ -232,7 +232,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         &self,
         new: NewSession<E>,
         former: Option<&SessionToken>,
-    ) -> Result<Session<E>, SessionError> {
+    ) -> Result<StoredSession<E>, SessionError> {
         let inner = &self.inner;
         let mut data = new.into_data();
         data.check()?;
@@ -278,7 +278,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 // If this fails, the revocation is recorded: the login itself has succeeded.
                 let _ = inner.destroy(former.tag, Which::One(former.sid)).await;
             }
-            return Ok(Session {
+            return Ok(StoredSession {
                 token,
                 reissued: true,
                 pinned,
@@ -300,7 +300,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     ///
     /// [`NotFound`](SessionError::NotFound) if the session has ended, [`Tampered`](SessionError::Tampered),
     /// [`Unreadable`](SessionError::Unreadable) or [`Unavailable`](SessionError::Unavailable).
-    pub async fn load(&self, token: &SessionToken) -> Result<Session<E>, SessionError> {
+    pub async fn load(&self, token: &SessionToken) -> Result<StoredSession<E>, SessionError> {
         let inner = &self.inner;
         let place = token.place();
         // When the session began is not known yet. It may have begun after all sessions of the user were ended.
@@ -315,7 +315,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             return Err(inner.not_found());
         }
         inner.count(SessionEvent::Loaded);
-        Ok(Session {
+        Ok(StoredSession {
             token: match token.is_old() {
                 true => self.signer.renew(token),
                 false => token.clone(),
@@ -338,7 +338,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     /// - The same as [`create`](Self::create).
     ///
     /// Nothing is stored then, except that after [`Unavailable`](SessionError::Unavailable) the changes may be stored.
-    pub async fn save(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+    pub async fn save(&self, session: &mut StoredSession<E>) -> Result<(), SessionError> {
         self.change(session, None).await?;
         self.inner.count(SessionEvent::Saved);
         Ok(())
@@ -352,7 +352,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     /// # Errors
     ///
     /// The same as [`update`](Self::update).
-    pub async fn rotate(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+    pub async fn rotate(&self, session: &mut StoredSession<E>) -> Result<(), SessionError> {
         let mut tries = session.tries();
         loop {
             tries -= 1;
@@ -395,7 +395,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
     }
 
     /// Replaces changes that could not be stored with the stored session.
-    async fn reload(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+    async fn reload(&self, session: &mut StoredSession<E>) -> Result<(), SessionError> {
         let reissued = session.reissued;
         *session = match self.load(&session.token).await {
             Err(SessionError::NotFound) => Err(SessionError::Gone),
@@ -405,7 +405,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         Ok(())
     }
 
-    async fn rename(&self, session: &mut Session<E>) -> Result<(), SessionError> {
+    async fn rename(&self, session: &mut StoredSession<E>) -> Result<(), SessionError> {
         let token = self.signer.make(session.token.place().tag)?;
         self.change(session, Some(token)).await?;
         self.inner.count(SessionEvent::Rotated);
@@ -414,7 +414,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
 
     async fn change(
         &self,
-        session: &mut Session<E>,
+        session: &mut StoredSession<E>,
         renamed: Option<SessionToken>,
     ) -> Result<(), SessionError> {
         let inner = &self.inner;
@@ -475,7 +475,7 @@ impl<E: Clone + Serialize + DeserializeOwned> SessionStore<E> {
     /// - `session` had earlier changes that are not stored yet and would be lost.
     pub async fn update(
         &self,
-        session: &mut Session<E>,
+        session: &mut StoredSession<E>,
         mut change: impl FnMut(&mut SessionData<E>),
     ) -> Result<(), SessionError> {
         let mut tries = session.tries();

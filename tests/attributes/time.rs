@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_runtime::testing::RedisServer;
-use cache_runtime::{Cache, Clock, Config, Policy, cache_put, cacheable};
+use cache_runtime::{Cache, Clock, Config, TtlPolicy, cache_put, cacheable};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -184,7 +184,7 @@ async fn a_policy_can_set_the_grace() {
         let count = lab.run();
         is_up.then_some(count).ok_or(Down)
     }
-    let policy = Policy::default()
+    let policy = TtlPolicy::default()
         .ttl(Duration::from_secs(60))
         .grace(Duration::from_secs(600));
     let (lab, clock) = driven(Config::default().policy("counts", policy)).await;

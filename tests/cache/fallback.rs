@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cache_runtime::testing::{FaultProxy, RedisServer};
-use cache_runtime::{Cache, Evicted, Mode, Status, cache_evict, cache_put, cacheable};
+use cache_runtime::{Cache, Evicted, HealthStatus, Mode, cache_evict, cache_put, cacheable};
 use redis::AsyncCommands;
 
 use crate::support::{Gate, Table, cache, connect, raw, row, server, soon, until};
@@ -45,7 +45,7 @@ async fn a_killed_redis_fails_no_call_and_is_used_again() {
     let health = cache.health().await;
     assert_eq!(
         (health.status, health.connected, health.mode),
-        (Status::Degraded, false, Mode::Fallback)
+        (HealthStatus::Degraded, false, Mode::Fallback)
     );
     let json = serde_json::to_value(&health).expect("a health is JSON");
     assert!(json["fallback_seconds"].is_f64(), "{json}");
@@ -60,7 +60,7 @@ async fn a_killed_redis_fails_no_call_and_is_used_again() {
         (stats.fallback.entered, stats.fallback.current_seconds),
         (1, None)
     );
-    assert_eq!(cache.health().await.status, Status::Healthy);
+    assert_eq!(cache.health().await.status, HealthStatus::Healthy);
 }
 
 #[tokio::test]
@@ -429,7 +429,7 @@ async fn functions_run_uncached_after_a_shutdown() {
 
     row(&cache, &table, 1).await;
     assert_eq!(table.reads(), 2);
-    assert_eq!(cache.health().await.status, Status::Down);
+    assert_eq!(cache.health().await.status, HealthStatus::Down);
     let raw = raw(&server).await;
     only_one_client_is_left(&raw).await;
 }
@@ -497,7 +497,7 @@ async fn a_wrong_password_is_the_fallback_reason() {
 
     let health = cache.health().await;
 
-    assert_eq!(health.status, Status::Degraded);
+    assert_eq!(health.status, HealthStatus::Degraded);
     let reason = health.fallback_reason.unwrap_or_default();
     assert!(reason.contains("credentials"), "{reason}");
     assert!(!reason.contains("wrong"), "{reason}");
@@ -602,7 +602,7 @@ async fn a_shutdown_waits_for_the_evictions_of_running_calls() {
     soon("the shutdown ends", end).await.expect("no panic");
 
     assert!(!other.exists("row:1").await);
-    assert_eq!(cache.health().await.status, Status::Down);
+    assert_eq!(cache.health().await.status, HealthStatus::Down);
 }
 
 #[tokio::test]

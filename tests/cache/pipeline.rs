@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cache_runtime::{Cache, Policy, cacheable};
+use cache_runtime::{Cache, TtlPolicy, cacheable};
 use redis::AsyncCommands;
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,7 @@ async fn by_policy(cache: &Cache, id: u64) -> u64 {
 #[tokio::test]
 async fn a_policy_sets_the_ttl_and_an_unknown_policy_uses_the_default() {
     let server = server();
-    let mut policy = Policy::default();
+    let mut policy = TtlPolicy::default();
     policy.ttl = Some(Duration::from_secs(7));
     let known = connect(server.config().policy("events", policy)).await;
     let unknown = connect(server.config().prefix("other_")).await;

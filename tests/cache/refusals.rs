@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_runtime::testing::{FaultProxy, RedisServer};
-use cache_runtime::{Cache, Counts, Evicted, Mode, Status, cache_evict};
+use cache_runtime::{Cache, Counts, Evicted, HealthStatus, Mode, cache_evict};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
@@ -76,7 +76,10 @@ async fn refused_evictions_are_counted_and_reported() {
     assert_eq!(counts(&cache, "::update").errors, 1);
     assert_eq!(counts(&cache, "::update_all").errors, 1);
     let health = cache.health().await;
-    assert_eq!((health.status, health.connected), (Status::Degraded, true));
+    assert_eq!(
+        (health.status, health.connected),
+        (HealthStatus::Degraded, true)
+    );
     let problems = health.problems.join("\n");
     assert!(
         problems.contains("NOPERM") && problems.contains("'scan'"),
@@ -88,7 +91,7 @@ async fn refused_evictions_are_counted_and_reported() {
         cache.stats().journal_depth == 0
     })
     .await;
-    assert_eq!(cache.health().await.status, Status::Healthy);
+    assert_eq!(cache.health().await.status, HealthStatus::Healthy);
 }
 
 async fn config_set(raw: &mut MultiplexedConnection, name: &str, value: &str) {
@@ -150,7 +153,7 @@ async fn after_a_restart_only_the_keys_of_a_refused_eviction_stay_uncached() {
     let health = cache.health().await;
     assert_eq!(
         (health.status, health.fallback_reason),
-        (Status::Degraded, None)
+        (HealthStatus::Degraded, None)
     );
     let problems = health.problems.join("\n");
     assert!(
@@ -164,7 +167,7 @@ async fn after_a_restart_only_the_keys_of_a_refused_eviction_stay_uncached() {
     })
     .await;
     assert_eq!(other.get::<i32>("event:1").await, None);
-    assert_eq!(cache.health().await.status, Status::Healthy);
+    assert_eq!(cache.health().await.status, HealthStatus::Healthy);
 }
 
 /// Causes an outage with evictions, after which Redis refuses writes until it is `cured`.
@@ -201,7 +204,7 @@ async fn comes_back_read_only(
     assert_eq!(table.reads(), 1, "an evicted row is not served");
     assert_eq!(cache.stats().journal_depth, 2);
     let health = cache.health().await;
-    assert_eq!(health.status, Status::Degraded);
+    assert_eq!(health.status, HealthStatus::Degraded);
     let problems = health.problems.join("\n");
     assert!(problems.contains(code), "{problems}");
 

@@ -101,7 +101,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Policy;
+    use crate::config::TtlPolicy;
 
     static EVENTS: Site = Site::new("app::event", "event:<id>").policy("events");
     static EVENST: Site = Site::new("app::search", "search:<text>").policy("evenst");
@@ -112,7 +112,7 @@ mod tests {
 
     fn config(policies: &[&str]) -> Config {
         policies.iter().fold(Config::default(), |config, name| {
-            config.policy(*name, Policy::default())
+            config.policy(*name, TtlPolicy::default())
         })
     }
 

@@ -13,7 +13,7 @@ use crate::store::guard::{On, Op, State};
 #[non_exhaustive]
 pub struct Health {
     /// The verdict.
-    pub status: Status,
+    pub status: HealthStatus,
     /// Where entries are kept at this moment.
     pub mode: Mode,
     /// Whether a Redis answers.
@@ -35,7 +35,7 @@ pub struct Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Status {
+pub enum HealthStatus {
     /// Redis answers and accepts all operations, or no Redis is configured.
     Healthy,
     /// Redis is unavailable, so functions run uncached; or it refuses some operations, and [`problems`](Health::problems)
@@ -76,10 +76,10 @@ impl Cache {
         problems.extend(inner.journal.obstacle());
         Health {
             status: match (inner.guard.state(), mode) {
-                (State::Closed, _) => Status::Down,
-                (_, Mode::Fallback) => Status::Degraded,
-                _ if !problems.is_empty() => Status::Degraded,
-                _ => Status::Healthy,
+                (State::Closed, _) => HealthStatus::Down,
+                (_, Mode::Fallback) => HealthStatus::Degraded,
+                _ if !problems.is_empty() => HealthStatus::Degraded,
+                _ => HealthStatus::Healthy,
             },
             mode,
             connected: server.is_some(),

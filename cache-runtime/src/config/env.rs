@@ -12,7 +12,7 @@ use self::variables::Variables;
 use super::options::{SETTINGS, time_range};
 use super::problem::{Problem, QUOTA, idle_excludes, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
-use super::{Address, Config, Policy, Secret, SessionKeys, Tls, Topology, plain_name, text};
+use super::{Address, Config, Secret, SessionKeys, Tls, Topology, TtlPolicy, plain_name, text};
 use crate::error::{Error, ErrorKind};
 
 /// The environment that a service runs in: a lower-case word such as `staging`.
@@ -108,27 +108,7 @@ const POLICY_FIELDS: [(&str, PolicyField); 4] = [
     ),
 ];
 
-#[derive(Clone, Copy)]
-enum PolicyField {
-    Time(fn(&mut Policy) -> &mut Option<Duration>),
-    Limit(fn(&mut Policy) -> &mut Option<u32>),
-}
-
-impl PolicyField {
-    /// Returns what sets the field to the value of the variable. A wrong value is recorded as a problem.
-    fn read(self, variable: &str, vars: &mut Variables) -> Option<Box<dyn Fn(&mut Policy)>> {
-        Some(match self {
-            Self::Time(field) => {
-                let time = vars.take_as(variable, text::duration, &life())?;
-                Box::new(move |policy| *field(policy) = Some(time))
-            }
-            Self::Limit(field) => {
-                let limit = vars.take_as(variable, |text| text.parse().ok(), MAX_LOADS)?;
-                Box::new(move |policy| *field(policy) = Some(limit))
-            }
-        })
-    }
-}
+type PolicyTime = fn(&mut TtlPolicy) -> &mut Option<Duration>;
 
 impl Config {
     /// The configuration that the environment describes, over the defaults of this crate. Without any variable, the cache
@@ -175,11 +155,11 @@ impl Config {
     /// ```
     /// # fn main() -> Result<(), cache_runtime::Error> {
     /// use std::time::Duration;
-    /// use cache_runtime::{Config, Policy};
+    /// use cache_runtime::{Config, TtlPolicy};
     ///
     /// let defaults = Config::default()
     ///     .prefix("shop_")
-    ///     .policy("events", Policy::default().ttl(Duration::from_secs(300)));
+    ///     .policy("events", TtlPolicy::default().ttl(Duration::from_secs(300)));
     /// let config = Config::from_env_over(defaults)?; // CACHE_POLICY_EVENTS_TTL=10m replaces the 300 s
     /// # drop(config);
     /// # Ok(())
@@ -446,7 +426,7 @@ fn policies(config: &mut Config, vars: &mut Variables) {
         if let Some(time) = vars.take_as(&variable, text::duration, &time_range()) {
             for name in meant(&name.to_ascii_lowercase(), config.policies.keys()) {
                 for policies in [&mut config.policies, &mut config.policies_from_env] {
-                    let policy: &mut Policy = policies.entry(name.clone()).or_default();
+                    let policy: &mut TtlPolicy = policies.entry(name.clone()).or_default();
                     *field(policy) = Some(time);
                 }
             }

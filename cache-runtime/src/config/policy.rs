@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
-pub struct Policy {
+pub struct TtlPolicy {
     /// How long a value is fresh. Default: `None`.
     #[serde(deserialize_with = "super::read::optional_duration")]
     pub ttl: Option<Duration>,
@@ -33,7 +33,7 @@ pub struct Quota {
     pub window: Duration,
 }
 
-impl Policy {
+impl TtlPolicy {
     /// Sets how long a value is fresh. Default: the default TTL of the cache.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {

@@ -216,7 +216,7 @@ impl<'de> Visitor<'de> for WrittenVisitor {
     }
 }
 
-/// One of the times of a [`Policy`].
+/// One of the times of a [`TtlPolicy`].
 pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
@@ -237,7 +237,7 @@ mod tests {
     use serde_json::{from_value, json};
 
     use super::*;
-    use crate::config::{Policy, Quota, Topology};
+    use crate::config::{Quota, Topology, TtlPolicy};
 
     #[test]
     fn options_missing_from_a_file_have_their_defaults() {
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(config.pool_idle, Duration::from_secs(60));
         assert_eq!((config.max_value, config.mask_keys), (2 << 20, true));
         assert_eq!(config.disabled, ["event:*", "a,b"]);
-        let policy = Policy::default()
+        let policy = TtlPolicy::default()
             .ttl(Duration::from_secs(600))
             .grace(Duration::from_secs(3600))
             .none_ttl(Duration::from_secs(5));

@@ -145,8 +145,8 @@ fn all_problems_are_reported_together_by_option() {
         .database(-1)
         .ttl_jitter(51)
         .max_refreshes(100_001)
-        .policy("events", Policy::default().none_ttl(Duration::ZERO))
-        .policy("nights", Policy::default().grace(Duration::MAX))
+        .policy("events", TtlPolicy::default().none_ttl(Duration::ZERO))
+        .policy("nights", TtlPolicy::default().grace(Duration::MAX))
         .replicas(0)
         .max_clients(0)
         .session_ttl(Duration::ZERO)
@@ -197,7 +197,10 @@ fn values_at_their_limits_are_allowed() {
         let config = Config::default()
             .ttl_jitter(jitter)
             .max_refreshes(refreshes)
-            .policy("events", Policy::default().grace(Duration::from_millis(1)))
+            .policy(
+                "events",
+                TtlPolicy::default().grace(Duration::from_millis(1)),
+            )
             .limit("api", quota(1, Duration::from_millis(1)))
             .limit("mail", quota(u32::MAX, MAX_WINDOW));
 
@@ -207,14 +210,14 @@ fn values_at_their_limits_are_allowed() {
 
 #[test]
 fn the_times_of_a_policy_are_printed() {
-    let policy = Policy::default()
+    let policy = TtlPolicy::default()
         .ttl(Duration::from_secs(600))
         .grace(Duration::from_secs(3600))
         .none_ttl(Duration::from_secs(5));
 
     let printed = Config::default()
         .policy("events", policy)
-        .policy("nights", Policy::default().grace(Duration::from_secs(1)))
+        .policy("nights", TtlPolicy::default().grace(Duration::from_secs(1)))
         .describe();
 
     let printed: Vec<_> = printed

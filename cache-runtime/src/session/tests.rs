@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use redis::FromRedisValue;
 
 use super::transition::Which;
-use super::{COOKIE, NewSession, Session, SessionError, SessionStore, SessionToken};
+use super::{COOKIE, NewSession, SessionError, SessionStore, SessionToken, StoredSession};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, SessionKeys};
@@ -107,8 +107,8 @@ impl Bench {
         store(set(config.session_keys(keys(KEY)))).await
     }
 
-    /// Returns the key of a session in Redis.
-    fn record(&self, session: &Session) -> String {
+    /// What the server knows of a session.
+    fn record(&self, session: &StoredSession) -> String {
         self.key_of(session.token())
     }
 
@@ -117,7 +117,7 @@ impl Bench {
         place.tag.base(&self.store.inner.prefix) + &place.sid.text()
     }
 
-    fn index(&self, session: &Session) -> String {
+    fn index(&self, session: &StoredSession) -> String {
         let tag = session.token().place().tag;
         tag.index(&self.store.inner.prefix).as_str().to_owned()
     }
@@ -172,11 +172,11 @@ fn keys(text: &str) -> SessionKeys {
     SessionKeys::parse(text).unwrap()
 }
 
-async fn log_in(store: &SessionStore) -> Session {
+async fn log_in(store: &SessionStore) -> StoredSession {
     log_in_as(store, 42).await
 }
 
-async fn log_in_as(store: &SessionStore, user: u32) -> Session {
+async fn log_in_as(store: &SessionStore, user: u32) -> StoredSession {
     store.create(NewSession::new(user, "ada")).await.unwrap()
 }
 
@@ -184,7 +184,7 @@ fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// Returns the time until a session ends.
-fn left(session: &Session, clock: &Clock) -> Duration {
+/// The end of a session, counted from now.
+fn left(session: &StoredSession, clock: &Clock) -> Duration {
     Duration::from_millis(session.expires_at() - clock.now_millis())
 }

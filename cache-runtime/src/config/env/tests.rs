@@ -330,7 +330,7 @@ fn variables_can_set_policies() {
         ("CACHE_POLICY_HOT_EVENTS_MAX_LOADS", "8"),
     ]);
 
-    let policy = Policy::default()
+    let policy = TtlPolicy::default()
         .ttl(Duration::from_secs(600))
         .grace(Duration::from_secs(3600))
         .none_ttl(Duration::from_secs(5))
@@ -677,10 +677,10 @@ fn the_environment_overrides_policies_and_limits_of_the_code_individually() {
     let defaults = Config::default()
         .policy(
             "events",
-            Policy::default().ttl(minutes(5)).grace(minutes(1)),
+            TtlPolicy::default().ttl(minutes(5)).grace(minutes(1)),
         )
-        .policy("Hot-Events", Policy::default().ttl(minutes(5)))
-        .policy("users", Policy::default().ttl(minutes(5)))
+        .policy("Hot-Events", TtlPolicy::default().ttl(minutes(5)))
+        .policy("users", TtlPolicy::default().ttl(minutes(5)))
         .limit("mail-out", quota(1))
         .limit("api", quota(1));
 
@@ -731,7 +731,7 @@ fn an_idle_time_of_the_environment_replaces_the_ttl_of_the_code_and_the_other_wa
 #[test]
 fn a_policy_set_after_the_environment_comes_from_the_code() {
     let vars = [("CACHE_POLICY_HOT_EVENTS_TTL", "10m")];
-    let own = Policy::default().ttl(Duration::from_secs(1));
+    let own = TtlPolicy::default().ttl(Duration::from_secs(1));
 
     let same = read(&vars).policy("hot_events", own.clone());
     let other = read(&vars).policy("hot-events", own.clone());

@@ -31,7 +31,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("3");
 /// compiler reports only that the function is not a `Handler`.
 pub struct Session<E = ()> {
     visit: Arc<Visit<E>>,
-    session: session::Session<E>,
+    session: session::StoredSession<E>,
 }
 
 /// Creates and ends sessions. Unlike [`Session`], it also works for requests without a session. With the feature `axum` it is an

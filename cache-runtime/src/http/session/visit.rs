@@ -12,7 +12,7 @@ use super::{Bearer, Settings};
 use crate::http::client_ip::ClientIp;
 use crate::http::cookie::SessionCookie;
 use crate::http::problem::NO_STORE;
-use crate::session::{Session, SessionError, SessionStore, SessionToken};
+use crate::session::{SessionError, SessionStore, SessionToken, StoredSession};
 use crate::sync::Mutex;
 
 /// A request with more cookies of this name is likely an attack. The rest is not checked. Each check takes 1 µs.
@@ -39,7 +39,7 @@ pub(super) struct Visit<E> {
     pub(super) address: Option<IpAddr>,
     pub(super) user_agent: Option<String>,
     /// What was read during this request.
-    loaded: Mutex<Option<Session<E>>>,
+    loaded: Mutex<Option<StoredSession<E>>>,
     answer: Mutex<Answer>,
 }
 
@@ -136,7 +136,7 @@ impl<E> Visit<E> {
     }
 
     /// Sends the session's token to the client, unless the client already has it.
-    fn issue(&self, session: &Session<E>) {
+    fn issue(&self, session: &StoredSession<E>) {
         if session.is_reissued() {
             self.answer(Answer::Set(session.token().clone(), session.longest()));
         }
@@ -174,13 +174,13 @@ impl<E> Visit<E> {
         *self.loaded() = None;
     }
 
-    fn loaded(&self) -> MutexGuard<'_, Option<Session<E>>> {
+    fn loaded(&self) -> MutexGuard<'_, Option<StoredSession<E>>> {
         self.loaded.lock()
     }
 }
 
 impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
-    pub(super) async fn load(&self) -> Result<Session<E>, SessionError> {
+    pub(super) async fn load(&self) -> Result<StoredSession<E>, SessionError> {
         if let Some(session) = &*self.loaded() {
             return Ok(session.clone());
         }
@@ -192,8 +192,8 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
     /// Returns the session of the client's tokens. A token whose session has ended is ignored, so of several tokens the
     /// live session counts, and of two sessions of one user the newer. If they belong to two users, neither counts,
     /// because the client would not know whose session it uses.
-    async fn find(&self) -> Result<Session<E>, SessionError> {
-        let mut found: Option<Session<E>> = None;
+    async fn find(&self) -> Result<StoredSession<E>, SessionError> {
+        let mut found: Option<StoredSession<E>> = None;
         let mut ended = None;
         // From the last: a cookie that was planted for a longer path comes first.
         for token in self.sent.iter().rev().take(MAX_LOADED) {
@@ -233,7 +233,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
     }
 
     /// Sets the current session, or its new revision.
-    pub(super) fn keep(&self, session: &Session<E>) {
+    pub(super) fn keep(&self, session: &StoredSession<E>) {
         self.issue(session);
         *self.loaded() = Some(session.clone());
     }

@@ -51,7 +51,10 @@ async fn race<A: Send + 'static, B: Send + 'static>(
     (one.await.unwrap(), other.await.unwrap())
 }
 
-async fn rotated(store: SessionStore, mut session: Session) -> (Result<(), SessionError>, Session) {
+async fn rotated(
+    store: SessionStore,
+    mut session: StoredSession,
+) -> (Result<(), SessionError>, StoredSession) {
     (store.rotate(&mut session).await, session)
 }
 

@@ -264,7 +264,7 @@ async fn removing_a_key_ends_all_sessions_that_began_under_it() {
         .another_with(|config| config.session_keys(keys(NEW_KEY)))
         .await;
 
-    let verify = |session: &Session| afterwards.verify(session.token().expose());
+    let verify = |session: &StoredSession| afterwards.verify(session.token().expose());
     assert_refused!(verify(&untouched), SessionError::UnknownKey);
     for session in &sessions {
         let refused = afterwards.load(&verify(session).unwrap()).await;

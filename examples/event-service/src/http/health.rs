@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
-use cache_runtime::{Cache, Health, Mode, Stats, Status};
+use cache_runtime::{Cache, Health, HealthStatus, Mode, Stats};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -44,7 +44,7 @@ pub(super) async fn live() -> Answer<Value> {
 /// Returns 503 only after the cache was shut down: without Redis the service is slower, but works.
 pub(super) async fn cache(State(app): State<App>) -> (StatusCode, Answer<CacheHealth>) {
     let health = CacheHealth::new(&app.looks.look(&app.cache).await, &app.cache.stats());
-    let code = if health.status == Status::Down {
+    let code = if health.status == HealthStatus::Down {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
         StatusCode::OK
@@ -59,7 +59,7 @@ pub(super) async fn stats(State(app): State<App>) -> Answer<Stats> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CacheHealth {
-    status: Status,
+    status: HealthStatus,
     redis: Redis,
     cache: Traffic,
     fallback_mode: bool,

@@ -16,7 +16,7 @@ const TRIES: usize = 10;
 ///
 /// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`](super::SessionStore::save).
 #[derive(Clone)]
-pub struct Session<E = ()> {
+pub struct StoredSession<E = ()> {
     pub(super) token: SessionToken,
     pub(super) reissued: bool,
     pub(super) pinned: Pinned,
@@ -42,7 +42,7 @@ pub struct ListedSession<E = ()> {
     pub data: SessionData<E>,
 }
 
-impl<E> Session<E> {
+impl<E> StoredSession<E> {
     /// What it holds.
     pub fn data(&self) -> &SessionData<E> {
         &self.data
@@ -87,9 +87,9 @@ impl<E> Session<E> {
     }
 }
 
-impl<E> fmt::Debug for Session<E> {
+impl<E> fmt::Debug for StoredSession<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
+        f.debug_struct("StoredSession")
             .field("id", &self.id())
             .field("data", &self.data)
             .finish_non_exhaustive()
