@@ -298,7 +298,7 @@ impl Settings {
         let identity = match (identity, self.on_missing) {
             (Some(identity), _) => identity,
             (None, OnMissing::Shared) => Identity::unknown(),
-            (None, OnMissing::Reject) => return Admission::Rejected(self.nobody()),
+            (None, OnMissing::Reject) => return Admission::Rejected(self.unknown_client()),
             (None, OnMissing::Skip) => return Admission::Uncounted,
         };
         let admission = match &self.counts {
@@ -341,7 +341,7 @@ impl Settings {
     }
 
     /// Returns the response for a request whose client is unknown.
-    fn nobody(&self) -> Response<OwnBody> {
+    fn unknown_client(&self) -> Response<OwnBody> {
         let response: Response<String> = match self.identify {
             Some(_) => problem::untyped(
                 StatusCode::FORBIDDEN,

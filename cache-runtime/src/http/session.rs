@@ -5,7 +5,7 @@
 //! - A request whose handler does not use the session sends no command and does not extend the session.
 
 mod handle;
-mod visit;
+mod request;
 
 use std::fmt;
 use std::future::Future;
@@ -22,7 +22,7 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 pub use self::handle::{Session, Sessions};
-use self::visit::Visit;
+use self::request::RequestSession;
 use super::body::{self, BoxError, ResponseBody};
 use super::cookie::SessionCookie;
 use super::origin::Trusted;
@@ -257,20 +257,20 @@ where
         let mut inner = mem::replace(&mut self.inner, next);
         let cookie = Arc::clone(&self.settings.cookie);
         let bearer = self.settings.bearer;
-        let visit = Arc::new(Visit::new(&self.settings, &request));
-        if visit.is_at_risk() && self.settings.trusted.refuses(&request, cookie.is_secure()) {
+        let session = Arc::new(RequestSession::new(&self.settings, &request));
+        if session.is_at_risk() && self.settings.trusted.refuses(&request, cookie.is_secure()) {
             let refusal = self.settings.refuse_origin(&request);
             let refusal = refusal.map(|text| ResponseBody::own(body::boxed(text)));
             return Box::pin(async { Ok(refusal) });
         }
-        request.extensions_mut().insert(Arc::clone(&visit));
+        request.extensions_mut().insert(Arc::clone(&session));
         Box::pin(async move {
             let mut response = inner.call(request).await?.map(ResponseBody::new);
             if response.status() == StatusCode::UNAUTHORIZED && bearer == Bearer::Taken {
                 let challenges = response.headers_mut();
                 challenges.append(header::WWW_AUTHENTICATE, BEARER);
             }
-            visit.write(&cookie, response.headers_mut());
+            session.write(&cookie, response.headers_mut());
             Ok(response)
         })
     }

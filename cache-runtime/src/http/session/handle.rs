@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::error;
 
-use super::visit::{Answer, Visit};
+use super::request::{CookieAction, RequestSession};
 use crate::http::problem::{self, NO_STORE};
 use crate::session::{self, ListedSession, NewSession, SessionData, SessionError, SessionToken};
 use crate::throttle::Throttle;
@@ -30,14 +30,14 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("3");
 /// [`SessionLayer`](super::SessionLayer). It must be `Clone + Serialize + DeserializeOwned + Send + Sync`; otherwise the
 /// compiler reports only that the function is not a `Handler`.
 pub struct Session<E = ()> {
-    visit: Arc<Visit<E>>,
+    request: Arc<RequestSession<E>>,
     session: session::StoredSession<E>,
 }
 
 /// Creates and ends sessions. Unlike [`Session`], it also works for requests without a session. With the feature `axum` it is an
 /// extractor, otherwise use [`of`](Self::of).
 pub struct Sessions<E = ()> {
-    visit: Arc<Visit<E>>,
+    request: Arc<RequestSession<E>>,
 }
 
 impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
@@ -68,8 +68,8 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
         &mut self,
         change: impl FnMut(&mut SessionData<E>),
     ) -> Result<(), SessionError> {
-        self.visit.store.update(&mut self.session, change).await?;
-        self.visit.keep(&self.session);
+        self.request.store.update(&mut self.session, change).await?;
+        self.request.keep(&self.session);
         Ok(())
     }
 
@@ -79,8 +79,8 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
     ///
     /// The same as [`SessionStore::rotate`](session::SessionStore::rotate).
     pub async fn rotate(&mut self) -> Result<(), SessionError> {
-        self.visit.store.rotate(&mut self.session).await?;
-        self.visit.keep(&self.session);
+        self.request.store.rotate(&mut self.session).await?;
+        self.request.keep(&self.session);
         Ok(())
     }
 
@@ -91,7 +91,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
     ///
     /// [`Unavailable`](SessionError::Unavailable).
     pub async fn list(&self) -> Result<Vec<ListedSession<E>>, SessionError> {
-        self.visit.store.list_user(&self.user_id).await
+        self.request.store.list_user(&self.user_id).await
     }
 
     /// Ends a session of this user by its [`id`](ListedSession::id). Returns whether the session existed.
@@ -100,7 +100,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
     ///
     /// The same as [`SessionStore::destroy`](session::SessionStore::destroy).
     pub async fn end(&self, id: &str) -> Result<bool, SessionError> {
-        self.visit.store.destroy_listed(&self.user_id, id).await
+        self.request.store.destroy_listed(&self.user_id, id).await
     }
 
     /// Ends all other sessions of this user. Returns how many sessions ended. After a password change, call
@@ -110,7 +110,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
     ///
     /// The same as [`SessionStore::destroy`](session::SessionStore::destroy).
     pub async fn log_out_others(&self) -> Result<usize, SessionError> {
-        let store = &self.visit.store;
+        let store = &self.request.store;
         store.destroy_user(&self.user_id, Some(self.token())).await
     }
 
@@ -120,9 +120,9 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
     ///
     /// The same as [`SessionStore::destroy`](session::SessionStore::destroy). The cookie stays then.
     pub async fn log_out_everywhere(self) -> Result<usize, SessionError> {
-        let ended = self.visit.store.destroy_user(&self.user_id, None).await?;
-        self.visit.forget();
-        self.visit.answer(Answer::Remove);
+        let ended = self.request.store.destroy_user(&self.user_id, None).await?;
+        self.request.forget();
+        self.request.set_cookie_action(CookieAction::Remove);
         Ok(ended)
     }
 
@@ -132,8 +132,8 @@ impl<E: Clone + Serialize + DeserializeOwned> Session<E> {
     ///
     /// The same as [`SessionStore::destroy`](session::SessionStore::destroy). The cookie stays then.
     pub async fn log_out(self) -> Result<(), SessionError> {
-        let outcome = self.visit.store.destroy(self.token()).await;
-        self.visit.log_out(outcome).await
+        let outcome = self.request.store.destroy(self.token()).await;
+        self.request.log_out(outcome).await
     }
 }
 
@@ -145,8 +145,8 @@ impl<E: Send + Sync + 'static> Sessions<E> {
     /// [`NoLayer`](SessionError::NoLayer) unless a [`SessionLayer`](super::SessionLayer) with the same `E` is around the service.
     pub fn of(extensions: &Extensions) -> Result<Self, SessionError> {
         match extensions.get() {
-            Some(visit) => Ok(Self {
-                visit: Arc::clone(visit),
+            Some(request) => Ok(Self {
+                request: Arc::clone(request),
             }),
             None => Err(SessionError::NoLayer(type_name::<E>())),
         }
@@ -161,23 +161,23 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
     ///
     /// The same as [`SessionStore::create`](session::SessionStore::create).
     pub async fn log_in(&self, new: NewSession<E>) -> Result<Session<E>, SessionError> {
-        let visit = &self.visit;
+        let request = &self.request;
         let mut new = new;
-        if let Some(address) = visit.address {
+        if let Some(address) = request.address {
             new = new.ip_address(address);
         }
-        if let Some(name) = &visit.user_agent {
+        if let Some(name) = &request.user_agent {
             new = new.user_agent(name);
         }
-        let former = visit.sent.first();
-        let session = visit.store.create_instead(new, former).await?;
-        for other in visit.sent.iter().skip(1) {
+        let former = request.sent.first();
+        let session = request.store.create_instead(new, former).await?;
+        for other in request.sent.iter().skip(1) {
             // If this fails, the revocation is recorded: the login itself has succeeded.
-            let _ = visit.store.destroy(other).await;
+            let _ = request.store.destroy(other).await;
         }
-        visit.keep(&session);
+        request.keep(&session);
         Ok(Session {
-            visit: Arc::clone(visit),
+            request: Arc::clone(request),
             session,
         })
     }
@@ -189,10 +189,10 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
     /// The same as [`SessionStore::destroy`](session::SessionStore::destroy), and
     /// [`UnknownKey`](SessionError::UnknownKey) if this process lacks the key of the only token. The cookie stays then.
     pub async fn log_out(&self) -> Result<(), SessionError> {
-        if self.visit.has_unknown_key() {
+        if self.request.has_unknown_key() {
             return Err(SessionError::UnknownKey);
         }
-        self.visit.log_out(Ok(())).await
+        self.request.log_out(Ok(())).await
     }
 
     /// Returns the session of this request, like the extractor [`Session`].
@@ -202,9 +202,9 @@ impl<E: Clone + Serialize + DeserializeOwned> Sessions<E> {
     /// The same as [`SessionStore::verify`](session::SessionStore::verify) and
     /// [`SessionStore::load`](session::SessionStore::load), and [`Missing`](SessionError::Missing).
     pub async fn current(&self) -> Result<Session<E>, SessionError> {
-        let visit = Arc::clone(&self.visit);
-        let session = visit.load().await?;
-        Ok(Session { visit, session })
+        let request = Arc::clone(&self.request);
+        let session = request.load().await?;
+        Ok(Session { request, session })
     }
 }
 

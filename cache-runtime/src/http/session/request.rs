@@ -26,7 +26,7 @@ const COOKIE_VARIES: HeaderValue = HeaderValue::from_static("cookie");
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// The session state of a request.
-pub(super) struct Visit<E> {
+pub(super) struct RequestSession<E> {
     pub(super) store: SessionStore<E>,
     /// What the client sent that could be a token, and how it sent it.
     pub(super) sent: Vec<SessionToken>,
@@ -40,7 +40,7 @@ pub(super) struct Visit<E> {
     pub(super) user_agent: Option<String>,
     /// What was read during this request.
     loaded: Mutex<Option<StoredSession<E>>>,
-    answer: Mutex<Answer>,
+    cookie_action: Mutex<CookieAction>,
 }
 
 /// How a client sends its token.
@@ -51,13 +51,13 @@ enum Carrier {
 }
 
 /// What the response does with the client's cookie.
-pub(super) enum Answer {
+pub(super) enum CookieAction {
     Leave,
     Set(SessionToken, Duration),
     Remove,
 }
 
-impl<E> Visit<E> {
+impl<E> RequestSession<E> {
     pub(super) fn new<B>(settings: &Settings<E>, request: &Request<B>) -> Self {
         let Settings {
             store,
@@ -106,7 +106,7 @@ impl<E> Visit<E> {
             user_agent: user_agent
                 .map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned()),
             loaded: Mutex::new(None),
-            answer: Mutex::new(Answer::Leave),
+            cookie_action: Mutex::new(CookieAction::Leave),
         }
     }
 
@@ -131,25 +131,30 @@ impl<E> Visit<E> {
         self.sent.is_empty() && matches!(self.refused, Some(SessionError::UnknownKey))
     }
 
-    pub(super) fn answer(&self, answer: Answer) {
-        *self.answer.lock() = answer;
+    pub(super) fn set_cookie_action(&self, action: CookieAction) {
+        *self.cookie_action.lock() = action;
     }
 
     /// Sends the session's token to the client, unless the client already has it.
     fn issue(&self, session: &StoredSession<E>) {
         if session.is_reissued() {
-            self.answer(Answer::Set(session.token().clone(), session.longest()));
+            self.set_cookie_action(CookieAction::Set(
+                session.token().clone(),
+                session.longest(),
+            ));
         }
     }
 
     pub(super) fn write(&self, cookie: &SessionCookie, headers: &mut HeaderMap) {
         self.keep_private(headers);
-        let answer = self.answer.lock();
-        let set = match (&*answer, self.carrier) {
+        let action = self.cookie_action.lock();
+        let set = match (&*action, self.carrier) {
             // A cookie that was not sent may exist: another site could not make the browser send it.
-            (Answer::Remove, None) | (Answer::Leave, _) | (_, Some(Carrier::Header)) => return,
-            (Answer::Set(token, ttl), _) => cookie.set(token.expose(), *ttl),
-            (Answer::Remove, Some(Carrier::Cookie)) => cookie.removal(),
+            (CookieAction::Remove, None)
+            | (CookieAction::Leave, _)
+            | (_, Some(Carrier::Header)) => return,
+            (CookieAction::Set(token, ttl), _) => cookie.set(token.expose(), *ttl),
+            (CookieAction::Remove, Some(Carrier::Cookie)) => cookie.removal(),
         };
         // The other forms come first, so a client that treats two of them as one cookie keeps the last.
         let is_ours = !self.sent.is_empty() && self.refused.is_none();
@@ -179,7 +184,7 @@ impl<E> Visit<E> {
     }
 }
 
-impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
+impl<E: Clone + Serialize + DeserializeOwned> RequestSession<E> {
     pub(super) async fn load(&self) -> Result<StoredSession<E>, SessionError> {
         if let Some(session) = &*self.loaded() {
             return Ok(session.clone());
@@ -228,7 +233,7 @@ impl<E: Clone + Serialize + DeserializeOwned> Visit<E> {
         }
         self.forget();
         outcome?;
-        self.answer(Answer::Remove);
+        self.set_cookie_action(CookieAction::Remove);
         Ok(())
     }
 
