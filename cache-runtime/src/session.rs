@@ -77,8 +77,8 @@ mod data;
 mod error;
 mod inner;
 mod memory;
-mod pending;
 mod place;
+mod revocations;
 mod ring;
 mod seal;
 mod stored;
@@ -311,7 +311,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
         let loaded = loaded.map_err(|error| inner.unavailable(error))?;
         let loaded = loaded.ok_or_else(|| inner.not_found())?;
         let (pinned, data) = inner.open::<E>(place, &loaded.record)?;
-        if inner.pending.ends(place, pinned.created) {
+        if inner.revocations.ends(place, pinned.created) {
             return Err(inner.not_found());
         }
         inner.count(SessionEvent::Loaded);
@@ -381,7 +381,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
                 let Ok((pinned, data)) = inner.open::<E>(place, &listed.record) else {
                     continue;
                 };
-                if !inner.pending.ends(place, pinned.created) {
+                if !inner.revocations.ends(place, pinned.created) {
                     sessions.push(ListedSession {
                         id: listed.sid.text(),
                         expires_at: listed.ends,
@@ -438,7 +438,7 @@ impl<E: Serialize + DeserializeOwned> SessionStore<E> {
             sealed: &inner.seal::<SessionData<E>>(target, pinned, &session.data)?,
             renamed: renamed.as_ref().map(|_| target.sid),
         };
-        if inner.pending.ends(place, pinned.created) {
+        if inner.revocations.ends(place, pinned.created) {
             return Err(inner.save_refused(SessionError::Gone));
         }
         let stored = inner.backend.change(change).await;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::memory::Memory;
-use super::place::{Place, Sid, Tag};
+use super::place::{Place, Sid, UserTag};
 use super::transition::{Begin, Begun, Change, Listed, Loaded, SEEN, Stored, Timeouts, Which};
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind};
@@ -192,7 +192,7 @@ impl Backend {
     }
 
     /// Ends sessions, and answers how many were alive.
-    pub(super) async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, Error> {
+    pub(super) async fn destroy(&self, tag: UserTag, which: Which) -> Result<usize, Error> {
         if let Some(memory) = &self.memory {
             return Ok(memory.destroy(tag, which, self.clock()));
         }
@@ -210,7 +210,7 @@ impl Backend {
         }
     }
 
-    pub(super) async fn list(&self, tag: Tag) -> Result<Vec<Listed>, Error> {
+    pub(super) async fn list(&self, tag: UserTag) -> Result<Vec<Listed>, Error> {
         if let Some(memory) = &self.memory {
             return Ok(memory.list(tag, self.clock()));
         }
@@ -238,7 +238,7 @@ impl Backend {
     async fn run(
         &self,
         script: &Script,
-        tag: Tag,
+        tag: UserTag,
         arguments: &[&[u8]],
     ) -> Result<(u64, Vec<Reply>), Error> {
         let config = self.cache.config();

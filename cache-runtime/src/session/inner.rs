@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::SessionError;
 use super::backend::Backend;
 use super::data::SessionData;
-use super::pending::{self, Pending};
-use super::place::{Place, Tag};
+use super::place::{Place, UserTag};
+use super::revocations::{MAX_PENDING, Revocations};
 use super::ring::Ring;
 use super::seal::{self, Pinned};
 use super::transition::{Timeouts, Which};
@@ -44,11 +44,10 @@ pub(super) struct Inner {
     pub(super) prefix: String,
     pub(super) timeouts: Timeouts,
     pub(super) most: usize,
-    pub(super) pending: Pending,
+    pub(super) revocations: Revocations,
     /// Endings that Redis acknowledged a short while ago.
-    ended: Recent<(Tag, Which)>,
-    telling: Singleton,
-    lines: Lines,
+    ended: Recent<(UserTag, Which)>,
+    flushing: Singleton,
     this: Weak<Self>,
 }
 
@@ -92,10 +91,9 @@ impl Inner {
             prefix: config.prefix.clone(),
             timeouts: timeouts(config),
             most: config.sessions_per_user,
-            pending: Pending::default(),
-            ended: Recent::new(config.failover_memory, pending::MAX_PENDING),
-            telling: Singleton::default(),
-            lines: Lines::default(),
+            revocations: Revocations::default(),
+            ended: Recent::new(config.failover_memory, MAX_PENDING),
+            flushing: Singleton::default(),
             this: Weak::clone(this),
             ring,
         });
@@ -106,7 +104,7 @@ impl Inner {
 
     /// Remembers a revocation that Redis is about to acknowledge, or has just acknowledged, because another server may not
     /// know it.
-    pub(super) fn note_end(&self, tag: Tag, which: Which) {
+    pub(super) fn note_end(&self, tag: UserTag, which: Which) {
         if self.backend.memory.is_some() {
             return;
         }
@@ -157,7 +155,7 @@ impl Inner {
 
     /// Returns whether the sessions of this user may be at this place. They are not if the key that determines the place is
     /// gone.
-    pub(super) fn is_place_of(&self, tag: Tag, user: &str) -> bool {
+    pub(super) fn is_place_of(&self, tag: UserTag, user: &str) -> bool {
         self.ring.tags(&self.prefix, user).any(|known| known == tag)
     }
 
@@ -246,7 +244,7 @@ impl Inner {
     }
 
     /// Ends sessions. Records the revocation if Redis does not answer.
-    pub(super) async fn destroy(&self, tag: Tag, which: Which) -> Result<usize, SessionError> {
+    pub(super) async fn destroy(&self, tag: UserTag, which: Which) -> Result<usize, SessionError> {
         let error = match self.end(tag, which).await {
             Ok(ended) => {
                 self.resume();
@@ -255,18 +253,15 @@ impl Inner {
             Err(error) => error,
         };
         let which = self.until_now(which);
-        if self.pending.add(tag, which) {
-            self.tell();
-        } else if let Some(suppressed) = self.lines.unrecorded.admit() {
-            warn!(
-                suppressed,
-                "too many revocations are pending; this one was not recorded"
-            );
+        if self.revocations.add(tag, which) {
+            self.flush_in_background();
+        } else {
+            warn!("too many revocations are pending; this one was not recorded");
         }
         Err(self.unavailable(error))
     }
 
-    async fn end(&self, tag: Tag, which: Which) -> Result<usize, Error> {
+    async fn end(&self, tag: UserTag, which: Which) -> Result<usize, Error> {
         self.note_end(tag, which);
         let ended = self.backend.destroy(tag, which).await?;
         if matches!(which, Which::Others { began: None, .. }) {
@@ -279,30 +274,30 @@ impl Inner {
 
     /// Returns whether this session has a pending revocation that may not have reached Redis.
     pub(super) fn is_ending(&self, place: Place) -> bool {
-        self.resume() && self.pending.ends_one(place)
+        self.resume() && self.revocations.ends_one(place)
     }
 
     /// Returns whether a revocation is pending. If so, it starts a task if there is none, because an earlier task may have
     /// ended with its runtime.
     pub(super) fn resume(&self) -> bool {
-        let is_pending = !self.pending.is_empty();
+        let is_pending = !self.revocations.is_empty();
         if is_pending {
-            self.tell();
+            self.flush_in_background();
         }
         is_pending
     }
 
     /// Sends pending revocations in the background, unless a task already does.
-    fn tell(&self) {
+    fn flush_in_background(&self) {
         let this = Weak::clone(&self.this);
-        self.telling.start(|running| async move {
+        self.flushing.start(|running| async move {
             while let Some(inner) = this.upgrade() {
-                inner.tell_all().await;
-                if inner.pending.is_empty() {
+                inner.flush().await;
+                if inner.revocations.is_empty() {
                     drop(running);
                     // Another caller may have seen this task still running.
-                    if !inner.pending.is_empty() {
-                        inner.tell();
+                    if !inner.revocations.is_empty() {
+                        inner.flush_in_background();
                     }
                     return;
                 }
@@ -317,13 +312,13 @@ impl Inner {
         });
     }
 
-    async fn tell_all(&self) {
-        for (tag, which) in self.pending.all() {
+    async fn flush(&self) {
+        for (tag, which) in self.revocations.all() {
             if !self.backend.cache.can_store() {
                 return;
             }
             match self.end(tag, which).await {
-                Ok(_) => self.pending.remove(tag, which),
+                Ok(_) => self.revocations.remove(tag, which),
                 // Another part of a cluster may be available.
                 Err(error) => debug!(%error, "could not end a session yet"),
             }
@@ -356,10 +351,10 @@ impl Replay for Inner {
         let endings = self.ended.all();
         let mut owed = 0;
         for (tag, which) in endings {
-            owed += usize::from(self.pending.add(tag, which));
+            owed += usize::from(self.revocations.add(tag, which));
         }
         if owed > 0 {
-            self.tell();
+            self.flush_in_background();
         }
         owed
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::MutexGuard;
 
-use super::place::{Place, Sid, Tag};
+use super::place::{Place, Sid, UserTag};
 use super::seal::{HEAD, PINNED, Pinned, last_use};
 #[cfg(feature = "tower-sessions")]
 use super::transition::If;
@@ -24,7 +24,7 @@ pub(super) struct Memory(Mutex<Users>);
 
 #[derive(Default)]
 struct Users {
-    sessions: HashMap<Tag, Sessions>,
+    sessions: HashMap<UserTag, Sessions>,
     /// The current names of renamed sessions, and until when they are kept.
     moved: HashMap<Place, (Sid, u64)>,
     swept: u64,
@@ -173,7 +173,7 @@ impl Memory {
         Stored::Until(ends)
     }
 
-    pub(super) fn destroy(&self, tag: Tag, which: Which, now: u64) -> usize {
+    pub(super) fn destroy(&self, tag: UserTag, which: Which, now: u64) -> usize {
         let mut users = self.lock();
         let sent = match which {
             Which::One(sid) => Some(sid),
@@ -201,7 +201,7 @@ impl Memory {
         ended
     }
 
-    pub(super) fn list(&self, tag: Tag, now: u64) -> Vec<Listed> {
+    pub(super) fn list(&self, tag: UserTag, now: u64) -> Vec<Listed> {
         let mut users = self.lock();
         let sessions = users.alive(tag, now).into_iter().flatten();
         let mut listed: Vec<_> = sessions
@@ -222,7 +222,7 @@ impl Memory {
 
 impl Users {
     /// The sessions of a user that are alive, if any.
-    fn alive(&mut self, tag: Tag, now: u64) -> Option<&mut Sessions> {
+    fn alive(&mut self, tag: UserTag, now: u64) -> Option<&mut Sessions> {
         let sessions = self.sessions.get_mut(&tag)?;
         sessions.retain(|_, kept| kept.ends > now);
         if sessions.is_empty() {
@@ -240,7 +240,7 @@ impl Users {
 
     /// Returns the current name of a session that was renamed within the last minute, any number of times. No name repeats,
     /// so the loop ends.
-    fn follow(&self, tag: Tag, sid: Sid, now: u64) -> Sid {
+    fn follow(&self, tag: UserTag, sid: Sid, now: u64) -> Sid {
         let mut place = Place { tag, sid };
         while let Some((renamed, until)) = self.moved.get(&place)
             && *until > now
@@ -279,7 +279,7 @@ mod tests {
         let mut tag = [0; TAG];
         tag[..4].copy_from_slice(&user.to_be_bytes());
         Place {
-            tag: Tag(tag),
+            tag: UserTag(tag),
             sid: Sid([0; SID]),
         }
     }

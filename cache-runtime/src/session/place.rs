@@ -9,7 +9,7 @@ pub(super) const SID: usize = 16;
 
 /// Represents a user without revealing the id. All keys of a user are in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Tag(pub(super) [u8; TAG]);
+pub(super) struct UserTag(pub(super) [u8; TAG]);
 
 /// Represents a session without revealing its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,11 +18,11 @@ pub(super) struct Sid(pub(super) [u8; SID]);
 /// Where a session is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
-    pub(super) tag: Tag,
+    pub(super) tag: UserTag,
     pub(super) sid: Sid,
 }
 
-impl Tag {
+impl UserTag {
     /// The sorted set of a user's sessions by their end.
     pub(super) fn index(self, prefix: &str) -> Key {
         Key::of_record(format!("{prefix}sessions:user:{{{}}}", text(&self.0)))

@@ -14,7 +14,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::place::{TAG, Tag};
+use super::place::{TAG, UserTag};
 use crate::config::{SessionKey, SessionKeys};
 
 /// A keyed hash that is extended step by step.
@@ -58,7 +58,7 @@ impl Ring {
         &'a self,
         prefix: &'a str,
         user: &'a str,
-    ) -> impl Iterator<Item = Tag> + 'a {
+    ) -> impl Iterator<Item = UserTag> + 'a {
         self.keys.iter().map(move |key| key.tag(prefix, user))
     }
 }
@@ -75,13 +75,13 @@ impl RingKey {
         })
     }
 
-    pub(super) fn tag(&self, prefix: &str, user: &str) -> Tag {
+    pub(super) fn tag(&self, prefix: &str, user: &str) -> UserTag {
         let mut hash = self.index.clone();
         absorb(&mut hash, &[DOMAIN, prefix.as_bytes(), user.as_bytes()]);
         let hash = hash.finalize().into_bytes();
         let mut tag = [0; TAG];
         tag.copy_from_slice(&hash[..TAG]);
-        Tag(tag)
+        UserTag(tag)
     }
 
     /// Returns the key that encrypts the data of one session. With one key per session, no key encrypts so many messages

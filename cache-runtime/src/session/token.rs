@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::SessionError;
-use super::place::{Place, SID, Sid, TAG, Tag};
+use super::place::{Place, SID, Sid, TAG, UserTag};
 use super::ring::{DOMAIN, Ring, Signature, absorb};
 use crate::error::{Error, ErrorKind};
 
@@ -104,7 +104,7 @@ impl Signer {
     }
 
     /// A token that never was.
-    pub(super) fn make(&self, tag: Tag) -> Result<SessionToken, Error> {
+    pub(super) fn make(&self, tag: UserTag) -> Result<SessionToken, Error> {
         let mut secret = Secret([0; SECRET]);
         getrandom::fill(&mut secret.0).map_err(|error| {
             Error::new(
@@ -121,7 +121,7 @@ impl Signer {
         self.sign(token.place.tag, token.secret.clone())
     }
 
-    fn sign(&self, tag: Tag, secret: Secret) -> SessionToken {
+    fn sign(&self, tag: UserTag, secret: Secret) -> SessionToken {
         let (id, hash) = &self.keys[0];
         let mut hash = hash.clone();
         absorb(&mut hash, &[&tag.0, &secret.0]);
@@ -160,7 +160,7 @@ impl Signer {
         if parts.next().is_some() {
             return Err(malformed());
         }
-        let tag = Tag(decode::<TAG>(tag)?);
+        let tag = UserTag(decode::<TAG>(tag)?);
         let secret = Secret(decode::<SECRET>(secret)?);
         let mac = decode::<MAC>(mac)?;
         let known = self.keys.iter().position(|(known, _)| known == id);

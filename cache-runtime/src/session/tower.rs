@@ -18,7 +18,7 @@ use tower_sessions_core::session::{Id, Record};
 use tower_sessions_core::{SessionStore, session_store};
 
 use super::backend::nonsense;
-use super::place::{Place, SID, Sid, TAG, Tag};
+use super::place::{Place, SID, Sid, TAG, UserTag};
 use super::ring::DOMAIN;
 use super::seal::{HEAD, PINNED, Pinned};
 use super::transition::{If, Which};
@@ -297,7 +297,7 @@ fn place(id: &Id) -> Place {
     tag.copy_from_slice(&hash[..TAG]);
     sid.copy_from_slice(&hash[TAG..]);
     Place {
-        tag: Tag(tag),
+        tag: UserTag(tag),
         sid: Sid(sid),
     }
 }

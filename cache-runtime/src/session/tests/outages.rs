@@ -1,6 +1,6 @@
 //! Redis that is unavailable, slow, or restarted without its data.
 
-use super::super::place::Tag;
+use super::super::place::UserTag;
 use super::*;
 
 /// How much later than its deadline an answer may be on a busy machine.
@@ -32,8 +32,8 @@ impl Bench {
 
     /// Waits until all pending revocations have reached Redis.
     async fn told(&self) {
-        until("all revocations have reached Redis", || {
-            self.store.inner.pending.is_empty()
+        until("Redis is told what has ended", || {
+            self.store.inner.revocations.is_empty()
         })
         .await;
     }
@@ -250,10 +250,7 @@ async fn a_pending_revocation_refuses_sessions_until_redis_has_it() {
     assert!(here.load(ended.token()).await.is_err());
 
     proxy.pass();
-    until("all revocations have reached Redis", || {
-        here.inner.pending.is_empty()
-    })
-    .await;
+    until("Redis is told", || here.inner.revocations.is_empty()).await;
     assert!(here.load(later.token()).await.is_ok());
     assert_refused!(here.load(ended.token()).await, SessionError::NotFound);
 }
@@ -277,7 +274,7 @@ async fn repeated_revocations_are_stored_once() {
         bench.clock.advance(millis(1));
     }
 
-    assert_eq!(bench.store.inner.pending.all().len(), 3);
+    assert_eq!(bench.store.inner.revocations.all().len(), 3);
 }
 
 /// Grants access only to these keys, as if the others were in an unavailable part of a cluster.
@@ -288,8 +285,8 @@ fn allow(server: &RedisServer, patterns: &[String]) {
     let _: () = ask(server, &rules);
 }
 
-/// Returns patterns for all keys of a user.
-fn keys_of(tag: Tag) -> [String; 2] {
+/// All keys of a user.
+fn keys_of(tag: UserTag) -> [String; 2] {
     let index = tag.index("test_").as_str().to_owned();
     [index, tag.base("test_") + "*"]
 }
@@ -313,10 +310,7 @@ async fn a_login_succeeds_and_ends_the_former_session_later() {
     assert!(store.load(session.token()).await.is_ok());
     assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
     allow(&server, &["*".to_owned()]);
-    until("all revocations have reached Redis", || {
-        store.inner.pending.is_empty()
-    })
-    .await;
+    until("Redis is told", || store.inner.revocations.is_empty()).await;
     assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
     assert!(store.load(session.token()).await.is_ok());
 }
@@ -342,8 +336,8 @@ async fn a_refused_revocation_does_not_block_others() {
     let reachable: Vec<_> = tags.flat_map(keys_of).collect();
     allow(&server, &reachable);
 
-    until("all other revocations have reached Redis", || {
-        store.inner.pending.all().len() == 1
+    until("Redis is told of all others", || {
+        store.inner.revocations.all().len() == 1
     })
     .await;
     for ended in &sessions {
@@ -376,10 +370,7 @@ async fn a_silent_redis_delays_calls_by_the_deadline_and_ends_no_session() {
     assert_refused!(store.destroy(&token).await, SessionError::Unavailable(_));
     assert_refused!(store.load(&token).await, SessionError::NotFound);
     proxy.pass();
-    until("all revocations have reached Redis", || {
-        store.inner.pending.is_empty()
-    })
-    .await;
+    until("Redis is told", || store.inner.revocations.is_empty()).await;
     assert_refused!(store.load(&token).await, SessionError::NotFound);
 }
 
@@ -441,8 +432,8 @@ async fn a_revocation_without_a_known_time_of_redis_covers_all_sessions() {
     let refused = bench.store.destroy_user("42", None).await;
 
     assert_refused!(refused, SessionError::Unavailable(_));
-    let [(_, ending)] = bench.store.inner.pending.all()[..] else {
-        panic!("one revocation is pending")
+    let [(_, ending)] = bench.store.inner.revocations.all()[..] else {
+        panic!("one ending is remembered")
     };
     let everything = Which::Others {
         except: None,

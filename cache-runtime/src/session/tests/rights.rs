@@ -99,7 +99,7 @@ async fn a_missing_permission_ends_no_session_and_reports_no_logout() {
             "{told}"
         );
         until("the logout reaches Redis", || {
-            is_done || store.inner.pending.is_empty()
+            is_done || store.inner.revocations.is_empty()
         })
         .await;
         assert_refused!(

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::place::{Place, SID, Sid, TAG, Tag};
+use super::super::place::{Place, SID, Sid, TAG, UserTag};
 use super::super::ring::Ring;
 use super::super::seal::{self, Pinned};
 use super::*;
@@ -117,7 +117,7 @@ async fn a_stored_session_is_refused_under_another_key() {
 async fn a_seal_opens_only_at_its_place_and_under_its_prefix() {
     let ring = Ring::new(&keys(KEY)).unwrap();
     let place = Place {
-        tag: Tag([1; TAG]),
+        tag: UserTag([1; TAG]),
         sid: Sid([2; SID]),
     };
     let pinned = Pinned {
@@ -134,7 +134,7 @@ async fn a_seal_opens_only_at_its_place_and_under_its_prefix() {
     assert!(!opens(
         "test_",
         Place {
-            tag: Tag([2; TAG]),
+            tag: UserTag([2; TAG]),
             ..place
         }
     ));
@@ -396,7 +396,7 @@ async fn a_session_of_another_type_is_unreadable_and_can_be_ended() {
 fn a_hundred_thousand_seals_have_different_nonces() {
     let ring = Ring::new(&keys(KEY)).unwrap();
     let place = Place {
-        tag: Tag([1; TAG]),
+        tag: UserTag([1; TAG]),
         sid: Sid([2; SID]),
     };
     let pinned = Pinned {

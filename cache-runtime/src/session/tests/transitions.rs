@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 
 use super::super::backend::Backend;
-use super::super::place::{Place, SID, Sid, TAG, Tag};
+use super::super::place::{Place, SID, Sid, TAG, UserTag};
 use super::super::seal::Pinned;
 use super::super::transition::{Begin, Begun, Change, Listed, Loaded, Stored, Timeouts, Which};
 use super::*;
@@ -103,10 +103,10 @@ struct Course {
 }
 
 impl Course {
-    fn tag(&self, user: u8) -> Tag {
+    fn tag(&self, user: u8) -> UserTag {
         let mut tag = [user; TAG];
         tag[..4].copy_from_slice(&self.case.to_be_bytes());
-        Tag(tag)
+        UserTag(tag)
     }
 
     fn new_sid(&mut self) -> Sid {
@@ -253,7 +253,7 @@ impl Course {
         stored.map(Answer::Stored)
     }
 
-    async fn end(&self, tag: Tag, which: Which, [one, other]: &[Backend; 2]) -> [Answer; 2] {
+    async fn end(&self, tag: UserTag, which: Which, [one, other]: &[Backend; 2]) -> [Answer; 2] {
         [
             one.destroy(tag, which).await,
             other.destroy(tag, which).await,

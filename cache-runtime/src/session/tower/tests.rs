@@ -337,7 +337,7 @@ async fn a_session_with_a_pending_revocation_is_refused() {
         let record = bench.created(json!({ "user": "ada" })).await;
         let Place { tag, sid } = place(&record.id);
 
-        bench.store.inner.pending.add(tag, Which::One(sid));
+        bench.store.inner.revocations.add(tag, Which::One(sid));
 
         assert_eq!(bench.load(&record).await, None);
         assert!(bench.store.save(&record).await.is_err());

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use super::place::{Place, Sid, Tag};
+use super::place::{Place, Sid, UserTag};
 use super::transition::Which;
 
 use crate::sync::Mutex;
@@ -19,7 +19,7 @@ pub(super) const MAX_PENDING: usize = 10_000;
 const MAX_OF_ONE: usize = 100;
 
 #[derive(Default)]
-pub(super) struct Pending {
+pub(super) struct Revocations {
     /// Read with every request; nearly always 0.
     count: AtomicUsize,
     endings: Mutex<Endings>,
@@ -29,12 +29,12 @@ pub(super) struct Pending {
 struct Endings {
     one: HashSet<Place>,
     /// All sessions of a user that began until then, optionally except one. Repeated requests take no more room.
-    others: HashMap<(Tag, Option<Sid>), u64>,
+    others: HashMap<(UserTag, Option<Sid>), u64>,
 }
 
-impl Pending {
+impl Revocations {
     /// Records a revocation. Returns whether there was room.
-    pub(super) fn add(&self, tag: Tag, which: Which) -> bool {
+    pub(super) fn add(&self, tag: UserTag, which: Which) -> bool {
         let mut endings = self.lock();
         let Endings { one, others } = &mut *endings;
         let is_known = match which {
@@ -71,7 +71,7 @@ impl Pending {
             return false;
         }
         let endings = self.lock();
-        let is_meant = |(&(tag, except), &until): (&(Tag, Option<Sid>), &u64)| {
+        let is_meant = |(&(tag, except), &until): (&(UserTag, Option<Sid>), &u64)| {
             tag == place.tag && except != Some(place.sid) && created <= until
         };
         endings.one.contains(&place) || endings.others.iter().any(is_meant)
@@ -82,7 +82,7 @@ impl Pending {
     }
 
     /// Returns all pending revocations.
-    pub(super) fn all(&self) -> Vec<(Tag, Which)> {
+    pub(super) fn all(&self) -> Vec<(UserTag, Which)> {
         let Endings { one, others } = &*self.lock();
         let one = one.iter().map(|place| (place.tag, Which::One(place.sid)));
         let others = others.iter().map(|(&(tag, except), &until)| {
@@ -93,7 +93,7 @@ impl Pending {
     }
 
     /// The revocation has reached Redis.
-    pub(super) fn remove(&self, tag: Tag, which: Which) {
+    pub(super) fn remove(&self, tag: UserTag, which: Which) {
         let mut endings = self.lock();
         let Endings { one, others } = &mut *endings;
         match which {
@@ -117,9 +117,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_user_cannot_use_up_the_capacity() {
-        let pending = Pending::default();
-        let (ada, eve) = (Tag([1; TAG]), Tag([2; TAG]));
+    fn one_user_does_not_take_the_room_of_all() {
+        let pending = Revocations::default();
+        let (ada, eve) = (UserTag([1; TAG]), UserTag([2; TAG]));
         let one = |number: usize| {
             let mut sid = [0; SID];
             sid[..8].copy_from_slice(&number.to_be_bytes());
