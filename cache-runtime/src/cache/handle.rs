@@ -241,7 +241,8 @@ impl Cache {
         Ok(self.remove(&[Target::Pattern(pattern)]).await)
     }
 
-    /// Removes all entries under the prefix of this cache. Sessions and limits are not entries and stay.
+    /// Removes all entries under the prefix of this cache. Sessions and limits are not entries and stay. There is no `try_clear`: no
+    /// argument can be invalid, and an eviction that Redis does not acknowledge is [`Evicted::Journaled`].
     pub async fn clear(&self) -> Evicted {
         self.remove(&[Target::All]).await
     }
