@@ -158,7 +158,8 @@ mod origin;
 mod problem;
 #[cfg(feature = "sessions")]
 mod session;
-#[cfg(all(test, feature = "axum"))]
+#[cfg(feature = "axum")]
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tests;

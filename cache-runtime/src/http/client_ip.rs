@@ -291,5 +291,6 @@ impl<B: From<String>> From<MissingClientIp> for Response<B> {
     }
 }
 
-#[cfg(all(test, feature = "axum"))]
+#[cfg(feature = "axum")]
+#[cfg(test)]
 mod tests;

@@ -412,5 +412,6 @@ impl fmt::Debug for Settings {
     }
 }
 
-#[cfg(all(test, feature = "axum"))]
+#[cfg(feature = "axum")]
+#[cfg(test)]
 mod tests;

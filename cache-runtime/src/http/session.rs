@@ -360,5 +360,6 @@ impl<E> fmt::Debug for Settings<E> {
     }
 }
 
-#[cfg(all(test, feature = "axum"))]
+#[cfg(feature = "axum")]
+#[cfg(test)]
 mod tests;
