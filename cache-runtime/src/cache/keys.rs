@@ -49,7 +49,8 @@ impl Cache {
         Ok(keys.into_iter().collect())
     }
 
-    /// The same keys as [`keys`](Self::keys), as a stream that holds one page of about 250 keys. In memory mode the page has all keys.
+    /// The same keys as [`keys`](Self::keys), as a stream that holds one page of about 250 keys. In memory mode the page holds all
+    /// keys.
     ///
     /// - The next page is requested when the last key of the previous page was taken, so Redis works no faster than the caller.
     ///   Each page has `command_timeout`.

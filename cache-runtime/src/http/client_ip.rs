@@ -16,8 +16,8 @@ use crate::escape::excerpt;
 /// No real chain of proxies is this long. Further entries of a header are not read.
 const MAX_HOPS: usize = 32;
 
-/// The address of a client, for handlers: an extractor of axum, or [`of`](Self::of) a request. An IPv4 address is always an `Ipv4Addr`, also if a connection or a header
-/// spells it as an IPv6 address.
+/// The address of a client, for handlers. With the feature `axum` it is an extractor; otherwise use [`of`](Self::of). An IPv4
+/// address is always an `Ipv4Addr`, also if a connection or a header spells it as an IPv6 address.
 ///
 /// A [`RateLimitLayer`](super::RateLimitLayer) stores it in the request's extensions, as configured by
 /// [`client_ip`](super::RateLimitLayer::client_ip). Without a layer, and on paths that bypass it, this is the peer of the

@@ -76,15 +76,15 @@ impl SessionCookie {
         self
     }
 
-    /// Sends the cookie only to paths below this path. Default: `/`. This does not isolate paths: every page of the host can read the
-    /// other pages.
+    /// Sends the cookie only to paths below this path. Default: `/`. This does not isolate paths: every page of the host
+    /// can read the other pages.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// Sends the cookie to this domain and all its subdomains. Default: only to the host that set it. Each of them can then log users in as any user. Needs
-    /// another [`name`](Self::name), such as `__Secure-session`.
+    /// Sends the cookie to this domain and all its subdomains. Default: only to the host that set it. Each subdomain can
+    /// then log users in as any user. Needs another [`name`](Self::name), such as `__Secure-session`.
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self

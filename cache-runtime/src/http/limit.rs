@@ -185,7 +185,8 @@ impl RateLimitLayer {
         self
     }
 
-    /// Counts only requests whose response status satisfies `counts`. Default: every request. For example, a limit on logins counts only failed ones:
+    /// Counts only requests whose response status satisfies `counts`. Default: every request. For example, a limit on logins counts
+    /// only failed ones:
     ///
     /// ```
     /// # use ::http::StatusCode;
