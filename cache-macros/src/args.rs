@@ -112,7 +112,7 @@ pub(crate) fn check(
         let any_type = written.flag("any_type", report);
         let understood = key
             .as_ref()
-            .filter(|key| key.is_understood && !written.is_torn());
+            .filter(|key| key.is_understood && !written.is_incomplete());
         coverage::check_generics(function, understood, any_type.as_ref(), report);
         if attribute == Cacheable {
             let ignored = written.names("ignore", report);

@@ -14,7 +14,7 @@ use crate::function::{Boxed, Form, Function};
 use crate::report::Report;
 use crate::target::{Piece, RETURNED, Source, Template, Value};
 use crate::template::Kind;
-use crate::unfit;
+use crate::unsupported;
 use crate::written::Attribute;
 
 /// Like quote's own macro, but names that are bound here cannot collide with the user's names.
@@ -36,7 +36,7 @@ pub(crate) fn attribute(
     let mut report = Report::default();
     let framed = match syn::parse2(item.clone()) {
         Ok(function) => {
-            unfit::refuse(attribute, &function, &mut report);
+            unsupported::refuse(attribute, &function, &mut report);
             match attribute {
                 Attribute::RateLimit => args::limit::check(arguments, &function, &mut report)
                     .and_then(|plan| rate_limit::frame(&plan, &function)),

@@ -17,7 +17,7 @@ mod key_part;
 mod report;
 mod target;
 mod template;
-mod unfit;
+mod unsupported;
 mod written;
 
 use proc_macro::TokenStream;

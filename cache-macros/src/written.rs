@@ -128,7 +128,7 @@ pub(crate) struct Written {
     pub(crate) attribute: Attribute,
     arguments: Vec<Argument>,
     /// Whether a part could not be parsed. Then nothing is reported as missing.
-    torn: bool,
+    is_incomplete: bool,
 }
 
 struct Argument {
@@ -142,13 +142,13 @@ impl Written {
         let mut written = Self {
             attribute,
             arguments: Vec::new(),
-            torn: false,
+            is_incomplete: false,
         };
         let parser = |input: ParseStream<'_>| {
             while !input.is_empty() {
                 if let Err(error) = written.read_one(input, report) {
                     report.add(error);
-                    written.torn = true;
+                    written.is_incomplete = true;
                     skip_to_comma(input)?;
                 }
                 if !input.is_empty() {
@@ -267,13 +267,13 @@ impl Written {
     }
 
     /// Returns whether a part could not be parsed.
-    pub(crate) fn is_torn(&self) -> bool {
-        self.torn
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.is_incomplete
     }
 
     /// Reports a missing argument.
     pub(crate) fn missing(&self, message: String, report: &mut Report) {
-        if !self.torn {
+        if !self.is_incomplete {
             report.at_attribute(message);
         }
     }

@@ -101,19 +101,19 @@ impl<'a> LeaseRequest<'a> {
                 .await;
             let there = match answer {
                 Ok(None) => {
-                    asking.settle();
+                    asking.answered();
                     return Claim::Won(self.stamp());
                 }
                 Ok(Some(there)) => there,
                 Err(error) if error.kind() == ErrorKind::Foreign => Vec::new(),
                 Err(error) => {
                     if error.kind() == ErrorKind::Unavailable {
-                        asking.settle();
+                        asking.answered();
                     }
                     return Claim::Refused(None);
                 }
             };
-            asking.settle();
+            asking.answered();
             if inner.journal.blocks(call.key) {
                 // Another process may be loading a value that is still to be evicted.
                 return Claim::Refused(None);
@@ -300,7 +300,7 @@ impl<'a> Asking<'a> {
     }
 
     /// The answer is known.
-    fn settle(self) {
+    fn answered(self) {
         mem::forget(self);
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn first_attempt(inner: &Inner) -> Result<(), Error> {
     let attempt = async { timeout(FIRST_ATTEMPT, probe(inner)).await.ok() };
     match in_real_time(FIRST_ATTEMPT, attempt).await {
         Some(Ok(())) => {
-            let _ = Recovery::default().settle(inner).await;
+            let _ = Recovery::default().drain_and_open(inner).await;
         }
         Some(Err(error)) if error.kind() == ErrorKind::Config => return Err(error),
         Some(Err(_)) | None => {}
@@ -99,7 +99,11 @@ async fn run(cache: Weak<Inner>, wake: Arc<Notify>) {
             State::Connected | State::Recovering => {
                 failures = 0;
                 found.get_or_insert_with(Instant::now);
-                let next = inner.guard.beat.during(recovery.settle(&inner)).await;
+                let next = inner
+                    .guard
+                    .beat
+                    .during(recovery.drain_and_open(&inner))
+                    .await;
                 if inner.guard.notice_loss() {
                     continue;
                 }

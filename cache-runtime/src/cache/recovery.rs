@@ -58,7 +58,7 @@ struct Round {
 
 impl Recovery {
     /// Applies what is in the journal, and opens the cache when all of it was tried.
-    pub(super) async fn settle(&mut self, inner: &Inner) -> Next {
+    pub(super) async fn drain_and_open(&mut self, inner: &Inner) -> Next {
         if self.retry_at.is_some_and(|at| at <= Instant::now()) {
             self.retry_at = None;
             inner.journal.retry_refused();

@@ -166,18 +166,18 @@ impl Inner {
         pinned: Pinned,
         data: &impl Serialize,
     ) -> Result<Vec<u8>, SessionError> {
-        let unfit = |_| {
+        let invalid = |_| {
             SessionError::Invalid(
                 "session data must round-trip through JSON: map keys must be strings, numbers must be finite, skipped fields \
                  need a default, and the nesting is at most 127 levels",
             )
         };
-        let json = Zeroizing::new(serde_json::to_vec(data).map_err(unfit)?);
+        let json = Zeroizing::new(serde_json::to_vec(data).map_err(invalid)?);
         if json.len() > seal::MAX_DATA {
             return Err(SessionError::TooLarge);
         }
         // Data that cannot be read back would log the user out with the next request.
-        serde_json::from_slice::<R>(&json).map_err(unfit)?;
+        serde_json::from_slice::<R>(&json).map_err(invalid)?;
         let sealed = seal::seal(self.ring.newest(), &self.prefix, place, pinned, &json);
         sealed.ok_or_else(|| {
             self.unavailable(Error::new(

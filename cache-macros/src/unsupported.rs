@@ -8,7 +8,7 @@ use crate::function::{Form, Function};
 use crate::report::Report;
 use crate::written::Attribute::{self, CacheEvict, CachePut, Cacheable, RateLimit};
 
-/// Reports what makes a function unfit for `attribute`, whatever its arguments are.
+/// Reports what prevents the use of `attribute` on a function, whatever its arguments are.
 pub(crate) fn refuse(attribute: Attribute, function: &Function, report: &mut Report) {
     let (written, signature) = (attribute.written(), &function.signature);
     let asked = match attribute {
