@@ -18,9 +18,8 @@ pub use self::env::Environment;
 pub(crate) use self::keys::SessionKey;
 pub use self::keys::SessionKeys;
 use self::options::SETTINGS;
-use self::policy::named;
-pub(crate) use self::policy::plain_name;
 pub use self::policy::{Quota, TtlPolicy};
+pub(crate) use self::policy::{named, plain_name};
 use self::problem::{Problem, problems, report};
 use self::redis::RedisUrl;
 pub use self::redis::{Address, Secret, Tls, Topology};
@@ -415,6 +414,10 @@ impl Config {
                 .map(|(field, time)| (format!("policies.{name}.{field}"), time))
         });
         let policies = times.filter_map(|(name, time)| Some((name, text::show_duration(time?))));
+        let max_loads = self.policies.iter().filter_map(|(name, policy)| {
+            let limit = policy.max_loads?.to_string();
+            Some((format!("policies.{name}.max_loads"), limit))
+        });
         let limits = self
             .limits
             .iter()

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cache_runtime::testing::FaultProxy;
-use cache_runtime::{Cache, Config, Policy, cacheable};
+use cache_runtime::{Cache, Config, TtlPolicy, cacheable};
 use tokio::task::JoinSet;
 
 use crate::support::{Gate, Table, connect, gated_row, server, soon, until};
@@ -47,7 +47,7 @@ async fn crowd(cache: &Cache, running: &Running) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     while let Some(value) = soon("all callers get the value", callers.join_next()).await {
-        assert_eq!(value.unwrap(), 1);
+        assert_eq!(value.expect("the call returns"), 1);
     }
 }
 
@@ -143,7 +143,7 @@ async fn a_load_inside_a_load_does_not_wait_for_it() {
     let cache = connect(
         Config::default()
             .max_loads(1)
-            .policy("inner", Policy::default().max_loads(1)),
+            .policy("inner", TtlPolicy::default().max_loads(1)),
     )
     .await;
 

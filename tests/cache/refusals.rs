@@ -307,7 +307,7 @@ async fn fill(raw: &mut MultiplexedConnection, many: usize) {
     }
 }
 
-/// A scan on a busy machine needs more than a call may wait.
+/// A scan on a busy machine takes longer than a call may wait.
 const LONG: Duration = Duration::from_secs(5);
 
 #[tokio::test]
@@ -348,7 +348,7 @@ async fn all_patterns_in_the_journal_take_one_scan() {
 async fn two_lists(cache: &Cache, a: u32, b: u32) {}
 
 #[tokio::test]
-async fn a_scan_that_loses_its_connections_goes_on_where_it_was() {
+async fn a_scan_continues_after_losing_its_connections() {
     const FOREIGN: usize = 100_000;
     let server = server();
     let cache = connect(server.config().command_timeout(LONG)).await;
@@ -357,7 +357,7 @@ async fn a_scan_that_loses_its_connections_goes_on_where_it_was() {
     let before = calls(&mut raw, "scan").await;
     let scan = FOREIGN as u64 / 250;
 
-    // The eviction that meets the loss is journaled; its scan begins anew, and that one is what is interrupted.
+    // The eviction that meets the loss is journaled. Its scan starts again, and that second scan is interrupted.
     let eviction = tokio::spawn({
         let cache = cache.clone();
         async move { cache.delete_matching("event:*").await }
@@ -381,10 +381,10 @@ async fn a_scan_that_loses_its_connections_goes_on_where_it_was() {
     .await;
 
     let scans = calls(&mut raw, "scan").await - before;
-    // A fifth before the first loss, and a whole scan after it.
+    // A fifth of a scan before the first loss, and a whole scan after it.
     assert!(
         scans < scan * 14 / 10,
-        "{scans} slices where {scan} are a scan"
+        "{scans} slices; one scan has {scan}"
     );
 }
 

@@ -105,7 +105,7 @@ pub(crate) async fn raw(server: &RedisServer) -> MultiplexedConnection {
         .expect("the server answers")
 }
 
-/// How often the server was asked for this command, refused or not.
+/// Returns how often clients sent this command, including refused attempts.
 pub(crate) async fn calls(raw: &mut MultiplexedConnection, command: &str) -> u64 {
     let stats: String = redis::cmd("INFO")
         .arg("commandstats")
@@ -123,7 +123,7 @@ pub(crate) async fn calls(raw: &mut MultiplexedConnection, command: &str) -> u64
     number("calls").unwrap_or_default() + number("rejected_calls").unwrap_or_default()
 }
 
-/// Waits for something that is about to happen, and not for ever.
+/// Waits up to 10 s for `future`.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(10), happens).await {
         Ok(value) => value,

@@ -1,9 +1,9 @@
 //! An eviction by pattern scans the keyspace of one node slice by slice: it asks for the names in a slice, then removes them.
-//! What is there during the whole scan is found; what appears during it may be missed. That is enough, because the lease of a
-//! load stands under the entry's own key: a load from before the commit has something there, or may not store.
+//! The scan finds every key that exists during all of it, and may miss a key that appears during it. That is enough, because
+//! the lease of a load is under the key of the entry: a load from before the commit has a lease there, or may not store.
 //!
-//! Two keys, two readers of the first and one of the second, a put of the first, and a scan that takes the keys in any order,
-//! as Redis does while it resizes its table.
+//! Two keys, two readers of the first key and one of the second, a put of the first, and a scan that visits the keys in any
+//! order, as Redis does while it resizes its table.
 
 use crate::explorer::{Model, Steps, Who, Wrong, explore};
 use crate::reader::{Lease, Reader, Rules};
@@ -26,7 +26,7 @@ struct Scan {
     scans: Scans,
 }
 
-/// What the scan removes of what it finds: as built, or as a twin.
+/// What the scan removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Removes {
     /// Whatever is under the name by then.
@@ -37,7 +37,7 @@ enum Removes {
     Values,
 }
 
-/// When the scan is: as built, or as a twin.
+/// When the scan runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scans {
     AfterTheCommit,
@@ -243,7 +243,7 @@ fn without_put() -> Scan {
 }
 
 #[test]
-fn a_scan_misses_nothing_from_before_it() {
+fn a_scan_removes_everything_older_than_it() {
     let explored = explore(&as_built());
 
     explored.assert_holds(
@@ -283,7 +283,7 @@ fn a_scan_that_spares_claims_is_caught() {
 }
 
 #[test]
-fn a_scan_that_spares_what_changed_since_it_looked_is_caught() {
+fn a_scan_that_spares_changed_entries_is_caught() {
     let explored = explore(&Scan {
         removes: Removes::WhatItSaw,
         ..without_put()

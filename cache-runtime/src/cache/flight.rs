@@ -692,7 +692,6 @@ impl<'a> Waiter<'a> {
     fn look(&self) -> Option<News<'a>> {
         let mut state = self.flight.state();
         let arrival = match &state.phase {
-            Phase::Queued(_) => return None,
             Phase::Landed(_) if !state.serves(self.observation) => return Some(News::TooOld),
             Phase::Landed(entry) => Arrival::Landed(Arc::clone(entry)),
             Phase::Leaderless => {
@@ -707,7 +706,7 @@ impl<'a> Waiter<'a> {
             Phase::Deposed => return Some(News::Stuck),
             Phase::Flying if self.is_queued => return Some(News::Begun),
             Phase::Flying if state.failed_loads > self.failed_loads => Arrival::Alone,
-            Phase::Flying => return None,
+            Phase::Queued(_) | Phase::Flying => return None,
         };
         Some(News::Arrival(arrival))
     }

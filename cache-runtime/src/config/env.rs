@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use self::variables::Variables;
 use super::options::{SETTINGS, time_range};
-use super::problem::{Problem, QUOTA, idle_excludes, problems, report};
+use super::problem::{MAX_LOADS, Problem, QUOTA, idle_excludes, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
 use super::{Address, Config, Secret, SessionKeys, Tls, Topology, TtlPolicy, plain_name, text};
 use crate::error::{Error, ErrorKind};
@@ -108,7 +108,30 @@ const POLICY_FIELDS: [(&str, PolicyField); 4] = [
     ),
 ];
 
-type PolicyTime = fn(&mut TtlPolicy) -> &mut Option<Duration>;
+/// Sets a field of a policy.
+type SetField = Box<dyn Fn(&mut TtlPolicy)>;
+
+#[derive(Clone, Copy)]
+enum PolicyField {
+    Time(fn(&mut TtlPolicy) -> &mut Option<Duration>),
+    Limit(fn(&mut TtlPolicy) -> &mut Option<u32>),
+}
+
+impl PolicyField {
+    /// Returns what sets the field to the value of the variable. A wrong value is recorded as a problem.
+    fn read(self, variable: &str, vars: &mut Variables) -> Option<SetField> {
+        Some(match self {
+            Self::Time(field) => {
+                let time = vars.take_as(variable, text::duration, &time_range())?;
+                Box::new(move |policy| *field(policy) = Some(time))
+            }
+            Self::Limit(field) => {
+                let limit = vars.take_as(variable, |text| text.parse().ok(), MAX_LOADS)?;
+                Box::new(move |policy| *field(policy) = Some(limit))
+            }
+        })
+    }
+}
 
 impl Config {
     /// The configuration that the environment describes, over the defaults of this crate. Without any variable, the cache
@@ -423,11 +446,10 @@ fn policies(config: &mut Config, vars: &mut Variables) {
         if !is_name(name) {
             continue;
         }
-        if let Some(time) = vars.take_as(&variable, text::duration, &time_range()) {
+        if let Some(set) = field.read(&variable, vars) {
             for name in meant(&name.to_ascii_lowercase(), config.policies.keys()) {
                 for policies in [&mut config.policies, &mut config.policies_from_env] {
-                    let policy: &mut TtlPolicy = policies.entry(name.clone()).or_default();
-                    *field(policy) = Some(time);
+                    set(policies.entry(name.clone()).or_default());
                 }
             }
         }

@@ -155,7 +155,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     // Less than `command_timeout` is allowed: then that is the limit.
     Setting {
         name: "command_timeout_max",
-        field: |config| Field::Duration(&mut config.command_timeout_max, LIFE),
+        field: |config| Field::Duration(&mut config.command_timeout_max, TIME_RANGE),
     },
     Setting {
         name: "health_interval",

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_none_comes_back_and_what_is_around_one_does_not() {
+    fn a_none_round_trips_and_a_some_of_none_does_not() {
         assert!(nulls_round_trip(&Row { value: None::<u8> }));
         assert!(nulls_round_trip(&[None, Some(1)]));
         assert!(nulls_round_trip(&()));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_off_needs_no_null() {
+    fn outer_layers_are_not_stored_as_null() {
         assert!(super::nulls_round_trip(&Some(None::<u8>), Layers::Some));
         assert!(super::nulls_round_trip(
             &Ok::<_, u8>(Some(())),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_null_is_a_null() {
+    fn a_raw_null_counts_as_null() {
         assert!(nulls_round_trip(&Row { value: Raw("null") }));
         assert!(nulls_round_trip(&[Some(Raw("[null]")), None]));
         assert!(!nulls_round_trip(&Row {
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_float_that_is_not_finite_does_not_come_back() {
+    fn a_float_that_is_not_finite_does_not_round_trip() {
         assert!(nulls_round_trip(&(0.1, f32::MIN, -0.0)));
         assert!(!nulls_round_trip(&Some(Row { value: f64::NAN })));
         assert!(!nulls_round_trip(&vec![Ok::<f32, u8>(f32::INFINITY)]));

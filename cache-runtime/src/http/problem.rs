@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_of_a_problem_tells_why() {
+    fn the_type_of_a_problem_depends_on_its_cause() {
         for (verdict, code, kind) in [
             (Verdict::Blocked, 429, "#abnormal-usage-detected"),
             (Verdict::Unavailable, 503, "#temporary-reduced-capacity"),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn only_policies_that_reject_are_violated() {
+    fn violated_policies_are_those_that_reject() {
         let wait = Duration::from_secs(1);
         let policies = vec![
             status("day", Verdict::Allowed, Duration::from_secs(9)),

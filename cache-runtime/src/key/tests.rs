@@ -292,7 +292,7 @@ fn a_value_that_cannot_be_displayed_has_a_unique_key() {
 }
 
 #[test]
-fn a_long_key_by_hand_is_shortened_as_a_rendered_one() {
+fn a_long_hand_written_key_is_shortened_like_a_rendered_key() {
     for length in [NAME_CAP - 4, NAME_CAP - 3, 5_000] {
         let text = "a".repeat(length);
 
@@ -309,7 +309,7 @@ fn a_long_key_by_hand_is_shortened_as_a_rendered_one() {
 }
 
 #[test]
-fn a_key_by_hand_is_taken_as_it_is_or_refused_with_advice() {
+fn a_hand_written_key_is_used_unchanged_or_refused_with_advice() {
     assert_eq!(
         Key::parse("dev_", "event:<4*2>%")
             .expect("a valid key")

@@ -48,6 +48,7 @@ pub(super) struct Inner {
     /// Endings that Redis acknowledged a short while ago.
     ended: Recent<(UserTag, Which)>,
     flushing: Singleton,
+    lines: Lines,
     this: Weak<Self>,
 }
 
@@ -94,6 +95,7 @@ impl Inner {
             revocations: Revocations::default(),
             ended: Recent::new(config.failover_memory, MAX_PENDING),
             flushing: Singleton::default(),
+            lines: Lines::default(),
             this: Weak::clone(this),
             ring,
         });
@@ -255,8 +257,11 @@ impl Inner {
         let which = self.until_now(which);
         if self.revocations.add(tag, which) {
             self.flush_in_background();
-        } else {
-            warn!("too many revocations are pending; this one was not recorded");
+        } else if let Some(suppressed) = self.lines.unrecorded.admit() {
+            warn!(
+                suppressed,
+                "too many revocations are pending; this one was not recorded"
+            );
         }
         Err(self.unavailable(error))
     }

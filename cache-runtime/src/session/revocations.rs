@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_user_does_not_take_the_room_of_all() {
+    fn one_user_cannot_use_up_the_capacity() {
         let pending = Revocations::default();
         let (ada, eve) = (UserTag([1; TAG]), UserTag([2; TAG]));
         let one = |number: usize| {

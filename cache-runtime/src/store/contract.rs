@@ -105,7 +105,7 @@ impl Subject {
         self.store.get(key, 0).await.unwrap()
     }
 
-    /// The names that a whole scan finds.
+    /// Returns the names that a whole scan finds.
     async fn scan(&self, globs: &[&str]) -> Vec<String> {
         let patterns: Vec<_> = globs.iter().copied().map(pattern).collect();
         let (mut names, mut cursor) = (BTreeSet::new(), Some(Cursor::default()));

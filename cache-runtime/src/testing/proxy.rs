@@ -180,7 +180,7 @@ fn run(
         .build();
     let outcome = built.and_then(|runtime| {
         let port = runtime.block_on(async { Port::open() })?;
-        // Whoever starts a proxy waits for this.
+        // `start` waits for this.
         let _ = opened.send(Ok(port.address.port()));
         runtime.block_on(forward(port, server, counts, orders));
         Ok(())
@@ -223,12 +223,12 @@ async fn forward(
     }
 }
 
-/// A port that can be closed so that connecting is refused, and opened again on the same port.
+/// A listener that can be closed, which refuses connections, and opened again on the same port.
 struct Port {
     address: SocketAddr,
     listener: Option<TcpListener>,
-    /// Bound and never listening: keeps the port ours while it is closed. Linux allows it beside a listener;
-    /// where it is not allowed there is a small chance that somebody takes the port.
+    /// A socket that is bound and never listens. It reserves the port while the listener is closed. Linux allows it next to a
+    /// listener. On systems that do not, another process may take the port.
     _reservation: Option<TcpSocket>,
 }
 

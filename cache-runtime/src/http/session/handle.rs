@@ -218,6 +218,9 @@ impl<E> Deref for Session<E> {
 
 /// 401 if there is no session, with the same text for every reason; 503 with `Retry-After` if the session is unknown; 409
 /// for a conflict; 413 if the data exceeds the limit of a session; and 500 for a mistake of the service.
+/// Of the line about a request that failed.
+static FAILED: Throttle = Throttle::new();
+
 impl<B: From<String>> From<SessionError> for Response<B> {
     fn from(error: SessionError) -> Self {
         let (status, detail) = match &error {
@@ -239,8 +242,10 @@ impl<B: From<String>> From<SessionError> for Response<B> {
                 "something went wrong on our side",
             ),
         };
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            error!(%error, "a request failed because of a session error");
+        if status == StatusCode::INTERNAL_SERVER_ERROR
+            && let Some(suppressed) = FAILED.admit()
+        {
+            error!(%error, suppressed, "a request failed because of a session error");
         }
         let mut response = problem::untyped(status, detail);
         let headers = response.headers_mut();

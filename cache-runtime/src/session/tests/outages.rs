@@ -32,7 +32,7 @@ impl Bench {
 
     /// Waits until all pending revocations have reached Redis.
     async fn told(&self) {
-        until("Redis is told what has ended", || {
+        until("all revocations have reached Redis", || {
             self.store.inner.revocations.is_empty()
         })
         .await;
@@ -250,7 +250,10 @@ async fn a_pending_revocation_refuses_sessions_until_redis_has_it() {
     assert!(here.load(ended.token()).await.is_err());
 
     proxy.pass();
-    until("Redis is told", || here.inner.revocations.is_empty()).await;
+    until("all revocations have reached Redis", || {
+        here.inner.revocations.is_empty()
+    })
+    .await;
     assert!(here.load(later.token()).await.is_ok());
     assert_refused!(here.load(ended.token()).await, SessionError::NotFound);
 }
@@ -285,7 +288,7 @@ fn allow(server: &RedisServer, patterns: &[String]) {
     let _: () = ask(server, &rules);
 }
 
-/// All keys of a user.
+/// Returns patterns for all keys of a user.
 fn keys_of(tag: UserTag) -> [String; 2] {
     let index = tag.index("test_").as_str().to_owned();
     [index, tag.base("test_") + "*"]
@@ -310,7 +313,10 @@ async fn a_login_succeeds_and_ends_the_former_session_later() {
     assert!(store.load(session.token()).await.is_ok());
     assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
     allow(&server, &["*".to_owned()]);
-    until("Redis is told", || store.inner.revocations.is_empty()).await;
+    until("all revocations have reached Redis", || {
+        store.inner.revocations.is_empty()
+    })
+    .await;
     assert_refused!(store.load(planted.token()).await, SessionError::NotFound);
     assert!(store.load(session.token()).await.is_ok());
 }
@@ -336,7 +342,7 @@ async fn a_refused_revocation_does_not_block_others() {
     let reachable: Vec<_> = tags.flat_map(keys_of).collect();
     allow(&server, &reachable);
 
-    until("Redis is told of all others", || {
+    until("all other revocations have reached Redis", || {
         store.inner.revocations.all().len() == 1
     })
     .await;
@@ -370,7 +376,10 @@ async fn a_silent_redis_delays_calls_by_the_deadline_and_ends_no_session() {
     assert_refused!(store.destroy(&token).await, SessionError::Unavailable(_));
     assert_refused!(store.load(&token).await, SessionError::NotFound);
     proxy.pass();
-    until("Redis is told", || store.inner.revocations.is_empty()).await;
+    until("all revocations have reached Redis", || {
+        store.inner.revocations.is_empty()
+    })
+    .await;
     assert_refused!(store.load(&token).await, SessionError::NotFound);
 }
 
@@ -433,7 +442,7 @@ async fn a_revocation_without_a_known_time_of_redis_covers_all_sessions() {
 
     assert_refused!(refused, SessionError::Unavailable(_));
     let [(_, ending)] = bench.store.inner.revocations.all()[..] else {
-        panic!("one ending is remembered")
+        panic!("one revocation is pending")
     };
     let everything = Which::Others {
         except: None,

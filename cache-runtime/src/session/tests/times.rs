@@ -240,14 +240,14 @@ async fn logins_uses_and_changes_leave_no_keys() {
 }
 
 #[tokio::test]
-async fn the_assumed_time_is_never_ahead_of_redis() {
+async fn the_estimated_time_is_never_ahead_of_redis() {
     let bench = Bench::with(|config| config.clock(Clock::default())).await;
     for _ in 0..20 {
         log_in(&bench.store).await;
 
         let assumed = bench.store.inner.backend.now();
 
-        // Otherwise what both clocks cut off from their milliseconds could make a login fail.
+        // Otherwise rounding to milliseconds on both sides could make a login fail.
         assert!(assumed < redis_now(bench.server()));
     }
 }

@@ -365,7 +365,7 @@ async fn a_conditional_delete_needs_the_stamp(subject: Subject) {
     assert_eq!(subject.get(&key("a")).await, None);
 }
 
-async fn short_values_bear_the_stamp_they_have(subject: Subject) {
+async fn short_values_have_a_short_stamp(subject: Subject) {
     subject.store.set(&key("tiny"), b"abc", TTL).await.unwrap();
     subject
         .store

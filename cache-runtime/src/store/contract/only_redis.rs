@@ -202,7 +202,7 @@ async fn the_server_reports_its_version_and_memory() {
 }
 
 #[tokio::test]
-async fn only_entries_of_the_own_prefix_are_removed_by_a_scan() {
+async fn a_scan_removes_only_entries_of_its_own_prefix() {
     let subject = redis().await;
     let server = subject.server.as_ref().unwrap();
     let store = &subject.store;
