@@ -11,7 +11,7 @@ pub use crate::__register as register;
 #[cfg(feature = "limits")]
 pub use crate::__register_limit as register_limit;
 pub use crate::background::{background, cacheable_background};
-use crate::cache::{self, Bodied, Evicting, Refresh, Shell, Storing, ValueType};
+use crate::cache::{self, Bodied, Evicting, Refresh, Storing, ValueType};
 pub use crate::cache::{Cache, Used};
 pub use crate::calls::{EvictCall, ReadCall};
 pub use crate::key::{KeyPart, KeyWriter, PatternWriter, TypeName, key_text};
@@ -60,12 +60,16 @@ where
     O::Value: CacheValue,
 {
     let caller = Storing::<O, _, _>::new(Rules { unless, ttl });
-    let path = cache::read(
+    let steps = cache::read(
         call.into_parts(),
         ValueType::of_outcome::<O>(),
         Refresh::Caller,
     );
-    Shell::new(path, Bodied::new(caller, body))
+    Bodied {
+        steps,
+        caller,
+        body,
+    }
 }
 
 /// `#[cache_put]`: returns the body's value and stores it. `ttl` is called for each value that is stored.
@@ -80,10 +84,12 @@ where
     O::Value: CacheValue,
 {
     let caller = Storing::<O, _, _>::new(Rules { unless, ttl });
-    Shell::new(
-        cache::write(call.into_parts(), ValueType::of_outcome::<O>()),
-        Bodied::new(caller, body),
-    )
+    let steps = cache::write(call.into_parts(), ValueType::of_outcome::<O>());
+    Bodied {
+        steps,
+        caller,
+        body,
+    }
 }
 
 /// `#[cache_evict]`: returns the body's value after it removed the targets. `more` adds the targets that `<return.…>`
@@ -96,7 +102,12 @@ pub fn cache_evict<O: Outcome>(
 ) -> impl Future<Output = O::Output> {
     let (named, call) = call.split();
     let caller = Evicting::<O, _, _>::new(more, named);
-    Shell::new(cache::evict(call), Bodied::new(caller, body))
+    let steps = cache::evict(call);
+    Bodied {
+        steps,
+        caller,
+        body,
+    }
 }
 
 /// The default of `unless`. As a function, it is shared by all functions with the same return type.

@@ -1,7 +1,7 @@
 //! The requirements of `refresh = "background"` on a function. They are separate from [`__private`](crate::__private),
 //! because rustc would show that path to a user whose function does not meet them.
 
-use crate::cache::{self, Detachable, Refresh, Shell, ValueType};
+use crate::cache::{self, Detachable, Refresh, ValueType};
 use crate::calls::ReadCall;
 use crate::run::in_current_run;
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
@@ -26,11 +26,8 @@ where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
 {
     let rules = Rules { unless, ttl };
-    // A refresh runs in another task and must use the same cache and limiter as this task.
-    let caller = Detachable::<O, _, _, _, _>::new(rules, body, in_current_run);
     let of = ValueType::of_outcome::<O>();
-    Shell::new(
-        cache::read(call.into_parts(), of, Refresh::Background),
-        caller,
-    )
+    let steps = cache::read(call.into_parts(), of, Refresh::Background);
+    // A refresh runs in another task and must use the same cache and limiter as this task.
+    Detachable::<O, _, _, _, _>::new(steps, rules, body, in_current_run)
 }

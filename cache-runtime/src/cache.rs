@@ -51,6 +51,7 @@ pub(crate) mod replay;
 mod report;
 mod scope;
 mod shutdown;
+mod steps;
 mod types;
 #[cfg(test)]
 mod unannotated;
@@ -71,9 +72,7 @@ use tokio::sync::Notify;
 use tracing::info;
 
 use self::bulkhead::Bulkhead;
-use self::call::CallContext;
 pub(crate) use self::call::ValueType;
-pub(crate) use self::caller::{Shell, Walk};
 use self::disabled::Disabled;
 use self::flight::Flights;
 pub(crate) use self::function::{Bodied, Detachable, Evicting, Storing};
@@ -87,15 +86,14 @@ use self::replay::Replays;
 pub use self::report::{Health, HealthStatus};
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
+pub(crate) use self::steps::{evict, read, write};
 use self::types::Types;
 pub(crate) use self::warming::Duty;
-use self::write::EvictContext;
 use crate::config::Config;
 use crate::entry::Build;
 use crate::error::{AlreadyInstalled, Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::Metrics;
-use crate::plan::{EvictPlan, ReadPlan};
 use crate::registry;
 use crate::singleton::Singleton;
 use crate::store::guard::Guard;
@@ -317,37 +315,6 @@ impl Cache {
     pub(crate) fn prefix(&self) -> &str {
         &self.inner.config.prefix
     }
-}
-
-/// The path of `#[cacheable]`, which owns its data: returns a stored value, or the body's. Returns nothing without a
-/// cache.
-pub(crate) fn read(
-    call: Option<(Used, ReadPlan)>,
-    of: ValueType,
-    refresh: Refresh,
-) -> Option<Walk<'static>> {
-    let (cache, plan) = call?;
-    Some(Walk::new(boxed(|| async move {
-        CallContext::new(&cache.inner, &plan, of)
-            .read(refresh)
-            .await
-    })))
-}
-
-/// The path of `#[cache_put]`: stores the body's value.
-pub(crate) fn write(call: Option<(Used, ReadPlan)>, of: ValueType) -> Option<Walk<'static>> {
-    let (cache, plan) = call?;
-    Some(Walk::new(boxed(|| async move {
-        CallContext::new(&cache.inner, &plan, of).write().await
-    })))
-}
-
-/// The path of `#[cache_evict]`: runs the body, then removes the entries.
-pub(crate) fn evict(call: Option<(Used, EvictPlan)>) -> Option<Walk<'static>> {
-    let (cache, plan) = call?;
-    Some(Walk::new(boxed(|| async move {
-        EvictContext::new(&cache.inner, &plan).evict().await
-    })))
 }
 
 /// Boxes a future. A function that awaits it needs only a pointer in its own future and on the stack, because bodies may

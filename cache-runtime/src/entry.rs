@@ -52,6 +52,7 @@ pub(crate) use self::header::{
 };
 pub(crate) use self::layers::Layers;
 pub(crate) use self::origin::{Build, Origin};
+pub(crate) use self::payload::{Value, caught};
 pub(crate) use self::stamp::{Stamp, new_stamp};
 use crate::key::Key;
 
@@ -88,36 +89,6 @@ pub(crate) enum Refusal {
     Changed,
 }
 
-/// A value to be stored, without its type, so the code that stores it is compiled once and not for each type.
-pub(crate) trait Value {
-    /// Appends its JSON of at most `max` bytes.
-    fn encode(&self, json: &mut Vec<u8>, max: usize) -> Result<(), Refusal>;
-
-    /// Returns whether each `null` in its JSON round-trips.
-    fn has_plain_nulls(&self, layers: Layers) -> bool;
-
-    /// Decodes its own JSON and encodes it again, and compares.
-    fn check_round_trip(&self, json: &[u8], layers: Layers) -> Result<(), Refusal>;
-}
-
-impl<T: Serialize + DeserializeOwned> Value for T {
-    fn encode(&self, json: &mut Vec<u8>, max: usize) -> Result<(), Refusal> {
-        payload::encode(self, json, max)
-    }
-
-    fn has_plain_nulls(&self, layers: Layers) -> bool {
-        payload::caught(|| Ok(inspect::nulls_round_trip(self, layers))).unwrap_or(false)
-    }
-
-    fn check_round_trip(&self, json: &[u8], layers: Layers) -> Result<(), Refusal> {
-        let again: T = payload::decode(json, layers).map_err(Refusal::Undecodable)?;
-        match payload::is_encoded(&again, json, layers) {
-            true => Ok(()),
-            false => Err(Refusal::Changed),
-        }
-    }
-}
-
 /// The entry of a value.
 pub(crate) fn value(
     draft: &Draft<'_>,
@@ -127,10 +98,10 @@ pub(crate) fn value(
     let mut bytes = Vec::with_capacity(HEADER + 256);
     bytes.extend_from_slice(&header(Kind::Value, draft));
     let layers = draft.layers;
-    value.encode(&mut bytes, limits.max_value)?;
+    payload::encode(value, &mut bytes, limits.max_value)?;
     layers.strip(&mut bytes, HEADER);
     let json = &bytes[HEADER..];
-    if json.windows(4).any(|word| word == b"null") && !value.has_plain_nulls(layers) {
+    if json.windows(4).any(|word| word == b"null") && !payload::has_plain_nulls(value, layers) {
         let text = "a `Some` around a null and a non-finite float do not round-trip through JSON";
         return Err(Refusal::Encode(serde::ser::Error::custom(text)));
     }
@@ -141,7 +112,7 @@ pub(crate) fn value(
         return Err(Refusal::TooDeep);
     }
     if limits.checks {
-        value.check_round_trip(json, layers)?;
+        payload::check_round_trip(value, json, layers)?;
     }
     if json.len() > limits.compress_above
         && let Some(compressed) = payload::compress(json)
@@ -298,30 +269,58 @@ impl Json {
         self.entry
     }
 
-    /// Returns the value, if it is a `T`.
+    /// Returns the value, if it is a `T`. The code of the type may panic.
     pub(crate) fn decode<T: Serialize + DeserializeOwned>(
         &self,
         layers: Layers,
     ) -> Result<T, Unreadable> {
-        let Payload {
-            decompressed,
-            is_trusted,
-        } = &self.payload;
-        let text = match decompressed {
+        let value = match payload::decode(self.text(), layers) {
+            Ok(value) => value,
+            Err(error) => return Err(self.undecodable(&error)),
+        };
+        match self.is_sound(&value, layers) {
+            true => Ok(value),
+            false => Err(Unreadable::OtherShape),
+        }
+    }
+
+    /// Runs what decodes the value. If the code of its type panics, the value is undecodable.
+    pub(crate) fn decode_by(
+        &self,
+        decode: impl FnOnce(&Self) -> Result<(), Unreadable>,
+    ) -> Result<(), Unreadable> {
+        payload::caught(|| decode(self))
+            .unwrap_or_else(|| Err(self.undecodable(&payload::panicked())))
+    }
+
+    fn text(&self) -> &[u8] {
+        match &self.payload.decompressed {
             Some(text) => text,
             None => self.entry.get(HEADER..).unwrap_or_default(),
-        };
-        match payload::decode(text, layers) {
-            Ok(value) if *is_trusted || payload::is_encoded(&value, text, layers) => Ok(value),
-            Err(error) if *is_trusted => Err(Unreadable::Undecodable(error.to_string())),
-            Ok(_) | Err(_) => Err(Unreadable::OtherShape),
+        }
+    }
+
+    fn is_sound(&self, value: &dyn Value, layers: Layers) -> bool {
+        self.payload.is_trusted || payload::is_encoded(value, self.text(), layers)
+    }
+
+    fn undecodable(&self, error: &serde_json::Error) -> Unreadable {
+        match self.payload.is_trusted {
+            true => Unreadable::Undecodable(error.to_string()),
+            false => Unreadable::OtherShape,
         }
     }
 }
 
-/// The `None` of a type that has layers.
+/// The `None` of a type that has layers. The code of the type may panic.
 pub(crate) fn none_of<T: DeserializeOwned>(layers: Layers) -> Option<T> {
-    payload::decode(layers.none()?, Layers::Nothing).ok()
+    match layers
+        .none()
+        .map(|none| payload::decode(none, Layers::Nothing))
+    {
+        Some(Ok(none)) => Some(none),
+        Some(Err(_)) | None => None,
+    }
 }
 
 /// The same with the value.
@@ -332,9 +331,14 @@ pub(crate) fn read_as<T: Serialize + DeserializeOwned>(
 ) -> Read<T> {
     match read(bytes, reader) {
         Read::Value(payload, meta) => {
-            match Json::new(bytes.to_vec(), payload).decode(Layers::Nothing) {
-                Ok(value) => Read::Value(value, meta),
-                Err(reason) => Read::Unreadable(reason),
+            let mut value = None;
+            let decoded = Json::new(bytes.to_vec(), payload).decode_by(|json| {
+                value = Some(json.decode(Layers::Nothing)?);
+                Ok(())
+            });
+            match (decoded, value) {
+                (Ok(()), Some(value)) => Read::Value(value, meta),
+                (decoded, _) => Read::Unreadable(decoded.expect_err("there is no value")),
             }
         }
         Read::None(meta) => Read::None(meta),

@@ -28,6 +28,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, ErrorKind};
 use crate::escape::Escaped;
+use crate::spare::Spare;
 
 pub use part::KeyPart;
 pub(crate) use pattern::Pattern;
@@ -42,6 +43,11 @@ const VALUE_CAP: usize = 128;
 
 /// The longest name. One key may contain many values of `VALUE_CAP`.
 const NAME_CAP: usize = 1024;
+
+thread_local! {
+    /// The names of keys that were hits.
+    static SPARE: Spare<String> = const { Spare::new() };
+}
 
 /// The name of one entry in Redis, including the prefix.
 #[derive(Clone, PartialEq, Eq)]
@@ -80,9 +86,16 @@ impl Key {
     }
 
     fn begin(prefix: &str) -> String {
-        let mut name = String::with_capacity(prefix.len() + 40);
+        let mut name = Spare::take(&SPARE).unwrap_or_default();
+        name.clear();
+        name.reserve(prefix.len() + 40);
         name.push_str(prefix);
         name
+    }
+
+    /// Keeps the buffer of its name for another key of this thread.
+    pub(crate) fn recycle(self) {
+        Spare::keep(&SPARE, self.name);
     }
 
     fn end(mut name: String, prefix: &str) -> Self {

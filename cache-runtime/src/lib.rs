@@ -141,6 +141,7 @@ mod sensitive;
 pub mod session;
 mod singleton;
 mod site;
+mod spare;
 mod store;
 mod sync;
 mod target;

@@ -1,6 +1,7 @@
 //! The context of one call: its site and key, the TTL of what it stores, and when it began.
 
 use std::any::type_name;
+use std::ops::Deref;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,9 +22,14 @@ use crate::store::{BoxFuture, Store};
 /// One call about one key.
 pub(super) struct CallContext<'a> {
     pub(super) inner: &'a Inner,
+    pub(super) key: &'a Key,
+    facts: Facts,
+}
+
+/// What one call knows besides its cache and its key.
+pub(super) struct Facts {
     pub(super) site: &'static Site,
     pub(super) metrics: SiteRef,
-    pub(super) key: &'a Key,
     pub(super) ttl: Duration,
     /// The TTL, if the attribute computes it with an expression.
     pub(super) asked_ttl: Option<Ttl>,
@@ -33,8 +39,16 @@ pub(super) struct CallContext<'a> {
     pub(super) is_off: bool,
     pub(super) scope: ScopeState,
     pub(super) started: Instant,
-    /// The TTL of what is stored.
+    /// The type of what is stored.
     pub(super) of: ValueType,
+}
+
+impl Deref for CallContext<'_> {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.facts
+    }
 }
 
 /// A type whose values are stored.
@@ -83,7 +97,7 @@ impl<'a> CallContext<'a> {
             .map(|ttl| ttl.as_duration())
             .or(site.ttl)
             .or(policy.and_then(|policy| policy.ttl));
-        Self {
+        let facts = Facts {
             ttl: ttl.unwrap_or(inner.config.default_ttl),
             asked_ttl,
             none_ttl: site.none_ttl.or(policy.and_then(|policy| policy.none_ttl)),
@@ -96,11 +110,19 @@ impl<'a> CallContext<'a> {
             scope: pending::scope_state(inner, key),
             started: Instant::now(),
             of,
-            inner,
             site,
             metrics,
-            key,
-        }
+        };
+        Self { inner, key, facts }
+    }
+
+    /// The call that knows `facts`.
+    pub(super) fn again(inner: &'a Inner, key: &'a Key, facts: Facts) -> Self {
+        Self { inner, key, facts }
+    }
+
+    pub(super) fn into_facts(self) -> Facts {
+        self.facts
     }
 
     /// Returns whether a read must not use what the store holds: the key is disabled, or it is evicted here but not yet in

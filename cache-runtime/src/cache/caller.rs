@@ -23,12 +23,12 @@ use crate::target::Target;
 /// The caller as the path sees it: an annotated function, or a method of the handle. A path requests only what its caller
 /// has.
 pub(super) trait Caller {
-    /// Decodes a value and keeps it.
+    /// Decodes a value and keeps it. The code of its type may panic.
     fn decode(&mut self, _json: &Json) -> Result<(), Unreadable> {
         Err(Unreadable::OtherShape)
     }
 
-    /// Keeps a remembered `None`. Returns whether it may be the answer.
+    /// Keeps a remembered `None`. Returns whether it may be the answer. The code of its type may panic.
     fn decode_none(&mut self) -> bool {
         false
     }
@@ -54,19 +54,7 @@ pub(super) trait Caller {
     }
 
     /// Moves the body into its own task, which runs this path.
-    fn detach(&mut self, _path: Path<'static>) {}
-}
-
-/// A caller whose types are known.
-pub(crate) trait Typed {
-    type Output;
-
-    /// Runs a step of the call.
-    fn poll_call(
-        &mut self,
-        walk: &mut Option<Walk<'_>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Self::Output>;
+    fn detach(&mut self, _path: Path) {}
 }
 
 /// Where the answer of a call comes from.
@@ -127,6 +115,16 @@ impl WriteJob {
     }
 }
 
+/// Decodes a value and leaves it with the caller, whose type must not take the call down.
+pub(super) fn decode_with(caller: &mut dyn Caller, json: &Json) -> Result<(), Unreadable> {
+    json.decode_by(|json| caller.decode(json))
+}
+
+/// Leaves a `None` with the caller. Returns whether its function may return one.
+pub(super) fn decode_none_with(caller: &mut dyn Caller) -> bool {
+    entry::caught(|| caller.decode_none()).unwrap_or(false)
+}
+
 /// Where a request and its answer are stored.
 #[derive(Default)]
 enum Slot {
@@ -145,7 +143,7 @@ enum Request {
     Appraise,
     Write(Box<WriteJob>),
     Named,
-    Detach(Path<'static>),
+    Detach(Path),
     Watch(Arc<Pulse>),
 }
 
@@ -215,7 +213,7 @@ pub(super) async fn named() -> Vec<Target> {
 }
 
 /// Moves the body into its own task, which runs this path.
-pub(super) async fn detach(path: Path<'static>) {
+pub(super) async fn detach(path: Path) {
     ask(Request::Detach(path), done).await;
 }
 
@@ -259,17 +257,17 @@ fn replace(mut slot: Slot) -> Slot {
 }
 
 /// Boxes the path of a call, so the future of an annotated function holds only a pointer.
-pub(crate) type Path<'a, T = Source> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type Path = Pin<Box<dyn Future<Output = Source> + Send>>;
 
 /// The path of a call, and what its shell knows.
-pub(crate) struct Walk<'a, T = Source> {
-    path: Path<'a, T>,
+pub(crate) struct Walk {
+    path: Path,
     slot: Slot,
     watch: Option<Watch>,
 }
 
-impl<'a, T> Walk<'a, T> {
-    pub(super) fn new(path: Path<'a, T>) -> Self {
+impl Walk {
+    pub(super) fn new(path: Path) -> Self {
         Self {
             path,
             slot: Slot::Empty,
@@ -278,7 +276,7 @@ impl<'a, T> Walk<'a, T> {
     }
 
     /// Runs until it has to wait.
-    pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<T> {
+    pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<Source> {
         loop {
             let Self { path, slot, watch } = self;
             let waker = watch
@@ -308,8 +306,8 @@ impl<'a, T> Walk<'a, T> {
             }
         };
         self.slot = Slot::Answered(match request {
-            Request::Decode(json) => Reply::Decoded(caller.decode(&json), json),
-            Request::DecodeNone => Reply::Returned(caller.decode_none()),
+            Request::Decode(json) => Reply::Decoded(decode_with(caller, &json), json),
+            Request::DecodeNone => Reply::Returned(decode_none_with(caller)),
             Request::Appraise => Reply::Appraised(caller.appraise()),
             Request::Write(job) => Reply::Written(caller.write(&job)),
             Request::Named => Reply::Named(caller.named()),
@@ -332,7 +330,7 @@ impl<'a, T> Walk<'a, T> {
 
 /// A separate function, like the other parts: its stack space is free again while a body runs, and calls may nest.
 #[inline(never)]
-fn poll_path<T>(path: &mut Path<'_, T>, slot: &mut Slot, cx: &mut Context<'_>) -> Poll<T> {
+fn poll_path(path: &mut Path, slot: &mut Slot, cx: &mut Context<'_>) -> Poll<Source> {
     let _lent = Lent::new(&SLOT, slot);
     path.as_mut().poll(cx)
 }
@@ -354,41 +352,4 @@ fn poll_body(slot: &mut Slot, caller: &mut dyn Caller, cx: &mut Context<'_>) {
 #[inline(never)]
 fn set_returned(slot: &mut Slot, is_ok: bool) {
     *slot = Slot::Answered(Reply::Returned(is_ok));
-}
-
-/// Runs a step of a call. Without a path the body runs as if the attribute were absent.
-pub(super) fn poll_call(
-    walk: &mut Option<Walk<'_>>,
-    caller: &mut dyn Caller,
-    cx: &mut Context<'_>,
-) -> Poll<Source> {
-    match walk {
-        Some(walk) => walk.poll(caller, cx),
-        None => caller.poll_body(cx).map(|_| Source::Body),
-    }
-}
-
-/// A call with its caller.
-#[must_use = "futures do nothing unless they are polled"]
-pub(crate) struct Shell<'a, C> {
-    walk: Option<Walk<'a>>,
-    caller: C,
-}
-
-impl<'a, C> Shell<'a, C> {
-    pub(crate) fn new(walk: Option<Walk<'a>>, caller: C) -> Self {
-        Self { walk, caller }
-    }
-}
-
-/// The pinned parts, behind a pointer.
-impl<C> Unpin for Shell<'_, C> {}
-
-impl<C: Typed> Future for Shell<'_, C> {
-    type Output = C::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
-        let Self { walk, caller } = &mut *self;
-        caller.poll_call(walk, cx)
-    }
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::CallContext;
-use super::caller::{self, Appraisal, WriteJob};
+use super::caller::{self, Appraisal, Caller, WriteJob};
 use super::types::Written;
 use crate::clock::whole_millis;
-use crate::entry::{self, Entry, Json, Limits, Read, Reader, Refusal, Stamp, Unreadable, Value};
+use crate::entry::{
+    self, Entry, Json, Limits, Meta, Payload, Read, Reader, Refusal, Stamp, Unreadable, Value,
+};
 use crate::error::Error;
 use crate::metrics::Event;
 use crate::site::Ttl;
@@ -35,8 +37,40 @@ pub(super) enum Decoded {
 
 impl CallContext<'_> {
     /// Decodes an entry and leaves its value with the caller. Returns the bytes.
-    pub(super) async fn decode(&self, bytes: Vec<u8>) -> (Decoded, Vec<u8>) {
+    pub(super) fn decode(&self, bytes: Vec<u8>, caller: &mut dyn Caller) -> (Decoded, Vec<u8>) {
         let now = self.now();
+        match self.open(&bytes, now) {
+            Ok((Some(payload), meta)) => {
+                let json = Json::new(bytes, payload);
+                let decoded = caller::decode_with(caller, &json);
+                (self.decoded(decoded, meta, now), json.into_entry())
+            }
+            Ok((None, meta)) => (
+                self.decoded_none(caller::decode_none_with(caller), meta, now),
+                bytes,
+            ),
+            Err(other) => (other, bytes),
+        }
+    }
+
+    /// The same inside the path, which asks for its caller.
+    pub(super) async fn decode_later(&self, bytes: Vec<u8>) -> (Decoded, Vec<u8>) {
+        let now = self.now();
+        match self.open(&bytes, now) {
+            Ok((Some(payload), meta)) => {
+                let (decoded, json) = caller::decode(Json::new(bytes, payload)).await;
+                (self.decoded(decoded, meta, now), json.into_entry())
+            }
+            Ok((None, meta)) => {
+                let is_none = caller::decode_none().await;
+                (self.decoded_none(is_none, meta, now), bytes)
+            }
+            Err(other) => (other, bytes),
+        }
+    }
+
+    /// Reads an entry up to the JSON of its value; a `None` has none.
+    fn open(&self, bytes: &[u8], now: u64) -> Result<(Option<Payload>, Meta), Decoded> {
         let reader = Reader {
             key: self.key,
             origin: self.origin(),
@@ -44,31 +78,39 @@ impl CallContext<'_> {
             grace: whole_millis(self.grace),
             max_value: self.inner.config.max_value,
         };
-        let (bytes, meta, event) = match entry::read(&bytes, &reader) {
-            Read::Value(payload, meta) => {
-                let (decoded, json) = caller::decode(Json::new(bytes, payload)).await;
-                let bytes = json.into_entry();
-                if let Err(reason) = decoded {
-                    return (Decoded::Unreadable(reason), bytes);
-                }
-                (bytes, meta, Event::Hit)
-            }
-            // A function that returned an `Option` before may not return an `Option` now.
-            Read::None(meta) if caller::decode_none().await => (bytes, meta, Event::HitNone),
-            Read::None(_) => return (Decoded::Unreadable(Unreadable::OtherShape), bytes),
-            Read::Lease => return (Decoded::Lease, bytes),
-            Read::Fence => return (Decoded::Fence, bytes),
-            Read::Expired => return (Decoded::Expired, bytes),
-            Read::Unreadable(reason) => return (Decoded::Unreadable(reason), bytes),
-        };
+        match entry::read(bytes, &reader) {
+            Read::Value(payload, meta) => Ok((Some(payload), meta)),
+            Read::None(meta) => Ok((None, meta)),
+            Read::Lease => Err(Decoded::Lease),
+            Read::Fence => Err(Decoded::Fence),
+            Read::Expired => Err(Decoded::Expired),
+            Read::Unreadable(reason) => Err(Decoded::Unreadable(reason)),
+        }
+    }
+
+    fn decoded(&self, decoded: Result<(), Unreadable>, meta: Meta, now: u64) -> Decoded {
+        match decoded {
+            Ok(()) => self.served(Event::Hit, meta, now),
+            Err(reason) => Decoded::Unreadable(reason),
+        }
+    }
+
+    /// A function that returned an `Option` before may not return an `Option` now.
+    fn decoded_none(&self, is_none: bool, meta: Meta, now: u64) -> Decoded {
+        match is_none {
+            true => self.served(Event::HitNone, meta, now),
+            false => Decoded::Unreadable(Unreadable::OtherShape),
+        }
+    }
+
+    fn served(&self, event: Event, meta: Meta, now: u64) -> Decoded {
         if meta.is_checked {
             self.metrics.count(Event::Checked);
         }
-        let decoded = match meta.is_stale(now) {
+        match meta.is_stale(now) {
             true => Decoded::Stale(meta.stamp),
             false => Decoded::Fresh(event),
-        };
-        (decoded, bytes)
+        }
     }
 
     /// Returns the entry for the body's result; [`None`] if it is not worth storing or must not be stored.

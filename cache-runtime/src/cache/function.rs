@@ -3,10 +3,11 @@
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::boxed;
-use super::caller::{self, Appraisal, Caller, Path, Source, Typed, Walk, WriteJob, Written};
+use super::caller::{Appraisal, Caller, Path, Source, Walk, WriteJob, Written};
+use super::steps::{self, Steps};
 use crate::entry::{self, Json, Layers, Unreadable};
 use crate::site::{CacheValue, Outcome, Rules, Ttl};
 use crate::target::Target;
@@ -17,24 +18,32 @@ struct Outputs<T> {
     returned: Option<T>,
 }
 
-impl<T> Default for Outputs<T> {
-    fn default() -> Self {
+#[expect(
+    clippy::manual_map,
+    reason = "a combinator is compiled again for every type"
+)]
+impl<T> Outputs<T> {
+    fn new() -> Self {
         Self {
             found: None,
             returned: None,
         }
     }
-}
 
-impl<T> Outputs<T> {
     /// The answer of the call. A caller keeps what it decoded and what its body returned.
     fn answer(&mut self, source: Source) -> Poll<T> {
-        let (found, returned) = (self.found.take(), self.returned.take());
-        let output = match source {
-            Source::Entry => found.or(returned),
-            Source::Body => returned.or(found),
+        let Self { found, returned } = self;
+        let (first, second) = match source {
+            Source::Entry => (found, returned),
+            Source::Body => (returned, found),
         };
-        output.map_or(Poll::Pending, Poll::Ready)
+        match first.take() {
+            Some(output) => Poll::Ready(output),
+            None => match second.take() {
+                Some(output) => Poll::Ready(output),
+                None => Poll::Pending,
+            },
+        }
     }
 
     /// Polls a body unless it has returned. Takes a trait object, because each function has its own body type.
@@ -49,34 +58,50 @@ impl<T> Outputs<T> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(self.is_ok::<O>())
+        Poll::Ready(self.returned::<O>().is_some())
     }
 
     fn decode<O: Outcome<Output = T, Value: CacheValue>>(
         &mut self,
         json: &Json,
     ) -> Result<(), Unreadable> {
-        let value = json.decode::<O::Value>(O::layers())?;
-        self.found = Some(O::from_value(value));
-        Ok(())
+        match json.decode::<O::Value>(O::layers()) {
+            Ok(value) => {
+                self.found = Some(O::from_value(value));
+                Ok(())
+            }
+            Err(reason) => Err(reason),
+        }
     }
 
     fn decode_none<O: Outcome<Output = T, Value: CacheValue>>(&mut self) -> bool {
-        self.found = O::from_none().or_else(|| entry::none_of(O::layers()).map(O::from_value));
+        self.found = match O::from_none() {
+            Some(none) => Some(none),
+            None => match entry::none_of(O::layers()) {
+                Some(none) => Some(O::from_value(none)),
+                None => None,
+            },
+        };
         self.found.is_some()
     }
 
-    fn is_ok<O: Outcome<Output = T>>(&self) -> bool {
+    /// Returns what the body returned, unless it is an `Err`.
+    fn returned<O: Outcome<Output = T>>(&self) -> Option<&O::Returned> {
         match &self.returned {
-            Some(output) => O::returned(output).is_some(),
-            None => false,
+            Some(output) => O::returned(output),
+            None => None,
         }
     }
 
     /// Returns the entry of the value in the result.
     fn write<O: Outcome<Output = T, Value: CacheValue>>(&self, job: &WriteJob) -> Option<Written> {
-        let returned = O::returned(self.returned.as_ref()?)?;
-        O::value(returned).map(|value| job.write(value))
+        match self.returned::<O>() {
+            Some(returned) => match O::value(returned) {
+                Some(value) => Some(job.write(value)),
+                None => None,
+            },
+            None => None,
+        }
     }
 
     fn appraise<O: Outcome<Output = T, Value: CacheValue>>(
@@ -84,41 +109,43 @@ impl<T> Outputs<T> {
         unless: &dyn Fn(&O::Returned) -> bool,
         ttl: &dyn Fn(&O::Value) -> Option<Ttl>,
     ) -> Appraisal {
-        let Some(returned) = self.returned.as_ref().and_then(O::returned) else {
-            return Appraisal::Failed;
-        };
-        if unless(returned) {
-            return Appraisal::Skipped;
-        }
-        match O::value(returned) {
-            Some(value) if !O::layers().is_ok_none(value) => Appraisal::Value(ttl(value)),
-            Some(_) | None => Appraisal::None,
+        match self.returned::<O>() {
+            None => Appraisal::Failed,
+            Some(returned) if unless(returned) => Appraisal::Skipped,
+            Some(returned) => match O::value(returned) {
+                Some(value) if !O::layers().is_ok_none(value) => Appraisal::Value(ttl(value)),
+                Some(_) | None => Appraisal::None,
+            },
         }
     }
 }
 
-/// A function and its body. Code that does not depend on the body is compiled once for all functions with the same return
-/// type.
+/// A call of a function, and its body. Code that does not depend on the body is compiled once for all functions with the
+/// same return type.
+#[must_use = "futures do nothing unless they are polled"]
 pub(crate) struct Bodied<'a, C, B> {
-    caller: C,
-    body: Pin<&'a mut B>,
+    pub(crate) steps: Option<Steps>,
+    pub(crate) caller: C,
+    pub(crate) body: Pin<&'a mut B>,
 }
 
-impl<'a, C, B> Bodied<'a, C, B> {
-    pub(crate) fn new(caller: C, body: Pin<&'a mut B>) -> Self {
-        Self { caller, body }
-    }
-}
+/// The body is behind a pointer.
+impl<C, B> Unpin for Bodied<'_, C, B> {}
 
-impl<C, B> Typed for Bodied<'_, C, B>
+impl<C, B> Future for Bodied<'_, C, B>
 where
     C: Bodiless,
     B: Future<Output = C::Output>,
 {
     type Output = C::Output;
 
-    fn poll_call(&mut self, walk: &mut Option<Walk<'_>>, cx: &mut Context<'_>) -> Poll<C::Output> {
-        self.caller.poll_call(walk, self.body.as_mut(), cx)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let Self {
+            steps,
+            caller,
+            body,
+        } = self.get_mut();
+        caller.poll_call(steps, body.as_mut(), cx)
     }
 }
 
@@ -129,7 +156,7 @@ pub(crate) trait Bodiless {
     /// Runs a step of the call.
     fn poll_call(
         &mut self,
-        walk: &mut Option<Walk<'_>>,
+        steps: &mut Option<Steps>,
         body: Pin<&mut dyn Future<Output = Self::Output>>,
         cx: &mut Context<'_>,
     ) -> Poll<Self::Output>;
@@ -151,7 +178,7 @@ impl<O: Outcome, U, L> Storing<O, U, L> {
     pub(crate) fn new(rules: Rules<U, L>) -> Self {
         Self {
             rules,
-            outputs: Outputs::default(),
+            outputs: Outputs::new(),
         }
     }
 }
@@ -194,18 +221,27 @@ where
 
     fn poll_call(
         &mut self,
-        walk: &mut Option<Walk<'_>>,
+        steps: &mut Option<Steps>,
         body: Pin<&mut dyn Future<Output = O::Output>>,
         cx: &mut Context<'_>,
     ) -> Poll<O::Output> {
         let mut polled = Polled { caller: self, body };
-        let source = ready!(caller::poll_call(walk, &mut polled, cx));
-        self.outputs.answer(source)
+        match steps::poll(steps, &mut polled, cx) {
+            Poll::Ready(source) => self.outputs.answer(source),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
 /// A function with `#[cacheable(…, refresh = "background")]`, whose body may be `carried` into another task.
+#[must_use = "futures do nothing unless they are polled"]
 pub(crate) struct Detachable<O: Outcome, U, L, B, C> {
+    steps: Option<Steps>,
+    detached: Detached<O, U, L, B, C>,
+}
+
+/// The same without its steps.
+struct Detached<O: Outcome, U, L, B, C> {
     rules: Option<Rules<U, L>>,
     body: Body<B>,
     carried: C,
@@ -220,17 +256,18 @@ enum Body<B> {
 }
 
 impl<O: Outcome, U, L, B, C> Detachable<O, U, L, B, C> {
-    pub(crate) fn new(rules: Rules<U, L>, body: B, carried: C) -> Self {
-        Self {
+    pub(crate) fn new(steps: Option<Steps>, rules: Rules<U, L>, body: B, carried: C) -> Self {
+        let detached = Detached {
             rules: Some(rules),
             body: Body::Whole(body),
             carried,
-            outputs: Outputs::default(),
-        }
+            outputs: Outputs::new(),
+        };
+        Self { steps, detached }
     }
 }
 
-impl<O: Outcome, U, L, B: Future, C> Detachable<O, U, L, B, C> {
+impl<O: Outcome, U, L, B: Future, C> Detached<O, U, L, B, C> {
     /// A separate function, so that the body is not on the stack while it runs.
     #[inline(never)]
     fn begin_body(&mut self) {
@@ -241,7 +278,7 @@ impl<O: Outcome, U, L, B: Future, C> Detachable<O, U, L, B, C> {
     }
 }
 
-impl<O, U, L, B, C, F> Caller for Detachable<O, U, L, B, C>
+impl<O, U, L, B, C, F> Caller for Detached<O, U, L, B, C>
 where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
     U: Fn(&O::Returned) -> bool + Send + Sync + 'static,
@@ -279,7 +316,7 @@ where
         self.outputs.write::<O>(job)
     }
 
-    fn detach(&mut self, path: Path<'static>) {
+    fn detach(&mut self, path: Path) {
         let body = mem::replace(&mut self.body, Body::Gone);
         let (Body::Whole(body), Some(rules)) = (body, self.rules.take()) else {
             return;
@@ -302,16 +339,22 @@ where
     }
 }
 
-impl<O, U, L, B, C> Typed for Detachable<O, U, L, B, C>
+/// A body that has begun is behind a pointer.
+impl<O: Outcome, U, L, B, C> Unpin for Detachable<O, U, L, B, C> {}
+
+impl<O, U, L, B, C> Future for Detachable<O, U, L, B, C>
 where
-    Self: Caller,
+    Detached<O, U, L, B, C>: Caller,
     O: Outcome,
 {
     type Output = O::Output;
 
-    fn poll_call(&mut self, walk: &mut Option<Walk<'_>>, cx: &mut Context<'_>) -> Poll<O::Output> {
-        let source = ready!(caller::poll_call(walk, self, cx));
-        self.outputs.answer(source)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Output> {
+        let Self { steps, detached } = self.get_mut();
+        match steps::poll(steps, detached, cx) {
+            Poll::Ready(source) => detached.outputs.answer(source),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -328,7 +371,7 @@ impl<O: Outcome, M, N> Evicting<O, M, N> {
         Self {
             more,
             named: Some(named),
-            outputs: Outputs::default(),
+            outputs: Outputs::new(),
         }
     }
 }
@@ -349,8 +392,8 @@ where
             named,
             outputs,
         } = &mut *self.caller;
-        let returned = outputs.returned.as_ref().and_then(O::returned);
-        match (returned.and_then(O::value), named.take()) {
+        let value = outputs.returned::<O>().and_then(O::value);
+        match (value, named.take()) {
             (Some(value), Some(named)) => more(value, named).into(),
             _ => Vec::new(),
         }
@@ -367,13 +410,15 @@ where
 
     fn poll_call(
         &mut self,
-        walk: &mut Option<Walk<'_>>,
+        steps: &mut Option<Steps>,
         body: Pin<&mut dyn Future<Output = O::Output>>,
         cx: &mut Context<'_>,
     ) -> Poll<O::Output> {
         let mut polled = Polled { caller: self, body };
-        let source = ready!(caller::poll_call(walk, &mut polled, cx));
-        self.outputs.answer(source)
+        match steps::poll(steps, &mut polled, cx) {
+            Poll::Ready(source) => self.outputs.answer(source),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 

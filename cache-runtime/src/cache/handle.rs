@@ -1,15 +1,15 @@
 //! The cache by hand: Redis's verbs over the same entries that annotated functions use.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
+use std::iter;
 use std::pin::pin;
 use std::time::Duration;
 
 use tracing::{debug, warn};
 
 use super::call::{CallContext, ValueType};
-use super::caller::{Caller, Path, Shell, Walk};
 use super::function::{Bodied, Storing, Values};
-use super::lookup::{Lookup, Miss};
+use super::lookup::{Answer, Lookup, Miss};
 use super::read::Refresh;
 use super::removal::Eviction;
 use super::{Cache, Evicted, Used, boxed, log};
@@ -41,8 +41,9 @@ impl Cache {
     pub async fn try_get<T: CacheValue>(&self, key: &str) -> Result<Option<T>, Error> {
         let plan = self.plan(key)?;
         let call = CallContext::new(&self.inner, &plan, untyped::<T>());
+        let answer = boxed(|| call.lookup()).await;
         let mut values = Values(Vec::new());
-        match walk(boxed(|| call.lookup()), &mut values).await {
+        match call.judge(answer, &mut values) {
             Lookup::Hit => Ok(values.0.pop().flatten()),
             Lookup::Miss(Miss {
                 error: Some(error), ..
@@ -164,18 +165,13 @@ impl Cache {
         let op = Op::new("get", &HANDLE, &metrics, On::Key(first));
         let found = self.inner.run(op, |store| store.get_many(&keys)).await?;
         let mut values = Values(Vec::new());
-        let lookups = boxed(|| async {
-            let mut lookups = Vec::with_capacity(plans.len());
-            for (plan, bytes) in plans.iter().zip(found) {
+        let lookups: Vec<_> = iter::zip(&plans, found)
+            .map(|(plan, bytes)| {
                 let call = CallContext::new(&self.inner, plan, untyped::<T>());
-                lookups.push(match call.closed() {
-                    Some(miss) => Lookup::Miss(miss),
-                    None => call.judge(Ok(bytes)).await,
-                });
-            }
-            lookups
-        });
-        let lookups = walk(lookups, &mut values).await;
+                let answer = call.closed().map_or(Answer::Found(bytes), Answer::Unasked);
+                call.judge(answer, &mut values)
+            })
+            .collect();
         let mut values = values.0.into_iter();
         let served = lookups.into_iter().map(|lookup| match lookup {
             Lookup::Hit => values.next().flatten(),
@@ -361,8 +357,14 @@ impl Cache {
                 let caller = Storing::<Loaded<T, E>, _, _>::new(rules);
                 let plan = ReadPlan { ttl, ..plan };
                 let call = Some((Used::Named(self.clone()), plan));
-                let path = super::read(call, untyped::<T>(), Refresh::Caller);
-                Shell::new(path, Bodied::new(caller, pin!(load))).await
+                let steps = super::read(call, untyped::<T>(), Refresh::Caller);
+                let body = pin!(load);
+                let call = Bodied {
+                    steps,
+                    caller,
+                    body,
+                };
+                call.await
             }
             Err(error) => {
                 self.log_failure("get_or_load", &error);
@@ -442,12 +444,6 @@ impl Cache {
 /// A type without layers: its value is stored as it is.
 fn untyped<T>() -> ValueType {
     ValueType::of::<T>(Layers::Nothing)
-}
-
-/// Runs a path for a caller.
-async fn walk<T>(path: Path<'_, T>, caller: &mut impl Caller) -> T {
-    let mut walk = Walk::new(path);
-    poll_fn(|cx| walk.poll(caller, cx)).await
 }
 
 /// Refuses a TTL that is too short.

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::call::CallContext;
+use super::caller::Caller;
 use super::codec::Decoded;
 use super::flight::Observed;
 use super::pending::ScopeState;
@@ -40,31 +41,46 @@ pub(super) enum LoadMode {
     Solo,
 }
 
+/// What the store answered, or why it was not asked.
+pub(super) enum Answer {
+    Found(Option<Vec<u8>>),
+    Failed(Error),
+    /// The miss was counted.
+    Unasked(Miss),
+}
+
 impl CallContext<'_> {
-    /// Asks the store for the value. Every lookup counts as one hit or one miss. A stale value is counted later.
-    pub(super) async fn lookup(&self) -> Lookup {
+    /// Asks the store for the entry.
+    pub(super) async fn lookup(&self) -> Answer {
         // The clock was read just now. A hit reads it as rarely as possible.
         let began = match reconnect::drive(self.inner).await {
             true => Instant::now(),
             false => self.started,
         };
         if let Some(miss) = self.closed() {
-            return Lookup::Miss(miss);
+            return Answer::Unasked(miss);
         }
         let expected = self.metrics.expected_bytes();
         let op = self.op("get", began);
+        let guard = &self.inner.guard;
         let answer = match &self.inner.backend {
             // It runs in the box of this path, without another allocation.
             Some(Backend::Redis(store)) => {
-                let answer = self.inner.run(op, |_| store.lookup(self.key, expected));
+                let answer = guard.run(op, |_| store.lookup(self.key, expected));
                 answer.await
             }
             _ => {
-                let answer = self.inner.run(op, |store| store.get(self.key, expected));
+                let answer = guard.run(op, |store| store.get(self.key, expected));
                 answer.await
             }
         };
-        self.judge(answer).await
+        match answer {
+            Ok(found) => Answer::Found(found),
+            Err(error) => {
+                reconnect::see_to(self.inner);
+                Answer::Failed(error)
+            }
+        }
     }
 
     /// Returns why the store must not be asked, if there is a reason.
@@ -97,12 +113,12 @@ impl CallContext<'_> {
         Some(self.miss(mode, observed, error))
     }
 
-    /// Interprets the answer of the store.
-    pub(super) async fn judge(&self, answer: Result<Option<Vec<u8>>, Error>) -> Lookup {
-        let mut failure = None;
-        let (event, mode, observed) = match answer {
-            Ok(Some(bytes)) => {
-                let (decoded, bytes) = self.decode(bytes).await;
+    /// Interprets the answer of the store, and leaves a value with the caller. Every lookup counts as one hit or one miss. A
+    /// stale value is counted later.
+    pub(super) fn judge(&self, answer: Answer, caller: &mut dyn Caller) -> Lookup {
+        let (event, mode, observed, error) = match answer {
+            Answer::Found(Some(bytes)) => {
+                let (decoded, bytes) = self.decode(bytes, caller);
                 let event = match decoded {
                     Decoded::Fresh(event) => {
                         self.hit(event, bytes.len());
@@ -117,10 +133,10 @@ impl CallContext<'_> {
                 };
                 let observed =
                     entry::whole_stamp_of(&bytes).map_or(Observed::Nothing, Observed::Entry);
-                (event, LoadMode::Store, observed)
+                (event, LoadMode::Store, observed, None)
             }
-            Ok(None) => (Event::MissAbsent, LoadMode::Store, Observed::Nothing),
-            Err(error) => {
+            Answer::Found(None) => (Event::MissAbsent, LoadMode::Store, Observed::Nothing, None),
+            Answer::Failed(error) => {
                 let (event, mode) = match error.kind() {
                     ErrorKind::Unavailable => (Event::MissFallback, LoadMode::Share),
                     ErrorKind::Foreign => {
@@ -134,21 +150,22 @@ impl CallContext<'_> {
                     ErrorKind::Unavailable => Observed::Unknown,
                     _ => Observed::Nothing,
                 };
-                failure = Some(error);
-                (event, mode, observed)
+                (event, mode, observed, Some(error))
             }
+            Answer::Unasked(miss) => return Lookup::Miss(miss),
         };
         self.metrics.count(event);
         self.log_miss(event);
-        Lookup::Miss(self.miss(mode, observed, failure))
+        Lookup::Miss(self.miss(mode, observed, error))
     }
 
     fn hit(&self, event: Event, bytes: usize) {
         self.metrics.saw_bytes(bytes);
         let now = Instant::now();
+        let took = now - self.started;
         self.metrics.count_at(event, now.into_std());
-        self.log_hit(event, now - self.started);
-        self.metrics.time(Timer::Hit, now - self.started);
+        self.log_hit(event, took);
+        self.metrics.time(Timer::Hit, took);
     }
 
     /// Inside a scope a load may see uncommitted data, so it is for this caller only.

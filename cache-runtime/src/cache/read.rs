@@ -25,9 +25,9 @@ pub(crate) enum Refresh {
 }
 
 impl CallContext<'_> {
-    /// Answers a call of a function with `#[cacheable]`.
-    pub(super) async fn read(&self, refresh: Refresh) -> Source {
-        let miss = match self.lookup().await {
+    /// Answers a call of a function with `#[cacheable]` after its lookup.
+    pub(super) async fn read(&self, found: Lookup, refresh: Refresh) -> Source {
+        let miss = match found {
             Lookup::Hit => return Source::Entry,
             Lookup::Miss(miss) => miss,
             Lookup::Stale(stamp)
@@ -59,7 +59,7 @@ impl CallContext<'_> {
             Turn::Lead(leader) => leader,
             Turn::Wait(waiter) => match waiter.arrival().await {
                 Arrival::Lead(leader) => leader,
-                Arrival::Landed(entry) => match self.decode(entry.to_vec()).await.0 {
+                Arrival::Landed(entry) => match self.decode_later(entry.to_vec()).await.0 {
                     Decoded::Fresh(_) | Decoded::Stale(_) => {
                         self.metrics.count(Event::LoadShared);
                         return Source::Entry;
@@ -127,7 +127,7 @@ impl CallContext<'_> {
                     }
                     Claim::Refused(claim) => break claim,
                     Claim::Found { entry, at, before } => {
-                        let (decoded, entry) = self.decode(entry).await;
+                        let (decoded, entry) = self.decode_later(entry).await;
                         match decoded {
                             Decoded::Fresh(_) | Decoded::Stale(_) => {
                                 self.metrics.count(Event::LoadAwaited);

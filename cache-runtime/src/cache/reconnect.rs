@@ -58,6 +58,13 @@ pub(super) fn ensure(inner: &Inner) {
     });
 }
 
+/// An operation failed. If Redis is unavailable, the background task sees to its return.
+pub(super) fn see_to(inner: &Inner) {
+    if !inner.guard.is_connected() {
+        ensure(inner);
+    }
+}
+
 /// Lets the background task work where only callers drive its runtime: a `current_thread` runtime with short `block_on`s
 /// polls no other task in between. One caller at a time waits for the next attempt, for at most as long as an operation may
 /// take. On any other runtime the background task shows that it is polled, and no caller waits. Returns whether this call
@@ -186,8 +193,8 @@ impl Inner {
             op.began = Instant::now();
         }
         let result = self.guard.run(op, operation).await;
-        if result.is_err() && !self.guard.is_connected() {
-            ensure(self);
+        if result.is_err() {
+            see_to(self);
         }
         result
     }

@@ -4,8 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::{
-    Bodied, Cache, Detachable, Evicting, Refresh, Shell, Storing, Used, ValueType, evict, read,
-    write,
+    Bodied, Cache, Detachable, Evicting, Refresh, Storing, Used, ValueType, evict, read, write,
 };
 use crate::calls::EvictCall;
 use crate::plan::{EvictPlan, ReadPlan};
@@ -17,8 +16,12 @@ impl Cache {
         rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
-        let path = read(call, ValueType::of_outcome::<O>(), Refresh::Caller);
-        Shell::new(path, Bodied::new(Storing::<O, _, _>::new(rules), body))
+        let steps = read(call, ValueType::of_outcome::<O>(), Refresh::Caller);
+        Bodied {
+            steps,
+            caller: Storing::<O, _, _>::new(rules),
+            body,
+        }
     }
 
     pub(super) fn read_with_background_refresh<O, B, C>(
@@ -35,8 +38,8 @@ impl Cache {
         B: Future<Output = O::Output>,
         C: Future<Output = O::Output> + Send + 'static,
     {
-        let path = read(call, ValueType::of_outcome::<O>(), Refresh::Background);
-        Shell::new(path, Detachable::<O, _, _, _, _>::new(rules, body, carried))
+        let steps = read(call, ValueType::of_outcome::<O>(), Refresh::Background);
+        Detachable::<O, _, _, _, _>::new(steps, rules, body, carried)
     }
 
     pub(super) fn write<O: Outcome<Value: CacheValue>>(
@@ -44,8 +47,12 @@ impl Cache {
         rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
-        let path = write(call, ValueType::of_outcome::<O>());
-        Shell::new(path, Bodied::new(Storing::<O, _, _>::new(rules), body))
+        let steps = write(call, ValueType::of_outcome::<O>());
+        Bodied {
+            steps,
+            caller: Storing::<O, _, _>::new(rules),
+            body,
+        }
     }
 
     /// What the body returns names nothing.
@@ -55,6 +62,10 @@ impl Cache {
     ) -> impl Future<Output = O::Output> {
         let named = EvictCall::new(plan.site, None);
         let caller = Evicting::<O, _, _>::new(|_: &O::Value, call: EvictCall| call, named);
-        Shell::new(evict(Some((cache, plan))), Bodied::new(caller, body))
+        Bodied {
+            steps: evict(Some((cache, plan))),
+            caller,
+            body,
+        }
     }
 }

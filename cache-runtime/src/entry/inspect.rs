@@ -12,27 +12,21 @@ use serde::ser::{self, Serialize, Serializer};
 use super::layers::Layers;
 
 /// Returns whether a value that contains a `null` in its JSON round-trips. Its layers are not written as a `null`.
-pub(super) fn nulls_round_trip<T: Serialize + ?Sized>(value: &T, layers: Layers) -> bool {
-    let inspector = Inspector {
-        layers,
-        arrays: None,
-        is_raw: false,
-        is_null: false,
-    };
-    value.serialize(inspector).is_ok()
+pub(super) fn nulls_round_trip(
+    layers: Layers,
+    visit: impl FnOnce(Inspector<'_>) -> Result<Written, Lost>,
+) -> bool {
+    visit(Inspector::new(layers, None)).is_ok()
 }
 
 /// Returns what the arrays of a value's JSON are, in the order in which they begin, or [`None`] if the value does not
 /// round-trip.
-pub(super) fn arrays<T: Serialize + ?Sized>(value: &T, layers: Layers) -> Option<Vec<Array>> {
+pub(super) fn arrays(
+    layers: Layers,
+    visit: impl FnOnce(Inspector<'_>) -> Result<Written, Lost>,
+) -> Option<Vec<Array>> {
     let arrays = RefCell::default();
-    let inspector = Inspector {
-        layers,
-        arrays: Some(&arrays),
-        is_raw: false,
-        is_null: false,
-    };
-    value.serialize(inspector).ok()?;
+    visit(Inspector::new(layers, Some(&arrays))).ok()?;
     Some(arrays.into_inner())
 }
 
@@ -47,7 +41,7 @@ pub(super) enum Array {
 
 /// Visits a value and writes nothing.
 #[derive(Clone, Copy)]
-struct Inspector<'a> {
+pub(crate) struct Inspector<'a> {
     layers: Layers,
     arrays: Option<&'a RefCell<Vec<Array>>>,
     /// Inside a `RawValue`, whose text may be a null.
@@ -59,7 +53,16 @@ struct Inspector<'a> {
 /// How `serde_json` calls a `RawValue` towards its serializer.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
-impl Inspector<'_> {
+impl<'a> Inspector<'a> {
+    fn new(layers: Layers, arrays: Option<&'a RefCell<Vec<Array>>>) -> Self {
+        Self {
+            layers,
+            arrays,
+            is_raw: false,
+            is_null: false,
+        }
+    }
+
     fn begin(self, array: Array) -> Self {
         if let Some(arrays) = self.arrays {
             arrays.borrow_mut().push(array);
@@ -80,13 +83,14 @@ impl Inspector<'_> {
 
 /// What a value is in JSON, as far as it matters here.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Written {
+pub(crate) enum Written {
     Null,
     Other,
 }
 
+/// The value does not come back.
 #[derive(Debug)]
-struct Lost;
+pub(crate) struct Lost;
 
 impl Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -314,8 +318,12 @@ mod tests {
 
     use super::Layers;
 
+    fn nulls_round_trip_in<T: Serialize>(layers: Layers, value: &T) -> bool {
+        super::nulls_round_trip(layers, |inspector| value.serialize(inspector))
+    }
+
     fn nulls_round_trip<T: Serialize>(value: &T) -> bool {
-        super::nulls_round_trip(value, Layers::Nothing)
+        nulls_round_trip_in(Layers::Nothing, value)
     }
 
     #[derive(Serialize)]
@@ -338,17 +346,11 @@ mod tests {
 
     #[test]
     fn outer_layers_are_not_stored_as_null() {
-        assert!(super::nulls_round_trip(&Some(None::<u8>), Layers::Some));
-        assert!(super::nulls_round_trip(
-            &Ok::<_, u8>(Some(())),
-            Layers::OkSome
-        ));
-        assert!(!super::nulls_round_trip(
-            &Some(Some(None::<u8>)),
-            Layers::Some
-        ));
-        assert!(!super::nulls_round_trip(&Ok::<_, u8>(Some(())), Layers::Ok));
-        assert!(!super::nulls_round_trip(&vec![Some(())], Layers::Some));
+        assert!(nulls_round_trip_in(Layers::Some, &Some(None::<u8>)));
+        assert!(nulls_round_trip_in(Layers::OkSome, &Ok::<_, u8>(Some(()))));
+        assert!(!nulls_round_trip_in(Layers::Some, &Some(Some(None::<u8>))));
+        assert!(!nulls_round_trip_in(Layers::Ok, &Ok::<_, u8>(Some(()))));
+        assert!(!nulls_round_trip_in(Layers::Some, &vec![Some(())]));
     }
 
     /// Serializes like `serde_json::value::RawValue`.

@@ -8,7 +8,6 @@ use std::any::type_name;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem;
 
-use serde::Serialize;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, VariantAccess, Visitor,
 };
@@ -26,7 +25,8 @@ pub enum Layers {
     OkSome,
 }
 
-const OK_NONE: &[u8] = b"{\"Ok\":null}";
+/// The JSON of an `Ok(None)`.
+pub(super) const OK_NONE: &[u8] = b"{\"Ok\":null}";
 /// How serde writes a `Result` that is `Ok`, around its value.
 const AROUND_OK: (&[u8], &[u8]) = (b"{\"Ok\":", b"}");
 
@@ -59,15 +59,6 @@ impl Layers {
     /// Returns whether the value, which has these layers, is a `None`. Inside of `Ok` only [`is_ok_none`](Self::is_ok_none) knows.
     pub(crate) fn is_none<T>(self, value: &T) -> bool {
         self == Self::Some && is_same_variant(value, &None::<()>)
-    }
-
-    /// Returns whether the value, which has these layers, is `Ok(None)`.
-    pub(crate) fn is_ok_none<T: Serialize>(self, value: &T) -> bool {
-        let mut json = Vec::new();
-        self == Self::OkSome
-            && super::payload::encode(value, &mut json, OK_NONE.len()).is_ok()
-            && json == OK_NONE
-            && super::inspect::nulls_round_trip(value, Self::Nothing)
     }
 
     /// Removes the JSON of these layers, from `start` on.

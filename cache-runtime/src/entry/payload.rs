@@ -6,27 +6,54 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::de::StrRead;
 
-use super::inspect::{self, Array};
-use super::layers::{Layered, Layers};
+use super::inspect::{self, Array, Inspector, Lost, Written};
+use super::layers::{Layered, Layers, OK_NONE};
 use super::{Refusal, Unreadable, block};
 
 /// How deeply `serde_json` reads: it refuses the 128th bracket in a bracket.
 const DEEPEST: usize = 127;
 
+/// A value without its type, so the code around its conversion is compiled once and not for each type. Its methods run the
+/// code of the type, which may panic.
+pub(crate) trait Value {
+    /// Writes its JSON.
+    fn write(&self, sink: &mut Sink<'_>) -> Result<(), serde_json::Error>;
+
+    /// Reports what its JSON does not show.
+    fn inspect(&self, inspector: Inspector<'_>) -> Result<Written, Lost>;
+
+    /// Decodes a value of its type.
+    fn again(&self, json: &[u8], layers: Layers) -> Result<Box<dyn Value + '_>, serde_json::Error>;
+}
+
+impl<T: Serialize + DeserializeOwned> Value for T {
+    fn write(&self, sink: &mut Sink<'_>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(sink, self)
+    }
+
+    fn inspect(&self, inspector: Inspector<'_>) -> Result<Written, Lost> {
+        self.serialize(inspector)
+    }
+
+    fn again(&self, json: &[u8], layers: Layers) -> Result<Box<dyn Value + '_>, serde_json::Error> {
+        match decode::<Self>(json, layers) {
+            Ok(again) => Ok(Box::new(again)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Appends a value of at most `most` bytes.
-pub(super) fn encode<T: Serialize + ?Sized>(
-    value: &T,
-    bytes: &mut Vec<u8>,
-    most: usize,
-) -> Result<(), Refusal> {
+pub(super) fn encode(value: &dyn Value, bytes: &mut Vec<u8>, most: usize) -> Result<(), Refusal> {
     let before = bytes.len();
     let mut sink = Sink::Append {
         bytes,
         room: most,
         refused: 0,
     };
-    let written = caught(|| serde_json::to_writer(&mut sink, value));
+    let written = caught(|| value.write(&mut sink)).unwrap_or_else(|| Err(panicked()));
     let Sink::Append { bytes, refused, .. } = sink else {
         return Ok(());
     };
@@ -38,17 +65,62 @@ pub(super) fn encode<T: Serialize + ?Sized>(
     })
 }
 
-/// A value out of its JSON.
+/// A value out of its JSON. The code of its type may panic.
+#[expect(
+    clippy::question_mark,
+    reason = "a conversion of the error is compiled again for every type"
+)]
 pub(super) fn decode<T: DeserializeOwned>(
     json: &[u8],
     layers: Layers,
 ) -> Result<T, serde_json::Error> {
-    caught(|| {
-        let mut from = serde_json::Deserializer::from_slice(json);
-        let inside = &mut from;
-        let value = T::deserialize(Layered { layers, inside })?;
-        from.end().map(|()| value)
-    })
+    let mut from = match reader(json) {
+        Ok(from) => from,
+        Err(error) => return Err(error),
+    };
+    let inside = &mut from;
+    match (T::deserialize(Layered { layers, inside }), from.end()) {
+        (Ok(value), Ok(())) => Ok(value),
+        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+    }
+}
+
+/// Reads text, since a check of all of it is faster than one of each string.
+fn reader(json: &[u8]) -> Result<serde_json::Deserializer<StrRead<'_>>, serde_json::Error> {
+    match str::from_utf8(json) {
+        Ok(json) => Ok(serde_json::Deserializer::from_str(json)),
+        Err(error) => Err(serde::de::Error::custom(error)),
+    }
+}
+
+/// Returns whether each `null` in the JSON of a value round-trips.
+pub(super) fn has_plain_nulls(value: &dyn Value, layers: Layers) -> bool {
+    caught(|| inspect::nulls_round_trip(layers, |inspector| value.inspect(inspector)))
+        .unwrap_or(false)
+}
+
+/// Decodes the JSON of a value and encodes it again, and compares.
+pub(super) fn check_round_trip(
+    value: &dyn Value,
+    json: &[u8],
+    layers: Layers,
+) -> Result<(), Refusal> {
+    let again = caught(|| value.again(json, layers)).unwrap_or_else(|| Err(panicked()));
+    match is_encoded(&*again.map_err(Refusal::Undecodable)?, json, layers) {
+        true => Ok(()),
+        false => Err(Refusal::Changed),
+    }
+}
+
+impl Layers {
+    /// Returns whether the value, which has these layers, is `Ok(None)`.
+    pub(crate) fn is_ok_none(self, value: &dyn Value) -> bool {
+        let mut json = Vec::new();
+        self == Self::OkSome
+            && encode(value, &mut json, OK_NONE.len()).is_ok()
+            && json == OK_NONE
+            && has_plain_nulls(value, Self::Nothing)
+    }
 }
 
 /// Returns whether no type could read it, since it is nested too deeply.
@@ -86,11 +158,10 @@ pub(super) fn is_too_deep(json: &[u8]) -> bool {
 /// It rarely runs on the path of a hit, and then costs about as much as the decoding.
 #[cold]
 #[inline(never)]
-pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8], layers: Layers) -> bool {
+pub(super) fn is_encoded(value: &dyn Value, json: &[u8], layers: Layers) -> bool {
     let mut sink = Sink::Compare(json);
-    if caught(|| serde_json::to_writer(&mut sink, value)).is_ok()
-        && matches!(sink, Sink::Compare([]))
-    {
+    let written = caught(|| value.write(&mut sink));
+    if matches!((written, sink), (Some(Ok(())), Sink::Compare([]))) {
         return true;
     }
     let mut again = Vec::with_capacity(json.len());
@@ -101,8 +172,7 @@ pub(super) fn is_encoded<T: Serialize>(value: &T, json: &[u8], layers: Layers) -
     // In another order it has the same length.
     again.len() == json.len()
         && (again == json
-            || caught(|| Ok(inspect::arrays(value, layers)))
-                .ok()
+            || caught(|| inspect::arrays(layers, |inspector| value.inspect(inspector)))
                 .flatten()
                 .is_some_and(|arrays| is_reordered(json, &again, &arrays)))
 }
@@ -277,7 +347,7 @@ pub(super) fn decompress(payload: &[u8], most: usize) -> Result<Vec<u8>, Unreada
 }
 
 /// Where JSON is written to. One type for both: each costs another copy of all code that writes the value.
-enum Sink<'a> {
+pub(crate) enum Sink<'a> {
     /// Refuses what is too large while it is written, so a huge value is not encoded completely before it is refused.
     Append {
         bytes: &'a mut Vec<u8>,
@@ -322,26 +392,13 @@ impl io::Write for Sink<'_> {
     }
 }
 
-/// A type that panics while it turns into JSON or back must not take the call down, which would have been well without a cache.
-pub(super) fn caught<T>(
-    convert: impl FnOnce() -> Result<T, serde_json::Error>,
-) -> Result<T, serde_json::Error> {
-    let mut converted = None;
-    let mut convert = Some(convert);
-    run_caught(&mut || converted = convert.take().map(|convert| convert()));
-    match converted {
-        Some(converted) => converted,
-        None => Err(panicked()),
-    }
+/// A type that panics while it turns into JSON or back must not take the call down, which would have been well without a
+/// cache. Returns [`None`] then.
+pub(crate) fn caught<T>(convert: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(convert)).ok()
 }
 
-/// Compiled once, and not for each type.
-fn run_caught(convert: &mut dyn FnMut()) {
-    // The missing result tells the caller.
-    let _ = catch_unwind(AssertUnwindSafe(convert));
-}
-
-fn panicked() -> serde_json::Error {
+pub(super) fn panicked() -> serde_json::Error {
     serde::de::Error::custom("its own code panicked")
 }
 

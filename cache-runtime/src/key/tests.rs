@@ -28,6 +28,19 @@ fn a_key_is_the_prefix_the_text_and_the_values() {
 }
 
 #[test]
+fn a_buffer_that_is_used_again_holds_nothing_of_the_key_before() {
+    Key::parse("", "a:longer:name:than:the:next")
+        .map(Key::recycle)
+        .expect("a valid key");
+
+    let key = Key::render("dev_", |key| {
+        key.text("user:").value(&7_u8);
+    });
+
+    assert_eq!(key.as_str(), "dev_user:7");
+}
+
+#[test]
 fn a_record_has_a_reserved_root_and_an_escaped_name() {
     let record = Key::record("dev_", "warm", "the lists: *");
 

@@ -333,8 +333,13 @@ impl Ticket {
         &self.connection
     }
 
+    /// Returns whether a command was answered, or lost with its connection.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered
+    }
+
     /// Sends a command and waits for its answer.
-    pub(super) async fn ask(mut self, command: &Cmd) -> Result<Value, Failure> {
+    pub(super) async fn ask(&mut self, command: &Cmd) -> Result<Value, Failure> {
         let answer = self
             .connection
             .link

@@ -49,6 +49,7 @@ const LAG: Duration = Duration::from_millis(10);
 
 /// The resolution of the time of the last answer.
 const HEARING: Duration = Duration::from_millis(4);
+const HEARINGS_PER_SECOND: u64 = 1_000_000_000 / HEARING.subsec_nanos() as u64;
 
 /// The state of the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -374,8 +375,10 @@ impl Guard {
     }
 
     fn hearing(&self, at: Instant) -> u64 {
-        let millis = at.saturating_duration_since(self.made).as_millis() / HEARING.as_millis();
-        u64::try_from(millis).unwrap_or(u64::MAX)
+        let since = at.saturating_duration_since(self.made);
+        // Without a division of 128 bits, which `as_millis` would need.
+        since.as_secs() * HEARINGS_PER_SECOND
+            + u64::from(since.subsec_nanos() / HEARING.subsec_nanos())
     }
 
     /// Enters fallback mode, if it is not entered yet.

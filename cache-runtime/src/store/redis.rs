@@ -3,15 +3,15 @@
 mod long;
 mod scripts;
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
-use self::long::Longest;
+use self::long::{Longest, Reading};
 use self::scripts::{DELETE_DEAD, DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, REPLACE};
-use super::connection::Connection;
 use super::maintenance;
 use super::pool::{Access, BULK, Pool};
 use super::reply::{self, Failure};
@@ -28,6 +28,7 @@ use crate::entry::{
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::StoreStats;
+use crate::spare::Spare;
 
 /// Commands in one pipeline: enough to be cheap, few enough that others are not held up.
 const SLICE: usize = 500;
@@ -74,9 +75,8 @@ impl RedisStore {
         key: &Key,
         expected: usize,
     ) -> Result<Option<Vec<u8>>, Error> {
-        let mut command = Cmd::with_capacity(2, 3 + key.as_str().len());
-        command.arg("GET").arg(key.as_str());
-        let answer = self.read_value(key, &command, expected).await;
+        let command = Get::of(key);
+        let answer = self.read(&command.0, expected, slice::from_ref(key)).await;
         let answer = answer.and_then(reply::bytes);
         answer.map_err(|failure| failure.during(|| format!("get of `{}`", key.as_str())))
     }
@@ -98,27 +98,23 @@ impl RedisStore {
     }
 
     /// For a command that may run twice, such as one that changes nothing: if its connection is lost, it is sent once more
-    /// on another.
-    pub(super) async fn read(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
-        self.read_on(command, bytes, |_| {}).await
-    }
-
-    /// The same, and reports the connection of each attempt.
-    async fn read_on(
+    /// on another. If the caller is cancelled before the answer arrives, a check finds out whether one of the `values` that
+    /// the command reads is too long.
+    pub(super) async fn read(
         &self,
         command: &Cmd,
         bytes: usize,
-        mut on: impl FnMut(&Arc<Connection>),
+        values: &[Key],
     ) -> Result<Value, Failure> {
-        let mut ask = || {
-            let ticket = self.pool.ticket(bytes, self.access)?;
-            on(ticket.connection());
-            Ok(ticket.ask(command))
-        };
-        match ask()?.await {
-            Err(Failure::Lost(reason)) => match ask() {
-                // Rare, so it is not worth room in the future of every read.
-                Ok(second) => Box::pin(second).await,
+        let ticket = || self.pool.ticket(bytes, self.access);
+        let mut reading = Reading::new(self, values, ticket()?);
+        match reading.ticket.ask(command).await {
+            Err(Failure::Lost(reason)) => match ticket() {
+                Ok(second) => {
+                    reading.ticket = second;
+                    // Rare, so it is not worth room in the future of every read.
+                    Box::pin(reading.ticket.ask(command)).await
+                }
                 Err(Failure::Unavailable) => Err(Failure::Lost(reason)),
                 Err(failure) => Err(failure),
             },
@@ -135,7 +131,7 @@ impl RedisStore {
         for key in keys {
             command.arg(key.as_str());
         }
-        let values = reply::array(self.read_values(keys, &command, whole).await?)?;
+        let values = reply::array(self.read(&command, whole, keys).await?)?;
         if values.len() != keys.len() {
             return Err(Failure::Nonsense("as many values as keys"));
         }
@@ -151,7 +147,7 @@ impl RedisStore {
             .arg(&*Pattern::common_glob(patterns))
             .arg("COUNT")
             .arg(SCAN_COUNT);
-        let (next, names) = reply::page(self.read(&command, BULK).await?)?;
+        let (next, names) = reply::page(self.read(&command, BULK, &[]).await?)?;
         // Redis matched a glob; this second look keeps other prefixes and reserved roots safe.
         let meant = |name: Vec<u8>| {
             let name = String::from_utf8(name).ok()?;
@@ -162,6 +158,28 @@ impl RedisStore {
             names: names.into_iter().filter_map(meant).collect(),
             next: (next != 0).then_some(Cursor(next)),
         })
+    }
+}
+
+thread_local! {
+    static SPARE: Spare<Cmd> = const { Spare::new() };
+}
+
+/// A `GET`. Every hit sends one, so its buffers are used again.
+struct Get(Cmd);
+
+impl Get {
+    fn of(key: &Key) -> Self {
+        let mut command = Spare::take(&SPARE).unwrap_or_default();
+        command.clear();
+        command.arg("GET").arg(key.as_str());
+        Self(command)
+    }
+}
+
+impl Drop for Get {
+    fn drop(&mut self) {
+        Spare::keep(&SPARE, self.0.take());
     }
 }
 
@@ -532,7 +550,7 @@ impl Store for RedisStore {
     fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
         Box::pin(async move {
             let answer = self
-                .read(redis::cmd("INFO").arg("default"), USUAL_ENTRY)
+                .read(redis::cmd("INFO").arg("default"), USUAL_ENTRY, &[])
                 .await
                 .and_then(reply::text);
             answer

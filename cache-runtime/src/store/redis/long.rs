@@ -1,7 +1,6 @@
 //! Values that are too long to be entries: written by another program, or by hand. Reading one takes longer than any caller
 //! waits, so it is never recognized as unreadable and would cost every caller a timeout.
 
-use std::slice;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::RedisStore;
 use crate::config::Config;
 use crate::key::Key;
 use crate::singleton::Singleton;
-use crate::store::connection::Connection;
+use crate::store::connection::{Connection, Ticket};
 use crate::store::pool::{Access, BULK, Pool};
 use crate::store::reply::{self, Failure};
 use crate::store::script::Script;
@@ -46,58 +45,34 @@ impl Longest {
     }
 }
 
-impl RedisStore {
-    /// Reads values. If the caller is cancelled before the answer arrives, a check finds out whether one of them is too
-    /// long.
-    pub(super) async fn read_values(
-        &self,
-        keys: &[Key],
-        command: &Cmd,
-        bytes: usize,
-    ) -> Result<Value, Failure> {
-        let mut unanswered = Unanswered {
-            store: self,
-            keys,
-            connection: None,
-        };
-        let answer = self
-            .read_on(command, bytes, |connection| {
-                unanswered.connection = Some(Arc::clone(connection));
-            })
-            .await;
-        unanswered.keys = &[];
-        answer
-    }
-
-    /// The same for one value.
-    pub(super) async fn read_value(
-        &self,
-        key: &Key,
-        command: &Cmd,
-        bytes: usize,
-    ) -> Result<Value, Failure> {
-        self.read_values(slice::from_ref(key), command, bytes).await
-    }
-}
-
-/// A read whose answer has not arrived. Dropped so, it was given up.
-struct Unanswered<'a> {
+/// A read of values. If it is dropped before its answer arrives, it was given up.
+pub(super) struct Reading<'a> {
     store: &'a RedisStore,
-    /// Empty after the answer.
-    keys: &'a [Key],
-    connection: Option<Arc<Connection>>,
+    values: &'a [Key],
+    pub(super) ticket: Ticket,
 }
 
-impl Drop for Unanswered<'_> {
+impl<'a> Reading<'a> {
+    pub(super) fn new(store: &'a RedisStore, values: &'a [Key], ticket: Ticket) -> Self {
+        Self {
+            store,
+            values,
+            ticket,
+        }
+    }
+}
+
+impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        let (false, Some(connection)) = (self.keys.is_empty(), self.connection.take()) else {
+        if self.values.is_empty() || self.ticket.is_answered() {
             return;
-        };
+        }
         let longest = &self.store.longest;
         // One check at a time: a server that does not respond must not get one more request from each caller.
         longest.looking.start(|running| {
             let longest = Arc::clone(longest);
-            let (pool, keys) = (Arc::clone(&self.store.pool), self.keys.to_vec());
+            let (pool, keys) = (Arc::clone(&self.store.pool), self.values.to_vec());
+            let connection = Arc::clone(self.ticket.connection());
             async move {
                 let _running = running;
                 if let Err(failure) = longest.remove_long(&pool, &keys, &connection).await {
@@ -114,7 +89,7 @@ async fn ask(pool: &Pool, command: &Cmd) -> Result<Value, Failure> {
     let mut attempt = 1;
     loop {
         let answer = match pool.ticket(BULK, Access::Caller) {
-            Ok(ticket) => ticket.ask(command).await,
+            Ok(mut ticket) => ticket.ask(command).await,
             Err(failure) => Err(failure),
         };
         match answer {

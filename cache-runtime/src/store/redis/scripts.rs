@@ -46,7 +46,7 @@ impl RedisStore {
         bytes: usize,
     ) -> Result<Value, Failure> {
         let ask = async |command: Cmd| match script.is_repeatable {
-            true => self.read(&command, bytes).await,
+            true => self.read(&command, bytes, &[]).await,
             false => self.ask(&command, bytes).await,
         };
         match ask(script.by_hash(keys, &arguments)).await {
