@@ -8,7 +8,9 @@ use cache_runtime::testing::FaultProxy;
 use cache_runtime::{Cache, Config, TtlPolicy, cacheable};
 use tokio::task::JoinSet;
 
-use crate::support::{Gate, Table, connect, gated_row, server, soon, until};
+use crate::support::{
+    Gate, Table, cache, calls, connect, gated_row, raw, row, server, soon, until,
+};
 
 /// How many bodies run at the same time.
 #[derive(Clone, Debug, Default)]
@@ -227,4 +229,136 @@ async fn a_cancelled_caller_leaves_the_queue() {
     until("nobody waits", async || cache.stats().loads_waiting == 0).await;
     gate.open(1);
     first.await.unwrap();
+}
+
+/// Reads rows 1,000 times at the same time.
+async fn read_all(cache: &Cache, table: &Table, rows: u64) {
+    let mut callers = JoinSet::new();
+    for number in 0..1_000 {
+        let (cache, table) = (cache.clone(), table.clone());
+        callers.spawn(async move { row(&cache, &table, number % rows).await });
+    }
+    while let Some(value) = soon("all callers get the value", callers.join_next()).await {
+        value.expect("the call returns");
+    }
+}
+
+#[tokio::test]
+async fn many_reads_leave_in_batches_and_few_alone() {
+    let server = server();
+    let (cache, mut raw) = (cache(&server).await, raw(&server).await);
+    let table = Table::default();
+    for id in 0..20 {
+        row(&cache, &table, id).await;
+    }
+    let stats = cache.stats();
+    assert_eq!(calls(&mut raw, "mget").await, 0);
+    assert_eq!(stats.pool.map(|pool| pool.batches), Some(0));
+    let alone = calls(&mut raw, "get").await;
+
+    read_all(&cache, &table, 20).await;
+
+    let stats = cache.stats();
+    assert_eq!((stats.total.hits, table.reads()), (1_000, 20), "{stats:?}");
+    let pool = stats.pool.expect("a pool");
+    let (batches, alone) = (
+        calls(&mut raw, "mget").await,
+        calls(&mut raw, "get").await - alone,
+    );
+    assert_eq!(batches, pool.batches);
+    assert!(batches > 0 && batches + alone < 200, "{batches}, {alone}");
+    // The callers of a row are one key of a batch.
+    assert!(pool.batched_reads <= 20 * batches, "{pool:?}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_key_of_a_batch_does_not_concern_the_others() {
+    let server = server();
+    let (cache, mut raw) = (cache(&server).await, raw(&server).await);
+    let table = Table::default();
+    for id in 0..99 {
+        row(&cache, &table, id).await;
+    }
+    let _: () = redis::cmd("RPUSH")
+        .arg(&["test_row:99", "a list"])
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+
+    read_all(&cache, &table, 100).await;
+
+    let stats = cache.stats().total;
+    assert!(stats.hits >= 990, "{stats:?}");
+    // Only the lease of the list is refused.
+    assert!(stats.errors <= 1, "{stats:?}");
+    // The list is replaced by a value.
+    let before = table.reads();
+    row(&cache, &table, 99).await;
+    assert_eq!(table.reads(), before);
+}
+
+#[tokio::test]
+async fn a_cancelled_caller_leaves_its_batch() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let config = network.config().command_timeout(Duration::from_secs(2));
+    let cache = connect(config).await;
+    let table = Table::default();
+    for id in 0..100 {
+        row(&cache, &table, id).await;
+    }
+    network.delay(Duration::from_millis(20));
+    let mut callers = JoinSet::new();
+    for number in 0..1_000 {
+        let (cache, table) = (cache.clone(), table.clone());
+        let caller = callers.spawn(async move { row(&cache, &table, number % 100).await });
+        if number % 3 == 0 {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                caller.abort();
+            });
+        }
+    }
+
+    let mut answered = 0;
+    while let Some(ended) = soon("all callers end", callers.join_next()).await {
+        answered += usize::from(ended.is_ok());
+    }
+
+    assert!(answered >= 666, "{answered}");
+    let stats = cache.stats();
+    assert_eq!(table.reads(), 100, "{stats:?}");
+    assert_eq!((stats.total.timeouts, stats.total.errors), (0, 0));
+    assert_eq!(
+        stats.pool.as_ref().map(|pool| pool.in_flight),
+        Some(0),
+        "{stats:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reads_of_a_lost_batch_are_sent_again() {
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config()).await;
+    let (table, mut raw) = (Table::default(), raw(&server).await);
+    for id in 0..100 {
+        row(&cache, &table, id).await;
+    }
+    network.delay(Duration::from_millis(30));
+    let reads = tokio::spawn({
+        let (cache, table) = (cache.clone(), table.clone());
+        async move { read_all(&cache, &table, 100).await }
+    });
+    until("a batch is under way", async || {
+        cache.stats().pool.is_some_and(|pool| pool.batches > 0)
+    })
+    .await;
+    let _: () = redis::cmd("CLIENT")
+        .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+
+    reads.await.expect("every call returns a value");
 }

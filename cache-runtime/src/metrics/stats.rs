@@ -214,6 +214,10 @@ pub struct PoolStats {
     pub opened: u64,
     /// Connections lost since the start.
     pub lost: u64,
+    /// Batches in which reads were sent because many were under way.
+    pub batches: u64,
+    /// Keys in these batches.
+    pub batched_reads: u64,
 }
 
 /// What memory mode stores.

@@ -173,6 +173,15 @@ impl Pool {
         Ok(ticket)
     }
 
+    /// How many commands are under way on the connection that is filled first.
+    pub(super) fn commands_ahead(&self) -> usize {
+        let lanes = self.lanes();
+        lanes
+            .data
+            .first()
+            .map_or(0, |connection| connection.load().commands)
+    }
+
     fn first_with_room<'a>(
         &self,
         open: &'a [Arc<Connection>],
@@ -443,6 +452,8 @@ impl Pool {
             utilisation,
             opened: self.opened.load(Ordering::Relaxed),
             lost: self.losses(),
+            batches: 0,
+            batched_reads: 0,
         }
     }
 

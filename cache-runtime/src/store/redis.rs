@@ -1,5 +1,6 @@
 //! Entries in Redis 7 or newer (`SET` with both `NX` and `GET`): commands and scripts, blind to where the server is.
 
+mod batch;
 mod long;
 mod scripts;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
+use self::batch::Batches;
 use self::long::{Longest, Reading};
 use self::scripts::{DELETE_DEAD, DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::maintenance;
@@ -27,7 +29,7 @@ use crate::entry::{
 };
 use crate::error::Error;
 use crate::key::{Key, Pattern};
-use crate::metrics::StoreStats;
+use crate::metrics::{PoolStats, StoreStats};
 use crate::spare::Spare;
 
 /// Commands in one pipeline: enough to be cheap, few enough that others are not held up.
@@ -46,6 +48,7 @@ pub(crate) struct RedisStore {
     pool: Arc<Pool>,
     access: Access,
     longest: Arc<Longest>,
+    batches: Arc<Batches>,
     /// The same for recovery; `None` in that one.
     recovery: Option<Box<Self>>,
 }
@@ -55,15 +58,18 @@ impl RedisStore {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let pool = Arc::new(Pool::new(config)?);
         let longest = Longest::new(config);
+        let batches = Batches::new(config);
         let recovery = Self {
             pool: Arc::clone(&pool),
             longest: Arc::clone(&longest),
+            batches: Arc::clone(&batches),
             access: Access::Recovery,
             recovery: None,
         };
         Ok(Self {
             pool,
             longest,
+            batches,
             access: Access::Caller,
             recovery: Some(Box::new(recovery)),
         })
@@ -75,6 +81,9 @@ impl RedisStore {
         key: &Key,
         expected: usize,
     ) -> Result<Option<Vec<u8>>, Error> {
+        if let Some(found) = self.read_in_batch(key, expected).await {
+            return Ok(found);
+        }
         let command = Get::of(key);
         let answer = self.read(&command.0, expected, slice::from_ref(key)).await;
         let answer = answer.and_then(reply::bytes);
@@ -601,7 +610,12 @@ impl Store for RedisStore {
     }
 
     fn stats(&self) -> StoreStats {
-        StoreStats::Redis(self.pool.stats())
+        let (batches, batched_reads) = self.batches.counts();
+        StoreStats::Redis(PoolStats {
+            batches,
+            batched_reads,
+            ..self.pool.stats()
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

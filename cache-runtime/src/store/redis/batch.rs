@@ -1,0 +1,215 @@
+//! Coalesced reads: while many `GET`s are under way, those that arrive leave together as one `MGET`.
+//!
+//! A `GET` in a batch costs the server a seventh of a `GET` that is sent alone, and this process a fraction of the writes. A few
+//! callers would only wait for each other, so batches begin when [`CROWD`] commands are under way on a connection. From then on
+//! reads gather while [`BATCHES`] batches are outstanding, until none waits.
+//!
+//! A batch never fails a read: if its `MGET` fails, each of its callers reads alone, so that a lost connection or a value that
+//! is too long is not the fault of its neighbours.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::RedisStore;
+use crate::config::Config;
+use crate::key::Key;
+use crate::store::pool::Access;
+use crate::sync::Mutex;
+
+/// With fewer commands under way, each is sent alone.
+const CROWD: usize = 48;
+
+/// The most keys of a batch.
+const KEYS: usize = 64;
+
+/// The most batches that are outstanding at the same time.
+const BATCHES: usize = 2;
+
+/// A larger value is read alone: it takes longer to receive than a batch saves.
+const SMALL: usize = 1 << 10;
+
+/// The reads that wait for a batch.
+pub(super) struct Batches {
+    state: Mutex<State>,
+    /// Whether batches run, to be read without the lock.
+    is_running: AtomicBool,
+    /// A batch that takes longer is given up. Its callers have given up before.
+    patience: Duration,
+    sent: AtomicU64,
+    keys: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<Waiting>,
+    running: usize,
+}
+
+struct Waiting {
+    key: Key,
+    found: oneshot::Sender<Option<Vec<u8>>>,
+}
+
+impl Batches {
+    pub(super) fn new(config: &Config) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            is_running: AtomicBool::new(false),
+            patience: config.command_timeout_max.max(config.command_timeout),
+            sent: AtomicU64::new(0),
+            keys: AtomicU64::new(0),
+        })
+    }
+
+    /// How many batches were sent, and with how many keys.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&self.sent), of(&self.keys))
+    }
+
+    /// Adds a read to the next batch. Returns the runner of another batch, if one may begin.
+    fn join(self: &Arc<Self>, key: &Key) -> (oneshot::Receiver<Option<Vec<u8>>>, Option<Runner>) {
+        let (found, value) = oneshot::channel();
+        let waiting = Waiting {
+            key: key.clone(),
+            found,
+        };
+        let mut state = self.state.lock();
+        state.waiting.push(waiting);
+        let begins = state.running < BATCHES;
+        if begins {
+            state.running += 1;
+            self.is_running.store(true, Ordering::Relaxed);
+        }
+        drop(state);
+        let runner = begins.then(|| Runner {
+            batches: Arc::clone(self),
+            is_over: false,
+        });
+        (value, runner)
+    }
+}
+
+impl fmt::Debug for Batches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batches")
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sends batches until no read waits.
+struct Runner {
+    batches: Arc<Batches>,
+    is_over: bool,
+}
+
+impl Runner {
+    async fn run(mut self, store: RedisStore) {
+        while let Some(batch) = self.next() {
+            store.read_batch(batch, &self.batches).await;
+        }
+    }
+
+    /// Takes the reads of the next batch.
+    fn next(&mut self) -> Option<Vec<Waiting>> {
+        let mut state = self.batches.state.lock();
+        // Callers that were cancelled have left.
+        state.waiting.retain(|waiting| !waiting.found.is_closed());
+        if state.waiting.is_empty() {
+            self.is_over = true;
+            self.batches.leave(&mut state);
+            return None;
+        }
+        let count = state.waiting.len().min(KEYS);
+        Some(state.waiting.drain(..count).collect())
+    }
+}
+
+impl Drop for Runner {
+    /// The runtime has ended under it. The callers of other runtimes read alone.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let mut state = self.batches.state.lock();
+            state.waiting.clear();
+            self.batches.leave(&mut state);
+        }
+    }
+}
+
+impl Batches {
+    fn leave(&self, state: &mut State) {
+        state.running -= 1;
+        self.is_running.store(state.running > 0, Ordering::Relaxed);
+    }
+}
+
+impl RedisStore {
+    /// Reads a value of about `expected` bytes in a batch. [`None`] if it is to be read alone.
+    pub(super) async fn read_in_batch(
+        &self,
+        key: &Key,
+        expected: usize,
+    ) -> Option<Option<Vec<u8>>> {
+        let is_crowded = || {
+            self.batches.is_running.load(Ordering::Relaxed) || self.pool.commands_ahead() >= CROWD
+        };
+        if expected > SMALL || self.access != Access::Caller || !is_crowded() {
+            return None;
+        }
+        let (value, runner) = self.batches.join(key);
+        if let Some(runner) = runner {
+            tokio::spawn(runner.run(self.for_batches()));
+        }
+        value.await.ok()
+    }
+
+    /// The same store, for a task.
+    fn for_batches(&self) -> Self {
+        Self {
+            pool: Arc::clone(&self.pool),
+            access: self.access,
+            longest: Arc::clone(&self.longest),
+            batches: Arc::clone(&self.batches),
+            recovery: None,
+        }
+    }
+
+    /// Answers each read of a batch, or none.
+    async fn read_batch(&self, mut batch: Vec<Waiting>, batches: &Batches) {
+        batch.sort_unstable_by_key(|waiting| waiting.key.hash());
+        let mut keys: Vec<Key> = Vec::with_capacity(batch.len());
+        let mut readers: Vec<Vec<oneshot::Sender<_>>> = Vec::with_capacity(batch.len());
+        for Waiting { key, found } in batch {
+            match (keys.last(), readers.last_mut()) {
+                (Some(last), Some(others)) if *last == key => others.push(found),
+                _ => {
+                    keys.push(key);
+                    readers.push(vec![found]);
+                }
+            }
+        }
+        batches.sent.fetch_add(1, Ordering::Relaxed);
+        batches.keys.fetch_add(keys.len() as u64, Ordering::Relaxed);
+        let read = self.fetch_slice(&keys, keys.len() * SMALL);
+        let Ok(Ok(values)) = timeout(batches.patience, read).await else {
+            return;
+        };
+        for (readers, value) in readers.into_iter().zip(values) {
+            let mut readers = readers.into_iter();
+            let last = readers.next_back();
+            for reader in readers {
+                // An error means that the caller was cancelled.
+                let _ = reader.send(value.clone());
+            }
+            if let Some(last) = last {
+                let _ = last.send(value);
+            }
+        }
+    }
+}
