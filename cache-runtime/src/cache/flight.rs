@@ -9,6 +9,9 @@
 //! begins another load, but at most two loads of a key run at the same time. A caller that can join neither waits for the
 //! next load, which begins when one of the two ends, and so after all its waiters arrived.
 
+mod leader;
+mod waiter;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::mem;
@@ -16,10 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use futures_util::future::select_all;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+pub(super) use self::leader::{Leader, Relieved};
+use self::waiter::Waiter;
 use super::pulse::Pulse;
 use crate::entry::Stamp;
 use crate::key::Key;
@@ -237,10 +241,9 @@ impl Flights {
             };
             flight.state().claims = claims;
             loads.current = Some(Arc::clone(&flight));
-            let mut leader = Leader::new(self, key, flight);
-            leader.flight.pulse.saw_lag(lag);
-            leader.relieves = relieves;
-            return Turn::Lead(leader);
+            flight.pulse.restart();
+            flight.pulse.saw_lag(lag);
+            return Turn::Lead(Leader::relieving(self, key, flight, relieves));
         }
         let Loads { older, next, .. } = loads;
         let next = next.get_or_insert_with(|| Flight::new(Phase::Queued(older.clone())));
@@ -476,273 +479,6 @@ impl Flight {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
-    }
-}
-
-/// The caller that loads. If it is dropped before it lands, the next waiter takes over.
-#[derive(Debug)]
-pub(crate) struct Leader<'a> {
-    flights: &'a Flights,
-    key: &'a Key,
-    flight: Arc<Flight>,
-    relieves: Option<Relieved>,
-    end: End,
-}
-
-/// A leader that is replaced by another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Relieved {
-    /// Its load is older than the deadline, and this was not known yet.
-    Overdue,
-    /// It was woken and not polled.
-    Stuck,
-}
-
-/// How a leadership ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// Dropped before the body came to an end.
-    Dropped,
-    /// The body's result is not worth sharing, and the leadership is handed over already.
-    Failed,
-    Landed,
-}
-
-impl<'a> Leader<'a> {
-    fn new(flights: &'a Flights, key: &'a Key, flight: Arc<Flight>) -> Self {
-        flight.pulse.restart();
-        Self {
-            flights,
-            key,
-            flight,
-            relieves: None,
-            end: End::Dropped,
-        }
-    }
-
-    /// Shows waiters whether this leader is polled.
-    pub(crate) fn pulse(&self) -> Arc<Pulse> {
-        Arc::clone(&self.flight.pulse)
-    }
-
-    /// The lease under which the result may be stored. A leader that was deposed has none any more.
-    pub(crate) fn lease(&self) -> Option<Stamp> {
-        self.flight.state().claims.lease
-    }
-
-    /// A lease is about to be asked for.
-    pub(crate) fn asks_for(&self, lease: Stamp) {
-        self.flight.state().claims.asked.push(lease);
-    }
-
-    /// Returns whether this leader, or a leader that it replaced, asked for this lease.
-    pub(crate) fn has_asked_for(&self, lease: Stamp) -> bool {
-        self.flight.state().claims.asked.contains(&lease)
-    }
-
-    /// The lease is this leader's. Returns whether it still leads.
-    pub(crate) fn set_lease(&self, lease: Stamp) -> bool {
-        let mut state = self.flight.state();
-        if let Phase::Deposed = state.phase {
-            return false;
-        }
-        state.claims.lease = Some(lease);
-        true
-    }
-
-    /// The result was or will be loaded after `at`, while `claim` was in the store.
-    pub(crate) fn set_snapshot(&self, at: Instant, claim: Option<Stamp>) {
-        self.flight.state().snapshot = Some(Snapshot { at, claim });
-    }
-
-    /// Gives a lease back in the background.
-    pub(crate) fn release(&self, lease: Stamp) {
-        (self.flights.release)(self.key, lease);
-    }
-
-    pub(crate) fn relieves(&self) -> Option<Relieved> {
-        self.relieves
-    }
-
-    /// The load is older than the deadline and no longer keeps other callers from loading. Returns whether this was not
-    /// known yet.
-    pub(crate) fn abandon(&self) -> bool {
-        self.flights.forget(self.key, &self.flight);
-        self.flight.set_overdue()
-    }
-
-    pub(crate) fn is_invalidated(&self) -> bool {
-        self.flight.invalidated.load(Ordering::Acquire)
-    }
-
-    /// Returns whether a caller waits for the encoded result.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.flight.state().waiting > 0
-    }
-
-    /// Gives the result to all waiters, and to all callers that arrive until this leader is dropped.
-    pub(crate) fn land(&mut self, entry: Arc<[u8]>) {
-        self.end = End::Landed;
-        self.flight.state().phase = Phase::Landed(entry);
-        self.flight.changed.notify_waiters();
-        self.flights.advance(self.key);
-    }
-
-    /// There is no result to share: one waiter takes over with the lease, and all others run their own bodies. Returns the
-    /// lease if there is no waiter.
-    pub(crate) fn give_up(mut self) -> Option<Stamp> {
-        self.end = End::Failed;
-        self.flights.hand_over(self.key, &self.flight, true)
-    }
-}
-
-impl Drop for Leader<'_> {
-    fn drop(&mut self) {
-        match self.end {
-            End::Landed => self.flights.forget(self.key, &self.flight),
-            End::Failed => {}
-            End::Dropped => {
-                if let Some(lease) = self.flights.hand_over(self.key, &self.flight, false) {
-                    self.release(lease);
-                }
-            }
-        }
-    }
-}
-
-/// A caller that waits for the leader.
-#[derive(Debug)]
-pub(crate) struct Waiter<'a> {
-    flights: &'a Flights,
-    key: &'a Key,
-    flight: Arc<Flight>,
-    failed_loads: u32,
-    observation: Observation,
-    /// Whether the load had not begun when the wait began.
-    is_queued: bool,
-    /// No caller waits longer.
-    until: Instant,
-}
-
-impl<'a> Waiter<'a> {
-    /// Waits until the load lands, until it is this caller's turn, or until the wait takes too long. If the load is too
-    /// old, or its leader is stuck, one waiter begins another load and the rest wait for that.
-    pub(crate) async fn arrival(mut self) -> Arrival<'a> {
-        loop {
-            match self.news().await {
-                News::Arrival(arrival) => return arrival,
-                News::Begun => {
-                    self.is_queued = false;
-                    continue;
-                }
-                News::Stuck | News::Overdue | News::TooOld => {}
-            }
-            match self
-                .flights
-                .enter(self.key, self.observation, Stuck::Deposed)
-            {
-                Turn::Lead(leader) => return Arrival::Lead(leader),
-                Turn::Wait(_) if Instant::now() >= self.until => return Arrival::Alone,
-                Turn::Wait(next) => {
-                    let until = self.until;
-                    self = next;
-                    self.until = until;
-                }
-            }
-        }
-    }
-
-    /// Waits for a change of this load.
-    async fn news(&self) -> News<'a> {
-        let (ahead, overdue) = {
-            let state = self.flight.state();
-            match &state.phase {
-                Phase::Queued(ahead) => (ahead.clone(), self.until),
-                _ => {
-                    let overdue = state.started + self.flights.deadline;
-                    (Vec::new(), self.until.min(overdue))
-                }
-            }
-        };
-        let stuck = async {
-            match ahead.is_empty() {
-                true => self.flight.pulse.stuck().await,
-                false => {
-                    select_all(ahead.iter().map(|flight| Box::pin(flight.pulse.stuck()))).await;
-                }
-            }
-        };
-        let changed = async {
-            loop {
-                let changed = self.flight.changed.notified();
-                if let Some(news) = self.look() {
-                    return news;
-                }
-                changed.await;
-            }
-        };
-        tokio::select! {
-            biased;
-            news = changed => news,
-            () = sleep_until(overdue) => News::Overdue,
-            () = stuck => News::Stuck,
-        }
-    }
-
-    fn look(&self) -> Option<News<'a>> {
-        let mut state = self.flight.state();
-        let arrival = match &state.phase {
-            Phase::Landed(_) if !state.serves(self.observation) => return Some(News::TooOld),
-            Phase::Landed(entry) => Arrival::Landed(Arc::clone(entry)),
-            Phase::Leaderless => {
-                state.phase = Phase::Flying;
-                drop(state);
-                Arrival::Lead(Leader::new(
-                    self.flights,
-                    self.key,
-                    Arc::clone(&self.flight),
-                ))
-            }
-            Phase::Deposed => return Some(News::Stuck),
-            Phase::Flying if self.is_queued => return Some(News::Begun),
-            Phase::Flying if state.failed_loads > self.failed_loads => Arrival::Alone,
-            Phase::Queued(_) | Phase::Flying => return None,
-        };
-        Some(News::Arrival(arrival))
-    }
-}
-
-/// What a waiter learns of a load.
-enum News<'a> {
-    Arrival(Arrival<'a>),
-    /// Its leader was woken and is not polled.
-    Stuck,
-    /// It takes too long.
-    Overdue,
-    /// Its result is from before this caller arrived.
-    TooOld,
-    /// It was queued and runs now.
-    Begun,
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.key);
-        let mut state = self.flight.state();
-        state.waiting -= 1;
-        let (Phase::Leaderless | Phase::Queued(_)) = state.phase else {
-            return;
-        };
-        if state.waiting > 0 {
-            return;
-        }
-        let lease = state.claims.lease;
-        drop(state);
-        self.flights.remove(&mut shard, self.key, &self.flight);
-        drop(shard);
-        if let Some(lease) = lease {
-            (self.flights.release)(self.key, lease);
-        }
     }
 }
 
