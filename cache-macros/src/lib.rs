@@ -448,7 +448,7 @@ pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// installed.
 ///
 /// While Redis is unavailable, each policy follows its `on_outage` setting. By default the process decides from what it knows, and
-/// calls are still limited. A call never waits longer than `command_timeout` for a decision.
+/// calls are still limited. A call never waits longer than `command_timeout_max` for a decision.
 #[proc_macro_attribute]
 pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::attribute(Attribute::RateLimit, arguments.into(), item.into()).into()

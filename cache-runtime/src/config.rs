@@ -230,8 +230,9 @@ impl Default for Config {
             lease_wait: Duration::from_secs(1),
             // The usual limit of a request: after that the client is gone.
             load_deadline: Duration::from_secs(30),
-            // As many queries as a usual pool of database connections can take in addition to those of callers.
+            // Only the service knows what its database can take.
             max_loads: None,
+            // As many queries as a usual pool of database connections can take in addition to those of callers.
             max_refreshes: 64,
             // Longer than the body of a write usually runs. After a crash, reads are uncached for this long.
             fence_ttl: Duration::from_secs(5),
@@ -430,6 +431,11 @@ impl Config {
             .chain(max_loads)
             .chain(limits)
             .collect()
+    }
+
+    /// Returns the longest time of an operation.
+    pub(crate) fn operation_max(&self) -> Duration {
+        self.command_timeout_max.max(self.command_timeout)
     }
 
     /// Returns the policy that a function names. Variables cannot contain `-`, `.` and capitals, so a policy `a_b` also applies

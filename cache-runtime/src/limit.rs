@@ -34,7 +34,7 @@
 //! - A [`reset`](RateLimiter::reset) or [`unblock`](RateLimiter::unblock) reaches other processes within 1 s. During an outage it
 //!   applies only to this process. In the window after the outage, the other processes may still refuse from memory.
 //!
-//! Calls never wait longer than the cache's `command_timeout`. They do not wait while Redis is known to be unavailable.
+//! Calls never wait longer than the cache's `command_timeout_max`, and `command_timeout` if Redis is silent. They do not wait while Redis is known to be unavailable.
 //!
 //! # Logins
 //!
@@ -438,7 +438,7 @@ impl RateLimiter {
 }
 
 impl Limit {
-    /// Decides one call of `client` and counts it if all policies allow it. Never waits longer than the cache's `command_timeout`.
+    /// Decides one call of `client` and counts it if all policies allow it. Never waits longer than the cache's `command_timeout_max`.
     #[must_use = "a call that is not allowed must not go on; see `Decision::into_result`"]
     pub async fn check(&self, client: &Identity) -> Decision {
         self.check_cost(client, 1).await

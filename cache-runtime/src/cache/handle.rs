@@ -326,11 +326,11 @@ impl Cache {
             return Ok(false);
         };
         // The store keeps an entry for its TTL and its grace, counted from its arrival, which is up to one operation later
-        // than its date. So the grace is known to within `command_timeout`, and the shorter value is used. An entry whose
+        // than its date. So the grace is known to within the time of an operation, and the shorter value is used. An entry whose
         // expiry was removed has no grace.
         let grace = match left {
             Duration::MAX => Duration::ZERO,
-            left => left.saturating_sub(fresh.saturating_add(self.inner.config.command_timeout)),
+            left => left.saturating_sub(fresh.saturating_add(self.inner.config.operation_max())),
         };
         // If the entry was changed in between, it has a time to live of its own.
         let replaced = call.ask("expire", |store| {

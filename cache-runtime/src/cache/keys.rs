@@ -53,7 +53,7 @@ impl Cache {
     /// keys.
     ///
     /// - The next page is requested when the last key of the previous page was taken, so Redis works no faster than the caller.
-    ///   Each page has `command_timeout`.
+    ///   Each page has twice `command_timeout_max`.
     /// - A key that is stored or removed during the scan may be missing or present. A key may appear twice.
     /// - The first error is the last item. The errors are those of [`try_keys`](Self::try_keys).
     ///

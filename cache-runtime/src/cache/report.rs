@@ -63,7 +63,7 @@ impl Cache {
         })
     }
 
-    /// Asks Redis for its state. Waits for at most one `command_timeout`, and not at all while Redis is known to be
+    /// Asks Redis for its state. Waits for at most one `command_timeout_max`, and not at all while Redis is known to be
     /// unavailable.
     pub async fn health(&self) -> Health {
         let inner = &self.inner;

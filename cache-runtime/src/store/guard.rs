@@ -127,7 +127,7 @@ impl Guard {
     pub(crate) fn remote(store: Arc<dyn Store>, config: &Config, wake: Arc<Notify>) -> Self {
         let patience = Patience {
             silence: config.command_timeout,
-            total: config.command_timeout_max.max(config.command_timeout),
+            total: config.operation_max(),
         };
         let guard = Self::new(store, Some(patience), State::Fallback, config, wake);
         guard.history().since = Some(Instant::now());

@@ -60,7 +60,7 @@ impl Batches {
         Arc::new(Self {
             state: Mutex::default(),
             is_running: AtomicBool::new(false),
-            patience: config.command_timeout_max.max(config.command_timeout),
+            patience: config.operation_max(),
             sent: AtomicU64::new(0),
             keys: AtomicU64::new(0),
         })
