@@ -101,6 +101,55 @@ async fn at_most_two_bodies_of_a_key_run_while_it_is_evicted_again_and_again() {
     );
 }
 
+#[cacheable(key = "missing:<id>", ignore = [running], ttl = 60, cache = cache)]
+async fn missing(cache: &Cache, running: &Running, id: u64) -> Option<u64> {
+    running.body().await;
+    (id == 0).then_some(id)
+}
+
+#[cacheable(key = "draft:<id>", ignore = [running], ttl = 60, unless = |id| *id > 0, cache = cache)]
+async fn draft(cache: &Cache, running: &Running, id: u64) -> u64 {
+    running.body().await;
+    id
+}
+
+#[tokio::test]
+async fn callers_share_a_result_that_is_not_stored() {
+    let server = server();
+    let cache = connect(server.config()).await;
+    let running = Running::default();
+    let mut callers = JoinSet::new();
+    for _ in 0..500 {
+        let (cache, running) = (cache.clone(), running.clone());
+        callers.spawn(async move {
+            let found = missing(&cache, &running, 1).await;
+            (found, draft(&cache, &running, 2).await)
+        });
+    }
+
+    while let Some(values) = callers.join_next().await {
+        assert_eq!(values.unwrap(), (None, 2));
+    }
+
+    let stats = cache.stats().total;
+    assert!(stats.loads < 20, "{stats:?}");
+    assert!(
+        stats.skipped_none > 0 && stats.skipped_unless > 0,
+        "{stats:?}"
+    );
+    assert_eq!(stats.fills, 0);
+    let raw = raw(&server).await;
+    until("no lease is left", async || {
+        let keys: Vec<String> = redis::cmd("KEYS")
+            .arg("test_*")
+            .query_async(&mut raw.clone())
+            .await
+            .unwrap();
+        keys.is_empty()
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn max_loads_bodies_run_and_the_others_wait_in_order() {
     let cache = connect(Config::default().max_loads(2)).await;

@@ -72,7 +72,9 @@ pub(super) enum Appraisal {
     /// It is an `Err`.
     Failed,
     /// `unless` rejected it, so it is not stored.
-    Skipped,
+    Skipped {
+        is_none: bool,
+    },
     /// A value, and its TTL if the attribute sets one for it.
     Value(Option<Ttl>),
     None,

@@ -20,7 +20,12 @@ pub(super) struct NewEntry {
     pub(super) entry: Entry,
     /// How long the store keeps it: its TTL and its grace.
     pub(super) expires_in: Duration,
+    /// Otherwise it is only for the callers that wait for the load.
+    pub(super) is_stored: bool,
 }
+
+/// How long an entry is fresh that is not stored. The callers that wait for it decode it at once.
+const SHARED_TTL: Duration = Duration::from_secs(60);
 
 /// The result of decoding the bytes of a key.
 #[derive(Debug)]
@@ -115,38 +120,49 @@ impl CallContext<'_> {
 
     /// Returns the entry for the body's result; [`None`] if it is not worth storing or must not be stored.
     pub(super) async fn encode(&self, cost: Duration) -> Option<NewEntry> {
+        self.encode_for(cost, false).await
+    }
+
+    /// The same. If callers wait for the result, they get it also if it is not worth storing.
+    pub(super) async fn encode_for(&self, cost: Duration, is_awaited: bool) -> Option<NewEntry> {
         if self.is_off {
             return None;
         }
-        let ttl = match caller::appraise().await {
+        let (is_none, ttl) = match caller::appraise().await {
             Appraisal::Failed => return None,
-            Appraisal::Skipped => {
+            Appraisal::Skipped { is_none } => {
                 self.metrics.count(Event::SkippedUnless);
-                return None;
+                (is_none, None)
             }
-            Appraisal::Value(ttl) => Some(ttl.map_or(self.ttl, Ttl::as_duration)),
-            Appraisal::None => None,
+            Appraisal::Value(ttl) => (false, Some(ttl.map_or(self.ttl, Ttl::as_duration))),
+            Appraisal::None => {
+                if self.none_ttl.is_none() {
+                    self.metrics.count(Event::SkippedNone);
+                }
+                (true, self.none_ttl)
+            }
         };
-        let fresh = self.with_jitter(match (ttl, self.none_ttl) {
-            (Some(ttl), _) | (None, Some(ttl)) => ttl,
-            (None, None) => {
-                self.metrics.count(Event::SkippedNone);
-                return None;
-            }
-        });
+        let is_stored = ttl.is_some();
+        if !is_stored && !is_awaited {
+            return None;
+        }
+        let fresh = self.with_jitter(ttl.unwrap_or(SHARED_TTL));
         if fresh < entry::MIN_TTL {
             return None;
         }
-        let entry = match ttl {
-            Some(_) => {
+        let entry = match is_none {
+            // Only values are checked, and count towards the next check.
+            true => self.sized(self.write_job(fresh, cost, false).none()),
+            false => {
                 let job = self.write_job(fresh, cost, self.types_written().is_due());
                 self.written(caller::write(job).await?).ok()?
             }
-            // Only values are checked, and count towards the next check.
-            None => self.sized(self.write_job(fresh, cost, false).none()),
         };
-        let expires_in = fresh.saturating_add(self.grace);
-        Some(NewEntry { entry, expires_in })
+        Some(NewEntry {
+            entry,
+            expires_in: fresh.saturating_add(self.grace),
+            is_stored,
+        })
     }
 
     /// Returns the entry for a value that is stored by hand.

@@ -109,13 +109,16 @@ impl<T> Outputs<T> {
         unless: &dyn Fn(&O::Returned) -> bool,
         ttl: &dyn Fn(&O::Value) -> Option<Ttl>,
     ) -> Appraisal {
-        match self.returned::<O>() {
-            None => Appraisal::Failed,
-            Some(returned) if unless(returned) => Appraisal::Skipped,
-            Some(returned) => match O::value(returned) {
-                Some(value) if !O::layers().is_ok_none(value) => Appraisal::Value(ttl(value)),
-                Some(_) | None => Appraisal::None,
+        let Some(returned) = self.returned::<O>() else {
+            return Appraisal::Failed;
+        };
+        let value = O::value(returned).filter(|value| !O::layers().is_ok_none(*value));
+        match value {
+            value if unless(returned) => Appraisal::Skipped {
+                is_none: value.is_none(),
             },
+            Some(value) => Appraisal::Value(ttl(value)),
+            None => Appraisal::None,
         }
     }
 }

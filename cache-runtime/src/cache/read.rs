@@ -11,6 +11,7 @@ use super::flight::{Arrival, Leader, Observed, Relieved, Turn};
 use super::lease::{Claim, Hold, LeaseRequest};
 use super::lookup::{LoadMode, Lookup, Miss};
 use super::refresh::Refreshed;
+use crate::entry::Stamp;
 use crate::metrics::Event;
 use crate::store::BoxFuture;
 use crate::store::guard::in_runtime;
@@ -99,9 +100,10 @@ impl CallContext<'_> {
             })
         });
         let (_, cost) = self.load(hold).await;
-        let is_wanted = leader.lease().is_some() || leader.is_awaited();
+        let is_awaited = leader.is_awaited();
+        let is_wanted = leader.lease().is_some() || is_awaited;
         let entry = match is_wanted {
-            true => self.encode(cost).await,
+            true => self.encode_for(cost, is_awaited).await,
             false => None,
         };
         self.finish(leader, entry).await;
@@ -150,10 +152,7 @@ impl CallContext<'_> {
     async fn finish(&self, mut leader: Leader<'_>, entry: Option<NewEntry>) {
         let Some(new) = entry else {
             if let Some(stamp) = leader.give_up() {
-                // If it fails, the lease ends by itself.
-                let _ = self
-                    .ask("release", |store| store.delete_if(self.key, &stamp))
-                    .await;
+                self.release(stamp).await;
             }
             return;
         };
@@ -164,8 +163,16 @@ impl CallContext<'_> {
                 self.metrics.count(Event::FillRefused);
                 leader.release(stamp);
             }
+            Some(stamp) if !new.is_stored => self.release(stamp).await,
             Some(stamp) => self.fill(stamp, &new).await,
             None => {}
         }
+    }
+
+    /// If it fails, the lease ends by itself.
+    async fn release(&self, lease: Stamp) {
+        let _ = self
+            .ask("release", |store| store.delete_if(self.key, &lease))
+            .await;
     }
 }
