@@ -20,10 +20,15 @@ const STEPS: [&[&str]; 3] = [
     &[include_str!("db/claims.sql")],
 ];
 
+/// The most connections that read at the same time. The default of sqlx.
+const READERS: u32 = 10;
+
 /// A cheap handle to the database.
 #[derive(Clone, Debug)]
 pub struct Db {
-    pool: SqlitePool,
+    readers: SqlitePool,
+    /// One connection. SQLite has one writer at a time: others would try again until its lock is free, and in no order.
+    writer: SqlitePool,
     slow: Duration,
     /// Removed with the last handle.
     _temporary: Option<Arc<TempDir>>,
@@ -33,25 +38,28 @@ impl Db {
     /// Opens the database. A new database is created and seeded, and an old one is migrated. Without `url` it is temporary.
     /// `slow` is added to every read.
     pub async fn open(url: Option<&str>, slow: Duration) -> anyhow::Result<Self> {
-        let (pool, temporary) = match url {
+        let (options, temporary) = match url {
             None => {
                 let folder = TempDir::with_prefix("event-service-")
                     .context("cannot create a folder for a temporary database")?;
-                let pool = temporary(folder.path())
-                    .await
-                    .context("cannot open a temporary database")?;
-                (pool, Some(Arc::new(folder)))
+                (temporary(folder.path()), Some(Arc::new(folder)))
             }
             Some(url) => {
-                let pool = in_file(url)
-                    .await
-                    .with_context(|| format!("cannot open DATABASE_URL `{url}`"))?;
-                (pool, None)
+                let options =
+                    in_file(url).with_context(|| format!("cannot open DATABASE_URL `{url}`"))?;
+                (options, None)
             }
         };
-        upgrade(&pool).await?;
+        let opened = || match url {
+            None => "cannot open a temporary database".to_owned(),
+            Some(url) => format!("cannot open DATABASE_URL `{url}`"),
+        };
+        let writer = pool(&options, 1).await.with_context(opened)?;
+        upgrade(&writer).await?;
+        let readers = pool(&options, READERS).await.with_context(opened)?;
         Ok(Self {
-            pool,
+            readers,
+            writer,
             slow,
             _temporary: temporary,
         })
@@ -62,31 +70,31 @@ impl Db {
         if !self.slow.is_zero() {
             tokio::time::sleep(self.slow).await;
         }
-        &self.pool
+        &self.readers
     }
 
     /// Returns the pool for writes.
     pub fn write(&self) -> &SqlitePool {
-        &self.pool
+        &self.writer
     }
 
     /// Waits for running statements and closes the database.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
     }
 }
 
 /// A database in memory has one connection, and under load all requests wait for it. So this is a file. A crash loses the
 /// database anyway, so no write waits for the disk.
-async fn temporary(folder: &Path) -> anyhow::Result<SqlitePool> {
-    let options = SqliteConnectOptions::new()
+fn temporary(folder: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(folder.join("events.db"))
         .create_if_missing(true)
-        .synchronous(SqliteSynchronous::Off);
-    pool(options).await
+        .synchronous(SqliteSynchronous::Off)
 }
 
-async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
+fn in_file(url: &str) -> anyhow::Result<SqliteConnectOptions> {
     anyhow::ensure!(
         url.starts_with("sqlite:"),
         "it must begin with `sqlite:`, such as `sqlite:events.db`"
@@ -100,17 +108,19 @@ async fn in_file(url: &str) -> anyhow::Result<SqlitePool> {
         .map_err(bare)?
         .create_if_missing(true)
         .synchronous(SqliteSynchronous::Normal);
-    pool(options).await
+    Ok(options)
 }
 
 /// With a write-ahead log, readers do not wait for the writer. Statements are never logged, not even slow ones, because the
 /// seed contains password hashes.
-async fn pool(options: SqliteConnectOptions) -> anyhow::Result<SqlitePool> {
+async fn pool(options: &SqliteConnectOptions, most: u32) -> anyhow::Result<SqlitePool> {
     let options = options
+        .clone()
         .journal_mode(SqliteJournalMode::Wal)
         .foreign_keys(true)
         .disable_statement_logging();
     SqlitePoolOptions::new()
+        .max_connections(most)
         .connect_with(options)
         .await
         .map_err(bare)

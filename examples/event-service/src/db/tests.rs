@@ -97,7 +97,8 @@ async fn a_failed_migration_changes_nothing() {
     let refused = file.open().await.expect_err("the table already exists");
 
     assert!(format!("{refused:#}").contains("another program's database"));
-    let pool = in_file(&file.url()).await.expect("a file");
+    let options = in_file(&file.url()).expect("a URL");
+    let pool = pool(&options, 1).await.expect("a file");
     let version: i64 = sqlx::query_scalar("PRAGMA user_version")
         .fetch_one(&pool)
         .await
@@ -119,7 +120,8 @@ impl File {
     /// A database from before there were credentials, with later changes.
     async fn of_version_1(name: &str, since: &[&'static str]) -> Self {
         let file = Self::new(name);
-        let pool = in_file(&file.url()).await.expect("a file");
+        let options = in_file(&file.url()).expect("a URL");
+        let pool = pool(&options, 1).await.expect("a file");
         for script in STEPS[0].iter().chain(since) {
             sqlx::raw_sql(script)
                 .execute(&pool)
