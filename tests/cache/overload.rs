@@ -8,9 +8,7 @@ use cache_runtime::testing::FaultProxy;
 use cache_runtime::{Cache, Config, TtlPolicy, cacheable};
 use tokio::task::JoinSet;
 
-use crate::support::{
-    Gate, Table, cache, calls, connect, gated_row, raw, row, server, soon, until,
-};
+use crate::support::{Gate, Table, calls, connect, gated_row, raw, row, server, soon, until};
 
 /// How many bodies run at the same time.
 #[derive(Clone, Debug, Default)]
@@ -280,6 +278,11 @@ async fn a_cancelled_caller_leaves_the_queue() {
     first.await.unwrap();
 }
 
+/// A cache that no busy machine makes give up on Redis.
+async fn patient(config: Config) -> Cache {
+    connect(config.command_timeout(Duration::from_secs(2))).await
+}
+
 /// Reads rows 1,000 times at the same time.
 async fn read_all(cache: &Cache, table: &Table, rows: u64) {
     let mut callers = JoinSet::new();
@@ -295,7 +298,7 @@ async fn read_all(cache: &Cache, table: &Table, rows: u64) {
 #[tokio::test]
 async fn many_reads_leave_in_batches_and_few_alone() {
     let server = server();
-    let (cache, mut raw) = (cache(&server).await, raw(&server).await);
+    let (cache, mut raw) = (patient(server.config()).await, raw(&server).await);
     let table = Table::default();
     for id in 0..20 {
         row(&cache, &table, id).await;
@@ -323,7 +326,7 @@ async fn many_reads_leave_in_batches_and_few_alone() {
 #[tokio::test]
 async fn what_is_wrong_with_one_key_of_a_batch_does_not_concern_the_others() {
     let server = server();
-    let (cache, mut raw) = (cache(&server).await, raw(&server).await);
+    let (cache, mut raw) = (patient(server.config()).await, raw(&server).await);
     let table = Table::default();
     for id in 0..99 {
         row(&cache, &table, id).await;
@@ -350,8 +353,7 @@ async fn what_is_wrong_with_one_key_of_a_batch_does_not_concern_the_others() {
 async fn a_cancelled_caller_leaves_its_batch() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
-    let config = network.config().command_timeout(Duration::from_secs(2));
-    let cache = connect(config).await;
+    let cache = patient(network.config()).await;
     let table = Table::default();
     for id in 0..100 {
         row(&cache, &table, id).await;
@@ -389,7 +391,7 @@ async fn a_cancelled_caller_leaves_its_batch() {
 async fn the_reads_of_a_lost_batch_are_sent_again() {
     let server = server();
     let network = FaultProxy::start(&server).expect("the proxy starts");
-    let cache = connect(network.config()).await;
+    let cache = patient(network.config()).await;
     let (table, mut raw) = (Table::default(), raw(&server).await);
     for id in 0..100 {
         row(&cache, &table, id).await;
