@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use cache_runtime::testing::RedisServer;
 use serde_json::Value;
+use tempfile::TempDir;
 use ureq::Agent;
 use ureq::http::request::Builder;
 use ureq::http::{HeaderMap, Request, Response};
@@ -88,7 +89,7 @@ impl Service {
     fn of(command: Command, environment: &[(&str, &str)]) -> Self {
         let environment = [USUAL, environment, &[("BIND", "127.0.0.1:0")]].concat();
         let mut process = Process::spawn(command, &environment);
-        let output = process.0.stdout.take().expect("a pipe");
+        let output = process.child.stdout.take().expect("a pipe");
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
         let output = Arc::new(Mutex::new(Vec::new()));
         let start = lines
@@ -205,7 +206,7 @@ impl Service {
     /// Returns the memory of the process in MiB.
     #[cfg(target_os = "linux")]
     pub(crate) fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.0.id()));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.child.id()));
         let status = status.expect("it runs");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let resident = resident.and_then(|kib| kib.trim().strip_suffix(" kB"));
@@ -215,19 +216,19 @@ impl Service {
     /// Stops the service like a service manager.
     pub(crate) fn terminate(&self) {
         let killed = Command::new("kill")
-            .args(["-TERM", &self.process.0.id().to_string()])
+            .args(["-TERM", &self.process.child.id().to_string()])
             .status();
         assert!(killed.expect("there is `kill`").success());
     }
 
     /// Waits for the end. Returns the exit status and everything on standard output and standard error.
     pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
-        let status = self.process.0.wait().expect("a child of this process");
+        let status = self.process.child.wait().expect("a child of this process");
         if let Some(reader) = self.reader.take() {
             reader.join().expect("no panic");
         }
         let mut log = self.output.lock().expect("nobody panicked").join("\n");
-        if let Some(errors) = &mut self.process.0.stderr {
+        if let Some(errors) = &mut self.process.child.stderr {
             errors.read_to_string(&mut log).expect("UTF-8");
         }
         (status, log)
@@ -299,8 +300,11 @@ impl Client<'_> {
     }
 }
 
-/// A process. Dropping this kills it.
-struct Process(Child);
+/// A process, and the folder of its temporary files. Dropping this kills it and removes the folder.
+struct Process {
+    child: Child,
+    _folder: TempDir,
+}
 
 impl Process {
     /// Starts the binary of the service with these arguments and only these variables.
@@ -311,20 +315,25 @@ impl Process {
     }
 
     fn spawn(mut command: Command, environment: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().expect("a folder");
         command.env_clear().envs(environment.iter().copied());
+        command.env("TMPDIR", folder.path());
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Self(command.spawn().expect("the service is built"))
+        Self {
+            child: command.spawn().expect("the service is built"),
+            _folder: folder,
+        }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // Both fail only if the process has already ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -379,7 +388,7 @@ pub(crate) struct Ended {
 
 /// Runs a command of the service to its end. Its output fits into a pipe.
 pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
-    let Process(child) = &mut Process::start(arguments, environment);
+    let Process { child, .. } = &mut Process::start(arguments, environment);
     eventually("the end of the process", || {
         child.try_wait().expect("a child of this process").is_some()
     });
