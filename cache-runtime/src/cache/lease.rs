@@ -223,7 +223,7 @@ impl CallContext<'_> {
     }
 
     /// If it fails, the hold ends by itself.
-    async fn let_go(&self, hold: Hold) {
+    pub(super) async fn let_go(&self, hold: Hold) {
         match hold {
             Hold::Lease(stamp) => {
                 let released = self.ask("release", |store| store.delete_if(self.key, &stamp));

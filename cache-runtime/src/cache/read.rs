@@ -11,7 +11,6 @@ use super::flight::{Arrival, Leader, Observed, Relieved, Turn};
 use super::lease::{Claim, Hold, LeaseRequest};
 use super::lookup::{LoadMode, Lookup, Miss};
 use super::refresh::Refreshed;
-use crate::entry::Stamp;
 use crate::metrics::Event;
 use crate::store::BoxFuture;
 use crate::store::guard::in_runtime;
@@ -152,7 +151,7 @@ impl CallContext<'_> {
     async fn finish(&self, mut leader: Leader<'_>, entry: Option<NewEntry>) {
         let Some(new) = entry else {
             if let Some(stamp) = leader.give_up() {
-                self.release(stamp).await;
+                self.let_go(Hold::Lease(stamp)).await;
             }
             return;
         };
@@ -163,16 +162,9 @@ impl CallContext<'_> {
                 self.metrics.count(Event::FillRefused);
                 leader.release(stamp);
             }
-            Some(stamp) if !new.is_stored => self.release(stamp).await,
+            Some(stamp) if !new.is_stored => self.let_go(Hold::Lease(stamp)).await,
             Some(stamp) => self.fill(stamp, &new).await,
             None => {}
         }
-    }
-
-    /// If it fails, the lease ends by itself.
-    async fn release(&self, lease: Stamp) {
-        let _ = self
-            .ask("release", |store| store.delete_if(self.key, &lease))
-            .await;
     }
 }
