@@ -312,8 +312,12 @@ impl Guard {
 
     /// Returns when Redis gave the last sign of life.
     fn last_sign(&self) -> Instant {
-        let heard = u32::try_from(self.heard.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let heard = self.made + HEARING * heard;
+        let heard = self.heard.load(Ordering::Relaxed);
+        let heard = Duration::new(
+            heard / HEARINGS_PER_SECOND,
+            (heard % HEARINGS_PER_SECOND) as u32 * HEARING.subsec_nanos(),
+        );
+        let heard = self.made + heard;
         self.store
             .last_arrival()
             .map_or(heard, |arrival| heard.max(arrival))
@@ -367,11 +371,7 @@ impl Guard {
     }
 
     fn is_silent_since(&self, began: Instant) -> bool {
-        self.heard.load(Ordering::Relaxed) <= self.hearing(began)
-            && self
-                .store
-                .last_arrival()
-                .is_none_or(|arrival| arrival <= began)
+        self.last_sign() <= began
     }
 
     fn hearing(&self, at: Instant) -> u64 {
