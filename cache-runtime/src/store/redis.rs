@@ -58,21 +58,28 @@ impl RedisStore {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let pool = Arc::new(Pool::new(config)?);
         let longest = Longest::new(config);
-        let batches = Batches::new(config);
-        let recovery = Self {
-            pool: Arc::clone(&pool),
-            longest: Arc::clone(&longest),
-            batches: Arc::clone(&batches),
-            access: Access::Recovery,
+        let store = Self {
+            pool,
+            longest,
+            batches: Batches::new(config),
+            access: Access::Caller,
             recovery: None,
         };
         Ok(Self {
-            pool,
-            longest,
-            batches,
-            access: Access::Caller,
-            recovery: Some(Box::new(recovery)),
+            recovery: Some(Box::new(store.with(Access::Recovery))),
+            ..store
         })
+    }
+
+    /// The same store on behalf of another, which has no recovery of its own.
+    fn with(&self, access: Access) -> Self {
+        Self {
+            pool: Arc::clone(&self.pool),
+            longest: Arc::clone(&self.longest),
+            batches: Arc::clone(&self.batches),
+            access,
+            recovery: None,
+        }
     }
 
     /// [`Store::get`], for a caller that has a box already.

@@ -112,7 +112,7 @@ struct Runner {
 impl Runner {
     async fn run(mut self, store: RedisStore) {
         while let Some(batch) = self.next() {
-            store.read_batch(batch, &self.batches).await;
+            store.read_batch(batch).await;
         }
     }
 
@@ -164,24 +164,13 @@ impl RedisStore {
         }
         let (value, runner) = self.batches.join(key);
         if let Some(runner) = runner {
-            tokio::spawn(runner.run(self.for_batches()));
+            tokio::spawn(runner.run(self.with(self.access)));
         }
         value.await.ok()
     }
 
-    /// The same store, for a task.
-    fn for_batches(&self) -> Self {
-        Self {
-            pool: Arc::clone(&self.pool),
-            access: self.access,
-            longest: Arc::clone(&self.longest),
-            batches: Arc::clone(&self.batches),
-            recovery: None,
-        }
-    }
-
     /// Answers each read of a batch, or none.
-    async fn read_batch(&self, mut batch: Vec<Waiting>, batches: &Batches) {
+    async fn read_batch(&self, mut batch: Vec<Waiting>) {
         batch.sort_unstable_by_key(|waiting| waiting.key.hash());
         let mut keys: Vec<Key> = Vec::with_capacity(batch.len());
         let mut readers: Vec<Vec<oneshot::Sender<_>>> = Vec::with_capacity(batch.len());
@@ -194,6 +183,7 @@ impl RedisStore {
                 }
             }
         }
+        let batches = &self.batches;
         batches.sent.fetch_add(1, Ordering::Relaxed);
         batches.keys.fetch_add(keys.len() as u64, Ordering::Relaxed);
         let read = self.fetch_slice(&keys, keys.len() * SMALL);
