@@ -38,21 +38,17 @@ impl Db {
     /// Opens the database. A new database is created and seeded, and an old one is migrated. Without `url` it is temporary.
     /// `slow` is added to every read.
     pub async fn open(url: Option<&str>, slow: Duration) -> anyhow::Result<Self> {
+        let opened = || match url {
+            None => "cannot open a temporary database".to_owned(),
+            Some(url) => format!("cannot open DATABASE_URL `{url}`"),
+        };
         let (options, temporary) = match url {
             None => {
                 let folder = TempDir::with_prefix("event-service-")
                     .context("cannot create a folder for a temporary database")?;
                 (temporary(folder.path()), Some(Arc::new(folder)))
             }
-            Some(url) => {
-                let options =
-                    in_file(url).with_context(|| format!("cannot open DATABASE_URL `{url}`"))?;
-                (options, None)
-            }
-        };
-        let opened = || match url {
-            None => "cannot open a temporary database".to_owned(),
-            Some(url) => format!("cannot open DATABASE_URL `{url}`"),
+            Some(url) => (in_file(url).with_context(opened)?, None),
         };
         let writer = pool(&options, 1).await.with_context(opened)?;
         upgrade(&writer).await?;
