@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cache_runtime::testing::FaultProxy;
 use cache_runtime::{Cache, Config, TtlPolicy, cacheable};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{Gate, Table, calls, connect, gated_row, raw, row, server, soon, until};
 
@@ -168,9 +168,7 @@ async fn max_loads_bodies_run_and_the_others_wait_in_order() {
     assert_eq!((table.reads(), cache.stats().loads_waiting), (3, 2));
 
     gate.open(4);
-    while let Some(value) = callers.join_next().await {
-        value.unwrap();
-    }
+    callers.join_all().await;
     let stats = cache.stats();
     assert_eq!((stats.loads_waiting, stats.total.loads_queued), (0, 3));
     assert_eq!(stats.total.loads, 5);
@@ -223,9 +221,13 @@ async fn the_limit_of_a_policy_does_not_hold_up_other_functions() {
     soon("other functions load", outer(&cache, 1)).await;
 
     gate.open(2);
-    while let Some(value) = callers.join_next().await {
-        value.unwrap();
-    }
+    callers.join_all().await;
+}
+
+/// Calls a row in a task. Its body waits at the gate.
+fn begin_load(cache: &Cache, table: &Table, id: u64, gate: &Gate) -> JoinHandle<usize> {
+    let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
+    tokio::spawn(async move { gated_row(&cache, &table, id, &gate).await })
 }
 
 #[tokio::test]
@@ -235,16 +237,10 @@ async fn a_load_that_has_waited_for_the_deadline_runs_anyway() {
     let cache = connect(config.load_deadline(deadline)).await;
     let (table, gate) = (Table::default(), Gate::new());
     let began = tokio::time::Instant::now();
-    let first = tokio::spawn({
-        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
-        async move { gated_row(&cache, &table, 1, &gate).await }
-    });
+    let first = begin_load(&cache, &table, 1, &gate);
     gate.arrival().await;
 
-    let second = tokio::spawn({
-        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
-        async move { gated_row(&cache, &table, 2, &gate).await }
-    });
+    let second = begin_load(&cache, &table, 2, &gate);
     gate.arrival().await;
 
     assert!(began.elapsed() >= deadline);
@@ -257,15 +253,9 @@ async fn a_load_that_has_waited_for_the_deadline_runs_anyway() {
 async fn a_cancelled_caller_leaves_the_queue() {
     let cache = connect(Config::default().max_loads(1)).await;
     let (table, gate) = (Table::default(), Gate::new());
-    let first = tokio::spawn({
-        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
-        async move { gated_row(&cache, &table, 1, &gate).await }
-    });
+    let first = begin_load(&cache, &table, 1, &gate);
     gate.arrival().await;
-    let second = tokio::spawn({
-        let (cache, table, gate) = (cache.clone(), table.clone(), gate.clone());
-        async move { gated_row(&cache, &table, 2, &gate).await }
-    });
+    let second = begin_load(&cache, &table, 2, &gate);
     until("the second waits", async || {
         cache.stats().loads_waiting == 1
     })

@@ -239,57 +239,45 @@ async fn a_caller_waits_for_the_load_of_another_process_for_lease_wait_at_most()
     assert_eq!(table.reads(), 2);
 }
 
-#[tokio::test]
-async fn a_lease_granted_to_a_cancelled_caller_is_released() {
+/// Cancels a call whose claim waits for a Redis that pauses for `millis`. Its lease is released.
+async fn cancel_a_claim_while_redis_pauses(millis: u64) {
     let server = server();
     let cache = connect(server.config().lease(Duration::from_secs(30))).await;
     let table = Table::default();
     let mut raw = raw(&server).await;
     let _: () = redis::cmd("CLIENT")
         .arg("PAUSE")
-        .arg(80)
+        .arg(millis)
         .arg("WRITE")
         .query_async(&mut raw)
         .await
-        .unwrap();
+        .expect("the server answers");
 
     let call = tokio::time::timeout(Duration::from_millis(20), row(&cache, &table, 1));
     call.await
         .expect_err("the call ends while its claim waits for the server");
-    let _: () = raw.set("after_the_claim", 1).await.unwrap();
+    let _: () = raw
+        .set("after_the_claim", 1)
+        .await
+        .expect("the server answers");
 
     until("the lease is gone", async || {
-        !raw.clone().exists::<_, bool>("test_row:1").await.unwrap()
+        let exists = raw.clone().exists::<_, bool>("test_row:1").await;
+        !exists.expect("the server answers")
     })
     .await;
     assert_eq!(table.reads(), 0);
 }
 
 #[tokio::test]
+async fn a_lease_granted_to_a_cancelled_caller_is_released() {
+    cancel_a_claim_while_redis_pauses(80).await;
+}
+
+#[tokio::test]
 async fn an_abandoned_lease_is_released_even_if_redis_answers_late() {
-    let server = server();
-    let cache = connect(server.config().lease(Duration::from_secs(30))).await;
-    let table = Table::default();
-    let mut raw = raw(&server).await;
     // Longer than the release waits, but shorter than the connection is kept.
-    let _: () = redis::cmd("CLIENT")
-        .arg("PAUSE")
-        .arg(150)
-        .arg("WRITE")
-        .query_async(&mut raw)
-        .await
-        .unwrap();
-
-    let call = tokio::time::timeout(Duration::from_millis(20), row(&cache, &table, 1));
-    call.await
-        .expect_err("the call ends while its claim waits for the server");
-    let _: () = raw.set("after_the_claim", 1).await.unwrap();
-
-    until("the lease is gone", async || {
-        !raw.clone().exists::<_, bool>("test_row:1").await.unwrap()
-    })
-    .await;
-    assert_eq!(table.reads(), 0);
+    cancel_a_claim_while_redis_pauses(150).await;
 }
 
 #[tokio::test]

@@ -370,7 +370,7 @@ fn evictions_here_and_there() -> Sharing {
     }
 }
 
-/// Whoever cannot join the only load waits for the next.
+/// A caller that cannot join the only load waits for the next.
 fn one_load_at_a_time() -> Sharing {
     Sharing {
         limit: 1,
