@@ -4,16 +4,25 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::clock::whole_millis;
+
 /// The shortest time between two lines.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// While lines are suppressed, the time doubles this often at most, so to 32 s.
+const MAX_DOUBLINGS: u64 = 5;
+
+/// The lowest bits of [`Throttle::next`] are the number of doublings.
+const DOUBLING_BITS: u32 = 3;
 
 /// Where the times of a throttle begin.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Admits one line per second and counts the others. It uses real time also in tests that pause tokio's clock.
+/// Admits at most one line per second and counts the others. While there are others, the time to the next line doubles, so that
+/// a minute of overload makes six lines and not sixty. It uses real time also in tests that pause tokio's clock.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
-    /// When the next line may be logged, in milliseconds after [`START`].
+    /// When the next line may be logged, in milliseconds after [`START`], and how often the time to it was doubled.
     next: AtomicU64,
     suppressed: AtomicU64,
 }
@@ -32,44 +41,74 @@ impl Throttle {
     }
 
     fn admit_after(&self, elapsed: Duration) -> Option<u64> {
-        let now = millis(elapsed);
-        let next = self.next.load(Ordering::Relaxed);
-        let is_mine = now >= next
-            && self
+        let now = whole_millis(elapsed);
+        let found = self.next.load(Ordering::Relaxed);
+        let (next, doublings) = (found >> DOUBLING_BITS, found % (1 << DOUBLING_BITS));
+        if now >= next {
+            let interval = |doublings: u64| whole_millis(INTERVAL) << doublings;
+            let is_busy = self.suppressed.load(Ordering::Relaxed) > 0
+                && now < next.saturating_add(interval(doublings));
+            let doublings = match is_busy {
+                true => (doublings + 1).min(MAX_DOUBLINGS),
+                false => 0,
+            };
+            let later = now.saturating_add(interval(doublings)) << DOUBLING_BITS | doublings;
+            let is_mine = self
                 .next
-                .compare_exchange(
-                    next,
-                    now + millis(INTERVAL),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                )
+                .compare_exchange(found, later, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
-        if is_mine {
-            return Some(self.suppressed.swap(0, Ordering::Relaxed));
+            if is_mine {
+                return Some(self.suppressed.swap(0, Ordering::Relaxed));
+            }
         }
         self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
     }
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_line_per_second_is_admitted_and_the_others_are_counted() {
-        let throttle = Throttle::new();
-        let after = |millis| throttle.admit_after(Duration::from_millis(millis));
+    fn at(throttle: &Throttle, seconds: f64) -> Option<u64> {
+        throttle.admit_after(Duration::from_secs_f64(seconds))
+    }
 
-        assert_eq!(after(0), Some(0));
-        assert_eq!(after(1), None);
-        assert_eq!(after(999), None);
-        assert_eq!(after(1_000), Some(2));
-        assert_eq!(after(5_000), Some(0));
+    #[test]
+    fn at_most_one_line_per_second_is_admitted_and_the_others_are_counted() {
+        let throttle = Throttle::new();
+
+        assert_eq!(at(&throttle, 0.0), Some(0));
+        assert_eq!(at(&throttle, 0.001), None);
+        assert_eq!(at(&throttle, 0.999), None);
+        assert_eq!(at(&throttle, 1.0), Some(2));
+        assert_eq!(at(&throttle, 6.0), Some(0));
+        assert_eq!(at(&throttle, 7.0), Some(0));
+    }
+
+    #[test]
+    fn a_minute_of_overload_makes_six_lines() {
+        let throttle = Throttle::new();
+        let admitted = (0..6_000).filter(|step| at(&throttle, f64::from(*step) / 100.0).is_some());
+
+        let seconds: Vec<_> = admitted.map(|step| step / 100).collect();
+
+        assert_eq!(seconds, [0, 1, 3, 7, 15, 31]);
+        assert_eq!(at(&throttle, 63.0), Some(2_899));
+        // The longest time.
+        assert_eq!(at(&throttle, 64.0), None);
+        assert_eq!(at(&throttle, 95.0), Some(1));
+    }
+
+    #[test]
+    fn after_a_calm_time_lines_are_admitted_every_second_again() {
+        let throttle = Throttle::new();
+        for step in 0..600 {
+            at(&throttle, f64::from(step) / 10.0);
+        }
+
+        assert_eq!(at(&throttle, 1_000.0), Some(289));
+        assert_eq!(at(&throttle, 1_001.0), Some(0));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Inner {
             policy = self.policies[policy].name,
             client,
             suppressed,
-            "a client makes more than {SUSPICIOUS} times the calls that its limit allows; this warning is logged once per window and client, and at most once per second"
+            "a client makes more than {SUSPICIOUS} times the calls that its limit allows; this warning is logged once per window and client, and less often while there are many"
         );
     }
 
