@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::event::Event;
 use self::event::Kind;
-use self::histogram::{Distribution, Histogram};
+use self::histogram::Distribution;
+pub(crate) use self::histogram::Histogram;
 #[cfg(feature = "limits")]
 pub(crate) use self::limits::LimitEvent;
 pub(crate) use self::limits::LimitMetrics;

@@ -1,6 +1,5 @@
 //! The contract between the cache and the store that keeps its entries.
 
-mod arrivals;
 pub(crate) mod backoff;
 mod connection;
 #[cfg(test)]
@@ -17,6 +16,7 @@ pub(crate) mod script;
 #[cfg(test)]
 pub(crate) mod support;
 mod topology;
+mod traffic;
 mod watch;
 
 use std::fmt::Debug;

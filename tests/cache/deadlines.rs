@@ -1,5 +1,8 @@
 //! When an operation fails: after silence, and not because its reply is slow.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use cache_runtime::testing::FaultProxy;
@@ -64,6 +67,35 @@ async fn a_blocked_runtime_is_not_a_slow_server() {
     );
     assert_eq!((stats.total.hits, table.reads()), (20, 1));
     assert_eq!(stats.fallback.entered, 0);
+    let lag = stats.pool.and_then(|pool| pool.lag.max_micros);
+    assert!(lag.is_some_and(|lag| lag >= 200_000.0), "{lag:?}");
+}
+
+#[tokio::test]
+async fn the_wait_of_a_command_in_a_busy_process_is_counted() {
+    let server = server();
+    let cache = cache(&server).await;
+    let table = Table::default();
+    let sampled = async {
+        loop {
+            // The call hands over its command. Nothing writes it while this thread is blocked.
+            let mut call = pin!(row(&cache, &table, 1));
+            let value = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+            std::thread::sleep(Duration::from_millis(60));
+            if value.is_pending() {
+                call.await;
+            }
+            let wait = cache
+                .stats()
+                .pool
+                .and_then(|pool| pool.send_wait.max_micros);
+            if wait.is_some_and(|wait| wait >= 50_000.0) {
+                return;
+            }
+        }
+    };
+
+    soon("a wait of 60 ms is sampled", sampled).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -311,6 +311,7 @@ async fn many_reads_leave_in_batches_and_few_alone() {
     assert!(batches > 0 && batches + alone < 200, "{batches}, {alone}");
     // The callers of a row are one key of a batch.
     assert!(pool.batched_reads <= 20 * batches, "{pool:?}");
+    assert!(pool.send_wait.count >= batches, "{pool:?}");
 }
 
 #[tokio::test]

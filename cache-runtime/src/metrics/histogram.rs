@@ -18,14 +18,14 @@ const BUCKETS: usize = bucket(LAST_BEGINS) + 1;
 
 /// Collects durations in a fixed 1.1 KiB; recording neither allocates nor locks.
 #[derive(Debug)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     buckets: [AtomicU64; BUCKETS],
     sum_nanos: AtomicU64,
     max_nanos: AtomicU64,
 }
 
 impl Histogram {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             buckets: [const { AtomicU64::new(0) }; BUCKETS],
             sum_nanos: AtomicU64::new(0),
@@ -33,7 +33,7 @@ impl Histogram {
         }
     }
 
-    pub(super) fn record(&self, took: Duration) {
+    pub(crate) fn record(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
         self.sum_nanos.fetch_add(nanos, Relaxed);
@@ -41,6 +41,12 @@ impl Histogram {
         if nanos > self.max_nanos.load(Relaxed) {
             self.max_nanos.fetch_max(nanos, Relaxed);
         }
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        let mut distribution = Distribution::new();
+        distribution.read(self);
+        distribution.times()
     }
 }
 
@@ -150,9 +156,7 @@ mod tests {
         for nanos in nanos {
             histogram.record(Duration::from_nanos(*nanos));
         }
-        let mut distribution = Distribution::new();
-        distribution.read(&histogram);
-        distribution.times()
+        histogram.times()
     }
 
     fn nearest_rank(sorted: &[u64], percent: usize) -> u64 {

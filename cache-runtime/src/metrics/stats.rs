@@ -169,7 +169,7 @@ pub struct Counts {
 }
 
 /// Durations of operations, in microseconds. Until something is timed, all fields except `count` are `None`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Times {
     /// The number of timed operations.
@@ -218,6 +218,12 @@ pub struct PoolStats {
     pub batches: u64,
     /// Keys in these batches.
     pub batched_reads: u64,
+    /// How long commands waited in this process before they were sent. While commands are under way, one is sampled on each
+    /// connection every half `command_timeout`, and the oldest read of every batch.
+    pub send_wait: Times,
+    /// How late the timers of the cache's background task fired, sampled as often. High values show that the process lacks
+    /// processor time, or that something blocks its runtime. Timers have a resolution of 1 ms.
+    pub lag: Times,
 }
 
 /// What memory mode stores.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, OnceLock, Weak};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
@@ -10,9 +11,9 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::arrivals::Arrivals;
 use super::reply::{self, Failure};
 use super::topology::{Identity, Opened};
+use super::traffic::Traffic;
 use crate::config::Address;
 use crate::sync::Mutex;
 
@@ -77,7 +78,7 @@ pub(super) struct Connection {
     pub(super) id: u64,
     server: Arc<Server>,
     link: MultiplexedConnection,
-    arrivals: Arc<Arrivals>,
+    traffic: Arc<Traffic>,
     driver: AbortHandle,
     load: AtomicU64,
     answers: AtomicU64,
@@ -121,7 +122,7 @@ impl Connection {
             driver,
             address: _,
             identity: _,
-            arrivals,
+            traffic,
         } = opened;
         let connection = Arc::new_cyclic(|connection: &Weak<Self>| {
             let ending = Ending(connection.clone());
@@ -133,7 +134,7 @@ impl Connection {
                 id,
                 server: Arc::clone(server),
                 link,
-                arrivals,
+                traffic,
                 driver: task.abort_handle(),
                 load: AtomicU64::new(0),
                 answers: AtomicU64::new(0),
@@ -195,12 +196,17 @@ impl Connection {
     pub(super) fn progress(&self) -> u64 {
         self.answers()
             .wrapping_add(self.pongs.load(Ordering::Relaxed))
-            .wrapping_add(self.arrivals.bytes())
+            .wrapping_add(self.traffic.bytes())
     }
 
     /// Returns when something arrived last.
     pub(super) fn last_arrival(&self) -> Instant {
-        self.arrivals.last()
+        self.traffic.last()
+    }
+
+    /// Returns how long a command waited before it was sent, if one was sampled since the last call.
+    pub(super) fn wait_before_sending(&self) -> Option<Duration> {
+        self.traffic.wait_before_sending()
     }
 
     /// Returns whether an answer is late, so commands should use another connection.
@@ -340,6 +346,7 @@ impl Ticket {
 
     /// Sends a command and waits for its answer.
     pub(super) async fn ask(&mut self, command: &Cmd) -> Result<Value, Failure> {
+        self.connection.traffic.begin();
         let answer = self
             .connection
             .link
@@ -352,6 +359,7 @@ impl Ticket {
 
     /// Sends commands as one batch and waits for all answers, errors among them.
     pub(super) async fn ask_all(mut self, commands: &Pipeline) -> Result<Vec<Value>, Failure> {
+        self.connection.traffic.begin();
         let answers = self
             .connection
             .link

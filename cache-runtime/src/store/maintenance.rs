@@ -51,9 +51,20 @@ async fn run(_running: Running, pool: Weak<Pool>, mut maintenance: Maintenance) 
         };
         tokio::select! {
             () = wake.notified() => {}
-            () = sleep_until(next) => {}
+            lag = fired(next) => match pool.upgrade() {
+                Some(pool) => pool.lag.record(lag),
+                None => return,
+            },
         }
     }
+}
+
+/// Waits until `next`. Returns how much later than that the timer fired.
+async fn fired(next: Instant) -> Duration {
+    // A pass that ended after its own next one is no late timer.
+    let due = next.max(Instant::now());
+    sleep_until(due).await;
+    due.elapsed()
 }
 
 /// What the task remembers from one pass to the next.
@@ -157,6 +168,9 @@ impl Maintenance {
         let Some(seen) = self.seen.get_mut(&connection.id) else {
             return;
         };
+        if let Some(waited) = connection.wait_before_sending() {
+            pool.send_wait.record(waited);
+        }
         let (progress, answers) = (connection.progress(), connection.answers());
         if answers == seen.answers && connection.is_owed() {
             connection.be_late();

@@ -20,7 +20,7 @@ use super::topology::{Connector, Opened};
 use crate::clock::hold;
 use crate::config::{Address, Config};
 use crate::error::{Error, ErrorKind};
-use crate::metrics::PoolStats;
+use crate::metrics::{Histogram, PoolStats};
 use crate::singleton::Singleton;
 use crate::sync::Mutex;
 
@@ -75,6 +75,10 @@ pub(super) struct Pool {
     opened: AtomicU64,
     lost: AtomicU64,
     dice: AtomicU64,
+    /// How long commands wait before they are sent.
+    pub(super) send_wait: Histogram,
+    /// How late the timers of the maintenance task fire.
+    pub(super) lag: Histogram,
 }
 
 /// What is open.
@@ -145,6 +149,8 @@ impl Pool {
             opened: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             dice: AtomicU64::new(0),
+            send_wait: Histogram::new(),
+            lag: Histogram::new(),
         })
     }
 
@@ -454,6 +460,8 @@ impl Pool {
             lost: self.losses(),
             batches: 0,
             batched_reads: 0,
+            send_wait: self.send_wait.times(),
+            lag: self.lag.times(),
         }
     }
 

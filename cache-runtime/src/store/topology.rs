@@ -28,7 +28,7 @@ use self::race::Favourites;
 pub(super) use self::sentinels::{LOOK, Sentinels};
 use crate::config::{Address, Config, Topology};
 use crate::error::{Error, ErrorKind};
-use crate::store::arrivals::{Arrivals, Counted};
+use crate::store::traffic::{Observed, Traffic};
 
 /// A byte stream to the server.
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -43,7 +43,7 @@ pub(super) struct Opened {
     pub(super) driver: Driver,
     pub(super) address: Address,
     pub(super) identity: Identity,
-    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 /// A link and the driver that moves its bytes.
@@ -177,15 +177,15 @@ impl Connector {
     ) -> Result<Opened, Error> {
         let newest = self.session.clone().set_protocol(ProtocolVersion::RESP3);
         let tls = self.tls.as_ref();
-        let arrivals = Arc::default();
-        let counted = |socket| Counted {
+        let traffic = Arc::default();
+        let observed = |socket| Observed {
             socket,
-            arrivals: Arc::clone(&arrivals),
+            traffic: Arc::clone(&traffic),
         };
-        let wire = counted(self.reach(address, socket, tls, deadline).await?);
+        let wire = observed(self.reach(address, socket, tls, deadline).await?);
         let greeted = match self.greet(address, wire, &newest, None).await? {
             Err(error) if refuses_resp3(&error) => {
-                let wire = counted(self.reach(address, socket, tls, deadline).await?);
+                let wire = observed(self.reach(address, socket, tls, deadline).await?);
                 self.greet(address, wire, &self.session, None).await?
             }
             greeted => greeted,
@@ -204,7 +204,7 @@ impl Connector {
             driver,
             address: address.clone(),
             identity: identity.at(socket),
-            arrivals,
+            traffic,
         })
     }
 

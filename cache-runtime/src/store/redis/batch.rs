@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::RedisStore;
 use crate::config::Config;
@@ -51,6 +51,7 @@ struct State {
 }
 
 struct Waiting {
+    since: Instant,
     key: Key,
     found: oneshot::Sender<Option<Vec<u8>>>,
 }
@@ -76,6 +77,7 @@ impl Batches {
     fn join(self: &Arc<Self>, key: &Key) -> (oneshot::Receiver<Option<Vec<u8>>>, Option<Runner>) {
         let (found, value) = oneshot::channel();
         let waiting = Waiting {
+            since: Instant::now(),
             key: key.clone(),
             found,
         };
@@ -171,10 +173,13 @@ impl RedisStore {
 
     /// Answers each read of a batch, or none.
     async fn read_batch(&self, mut batch: Vec<Waiting>) {
+        if let Some(oldest) = batch.first() {
+            self.pool.send_wait.record(oldest.since.elapsed());
+        }
         batch.sort_unstable_by_key(|waiting| waiting.key.hash());
         let mut keys: Vec<Key> = Vec::with_capacity(batch.len());
         let mut readers: Vec<Vec<oneshot::Sender<_>>> = Vec::with_capacity(batch.len());
-        for Waiting { key, found } in batch {
+        for Waiting { key, found, .. } in batch {
             match (keys.last(), readers.last_mut()) {
                 (Some(last), Some(others)) if *last == key => others.push(found),
                 _ => {
