@@ -30,13 +30,21 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const OPENED_AT_ONCE: usize = 128;
 
 /// Which requests there are.
-pub(crate) struct Mix;
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mix {
+    /// How many of 100 requests change something.
+    pub(crate) writes: u32,
+    /// How long a connection pauses between two requests, on average.
+    pub(crate) pause: Duration,
+}
 
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "Zipf-distributed reads (60 % events, 15 % profiles, 10 % followers, 9 % lists, 5 % analytics) and 1 % writes (7 of \
-             10 profiles, 2 followers, 1 an event, which evicts all lists)",
+        write!(
+            f,
+            "Zipf-distributed reads (of 99: 60 events, 15 profiles, 10 followers, 9 lists, 5 analytics), {} % writes (of 10: 7 \
+             profiles, 2 followers, 1 event, which evicts all lists), pauses of {:?}",
+            self.writes, self.pause
         )
     }
 }
@@ -71,6 +79,7 @@ struct Plan {
     /// The cookies of the first users.
     cookies: Vec<String>,
     host: String,
+    mix: Mix,
     is_measuring: AtomicBool,
     is_over: AtomicBool,
 }
@@ -78,8 +87,10 @@ struct Plan {
 impl Plan {
     fn request(&self, rng: &mut Rng) -> Result<Request<Full<Bytes>>> {
         let (event, user) = (self.events.draw(rng), self.users.draw(rng));
-        let path = match rng.u32(0..100) {
-            0 => return self.write(rng),
+        if rng.u32(0..100) < self.mix.writes {
+            return self.write(rng);
+        }
+        let path = match rng.u32(1..100) {
             1..61 => format!("/api/events/{event}"),
             61..76 => format!("/api/users/{user}"),
             76..86 => format!("/api/users/{user}/followers"),
@@ -201,6 +212,7 @@ struct Seen {
 pub(crate) struct Traffic {
     pub(crate) connections: usize,
     pub(crate) lasts: Duration,
+    pub(crate) mix: Mix,
 }
 
 impl Traffic {
@@ -211,6 +223,7 @@ impl Traffic {
             users: Zipf::new(USERS),
             cookies: control.log_in_all().await?,
             host: service.address.to_string(),
+            mix: self.mix,
             is_measuring: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         });
@@ -282,6 +295,10 @@ impl Connection {
     async fn work(mut self, plan: &Plan, mut rng: Rng) -> Result<Seen> {
         let mut seen = Seen::default();
         while !plan.is_over.load(Ordering::Relaxed) {
+            if !plan.mix.pause.is_zero() {
+                // From none to twice the average.
+                sleep(plan.mix.pause.mul_f64(2.0 * rng.f64())).await;
+            }
             let request = plan.request(&mut rng)?;
             let began = Instant::now();
             let (response, _) = self.ask(request).await?;
