@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--redis URL | --chaos [--seed N]] [--unsafe]";
+const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--readers N] [--seed N] [--redis URL | --chaos] [--unsafe]";
 
 /// How writers update the cache.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub(crate) enum Guard {
 pub(crate) struct Arguments {
     pub(crate) duration: Duration,
     pub(crate) mode: Mode,
+    /// The readers of each process, if not the usual few. Reads of 100 leave in batches.
+    pub(crate) readers: Option<u64>,
     pub(crate) redis: Option<String>,
     pub(crate) guard: Guard,
     pub(crate) chaos: bool,
@@ -42,6 +44,7 @@ impl Arguments {
         let mut parsed = Self {
             duration: Duration::from_secs(10),
             mode: Mode::Mixed,
+            readers: None,
             redis: None,
             guard: Guard::Attributes,
             chaos: false,
@@ -66,6 +69,7 @@ impl Arguments {
                         other => bail!("`{other}` is not a mode; {USAGE}"),
                     }
                 }
+                "--readers" => parsed.readers = Some(value()?.parse().context(USAGE)?),
                 "--redis" => parsed.redis = Some(value()?),
                 "--unsafe" => parsed.guard = Guard::Nothing,
                 "--chaos" => parsed.chaos = true,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use redis::Client;
 use sqlx::SqlitePool;
 
@@ -72,18 +72,19 @@ impl Audit {
     }
 }
 
-/// Reads an entry as the table in `cache-runtime/src/entry.rs` describes it: a header of 72 bytes with the kind and the length
-/// of the next section, and then JSON. A value this short is not compressed.
+/// Reads an entry as the table in `cache-runtime/src/entry.rs` describes it: a header of 80 bytes with the format and the
+/// kind, and then JSON. A value this short is not compressed.
 fn read(entry: &[u8]) -> Result<Stored> {
+    const START: [u8; 4] = [0xca, 0xce, b'E', 3];
     const KIND_AT: usize = 4;
-    const SECTION_AT: usize = 6;
-    const HEADER: usize = 72;
+    const HEADER: usize = 80;
     const VALUE: u8 = 1;
+    const CLAIMS: [u8; 2] = [3, 4];
     let header = entry.get(..HEADER).context("the entry is too short")?;
-    if header[KIND_AT] != VALUE {
-        return Ok(Stored::Claim);
+    ensure!(header.starts_with(&START), "the entry has another format");
+    match header[KIND_AT] {
+        VALUE => Ok(Stored::Value(serde_json::from_slice(&entry[HEADER..])?)),
+        kind if CLAIMS.contains(&kind) => Ok(Stored::Claim),
+        kind => bail!("a row has an entry of kind {kind}"),
     }
-    let section = u16::from_le_bytes([header[SECTION_AT], header[SECTION_AT + 1]]);
-    let json = &entry[HEADER + usize::from(section)..];
-    Ok(Stored::Value(serde_json::from_slice(json)?))
 }

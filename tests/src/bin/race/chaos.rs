@@ -132,6 +132,7 @@ impl Chaos {
             redis: network.url(),
             table: database.path(),
             mode: arguments.mode,
+            readers: arguments.readers.unwrap_or(4),
             guard: arguments.guard,
             may_die: may_kill(arguments.mode),
             seed: arguments.seed,

@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo run --release -p tests --bin race -- --seconds 30 --mode key
 //! cargo run --release -p tests --bin race -- --seconds 30 --mode key --unsafe   # must find stale entries
+//! cargo run --release -p tests --bin race -- --seconds 60 --readers 200          # so many that their reads leave in batches
 //! cargo run --release -p tests --bin race -- --seconds 60 --chaos
 //! ```
 
@@ -74,7 +75,7 @@ async fn race(arguments: &Arguments) -> Result<ExitCode> {
     let mut hammer = Hammer::start(
         &service,
         Crew {
-            readers: 6,
+            readers: arguments.readers.unwrap_or(6),
             writers: 2,
             pauses: (0, 3),
             mode: arguments.mode,

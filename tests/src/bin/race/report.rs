@@ -42,6 +42,10 @@ impl Report {
             (OUTDATED, tally.outdated.load(Ordering::Relaxed)),
             (OTHER_KEY, misses("other_key").unwrap_or_default()),
             ("hits", total.hits),
+            (
+                "reads in batches",
+                stats.pool.map_or(0, |pool| pool.batched_reads),
+            ),
             ("hits, stale", total.hits_stale),
             ("loads", total.loads),
             ("loads overdue", total.loads_overdue),

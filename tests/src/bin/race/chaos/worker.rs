@@ -24,6 +24,7 @@ pub(crate) struct Job {
     pub(super) redis: String,
     pub(super) table: PathBuf,
     pub(super) mode: Mode,
+    pub(super) readers: u64,
     pub(super) guard: Guard,
     pub(super) may_die: bool,
     pub(super) seed: u64,
@@ -72,7 +73,7 @@ pub(crate) async fn work(job: Job) -> Result<ExitCode> {
         guard: job.guard,
     };
     let crew = Crew {
-        readers: 4,
+        readers: job.readers,
         writers: 2,
         // Readers pause, because an overloaded machine would only measure itself. Writers pause for longer, so that values stay for
         // some time.
