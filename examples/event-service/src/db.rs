@@ -117,6 +117,8 @@ async fn pool(options: &SqliteConnectOptions, most: u32) -> anyhow::Result<Sqlit
         .disable_statement_logging();
     SqlitePoolOptions::new()
         .max_connections(most)
+        // Otherwise each call that waits for 2 s would log a line, and under load all wait.
+        .acquire_slow_threshold(Duration::MAX)
         .connect_with(options)
         .await
         .map_err(bare)

@@ -48,8 +48,8 @@ const PRIVATE: Extension<Private> = Extension(Private);
 #[derive(Clone)]
 struct Private;
 
-/// The state of all routes.
-#[derive(Clone, Debug)]
+/// The state of all routes. They share it, because axum clones a state several times for each request.
+#[derive(Debug)]
 pub struct App {
     pub events: Events,
     pub tickets: Tickets,
@@ -167,7 +167,7 @@ pub fn router(
         // Before anything is done for a request.
         .layer(from_fn_with_state(under_way, shed))
         .layer(map_response(headers))
-        .with_state(app);
+        .with_state(Arc::new(app));
     Ok(router)
 }
 

@@ -1,5 +1,7 @@
 //! `/api/auth`: logging in and out, and the data of sessions.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::Json as Answer;
 use axum::extract::State;
@@ -34,7 +36,7 @@ pub(super) struct Device {
 }
 
 pub(super) async fn log_in(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     sessions: Sessions,
     ClientIp(address): ClientIp,
     headers: HeaderMap,

@@ -1,5 +1,7 @@
 //! `/api/events`
 
+use std::sync::Arc;
+
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -14,16 +16,19 @@ use crate::events::{Event, EventChange, EventPage, NewEvent};
 use crate::page::Page;
 use crate::tickets::Purchase;
 
-pub(super) async fn published(State(app): State<App>, page: Page) -> Result<Answer<EventPage>> {
+pub(super) async fn published(
+    State(app): State<Arc<App>>,
+    page: Page,
+) -> Result<Answer<EventPage>> {
     Ok(Answer(app.events.published(page).await?))
 }
 
-pub(super) async fn trending(State(app): State<App>, page: Page) -> Result<Answer<EventPage>> {
+pub(super) async fn trending(State(app): State<Arc<App>>, page: Page) -> Result<Answer<EventPage>> {
     Ok(Answer(app.events.trending(page).await?))
 }
 
 pub(super) async fn near(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(location): Path<String>,
     page: Page,
 ) -> Result<Answer<EventPage>> {
@@ -37,7 +42,7 @@ pub(super) async fn near(
 }
 
 pub(super) async fn find(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     sessions: Sessions,
     Path(id): Path<i64>,
 ) -> Result<Response> {
@@ -47,7 +52,7 @@ pub(super) async fn find(
 }
 
 pub(super) async fn analytics(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     sessions: Sessions,
     Path(id): Path<i64>,
 ) -> Result<Response> {
@@ -82,7 +87,7 @@ async fn shown(
 }
 
 pub(super) async fn create(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Json(new): Json<NewEvent>,
 ) -> Result<impl IntoResponse> {
@@ -96,7 +101,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn update(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(id): Path<i64>,
     Json(change): Json<EventChange>,
@@ -106,7 +111,7 @@ pub(super) async fn update(
 }
 
 pub(super) async fn publish(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(id): Path<i64>,
 ) -> Result<Answer<Event>> {
@@ -114,7 +119,7 @@ pub(super) async fn publish(
 }
 
 pub(super) async fn delete(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(id): Path<i64>,
 ) -> Result<StatusCode> {
@@ -123,7 +128,7 @@ pub(super) async fn delete(
 }
 
 pub(super) async fn buy(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(id): Path<i64>,
     Json(purchase): Json<Purchase>,

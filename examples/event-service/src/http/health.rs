@@ -42,7 +42,7 @@ pub(super) async fn live() -> Answer<Value> {
 }
 
 /// Returns 503 only after the cache was shut down: without Redis the service is slower, but works.
-pub(super) async fn cache(State(app): State<App>) -> (StatusCode, Answer<CacheHealth>) {
+pub(super) async fn cache(State(app): State<Arc<App>>) -> (StatusCode, Answer<CacheHealth>) {
     let health = CacheHealth::new(&app.looks.look(&app.cache).await, &app.cache.stats());
     let code = if health.status == HealthStatus::Down {
         StatusCode::SERVICE_UNAVAILABLE
@@ -52,7 +52,7 @@ pub(super) async fn cache(State(app): State<App>) -> (StatusCode, Answer<CacheHe
     (code, Answer(health))
 }
 
-pub(super) async fn stats(State(app): State<App>) -> Answer<Stats> {
+pub(super) async fn stats(State(app): State<Arc<App>>) -> Answer<Stats> {
     Answer(app.cache.stats())
 }
 

@@ -1,5 +1,7 @@
 //! `/api/payments`
 
+use std::sync::Arc;
+
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -15,7 +17,7 @@ use crate::gateway::Verification;
 use crate::payments::{NewPayment, Payment};
 
 pub(super) async fn initiate(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Json(new): Json<NewPayment>,
 ) -> Result<impl IntoResponse> {
@@ -35,7 +37,7 @@ pub(super) async fn initiate(
 }
 
 pub(super) async fn find(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(tx): Path<String>,
 ) -> Result<Answer<Payment>> {
@@ -46,7 +48,7 @@ pub(super) async fn find(
 }
 
 pub(super) async fn confirm(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(tx): Path<String>,
 ) -> Result<Answer<Payment>> {
@@ -55,7 +57,7 @@ pub(super) async fn confirm(
 }
 
 pub(super) async fn verify(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(reference): Path<String>,
 ) -> Result<Answer<Verification>> {

@@ -1,5 +1,7 @@
 //! `/api/users` and the leaderboard.
 
+use std::sync::Arc;
+
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -21,7 +23,7 @@ pub(super) struct Followers {
 }
 
 pub(super) async fn find(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     sessions: Sessions,
     Path(id): Path<i64>,
 ) -> Result<Response> {
@@ -31,7 +33,7 @@ pub(super) async fn find(
 }
 
 pub(super) async fn events(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     sessions: Sessions,
     Path(id): Path<i64>,
     page: Page,
@@ -60,7 +62,7 @@ fn as_seen_by(is_own: bool, answer: impl IntoResponse) -> Response {
 }
 
 pub(super) async fn tickets(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(id): Path<i64>,
 ) -> Result<Answer<Vec<Ticket>>> {
@@ -72,7 +74,7 @@ pub(super) async fn tickets(
 }
 
 pub(super) async fn followers(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     Path(id): Path<i64>,
 ) -> Result<Answer<Followers>> {
     let count = app.users.followers(id).await?;
@@ -81,12 +83,12 @@ pub(super) async fn followers(
         .ok_or_else(|| Error::unknown("id", "user", id))
 }
 
-pub(super) async fn top_referrers(State(app): State<App>) -> Result<Answer<Vec<Referrer>>> {
+pub(super) async fn top_referrers(State(app): State<Arc<App>>) -> Result<Answer<Vec<Referrer>>> {
     Ok(Answer(app.users.top_referrers().await?))
 }
 
 pub(super) async fn update(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(id): Path<i64>,
     Json(change): Json<ProfileChange>,
@@ -99,7 +101,7 @@ pub(super) async fn update(
 }
 
 pub(super) async fn verify(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(id): Path<i64>,
 ) -> Result<Answer<User>> {
@@ -107,7 +109,7 @@ pub(super) async fn verify(
 }
 
 pub(super) async fn unverify(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path(id): Path<i64>,
 ) -> Result<Answer<User>> {
@@ -115,7 +117,7 @@ pub(super) async fn unverify(
 }
 
 pub(super) async fn follow(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path((id, follower_id)): Path<(i64, i64)>,
 ) -> Result<StatusCode> {
@@ -125,7 +127,7 @@ pub(super) async fn follow(
 }
 
 pub(super) async fn unfollow(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     session: Session,
     Path((id, follower_id)): Path<(i64, i64)>,
 ) -> Result<StatusCode> {
