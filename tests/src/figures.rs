@@ -31,6 +31,16 @@ impl Event {
             tags: vec!["music".into(), "evening".into()],
         }
     }
+
+    /// The same with as many tags as make it about `bytes` of JSON.
+    pub fn of_size(id: u64, bytes: usize) -> Self {
+        const SAMPLE: usize = 200;
+        const TAG: &str = "chamber music";
+        let missing = bytes.saturating_sub(SAMPLE) / (TAG.len() + 3);
+        let mut event = Self::sample(id);
+        event.tags.extend(vec![TAG.to_owned(); missing]);
+        event
+    }
 }
 
 /// The median and the quartiles of the measurements of several blocks.
