@@ -27,6 +27,8 @@
 //! - A rejection uses no units and writes nothing, except for a strike. A client that retries at the stated time, without other
 //!   calls before it, is admitted. A client that retries 1 ms earlier is not.
 //! - Several policies of one client are decided together: all of them count a call, or none does.
+//! - Equal calls of one client that arrive while others are on their way leave together. As many as fit are admitted, in order of
+//!   arrival, with the same answers as one after another. A caller that is cancelled before that is not charged.
 //! - While Redis is unavailable, the process decides with the same functions, from what it has seen. With one process the
 //!   decisions do not change. With several processes, each also grants its [`Share`].
 //! - When Redis is back, for one window a call needs the consent of both Redis and the process. So neither the loss nor the return
@@ -48,7 +50,9 @@
 mod answer;
 mod ask;
 mod buckets;
+mod crowd;
 mod decision;
+mod driver;
 mod gcra;
 mod identity;
 mod log;
@@ -63,7 +67,7 @@ mod top;
 mod wire;
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -129,6 +133,9 @@ struct Inner {
     /// When Redis possibly missed a call for the last time; 0 means never.
     doubted: AtomicU64,
     losses: AtomicU64,
+    /// Whether Redis did not answer the last question in time. Then no call waits for another: the guard needs several
+    /// unanswered ones to notice an outage.
+    is_silent: AtomicBool,
     /// After how long a client should retry during an outage.
     reconnect: Duration,
     flushing: Singleton,
@@ -208,6 +215,7 @@ impl RateLimiter {
             base: config.clock.now_millis(),
             doubted: AtomicU64::new(0),
             losses: AtomicU64::new(cache.losses()),
+            is_silent: AtomicBool::new(false),
             reconnect: config.reconnect_max_delay,
             flushing: Singleton::default(),
             suspicious: Throttle::new(),

@@ -10,6 +10,9 @@
 //!          back for less than a window? ──► the process must allow it, too
 //!             │
 //!             ▼
+//!          others of the client on their way? ──yes──► it waits, and leaves in a batch
+//!             │ no
+//!             ▼
 //!          one script in Redis ──no answer─► the process decides ► its answer
 //!             │
 //!             ▼
@@ -17,17 +20,23 @@
 //! ```
 
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use super::crowd::{Crowds, Kind, Told};
 use super::decision::{Backend, Decision};
 use super::policy::OnOutage;
-use super::rule::{Answer, Used, Verdict};
+use super::rule::{Answer, Rule, Used, Verdict};
 use super::state::{Asked, How, decide};
 use super::table::{Denied, Slot, shared};
-use super::{Identity, Inner, wire};
+use super::wire::{self, Batch};
+use super::{Identity, Inner};
+use crate::clock::in_real_time;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::site::Site;
@@ -43,7 +52,7 @@ const KNOWN: u64 = 1_000;
 /// The request of a call.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
-    pub(super) policies: &'a [usize],
+    pub(super) policies: &'a Arc<[usize]>,
     pub(super) client: &'a Identity,
     pub(super) cost: u32,
     pub(super) how: How,
@@ -74,6 +83,11 @@ enum Turn {
     Decided(Vec<Answer>, Backend),
     /// Ask Redis; how many answers each slot has had.
     Ask(Vec<u32>),
+    /// Wait for the answer of a batch. `drives` is set if nobody sends batches yet.
+    Wait {
+        told: oneshot::Receiver<Told>,
+        drives: bool,
+    },
 }
 
 impl Inner {
@@ -84,23 +98,57 @@ impl Inner {
         let now = self.now();
         self.notice_losses(now);
         let is_away = !self.cache.can_store();
-        let (turn, suspicious) = self.with(call, now, |slots, is_shared| {
+        let (mut turn, suspicious) = self.with(call, now, |slots, crowds, is_shared| {
             let suspicious = self.watch(call, slots, is_shared, now);
-            (self.turn(call, slots, is_shared, is_away, now), suspicious)
+            let turn = self.turn(call, slots, crowds, is_shared, is_away, now);
+            (turn, suspicious)
         });
         for policy in suspicious {
             self.report(policy, call.client);
         }
-        match turn {
-            Turn::Decided(answers, backend) => self.decision(call, answers, backend, is_away),
-            Turn::Ask(seen) => self.asked(call, seen).await,
+        let mut until = None;
+        loop {
+            let (told, drives) = match turn {
+                Turn::Decided(answers, backend) => {
+                    return self.decision(call, answers, backend, is_away);
+                }
+                Turn::Ask(seen) => return self.asked(call, seen).await,
+                Turn::Wait { told, drives } => (told, drives),
+            };
+            if drives {
+                self.drive(call);
+            }
+            let longest = self.cache.config().operation_max();
+            let until = *until.get_or_insert_with(|| Instant::now() + longest);
+            let told = async { timeout_at(until, told).await.ok() };
+            match in_real_time(longest, told).await {
+                Some(Ok(Told::Decided(answers, backend))) => {
+                    return self.decision(call, answers, backend, false);
+                }
+                Some(Ok(Told::Outage)) => return self.decided_in_outage(call),
+                // The runtime of the driver has ended. If the call was in a batch, it may count twice.
+                Some(Err(_)) => turn = self.turn_again(call),
+                None => {
+                    self.give_up(call);
+                    return self.decided_in_outage(call);
+                }
+            }
         }
+    }
+
+    fn turn_again(&self, call: Call<'_>) -> Turn {
+        let now = self.now();
+        let is_away = !self.cache.can_store();
+        self.with(call, now, |slots, crowds, is_shared| {
+            self.turn(call, slots, crowds, is_shared, is_away, now)
+        })
     }
 
     fn turn(
         &self,
         call: Call<'_>,
         slots: &mut [&mut Slot],
+        crowds: &mut Crowds,
         is_shared: bool,
         is_away: bool,
         now: u64,
@@ -115,30 +163,51 @@ impl Inner {
             let answers = self.decide_here(call, slots, is_shared, is_away, now);
             return Turn::Decided(answers, Backend::Memory);
         }
+        if let Some(answers) = self.refused(call, slots, is_shared, now) {
+            return Turn::Decided(answers, Backend::Memory);
+        }
+        // One allowance of many is not held back for calls that may never be charged.
+        if !is_shared {
+            for slot in &mut *slots {
+                slot.pending = slot.pending.saturating_add(call.charge());
+            }
+            if call.can_gather()
+                && let Some((told, drives)) =
+                    crowds.enter(call.kind(), self.is_silent.load(Relaxed))
+            {
+                for slot in slots {
+                    slot.waiting = slot.waiting.saturating_add(call.charge());
+                }
+                return Turn::Wait { told, drives };
+            }
+        }
+        Turn::Ask(answered(slots))
+    }
+
+    /// In doubt the process must allow the call, too. Returns its answers if it does not.
+    pub(super) fn refused(
+        &self,
+        call: Call<'_>,
+        slots: &mut [&mut Slot],
+        is_shared: bool,
+        now: u64,
+    ) -> Option<Vec<Answer>> {
         let doubts: Vec<bool> = slots
             .iter()
             .map(|slot| self.doubts(slot.policy, now))
             .collect();
-        if doubts.contains(&true) {
-            let mut asked = self.ask_here(slots, is_shared);
-            let mut answers = decide(&mut asked, call.cost, now, How::Peek);
-            for (answer, doubts) in answers.iter_mut().zip(doubts) {
-                if !doubts && answer.verdict != Verdict::Fits {
-                    answer.verdict = Verdict::Fits;
-                }
-            }
-            if answers.iter().any(|answer| answer.verdict != Verdict::Fits) {
-                return Turn::Decided(answers, Backend::Memory);
+        if !doubts.contains(&true) {
+            return None;
+        }
+        let mut asked = self.ask_here(slots, is_shared);
+        let mut answers = decide(&mut asked, call.cost, now, How::Peek);
+        for (answer, doubts) in answers.iter_mut().zip(doubts) {
+            if !doubts && answer.verdict != Verdict::Fits {
+                answer.verdict = Verdict::Fits;
             }
         }
-        let seen = slots.iter().map(|slot| slot.answers).collect();
-        // One allowance of many is not held back for calls that may never be charged.
-        if !is_shared {
-            for slot in slots {
-                slot.pending += call.charge();
-            }
-        }
-        Turn::Ask(seen)
+        let refuses = answers.iter().any(|answer| answer.verdict != Verdict::Fits);
+        refuses.then_some(answers)
     }
 
     /// Asks Redis, and learns from its answer or does without.
@@ -151,14 +220,13 @@ impl Inner {
         pending.call = None;
         let now = self.now();
         let is_away = answers.is_err();
-        if is_away {
-            self.doubt(now);
-        }
-        let (answers, backend) = self.with(call, now, |slots, is_shared| {
-            give_back(call, slots, is_shared);
+        self.note(answers.as_ref().err(), now);
+        let (answers, backend) = self.with(call, now, |slots, crowds, is_shared| {
+            give_back(call, slots, crowds, is_shared);
             match answers {
                 Ok(answers) => {
-                    self.learn(call, slots, is_shared, &answers, &seen, now);
+                    let all_fit = answers.iter().all(|answer| answer.verdict == Verdict::Fits);
+                    self.learn(call, slots, is_shared, all_fit.into(), &answers, &seen, now);
                     (answers, Backend::Redis)
                 }
                 Err(_) => {
@@ -170,7 +238,28 @@ impl Inner {
         self.decision(call, answers, backend, is_away)
     }
 
-    async fn ask_redis(&self, call: Call<'_>) -> Result<Vec<Answer>, Error> {
+    /// Remembers whether Redis answered.
+    pub(super) fn note(&self, error: Option<&Error>, now: u64) {
+        if error.is_some() {
+            self.doubt(now);
+        }
+        let is_silent = error.is_some_and(is_silence);
+        if self.is_silent.load(Relaxed) != is_silent {
+            self.is_silent.store(is_silent, Relaxed);
+        }
+    }
+
+    /// The answer for a call that Redis did not answer as a part of a batch.
+    fn decided_in_outage(&self, call: Call<'_>) -> Decision {
+        let now = self.now();
+        self.doubt(now);
+        let answers = self.with(call, now, |slots, _, is_shared| {
+            self.decide_here(call, slots, is_shared, true, now)
+        });
+        self.decision(call, answers, Backend::Memory, true)
+    }
+
+    pub(super) async fn ask_redis(&self, call: Call<'_>) -> Result<Vec<Answer>, Error> {
         let step = match call.how {
             How::Take => Step::Take,
             How::Peek => Step::Peek,
@@ -187,33 +276,59 @@ impl Inner {
         step: Step,
         number: u64,
     ) -> Result<Vec<Answer>, Error> {
+        let reply = self.reply(policies, client, step, number, 1).await?;
+        wire::answers(self.rules(policies), &reply).ok_or_else(unexpected)
+    }
+
+    /// Takes equal calls together.
+    pub(super) async fn take_batch(&self, call: Call<'_>, calls: u32) -> Result<Batch, Error> {
+        let Call {
+            policies,
+            client,
+            cost,
+            ..
+        } = call;
+        let reply = self
+            .reply(policies, client, Step::Take, cost.into(), calls)
+            .await?;
+        wire::batch(self.rules(policies), calls, cost, &reply).ok_or_else(unexpected)
+    }
+
+    pub(super) fn rules(&self, policies: &[usize]) -> impl Iterator<Item = &Rule> + Clone {
+        policies.iter().map(|policy| &self.policies[*policy].rule)
+    }
+
+    async fn reply(
+        &self,
+        policies: &[usize],
+        client: &Identity,
+        step: Step,
+        number: u64,
+        calls: u32,
+    ) -> Result<Vec<u8>, Error> {
         let keys: Vec<Key> = policies
             .iter()
             .map(|policy| self.key(*policy, client))
             .collect();
         let names: Vec<&str> = keys.iter().map(Key::as_str).collect();
-        let rules = || policies.iter().map(|policy| &self.policies[*policy].rule);
-        let packed: Vec<Vec<u8>> = rules().map(|rule| wire::rule(rule, number)).collect();
+        let rules = self.rules(policies);
+        let packed: Vec<Vec<u8>> = rules.map(|rule| wire::rule(rule, number)).collect();
         let mut arguments: Vec<&[u8]> = packed.iter().map(Vec::as_slice).collect();
         let driven = self.clock.driven().map(|now| now.to_string());
-        if step != Step::Take || driven.is_some() {
+        let count = (calls > 1 || driven.is_some()).then(|| calls.to_string());
+        if step != Step::Take || count.is_some() {
             arguments.push(step.word());
         }
+        arguments.extend(count.as_ref().map(String::as_bytes));
         arguments.extend(driven.as_ref().map(String::as_bytes));
         match self
             .cache
             .run_script(&SITE, &wire::DECIDE, &keys[0], &names, &arguments)
             .await?
         {
-            Reply::Bytes(reply) => wire::answers(rules(), &reply),
-            _ => None,
+            Reply::Bytes(reply) => Ok(reply),
+            _ => Err(unexpected()),
         }
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::Command,
-                "the rate limiter's script returned an unexpected reply",
-            )
-        })
     }
 
     /// Takes back what `decision` charged, where it was charged.
@@ -255,7 +370,7 @@ impl Inner {
     }
 
     /// A rejection that is less than a second old and still holds.
-    fn known(
+    pub(super) fn known(
         &self,
         call: Call<'_>,
         slots: &[&mut Slot],
@@ -332,7 +447,7 @@ impl Inner {
             if let Some(share) = checked.share.filter(|_| is_outage && !is_shared) {
                 places.push(place);
                 asked.push(Asked {
-                    rule: super::rule::Rule {
+                    rule: Rule {
                         limit: share,
                         ..rule
                     },
@@ -376,33 +491,32 @@ impl Inner {
         asked.collect()
     }
 
-    /// Takes over the answer of Redis.
-    fn learn(
+    /// Takes over the answer of Redis. `fit` is how many equal calls it charged, and `answers` are those for the last call.
+    #[expect(clippy::too_many_arguments, reason = "the answer and what it is about")]
+    pub(super) fn learn(
         &self,
         call: Call<'_>,
         slots: &mut [&mut Slot],
         is_shared: bool,
+        fit: u32,
         answers: &[Answer],
         seen: &[u32],
         now: u64,
     ) {
-        let all_fit = answers.iter().all(|answer| answer.verdict == Verdict::Fits);
+        let charged = call.charge().saturating_mul(fit);
         for ((slot, answer), seen) in slots.iter_mut().zip(answers).zip(seen) {
             let rule = self.policies[slot.policy].rule;
             if is_shared {
-                if all_fit {
-                    slot.state.add(&shared(rule), call.charge(), now);
-                }
+                slot.state.add(&shared(rule), charged, now);
                 continue;
             }
-            if all_fit {
-                slot.state.add(&rule, call.charge(), now);
-            }
+            slot.state.add(&rule, charged, now);
             // Others' calls may be counted in it, or not; and in doubt Redis may have forgotten some.
-            let is_alone = slot.pending == 0 && slot.answers == *seen;
+            let sent = slot.pending.saturating_sub(slot.waiting);
+            let is_alone = sent == 0 && slot.answers == *seen;
             let said = Answer {
                 used: match answer.used {
-                    Used::Units(used) => Used::Units(used.saturating_sub(slot.pending)),
+                    Used::Units(used) => Used::Units(used.saturating_sub(sent)),
                     used => used,
                 },
                 ..*answer
@@ -425,16 +539,17 @@ impl Inner {
         }
     }
 
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         call: Call<'_>,
         now: u64,
-        work: impl FnOnce(&mut [&mut Slot], bool) -> T,
+        work: impl FnOnce(&mut [&mut Slot], &mut Crowds, bool) -> T,
     ) -> T {
         self.table
             .with(call.client.as_str(), &self.policies, now, |client| {
                 let is_shared = client.is_shared;
-                work(&mut client.slots(call.policies, &self.policies), is_shared)
+                let (mut slots, crowds) = client.parts(call.policies, &self.policies);
+                work(&mut slots, crowds, is_shared)
             })
     }
 
@@ -450,7 +565,7 @@ impl Inner {
     }
 
     /// A connection was lost: behind the next one may be a server that has forgotten.
-    fn notice_losses(&self, now: u64) {
+    pub(super) fn notice_losses(&self, now: u64) {
         let losses = self.cache.losses();
         if self.losses.load(Relaxed) != losses {
             self.losses.store(losses, Relaxed);
@@ -467,6 +582,32 @@ impl Call<'_> {
             How::Peek => 0,
         }
     }
+
+    pub(super) fn kind(&self) -> Kind<'_> {
+        (self.policies, self.cost)
+    }
+
+    /// Whether it may leave with others.
+    fn can_gather(self) -> bool {
+        self.charge() > 0
+    }
+}
+
+/// Whether Redis did not answer in time.
+pub(super) fn is_silence(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Stalled)
+}
+
+fn unexpected() -> Error {
+    Error::new(
+        ErrorKind::Command,
+        "the rate limiter's script returned an unexpected reply",
+    )
+}
+
+/// How many answers each slot has had.
+pub(super) fn answered(slots: &[&mut Slot]) -> Vec<u32> {
+    slots.iter().map(|slot| slot.answers).collect()
 }
 
 /// A call that Redis is being asked about. If the caller is cancelled, what the call may have charged is given back.
@@ -478,17 +619,22 @@ struct Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let Some(call) = self.call else { return };
-        self.inner.with(call, self.inner.now(), |slots, is_shared| {
-            give_back(call, slots, is_shared);
-        });
+        self.inner
+            .with(call, self.inner.now(), |slots, crowds, is_shared| {
+                give_back(call, slots, crowds, is_shared);
+            });
     }
 }
 
 /// The call is not on its way any more.
-fn give_back(call: Call<'_>, slots: &mut [&mut Slot], is_shared: bool) {
-    if !is_shared {
-        for slot in slots {
-            slot.pending = slot.pending.saturating_sub(call.charge());
-        }
+fn give_back(call: Call<'_>, slots: &mut [&mut Slot], crowds: &mut Crowds, is_shared: bool) {
+    if is_shared {
+        return;
+    }
+    for slot in slots {
+        slot.pending = slot.pending.saturating_sub(call.charge());
+    }
+    if call.can_gather() {
+        crowds.leave(call.kind());
     }
 }

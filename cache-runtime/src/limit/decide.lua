@@ -1,10 +1,12 @@
--- Decides one call of one client under one or more policies: all of them charge the call, or none does.
+-- Decides one call of one client under one or more policies: all of them charge the call, or none does. Or several equal calls:
+-- they get the answers that they would get one after another at the same time.
 --
 -- KEYS     the state of the client under each policy, all in one slot
 -- ARGV     for each key its policy, packed as `<Bdddddd`: algorithm, limit, window, cost, and the penalties: the first block, the
 --          longest block, and the time after which a strike is forgiven; a first block of 0 means no penalties
 --          then, optionally, the operation: `take` (the default), `peek`, `refund` (the cost is the number of units, newest
 --          first) or `block` (the cost is the duration; 0 ends a block)
+--          then, optionally, the number of calls, for `take`
 --          then, only in tests, the time
 -- Answers  for each key, packed as `<Bdddd`:
 --          - a verdict: 0 fits, 1 over the limit, 2 blocked
@@ -12,6 +14,9 @@
 --          - when to retry, and when more units are free
 --          If 16 is added to the verdict, the strikes follow as `<Bddd`: their number, the time since the last one, the rest of
 --          the block, and the length of the whole block.
+--          For several calls: how many are charged, as `<I4`, then if there are any, the answers for the last of them, then if
+--          others are rejected, the answers for the first of those. The caller derives the answers in between: each charged
+--          call adds the same, and after the first rejection nothing changes, except that a block may have begun.
 --
 -- Atomic, because two concurrent calls must not both get the last unit, and because all policies of a call are charged together
 -- or not at all. A rejection writes nothing except a strike. The clock is that of the server, so the callers need not agree on the
@@ -31,12 +36,12 @@
 --   changed for one window.
 local spread = unpack
 local unpack, pack = struct.unpack, struct.pack
-local how, given = ARGV[#KEYS + 1] or 'take', ARGV[#KEYS + 2]
+local how, calls, given = ARGV[#KEYS + 1] or 'take', tonumber(ARGV[#KEYS + 2] or 1), ARGV[#KEYS + 3]
 
 -- The fast path of the usual call: one unit of a single log, without penalties, for a client that is new or whose key outlives
 -- the window. It does the same as `look_log` and `add_log` in half the time, because creating functions and passing values take
 -- most of their time. Any other call continues below.
-if #KEYS == 1 and how == 'take' then
+if #KEYS == 1 and how == 'take' and calls == 1 then
   local algorithm, limit, window, cost, first_block = unpack('<Bdddd', ARGV[1])
   local state = algorithm == 1 and cost == 1 and redis.pcall('GET', KEYS[1])
   if state == false and algorithm == 1 and cost == 1 then
@@ -301,6 +306,8 @@ local function look(key, rule)
     if not (struck + forgive * strikes > now and struck <= now + window) then
       strikes, struck, dirty = 0, 0, true
     end
+  else
+    struck = 0
   end
   local verdict, fits, used, parts, retry, more, a, b
   if till > 0 then
@@ -356,8 +363,22 @@ local function refund(key, rule, used, parts, state, at, a, b)
   end
 end
 
--- Charges a call that all policies allow, counts a strike for a call that this policy rejects, and returns the answer.
-local function settle(all, key, rule, verdict, used, parts, retry, more, state, at, ends, strikes, struck, till, block, dirty, a, b)
+-- How many of the calls this policy allows.
+local function fitting(key, rule, verdict, used, parts)
+  if verdict > 0 then
+    return 0
+  end
+  local algorithm, limit, window, cost = unpack('<Bddd', rule)
+  if calls == 1 or cost == 0 then
+    return calls
+  end
+  local left = algorithm == 3 and floor(((window - used) * limit - parts) / window) or limit - used
+  return floor(left / cost)
+end
+
+-- Charges as many calls as all policies allow, or if there is none counts a strike for a call that this policy rejects. Returns the
+-- answer for the last of them.
+local function settle(fit, key, rule, verdict, used, parts, retry, more, state, at, ends, strikes, struck, till, block, dirty, a, b)
   local algorithm, limit, window, cost = unpack('<Bddd', rule)
   if how == 'block' then
     till = cost > 0 and now + cost or 0
@@ -369,8 +390,14 @@ local function settle(all, key, rule, verdict, used, parts, retry, more, state, 
     if verdict < 2 then
       refund(key, rule, used, parts, state, at, a, b)
     end
-  elseif how == 'take' and all and cost > 0 then
+  elseif how == 'take' and fit > 0 and cost > 0 then
     local body
+    if fit > 1 then
+      cost = cost * fit
+      if algorithm == 3 then
+        a, b = filled(now + used, parts, limit, window, cost)
+      end
+    end
 -- The key outlives the window of this call, so only the usage changes.
     local span = algorithm == 2 and (PARTS + 1) * math.ceil(window / PARTS) or window
     local from = algorithm == 1 and max(now, b or 0) or now
@@ -417,19 +444,35 @@ local function settle(all, key, rule, verdict, used, parts, retry, more, state, 
   return pack('<Bdddd', verdict, used, parts, retry, more)
 end
 
-if #KEYS == 1 then
-  local function decide(...)
-    return settle(select(3, ...) == 0, ...)
+-- Charges as many of the calls as fit, at most `most`, or rejects one. Returns how many, and the answers.
+local function decide(most)
+  if #KEYS == 1 then
+    local fit = 0
+    local function one(...)
+      fit = min(most, fitting(...))
+      return settle(fit, ...)
+    end
+    local answer = one(look(KEYS[1], ARGV[1]))
+    return fit, answer
   end
-  return decide(look(KEYS[1], ARGV[1]))
+  local found, fit = {}, most
+  for i = 1, #KEYS do
+    found[i] = { look(KEYS[i], ARGV[i]) }
+    fit = min(fit, fitting(spread(found[i], 1, FOUND)))
+  end
+  local answers = {}
+  for i = 1, #KEYS do
+    answers[i] = settle(fit, spread(found[i], 1, FOUND))
+  end
+  return fit, table.concat(answers)
 end
-local found, all = {}, true
-for i = 1, #KEYS do
-  found[i] = { look(KEYS[i], ARGV[i]) }
-  all = all and found[i][3] == 0
+
+local fit, answers = decide(calls)
+if calls == 1 then
+  return answers
 end
-local answers = {}
-for i = 1, #KEYS do
-  answers[i] = settle(all, spread(found[i], 1, FOUND))
+if fit > 0 and fit < calls then
+  local _, rejected = decide(0)
+  answers = answers .. rejected
 end
-return table.concat(answers)
+return pack('<I4', fit) .. answers

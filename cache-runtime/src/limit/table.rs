@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
+use super::crowd::Crowds;
 use super::policy::Checked;
 use super::rule::{Answer, Rule};
 use super::state::State;
@@ -42,6 +43,7 @@ struct Shard {
 pub(super) struct Client {
     /// By policy, for those that were asked about it, in their order.
     slots: Vec<Slot>,
+    crowds: Crowds,
     /// Whether it represents many clients.
     pub(super) is_shared: bool,
 }
@@ -53,8 +55,10 @@ pub(super) struct Slot {
     pub(super) state: State,
     /// What this process granted by itself, where it may grant less than the limit.
     pub(super) own: State,
-    /// Units of calls that Redis is being asked about.
+    /// Units of calls that Redis is being asked about, or will be in a batch.
     pub(super) pending: u32,
+    /// Those of them that have not been sent.
+    pub(super) waiting: u32,
     /// The number of answers that were taken over from Redis. It shows whether two calls overlapped.
     pub(super) answers: u32,
     pub(super) denied: Option<Denied>,
@@ -142,6 +146,15 @@ impl Table {
 impl Client {
     /// What is known under each of these policies, which are in order.
     pub(super) fn slots(&mut self, wanted: &[usize], policies: &[Checked]) -> Vec<&mut Slot> {
+        self.parts(wanted, policies).0
+    }
+
+    /// The same, and the calls on their way.
+    pub(super) fn parts(
+        &mut self,
+        wanted: &[usize],
+        policies: &[Checked],
+    ) -> (Vec<&mut Slot>, &mut Crowds) {
         for policy in wanted {
             if let Err(place) = self.slots.binary_search_by_key(policy, |slot| slot.policy) {
                 let algorithm = policies[*policy].rule.algorithm;
@@ -150,6 +163,7 @@ impl Client {
                     state: State::new(algorithm),
                     own: State::new(algorithm),
                     pending: 0,
+                    waiting: 0,
                     answers: 0,
                     denied: None,
                     attempts: Attempts::default(),
@@ -157,10 +171,11 @@ impl Client {
                 self.slots.insert(place, slot);
             }
         }
-        self.slots
+        let wanted = self
+            .slots
             .iter_mut()
-            .filter(|slot| wanted.contains(&slot.policy))
-            .collect()
+            .filter(|slot| wanted.contains(&slot.policy));
+        (wanted.collect(), &mut self.crowds)
     }
 
     /// Forgets what is known under one policy, except for calls under way.

@@ -1,5 +1,6 @@
 //! Tests of the limiter through its public API.
 
+mod crowds;
 mod decisions;
 mod outages;
 mod queries;

@@ -3,7 +3,8 @@
 
 use std::sync::LazyLock;
 
-use super::rule::{Algorithm, Answer, PenaltyState, Rule, Used, Verdict};
+use super::gcra::Gcra;
+use super::rule::{Algorithm, Answer, PenaltyState, Rule, RuleCheck, Used, Verdict};
 use crate::store::script::Script;
 
 pub(super) static DECIDE: LazyLock<Script> =
@@ -47,6 +48,125 @@ pub(super) fn answers<'a>(
     let mut reply = Packed(reply);
     let answers: Option<Vec<_>> = rules.map(|rule| reply.answer(rule)).collect();
     answers.filter(|_| reply.0.is_empty())
+}
+
+/// Returns the answers for several equal calls, or [`None`] if the reply is malformed.
+pub(super) fn batch<'a>(
+    rules: impl Iterator<Item = &'a Rule> + Clone,
+    calls: u32,
+    cost: u32,
+    reply: &[u8],
+) -> Option<Batch> {
+    let (fit, reply) = reply.split_first_chunk()?;
+    let fit = u32::from_le_bytes(*fit);
+    let mut reply = Packed(reply);
+    let mut group = |is_there: bool| -> Option<Vec<Answer>> {
+        let rules = rules.clone().filter(|_| is_there);
+        rules.map(|rule| reply.answer(rule)).collect()
+    };
+    let charged = group(fit > 0)?;
+    let rejected = group(fit < calls)?;
+    let is_valid = fit <= calls
+        && reply.0.is_empty()
+        && charged.iter().all(|answer| answer.verdict == Verdict::Fits)
+        && (fit == calls
+            || rejected
+                .iter()
+                .any(|answer| answer.verdict != Verdict::Fits));
+    is_valid.then_some(Batch {
+        cost,
+        fit,
+        charged,
+        rejected,
+    })
+}
+
+/// The answers for equal calls that were decided together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    cost: u32,
+    /// How many were charged. They are the first.
+    pub(super) fit: u32,
+    /// For the last that was charged.
+    charged: Vec<Answer>,
+    /// For the first that was rejected.
+    rejected: Vec<Answer>,
+}
+
+impl Batch {
+    /// The answers for a single call.
+    pub(super) fn single(cost: u32, answers: Vec<Answer>) -> Self {
+        let fits = answers.iter().all(|answer| answer.verdict == Verdict::Fits);
+        let (charged, rejected) = if fits {
+            (answers, Vec::new())
+        } else {
+            (Vec::new(), answers)
+        };
+        Self {
+            cost,
+            fit: fits.into(),
+            charged,
+            rejected,
+        }
+    }
+
+    /// The answers for the call in this place, counted from 0.
+    pub(super) fn answers<'a>(
+        &self,
+        rules: impl Iterator<Item = &'a Rule>,
+        place: u32,
+    ) -> Vec<Answer> {
+        match place.checked_sub(self.fit) {
+            Some(0) => self.rejected.clone(),
+            Some(_) => self.rejected.iter().map(repeated).collect(),
+            None => {
+                let later = (self.fit - 1 - place).saturating_mul(self.cost);
+                let answers = rules.zip(&self.charged);
+                answers
+                    .map(|(rule, answer)| before(rule, answer, later))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// The answer for the same call right after this rejection.
+fn repeated(answer: &Answer) -> Answer {
+    let blocked = answer.standing.blocked;
+    match blocked {
+        0 => *answer,
+        _ => Answer {
+            verdict: Verdict::Blocked,
+            used: Used::Unknown,
+            retry: blocked,
+            more: blocked,
+            ..*answer
+        },
+    }
+}
+
+/// The answer before this many more units were charged at the same time.
+fn before(rule: &Rule, answer: &Answer, units: u32) -> Answer {
+    match answer.used {
+        Used::Units(used) => Answer {
+            used: Used::Units(used.saturating_sub(units)),
+            ..*answer
+        },
+        Used::Drained { millis, parts } => {
+            let limit = u64::from(rule.limit);
+            let filled = millis.saturating_mul(limit).saturating_add(parts);
+            let filled = filled.saturating_sub(u64::from(units).saturating_mul(rule.window));
+            let mut level = Gcra::default();
+            level.adjust((filled / limit, filled % limit), 0, true);
+            let RuleCheck { used, more, .. } = level.look(rule, 0, 0);
+            Answer {
+                used,
+                more,
+                ..*answer
+            }
+        }
+        Used::Unknown => *answer,
+    }
 }
 
 /// What is left to read.

@@ -32,6 +32,10 @@ pub struct LimitStats {
     /// Decisions that this process made alone: all of them in memory mode, otherwise those while Redis was unavailable or
     /// just recovered.
     pub in_memory: u64,
+    /// Batches in which calls were sent because others of the same client were on their way.
+    pub batches: u64,
+    /// Calls in these batches.
+    pub batched: u64,
     /// Clients that tried more than ten times their limit in one window; each counts once in a window.
     pub suspicious: u64,
     /// Decisions about clients that had no place in the table and shared one allowance.
@@ -49,6 +53,8 @@ counted! {
     Unavailable,
     Known,
     InMemory,
+    Batches,
+    Batched,
     Suspicious,
     Overflowed,
 }
@@ -62,7 +68,11 @@ pub(crate) struct LimitMetrics {
 
 impl LimitMetrics {
     pub(crate) fn count(&self, event: LimitEvent) {
-        self.counters[event as usize].fetch_add(1, Relaxed);
+        self.add(event, 1);
+    }
+
+    pub(crate) fn add(&self, event: LimitEvent, count: u64) {
+        self.counters[event as usize].fetch_add(count, Relaxed);
     }
 
     /// A rejected request to a route.
@@ -89,6 +99,8 @@ impl LimitMetrics {
             unavailable: count(LimitEvent::Unavailable),
             known: count(LimitEvent::Known),
             in_memory: count(LimitEvent::InMemory),
+            batches: count(LimitEvent::Batches),
+            batched: count(LimitEvent::Batched),
             suspicious: count(LimitEvent::Suspicious),
             overflowed: count(LimitEvent::Overflowed),
             rejected_by_route: self.routes.lock().clone(),

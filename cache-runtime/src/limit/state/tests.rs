@@ -35,8 +35,46 @@ impl Script {
         rules: &[Rule],
         cost: u64,
         how: &str,
-        now: Option<u64>,
+        now: u64,
     ) -> Vec<Answer> {
+        let reply = self.reply(client, rules, cost, how, 1, now);
+        wire::answers(rules.iter(), &reply).unwrap()
+    }
+
+    /// Takes equal calls together. Returns the answers for each.
+    fn batch(
+        &mut self,
+        client: &str,
+        rules: &[Rule],
+        cost: u32,
+        calls: u32,
+        now: u64,
+    ) -> Vec<Vec<Answer>> {
+        let reply = self.reply(client, rules, cost.into(), "take", calls, now);
+        let batch = wire::batch(rules.iter(), calls, cost, &reply).unwrap();
+        (0..calls)
+            .map(|place| batch.answers(rules.iter(), place))
+            .collect()
+    }
+
+    /// The states of a client.
+    fn states(&mut self, client: &str, rules: &[Rule]) -> Vec<Option<Vec<u8>>> {
+        let mut get = redis::cmd("MGET");
+        for index in 0..rules.len() {
+            get.arg(format!("{{{client}}}:{index}"));
+        }
+        get.query(&mut self.connection).unwrap()
+    }
+
+    fn reply(
+        &mut self,
+        client: &str,
+        rules: &[Rule],
+        cost: u64,
+        how: &str,
+        calls: u32,
+        now: u64,
+    ) -> Vec<u8> {
         let mut call = redis::cmd("EVAL");
         call.arg(include_str!("../decide.lua")).arg(rules.len());
         for index in 0..rules.len() {
@@ -45,12 +83,8 @@ impl Script {
         for rule in rules {
             call.arg(wire::rule(rule, cost));
         }
-        call.arg(how);
-        if let Some(now) = now {
-            call.arg(now);
-        }
-        let reply: Vec<u8> = call.query(&mut self.connection).unwrap();
-        wire::answers(rules.iter(), &reply).unwrap()
+        call.arg(how).arg(calls).arg(now);
+        call.query(&mut self.connection).unwrap()
     }
 }
 
@@ -119,6 +153,8 @@ struct Step {
 #[derive(Clone, Copy, Debug)]
 enum What {
     Take,
+    /// Equal calls together.
+    Batch(u32),
     Peek,
     Refund,
     Block(u64),
@@ -126,7 +162,8 @@ enum What {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let what = prop_oneof![
-        12 => Just(What::Take),
+        8 => Just(What::Take),
+        4 => (2..9_u32).prop_map(What::Batch),
         2 => Just(What::Peek),
         2 => Just(What::Refund),
         1 => (0..5_000_u64).prop_map(What::Block),
@@ -144,7 +181,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn the_script_and_the_functions_give_the_same_answers() {
+fn the_script_and_the_functions_give_the_same_answers_to_single_calls_and_batches() {
     let script = RefCell::new(Script::start());
     let cases = (
         proptest::collection::vec(any_rule(), 1..4),
@@ -161,6 +198,8 @@ fn the_script_and_the_functions_give_the_same_answers() {
             let mut script = script.borrow_mut();
             clients.set(clients.get() + 1);
             let name = format!("client{}", clients.get());
+            // A client whose calls never share a script.
+            let single = format!("single{}", clients.get());
             let mut functions = Functions::new(&rules);
             let mut now = START;
             for step in steps {
@@ -174,22 +213,38 @@ fn the_script_and_the_functions_give_the_same_answers() {
                 let (how, word) = match step.what {
                     What::Take => (How::Take, "take"),
                     What::Peek => (How::Peek, "peek"),
+                    What::Batch(calls) => {
+                        let said = script.batch(&name, &rules, cost, calls, now);
+                        for said in said {
+                            let meant = functions.call(&rules, cost, How::Take, now);
+                            prop_assert_eq!(said, meant, "{:?}", step);
+                            script.call(&single, &rules, cost.into(), "take", now);
+                        }
+                        let states = script.states(&name, &rules);
+                        prop_assert_eq!(states, script.states(&single, &rules), "{:?}", step);
+                        continue;
+                    }
                     What::Refund => {
-                        script.call(&name, &rules, cost.into(), "refund", Some(now));
+                        for client in [&name, &single] {
+                            script.call(client, &rules, cost.into(), "refund", now);
+                        }
                         for (rule, state) in rules.iter().zip(&mut functions.states) {
                             state.refund(rule, cost, now);
                         }
                         continue;
                     }
                     What::Block(duration) => {
-                        script.call(&name, &rules, duration, "block", Some(now));
+                        for client in [&name, &single] {
+                            script.call(client, &rules, duration, "block", now);
+                        }
                         for (rule, state) in rules.iter().zip(&mut functions.states) {
                             state.block(rule, duration, now);
                         }
                         continue;
                     }
                 };
-                let said = script.call(&name, &rules, cost.into(), word, Some(now));
+                let said = script.call(&name, &rules, cost.into(), word, now);
+                script.call(&single, &rules, cost.into(), word, now);
                 let meant = functions.call(&rules, cost, how, now);
                 prop_assert_eq!(
                     said,
@@ -246,7 +301,7 @@ fn answers_for_a_foreign_state_stay_within_valid_bounds() {
     let script = RefCell::new(Script::start());
     let clients = Cell::new(0);
     let how = prop::sample::select(vec!["take", "peek", "refund"]);
-    let cases = (any_rule(), any_written(), how, 0..3_u32);
+    let cases = (any_rule(), any_written(), how, 0..3_u32, 2..6_u32);
     let mut runner = TestRunner::new(Runs {
         cases: 2_000,
         failure_persistence: None,
@@ -254,7 +309,7 @@ fn answers_for_a_foreign_state_stay_within_valid_bounds() {
     });
 
     runner
-        .run(&cases, |(rule, written, how, cost)| {
+        .run(&cases, |(rule, written, how, cost, calls)| {
             let mut script = script.borrow_mut();
             clients.set(clients.get() + 1);
             let name = format!("client{}", clients.get());
@@ -266,7 +321,15 @@ fn answers_for_a_foreign_state_stay_within_valid_bounds() {
                 .query(&mut script.connection)
                 .unwrap();
 
-            let said = script.call(&name, &[rule], cost.into(), how, Some(START));
+            let mut said = script.call(&name, &[rule], cost.into(), how, START);
+            if how == "take" && cost > 0 {
+                let () = redis::cmd("SET")
+                    .arg(&key)
+                    .arg(&written)
+                    .query(&mut script.connection)
+                    .unwrap();
+                said.extend(script.batch(&name, &[rule], cost, calls, START).concat());
+            }
 
             let longest = super::MAX_BLOCK + 2 * rule.span();
             for answer in &said {
@@ -306,12 +369,12 @@ fn an_ended_block_stays_ended_when_the_clock_goes_back() {
     let mut script = Script::start();
     let mut functions = Functions::new(&[rule]);
     for duration in [500, 0] {
-        script.call("client", &[rule], duration, "block", Some(START));
+        script.call("client", &[rule], duration, "block", START);
         functions.states[0].block(&rule, duration, START);
     }
 
     let earlier = START - 2;
-    let said = script.call("client", &[rule], 1, "take", Some(earlier));
+    let said = script.call("client", &[rule], 1, "take", earlier);
     let meant = functions.call(&[rule], 1, How::Take, earlier);
 
     assert_eq!(said[0].verdict, super::super::rule::Verdict::Fits);
