@@ -37,9 +37,14 @@ async fn main() -> Result<ExitCode> {
         return worker(&url).await;
     }
     let mut figures = Figures::default();
+    if env::args().any(|argument| argument == "crowd") {
+        crowd(&mut figures).await?;
+        return Ok(figures.finish());
+    }
     processes(&mut figures)?;
     flapping(&mut figures).await?;
     server_time(&mut figures).await?;
+    crowd(&mut figures).await?;
     known_rejections(&mut figures).await?;
     memory(&mut figures).await?;
     layer(&mut figures).await?;
@@ -280,6 +285,103 @@ async fn server_time(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
+/// Calls of each task of a crowd.
+const ROUNDS: usize = 10;
+
+/// Measures the decisions per second for one client under many tasks, and the scripts that they take.
+async fn crowd(figures: &mut Figures) -> Result<()> {
+    const TASKS: usize = 1_000;
+    let server = RedisServer::start()?;
+    let cache = Cache::connect(server.config().command_timeout(Duration::from_secs(5))).await?;
+    let mut connection = redis::Client::open(server.url())?
+        .get_multiplexed_async_connection()
+        .await?;
+    let limit = |algorithm| {
+        let most = u32::try_from(TASKS * ROUNDS)?;
+        let policy = Policy::new("bench").limit(most).per("10m");
+        limiter(&cache, policy.algorithm(algorithm))
+    };
+    for algorithm in [
+        Algorithm::SlidingLog,
+        Algorithm::SlidingBuckets,
+        Algorithm::Gcra,
+    ] {
+        let limit = limit(algorithm)?;
+        let (mut rates, mut scripts, mut micros) = (Vec::new(), Vec::new(), Vec::new());
+        for block in 0..=BLOCKS {
+            reset(&mut connection).await?;
+            let rate = rate(&limit, TASKS, |_| format!("{algorithm:?} {block}")).await?;
+            // The first block warms up.
+            if block > 0 {
+                let calls = (TASKS * ROUNDS) as f64;
+                let sent = stat(&mut connection, "calls").await?;
+                rates.push(rate);
+                scripts.push(sent / calls);
+                micros.push(stat(&mut connection, "usec").await? / calls);
+            }
+        }
+        figures.heading(format_args!("{algorithm:?}, one client, {TASKS} tasks"));
+        figures.note("decisions per second", format!("{:.0}", Spread::of(rates)));
+        figures.note(
+            "server time of a decision, in us",
+            format!("{:.2}", Spread::of(micros)),
+        );
+        let scripts = Spread::of(scripts);
+        figures.check(
+            "scripts per decision",
+            format!("{scripts:.3}"),
+            "at most 0.1",
+            scripts.median <= 0.1,
+        );
+    }
+    figures
+        .heading("Gcra: decisions per second of one client compared with a client for each task");
+    let limit = limit(Algorithm::Gcra)?;
+    for tasks in [1, 2, 4, 16, TASKS] {
+        let mut ratios = Vec::new();
+        for block in 0..=BLOCKS {
+            let (mut one, mut each) = (0.0, 0.0);
+            for round in 0..(200 / tasks).max(1) {
+                one += 1.0 / rate(&limit, tasks, |_| format!("{tasks} {block} {round}")).await?;
+                let name = |task| format!("{tasks} {block} {round} {task}");
+                each += 1.0 / rate(&limit, tasks, name).await?;
+            }
+            if block > 0 {
+                ratios.push(each / one);
+            }
+        }
+        let ratio = Spread::of(ratios);
+        figures.check(
+            &format!("{tasks} tasks"),
+            format!("{ratio:.2}"),
+            "at least 0.9",
+            ratio.median >= 0.9,
+        );
+    }
+    Ok(())
+}
+
+/// Returns the decisions per second of tasks that call at the same time, each as the client with this name.
+async fn rate(limit: &Limit, tasks: usize, name: impl Fn(usize) -> String) -> Result<f64> {
+    let mut asked = JoinSet::new();
+    let began = Instant::now();
+    for task in 0..tasks {
+        let (limit, client) = (limit.clone(), Identity::user(name(task)));
+        asked.spawn(async move {
+            let mut decided = true;
+            for _ in 0..ROUNDS {
+                let decision = limit.check(&client).await;
+                decided &= decision.is_allowed() && decision.backend == Backend::Redis;
+            }
+            decided
+        });
+    }
+    let decided = asked.join_all().await.into_iter().all(|decided| decided);
+    let took = began.elapsed();
+    ensure!(decided, "a call was not admitted by Redis");
+    Ok((tasks * ROUNDS) as f64 / took.as_secs_f64())
+}
+
 async fn reset(connection: &mut redis::aio::MultiplexedConnection) -> Result<()> {
     Ok(redis::cmd("CONFIG")
         .arg("RESETSTAT")
@@ -289,6 +391,11 @@ async fn reset(connection: &mut redis::aio::MultiplexedConnection) -> Result<()>
 
 /// Returns the microseconds of the server per script since the reset.
 async fn spent(connection: &mut redis::aio::MultiplexedConnection) -> Result<f64> {
+    stat(connection, "usec_per_call").await
+}
+
+/// Returns what the server counted for scripts since the reset.
+async fn stat(connection: &mut redis::aio::MultiplexedConnection, what: &str) -> Result<f64> {
     let info: String = redis::cmd("INFO")
         .arg("commandstats")
         .query_async(connection)
@@ -297,11 +404,12 @@ async fn spent(connection: &mut redis::aio::MultiplexedConnection) -> Result<f64
         .lines()
         .find(|line| line.starts_with("cmdstat_evalsha"))
         .context("no script ran")?;
-    let micros = line
-        .split("usec_per_call=")
-        .nth(1)
-        .and_then(|rest| rest.split(',').next());
-    Ok(micros.context("the server reports no time")?.parse()?)
+    let mut pairs = line
+        .split([',', ':'])
+        .filter_map(|pair| pair.split_once('='));
+    let found = pairs.find(|(name, _)| *name == what);
+    let (_, value) = found.context("the server does not count that")?;
+    Ok(value.parse()?)
 }
 
 async fn known_rejections(figures: &mut Figures) -> Result<()> {
