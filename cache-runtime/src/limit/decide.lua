@@ -363,19 +363,6 @@ local function refund(key, rule, used, parts, state, at, a, b)
   end
 end
 
--- How many of the calls this policy allows.
-local function fitting(key, rule, verdict, used, parts)
-  if verdict > 0 then
-    return 0
-  end
-  local algorithm, limit, window, cost = unpack('<Bddd', rule)
-  if calls == 1 or cost == 0 then
-    return calls
-  end
-  local left = algorithm == 3 and floor(((window - used) * limit - parts) / window) or limit - used
-  return floor(left / cost)
-end
-
 -- Charges as many calls as all policies allow, or if there is none counts a strike for a call that this policy rejects. Returns the
 -- answer for the last of them.
 local function settle(fit, key, rule, verdict, used, parts, retry, more, state, at, ends, strikes, struck, till, block, dirty, a, b)
@@ -444,17 +431,28 @@ local function settle(fit, key, rule, verdict, used, parts, retry, more, state, 
   return pack('<Bdddd', verdict, used, parts, retry, more)
 end
 
+if #KEYS == 1 and calls == 1 then
+  local function decide(...)
+    return settle(select(3, ...) == 0 and 1 or 0, ...)
+  end
+  return decide(look(KEYS[1], ARGV[1]))
+end
+
+-- How many of the calls this policy allows.
+local function fitting(key, rule, verdict, used, parts)
+  if verdict > 0 then
+    return 0
+  end
+  local algorithm, limit, window, cost = unpack('<Bddd', rule)
+  if calls == 1 or cost == 0 then
+    return calls
+  end
+  local left = algorithm == 3 and floor(((window - used) * limit - parts) / window) or limit - used
+  return floor(left / cost)
+end
+
 -- Charges as many of the calls as fit, at most `most`, or rejects one. Returns how many, and the answers.
 local function decide(most)
-  if #KEYS == 1 then
-    local fit = 0
-    local function one(...)
-      fit = min(most, fitting(...))
-      return settle(fit, ...)
-    end
-    local answer = one(look(KEYS[1], ARGV[1]))
-    return fit, answer
-  end
   local found, fit = {}, most
   for i = 1, #KEYS do
     found[i] = { look(KEYS[i], ARGV[i]) }
