@@ -55,6 +55,7 @@ mod decision;
 mod driver;
 mod gcra;
 mod identity;
+mod local;
 mod log;
 mod policy;
 mod reservation;
