@@ -1,5 +1,5 @@
-//! Redis caching for Rust services through attributes. An annotated function returns what its body would return. A failure of the
-//! cache is counted and never becomes an error of the function, and an eviction is never undone.
+//! Redis caching for Rust services through attributes. An annotated function returns what its body would return. If the cache fails,
+//! the body runs, and the failure is counted. It never becomes an error of the function. An eviction is never undone.
 //!
 //! ```
 //! use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,7 +63,7 @@
 //!                body ──► fill if the lease still stands ────► value
 //! ```
 //!
-//! While Redis is unavailable, no call waits for it: bodies run, and evictions wait in a journal.
+//! While Redis is unavailable, no call waits for it. Bodies run, and evictions are kept in a journal until Redis is back.
 //!
 //! # Main items
 //!
