@@ -1,5 +1,5 @@
-//! Rate limiting: a maximum number of calls per client in any window, across all processes, with the same decisions while Redis
-//! is unavailable.
+//! Rate limiting: a maximum number of calls of each client in any window, across all processes. While Redis is unavailable, each
+//! process decides with the same rules.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -7,7 +7,7 @@
 //! use cache_runtime::Cache;
 //! use cache_runtime::limit::{Identity, Policy, RateLimiter};
 //!
-//! let cache = Cache::memory(); // a service says `Cache::connect(Config::from_env()?).await?`
+//! let cache = Cache::memory(); // a service calls `Cache::connect(Config::from_env()?).await?`
 //! let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::new("search").limit(2).per("1m")])?;
 //!
 //! let client = Identity::user(42);
@@ -22,30 +22,32 @@
 //!
 //! # Guarantees
 //!
-//! - While Redis answers, no window of Redis's time holds more than the limit, whichever process was asked. With
-//!   [`Algorithm::Gcra`] it is less than twice the limit.
+//! - While Redis answers, a client gets at most its limit in any window, over all processes together. The time is that of Redis.
+//!   With [`Algorithm::Gcra`] a client gets less than twice its limit.
 //! - A rejection uses no units and writes nothing, except for a strike. A client that retries at the stated time, without other
 //!   calls before it, is admitted. A client that retries 1 ms earlier is not.
 //! - Several policies of one client are decided together: all of them count a call, or none does.
-//! - Equal calls of one client that arrive while others are on their way leave together. As many as fit are admitted, in order of
-//!   arrival, with the same answers as one after another. A caller that is cancelled before that is not charged.
-//! - While Redis is unavailable, the process decides with the same functions, from what it has seen. With one process the
-//!   decisions do not change. With several processes, each also grants its [`Share`].
-//! - When Redis is back, for one window a call needs the consent of both Redis and the process. So neither the loss nor the return
-//!   of Redis grants a new quota.
+//! - If 4 equal calls of one client are on their way, further equal calls are decided in batches. As many calls as fit are admitted,
+//!   in order of arrival. The answers are the same as for calls one after another. A caller that is cancelled before its batch is
+//!   sent is not charged.
+//! - While Redis is unavailable, the process decides from what it has seen. With one process the decisions do not change. With
+//!   several processes, each process grants at most its [`Share`].
+//! - When Redis is back, both Redis and the process must allow a call for one window. So neither the loss nor the return of Redis
+//!   grants a new quota.
 //! - A [`reset`](RateLimiter::reset) or [`unblock`](RateLimiter::unblock) reaches other processes within 1 s. During an outage it
 //!   applies only to this process. In the window after the outage, the other processes may still refuse from memory.
 //!
-//! Calls never wait longer than the cache's `command_timeout_max`, and `command_timeout` if Redis is silent. They do not wait while Redis is known to be unavailable.
+//! A call waits at most for the cache's `command_timeout_max`, and at most for `command_timeout` if Redis is silent. While Redis is
+//! known to be unavailable, a call does not wait.
 //!
 //! # Logins
 //!
-//! - Count only failures ([`Limit::reserve`]). Otherwise any page can lock out its visitors through requests that it makes their
-//!   browsers send.
+//! - Count only failures ([`Limit::reserve`]). Otherwise any web page can lock out its visitors: it can make their browsers send
+//!   requests.
 //! - Limit by address, with penalties.
-//! - Also limit by account, because one account can be attacked from many addresses. A limit by account name lets anybody lock out
-//!   the owner, so use a much higher limit and no penalty: `Policy::new("account").limit(100).per("1h")` with [`Identity::key`] of
-//!   the name.
+//! - Also limit by account, because one account can be attacked from many addresses. With a limit by account name, anybody can
+//!   lock out the owner. Use a much higher limit and no penalty: `Policy::new("account").limit(100).per("1h")` with
+//!   [`Identity::key`] of the name.
 
 mod answer;
 mod ask;
@@ -111,7 +113,7 @@ pub struct RateLimiter {
     inner: Arc<Inner>,
 }
 
-/// Some policies of a limiter that are decided together: all of them count a call, or none does. Cloning is cheap.
+/// Some policies of a limiter that are decided together: either all of them count a call, or none does. Cloning is cheap.
 #[derive(Clone)]
 pub struct Limit {
     inner: Arc<Inner>,
@@ -129,18 +131,18 @@ struct Inner {
     top: Top,
     clock: Clock,
     began: Instant,
-    /// The time of day at `began`. From then on time is monotonic, even if the system clock changes.
+    /// The time of day at `began`. The limiter's time is monotonic from then on, even if the system clock changes.
     base: u64,
-    /// When Redis possibly missed a call for the last time; 0 means never.
+    /// The last time at which Redis may have missed a call; 0 means never.
     doubted: AtomicU64,
     losses: AtomicU64,
-    /// Whether Redis did not answer the last question in time. Then no call waits for another: the guard needs several
-    /// unanswered ones to notice an outage.
+    /// Whether Redis did not answer the last request in time. Then no call waits for a batch: the guard needs several unanswered
+    /// requests to notice an outage.
     is_silent: AtomicBool,
     /// After how long a client should retry during an outage.
     reconnect: Duration,
     flushing: Singleton,
-    /// Of the line about a client that makes far too many calls.
+    /// Limits the log line about a client that makes far too many calls.
     suspicious: Throttle,
     this: Weak<Self>,
 }
@@ -229,7 +231,7 @@ impl RateLimiter {
 
     /// Installs this limiter for the rest of the process. All functions with `#[rate_limit]` and without `limiter = …` use it.
     ///
-    /// It logs an error for each function that names a policy which the limiter does not have.
+    /// It logs an error for each function that names a policy that the limiter does not have.
     ///
     /// In tests, use [`run`](Self::run) instead: it gives each test its own limiter.
     ///
@@ -313,8 +315,8 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// The same as [`limit`](Self::limit). Also if Redis is unavailable or does not answer in time. Then only this process has
-    /// cleared the client, and the old state returns when Redis is back, so call this again.
+    /// The same as [`limit`](Self::limit). Also if Redis is unavailable or does not answer in time. In this case only this process
+    /// has cleared the client, and the old state returns when Redis is back. Repeat the call then.
     pub async fn reset(&self, policy: &str, client: &Identity) -> Result<(), Error> {
         let policy = self.one(policy)?;
         let inner = &self.inner;
@@ -334,12 +336,12 @@ impl RateLimiter {
         outcome
     }
 
-    /// Blocks `client` for `duration`, whatever it has used. Other processes see this the next time they ask Redis.
+    /// Blocks `client` for `duration`, regardless of its usage. Other processes see this the next time that they ask Redis.
     ///
     /// # Errors
     ///
-    /// The same as [`reset`](Self::reset). Then only this process blocks the client. Also if `duration` is less than 1 ms or more
-    /// than 31 days.
+    /// The same as [`reset`](Self::reset); if Redis is unavailable, only this process blocks the client. Also if `duration` is less
+    /// than 1 ms or more than 31 days.
     pub async fn block(
         &self,
         policy: &str,
@@ -395,11 +397,11 @@ impl RateLimiter {
 
     /// Returns the `count` clients that this policy rejected most often, with the number of rejections, highest first.
     ///
-    /// - With Redis, the counts are of all processes in the last 24 hours and the current hour. The counts of other processes may
-    ///   be up to 5 s late.
-    /// - Without Redis, the counts are of this process since the limiter was created.
+    /// - With Redis, the counts cover all processes, the last 24 hours and the current hour. The counts of other processes may be
+    ///   up to 5 s late.
+    /// - Without Redis, the counts cover this process since the limiter was created.
     /// - Each name is that of [`Identity::as_str`].
-    /// - Memory is bounded, so the counts are estimates if there are very many clients.
+    /// - Memory is bounded. With very many clients, the counts are estimates.
     ///
     /// # Errors
     ///
@@ -447,7 +449,8 @@ impl RateLimiter {
 }
 
 impl Limit {
-    /// Decides one call of `client` and counts it if all policies allow it. Never waits longer than the cache's `command_timeout_max`.
+    /// Decides one call of `client` and counts it if all policies allow it. It never waits longer than the cache's
+    /// `command_timeout_max`.
     #[must_use = "a call that is not allowed must not go on; see `Decision::into_result`"]
     pub async fn check(&self, client: &Identity) -> Decision {
         self.check_cost(client, 1).await
@@ -469,10 +472,10 @@ impl Limit {
     ///
     /// It sets `decision.charged` to 0, so a second refund of the same decision does nothing. A refund of a rejection does nothing
     /// either. If many calls of one client may run at the same time, use [`reserve`](Self::reserve) instead: it does not reject a
-    /// call because of others that are refunded a moment later.
+    /// call because of other calls that are refunded a moment later.
     ///
-    /// - The newest units are refunded, whichever call used them. So a window may hold as many extra units as were refunded while
-    ///   the refunded calls ran.
+    /// - A refund removes the newest units, even if another call used them. So a window may hold more units than the limit, by as
+    ///   many as were refunded while the refunded calls ran.
     /// - Strikes and blocks do not change.
     /// - If Redis does not answer, the units count until their window ends.
     pub async fn refund(&self, client: &Identity, decision: &mut Decision) {

@@ -1,4 +1,4 @@
-//! Limits how often a line is logged that every call could cause.
+//! Limits how often a log line appears that every call could cause.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +9,20 @@ use crate::clock::whole_millis;
 /// The shortest time between two lines.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// While lines are suppressed, the time doubles this often at most, so to 32 s.
+/// While lines are suppressed, the time doubles at most this many times, which makes 32 s.
 const MAX_DOUBLINGS: u64 = 5;
 
-/// The lowest bits of [`Throttle::next`] are the number of doublings.
+/// [`Throttle::next`] holds the number of doublings in this many lowest bits.
 const DOUBLING_BITS: u32 = 3;
 
-/// Where the times of a throttle begin.
+/// The zero of the times in a throttle.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Admits at most one line per second and counts the others. While there are others, the time to the next line doubles, so that
-/// a minute of overload makes six lines and not sixty. It uses real time also in tests that pause tokio's clock.
+/// Admits at most one line per second and counts the suppressed lines. While lines are suppressed, the time to the next line
+/// doubles: a minute of overload makes 6 lines instead of 60. A throttle uses real time, even in tests that pause tokio's clock.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
-    /// When the next line may be logged, in milliseconds after [`START`], and how often the time to it was doubled.
+    /// The time of the next line, in milliseconds after [`START`], and the number of doublings.
     next: AtomicU64,
     suppressed: AtomicU64,
 }
@@ -35,7 +35,8 @@ impl Throttle {
         }
     }
 
-    /// Returns how many lines were suppressed since the last one, if a line may be logged now. Otherwise counts this line.
+    /// Returns how many lines were suppressed since the last logged line, if a line may be logged now. Otherwise counts this line
+    /// as suppressed.
     pub(crate) fn admit(&self) -> Option<u64> {
         self.admit_after(START.elapsed())
     }
@@ -95,7 +96,7 @@ mod tests {
 
         assert_eq!(seconds, [0, 1, 3, 7, 15, 31]);
         assert_eq!(at(&throttle, 63.0), Some(2_899));
-        // The longest time.
+        // The time has reached its maximum of 32 s.
         assert_eq!(at(&throttle, 64.0), None);
         assert_eq!(at(&throttle, 95.0), Some(1));
     }

@@ -1,8 +1,9 @@
-//! Calls of one client that arrive while others of its calls are on their way.
+//! Calls of one client that arrive while other calls of this client are on their way.
 //!
-//! They wait, and leave together as one call of the script, which charges as many as fit, in order of arrival. So a crowd behind
-//! one address costs Redis a few scripts, not one for each call. Only equal calls leave together: those under the same policies and
-//! with the same cost. A call that finds few on their way is sent alone, without a task. `driver.rs` sends the others.
+//! These calls wait, and are sent together as one call of the script. The script charges as many of them as fit, in order of
+//! arrival. So a crowd behind one address needs a few scripts instead of one for each call. Only equal calls are sent together:
+//! calls with the same policies and the same cost. If fewer than [`ALONE`] equal calls are on their way, a call is sent alone,
+//! without a task. `driver.rs` sends the waiting calls.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -14,8 +15,8 @@ use super::decision::Backend;
 use super::rule::Answer;
 use crate::store::guard::in_runtime;
 
-/// This many calls are sent alone at the same time. Fewer calls would only wait for each other. With the first batch they are as
-/// many unanswered operations as the guard needs to notice an outage.
+/// How many equal calls are sent alone at the same time. With a lower number, calls would only wait for each other. These calls
+/// and the first batch make as many unanswered operations as the guard needs to notice an outage.
 pub(super) const ALONE: u32 = 4;
 
 /// The calls of one client that Redis is being asked about.
@@ -29,7 +30,7 @@ struct Crowd {
     cost: u32,
     /// Calls that were sent alone and are not answered yet.
     alone: u32,
-    /// Whether a driver sends those that wait.
+    /// Whether a driver sends the waiting calls.
     is_driven: bool,
     waiting: VecDeque<Waiting>,
 }
@@ -40,7 +41,7 @@ pub(super) type Kind<'a> = (&'a Arc<[usize]>, u32);
 /// A call that waits for the next batch.
 pub(super) type Waiting = oneshot::Sender<Told>;
 
-/// What a batch brings to each of its callers.
+/// The answer of a batch to each of its callers.
 #[derive(Debug)]
 pub(super) enum Told {
     Decided(Vec<Answer>, Backend),
@@ -49,14 +50,15 @@ pub(super) enum Told {
 }
 
 impl Crowds {
-    /// Adds a call. [`None`] if it is to be sent alone. Otherwise it waits; the flag tells whether it needs a driver.
+    /// Adds a call. Returns [`None`] if the caller should send it alone. Otherwise the call waits, and the flag is true if the
+    /// caller must start a driver.
     pub(super) fn enter(
         &mut self,
         kind: Kind<'_>,
         is_silent: bool,
     ) -> Option<(oneshot::Receiver<Told>, bool)> {
         let Some(crowd) = self.find(kind) else {
-            // Most clients have one kind of calls.
+            // Most clients have only one kind of call.
             self.0.reserve_exact(1);
             self.0.push(Crowd {
                 policies: Arc::clone(kind.0),
@@ -77,7 +79,7 @@ impl Crowds {
         Some((answer, drives))
     }
 
-    /// A call that was sent alone is answered or cancelled.
+    /// Removes a call that was sent alone, after it was answered or cancelled.
     pub(super) fn leave(&mut self, kind: Kind<'_>) {
         if let Some(crowd) = self.find(kind) {
             crowd.alone = crowd.alone.saturating_sub(1);
@@ -85,7 +87,8 @@ impl Crowds {
         }
     }
 
-    /// Takes the first calls, at most this many, and returns how many remain. [`None`] if no call waits; then the driver is over.
+    /// Takes at most `most` of the waiting calls, the oldest first, and returns how many remain. Returns [`None`] if no call
+    /// waits. The driver ends then.
     pub(super) fn next(&mut self, kind: Kind<'_>, most: usize) -> Option<(Vec<Waiting>, usize)> {
         let crowd = self.find(kind)?;
         if crowd.waiting.is_empty() {
@@ -97,13 +100,13 @@ impl Crowds {
         Some((first, crowd.waiting.len()))
     }
 
-    /// Takes all calls that wait.
+    /// Takes all waiting calls.
     pub(super) fn take(&mut self, kind: Kind<'_>) -> VecDeque<Waiting> {
         let crowd = self.find(kind);
         crowd.map_or_else(VecDeque::new, |crowd| mem::take(&mut crowd.waiting))
     }
 
-    /// The same, and no driver is expected any more.
+    /// Takes all waiting calls, and records that no driver runs.
     pub(super) fn abandon(&mut self, kind: Kind<'_>) -> VecDeque<Waiting> {
         let waiting = self.take(kind);
         if let Some(crowd) = self.find(kind) {

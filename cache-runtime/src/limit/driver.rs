@@ -1,7 +1,7 @@
 //! Sends the calls of a crowd in batches.
 //!
-//! A caller that is cancelled while it waits is not charged. If a batch fails, each of its callers is decided by the process, like a
-//! call that failed alone.
+//! A caller that is cancelled while it waits is not charged. If a batch fails, the process decides each of its calls, as it does
+//! for a single call that fails.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,25 +16,26 @@ use super::{Identity, Inner};
 use crate::error::Error;
 use crate::metrics::LimitEvent;
 
-/// The most calls of a batch. The script takes hardly longer for many calls than for one, but its callers are woken one by one.
+/// The most calls of a batch. The script takes hardly more time for many calls than for one call, but the callers are woken one
+/// after another.
 const MOST: usize = 1_024;
 
 impl Inner {
-    /// Sends the calls that wait, until none does.
+    /// Starts a driver for the waiting calls of this kind.
     pub(super) fn drive(&self, call: Call<'_>) {
         if let Some(inner) = self.this.upgrade() {
             tokio::spawn(Driver::new(inner, call).run());
         }
     }
 
-    /// A call has waited in vain: the runtime of the driver may have ended or may not be running. Those that wait begin again.
+    /// A call has waited too long: the runtime of the driver may have ended or may not be running. All waiting calls begin again.
     pub(super) fn give_up(&self, call: Call<'_>) {
         let waiting = self.with(call, self.now(), |slots, crowds, _| {
             let waiting = crowds.abandon(call.kind());
             release(slots, call.cost, waiting.len());
             waiting
         });
-        // Without the lock: this wakes their tasks.
+        // Dropped without the lock, because this wakes the tasks of the callers.
         drop(waiting);
     }
 }
@@ -50,11 +51,11 @@ struct Driver {
     is_over: bool,
 }
 
-/// What leaves the queue at the same time.
+/// The calls that leave the queue together.
 #[derive(Default)]
 struct Departure {
     batch: Vec<Waiting>,
-    /// How many answers each slot has had.
+    /// How many answers each slot has had so far.
     seen: Vec<u32>,
     /// Calls that are decided without Redis.
     told: Vec<(Waiting, Told)>,
@@ -102,7 +103,7 @@ impl Driver {
         let departure = inner.with(call, now, |slots, crowds, is_shared| {
             let (leaving, behind) = crowds.next(call.kind(), MOST)?;
             release(slots, call.cost, leaving.len());
-            // Callers that were cancelled have left.
+            // Skips the calls of cancelled callers.
             let mut leaving = leaving.into_iter().filter(|waiting| !waiting.is_closed());
             if is_away {
                 inner.doubt(now);
@@ -112,7 +113,7 @@ impl Driver {
                 let told = || Told::Decided(answers.clone(), Backend::Known);
                 return Some(Departure::told(leaving, told));
             }
-            // Redis may have been lost since they came. Those behind them do not count yet.
+            // Redis may have been lost since these calls arrived. The calls behind them do not count yet.
             let behind = units(call.cost, behind);
             hold(slots, |pending| pending.saturating_sub(behind));
             let mut departure = Departure {
@@ -171,7 +172,7 @@ impl Driver {
                     let last = answers.answers(inner.rules(call.policies), calls - 1);
                     inner.learn(call, slots, is_shared, answers.fit, &last, seen, now);
                 }
-                // Those that wait have waited as long as a silent Redis may delay them.
+                // The waiting calls have already waited as long as a silent Redis may delay a call.
                 Err(error) if is_silence(error) => {
                     failed = crowds.take(call.kind());
                     release(slots, call.cost, failed.len());
@@ -196,7 +197,7 @@ impl Driver {
 }
 
 impl Drop for Driver {
-    /// The runtime has ended under it. The callers of other runtimes begin again.
+    /// The runtime of the driver may have ended. Waiting callers of other runtimes then begin again.
     fn drop(&mut self) {
         if self.is_over {
             return;
@@ -224,7 +225,7 @@ fn tell(waiting: Waiting, told: Told) {
     let _ = waiting.send(told);
 }
 
-/// These calls do not wait any more, and are not sent yet.
+/// Removes calls from the slots that do not wait any more and are not sent yet.
 fn release(slots: &mut [&mut Slot], cost: u32, calls: usize) {
     let units = units(cost, calls);
     for slot in slots {

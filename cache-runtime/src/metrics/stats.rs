@@ -8,7 +8,8 @@ use super::{Event, Kind, LimitStats, SessionStats, Snapshot, Timer};
 
 /// The statistics of a cache at one moment.
 ///
-/// Counters cover this process since the cache was created. Numbers that are read while other tasks count may differ by one.
+/// Counters cover this process since the cache was created. If other tasks count at the same time, related numbers may differ by
+/// 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
@@ -26,7 +27,8 @@ pub struct Stats {
     pub sessions: SessionStats,
     /// The time without Redis.
     pub fallback: FallbackStats,
-    /// The number of keys and patterns in the journal: evicted, but not yet applied in Redis. One eviction may name several.
+    /// The number of keys and patterns in the journal. They were evicted, but Redis has not acknowledged it yet. One eviction may
+    /// name several of them.
     pub journal_depth: usize,
     /// Loads that wait at this moment because `max_loads` bodies run.
     pub loads_waiting: usize,
@@ -68,13 +70,13 @@ pub struct SiteStats {
 pub struct Counts {
     /// Reads. Every read is either a hit or a miss.
     pub gets: u64,
-    /// Reads that an entry answered, including stored `None`s.
+    /// Reads that returned an entry, including stored `None`s.
     pub hits: u64,
-    /// Hits that a stored `None` answered.
+    /// Hits that returned a stored `None`.
     pub hits_none: u64,
     /// Hits that were served a stale value within its grace.
     pub hits_stale: u64,
-    /// Reads that no entry answered, for any reason.
+    /// Reads that did not return an entry, for any reason.
     pub misses: u64,
     /// Misses by reason. Reasons that never occurred are left out.
     pub misses_by_reason: BTreeMap<&'static str, u64>,
@@ -86,22 +88,22 @@ pub struct Counts {
     pub entries_checked: u64,
     /// Bodies that ran to their end after a miss, including failed ones.
     pub loads: u64,
-    /// Misses that another caller's load in this process answered.
+    /// Misses that got the value of another caller's load in this process.
     pub loads_shared: u64,
-    /// Misses that another process's load answered.
+    /// Misses that got the value of a load in another process.
     pub loads_awaited: u64,
     /// Loads that ended in `Err`, by a panic or by cancellation.
     pub loads_failed: u64,
     /// Loads that ran longer than `load_deadline`. Other callers may load the same key after that.
     pub loads_overdue: u64,
-    /// Loads that were woken but not polled for 50 ms by the task that holds them. Another caller loaded instead.
+    /// Loads that were woken, but that their task did not poll for 50 ms. Another caller loaded instead.
     pub loads_stuck: u64,
-    /// Loads that waited because `max_loads` bodies ran. A load that waits for the limit of its policy and for that of the cache
-    /// counts twice.
+    /// Loads that waited because `max_loads` bodies ran. A load that waits for both the limit of its policy and the limit of the
+    /// cache counts twice.
     pub loads_queued: u64,
     /// Refreshes of stale values that began, by a caller or in the background.
     pub refreshes: u64,
-    /// Refreshes that failed. The stale value is served for now.
+    /// Refreshes that failed. Callers get the stale value until the next attempt.
     pub refreshes_failed: u64,
     /// Stale values that a caller refreshed itself because `max_refreshes` refreshes already ran in the background.
     pub refreshes_crowded: u64,
@@ -121,24 +123,24 @@ pub struct Counts {
     pub refused_card: u64,
     /// Values that were not stored because they could not be serialized.
     pub encode_failed: u64,
-    /// Values that were not stored because their type does not read what it writes. A hit would have returned another value, or
-    /// none.
+    /// Values that were not stored because their type does not read back what it writes. A hit would have returned a different
+    /// value, or no value.
     pub refused_lossy: u64,
     /// Leases and refresh marks that ended before their load.
     pub leases_lost: u64,
     /// Calls of `#[cache_put]` whose body returned something to store, including degraded ones.
     pub puts: u64,
-    /// Puts that could only evict.
+    /// Puts that evicted the entry because they could not store their value.
     pub puts_degraded: u64,
     /// Degraded puts by reason. Reasons that never occurred are left out.
     ///
-    /// - `joined`: another writer fenced the key before.
+    /// - `joined`: another writer had already fenced the key.
     /// - `replaced`: another writer fenced the key during the put.
     /// - `gone`: the fence was evicted, expired or lost.
     /// - `unanswered`: Redis did not answer.
     /// - `scoped`: the put ran inside a [`CacheScope`](crate::CacheScope).
     pub puts_degraded_by_reason: BTreeMap<&'static str, u64>,
-    /// Evictions that were issued, including journaled ones and those that joined a [`CacheScope`](crate::CacheScope).
+    /// Evictions that were issued. This includes journaled evictions, and evictions inside a [`CacheScope`](crate::CacheScope).
     pub evictions: u64,
     /// Entries that evictions removed, as far as the store reported.
     pub evicted_keys: u64,
@@ -152,7 +154,7 @@ pub struct Counts {
     pub errors: u64,
     /// Store operations that did not get an answer in time.
     pub timeouts: u64,
-    /// Store operations that gave up early because Redis answered no operation.
+    /// Store operations that ended early because Redis did not answer any operation.
     pub released: u64,
     /// Operations that took `slow_threshold` or longer.
     pub slow_operations: u64,
@@ -208,21 +210,22 @@ pub struct PoolStats {
     pub max: usize,
     /// Commands in flight.
     pub in_flight: usize,
-    /// Commands or bytes in flight, whichever is larger, divided by the total capacity. From 0 to 1, or above.
+    /// The share of the total capacity that is in use, counted in commands or in bytes, whichever share is larger. It can exceed 1.
     pub utilisation: f64,
     /// Connections opened since the start.
     pub opened: u64,
     /// Connections lost since the start.
     pub lost: u64,
-    /// Batches in which reads were sent because many were under way.
+    /// Batches of reads. Reads are sent in batches while many commands are under way.
     pub batches: u64,
     /// Keys in these batches.
     pub batched_reads: u64,
-    /// How long commands waited in this process before they were sent. While commands are under way, one is sampled on each
-    /// connection every half `command_timeout`, and the oldest read of every batch.
+    /// How long commands waited in this process before they were sent. While commands are under way, each connection samples one
+    /// command every half `command_timeout`. Each batch adds its oldest read.
     pub send_wait: Times,
-    /// How late the timers of the cache's background task fired, sampled as often. High values show that the process lacks
-    /// processor time, or that something blocks its runtime. Timers have a resolution of 1 ms.
+    /// How late the timers of the pool's maintenance task fired. While commands are under way, there is a sample every half
+    /// `command_timeout`. High values show that the process lacks processor time, or that something blocks its runtime. Timers
+    /// have a resolution of 1 ms.
     pub lag: Times,
 }
 
@@ -236,7 +239,7 @@ pub struct MemoryStats {
     pub bytes: u64,
 }
 
-/// Values that [`Metrics::stats`](super::Metrics::stats) cannot count by itself.
+/// Values that [`Metrics::stats`](super::Metrics::stats) gets from outside the metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
     pub(crate) mode: Mode,
@@ -246,7 +249,7 @@ pub(crate) struct Surroundings {
     pub(crate) store: StoreStats,
 }
 
-/// What a store says about itself, by what it is.
+/// The statistics of a store, by its kind.
 #[derive(Clone, Debug)]
 pub(crate) enum StoreStats {
     Memory(MemoryStats),

@@ -1,5 +1,5 @@
-//! What passes a connection's socket: arriving bytes, which are a sign of life while a long answer is on its way, and how long
-//! a command waits until it is written.
+//! The traffic of a connection's socket. Arriving bytes are a sign of life while a long reply is on its way. Samples show how long
+//! commands wait before they are written.
 
 use std::io;
 use std::pin::Pin;
@@ -11,23 +11,23 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// How much has arrived on a connection, when something did last, and how long a sampled command waited to be sent.
+/// How many bytes have arrived on a connection, when the last bytes arrived, and how long a sampled command waited to be sent.
 #[derive(Debug)]
 pub(super) struct Traffic {
     opened: Instant,
     bytes: AtomicU64,
-    /// In microseconds since it was opened.
+    /// When the last bytes arrived, in microseconds since the connection was opened.
     last: AtomicU64,
     sample: AtomicU64,
 }
 
-/// A sample of the wait before a command is sent. The two lowest bits tell its stage, and the others are a number of
-/// microseconds: of the beginning, since the connection was opened, or of the wait.
+/// A sample of the wait before a command is sent. The two lowest bits are its stage. The other bits are microseconds: in `BEGUN`
+/// the time since the connection was opened, in `TAKEN` the wait.
 mod sample {
     pub(super) const NONE: u64 = 0;
     /// The next command is sampled.
     pub(super) const WANTED: u64 = 1;
-    /// The command waits.
+    /// The command waits to be written.
     pub(super) const BEGUN: u64 = 2;
     /// The command was written.
     pub(super) const TAKEN: u64 = 3;
@@ -57,18 +57,18 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// Bytes that have arrived since it was opened.
+    /// Returns how many bytes have arrived since the connection was opened.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns when something arrived last, and before that when the connection was opened.
+    /// Returns when the last bytes arrived, or when the connection was opened if nothing has arrived yet.
     pub(super) fn last(&self) -> Instant {
         self.opened + Duration::from_micros(self.last.load(Ordering::Relaxed))
     }
 
-    /// Returns how long the sampled command waited before it was written, and has the next command sampled. [`None`] if no
-    /// sample was taken since the last call.
+    /// Returns how long the sampled command waited before it was written, and requests a sample of the next command. Returns
+    /// [`None`] if no sample was completed since the last call.
     pub(super) fn wait_before_sending(&self) -> Option<Duration> {
         let found = self.sample.load(Ordering::Relaxed);
         let is_taken = sample::stage(found) == sample::TAKEN;
@@ -78,14 +78,14 @@ impl Traffic {
         is_taken.then(|| Duration::from_micros(sample::micros(found)))
     }
 
-    /// A command is about to be handed to the connection.
+    /// Records that a command is about to be passed to the connection. It becomes the sample if a sample is wanted.
     pub(super) fn begin(&self) {
         if self.sample.load(Ordering::Relaxed) == sample::WANTED {
             self.advance(sample::WANTED, sample::of(sample::BEGUN, self.micros()));
         }
     }
 
-    /// Something was written. What waited before is written now, because commands are written in their order and together.
+    /// Records a write. It ends the wait of the sampled command, because commands are written in order and together.
     fn wrote(&self) {
         let found = self.sample.load(Ordering::Relaxed);
         if sample::stage(found) == sample::BEGUN {
@@ -105,7 +105,7 @@ impl Traffic {
         self.last.store(self.micros(), Ordering::Relaxed);
     }
 
-    /// Since it was opened.
+    /// Returns the microseconds since the connection was opened.
     fn micros(&self) -> u64 {
         u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
     }

@@ -1,11 +1,10 @@
-//! Coalesced reads: while many `GET`s are under way, those that arrive leave together as one `MGET`.
+//! Coalesced reads: while many `GET`s are under way, new reads are sent together as one `MGET`.
 //!
-//! A `GET` in a batch costs the server a seventh of a `GET` that is sent alone, and this process a fraction of the writes. A few
-//! callers would only wait for each other, so batches begin when [`CROWD`] commands are under way on a connection. From then on
-//! reads gather while [`BATCHES`] batches are outstanding, until none waits.
+//! In a batch, a read takes a seventh of the server's time for a single `GET`, and this process makes far fewer writes. With few
+//! callers a batch would only make them wait for each other. Batches therefore begin when [`CROWD`] commands are under way on a
+//! connection. From then on, reads gather while [`BATCHES`] batches are outstanding. This ends when no read waits.
 //!
-//! A batch never fails a read: if its `MGET` fails, each of its callers reads alone, so that a lost connection or a value that
-//! is too long is not the fault of its neighbours.
+//! A batch never fails a read. If its `MGET` fails, for example because one value is too long, each of its callers reads alone.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use crate::key::Key;
 use crate::store::pool::Access;
 use crate::sync::Mutex;
 
-/// With fewer commands under way, each is sent alone.
+/// With fewer commands under way, each read is sent alone.
 const CROWD: usize = 48;
 
 /// The most keys of a batch.
@@ -30,15 +29,15 @@ const KEYS: usize = 64;
 /// The most batches that are outstanding at the same time.
 const BATCHES: usize = 2;
 
-/// A larger value is read alone: it takes longer to receive than a batch saves.
+/// A larger value is read alone, because receiving it takes longer than a batch saves.
 const SMALL: usize = 1 << 10;
 
 /// The reads that wait for a batch.
 pub(super) struct Batches {
     state: Mutex<State>,
-    /// Whether batches run, to be read without the lock.
+    /// Whether batches run. Read without the lock.
     is_running: AtomicBool,
-    /// A batch that takes longer is given up. Its callers have given up before.
+    /// A batch that takes longer is abandoned. Its callers have timed out before that.
     patience: Duration,
     sent: AtomicU64,
     keys: AtomicU64,
@@ -67,7 +66,7 @@ impl Batches {
         })
     }
 
-    /// How many batches were sent, and with how many keys.
+    /// Returns how many batches were sent, and how many keys they had.
     pub(super) fn counts(&self) -> (u64, u64) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (of(&self.sent), of(&self.keys))
@@ -121,7 +120,7 @@ impl Runner {
     /// Takes the reads of the next batch.
     fn next(&mut self) -> Option<Vec<Waiting>> {
         let mut state = self.batches.state.lock();
-        // Callers that were cancelled have left.
+        // Skips the reads of cancelled callers.
         state.waiting.retain(|waiting| !waiting.found.is_closed());
         if state.waiting.is_empty() {
             self.is_over = true;
@@ -134,7 +133,7 @@ impl Runner {
 }
 
 impl Drop for Runner {
-    /// The runtime has ended under it. The callers of other runtimes read alone.
+    /// The runtime of the runner may have ended. Waiting callers of other runtimes then read alone.
     fn drop(&mut self) {
         if !self.is_over {
             let mut state = self.batches.state.lock();
@@ -152,7 +151,7 @@ impl Batches {
 }
 
 impl RedisStore {
-    /// Reads a value of about `expected` bytes in a batch. [`None`] if it is to be read alone.
+    /// Reads a value of about `expected` bytes in a batch. Returns [`None`] if the caller should read it alone.
     pub(super) async fn read_in_batch(
         &self,
         key: &Key,
@@ -171,7 +170,7 @@ impl RedisStore {
         value.await.ok()
     }
 
-    /// Answers each read of a batch, or none.
+    /// Reads the values of a batch and answers its callers. If the `MGET` fails, it answers none of them.
     async fn read_batch(&self, mut batch: Vec<Waiting>) {
         if let Some(oldest) = batch.first() {
             self.pool.send_wait.record(oldest.since.elapsed());
