@@ -1,6 +1,6 @@
 //! The macros of `cache-runtime`. That crate re-exports them; depend on it instead of this one.
 //!
-//! Each macro documents what it does: [`macro@cacheable`], [`macro@cache_put`], [`macro@cache_evict`], [`macro@rate_limit`],
+//! Each macro is documented on its own page: [`macro@cacheable`], [`macro@cache_put`], [`macro@cache_evict`], [`macro@rate_limit`],
 //! [`macro@key`] and the derive [`macro@KeyPart`].
 //!
 //! This crate parses the arguments of the attributes, reports every mistake in them, and turns the function into one call of
@@ -43,26 +43,26 @@ use written::Attribute;
 /// An annotated function returns what its body would return. A slow, full or unavailable cache never causes an error or a
 /// panic: the body runs instead. Without an installed cache the body always runs, and one warning is logged.
 ///
-/// If several callers in any process miss the same key at the same time, one of them runs the body. The others wait for its
-/// value.
+/// If several callers miss the same key at the same time, one caller runs the body. The others wait for its value. This also
+/// applies to callers in different processes.
 ///
 /// # Arguments
 ///
 /// | argument | meaning |
 /// |---|---|
 /// | `key = "event:<id>"` | The key of the entry; see [Keys](#keys) |
-/// | `ignore = [db, now]` | Arguments that do not affect the result and that the key leaves out; see [Arguments outside the key](#arguments-outside-the-key) |
+/// | `ignore = [db, now]` | Arguments that do not affect the result and that may be missing from the key; see [Arguments outside the key](#arguments-outside-the-key) |
 /// | `any_type` | All type and const arguments of a generic function share the entry; see [Generic functions](#generic-functions) |
 /// | `ttl = 1800` | How long the value is fresh: seconds, a text such as `"30m"` that is checked at compile time, or any expression over the arguments that is `Into<Ttl>`. Default: the cache's default TTL |
 /// | `ttl = \|event\| event.ttl()` | The same, computed from each value. The closure gets a reference to the stored value, inside `Ok` and `Some` |
-/// | `ttl_jitter = 10` | Shortens each TTL by a random 0 to 10 %, so that values stored together do not expire together. At most 50. Default: the cache's jitter |
+/// | `ttl_jitter = 10` | Shortens each TTL by a random 0 to 10 %, so that values stored together do not expire together. The maximum is 50. Default: the cache's jitter |
 /// | `grace = "10m"` | How long after its TTL a value may be served while it is refreshed or after the refresh failed: seconds or a text; see [Grace](#grace). Default: not served |
 /// | `refresh = "background"` | Refreshes a stale value in a separate task, so that no caller waits; see [Grace](#grace) |
 /// | `none_ttl = 30` | Also stores `None`, for this TTL: seconds or a text. Default: `None` is not stored. It has no effect on a function that does not return an `Option` |
-/// | `policy = "events"` | Takes `ttl`, `grace` and `none_ttl` from the policy of this name in the configuration, so that they can change without a build. An argument of the attribute overrides the policy, also a policy set in the environment: do not write `ttl` here if `CACHE_POLICY_EVENTS_TTL` should decide. Names missing from the configuration are reported when the cache is installed |
+/// | `policy = "events"` | Takes `ttl`, `grace` and `none_ttl` from the policy of this name in the configuration, so that they can change without a build. An argument of the attribute overrides the policy, even if the environment sets the policy: do not write `ttl` here if `CACHE_POLICY_EVENTS_TTL` should decide. When the cache is installed, it reports names that are missing from the configuration |
 /// | `condition = id > 0` | An expression over the arguments, evaluated first. If it is false, the call behaves as if it had no attribute |
 /// | `unless = \|event\| event.draft` | A closure over a reference to the returned value, inside `Ok` for a `Result`. If it returns true, the value is not stored |
-/// | `version = 2` | Marks a change in the meaning of the value that its type does not show. Entries of other versions are not found |
+/// | `version = 2` | The version of the value. Change it if the meaning of the value changes but its type does not. Entries of other versions are not read |
 /// | `cache = self.cache` | The `Cache` to use instead of the installed one |
 /// | `crate = my_crate::cache` | The path of `cache_runtime`, if it is renamed or re-exported |
 ///
@@ -70,13 +70,13 @@ use written::Attribute;
 ///
 /// | in a key | stands for |
 /// |---|---|
-/// | `<id>` or `{id}` | The argument `id`, also if a pattern such as `Path(id): Path<i64>` binds it |
+/// | `<id>` or `{id}` | The argument `id`, even if a pattern such as `Path(id): Path<i64>` binds it |
 /// | `<page.number>`, `<range.0>` | A field |
 /// | `<self.tenant>` | A field of the receiver |
 /// | `<name.len()>` | The result of a method without arguments |
 /// | `<T>`, `<Self>` | The name of a type: its path, such as `my_crate.Event`; see [Generic functions](#generic-functions) |
 /// | `<N>`, `<T::NAME>`, `<T::name()>` | A const parameter, an associated constant, the result of an associated function |
-/// | `<<`, `{{` | The plain characters |
+/// | `<<`, `{{` | The characters `<` and `{` |
 ///
 /// The value of a placeholder must be a `KeyPart`:
 ///
@@ -89,8 +89,8 @@ use written::Attribute;
 ///
 /// Convert a type of another crate with a method, such as `<url.as_str()>`.
 ///
-/// Values are escaped: two different lists of values never produce the same key. For this, two placeholders need text between
-/// them, and this text must begin with a character that is not a letter or a digit.
+/// Values are escaped, so two different lists of values never produce the same key. To ensure this, two placeholders need text
+/// between them. This text must begin with a character that is not a letter or a digit.
 ///
 /// A key belongs to one type. Functions that share a key but return different types replace each other's entries and never hit.
 ///
@@ -98,32 +98,33 @@ use written::Attribute;
 ///
 /// # Arguments outside the key
 ///
-/// Calls with equal keys share one entry, so an argument missing from the key is a compile error. For example,
-/// `key = "list:<kind>"` on `async fn list(kind: &str, page: u32)` would serve page 1 for page 2. An argument may be left out if
+/// Calls with equal keys share one entry, so an argument that is missing from the key is a compile error. For example,
+/// `key = "list:<kind>"` on `async fn list(kind: &str, page: u32)` would return page 1 to a caller of page 2. The key may leave
+/// out an argument if
 ///
 /// - it is `self`: name the fields that matter, such as `<self.tenant>`
 /// - it is in `ignore = [db, now]`: the result does not depend on it
 /// - its name begins with `_`
-/// - the attribute takes its cache from it, as in `cache = app.cache`: another cache holds other entries.
+/// - the attribute takes its cache from it, as in `cache = app.cache`, because each cache has its own entries.
 ///
 /// | in the source | counts as |
 /// |---|---|
 /// | `Path(id): Path<i64>`, `Query { page, .. }: Query`, `(a, b): (u8, u8)` | Each name that the pattern binds: `id`, `page`, `a` and `b` |
-/// | `<query.page>`, `<ids.len()>` in the key | The whole of `query` and `ids`. The macro does not check whether one field is enough: write `Query { page, kind }: Query` in the signature to have each field checked |
-/// | `condition`, `ttl`, `unless` | Nothing: they do not distinguish entries. An argument that only they use belongs in the key or in `ignore` |
+/// | `<query.page>`, `<ids.len()>` in the key | The whole of `query` and `ids`. The macro does not check whether one field is enough. If you write `Query { page, kind }: Query` in the signature, it checks each field |
+/// | `condition`, `ttl`, `unless` | Nothing, because they do not distinguish entries. If only they use an argument, put it in the key or in `ignore` |
 ///
 /// Keys of `#[cache_put]` and `#[cache_evict]` may leave arguments out.
 ///
 /// # Generic functions
 ///
-/// `ids::<User>(1)` and `ids::<Order>(1)` have the same arguments, so they share one entry unless the key names the type. It is a
-/// compile error if the key leaves out
+/// `ids::<User>(1)` and `ids::<Order>(1)` have the same arguments, so they share one entry unless the key contains the type. It
+/// is a compile error if the key leaves out
 ///
 /// - a const parameter
 /// - a type parameter, unless it occurs only in arguments that the key also leaves out, such as the `E` of an ignored `db: E`.
 ///
-/// An argument in the key does not stand for its type: `Id<User>` and `Id<Order>` may have the same text. Ignoring an argument
-/// `PhantomData<T>` does not leave out `T`.
+/// An argument in the key does not replace its type: `Id<User>` and `Id<Order>` may have the same text. If an argument
+/// `PhantomData<T>` is in `ignore`, the key still needs `T`.
 ///
 /// | in a key | stands for |
 /// |---|---|
@@ -131,7 +132,7 @@ use written::Attribute;
 /// | `<T::NAME>`, `<T::name()>` | A name that the type chooses itself, such as the constant of a trait |
 /// | `<N>` | The constant |
 ///
-/// With `any_type` the key may leave them out: the value is the same for every type and constant.
+/// With `any_type` the key may leave out types and constants. Use it if the value is the same for all of them.
 ///
 /// `<T>` is the same in every build, process and service that has the type at that path. This depends on the compiler:
 /// [`std::any::type_name`] does not guarantee the spelling. It has these limits:
@@ -142,25 +143,26 @@ use written::Attribute;
 ///
 /// `<T::NAME>` has none of these limits.
 ///
-/// An attribute on a method does not see the parameters of its `impl`. It does not require them, but the key can name them, and
-/// rustc checks that they exist. For these parameters the macro treats `<SIZE>` and `<N>` as constants, and `<T>` and `<Row>` as
-/// types. `<Self>` names the type with all its parameters. Write it on a default method of a trait.
+/// An attribute on a method does not see the parameters of its `impl`. It does not require them, but the key can contain them.
+/// Then rustc checks that they exist. For these parameters the macro treats `<SIZE>` and `<N>` as constants, and `<T>` and
+/// `<Row>` as types. `<Self>` is the type with all its parameters. Use it in the key of a default method of a trait.
 ///
 /// # Keys that a client chooses
 ///
-/// `key = "events:location:<location>"` with a `location` from a query string stores an entry for every text that a client sends.
-/// Likewise, 2,000 requests for pages that do not exist store 2,000 empty pages. Limit the number of entries in one of three ways:
+/// If `location` comes from a query string, `key = "events:location:<location>"` stores an entry for every text that a client
+/// sends. Likewise, 2,000 requests for pages that do not exist store 2,000 empty pages. There are three ways to limit the number
+/// of entries:
 ///
 /// - Do not store results that are not worth an entry: `unless = |page| page.events.is_empty()`.
-/// - Return `None` for what does not exist. It is not stored unless `none_ttl` is set.
-/// - Check the argument against what exists, such as the last page or the list of locations, before the call or in `condition`.
+/// - Return `None` for data that does not exist. `None` is not stored unless `none_ttl` is set.
+/// - Before the call or in `condition`, check that the argument exists, for example in the list of locations.
 ///
 /// When the cache is installed, it warns about each function for which all of this is true:
 ///
 /// - The key contains an argument that is declared as text: `&str`, `String`, `Option` and `Cow` of these, `impl AsRef<str>`,
 ///   `Path(name): Path<String>`.
 /// - The attribute has neither `unless` nor `condition`.
-/// - The function does not return an `Option` whose `None` is left out.
+/// - The function does not return an `Option`, or the attribute has `none_ttl`.
 ///
 /// The warning is based on the signature only. It does not cover fields of structs, your own types, and numbers such as a page;
 /// limit these yourself.
@@ -175,41 +177,41 @@ use written::Attribute;
 /// | `Result<Option<T>, E>` | `Ok(Some(_))`; `Ok(None)` with `none_ttl` |
 ///
 /// The type decides, not its name: an alias such as `ApiResult<T>` or `anyhow::Result<T>` works like the type it stands for. `T`
-/// must be `Serialize + DeserializeOwned`. `E` needs no traits. An `Err` is never stored: a caller gets an `Err` only from its
-/// own body.
+/// must be `Serialize + DeserializeOwned`. `E` needs no traits. An `Err` is never stored. A caller gets an `Err` only from its own
+/// body.
 ///
 /// Only the outermost `Result` and the `Option` directly in it matter. Everything inside is the value: `Ok(Err(_))` is stored for
 /// the TTL, and so is `Some(None)`. If the return type is a type parameter or an associated type, the same rules apply to the
 /// concrete type of each call.
 ///
-/// A value that changes in a round trip through JSON is not stored, since a hit would return something else. It is counted as
+/// A value that changes in a round trip through JSON is not stored, because a hit would return another value. It is counted as
 /// `refused_lossy` in the statistics and logged once per function. The cache checks the first value of each function and one in
 /// 1,000 after that. The check runs the `Deserialize` of the type once more.
 ///
 /// - It detects names that differ between writing and reading, fields that are ignored when reading, and variants of an
 ///   `untagged` enum that are mistaken for each other.
-/// - It cannot detect what is never written: a field with `#[serde(skip)]` or `skip_serializing` comes back as its default. Keep
-///   such fields out of cached types.
+/// - It cannot detect data that is never written: a field with `#[serde(skip)]` or `skip_serializing` comes back as its default.
+///   Do not use such fields in cached types.
 /// - It cannot detect variants of an `untagged` enum that have the same JSON, such as `Mail(String)` and `Phone(String)`.
-/// - It does not detect a list that comes back in another order, because a set may do that.
+/// - It does not detect a list that comes back in another order, because a set is also a list in JSON and has no order.
 ///
 /// # Grace
 ///
-/// Fresh values are served as they are. With `grace` an entry stays in the cache for that long after its TTL. It is stale during
-/// this time. An evicted entry is never served as stale. Callers of a stale entry get this:
+/// With `grace`, an entry stays in the cache for this time after its TTL. During this time it is stale. An evicted entry is never
+/// served as stale. Callers that find a stale entry get:
 ///
 /// | | while the load runs | the load succeeds | the load returns `Err` |
 /// |---|---|---|---|
-/// | default | One caller in all processes runs its body and waits; all others get the stale value | That caller gets the new value, and it is stored | All get the stale value; nobody tries again for 1/10 of the grace, at most 30 s |
+/// | default | One caller in all processes runs its body and waits; all others get the stale value | That caller gets the new value, and it is stored | All get the stale value. The next attempt is after 1/10 of the grace, at most 30 s |
 /// | `refresh = "background"` | One task runs the body; all callers get the stale value | The new value is stored | The same |
 ///
 /// Without an entry, a caller runs its body and gets its result, including an `Err`.
 ///
 /// A background task needs a body that owns everything it uses: `self: Arc<Self>` or `self`, and arguments without borrows, all
-/// `Send + 'static`. The same applies to the closures of `unless` and `ttl`, which become `move` closures: they can name only
+/// `Send + 'static`. The same applies to the closures of `unless` and `ttl`, which become `move` closures. They can only use
 /// arguments that are `Copy` or that the body does not use.
 ///
-/// At most `max_refreshes` (64) tasks of a cache run at a time; beyond that a caller refreshes as in the default mode. A task
+/// At most `max_refreshes` (64) such tasks of a cache run at a time. Beyond that, a caller refreshes as in the default mode. A task
 /// that runs longer than `load_deadline` (30 s) is cancelled and counts as failed.
 ///
 /// # Functions
@@ -217,7 +219,8 @@ use written::Attribute;
 /// The attribute works on any `async fn` with a body: free functions, methods with every kind of receiver, generic functions and
 /// trait methods, also with `#[async_trait]`. The signature does not change.
 ///
-/// The future is `Send` if the future of the body and the return type are `Send`: the returned value is held while it is stored.
+/// The future is `Send` if the future of the body and the return type are `Send`, because it holds the returned value while it
+/// stores it.
 /// `Box<dyn Error>` is not `Send`; use `Box<dyn Error + Send + Sync>`.
 ///
 /// A function that calls itself must box that call, like every recursive `async fn`:
@@ -252,8 +255,8 @@ use written::Attribute;
 ///
 /// # Cancellation
 ///
-/// A caller that is cancelled or whose body panics stores nothing and blocks nobody: one of the waiting callers immediately runs
-/// its own body.
+/// A caller that is cancelled or whose body panics stores nothing and does not block other callers: a waiting caller immediately
+/// runs its own body.
 #[proc_macro_attribute]
 pub fn cacheable(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::attribute(Attribute::Cacheable, arguments.into(), item.into()).into()
@@ -277,17 +280,17 @@ pub fn cacheable(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// - `refresh` and `ignore` do not exist. The key may leave arguments out.
 /// - `grace` is how long after its TTL functions that read the same key with `grace` may serve the value.
-/// - If the result is not stored, because the body returned an `Err` or a `None` or because of `unless`, the entry is evicted:
-///   the body may have changed the data behind the entry.
+/// - If the result is not stored (an `Err`, a `None` without `none_ttl`, or `unless`), the entry is evicted, because the body may
+///   have changed the data behind it.
 ///
 /// # Concurrent puts
 ///
 /// Before its body runs, a put replaces the entry with a fence. While a fence exists, readers run their bodies and store nothing.
-/// After its body, the put stores the value only if its fence is unchanged and is the only one. So two overlapping puts never
-/// leave the older value behind: both end as an eviction. If a process dies in between, the result is a few seconds of uncached
-/// reads and never a stale value.
+/// After its body, the put stores the value only if its fence is unchanged and no other put shares it. So two overlapping puts
+/// never leave the older value in the cache: both evict the entry. If a process dies before its put ends, reads are uncached for a
+/// few seconds, and no stale value stays.
 ///
-/// The fence needs the key before the body runs, so a key cannot name what the body returns.
+/// The fence needs the key before the body runs, so the key cannot contain parts of the returned value.
 ///
 /// # Cancellation
 ///
@@ -315,11 +318,11 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// After the function has returned, this process and every other process that reaches the same Redis never serve a value that was
-/// loaded before. An eviction during an outage is kept and applied before caching resumes.
+/// After the function has returned, no process that reaches the same Redis serves a value that was loaded before the eviction. If
+/// Redis is unavailable, the process keeps the eviction and applies it before it uses Redis again.
 ///
-/// When the cache is installed, it warns about each target that no `#[cacheable]` and no `#[cache_put]` of the program can have
-/// stored. The warning names the nearest existing template.
+/// When the cache is installed, it warns about each target that matches no key of a `#[cacheable]` or `#[cache_put]` in the
+/// program. The warning contains the nearest existing template.
 ///
 /// # Arguments
 ///
@@ -328,32 +331,32 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | `key = "event:<id>"` | The key of an entry, or a list: `key = ["event:<id>", "user:<user>"]`; see [keys](macro@cacheable#keys) |
 /// | `pattern = "events:*"` | Every matching entry, or a list of patterns: `*` matches any characters, `?` matches one. A value in a placeholder is never a wildcard |
 /// | `all_entries` | Every entry under the cache's prefix |
-/// | `before` | Removes before the body as well as after it |
-/// | `fence` | Holds every `key` while the body runs; see [A process that dies](#a-process-that-dies) |
-/// | `always` | Also removes if the body returned an `Err` |
+/// | `before` | Also removes the entries before the body runs |
+/// | `fence` | Keeps every `key` uncached while the body runs; see [A process that dies](#a-process-that-dies) |
+/// | `always` | Also removes the entries if the body returned an `Err` |
 /// | `condition = id > 0` | An expression over the arguments, evaluated first. If it is false, the call behaves as if it had no attribute |
 /// | `cache = self.cache` | The `Cache` to use instead of the installed one |
 /// | `crate = my_crate::cache` | The path of `cache_runtime`, if it is renamed or re-exported |
 ///
-/// `<return>`, `<return.field>` and `<return.method()>` stand for what the body returned, inside `Ok` and `Some`. After a `None`,
-/// targets that need it are skipped. Arguments in the same template as a `<return…>` are saved with `ToOwned`, because the body
-/// may consume them.
+/// `<return>`, `<return.field>` and `<return.method()>` stand for the returned value, inside `Ok` and `Some`. If the body returned
+/// `None`, targets with `<return…>` are skipped. Arguments in the same template as a `<return…>` are saved with `ToOwned`,
+/// because the body may consume them.
 ///
 /// # When it removes
 ///
-/// Entries are removed if the body returned anything but an `Err`, so that a failing request cannot empty the cache. This includes
-/// a return type that is a type parameter and stands for a `Result`. With `always`, entries are removed in every case.
+/// Entries are removed unless the body returned an `Err`, so that a failing request cannot empty the cache. This is also true if
+/// the return type is a type parameter that stands for a `Result`. With `always`, entries are removed in every case.
 ///
 /// # A process that dies
 ///
-/// If a process dies between the database's commit and the eviction, the old entries live until their TTL ends. With `fence` each
-/// `key` is emptied and held before the body runs. While it is held, readers run their bodies and store nothing. A process that
-/// dies then causes only `fence_ttl` (5 s) of uncached reads. The costs are:
+/// If a process dies between the database's commit and the eviction, the old entries live until their TTL ends. With `fence`, a
+/// fence replaces the entry of each `key` before the body runs. While the fence exists, readers run their bodies and store
+/// nothing. If the process dies, reads are uncached for at most `fence_ttl` (5 s). The costs are:
 ///
-/// - It takes one more operation.
-/// - The values are also removed if the body fails.
+/// - A call needs one more operation.
+/// - The values are removed even if the body fails.
 ///
-/// Keys that only a pattern or `<return…>` names are not known before the body runs, so they cannot be held.
+/// The keys of a pattern or of a `<return…>` are not known before the body runs, so they cannot be fenced.
 ///
 /// # Cancellation
 ///
@@ -364,7 +367,8 @@ pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::attribute(Attribute::CacheEvict, arguments.into(), item.into()).into()
 }
 
-/// Asks a rate limiter before the body runs. A call over a limit returns an error of the function's own error type instead.
+/// Asks a rate limiter before the body runs. If a call is over a limit, it returns an error of the function's own error type and
+/// does not run the body.
 ///
 /// ```
 /// # pub struct Payment { cents: u32 }
@@ -392,13 +396,13 @@ pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// The policy sets how many calls are allowed, for example `Policy::new("payment").limit(5).per("1m")`. A `RateLimiter` is created
-/// with the policies and installed. An allowed call counts when it begins, whatever its body returns.
+/// with the policies and installed. An allowed call counts when it begins, even if its body fails.
 ///
 /// # Arguments
 ///
 /// | argument | meaning |
 /// |---|---|
-/// | `policy = "payment"` | The policy to ask, or a list: `policy = ["payment", "api"]`. The policies of a list decide together: all of them count a call, or none does |
+/// | `policy = "payment"` | The policy to ask, or a list: `policy = ["payment", "api"]`. The policies of a list decide together: either all of them count a call, or none does |
 /// | `key = "<user_id>"` | The client whose calls are counted; see [The client](#the-client) |
 /// | `cost = 5` | How many units a call takes: a number, or any expression over the arguments that is a `u32`. A call that costs 0 is allowed unless the client is blocked. Default: 1 |
 /// | `limiter = self.limiter` | The `RateLimiter` to ask instead of the installed one |
@@ -407,15 +411,14 @@ pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// # The client
 ///
 /// A key is written like [the keys of the caching attributes](macro@cacheable#keys), with the same placeholders: `<user_id>`,
-/// `<self.tenant>:<user.id>`. It may begin with any word. `key = "all"`, or any other text without a placeholder, counts all
-/// callers together.
+/// `<self.tenant>:<user.id>`. It may begin with any word. A key without a placeholder, such as `key = "all"`, counts all callers
+/// together.
 ///
 /// The client is `Identity::key` of that text: `limiter.reset("payment", &Identity::key(42))` clears what user 42 has used.
 /// Special characters in a value are escaped, as in names of entries. Functions with the same policy and the same client count
 /// together. To count them separately, begin each key with its own word, such as `"refund:<user_id>"`.
 ///
-/// Take the key from verified data, such as the user of a session. A caller that can choose the key freely is a new client each
-/// time.
+/// Take the key from verified data, such as the user of a session. A caller that chooses the key can be a new client in each call.
 ///
 /// # Functions
 ///
@@ -437,15 +440,14 @@ pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | below a `#[cache_put]` or `#[cache_evict]` | Every call. A refused call touches no entry |
 /// | above a `#[cache_put]` | Every call. A refused call is a body that returned an `Err`, so the put evicts the entry |
 /// | above a `#[cache_evict]` | Every call. A refused call is a body that returned an `Err`, so nothing is evicted, except through `always`, `before` and `fence` |
-/// | above or below another `#[rate_limit]` | The lower attribute is asked first and also counts what the upper one refuses. A list of policies in one attribute does not do that |
+/// | above or below another `#[rate_limit]` | The lower attribute decides first. It also counts calls that the upper attribute refuses. With a list of policies in one attribute, a refused call does not count |
 ///
-/// Write it lowest, unless only loads should be limited.
+/// Put `#[rate_limit]` lowest, unless only loads should be limited.
 ///
 /// # Without a limiter, and during an outage
 ///
-/// If no limiter is installed, the body always runs, and one warning is logged. If the limiter does not have the policy, an error
-/// is logged once for each function, and the body runs. Policies missing from the installed limiter are reported when it is
-/// installed.
+/// If no limiter is installed, the body always runs, and one warning is logged. If the limiter does not have the policy, the body
+/// runs, and an error is logged once for each function. When a limiter is installed, it reports policies that it does not have.
 ///
 /// While Redis is unavailable, each policy follows its `on_outage` setting. By default the process decides from what it knows, and
 /// calls are still limited. A call never waits longer than `command_timeout_max` for a decision.
@@ -454,7 +456,7 @@ pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::attribute(Attribute::RateLimit, arguments.into(), item.into()).into()
 }
 
-/// Returns a key by hand, as a `String` for `Cache::get`, `set`, `delete` and the other methods of `Cache`.
+/// Writes a key by hand. Returns a `String` for `Cache::get`, `set`, `delete` and the other methods of `Cache`.
 ///
 /// ```
 /// use cache_runtime::{Cache, cacheable, key};
@@ -477,9 +479,9 @@ pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 ///
 /// The template is written and checked like [the keys of the attributes](macro@cacheable#keys), and values are escaped in the same
-/// way. So a key by hand equals the key of an attribute with the same template and the same values.
+/// way. So it is equal to the key of an attribute with the same template and the same values.
 ///
-/// A placeholder is, in this order:
+/// A placeholder stands for the first of these that exists:
 ///
 /// - the value with its name: `key!("user:<name>", name = request.name)`
 /// - a variable, a type or a constant in scope: `<name>`, `<request.name>`, `<self.tenant>`, `<T>`, `<Self::KIND>`.
@@ -491,7 +493,7 @@ pub fn key(arguments: TokenStream) -> TokenStream {
     expand::key::text(arguments.into()).into()
 }
 
-/// Makes a type a part of keys: implements the trait `KeyPart` of `cache_runtime`.
+/// Implements the trait `KeyPart` of `cache_runtime`, so that values of the type can be part of a key.
 ///
 /// ```
 /// use cache_runtime::{KeyPart, cacheable};
@@ -526,11 +528,11 @@ pub fn key(arguments: TokenStream) -> TokenStream {
 /// |---|---|
 /// | A struct with one field, such as `EventId(42)` | The text of the field: `42` |
 /// | A struct with several fields | The texts of the fields in order, escaped and joined with `%c`. Values that differ in a field have different texts |
-/// | A struct with `#[key_part(hash)]` | `%h` and 32 hexadecimal digits of the SHA-256 of these texts. It keeps the keys of a filter with many fields short |
+/// | A struct with `#[key_part(hash)]` | `%h` and 32 hexadecimal digits of the SHA-256 of these texts. Use it for a filter with many fields, to keep its keys short |
 /// | An enum without fields | The name of the variant: `Concert` |
 ///
-/// Each field must be a `KeyPart`. The text depends on the order of the fields and on the names of the variants: a build that
-/// changes them does not find entries of earlier builds. Implement the trait by hand for an enum with fields.
+/// Each field must be a `KeyPart`. The text depends on the order of the fields and on the names of the variants. A build that
+/// changes them does not find the entries of earlier builds. For an enum with fields, implement the trait by hand.
 ///
 /// # Arguments
 ///
