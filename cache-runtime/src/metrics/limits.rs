@@ -19,7 +19,7 @@ const MAX_ROUTES: usize = 256;
 pub struct LimitStats {
     /// The policy's name.
     pub policy: String,
-    /// Calls that went on.
+    /// Calls that were allowed.
     pub allowed: u64,
     /// Calls that this policy rejected because they were over its limit.
     pub limited: u64,
@@ -27,16 +27,16 @@ pub struct LimitStats {
     pub blocked: u64,
     /// Calls that were refused because Redis was unavailable and the policy denies calls during an outage.
     pub unavailable: u64,
-    /// Those of the rejections that were known in the process, so that Redis was not asked.
+    /// Rejections that this process already knew, so it did not ask Redis.
     pub known: u64,
     /// Decisions that this process made alone: all of them in memory mode, otherwise those while Redis was unavailable or
     /// just recovered.
     pub in_memory: u64,
-    /// Batches in which calls were sent because others of the same client were on their way.
+    /// Batches of calls. Calls are sent in batches while other equal calls of the same client are on their way.
     pub batches: u64,
     /// Calls in these batches.
     pub batched: u64,
-    /// Clients that tried more than ten times their limit in one window; each counts once in a window.
+    /// Clients that tried more than 10 times their limit in one window. Each client counts once in a window.
     pub suspicious: u64,
     /// Decisions about clients that had no place in the table and shared one allowance.
     pub overflowed: u64,
