@@ -83,6 +83,7 @@ pub(crate) use self::load::{Loaded, watched};
 pub(crate) use self::read::Refresh;
 use self::refresh::Refreshes;
 use self::replay::Replays;
+use self::report::Reported;
 pub use self::report::{Health, HealthStatus};
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
@@ -130,6 +131,8 @@ struct Inner {
     refused: Throttle,
     replays: Replays,
     metrics: Metrics,
+    /// What the server last reported about itself.
+    reported: Mutex<Option<Reported>>,
     disabled: Disabled,
     build: Build,
     types: Types,
@@ -258,6 +261,7 @@ impl Cache {
                 refused: Throttle::new(),
                 replays: Replays::new(&config),
                 metrics: Metrics::new(),
+                reported: Mutex::default(),
                 disabled: Disabled::new(&config),
                 types: Types::default(),
                 build: match backend {

@@ -124,6 +124,15 @@ pub(crate) fn value(
     Ok(seal(bytes))
 }
 
+/// Returns how many bytes of JSON the entry of a value holds, before compression.
+pub(crate) fn json_bytes(entry: &[u8]) -> usize {
+    let payload = entry.get(HEADER..).unwrap_or_default();
+    match entry.get(FLAGS_AT) {
+        Some(&COMPRESSED) => payload::decompressed_bytes(payload).unwrap_or_default(),
+        _ => payload.len(),
+    }
+}
+
 /// The entry that remembers a `None`.
 pub(crate) fn none(draft: &Draft<'_>) -> Entry {
     seal(header(Kind::None, draft).to_vec())

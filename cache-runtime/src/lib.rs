@@ -76,7 +76,7 @@
 //! | [`Cache::run`], [`limit::RateLimiter::run`] | Sets the cache or the limiter of one test; [`in_current_run`] passes it on to a task |
 //! | [`CacheScope`] | Delays evictions until a transaction commits |
 //! | [`Config`] | Holds every option with its default, from code, a file or the environment |
-//! | [`Stats`] | Holds the counters, in total and for each function |
+//! | [`Stats`] | Holds the counters, in total and for each function; [`Cache::prometheus`] writes them for Prometheus |
 //! | [`Health`] | Reports the state of the cache for health checks |
 //! | [`Cache::warm`], [`warm::every`] | Fills the cache in advance, once or on a schedule |
 //! | [`macro@key`] | Writes the key of an entry by hand, escaped as attributes escape it |
@@ -165,8 +165,8 @@ pub use config::{
 pub use error::{AlreadyInstalled, Error, ErrorKind};
 pub use key::{KeyPart, KeyWriter};
 pub use metrics::{
-    Counts, FallbackStats, LimitStats, MemoryStats, Mode, PoolStats, SessionStats, SiteStats,
-    Stats, Times,
+    Counts, FallbackStats, LimitStats, MemoryStats, Mode, OperationStats, PoolStats, RedisStats,
+    SessionStats, SiteStats, Stats, Times,
 };
 pub use run::in_current_run;
 pub use sensitive::Sensitive;

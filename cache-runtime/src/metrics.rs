@@ -5,8 +5,11 @@
 //! does.
 
 mod event;
+mod exposition;
 mod histogram;
 mod limits;
+mod operations;
+mod prometheus;
 mod recent;
 mod sessions;
 mod stats;
@@ -21,6 +24,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::event::Event;
 use self::event::Kind;
+pub(crate) use self::exposition::Format;
 use self::histogram::Distribution;
 pub(crate) use self::histogram::Histogram;
 #[cfg(feature = "limits")]
@@ -28,6 +32,8 @@ pub(crate) use self::limits::LimitEvent;
 pub(crate) use self::limits::LimitMetrics;
 pub use self::limits::LimitStats;
 use self::limits::Limits;
+pub use self::operations::OperationStats;
+use self::operations::{Operation, Operations};
 use self::recent::Recent;
 
 #[cfg(feature = "sessions")]
@@ -35,16 +41,17 @@ pub(crate) use self::sessions::SessionEvent;
 pub(crate) use self::sessions::SessionMetrics;
 pub use self::sessions::SessionStats;
 pub use self::stats::{
-    Counts, FallbackStats, MemoryStats, Mode, PoolStats, SiteStats, Stats, Times,
+    Counts, FallbackStats, MemoryStats, Mode, PoolStats, RedisStats, SiteStats, Stats, Times,
 };
 pub(crate) use self::stats::{StoreStats, Surroundings};
+use crate::error::ErrorKind;
 use crate::sync::RwLock;
 use crate::throttle::Throttle;
 
 /// Sites come from source text, so there are few; the cap holds whatever generates them.
 const MAX_SITES: usize = 256;
 
-/// Enough that the threads of a usual service rarely meet, at 18 KiB a site.
+/// Enough that the threads of a usual service rarely meet, at 15 KiB a site.
 const STRIPES: usize = 4;
 
 /// The largest value with which a connection of the pool still takes its full 1,024 commands.
@@ -57,11 +64,9 @@ pub(crate) enum Timer {
     Hit,
     /// A body that runs after a miss.
     Load,
-    /// One store operation.
-    Operation,
 }
 
-const TIMERS: usize = Timer::Operation as usize + 1;
+const TIMERS: usize = Timer::Load as usize + 1;
 
 /// What a site is warned about once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +96,34 @@ pub(crate) struct Metrics {
     id: u64,
     started: Instant,
     registry: RwLock<Registry>,
+    shared: Arc<Shared>,
     limits: Limits,
     sessions: SessionMetrics,
+}
+
+/// What is not counted by site, because a series for each of them would be too many.
+#[derive(Debug, Default)]
+struct Shared {
+    operations: Operations,
+    values: Values,
+}
+
+/// The sizes of values, in bytes.
+#[derive(Debug)]
+struct Values {
+    /// As JSON.
+    encoded: Histogram,
+    /// As an entry: with its header, and perhaps compressed.
+    stored: Histogram,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self {
+            encoded: Histogram::new(),
+            stored: Histogram::new(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -114,6 +145,7 @@ impl Metrics {
                 own: 0,
                 overflow: None,
             }),
+            shared: Arc::default(),
             limits: Limits::default(),
             sessions: SessionMetrics::default(),
         }
@@ -147,7 +179,9 @@ impl Metrics {
         }
         drop(registry);
         let mut registry = self.registry.write();
-        registry.register(address, site, self.started)
+        registry.register(address, || {
+            SiteMetrics::new(site, self.started, Arc::clone(&self.shared))
+        })
     }
 
     /// What was counted so far, in `surroundings` that others know.
@@ -173,6 +207,7 @@ impl Metrics {
             journal_depth,
             loads_waiting,
             store,
+            redis,
         } = surroundings;
         let (pool, memory) = match store {
             StoreStats::Redis(pool) => (Some(pool), None),
@@ -186,10 +221,18 @@ impl Metrics {
             sites,
             limits: self.limits.stats(),
             sessions: self.sessions.stats(),
+            operations: self
+                .shared
+                .operations
+                .read()
+                .iter()
+                .filter_map(Operation::stats)
+                .collect(),
             fallback,
             journal_depth,
             loads_waiting,
             pool,
+            redis,
             memory,
         }
     }
@@ -210,20 +253,26 @@ impl Metrics {
 }
 
 impl Registry {
-    fn register(&mut self, address: usize, site: &SiteSlot, started: Instant) -> Arc<SiteMetrics> {
+    fn register(&mut self, address: usize, make: impl FnOnce() -> SiteMetrics) -> Arc<SiteMetrics> {
         if let Some(metrics) = self.sites.get(&address) {
             return Arc::clone(metrics);
         }
         let metrics = if self.own < MAX_SITES {
             self.own += 1;
-            Arc::new(SiteMetrics::new(site.name, site.template, started))
+            Arc::new(make())
         } else {
             Arc::clone(self.overflow.get_or_insert_with(|| {
+                let first = make();
                 tracing::warn!(
-                    site = site.name,
+                    site = first.name,
                     "more than {MAX_SITES} cached functions: this function and all later ones are counted together, as `overflow`"
                 );
-                Arc::new(SiteMetrics::new("overflow", "", started))
+                Arc::new(SiteMetrics {
+                    name: "overflow",
+                    template: "",
+                    stores: true,
+                    ..first
+                })
             }))
         };
         self.sites.insert(address, Arc::clone(&metrics));
@@ -235,6 +284,8 @@ impl Registry {
 pub(crate) struct SiteSlot {
     name: &'static str,
     template: &'static str,
+    /// Whether it is read, loaded and filled; otherwise it only evicts.
+    pub(crate) stores: bool,
     metrics: OnceLock<(u64, Arc<SiteMetrics>)>,
 }
 
@@ -243,6 +294,7 @@ impl SiteSlot {
         Self {
             name,
             template,
+            stores: false,
             metrics: OnceLock::new(),
         }
     }
@@ -279,7 +331,9 @@ impl Deref for SiteRef {
 pub(crate) struct SiteMetrics {
     name: &'static str,
     template: &'static str,
+    stores: bool,
     started: Instant,
+    shared: Arc<Shared>,
     stripes: [Stripe; STRIPES],
     /// The moving average times [`WEIGHT`], so that small differences are not lost in rounding; 0 is none yet.
     weighed_bytes: AtomicUsize,
@@ -303,16 +357,18 @@ struct Stripe {
 }
 
 impl SiteMetrics {
-    fn new(name: &'static str, template: &'static str, started: Instant) -> Self {
+    fn new(site: &SiteSlot, started: Instant, shared: Arc<Shared>) -> Self {
         let stripe = || Stripe {
             counters: [const { AtomicU64::new(0) }; Event::ALL.len()],
             histograms: [const { Histogram::new() }; TIMERS],
             recent: Recent::new(),
         };
         Self {
-            name,
-            template,
+            name: site.name,
+            template: site.template,
+            stores: site.stores,
             started,
+            shared,
             stripes: std::array::from_fn(|_| stripe()),
             weighed_bytes: AtomicUsize::new(0),
             warned: AtomicU16::new(0),
@@ -351,6 +407,25 @@ impl SiteMetrics {
         self.stripe().histograms[timer as usize].record(took);
     }
 
+    /// A store operation ended after `took`, as a success if there is no `failure`.
+    pub(crate) fn operated(
+        &self,
+        operation: &str,
+        took: Duration,
+        failure: Option<ErrorKind>,
+        is_slow: bool,
+    ) {
+        let operations = &self.shared.operations;
+        operations.record(operation, took, failure, is_slow);
+    }
+
+    /// A value was encoded: its size as JSON and as an entry, in bytes.
+    pub(crate) fn saw_value(&self, encoded: usize, stored: usize) {
+        let values = &self.shared.values;
+        values.encoded.record_number(encoded as u64);
+        values.stored.record_number(stored as u64);
+    }
+
     /// The size of entry to plan for: what this site's entries had lately, in bytes.
     pub(crate) fn expected_bytes(&self) -> usize {
         match self.weighed_bytes.load(Relaxed) {
@@ -380,11 +455,8 @@ impl SiteMetrics {
         self.warned.load(Relaxed) & bit == 0 && self.warned.fetch_or(bit, Relaxed) & bit == 0
     }
 
-    /// The stripe of this thread. Threads take turns in choosing one.
     fn stripe(&self) -> &Stripe {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local!(static STRIPE: usize = NEXT.fetch_add(1, Relaxed) % STRIPES);
-        &self.stripes[STRIPE.with(|stripe| *stripe)]
+        &self.stripes[stripe()]
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -401,6 +473,13 @@ impl SiteMetrics {
         }
         snapshot
     }
+}
+
+/// The stripe of this thread. Threads take turns in choosing one.
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static STRIPE: usize = NEXT.fetch_add(1, Relaxed) % STRIPES);
+    STRIPE.with(|stripe| *stripe)
 }
 
 /// What was counted at one moment, by one site or several.

@@ -60,6 +60,7 @@ impl Site {
     /// `#[cacheable]` and `#[cache_put]`.
     pub const fn stores(mut self) -> Self {
         self.role = Role::Stores;
+        self.metrics.stores = true;
         self
     }
 

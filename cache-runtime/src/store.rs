@@ -261,4 +261,8 @@ pub struct ServerInfo {
     pub memory_peak: u64,
     /// `maxmemory` in bytes; `None` means no limit.
     pub memory_max: Option<u64>,
+    /// Keys in all databases.
+    pub keys: u64,
+    /// `evicted_keys`: keys that the server evicted because of `maxmemory`, since its start.
+    pub evicted_keys: u64,
 }

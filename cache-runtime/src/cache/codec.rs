@@ -191,7 +191,12 @@ impl CallContext<'_> {
 
     fn written(&self, entry: Result<Entry, Refusal>) -> Result<Entry, Error> {
         entry
-            .map(|entry| self.sized(entry))
+            .map(|entry| {
+                let bytes = entry.as_bytes();
+                self.metrics
+                    .saw_value(entry::json_bytes(bytes), bytes.len());
+                self.sized(entry)
+            })
             .map_err(|refusal| self.refused(refusal, &self.types_written()))
     }
 

@@ -49,6 +49,7 @@ impl Inner {
         let rest = purge.into_rest();
         metrics.add(Event::EvictedKeys, removed);
         let evicted = if refused.is_empty() && rest.is_empty() {
+            metrics.count(Event::EvictApplied);
             Evicted::Applied { keys: removed }
         } else {
             metrics.count(Event::EvictJournaled);

@@ -63,11 +63,11 @@ impl<'a> Loading<'a> {
         self.is_over = true;
         let took = self.began.elapsed();
         note(is_ok);
-        self.metrics.count(Event::Load);
+        self.metrics.count(match is_ok {
+            true => Event::LoadDone,
+            false => Event::LoadErr,
+        });
         self.metrics.time(Timer::Load, took);
-        if !is_ok {
-            self.metrics.count(Event::LoadFailed);
-        }
         took
     }
 }
@@ -76,7 +76,7 @@ impl Drop for Loading<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             note(false);
-            self.metrics.count(Event::LoadFailed);
+            self.metrics.count(Event::LoadDropped);
         }
     }
 }

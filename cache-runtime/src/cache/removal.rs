@@ -93,7 +93,10 @@ impl<'a> Eviction<'a> {
     /// Pays. Cancelled on the way, the background task pays.
     pub(super) async fn apply(mut self) -> Evicted {
         let evicted = match self.is_deferred() {
-            true => Evicted::Deferred,
+            true => {
+                self.metrics.count(Event::EvictDeferred);
+                Evicted::Deferred
+            }
             false => {
                 self.inner
                     .invalidate(self.site, self.metrics, &self.targets)
@@ -127,10 +130,14 @@ impl<'a> Eviction<'a> {
 
 impl Drop for Eviction<'_> {
     fn drop(&mut self) {
-        if !self.targets.is_empty() && !self.is_deferred() {
-            self.metrics.count(Event::EvictJournaled);
-            self.inner
-                .invalidate_in_background(self.site, &self.targets);
+        if !self.targets.is_empty() {
+            if self.is_deferred() {
+                self.metrics.count(Event::EvictDeferred);
+            } else {
+                self.metrics.count(Event::EvictJournaled);
+                self.inner
+                    .invalidate_in_background(self.site, &self.targets);
+            }
         }
         self.inner.owed.end();
     }

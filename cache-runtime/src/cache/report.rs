@@ -1,10 +1,16 @@
 //! What a cache reports about itself.
 
-use serde::Serialize;
+use std::sync::Arc;
 
-use super::Cache;
+use serde::Serialize;
+use tokio::time::Instant;
+
 use super::handle::HANDLE;
-use crate::metrics::{FallbackStats, Mode, Stats, Surroundings};
+use super::pending::SCOPE;
+use super::{Cache, INSTALLED, Inner};
+use crate::error::Error;
+use crate::metrics::{FallbackStats, Format, Mode, RedisStats, Stats, Surroundings};
+use crate::registry;
 use crate::store::ServerInfo;
 use crate::store::guard::{On, Op, State};
 
@@ -48,29 +54,43 @@ pub enum HealthStatus {
 impl Cache {
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
+        self.inner.metrics.stats(self.inner.surroundings())
+    }
+
+    /// Returns all metrics in the text format of Prometheus, version 0.0.4.
+    ///
+    /// `docs/observability.md` lists them. All annotated functions are included from the start, also before their first call. A
+    /// function with `cache = …` is included in its own cache, after its first call. So is every function if another cache is
+    /// installed.
+    ///
+    /// This does not ask Redis. What Redis reports about itself is as old as the last [`health`](Self::health) check. The service
+    /// `http::metrics` asks.
+    pub fn prometheus(&self) -> String {
+        self.exposition(Format::Prometheus)
+    }
+
+    /// Returns the same metrics in the format of OpenMetrics 1.0.
+    pub fn openmetrics(&self) -> String {
+        self.exposition(Format::OpenMetrics)
+    }
+
+    fn exposition(&self, format: Format) -> String {
         let inner = &self.inner;
-        let outages = inner.guard.outages();
-        inner.metrics.stats(Surroundings {
-            mode: inner.guard.mode(),
-            fallback: FallbackStats {
-                entered: outages.entered,
-                total_seconds: outages.total.as_secs_f64(),
-                current_seconds: outages.current.map(|current| current.as_secs_f64()),
-            },
-            journal_depth: inner.journal.depth(),
-            loads_waiting: inner.bulkhead.waiting(),
-            store: inner.guard.store().stats(),
-        })
+        let is_used = match INSTALLED.get() {
+            Some(installed) => Arc::ptr_eq(&installed.inner, inner),
+            None => true,
+        };
+        let functions = registry::sites().filter(|site| is_used && !site.has_own_cache);
+        let known = functions.chain([&HANDLE, &SCOPE]).map(|site| &site.metrics);
+        let metrics = &inner.metrics;
+        metrics.exposition(format, inner.surroundings(), known)
     }
 
     /// Asks Redis for its state. Waits for at most one `command_timeout_max`, and not at all while Redis is known to be
     /// unavailable.
     pub async fn health(&self) -> Health {
         let inner = &self.inner;
-        let metrics = inner.metrics.site(&HANDLE.metrics);
-        let info = Op::new("info", &HANDLE, &metrics, On::Server);
-        let server = inner.run(info, |store| store.server()).await;
-        let server = server.ok().flatten();
+        let server = inner.ask_server().await.ok().flatten();
         let mode = inner.guard.mode();
         let mut problems = inner.guard.refusals();
         problems.extend(inner.journal.obstacle());
@@ -92,6 +112,67 @@ impl Cache {
             fallback_reason: inner.guard.why_unavailable(),
             problems,
             journal_depth: inner.journal.depth(),
+        }
+    }
+}
+
+/// What Redis reported about itself, and when.
+#[derive(Debug)]
+pub(super) struct Reported {
+    at: Instant,
+    server: ServerInfo,
+}
+
+impl Inner {
+    /// Asks Redis for its state, and remembers it for the statistics.
+    async fn ask_server(&self) -> Result<Option<ServerInfo>, Error> {
+        let metrics = self.metrics.site(&HANDLE.metrics);
+        let info = Op::new("info", &HANDLE, &metrics, On::Server);
+        let server = self.run(info, |store| store.server()).await?;
+        *self.reported.lock() = server.clone().map(|server| Reported {
+            at: Instant::now(),
+            server,
+        });
+        Ok(server)
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let outages = self.guard.outages();
+        Surroundings {
+            mode: self.guard.mode(),
+            fallback: FallbackStats {
+                entered: outages.entered,
+                total_seconds: outages.total.as_secs_f64(),
+                current_seconds: outages.current.map(|current| current.as_secs_f64()),
+            },
+            journal_depth: self.journal.depth(),
+            loads_waiting: self.bulkhead.waiting(),
+            store: self.guard.store().stats(),
+            redis: self.reported.lock().as_ref().map(Reported::stats),
+        }
+    }
+}
+
+impl Reported {
+    fn stats(&self) -> RedisStats {
+        let ServerInfo {
+            version: _,
+            run_id: _,
+            uptime_seconds,
+            memory_used,
+            memory_peak,
+            memory_max,
+            keys,
+            evicted_keys,
+        } = self.server;
+        RedisStats {
+            age_seconds: self.at.elapsed().as_secs_f64(),
+            uptime_seconds,
+            memory_used,
+            memory_peak,
+            memory_max,
+            keys,
+            evicted_keys,
         }
     }
 }

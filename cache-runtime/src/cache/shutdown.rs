@@ -91,6 +91,7 @@ impl Inner {
     ) -> Evicted {
         if self.guard.is_local() {
             // Everything went with the store.
+            metrics.count(Event::EvictApplied);
             return Evicted::Applied { keys: 0 };
         }
         // Connecting may take longer than an operation may. It then continues without the caller.
@@ -99,7 +100,10 @@ impl Inner {
             None => Ok(Ok(None)),
         };
         match removed {
-            Ok(Ok(Some(keys))) => Evicted::Applied { keys },
+            Ok(Ok(Some(keys))) => {
+                metrics.count(Event::EvictApplied);
+                Evicted::Applied { keys }
+            }
             _ => {
                 metrics.count(Event::EvictJournaled);
                 Evicted::Journaled

@@ -104,6 +104,7 @@ impl CallContext<'_> {
             _ if self.is_scoped() => (Event::PutScoped, Stored::No),
             Fence::Alone(stamp) => match self.put(stamp, new).await {
                 Ok(Replaced::Done) => {
+                    self.metrics.count(Event::PutStored);
                     self.log_put(new);
                     return Stored::Yes;
                 }

@@ -331,6 +331,12 @@ pub(super) fn compress(json: &[u8]) -> Option<Vec<u8>> {
     (end < json.len()).then_some(smaller)
 }
 
+/// Returns the length of the JSON that [`compress`] wrote.
+pub(super) fn decompressed_bytes(payload: &[u8]) -> Option<usize> {
+    let (length, _) = payload.split_first_chunk()?;
+    usize::try_from(u32::from_le_bytes(*length)).ok()
+}
+
 /// The JSON of an LZ4 block, of at most `most` bytes.
 pub(super) fn decompress(payload: &[u8], most: usize) -> Result<Vec<u8>, Unreadable> {
     let (length, block) = payload.split_first_chunk().ok_or(Unreadable::Corrupted)?;

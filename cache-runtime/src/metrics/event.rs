@@ -7,6 +7,8 @@ pub(super) enum Kind {
     Hit,
     /// A read without a result, and the reason.
     Miss(&'static str),
+    /// A miss of a read that could not use the cache, and the reason.
+    Bypass(&'static str),
     /// A put, an eviction, a set or a delete.
     Write,
     /// A put that stored nothing, and the reason.
@@ -18,17 +20,25 @@ pub(super) enum Kind {
 impl Kind {
     /// Returns whether the caller asked for it: those events, and no others, are the operations of the statistics.
     pub(super) fn is_operation(&self) -> bool {
-        matches!(self, Self::Hit | Self::Miss(_) | Self::Write)
+        matches!(
+            self,
+            Self::Hit | Self::Miss(_) | Self::Bypass(_) | Self::Write
+        )
+    }
+
+    /// Returns the reason of a miss, or [`None`] if it is not a miss.
+    pub(super) fn miss_reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Miss(reason) | Self::Bypass(reason) => Some(reason),
+            _ => None,
+        }
     }
 }
 
 impl Event {
     /// Returns the reason of a miss, or [`None`] if the event is not a miss.
     pub(crate) fn miss_reason(self) -> Option<&'static str> {
-        match Self::ALL[self as usize].1 {
-            Kind::Miss(reason) => Some(reason),
-            _ => None,
-        }
+        Self::ALL[self as usize].1.miss_reason()
     }
 }
 
@@ -76,17 +86,17 @@ events! {
     /// Another process loads, and the caller gave up waiting for it.
     MissLeased => Kind::Miss("leased"),
     /// A put is under way.
-    MissFenced => Kind::Miss("fenced"),
+    MissFenced => Kind::Bypass("fenced"),
     /// Redis is known to be unavailable.
-    MissFallback => Kind::Miss("fallback"),
+    MissFallback => Kind::Bypass("fallback"),
     /// The read itself timed out or failed.
-    MissFailed => Kind::Miss("failed"),
+    MissFailed => Kind::Bypass("failed"),
     /// The key is disabled.
-    MissDisabled => Kind::Miss("disabled"),
+    MissDisabled => Kind::Bypass("disabled"),
     /// An eviction of this key is still to be applied.
-    MissJournaled => Kind::Miss("journaled"),
+    MissJournaled => Kind::Bypass("journaled"),
     /// The key is evicted when the scope that this read is in is committed.
-    MissScoped => Kind::Miss("scoped"),
+    MissScoped => Kind::Bypass("scoped"),
     /// The entry has expired. If it is within its grace, this caller refreshed it.
     MissStale => Kind::Miss("stale"),
     /// Another program's data is at this key.
@@ -103,14 +113,16 @@ events! {
     MissOtherShape => Kind::Miss("other_shape"),
     /// The entry is of another build or type, but it fits and was used.
     Checked => Kind::Step,
-    /// A body ran after a miss.
-    Load => Kind::Step,
+    /// A load ended in a value or a `None`.
+    LoadDone => Kind::Step,
+    /// A load ended in `Err`.
+    LoadErr => Kind::Step,
+    /// A load ended by a panic or by cancellation.
+    LoadDropped => Kind::Step,
     /// The load of another caller in this process provided the value.
     LoadShared => Kind::Step,
     /// The load of another process provided the value.
     LoadAwaited => Kind::Step,
-    /// A load ended in `Err`, by a panic or by cancellation.
-    LoadFailed => Kind::Step,
     /// A loaded value was stored.
     Fill => Kind::Step,
     /// A loaded value was not stored: its lease no longer stood.
@@ -145,6 +157,8 @@ events! {
     RefreshCrowded => Kind::Step,
     /// A put's body returned something to store.
     Put => Kind::Write,
+    /// A put stored its value.
+    PutStored => Kind::Step,
     /// A put became an eviction: its fence was shared with other writers.
     PutJoined => Kind::Degraded("joined"),
     /// A put became an eviction: its fence had been replaced.
@@ -159,6 +173,10 @@ events! {
     Evict => Kind::Write,
     /// Entries that an eviction removed; counted by [`SiteMetrics::add`](super::SiteMetrics::add).
     EvictedKeys => Kind::Step,
+    /// The store acknowledged an eviction.
+    EvictApplied => Kind::Step,
+    /// An eviction joined a scope and waits for its commit.
+    EvictDeferred => Kind::Step,
     /// An eviction went into the journal.
     EvictJournaled => Kind::Step,
     /// A value was stored through the handle.

@@ -5,18 +5,63 @@ use std::time::Duration;
 
 use super::stats::Times;
 
-/// Each doubling is cut into this many buckets, so the middle of a bucket differs by at most 12.5 % from any value in it.
-const PER_DOUBLING: u64 = 4;
+/// Where the buckets of one decade end, in parts of 10: at most a quarter above the last end. So the middle of a bucket differs by
+/// at most 12.5 % from any value in it, and the ends that people ask about, such as 1 ms and 100 ms, are exact.
+const STEPS: [u64; 13] = [12, 15, 17, 20, 25, 30, 35, 40, 50, 60, 70, 80, 100];
 
-/// Up to here each nanosecond has a bucket of its own.
-const EXACT: u64 = 2 * PER_DOUBLING;
+/// Up to here each number has a bucket of its own.
+const EXACT: u64 = 10;
 
-/// Where the last bucket begins, which has no end: 2³⁷ ns, some 137 s.
-const LAST_BEGINS: u64 = 1 << 37;
+/// From 10 ns to 1,000 s.
+const DECADES: usize = 11;
 
-const BUCKETS: usize = bucket(LAST_BEGINS) + 1;
+const BOUNDS: usize = EXACT as usize + 1 + DECADES * STEPS.len();
 
-/// Collects durations in a fixed 1.1 KiB; recording neither allocates nor locks.
+/// The largest number in each bucket. One more bucket holds everything above.
+const ENDS: [u64; BOUNDS] = {
+    let mut ends = [0; BOUNDS];
+    let mut bound = 0;
+    while bound <= EXACT as usize {
+        ends[bound] = bound as u64;
+        bound += 1;
+    }
+    let (mut decade, mut scale) = (0, 1);
+    while decade < DECADES {
+        let mut step = 0;
+        while step < STEPS.len() {
+            ends[bound] = STEPS[step] * scale;
+            bound += 1;
+            step += 1;
+        }
+        decade += 1;
+        scale *= 10;
+    }
+    ends
+};
+
+const BUCKETS: usize = BOUNDS + 1;
+
+/// The first bucket that the numbers with this leading bit and these two bits behind it can be in. It saves a search: at most
+/// three buckets end among them.
+const FIRST: [u8; 256] = {
+    let mut first = [0; 256];
+    let mut bucket = 0;
+    let mut lead = 0;
+    while lead < 256 {
+        let least = match lead {
+            0..8 => 0,
+            _ => (4 + lead % 4) << (lead / 4 - 2),
+        };
+        while bucket < BOUNDS && ENDS[bucket] < least {
+            bucket += 1;
+        }
+        first[lead as usize] = bucket as u8;
+        lead += 1;
+    }
+    first
+};
+
+/// Collects durations, or other numbers, in a fixed 1.2 KiB; recording neither allocates nor locks.
 #[derive(Debug)]
 pub(crate) struct Histogram {
     buckets: [AtomicU64; BUCKETS],
@@ -34,7 +79,11 @@ impl Histogram {
     }
 
     pub(crate) fn record(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.record_number(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Records something that is not a duration, such as a size in bytes.
+    pub(super) fn record_number(&self, nanos: u64) {
         self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
         self.sum_nanos.fetch_add(nanos, Relaxed);
         // A new maximum is rare, and reading is cheaper than writing.
@@ -85,8 +134,22 @@ impl Distribution {
         self.max_nanos = self.max_nanos.max(other.max_nanos);
     }
 
+    /// Returns how many numbers do not exceed each of `ends`, which are ends of buckets.
+    pub(super) fn up_to<'a, T>(&'a self, ends: &'a [(u64, T)]) -> impl Iterator<Item = u64> + 'a {
+        ends.iter()
+            .map(|(end, _)| self.buckets[..=bucket(*end)].iter().sum())
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    pub(super) fn sum(&self) -> u64 {
+        self.sum_nanos
+    }
+
     pub(super) fn times(&self) -> Times {
-        let count: u64 = self.buckets.iter().sum();
+        let count = self.count();
         let micros = |nanos: f64| (count > 0).then_some(nanos / 1_000.0);
         Times {
             count,
@@ -111,38 +174,28 @@ impl Distribution {
     }
 }
 
-/// Which bucket a duration falls into.
-const fn bucket(nanos: u64) -> usize {
-    let nanos = if nanos > LAST_BEGINS {
-        LAST_BEGINS
-    } else {
-        nanos
-    };
-    if nanos < EXACT {
-        return nanos as usize;
+/// Returns the bucket of a number.
+const fn bucket(number: u64) -> usize {
+    if number <= EXACT {
+        return number as usize;
     }
-    // The leading bit selects the doubling, and the next two bits select a quarter of it.
-    let doubling = nanos.ilog2() as u64;
-    let quarter = (nanos >> (doubling - 2)) & (PER_DOUBLING - 1);
-    (EXACT + (doubling - 3) * PER_DOUBLING + quarter) as usize
+    let doubling = number.ilog2();
+    let quarter = (number >> (doubling - 2)) % 4;
+    let mut bucket = FIRST[doubling as usize * 4 + quarter as usize] as usize;
+    while bucket < BOUNDS && ENDS[bucket] < number {
+        bucket += 1;
+    }
+    bucket
 }
 
-/// Returns the duration that a bucket represents. The last bucket has no middle and represents the longest duration that
-/// was recorded.
+/// Returns the number that a bucket represents. The last bucket has no middle and represents the largest number that was
+/// recorded.
 fn middle(bucket: usize) -> f64 {
-    let bucket = bucket as u64;
-    if bucket < EXACT {
-        return bucket as f64;
+    match (bucket, ENDS.get(bucket)) {
+        (_, None) => f64::INFINITY,
+        (0, Some(end)) => *end as f64,
+        (_, Some(end)) => (ENDS[bucket - 1] + 1 + end) as f64 / 2.0,
     }
-    if bucket as usize == BUCKETS - 1 {
-        return f64::INFINITY;
-    }
-    let (doubling, quarter) = (
-        (bucket - EXACT) / PER_DOUBLING + 3,
-        (bucket - EXACT) % PER_DOUBLING,
-    );
-    let width = 1_u64 << (doubling - 2);
-    ((PER_DOUBLING + quarter) * width) as f64 + (width - 1) as f64 / 2.0
 }
 
 #[cfg(test)]
@@ -190,6 +243,32 @@ mod tests {
             prop_assert!(bucket(shorter) <= bucket(longer));
             prop_assert!(bucket(longer) < BUCKETS);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn each_number_is_in_the_first_bucket_that_does_not_end_below_it(
+            number in prop_oneof![any::<u64>(), (0_u32..42).prop_flat_map(|bits| 1_u64 << bits..2 << bits)],
+        ) {
+            prop_assert_eq!(bucket(number), ENDS.partition_point(|end| *end < number));
+        }
+    }
+
+    #[test]
+    fn counts_up_to_the_end_of_a_bucket_are_exact() {
+        let histogram = Histogram::new();
+        let ms = 1_000_000;
+        for nanos in [0, 100 * ms - 1, 100 * ms, 100 * ms + 1, 3_600_000 * ms] {
+            histogram.record_number(nanos);
+        }
+        let mut distribution = Distribution::new();
+        distribution.read(&histogram);
+
+        let up_to: Vec<_> = distribution
+            .up_to(&[(ms, ()), (100 * ms, ()), (1_000 * ms, ())])
+            .collect();
+
+        assert_eq!((up_to, distribution.count()), (vec![1, 3, 4], 5));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Event, Kind, LimitStats, SessionStats, Snapshot, Timer};
+use super::{Event, Kind, LimitStats, OperationStats, SessionStats, Snapshot, Timer};
 
 /// The statistics of a cache at one moment.
 ///
@@ -25,6 +25,8 @@ pub struct Stats {
     pub limits: Vec<LimitStats>,
     /// The statistics of sessions.
     pub sessions: SessionStats,
+    /// The statistics of each store operation that was called, such as `get`.
+    pub operations: Vec<OperationStats>,
     /// The time without Redis.
     pub fallback: FallbackStats,
     /// The number of keys and patterns in the journal. They were evicted, but Redis has not acknowledged it yet. One eviction may
@@ -34,6 +36,9 @@ pub struct Stats {
     pub loads_waiting: usize,
     /// The state of the connections. `None` in memory mode.
     pub pool: Option<PoolStats>,
+    /// What Redis reported about itself when it was asked last: by a health check, or when metrics were read. `None` in memory
+    /// mode, and until it was asked.
+    pub redis: Option<RedisStats>,
     /// What this process stores. `None` unless in memory mode.
     pub memory: Option<MemoryStats>,
 }
@@ -130,6 +135,8 @@ pub struct Counts {
     pub leases_lost: u64,
     /// Calls of `#[cache_put]` whose body returned something to store, including degraded ones.
     pub puts: u64,
+    /// Puts that stored their value.
+    pub puts_stored: u64,
     /// Puts that evicted the entry because they could not store their value.
     pub puts_degraded: u64,
     /// Degraded puts by reason. Reasons that never occurred are left out.
@@ -144,6 +151,11 @@ pub struct Counts {
     pub evictions: u64,
     /// Entries that evictions removed, as far as the store reported.
     pub evicted_keys: u64,
+    /// Evictions of all kinds that the store acknowledged, also of puts, of scopes and through methods of
+    /// [`Cache`](crate::Cache).
+    pub evictions_applied: u64,
+    /// Evictions that joined a [`CacheScope`](crate::CacheScope) and wait for its commit.
+    pub evictions_deferred: u64,
     /// Evictions that were put into the journal until Redis is back.
     pub evictions_journaled: u64,
     /// Values stored through methods of [`Cache`](crate::Cache).
@@ -166,8 +178,6 @@ pub struct Counts {
     pub hit_time: Times,
     /// How long bodies ran after a miss.
     pub load_time: Times,
-    /// How long single store operations took for their caller.
-    pub operation_time: Times,
 }
 
 /// Durations of operations, in microseconds. Until something is timed, all fields except `count` are `None`.
@@ -229,6 +239,26 @@ pub struct PoolStats {
     pub lag: Times,
 }
 
+/// What Redis reported about itself when it was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RedisStats {
+    /// Seconds since it was asked.
+    pub age_seconds: f64,
+    /// Seconds since the server started, when it was asked.
+    pub uptime_seconds: u64,
+    /// Bytes in use.
+    pub memory_used: u64,
+    /// The most bytes that were ever in use.
+    pub memory_peak: u64,
+    /// `maxmemory` in bytes. `None` means no limit.
+    pub memory_max: Option<u64>,
+    /// Keys in all databases.
+    pub keys: u64,
+    /// Keys that the server evicted because of `maxmemory`, since its start.
+    pub evicted_keys: u64,
+}
+
 /// What memory mode stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -247,6 +277,7 @@ pub(crate) struct Surroundings {
     pub(crate) journal_depth: usize,
     pub(crate) loads_waiting: usize,
     pub(crate) store: StoreStats,
+    pub(crate) redis: Option<RedisStats>,
 }
 
 /// The statistics of a store, by its kind.
@@ -267,7 +298,7 @@ impl Counts {
                 .sum()
         };
         let hits = of_kind(|kind| matches!(kind, Kind::Hit));
-        let misses = of_kind(|kind| matches!(kind, Kind::Miss(_)));
+        let misses = of_kind(|kind| kind.miss_reason().is_some());
         let gets = hits + misses;
         let by_reason = |reason_of: fn(&Kind) -> Option<&'static str>| {
             let counted = Event::ALL
@@ -282,17 +313,14 @@ impl Counts {
             hits_none: count(Event::HitNone),
             hits_stale: count(Event::HitStale),
             misses,
-            misses_by_reason: by_reason(|kind| match kind {
-                Kind::Miss(reason) => Some(reason),
-                _ => None,
-            }),
+            misses_by_reason: by_reason(Kind::miss_reason),
             hit_rate: rate(hits),
             miss_rate: rate(misses),
             entries_checked: count(Event::Checked),
-            loads: count(Event::Load),
+            loads: count(Event::LoadDone) + count(Event::LoadErr),
             loads_shared: count(Event::LoadShared),
             loads_awaited: count(Event::LoadAwaited),
-            loads_failed: count(Event::LoadFailed),
+            loads_failed: count(Event::LoadErr) + count(Event::LoadDropped),
             loads_overdue: count(Event::LoadOverdue),
             loads_stuck: count(Event::LoadStuck),
             loads_queued: count(Event::LoadQueued),
@@ -310,6 +338,7 @@ impl Counts {
             refused_lossy: count(Event::Lossy),
             leases_lost: count(Event::LeaseLost),
             puts: count(Event::Put),
+            puts_stored: count(Event::PutStored),
             puts_degraded: of_kind(|kind| matches!(kind, Kind::Degraded(_))),
             puts_degraded_by_reason: by_reason(|kind| match kind {
                 Kind::Degraded(reason) => Some(reason),
@@ -317,6 +346,8 @@ impl Counts {
             }),
             evictions: count(Event::Evict),
             evicted_keys: count(Event::EvictedKeys),
+            evictions_applied: count(Event::EvictApplied),
+            evictions_deferred: count(Event::EvictDeferred),
             evictions_journaled: count(Event::EvictJournaled),
             sets: count(Event::Set),
             deletes: count(Event::Delete),
@@ -328,7 +359,6 @@ impl Counts {
             operations_per_minute: snapshot.last_minute,
             hit_time: snapshot.times(Timer::Hit),
             load_time: snapshot.times(Timer::Load),
-            operation_time: snapshot.times(Timer::Operation),
         }
     }
 }

@@ -160,12 +160,30 @@ pub(super) fn server_info(info: &str) -> ServerInfo {
         memory_used: number("used_memory"),
         memory_peak: number("used_memory_peak"),
         memory_max: Some(number("maxmemory")).filter(|limit| *limit > 0),
+        keys: info.lines().filter_map(keys_of_database).sum(),
+        evicted_keys: number("evicted_keys"),
     }
+}
+
+/// Returns the keys that a line such as `db0:keys=42,expires=7,avg_ttl=0` counts.
+fn keys_of_database(line: &str) -> Option<u64> {
+    let (database, fields) = line.strip_prefix("db")?.split_once(":keys=")?;
+    database.parse::<u32>().ok()?;
+    fields.split(',').next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_all_databases_count() {
+        let info = "# Stats\r\nevicted_keys:3\r\n# Keyspace\r\ndb0:keys=40,expires=7,avg_ttl=0\r\ndb12:keys=2,expires=0\r\ndb_x:keys=9\r\n";
+
+        let server = server_info(info);
+
+        assert_eq!((server.keys, server.evicted_keys), (42, 3));
+    }
 
     #[test]
     fn the_command_that_a_server_repeats_is_not_shown() {

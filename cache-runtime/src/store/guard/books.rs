@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
-use crate::metrics::{Event, Mode, SiteMetrics, Timer, Warning};
+use crate::metrics::{Event, Mode, SiteMetrics, Warning};
 use crate::site::Site;
 use crate::sync::Mutex;
 
@@ -111,7 +111,8 @@ impl Books {
         mode: impl FnOnce() -> Mode,
     ) {
         let metrics = op.metrics;
-        match error.map(Error::kind) {
+        let failure = error.map(Error::kind);
+        match failure {
             // Nothing was sent.
             Some(ErrorKind::Unavailable) => return,
             Some(ErrorKind::Timeout) => metrics.count(Event::OperationTimedOut),
@@ -125,8 +126,9 @@ impl Books {
             None if self.is_any_refused.load(Ordering::Relaxed) => self.accept(op.name),
             None => {}
         }
-        metrics.time(Timer::Operation, took);
-        if took >= self.slow_threshold {
+        let is_slow = took >= self.slow_threshold;
+        metrics.operated(op.name, took, failure, is_slow);
+        if is_slow {
             metrics.count(Event::SlowOperation);
             let Some(suppressed) = metrics.slow.admit() else {
                 return;

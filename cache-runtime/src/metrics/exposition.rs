@@ -1,0 +1,279 @@
+//! The text formats that Prometheus reads.
+//!
+//! - `text/plain; version=0.0.4`, which every version reads
+//! - [OpenMetrics 1.0](https://prometheus.io/docs/specs/om/open_metrics_spec/).
+//!
+//! Both have the same series: a scraper that changes its mind about the format continues them. So `le` is written as OpenMetrics
+//! requires it, as `1.0` and not as `1`.
+
+use std::fmt::{self, Write};
+
+use super::histogram::Distribution;
+
+/// A format of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Prometheus,
+    OpenMetrics,
+}
+
+/// Metrics of one name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Family {
+    /// Without the suffix `_total`.
+    name: &'static str,
+    kind: Type,
+    /// Ends with a full stop. Without quotes and backslashes, which the formats escape differently.
+    help: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// The names and values of labels.
+pub(super) type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// The ends of buckets, as counted and as written.
+pub(super) type Ends = [(u64, &'static str)];
+
+/// From nanoseconds to seconds.
+pub(super) const SECONDS: f64 = 1e-9;
+
+/// From bytes to bytes.
+pub(super) const BYTES: f64 = 1.0;
+
+impl Family {
+    pub(super) const fn counter(name: &'static str, help: &'static str) -> Self {
+        let kind = Type::Counter;
+        Self { name, kind, help }
+    }
+
+    pub(super) const fn gauge(name: &'static str, help: &'static str) -> Self {
+        let kind = Type::Gauge;
+        Self { name, kind, help }
+    }
+
+    pub(super) const fn histogram(name: &'static str, help: &'static str) -> Self {
+        let kind = Type::Histogram;
+        Self { name, kind, help }
+    }
+
+    /// What the name ends with, if that is a unit.
+    fn unit(&self) -> Option<&'static str> {
+        let (_, last) = self.name.rsplit_once('_')?;
+        ["seconds", "bytes", "ratio"]
+            .into_iter()
+            .find(|unit| *unit == last)
+    }
+}
+
+/// Metrics as text.
+#[derive(Debug)]
+pub(super) struct Exposition {
+    text: String,
+    format: Format,
+}
+
+impl Exposition {
+    pub(super) fn new(format: Format) -> Self {
+        Self {
+            text: String::with_capacity(1 << 15),
+            format,
+        }
+    }
+
+    /// Begins a family. All of its samples follow at once, because it may begin only once.
+    pub(super) fn family(&mut self, family: Family) -> Samples<'_> {
+        let Family { name, kind, help } = family;
+        let text = &mut self.text;
+        // The older format does not know families: it describes the name of the samples.
+        let suffix = match (self.format, kind) {
+            (Format::Prometheus, Type::Counter) => "_total",
+            _ => "",
+        };
+        let type_name = match kind {
+            Type::Counter => "counter",
+            Type::Gauge => "gauge",
+            Type::Histogram => "histogram",
+        };
+        for part in ["# HELP ", name, suffix, " ", help, "\n"] {
+            text.push_str(part);
+        }
+        for part in ["# TYPE ", name, suffix, " ", type_name, "\n"] {
+            text.push_str(part);
+        }
+        if let (Format::OpenMetrics, Some(unit)) = (self.format, family.unit()) {
+            for part in ["# UNIT ", name, " ", unit, "\n"] {
+                text.push_str(part);
+            }
+        }
+        Samples {
+            text,
+            name,
+            suffix: if kind == Type::Counter { "_total" } else { "" },
+        }
+    }
+
+    pub(super) fn finish(mut self) -> String {
+        if self.format == Format::OpenMetrics {
+            self.text.push_str("# EOF\n");
+        }
+        self.text
+    }
+}
+
+/// The samples of one family.
+#[derive(Debug)]
+pub(super) struct Samples<'a> {
+    text: &'a mut String,
+    name: &'static str,
+    suffix: &'static str,
+}
+
+impl Samples<'_> {
+    pub(super) fn add(&mut self, labels: Labels<'_>, value: impl Into<Value>) {
+        self.line(self.suffix, labels, None, value.into());
+    }
+
+    /// The buckets, the sum and the count of a histogram. `scale` turns what was counted into the unit of the family.
+    pub(super) fn add_histogram(
+        &mut self,
+        labels: Labels<'_>,
+        distribution: &Distribution,
+        ends: &Ends,
+        scale: f64,
+    ) {
+        for ((_, le), count) in ends.iter().zip(distribution.up_to(ends)) {
+            self.line("_bucket", labels, Some(le), count.into());
+        }
+        // Counted from the same numbers as the buckets, so the last one is never below another.
+        let count = distribution.count();
+        self.line("_bucket", labels, Some("+Inf"), count.into());
+        let sum = distribution.sum() as f64 * scale;
+        self.line("_sum", labels, None, sum.into());
+        self.line("_count", labels, None, count.into());
+    }
+
+    fn line(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: Value) {
+        self.text.push_str(self.name);
+        self.text.push_str(suffix);
+        let all = labels.iter().copied().chain(le.map(|le| ("le", le)));
+        let mut separator = '{';
+        for (name, value) in all {
+            self.text.push(separator);
+            separator = ',';
+            self.text.push_str(name);
+            self.text.push_str("=\"");
+            escape(self.text, value);
+            self.text.push('"');
+        }
+        if separator == ',' {
+            self.text.push('}');
+        }
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, " {value}");
+    }
+}
+
+/// The value of a sample.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value {
+    Whole(u64),
+    Real(f64),
+}
+
+impl From<u64> for Value {
+    fn from(whole: u64) -> Self {
+        Self::Whole(whole)
+    }
+}
+
+impl From<usize> for Value {
+    fn from(whole: usize) -> Self {
+        Self::Whole(whole as u64)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(real: f64) -> Self {
+        Self::Real(real)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Whole(whole) => whole.fmt(f),
+            Self::Real(f64::INFINITY) => f.write_str("+Inf"),
+            Self::Real(real) => real.fmt(f),
+        }
+    }
+}
+
+/// Appends the value of a label.
+fn escape(text: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            character => text.push(character),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::histogram::Histogram;
+
+    fn written(format: Format) -> String {
+        let mut exposition = Exposition::new(format);
+        let mut samples = exposition.family(Family::counter("a", "Some."));
+        samples.add(&[], 1_u64);
+        samples.add(&[("b", "\\ \" \n é")], u64::MAX);
+        let mut samples = exposition.family(Family::gauge("c_bytes", "Others."));
+        samples.add(&[], f64::INFINITY);
+        samples.add(&[], f64::NAN);
+        samples.add(&[], 0.25);
+        let histogram = Histogram::new();
+        histogram.record_number(1_000_000);
+        histogram.record_number(2_000_000);
+        let mut times = Distribution::new();
+        times.read(&histogram);
+        let mut samples = exposition.family(Family::histogram("d_seconds", "Times."));
+        samples.add_histogram(&[("e", "f")], &times, &[(1_000_000, "0.001")], SECONDS);
+        exposition.finish()
+    }
+
+    #[test]
+    fn the_older_format_describes_samples() {
+        assert_eq!(
+            written(Format::Prometheus),
+            "# HELP a_total Some.\n# TYPE a_total counter\na_total 1\na_total{b=\"\\\\ \\\" \\n é\"} 18446744073709551615\n\
+             # HELP c_bytes Others.\n# TYPE c_bytes gauge\nc_bytes +Inf\nc_bytes NaN\nc_bytes 0.25\n\
+             # HELP d_seconds Times.\n# TYPE d_seconds histogram\nd_seconds_bucket{e=\"f\",le=\"0.001\"} 1\n\
+             d_seconds_bucket{e=\"f\",le=\"+Inf\"} 2\nd_seconds_sum{e=\"f\"} 0.003\nd_seconds_count{e=\"f\"} 2\n"
+        );
+    }
+
+    #[test]
+    fn openmetrics_describes_families_and_has_an_end() {
+        let older = written(Format::Prometheus);
+        let openmetrics = written(Format::OpenMetrics);
+
+        let samples = |text: &str| {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(samples(&openmetrics), samples(&older));
+        assert!(openmetrics.starts_with("# HELP a Some.\n# TYPE a counter\na_total 1\n"));
+        assert!(openmetrics.contains("# TYPE c_bytes gauge\n# UNIT c_bytes bytes\n"));
+        assert!(openmetrics.contains("# UNIT d_seconds seconds\n"));
+        assert!(openmetrics.ends_with("\n# EOF\n"));
+    }
+}

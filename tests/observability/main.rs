@@ -1,0 +1,5 @@
+//! What operators see: metrics and health.
+
+mod exposition;
+mod promtool;
+mod service;
