@@ -1,9 +1,9 @@
-//! Rate limits and sessions for an axum router or any other tower service, and the address of a client behind proxies.
+//! Rate limits, sessions and metrics for an axum router or any other tower service, and the address of a client behind proxies.
 //!
 //! The feature `http` has the layers. The feature `axum` adds extractors and `IntoResponse`. [Without axum](#without-axum), ask for
 //! the same by name.
 //!
-//! [`SessionLayer`] describes sessions. The rest of this page describes limits.
+//! [`SessionLayer`] describes sessions, and [`metrics()`] the route of metrics. The rest of this page describes limits.
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -153,6 +153,7 @@ mod cookie;
 mod fields;
 mod hops;
 mod limit;
+mod metrics;
 mod networks;
 mod origin;
 mod problem;
@@ -170,5 +171,6 @@ pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp, PeerAddr};
 pub use self::cookie::{SameSite, SessionCookie};
 pub use self::fields::RateLimitHeaders;
 pub use self::limit::{OnMissing, RateLimitLayer, RateLimitService};
+pub use self::metrics::{MetricsService, metrics};
 #[cfg(feature = "sessions")]
 pub use self::session::{Session, SessionLayer, SessionService, Sessions};

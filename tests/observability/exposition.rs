@@ -36,7 +36,7 @@ fn sum(values: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
     of_family.map(|(_, value)| value).sum()
 }
 
-async fn in_redis() -> (RedisServer, Cache) {
+pub(crate) async fn in_redis() -> (RedisServer, Cache) {
     let server = RedisServer::start().expect("redis-server starts");
     let cache = Cache::connect(server.config())
         .await

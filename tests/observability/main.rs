@@ -2,4 +2,5 @@
 
 mod exposition;
 mod promtool;
+mod scrape;
 mod service;

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use cache_runtime::Cache;
-use cache_runtime::http::{ClientIp, ClientIpSource, RateLimitLayer, SessionLayer};
+use cache_runtime::http::{ClientIp, ClientIpSource, RateLimitLayer, SessionLayer, metrics};
 use cache_runtime::limit::{Backend, Limited, RateLimiter, Verdict};
 
 use tokio::sync::Semaphore;
@@ -41,6 +41,10 @@ const MAX_BODY: usize = 64 * 1024;
 
 /// The routes of probes.
 pub const HEALTH: [&str; 2] = ["/api/health", "/api/health/cache"];
+
+/// The route of metrics. A scraper is a client like others, because the response is large; but it is not refused because others are
+/// too many.
+const METRICS: &str = "/metrics";
 
 /// Marks a response that belongs to a user, so that caches do not store it.
 const PRIVATE: Extension<Private> = Extension(Private);
@@ -124,7 +128,8 @@ pub fn router(
         .route("/api/leaderboard/referrals", get(users::top_referrers))
         .route("/api/health", get(health::live))
         .route("/api/health/cache", get(health::cache))
-        .route("/api/cache/stats", get(health::stats));
+        .route("/api/cache/stats", get(health::stats))
+        .route_service(METRICS, metrics(&app.cache));
     let of_users = Router::new()
         .route("/api/events", post(events::create))
         .route(
@@ -232,9 +237,11 @@ async fn bounded(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Refuses a request at once while too many are under way, so that those are answered in time. Probes are always answered.
+/// Refuses a request at once while too many are under way, so that those are answered in time. Probes and scrapers are always
+/// answered.
 async fn shed(State(under_way): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    if HEALTH.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if HEALTH.contains(&path) || path == METRICS {
         return next.run(request).await;
     }
     let Ok(_permit) = under_way.try_acquire() else {

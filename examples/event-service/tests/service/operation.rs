@@ -87,6 +87,46 @@ fn with_redis_it_is_healthy_in_redis_mode() {
 }
 
 #[test]
+fn metrics_show_all_functions_and_what_they_did() {
+    let service = Service::start();
+    let shown = |metrics: &str, series: &str| {
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("{series} is missing"))
+            .to_owned()
+    };
+    let hits = r#"cache_gets_total{cache="event:<id>",function="event_service::events::find",result="hit"}"#;
+    let evictions = r#"cache_evictions_total{cache="event:<id>, analytics:<id>, events:*, user:events:<organizer_id>:*",function="event_service::events::delete",outcome="applied"}"#;
+
+    let before = service.get("/metrics");
+    service.get("/api/events/1");
+    service.get("/api/events/1");
+    let after = service.get("/metrics");
+
+    assert_eq!(
+        (before.status, &*before.content_type),
+        (200, "text/plain; version=0.0.4; charset=utf-8")
+    );
+    let (Value::String(before), Value::String(after)) = (before.body, after.body) else {
+        panic!("metrics are text")
+    };
+    assert_eq!(
+        (shown(&before, hits), shown(&after, hits)),
+        ("0".into(), "1".into())
+    );
+    assert_eq!(shown(&before, evictions), "0");
+    assert_eq!(
+        shown(
+            &before,
+            r#"cache_limit_decisions_total{policy="payment",outcome="limited"}"#
+        ),
+        "0"
+    );
+    assert_eq!(service.send("POST", "/metrics", None).status, 405);
+}
+
+#[test]
 fn many_health_requests_ask_redis_once_per_second() {
     let server = RedisServer::start().expect("redis-server starts");
     let service = Service::on(&server);

@@ -352,10 +352,11 @@ impl Answer {
             .and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or_default().to_owned();
         let text = response.body_mut().read_to_string().expect("a body");
-        let body = if text.is_empty() {
-            Value::Null
-        } else {
-            serde_json::from_str(&text).expect("JSON")
+        let body = match &*text {
+            "" => Value::Null,
+            // Metrics.
+            _ if content_type.starts_with("text/plain") => Value::String(text),
+            _ => serde_json::from_str(&text).expect("JSON"),
         };
         Self {
             status: response.status().as_u16(),
