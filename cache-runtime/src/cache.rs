@@ -25,6 +25,7 @@ mod function;
 #[cfg(test)]
 mod futurelock;
 mod handle;
+mod health;
 #[cfg(test)]
 mod interleavings;
 mod invalidate;
@@ -76,6 +77,7 @@ pub(crate) use self::call::ValueType;
 use self::disabled::Disabled;
 use self::flight::Flights;
 pub(crate) use self::function::{Bodied, Detachable, Evicting, Storing};
+pub use self::health::{Health, HealthCheck, HealthStatus};
 use self::journal::Journal;
 pub use self::keys::KeyStream;
 use self::lease::Orphans;
@@ -84,7 +86,6 @@ pub(crate) use self::read::Refresh;
 use self::refresh::Refreshes;
 use self::replay::Replays;
 use self::report::Reported;
-pub use self::report::{Health, HealthStatus};
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
 pub(crate) use self::steps::{evict, read, write};

@@ -77,7 +77,7 @@
 //! | [`CacheScope`] | Delays evictions until a transaction commits |
 //! | [`Config`] | Holds every option with its default, from code, a file or the environment |
 //! | [`Stats`] | Holds the counters, in total and for each function; [`Cache::prometheus`] writes them for Prometheus |
-//! | [`Health`] | Reports the state of the cache for health checks |
+//! | [`Cache::health`], [`Health`] | Reports the state of the cache, for probes and for people |
 //! | [`Cache::warm`], [`warm::every`] | Fills the cache in advance, once or on a schedule |
 //! | [`macro@key`] | Writes the key of an entry by hand, escaped as attributes escape it |
 //! | [`trait@KeyPart`] | Marks types that can be part of a key; [derive](derive@KeyPart) it for your own types |
@@ -154,7 +154,7 @@ pub mod __private;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use cache::{Cache, CacheScope, Evicted, Health, HealthStatus, KeyStream};
+pub use cache::{Cache, CacheScope, Evicted, Health, HealthCheck, HealthStatus, KeyStream};
 #[cfg(feature = "limits")]
 pub use cache_macros::rate_limit;
 pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key};

@@ -52,7 +52,7 @@ async fn promtool_finds_no_problem_before_and_after_calls() {
         promtool(&["check", "metrics"], &cache.prometheus());
 
         work(&cache, &limiter).await;
-        cache.health().await;
+        cache.health().detail().await;
 
         promtool(&["check", "metrics"], &cache.prometheus());
     }
@@ -63,7 +63,7 @@ async fn the_parser_of_prometheus_reads_openmetrics() {
     let (_server, cache) = in_redis().await;
     let limiter = limiter(&cache);
     work(&cache, &limiter).await;
-    cache.health().await;
+    cache.health().detail().await;
     let text = cache.openmetrics();
     // promtool imports OpenMetrics into a database, which needs a time for each sample.
     let lines = text.lines().map(|line| match line.starts_with('#') {
@@ -109,7 +109,7 @@ async fn every_series_exists_before_the_first_call() {
     let (_server, redis) = in_redis().await;
     for cache in [Cache::memory(), redis] {
         let limiter = limiter(&cache);
-        cache.health().await;
+        cache.health().detail().await;
         let before: BTreeSet<_> = values(&cache).into_keys().collect();
 
         work(&cache, &limiter).await;
@@ -264,7 +264,7 @@ async fn what_redis_reports_is_unknown_until_it_is_asked_and_in_an_outage() {
     let unasked = values(&cache);
     cache.set("a", &1, 60_u64).await;
 
-    cache.health().await;
+    cache.health().detail().await;
     let asked = values(&cache);
     network.cut();
     while cache.get::<i32>("a").await.is_some() {}

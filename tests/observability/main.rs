@@ -1,6 +1,7 @@
 //! What operators see: metrics and health.
 
 mod exposition;
+mod health;
 mod promtool;
 mod scrape;
 mod service;

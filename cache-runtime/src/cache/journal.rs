@@ -161,12 +161,15 @@ impl Journal {
         self.lock().obstacle = Some(why);
     }
 
-    /// Why the journal does not shrink.
-    pub(crate) fn obstacle(&self) -> Option<String> {
+    /// How many evictions are pending, and why the journal does not shrink, if that is known. [`None`] if none are.
+    pub(crate) fn problem(&self) -> Option<String> {
         let intents = self.lock();
         let depth = intents.targets.len();
-        let why = intents.obstacle.as_ref().filter(|_| depth > 0)?;
-        Some(format!("pending evictions in the journal: {depth}; {why}"))
+        let pending = (depth > 0).then(|| format!("pending evictions in the journal: {depth}"))?;
+        Some(match &intents.obstacle {
+            Some(why) => format!("{pending}; {why}"),
+            None => pending,
+        })
     }
 
     /// Makes refused targets pending again. Returns whether there were any.
@@ -290,7 +293,7 @@ mod tests {
         let mut is_open = false;
         assert!(journal.if_tried(|| is_open = true));
         assert!(is_open);
-        assert!(journal.obstacle().is_some_and(|why| why.contains("NOPERM")));
+        assert!(journal.problem().is_some_and(|why| why.contains("NOPERM")));
         assert!(journal.retry_refused());
         assert!(journal.pending().is_some());
         assert!(journal.if_tried(|| panic!("it was not retried yet")));
@@ -306,6 +309,6 @@ mod tests {
 
         let batch = journal.pending().expect("a pending intent");
         journal.applied(&batch, &[key(1)]);
-        assert_eq!((journal.depth(), journal.obstacle()), (0, None));
+        assert_eq!((journal.depth(), journal.problem()), (0, None));
     }
 }

@@ -1,55 +1,17 @@
-//! What a cache reports about itself.
+//! The numbers that a cache reports about itself.
 
 use std::sync::Arc;
 
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::handle::HANDLE;
 use super::pending::SCOPE;
 use super::{Cache, INSTALLED, Inner};
 use crate::error::Error;
-use crate::metrics::{FallbackStats, Format, Mode, RedisStats, Stats, Surroundings};
+use crate::metrics::{FallbackStats, Format, RedisStats, Stats, Surroundings};
 use crate::registry;
 use crate::store::ServerInfo;
-use crate::store::guard::{On, Op, State};
-
-/// How a cache is, for health checks.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Health {
-    /// The verdict.
-    pub status: HealthStatus,
-    /// Where entries are kept at this moment.
-    pub mode: Mode,
-    /// Whether a Redis answers.
-    pub connected: bool,
-    /// What the Redis server reports about itself. `None` without Redis, or if it does not answer.
-    pub server: Option<ServerInfo>,
-    /// How long fallback mode has lasted, in seconds; `None` while Redis answers, and in memory mode.
-    pub fallback_seconds: Option<f64>,
-    /// Why the last attempt to reach Redis failed; `None` while it answers, and in memory mode.
-    pub fallback_reason: Option<String>,
-    /// What does not work although Redis answers, one sentence each: operations that it refuses, and pending evictions in
-    /// the journal. A refusal is reported until the same operation succeeds, or for 60 s.
-    pub problems: Vec<String>,
-    /// Keys and patterns in the journal: evicted, but not seen by Redis yet. One eviction may name several.
-    pub journal_depth: usize,
-}
-
-/// Whether a cache does its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum HealthStatus {
-    /// Redis answers and accepts all operations, or no Redis is configured.
-    Healthy,
-    /// Redis is unavailable, so functions run uncached; or it refuses some operations, and [`problems`](Health::problems)
-    /// lists the reasons.
-    Degraded,
-    /// The cache was shut down.
-    Down,
-}
+use crate::store::guard::{On, Op};
 
 impl Cache {
     /// What was counted so far.
@@ -85,35 +47,6 @@ impl Cache {
         let metrics = &inner.metrics;
         metrics.exposition(format, inner.surroundings(), known)
     }
-
-    /// Asks Redis for its state. Waits for at most one `command_timeout_max`, and not at all while Redis is known to be
-    /// unavailable.
-    pub async fn health(&self) -> Health {
-        let inner = &self.inner;
-        let server = inner.ask_server().await.ok().flatten();
-        let mode = inner.guard.mode();
-        let mut problems = inner.guard.refusals();
-        problems.extend(inner.journal.obstacle());
-        Health {
-            status: match (inner.guard.state(), mode) {
-                (State::Closed, _) => HealthStatus::Down,
-                (_, Mode::Fallback) => HealthStatus::Degraded,
-                _ if !problems.is_empty() => HealthStatus::Degraded,
-                _ => HealthStatus::Healthy,
-            },
-            mode,
-            connected: server.is_some(),
-            server,
-            fallback_seconds: inner
-                .guard
-                .outages()
-                .current
-                .map(|current| current.as_secs_f64()),
-            fallback_reason: inner.guard.why_unavailable(),
-            problems,
-            journal_depth: inner.journal.depth(),
-        }
-    }
 }
 
 /// What Redis reported about itself, and when.
@@ -125,7 +58,7 @@ pub(super) struct Reported {
 
 impl Inner {
     /// Asks Redis for its state, and remembers it for the statistics.
-    async fn ask_server(&self) -> Result<Option<ServerInfo>, Error> {
+    pub(super) async fn ask_server(&self) -> Result<Option<ServerInfo>, Error> {
         let metrics = self.metrics.site(&HANDLE.metrics);
         let info = Op::new("info", &HANDLE, &metrics, On::Server);
         let server = self.run(info, |store| store.server()).await?;

@@ -67,7 +67,7 @@ impl MetricsService {
         }
         if self.is_due() {
             // For the statistics, which remember it.
-            let _ = self.cache.health().await;
+            let _ = self.cache.health().detail().await;
         }
         let (text, content_type) = match format {
             Format::Prometheus => (

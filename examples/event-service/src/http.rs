@@ -40,7 +40,7 @@ mod users;
 const MAX_BODY: usize = 64 * 1024;
 
 /// The routes of probes.
-pub const HEALTH: [&str; 2] = ["/api/health", "/api/health/cache"];
+pub const HEALTH: [&str; 4] = ["/livez", "/readyz", "/api/health", "/api/health/cache"];
 
 /// The route of metrics. A scraper is a client like others, because the response is large; but it is not refused because others are
 /// too many.
@@ -126,6 +126,8 @@ pub fn router(
         .route("/api/users/{id}/events", get(users::events))
         .route("/api/users/{id}/followers", get(users::followers))
         .route("/api/leaderboard/referrals", get(users::top_referrers))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
         .route("/api/health", get(health::live))
         .route("/api/health/cache", get(health::cache))
         .route("/api/cache/stats", get(health::stats))

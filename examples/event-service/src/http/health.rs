@@ -1,4 +1,4 @@
-//! `/api/health` and `/api/cache`: the health of the service, for probes and for people.
+//! `/livez`, `/readyz`, `/api/health` and `/api/cache`: the health of the service, for probes and for people.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,15 +30,30 @@ impl Looks {
         {
             return health.clone();
         }
-        let health = cache.health().await;
+        let health = cache.health().detail().await;
         *last = Some((Instant::now(), health.clone()));
         health
     }
 }
 
 /// Returns whether the process answers. It checks nothing else, so that an outage elsewhere does not cause a restart.
-pub(super) async fn live() -> Answer<Value> {
-    Answer(json!({ "status": "ok" }))
+pub(super) async fn live(State(app): State<App>) -> (StatusCode, Answer<Value>) {
+    verdict(app.cache.health().live())
+}
+
+/// Returns whether the process should get requests. Without Redis it should, because it works without Redis.
+pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Answer<Value>) {
+    verdict(app.cache.health().ready())
+}
+
+fn verdict(is_ok: bool) -> (StatusCode, Answer<Value>) {
+    match is_ok {
+        true => (StatusCode::OK, Answer(json!({ "status": "ok" }))),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Answer(json!({ "status": "down" })),
+        ),
+    }
 }
 
 /// Returns 503 only after the cache was shut down: without Redis the service is slower, but works.

@@ -26,7 +26,10 @@ fn it_answers_within_1_s_after_its_start() {
 fn without_redis_it_is_healthy_in_memory_mode_and_logs_how_to_use_redis() {
     let mut service = Service::start();
 
-    assert_eq!(service.get("/api/health").body, json!({"status": "ok"}));
+    for probe in ["/livez", "/readyz", "/api/health"] {
+        let answer = service.get(probe);
+        assert_eq!((answer.status, answer.body), (200, json!({"status": "ok"})));
+    }
     let health = service.get("/api/health/cache");
     service.terminate();
 

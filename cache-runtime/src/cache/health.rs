@@ -1,0 +1,140 @@
+//! Whether a cache works, for probes and for people.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+
+use serde::Serialize;
+
+use super::Cache;
+use crate::metrics::Mode;
+use crate::store::ServerInfo;
+use crate::store::guard::State;
+
+/// The health of a cache: [`live`](Self::live) and [`ready`](Self::ready) for probes, and [`detail`](Self::detail) for people and
+/// alerts. Awaiting it is the same as `detail`.
+#[derive(Clone, Copy)]
+#[must_use = "ask for `live`, `ready` or `detail`"]
+pub struct HealthCheck<'a> {
+    cache: &'a Cache,
+}
+
+/// How a cache is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// The verdict.
+    pub status: HealthStatus,
+    /// Where entries are kept at this moment.
+    pub mode: Mode,
+    /// Whether a Redis answers.
+    pub connected: bool,
+    /// What the Redis server reports about itself. `None` without Redis, or if it does not answer.
+    pub server: Option<ServerInfo>,
+    /// How long fallback mode has lasted, in seconds; `None` while Redis answers, and in memory mode.
+    pub fallback_seconds: Option<f64>,
+    /// Why the last attempt to reach Redis failed; `None` while it answers, and in memory mode.
+    pub fallback_reason: Option<String>,
+    /// What does not work although the cache does, one sentence each: operations that Redis refuses, and pending evictions in the
+    /// journal. A refusal is reported until the same operation succeeds, or for 60 s.
+    pub problems: Vec<String>,
+    /// Keys and patterns in the journal: evicted, but not seen by Redis yet. One eviction may name several.
+    pub journal_depth: usize,
+}
+
+/// Whether a cache does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum HealthStatus {
+    /// Redis answers and accepts all operations, or no Redis is configured.
+    Healthy,
+    /// The cache works with a restriction. [`fallback_reason`](Health::fallback_reason) or [`problems`](Health::problems) has the
+    /// reason:
+    ///
+    /// - Redis is unavailable, so functions run uncached.
+    /// - Redis refuses some operations, for example writes because its memory is full.
+    /// - Evictions wait in the journal, so other processes may serve old values.
+    Degraded,
+    /// The cache was shut down.
+    Down,
+}
+
+impl Cache {
+    /// Returns the health of this cache.
+    ///
+    /// ```
+    /// # async fn f(cache: cache_runtime::Cache) {
+    /// let restart = !cache.health().live();    // for a liveness probe
+    /// let send_traffic = cache.health().ready(); // for a readiness probe
+    /// let detail = cache.health().detail().await;
+    /// println!("{:?}: {:?} {:?}", detail.status, detail.fallback_reason, detail.problems);
+    /// # let _ = (restart, send_traffic);
+    /// # }
+    /// ```
+    pub fn health(&self) -> HealthCheck<'_> {
+        HealthCheck { cache: self }
+    }
+}
+
+impl HealthCheck<'_> {
+    /// Returns whether the process should be kept, for a liveness probe. That is always so: a restart does not bring Redis back, and
+    /// it loses the journal of evictions. A process whose runtime is blocked does not reply to its probe. This asks nothing.
+    pub fn live(self) -> bool {
+        true
+    }
+
+    /// Returns whether the process should get requests, for a readiness probe: until [`Cache::shutdown`]. It is ready in fallback
+    /// mode, because functions then run uncached; otherwise an outage of Redis would take all processes out of service at once.
+    /// This does not ask Redis.
+    pub fn ready(self) -> bool {
+        self.cache.inner.guard.state() != State::Closed
+    }
+
+    /// Asks Redis for its state. Waits for at most one `command_timeout_max`, and not at all while Redis is known to be
+    /// unavailable.
+    pub async fn detail(self) -> Health {
+        let inner = &self.cache.inner;
+        let server = inner.ask_server().await.ok().flatten();
+        let mode = inner.guard.mode();
+        let mut problems = inner.guard.refusals();
+        problems.extend(inner.journal.problem());
+        Health {
+            status: match (inner.guard.state(), mode) {
+                (State::Closed, _) => HealthStatus::Down,
+                (_, Mode::Fallback) => HealthStatus::Degraded,
+                _ if !problems.is_empty() => HealthStatus::Degraded,
+                _ => HealthStatus::Healthy,
+            },
+            mode,
+            connected: server.is_some(),
+            server,
+            fallback_seconds: inner
+                .guard
+                .outages()
+                .current
+                .map(|current| current.as_secs_f64()),
+            fallback_reason: inner.guard.why_unavailable(),
+            problems,
+            journal_depth: inner.journal.depth(),
+        }
+    }
+}
+
+impl<'a> IntoFuture for HealthCheck<'a> {
+    type Output = Health;
+    type IntoFuture = Pin<Box<dyn Future<Output = Health> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.detail())
+    }
+}
+
+impl fmt::Debug for HealthCheck<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthCheck")
+            .field("live", &self.live())
+            .field("ready", &self.ready())
+            .finish()
+    }
+}
