@@ -97,6 +97,7 @@
 //! | `axum` | no | For handlers of axum: `ClientIp`, `Session` and `Sessions` as extractors, `IntoResponse` for rejections and errors, and rejections counted by route. Enables `http` | `axum` |
 //! | `chrono` | no | `DateTime` and `NaiveDate` in keys | `chrono` |
 //! | `http` | no | The module `http`: rate limits and, with `sessions`, sessions as layers for tower, metrics as a service, and the address of a client behind proxies. Enables `limits` | `http`, `http-body`, `tower-layer`, `tower-service`, `ipnet` |
+//! | `metrics` | no | `Cache::record_metrics`: counters and gauges for the recorder of the crate `metrics` | `metrics` |
 //! | `testing` | no | The module `testing`: real Redis servers, and a network that fails on command | tokio's `io-util` |
 //! | `time` | no | `OffsetDateTime` and `Date` in keys | `time` |
 //! | `tower-sessions` | no | `session::TowerSessionStore`: a store for services that already use the crate `tower-sessions`. Enables `sessions` | `tower-sessions-core` |

@@ -6,6 +6,8 @@
 
 mod event;
 mod exposition;
+#[cfg(feature = "metrics")]
+mod facade;
 mod histogram;
 mod limits;
 mod operations;

@@ -3,5 +3,6 @@
 mod exposition;
 mod health;
 mod promtool;
+mod recorder;
 mod scrape;
 mod service;

@@ -36,6 +36,29 @@ impl Cache {
         self.exposition(Format::OpenMetrics)
     }
 
+    /// Reports all counters and gauges to the recorder of the crate [`metrics`](https://docs.rs/metrics) 0.24 that the program has
+    /// installed. Call it periodically, for example from a task:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # async fn report(cache: cache_runtime::Cache) {
+    /// let mut period = tokio::time::interval(Duration::from_secs(10));
+    /// loop {
+    ///     period.tick().await;
+    ///     cache.record_metrics();
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// - Names and labels are those of [`prometheus`](Self::prometheus). Counters are set and not increased, so no event is counted twice.
+    /// - Histograms are left out: a recorder takes single durations, and the cache keeps only counts.
+    /// - A call of an annotated function never touches the recorder.
+    /// - Without a recorder this does nothing. A recorder for another version of `metrics` does not receive anything.
+    #[cfg(feature = "metrics")]
+    pub fn record_metrics(&self) {
+        self.exposition(Format::Recorder);
+    }
+
     fn exposition(&self, format: Format) -> String {
         let inner = &self.inner;
         let is_used = match INSTALLED.get() {

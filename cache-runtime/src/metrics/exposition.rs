@@ -1,4 +1,4 @@
-//! The text formats that Prometheus reads.
+//! Where metrics go: into one of the text formats that Prometheus reads, or to the recorder of the crate `metrics`.
 //!
 //! - `text/plain; version=0.0.4`, which every version reads
 //! - [OpenMetrics 1.0](https://prometheus.io/docs/specs/om/open_metrics_spec/).
@@ -8,27 +8,32 @@
 
 use std::fmt::{self, Write};
 
+#[cfg(feature = "metrics")]
+use super::facade;
 use super::histogram::Distribution;
 
-/// A format of metrics.
+/// Where metrics go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Prometheus,
     OpenMetrics,
+    /// No text: the recorder of the crate `metrics`. It takes single samples, so it gets no histograms.
+    #[cfg(feature = "metrics")]
+    Recorder,
 }
 
 /// Metrics of one name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Family {
     /// Without the suffix `_total`.
-    name: &'static str,
-    kind: Type,
+    pub(super) name: &'static str,
+    pub(super) kind: Type,
     /// Ends with a full stop. Without quotes and backslashes, which the formats escape differently.
-    help: &'static str,
+    pub(super) help: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Type {
+pub(super) enum Type {
     Counter,
     Gauge,
     Histogram,
@@ -63,7 +68,7 @@ impl Family {
     }
 
     /// What the name ends with, if that is a unit.
-    fn unit(&self) -> Option<&'static str> {
+    pub(super) fn unit(&self) -> Option<&'static str> {
         let (_, last) = self.name.rsplit_once('_')?;
         ["seconds", "bytes", "ratio"]
             .into_iter()
@@ -88,6 +93,19 @@ impl Exposition {
 
     /// Begins a family. All of its samples follow at once, because it may begin only once.
     pub(super) fn family(&mut self, family: Family) -> Samples<'_> {
+        match self.format {
+            Format::Prometheus | Format::OpenMetrics => self.describe(family),
+            #[cfg(feature = "metrics")]
+            Format::Recorder => facade::describe(family),
+        }
+        Samples {
+            text: &mut self.text,
+            format: self.format,
+            family,
+        }
+    }
+
+    fn describe(&mut self, family: Family) {
         let Family { name, kind, help } = family;
         let text = &mut self.text;
         // The older format does not know families: it describes the name of the samples.
@@ -111,11 +129,6 @@ impl Exposition {
                 text.push_str(part);
             }
         }
-        Samples {
-            text,
-            name,
-            suffix: if kind == Type::Counter { "_total" } else { "" },
-        }
     }
 
     pub(super) fn finish(mut self) -> String {
@@ -130,13 +143,19 @@ impl Exposition {
 #[derive(Debug)]
 pub(super) struct Samples<'a> {
     text: &'a mut String,
-    name: &'static str,
-    suffix: &'static str,
+    format: Format,
+    family: Family,
 }
 
 impl Samples<'_> {
     pub(super) fn add(&mut self, labels: Labels<'_>, value: impl Into<Value>) {
-        self.line(self.suffix, labels, None, value.into());
+        let value = value.into();
+        match (self.format, self.family.kind) {
+            #[cfg(feature = "metrics")]
+            (Format::Recorder, _) => facade::record(self.family, labels, value),
+            (_, Type::Counter) => self.line("_total", labels, None, value),
+            _ => self.line("", labels, None, value),
+        }
     }
 
     /// The buckets, the sum and the count of a histogram. `scale` turns what was counted into the unit of the family.
@@ -147,6 +166,10 @@ impl Samples<'_> {
         ends: &Ends,
         scale: f64,
     ) {
+        #[cfg(feature = "metrics")]
+        if self.format == Format::Recorder {
+            return;
+        }
         for ((_, le), count) in ends.iter().zip(distribution.up_to(ends)) {
             self.line("_bucket", labels, Some(le), count.into());
         }
@@ -159,7 +182,7 @@ impl Samples<'_> {
     }
 
     fn line(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: Value) {
-        self.text.push_str(self.name);
+        self.text.push_str(self.family.name);
         self.text.push_str(suffix);
         let all = labels.iter().copied().chain(le.map(|le| ("le", le)));
         let mut separator = '{';
@@ -184,6 +207,23 @@ impl Samples<'_> {
 pub(super) enum Value {
     Whole(u64),
     Real(f64),
+}
+
+#[cfg(feature = "metrics")]
+impl Value {
+    pub(super) fn whole(self) -> u64 {
+        match self {
+            Self::Whole(whole) => whole,
+            Self::Real(real) => real as u64,
+        }
+    }
+
+    pub(super) fn real(self) -> f64 {
+        match self {
+            Self::Whole(whole) => whole as f64,
+            Self::Real(real) => real,
+        }
+    }
 }
 
 impl From<u64> for Value {
