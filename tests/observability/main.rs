@@ -2,6 +2,7 @@
 
 mod exposition;
 mod health;
+mod operations;
 mod promtool;
 mod recorder;
 mod scrape;
