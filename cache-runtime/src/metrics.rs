@@ -8,6 +8,7 @@ mod event;
 mod exposition;
 #[cfg(feature = "metrics")]
 mod facade;
+mod family;
 mod histogram;
 mod limits;
 mod operations;

@@ -2,7 +2,7 @@
 
 use ::metrics::{Key, KeyName, Label, Level, Metadata, SharedString, Unit, with_recorder};
 
-use super::exposition::{Family, Labels, Type, Value};
+use super::family::{Family, Labels, Type, Value};
 
 const METADATA: Metadata<'_> = Metadata::new("cache_runtime", Level::INFO, Some("cache_runtime"));
 
