@@ -24,7 +24,7 @@ enum Format {
     OpenMetrics,
 }
 
-/// A service that responds with the metrics of a cache. [`metrics`] creates it.
+/// A service that responds with the metrics of a cache. [`metrics()`] creates it.
 #[derive(Clone, Debug)]
 pub struct MetricsService {
     cache: Cache,
