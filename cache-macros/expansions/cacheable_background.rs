@@ -8,24 +8,26 @@ async fn find(self: Arc<Self>, id: i64) -> Event {
         .ttl_jitter(10)
         .own_cache();
     ::cache_runtime::__private::register!(__CACHE_SITE);
-    let __cache_call = ::cache_runtime::__private::ReadCall::new(
+    let __cache_call = {
+        let mut __cache_call = ::cache_runtime::__private::ReadCall::by(
             &__CACHE_SITE,
-            ::cache_runtime::__private::using(
-                ::core::convert::AsRef::<
-                    ::cache_runtime::__private::Cache,
-                >::as_ref(&(self.cache)),
-            ),
-        )
-        .key(
-            &mut |__cache_key| {
-                __cache_key.text("event:").value(&id);
-            },
+            ::core::convert::AsRef::<
+                ::cache_runtime::__private::Cache,
+            >::as_ref(&(self.cache)),
         );
+        if let ::core::option::Option::Some(mut __cache_key) = __cache_call.key("event:")
+        {
+            __cache_key.value(&id);
+        }
+        __cache_call
+    };
     let __cache_body = ::cache_runtime::__private::background(async move {
-        if let ::core::option::Option::Some(__cache_never) = ::core::option::Option::None::<
-            Event,
-        > {
-            return __cache_never;
+        if false {
+            if let ::core::option::Option::Some(__cache_never) = ::core::option::Option::None::<
+                Event,
+            > {
+                return __cache_never;
+            }
         }
         self.query(id).await
     });

@@ -4,7 +4,7 @@
 //! `__private` decides what to do with it; under `#[rate_limit]` it stays in its place, behind such a call.
 
 use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
-use quote::{ToTokens, quote_spanned};
+use quote::{ToTokens, format_ident, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, ExprClosure, GenericArgument, Path, PathArguments, PathSegment, Type};
 
@@ -68,14 +68,18 @@ pub(crate) fn attribute(
 /// async fn find(&self, id: i64) -> Result<Event, Error> {
 ///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").stores().ttl_millis(1_800_000);
 ///     p::register!(__CACHE_SITE);
-///     let __cache_call = p::ReadCall::new(&__CACHE_SITE, p::installed())
-///         .key(&mut |__cache_key| { __cache_key.text("event:").value(&id); });
+///     let __cache_call = {
+///         let mut __cache_call = p::ReadCall::new(&__CACHE_SITE);
+///         if let Some(mut __cache_key) = __cache_call.key("event:") { __cache_key.value(&id); }
+///         __cache_call
+///     };
 ///     let __cache_body = pin!(async move {
-///         if let Some(never) = None::<Result<Event, Error>> { return never; }
+///         if false { if let Some(never) = None::<Result<Event, Error>> { return never; } }
 ///         BODY
 ///     });
-///     let outcome = p::storable(p::Returns::<Result<Event, Error>>::new().__outcome());
-///     p::cacheable(__cache_call, outcome, p::keep, p::no_own_ttl, __cache_body).await
+///     let outcome = if false { Some(p::storable(p::Returns::<Result<Event, Error>>::new().__outcome())) } else { None };
+///     let mut __cache_call = p::cacheable(__cache_call, outcome);
+///     p::Bodied { call: &mut __cache_call, body: __cache_body }.await
 /// }
 /// ```
 fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
@@ -276,15 +280,16 @@ fn call(
     condition: Option<&Expr>,
     work: &Work,
 ) -> TokenStream {
-    let cache = match cache {
+    let (new, cache) = match cache {
         Some(cache) => {
             let (at, p) = (at(cache), respanned(p, at(cache)));
-            quote_spanned!(at=> #p::using(::core::convert::AsRef::<#p::Cache>::as_ref(&(#cache))))
+            let cache = quote_spanned!(at=> ::core::convert::AsRef::<#p::Cache>::as_ref(&(#cache)));
+            (quote!(by), Some(quote!(, #cache)))
         }
-        None => quote!(#p::installed()),
+        None => (quote!(new), None),
     };
     let condition = condition.map(|condition| quote!(.when(|| { #condition })));
-    let rest = match work {
+    match work {
         Work::Cacheable(key, storing) | Work::Put(key, storing) => {
             let ttl = match &storing.ttl {
                 Some(TtlArg::Asked(ttl)) => {
@@ -293,8 +298,21 @@ fn call(
                 }
                 _ => None,
             };
-            let key = target(p, key, &mut 0);
-            quote!(#ttl #key)
+            let (text, pieces) = match key.pieces.split_first() {
+                Some((Piece::Text(text), rest)) => (text.as_str(), rest),
+                _ => ("", key.pieces.as_slice()),
+            };
+            let writes = writes(p, key, pieces, &mut 0);
+            // A block, since a future holds what was borrowed up to the end of its block.
+            quote! {
+                let __cache_call = {
+                    let mut __cache_call = #p::ReadCall::#new(&__CACHE_SITE #cache) #condition #ttl;
+                    if let ::core::option::Option::Some(mut __cache_key) = __cache_call.key(#text) {
+                        __cache_key #writes;
+                    }
+                    __cache_call
+                };
+            }
         }
         Work::Evict(EvictArgs {
             what,
@@ -313,19 +331,17 @@ fn call(
             let before = before.then(|| quote!(.before()));
             let always = always.then(|| quote!(.always()));
             let fence = fence.then(|| quote!(.fence()));
-            quote!(#targets #before #always #fence)
+            quote! {
+                let __cache_call = #p::EvictCall::#new(&__CACHE_SITE #cache)
+                    #condition #targets #before #always #fence;
+            }
         }
-    };
-    let call = match work {
-        Work::Cacheable(..) | Work::Put(..) => quote!(ReadCall),
-        Work::Evict(_) => quote!(EvictCall),
-    };
-    quote!(let __cache_call = #p::#call::new(&__CACHE_SITE, #cache) #condition #rest;)
+    }
 }
 
 /// Returns `.key(…)` or `.pattern(…)`; for a client, only the closure that writes it.
 fn target(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream {
-    let writes = writes(p, template, held);
+    let writes = writes(p, template, &template.pieces, held);
     match template.kind {
         Kind::Key => quote!(.key(&mut |__cache_key| { __cache_key #writes; })),
         Kind::Client => quote!(|__limit_key| { __limit_key #writes; }),
@@ -334,9 +350,8 @@ fn target(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream
 }
 
 /// Returns the calls that write the pieces of a template.
-fn writes(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream {
-    template
-        .pieces
+fn writes(p: &TokenStream, template: &Template, pieces: &[Piece], held: &mut usize) -> TokenStream {
+    pieces
         .iter()
         .map(|piece| match piece {
             Piece::Text(text) => quote!(.text(#text)),
@@ -387,8 +402,10 @@ fn body(
     };
     let at = at(output);
     let never = quote_spanned! {at=>
-        if let ::core::option::Option::Some(__cache_never) = ::core::option::Option::None::<#output> {
-            return __cache_never;
+        if false {
+            if let ::core::option::Option::Some(__cache_never) = ::core::option::Option::None::<#output> {
+                return __cache_never;
+            }
         }
     };
     let body = match refresh(work) {
@@ -408,27 +425,41 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     let outcome = quote_spanned!(at=> #p::Returns::<#output>::new().__outcome());
     let storable = quote_spanned!(at=> #p::storable(#outcome));
     let (entry, outcome, rules) = match work {
-        Work::Cacheable(_, storing) => (
-            match storing.refresh {
-                RefreshArg::Caller => "cacheable",
-                RefreshArg::Background(_) => "cacheable_background",
-            },
-            storable,
-            rules(&p, storing),
-        ),
-        Work::Put(_, storing) => ("cache_put", storable, rules(&p, storing)),
-        Work::Evict(_) => ("cache_evict", outcome, more(&p, work)),
+        Work::Cacheable(_, storing) => match storing.refresh {
+            RefreshArg::Background(word) => return background(&p, storing, word, &storable),
+            RefreshArg::Caller => ("cacheable", storable, own_rules(&p, storing)),
+        },
+        Work::Put(_, storing) => ("cache_put", storable, own_rules(&p, storing)),
+        Work::Evict(_) => ("cache_evict", outcome, Some(more(&p, work))),
     };
-    // If a separate task cannot hold something, rustc underlines the argument that asks for the task, once.
-    let (at, p, outcome) = match refresh(work) {
-        RefreshArg::Caller => (at, p, outcome),
-        RefreshArg::Background(word) => {
-            let at = inside(word);
-            (at, respanned(&p, at), quote_spanned!(at=> { #outcome }))
-        }
+    let ruled = match (work, &rules) {
+        (Work::Cacheable(..) | Work::Put(..), Some(_)) => "_with_rules",
+        _ => "",
     };
-    let entry = Ident::new(entry, at);
-    quote_spanned!(at=> #p::#entry(__cache_call, #outcome, #rules, __cache_body).await)
+    let entry = format_ident!("{entry}{ruled}", span = at);
+    let rules = rules.into_iter();
+    // Only the type of the outcome counts. What is never evaluated is not compiled either.
+    quote_spanned! {at=>
+        let mut __cache_call = #p::#entry(
+            __cache_call,
+            if false { ::core::option::Option::Some(#outcome) } else { ::core::option::Option::None },
+            #(#rules,)*
+        );
+        #p::Bodied { call: &mut __cache_call, body: __cache_body }.await
+    }
+}
+
+/// The same for a body that may run in its own task. If that task cannot hold something, rustc underlines the argument that asks
+/// for the task, once.
+fn background(
+    p: &TokenStream,
+    storing: &StoreArgs,
+    word: Span,
+    storable: &TokenStream,
+) -> TokenStream {
+    let rules = rules(p, storing);
+    let (at, p) = (inside(word), respanned(p, inside(word)));
+    quote_spanned!(at=> #p::cacheable_background(__cache_call, { #storable }, #rules, __cache_body).await)
 }
 
 /// A span where the user wrote something, for generated code: rustc underlines it, and suggests no edits.
@@ -455,6 +486,12 @@ fn refresh(work: &Work) -> RefreshArg {
         Work::Cacheable(_, storing) => storing.refresh,
         Work::Put(..) | Work::Evict(_) => RefreshArg::Caller,
     }
+}
+
+/// Returns what the attribute decides for each value, if it decides anything.
+fn own_rules(p: &TokenStream, storing: &StoreArgs) -> Option<TokenStream> {
+    let decides = storing.unless.is_some() || matches!(storing.ttl, Some(TtlArg::OfValue(_)));
+    decides.then(|| rules(p, storing))
 }
 
 /// Returns what is decided for each value: whether it is excluded from storing, and its TTL.

@@ -1,18 +1,13 @@
 //! The interface for generated code. It is not for direct use, and nothing here is stable.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Once;
-
 pub use inventory;
-use tracing::warn;
 
 pub use crate::__register as register;
 #[cfg(feature = "limits")]
 pub use crate::__register_limit as register_limit;
 pub use crate::background::{background, cacheable_background};
-use crate::cache::{self, Bodied, Evicting, Refresh, Storing, ValueType};
-pub use crate::cache::{Cache, Used};
+use crate::cache::{self, Evicting, Refresh, Steps, Storing, ValueType};
+pub use crate::cache::{Bodied, Bodiless, Cache};
 pub use crate::calls::{EvictCall, ReadCall};
 pub use crate::key::{KeyPart, KeyWriter, PatternWriter, TypeName, key_text};
 #[cfg(feature = "limits")]
@@ -22,100 +17,73 @@ pub use crate::limited::{LimitCall, LimitSite, limited, refused};
 pub use crate::registry::Registered;
 #[cfg(feature = "limits")]
 pub use crate::registry::RegisteredLimit;
-use crate::site::Rules;
 pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, storable, ttl_of};
+use crate::site::{NoRules, OwnRules};
 
-/// Returns the cache of the [`Cache::run`] around the call, or else the process-wide cache. Without either the body runs,
-/// and the first call logs a warning.
-pub fn installed() -> Option<Used> {
-    static WARNING: Once = Once::new();
-    if let Some(cache) = Cache::of_run() {
-        return Some(Used::Named(cache));
-    }
-    let installed = Cache::installed();
-    if installed.is_none() {
-        WARNING.call_once(|| {
-            warn!(
-                "no cache is installed, so annotated functions run uncached; call `cache.install()`, or in a test `cache.run(…)`"
-            );
-        });
-    }
-    installed.map(Used::Installed)
-}
-
-/// `cache = …`
-pub fn using(cache: impl AsRef<Cache>) -> Option<Used> {
-    Some(Used::Named(cache.as_ref().clone()))
-}
-
-/// `#[cacheable]`: returns the stored value, or the body's. `ttl` is called for each value that is stored.
-pub fn cacheable<O: Outcome>(
+/// `#[cacheable]`: the call returns the stored value, or the body's. Of the outcome only the type counts.
+pub fn cacheable<O: Outcome<Value: CacheValue>>(
     call: ReadCall,
-    _outcome: O,
+    _outcome: Option<O>,
+) -> impl Bodiless<Output = O::Output> {
+    Storing::<O, _>::new(read::<O>(call), NoRules)
+}
+
+/// The same with `unless` or with a `ttl` that is computed from each value.
+pub fn cacheable_with_rules<O: Outcome<Value: CacheValue>>(
+    call: ReadCall,
+    _outcome: Option<O>,
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
-    body: Pin<&mut impl Future<Output = O::Output>>,
-) -> impl Future<Output = O::Output>
-where
-    O::Value: CacheValue,
-{
-    let caller = Storing::<O, _, _>::new(Rules { unless, ttl });
-    let steps = cache::read(
-        call.into_parts(),
-        ValueType::of_outcome::<O>(),
-        Refresh::Caller,
-    );
-    Bodied {
-        steps,
-        caller,
-        body,
-    }
+) -> impl Bodiless<Output = O::Output> {
+    Storing::<O, _>::new(read::<O>(call), OwnRules { unless, ttl })
 }
 
-/// `#[cache_put]`: returns the body's value and stores it. `ttl` is called for each value that is stored.
-pub fn cache_put<O: Outcome>(
+/// `#[cache_put]`: the call returns the body's value and stores it.
+pub fn cache_put<O: Outcome<Value: CacheValue>>(
     call: ReadCall,
-    _outcome: O,
+    _outcome: Option<O>,
+) -> impl Bodiless<Output = O::Output> {
+    Storing::<O, _>::new(write::<O>(call), NoRules)
+}
+
+/// The same with `unless` or with a `ttl` that is computed from each value.
+pub fn cache_put_with_rules<O: Outcome<Value: CacheValue>>(
+    call: ReadCall,
+    _outcome: Option<O>,
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
-    body: Pin<&mut impl Future<Output = O::Output>>,
-) -> impl Future<Output = O::Output>
-where
-    O::Value: CacheValue,
-{
-    let caller = Storing::<O, _, _>::new(Rules { unless, ttl });
-    let steps = cache::write(call.into_parts(), ValueType::of_outcome::<O>());
-    Bodied {
-        steps,
-        caller,
-        body,
-    }
+) -> impl Bodiless<Output = O::Output> {
+    Storing::<O, _>::new(write::<O>(call), OwnRules { unless, ttl })
 }
 
-/// `#[cache_evict]`: returns the body's value after it removed the targets. `more` adds the targets that `<return.…>`
-/// names.
+/// `#[cache_evict]`: the call returns the body's value after it removed the targets. `more` adds the targets that
+/// `<return.…>` names.
 pub fn cache_evict<O: Outcome>(
     call: EvictCall,
-    _outcome: O,
+    _outcome: Option<O>,
     more: impl Fn(&O::Value, EvictCall) -> EvictCall,
-    body: Pin<&mut impl Future<Output = O::Output>>,
-) -> impl Future<Output = O::Output> {
+) -> impl Bodiless<Output = O::Output> {
     let (named, call) = call.split();
-    let caller = Evicting::<O, _, _>::new(more, named);
-    let steps = cache::evict(call);
-    Bodied {
-        steps,
-        caller,
-        body,
-    }
+    Evicting::<O, _, _>::new(cache::evict(call), more, named)
 }
 
-/// The default of `unless`. As a function, it is shared by all functions with the same return type.
+#[inline(always)]
+fn read<O: Outcome>(call: ReadCall) -> Option<Steps> {
+    let of = ValueType::of_outcome::<O>();
+    cache::read(call.into_parts(), of, Refresh::Caller)
+}
+
+#[inline(always)]
+fn write<O: Outcome>(call: ReadCall) -> Option<Steps> {
+    cache::write(call.into_parts(), ValueType::of_outcome::<O>())
+}
+
+/// The default of `unless` beside a `ttl`. As a function, it is shared by all functions with the same return type.
 pub fn keep<T>(_: &T) -> bool {
     false
 }
 
-/// The default of `ttl` if the attribute does not compute it from the value.
+/// The same for `ttl` beside an `unless`.
 pub fn no_own_ttl<T>(_: &T) -> Option<Ttl> {
     None
 }

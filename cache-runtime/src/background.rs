@@ -4,7 +4,7 @@
 use crate::cache::{self, Detachable, Refresh, ValueType};
 use crate::calls::ReadCall;
 use crate::run::in_current_run;
-use crate::site::{CacheValue, Outcome, Rules, Ttl};
+use crate::site::{CacheValue, Outcome, OwnRules, Ttl};
 
 /// Checks that a body can run in its own task, at a place where nothing else can fail to compile.
 pub const fn background<F>(body: F) -> F
@@ -25,9 +25,9 @@ pub fn cacheable_background<O>(
 where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
 {
-    let rules = Rules { unless, ttl };
+    let rules = OwnRules { unless, ttl };
     let of = ValueType::of_outcome::<O>();
     let steps = cache::read(call.into_parts(), of, Refresh::Background);
     // A refresh runs in another task and must use the same cache and limiter as this task.
-    Detachable::<O, _, _, _, _>::new(steps, rules, body, in_current_run)
+    Detachable::<O, _, _, _>::new(steps, rules, body, in_current_run)
 }

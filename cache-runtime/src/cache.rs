@@ -56,13 +56,13 @@ mod steps;
 mod types;
 #[cfg(test)]
 mod unannotated;
+mod used;
 mod warming;
 mod write;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
@@ -76,7 +76,8 @@ use self::bulkhead::Bulkhead;
 pub(crate) use self::call::ValueType;
 use self::disabled::Disabled;
 use self::flight::Flights;
-pub(crate) use self::function::{Bodied, Detachable, Evicting, Storing};
+pub use self::function::{Bodied, Bodiless};
+pub(crate) use self::function::{Detachable, Evicting, Storing};
 pub use self::health::{Health, HealthCheck, HealthStatus};
 use self::journal::Journal;
 pub use self::keys::KeyStream;
@@ -88,8 +89,9 @@ use self::replay::Replays;
 use self::report::Reported;
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
-pub(crate) use self::steps::{evict, read, write};
+pub(crate) use self::steps::{Steps, evict, read, write};
 use self::types::Types;
+pub(crate) use self::used::Used;
 pub(crate) use self::warming::Duty;
 use crate::config::Config;
 use crate::entry::Build;
@@ -149,26 +151,6 @@ struct Inner {
     neighbours: Mutex<BTreeSet<String>>,
     /// Wakes the background task when fallback mode begins, an eviction is journaled, or the cache is dropped.
     wake: Arc<Notify>,
-}
-
-/// The cache of a call. The installed cache is not cloned: every hit on every thread would write to its reference count.
-#[derive(Clone, Debug)]
-pub enum Used {
-    /// The process-wide cache.
-    Installed(&'static Cache),
-    /// A cache that the attribute names, which the body may move, or that of a [`Cache::run`].
-    Named(Cache),
-}
-
-impl Deref for Used {
-    type Target = Cache;
-
-    fn deref(&self) -> &Cache {
-        match self {
-            Self::Installed(cache) => cache,
-            Self::Named(cache) => cache,
-        }
-    }
 }
 
 /// Where entries are kept.

@@ -1,6 +1,10 @@
 //! The calls of annotated functions, built step by step from their attributes.
 
-use crate::cache::Used;
+use std::sync::Once;
+
+use tracing::warn;
+
+use crate::cache::{Cache, Used};
 use crate::key::{Key, KeyWriter, Pattern, PatternWriter};
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::site::{Site, Ttl};
@@ -15,7 +19,8 @@ pub struct ReadCall {
     cache: Option<Used>,
     site: &'static Site,
     ttl: Option<Ttl>,
-    key: Option<Key>,
+    /// The name of the key, as far as it is written.
+    name: Option<String>,
 }
 
 /// The same for a call of a function with `#[cache_evict]`.
@@ -27,12 +32,21 @@ pub struct EvictCall {
 
 impl ReadCall {
     /// Creates a call of the function that `site` describes.
-    pub fn new(site: &'static Site, cache: Option<Used>) -> Self {
+    pub fn new(site: &'static Site) -> Self {
+        Self::through(site, current())
+    }
+
+    /// `cache = …`
+    pub fn by(site: &'static Site, cache: &Cache) -> Self {
+        Self::through(site, Some(Used::named(cache)))
+    }
+
+    fn through(site: &'static Site, cache: Option<Used>) -> Self {
         Self {
             cache,
             site,
             ttl: None,
-            key: None,
+            name: None,
         }
     }
 
@@ -52,13 +66,11 @@ impl ReadCall {
         self
     }
 
-    /// `key = …`
-    #[must_use]
-    pub fn key(mut self, write: &mut dyn FnMut(&mut KeyWriter<'_>)) -> Self {
-        if let Some(cache) = &self.cache {
-            self.key = Some(Key::render(cache.prefix(), write));
-        }
-        self
+    /// `key = …`: returns the writer of the key, if there is a cache. The key begins with this text of the template.
+    pub fn key(&mut self, text: &str) -> Option<KeyWriter<'_>> {
+        let mut name = Key::begin(self.cache.as_ref()?.prefix());
+        name.push_str(text);
+        Some(KeyWriter::new(self.name.insert(name)))
     }
 
     /// Returns the cache, if there is a cache, and the request to it.
@@ -67,22 +79,26 @@ impl ReadCall {
             cache,
             site,
             ttl,
-            key,
+            name,
         } = self;
-        Some((
-            cache?,
-            ReadPlan {
-                site,
-                key: key?,
-                ttl,
-            },
-        ))
+        let cache = cache?;
+        let key = Key::end(name?, cache.prefix());
+        Some((cache, ReadPlan { site, key, ttl }))
     }
 }
 
 impl EvictCall {
     /// Creates a call of the function that `site` describes.
-    pub fn new(site: &'static Site, cache: Option<Used>) -> Self {
+    pub fn new(site: &'static Site) -> Self {
+        Self::through(site, current())
+    }
+
+    /// `cache = …`
+    pub fn by(site: &'static Site, cache: &Cache) -> Self {
+        Self::through(site, Some(Used::named(cache)))
+    }
+
+    pub(crate) fn through(site: &'static Site, cache: Option<Used>) -> Self {
         Self {
             cache,
             plan: EvictPlan::new(site),
@@ -147,7 +163,7 @@ impl EvictCall {
     /// Returns the cache, if there is a cache, and a request without targets.
     pub(crate) fn split(self) -> (Self, Option<(Used, EvictPlan)>) {
         let Self { cache, plan } = self;
-        let named = Self::new(plan.site, cache.clone());
+        let named = Self::through(plan.site, cache.clone());
         (named, cache.map(|cache| (cache, plan)))
     }
 }
@@ -156,4 +172,22 @@ impl From<EvictCall> for Vec<Target> {
     fn from(call: EvictCall) -> Self {
         call.plan.targets
     }
+}
+
+/// Returns the cache of the [`Cache::run`] around the call, or else the process-wide cache. Without either the body runs,
+/// and the first call logs a warning.
+fn current() -> Option<Used> {
+    static WARNING: Once = Once::new();
+    if let Some(cache) = Cache::of_run() {
+        return Some(Used::named(&cache));
+    }
+    let installed = Cache::installed();
+    if installed.is_none() {
+        WARNING.call_once(|| {
+            warn!(
+                "no cache is installed, so annotated functions run uncached; call `cache.install()`, or in a test `cache.run(…)`"
+            );
+        });
+    }
+    installed.map(Used::installed)
 }

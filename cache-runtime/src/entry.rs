@@ -279,6 +279,7 @@ impl Json {
     }
 
     /// Returns the value, if it is a `T`. The code of the type may panic.
+    #[inline(always)]
     pub(crate) fn decode<T: Serialize + DeserializeOwned>(
         &self,
         layers: Layers,
@@ -322,13 +323,18 @@ impl Json {
 }
 
 /// The `None` of a type that has layers. The code of the type may panic.
+#[expect(
+    clippy::question_mark,
+    clippy::manual_ok_err,
+    reason = "a combinator is compiled again for every type"
+)]
 pub(crate) fn none_of<T: DeserializeOwned>(layers: Layers) -> Option<T> {
-    match layers
-        .none()
-        .map(|none| payload::decode(none, Layers::Nothing))
-    {
-        Some(Ok(none)) => Some(none),
-        Some(Err(_)) | None => None,
+    let Some(none) = layers.none() else {
+        return None;
+    };
+    match payload::decode(none, Layers::Nothing) {
+        Ok(none) => Some(none),
+        Err(_) => None,
     }
 }
 

@@ -85,7 +85,8 @@ impl Key {
         Self::end(name, prefix)
     }
 
-    fn begin(prefix: &str) -> String {
+    /// Returns the beginning of the name of a key, to which a [`KeyWriter`] writes the rest.
+    pub(crate) fn begin(prefix: &str) -> String {
         let mut name = Spare::take(&SPARE).unwrap_or_default();
         name.clear();
         name.reserve(prefix.len() + 40);
@@ -98,7 +99,8 @@ impl Key {
         Spare::keep(&SPARE, self.name);
     }
 
-    fn end(mut name: String, prefix: &str) -> Self {
+    /// Returns the key with this name, which is complete.
+    pub(crate) fn end(mut name: String, prefix: &str) -> Self {
         keep_off_roots(&mut name, prefix.len());
         if name.len() > NAME_CAP {
             shorten(&mut name, prefix.len());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::entry::Layers;
+use crate::entry::{self, Layers};
 use crate::metrics::SiteSlot;
 
 /// The arguments of an attribute, known at compile time.
@@ -187,13 +187,51 @@ impl<T: Into<Ttl>> ValueTtl for T {
     }
 }
 
-/// The attribute's decisions about each value: whether it is excluded from storing, and its TTL.
+/// The attribute's decisions about each value.
+pub(crate) trait Rules<O: Outcome> {
+    /// Returns whether the value that the function returned is excluded from storing.
+    fn excludes(&self, returned: &O::Returned) -> bool;
+
+    /// Returns the TTL of the value in it, if the attribute computes the TTL from the value.
+    fn ttl(&self, value: &O::Value) -> Option<Ttl>;
+}
+
+/// The rules of an attribute that has neither `unless` nor `ttl = |value| …`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules<U, L> {
-    /// Of what was returned.
+pub(crate) struct NoRules;
+
+/// The rules of an attribute that has at least one of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnRules<U, L> {
     pub(crate) unless: U,
-    /// Of the value in it.
     pub(crate) ttl: L,
+}
+
+impl<O: Outcome> Rules<O> for NoRules {
+    #[inline(always)]
+    fn excludes(&self, _: &O::Returned) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn ttl(&self, _: &O::Value) -> Option<Ttl> {
+        None
+    }
+}
+
+impl<O, U, L> Rules<O> for OwnRules<U, L>
+where
+    O: Outcome,
+    U: Fn(&O::Returned) -> bool,
+    L: Fn(&O::Value) -> Option<Ttl>,
+{
+    fn excludes(&self, returned: &O::Returned) -> bool {
+        (self.unless)(returned)
+    }
+
+    fn ttl(&self, value: &O::Value) -> Option<Ttl> {
+        (self.ttl)(value)
+    }
 }
 
 /// A value that can be stored: it converts to JSON and back.
@@ -222,6 +260,8 @@ pub fn ttl_of(ttl: impl ValueTtl) -> Option<Ttl> {
 }
 
 /// How a function's return type splits into the stored value and the rest. [`Returns`] selects it.
+///
+/// Its methods are a part of their callers: each function in its own right costs every cached type build time.
 pub trait Outcome {
     /// The return type as written.
     type Output;
@@ -239,11 +279,25 @@ pub trait Outcome {
     /// Converts the stored value into the function's return type.
     fn from_value(value: Self::Value) -> Self::Output;
 
-    /// Returns a stored `None` as the function's return type; [`None`] if the type has no `None` or is a type parameter.
-    fn from_none() -> Option<Self::Output>;
+    /// Returns a stored `None` as the function's return type; [`None`] if the type has no `None`. The code of the type may panic.
+    #[expect(
+        clippy::manual_map,
+        reason = "a combinator is compiled again for every type"
+    )]
+    #[inline(always)]
+    fn from_none() -> Option<Self::Output>
+    where
+        Self::Value: CacheValue,
+    {
+        match entry::none_of(Self::layers()) {
+            Some(none) => Some(Self::from_value(none)),
+            None => None,
+        }
+    }
 
     /// What stands around the stored value inside [`Value`](Self::Value): where that is a parameter of the function, an `Option` or
     /// a `Result` may stand for it.
+    #[inline(always)]
     fn layers() -> Layers {
         Layers::Nothing
     }
@@ -345,73 +399,103 @@ pub struct OptionOf<T>(PhantomData<fn() -> T>);
 #[derive(Debug)]
 pub struct Plain<T>(PhantomData<fn() -> T>);
 
+#[expect(
+    clippy::manual_ok_err,
+    reason = "a combinator is compiled again for every type"
+)]
 impl<T, E> Outcome for ResultOfOption<T, E> {
     type Output = Result<Option<T>, E>;
     type Returned = Option<T>;
     type Value = T;
 
+    #[inline(always)]
     fn returned(output: &Self::Output) -> Option<&Option<T>> {
-        output.as_ref().ok()
+        match output {
+            Ok(returned) => Some(returned),
+            Err(_) => None,
+        }
     }
 
+    #[inline(always)]
     fn value(returned: &Option<T>) -> Option<&T> {
-        returned.as_ref()
+        match returned {
+            Some(value) => Some(value),
+            None => None,
+        }
     }
 
+    #[inline(always)]
     fn from_value(value: T) -> Self::Output {
         Ok(Some(value))
     }
 
+    #[inline(always)]
     fn from_none() -> Option<Self::Output> {
         Some(Ok(None))
     }
 }
 
+#[expect(
+    clippy::manual_ok_err,
+    reason = "a combinator is compiled again for every type"
+)]
 impl<T, E> Outcome for ResultOf<T, E> {
     type Output = Result<T, E>;
     type Returned = T;
     type Value = T;
 
+    #[inline(always)]
     fn returned(output: &Self::Output) -> Option<&T> {
-        output.as_ref().ok()
+        match output {
+            Ok(returned) => Some(returned),
+            Err(_) => None,
+        }
     }
 
+    #[inline(always)]
     fn value(returned: &T) -> Option<&T> {
-        Some(returned).filter(|value| !Self::layers().is_none(*value))
+        match Self::layers().is_none(returned) {
+            true => None,
+            false => Some(returned),
+        }
     }
 
+    #[inline(always)]
     fn from_value(value: T) -> Self::Output {
         Ok(value)
     }
 
-    fn from_none() -> Option<Self::Output> {
-        None
-    }
-
+    #[inline(always)]
     fn layers() -> Layers {
         Layers::of_option::<T>()
     }
 }
 
+#[expect(
+    clippy::manual_ok_err,
+    reason = "a combinator is compiled again for every type"
+)]
 impl<T, E> Outcome for Loaded<T, E> {
     type Output = Result<T, E>;
     type Returned = T;
     type Value = T;
 
+    #[inline(always)]
     fn returned(output: &Self::Output) -> Option<&T> {
-        output.as_ref().ok()
+        match output {
+            Ok(returned) => Some(returned),
+            Err(_) => None,
+        }
     }
 
+    #[inline(always)]
     fn value(returned: &T) -> Option<&T> {
         Some(returned)
     }
 
+    #[inline(always)]
     fn from_value(value: T) -> Self::Output {
         Ok(value)
-    }
-
-    fn from_none() -> Option<Self::Output> {
-        None
     }
 }
 
@@ -420,18 +504,25 @@ impl<T> Outcome for OptionOf<T> {
     type Returned = Option<T>;
     type Value = T;
 
+    #[inline(always)]
     fn returned(output: &Option<T>) -> Option<&Option<T>> {
         Some(output)
     }
 
+    #[inline(always)]
     fn value(returned: &Option<T>) -> Option<&T> {
-        returned.as_ref()
+        match returned {
+            Some(value) => Some(value),
+            None => None,
+        }
     }
 
+    #[inline(always)]
     fn from_value(value: T) -> Option<T> {
         Some(value)
     }
 
+    #[inline(always)]
     fn from_none() -> Option<Option<T>> {
         Some(None)
     }
@@ -442,22 +533,28 @@ impl<T> Outcome for Plain<T> {
     type Returned = T;
     type Value = T;
 
+    #[inline(always)]
     fn returned(output: &T) -> Option<&T> {
-        Some(output).filter(|output| !Self::layers().is_err(*output))
+        match Self::layers().is_err(output) {
+            true => None,
+            false => Some(output),
+        }
     }
 
+    #[inline(always)]
     fn value(returned: &T) -> Option<&T> {
-        Some(returned).filter(|value| !Self::layers().is_none(*value))
+        match Self::layers().is_none(returned) {
+            true => None,
+            false => Some(returned),
+        }
     }
 
+    #[inline(always)]
     fn from_value(value: T) -> T {
         value
     }
 
-    fn from_none() -> Option<T> {
-        None
-    }
-
+    #[inline(always)]
     fn layers() -> Layers {
         Layers::of::<T>()
     }

@@ -37,7 +37,7 @@ fn rendered(key: &KeyText) -> TokenStream {
         values,
     } = key;
     let p = private_path(runtime.as_ref());
-    let writes = writes(&p, template, &mut 0);
+    let writes = writes(&p, template, &template.pieces, &mut 0);
     let text = quote!(#p::key_text(&mut |__cache_key| { __cache_key #writes; }));
     if values.is_empty() {
         return text;

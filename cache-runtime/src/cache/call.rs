@@ -61,15 +61,17 @@ pub(crate) struct ValueType {
 }
 
 impl ValueType {
+    #[inline(always)]
     pub(super) fn of<T>(layers: Layers) -> Self {
         Self {
             name: type_name::<T>(),
-            number: Origin::number_of::<T>(),
+            number: Origin::number_of(typeid::of::<T>()),
             layers,
         }
     }
 
     /// The type of which an annotated function stores values.
+    #[inline(always)]
     pub(crate) fn of_outcome<O: Outcome>() -> Self {
         Self::of::<O::Value>(O::layers())
     }

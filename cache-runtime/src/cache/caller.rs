@@ -261,24 +261,40 @@ fn replace(mut slot: Slot) -> Slot {
 /// Boxes the path of a call, so the future of an annotated function holds only a pointer.
 pub(crate) type Path = Pin<Box<dyn Future<Output = Source> + Send>>;
 
-/// The path of a call, and what its shell knows.
-pub(crate) struct Walk {
+/// Drives the path of a call: polls it, and handles its requests.
+///
+/// A trait object, like [`Path`]: the future of an annotated function holds only a pointer, and its debug information does not
+/// describe the types of the requests.
+pub(crate) struct Driver(Box<dyn Drive + Send>);
+
+impl Driver {
+    pub(super) fn new(path: Path) -> Self {
+        Self(Box::new(Driven {
+            path,
+            slot: Slot::Empty,
+            watch: None,
+        }))
+    }
+
+    /// Runs until it has to wait.
+    pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<Source> {
+        self.0.poll(caller, cx)
+    }
+}
+
+trait Drive {
+    fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<Source>;
+}
+
+/// The path of a call, and what its driver knows.
+struct Driven {
     path: Path,
     slot: Slot,
     watch: Option<Watch>,
 }
 
-impl Walk {
-    pub(super) fn new(path: Path) -> Self {
-        Self {
-            path,
-            slot: Slot::Empty,
-            watch: None,
-        }
-    }
-
-    /// Runs until it has to wait.
-    pub(super) fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<Source> {
+impl Drive for Driven {
+    fn poll(&mut self, caller: &mut dyn Caller, cx: &mut Context<'_>) -> Poll<Source> {
         loop {
             let Self { path, slot, watch } = self;
             let waker = watch
@@ -296,7 +312,9 @@ impl Walk {
             }
         }
     }
+}
 
+impl Driven {
     /// Handles the request of the path. Returns whether there was one.
     #[inline(never)]
     fn answer(&mut self, caller: &mut dyn Caller) -> bool {

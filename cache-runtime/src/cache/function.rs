@@ -6,13 +6,16 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use super::boxed;
-use super::caller::{Appraisal, Caller, Path, Source, Walk, WriteJob, Written};
+use super::caller::{Appraisal, Caller, Driver, Path, Source, WriteJob, Written};
 use super::steps::{self, Steps};
-use crate::entry::{self, Json, Layers, Unreadable};
-use crate::site::{CacheValue, Outcome, Rules, Ttl};
+use crate::entry::{Json, Layers, Unreadable};
+use crate::site::{CacheValue, Outcome, Rules};
 use crate::target::Target;
 
 /// The value that was found or returned.
+///
+/// Its methods are a part of their callers: each function in its own right costs every cached type build time. For the same
+/// reason they call no combinators, which are compiled again for every type.
 struct Outputs<T> {
     found: Option<T>,
     returned: Option<T>,
@@ -20,9 +23,12 @@ struct Outputs<T> {
 
 #[expect(
     clippy::manual_map,
+    clippy::mem_replace_option_with_none,
+    clippy::redundant_pattern_matching,
     reason = "a combinator is compiled again for every type"
 )]
 impl<T> Outputs<T> {
+    #[inline(always)]
     fn new() -> Self {
         Self {
             found: None,
@@ -31,36 +37,40 @@ impl<T> Outputs<T> {
     }
 
     /// The answer of the call. A caller keeps what it decoded and what its body returned.
+    #[inline(always)]
     fn answer(&mut self, source: Source) -> Poll<T> {
         let Self { found, returned } = self;
         let (first, second) = match source {
             Source::Entry => (found, returned),
             Source::Body => (returned, found),
         };
-        match first.take() {
+        let output = match first {
+            Some(_) => first,
+            None => second,
+        };
+        match mem::replace(output, None) {
             Some(output) => Poll::Ready(output),
-            None => match second.take() {
-                Some(output) => Poll::Ready(output),
-                None => Poll::Pending,
-            },
+            None => Poll::Pending,
         }
     }
 
     /// Polls a body unless it has returned. Takes a trait object, because each function has its own body type.
+    #[inline(always)]
     fn poll<O: Outcome<Output = T>>(
         &mut self,
         body: Pin<&mut dyn Future<Output = T>>,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
-        if self.returned.is_none() {
+        if let None = self.returned {
             match body.poll(cx) {
                 Poll::Ready(output) => self.returned = Some(output),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(self.returned::<O>().is_some())
+        Poll::Ready(matches!(self.returned::<O>(), Some(_)))
     }
 
+    #[inline(always)]
     fn decode<O: Outcome<Output = T, Value: CacheValue>>(
         &mut self,
         json: &Json,
@@ -74,18 +84,14 @@ impl<T> Outputs<T> {
         }
     }
 
+    #[inline(always)]
     fn decode_none<O: Outcome<Output = T, Value: CacheValue>>(&mut self) -> bool {
-        self.found = match O::from_none() {
-            Some(none) => Some(none),
-            None => match entry::none_of(O::layers()) {
-                Some(none) => Some(O::from_value(none)),
-                None => None,
-            },
-        };
-        self.found.is_some()
+        self.found = O::from_none();
+        matches!(self.found, Some(_))
     }
 
     /// Returns what the body returned, unless it is an `Err`.
+    #[inline(always)]
     fn returned<O: Outcome<Output = T>>(&self) -> Option<&O::Returned> {
         match &self.returned {
             Some(output) => O::returned(output),
@@ -94,6 +100,7 @@ impl<T> Outputs<T> {
     }
 
     /// Returns the entry of the value in the result.
+    #[inline(always)]
     fn write<O: Outcome<Output = T, Value: CacheValue>>(&self, job: &WriteJob) -> Option<Written> {
         match self.returned::<O>() {
             Some(returned) => match O::value(returned) {
@@ -104,36 +111,38 @@ impl<T> Outputs<T> {
         }
     }
 
+    #[inline(always)]
     fn appraise<O: Outcome<Output = T, Value: CacheValue>>(
         &self,
-        unless: &dyn Fn(&O::Returned) -> bool,
-        ttl: &dyn Fn(&O::Value) -> Option<Ttl>,
+        rules: &impl Rules<O>,
     ) -> Appraisal {
         let Some(returned) = self.returned::<O>() else {
             return Appraisal::Failed;
         };
-        let value = O::value(returned).filter(|value| !O::layers().is_ok_none(*value));
+        let value = match O::value(returned) {
+            Some(value) if O::layers().is_ok_none(value) => None,
+            value => value,
+        };
         match value {
-            value if unless(returned) => Appraisal::Skipped {
-                is_none: value.is_none(),
+            _ if rules.excludes(returned) => Appraisal::Skipped {
+                is_none: matches!(value, None),
             },
-            Some(value) => Appraisal::Value(ttl(value)),
+            Some(value) => Appraisal::Value(rules.ttl(value)),
             None => Appraisal::None,
         }
     }
 }
 
-/// A call of a function, and its body. Code that does not depend on the body is compiled once for all functions with the
-/// same return type.
+/// A call of a function, and its body. Only this is compiled for each function. Everything else is compiled once for all
+/// functions with the same return type.
+#[derive(Debug)]
 #[must_use = "futures do nothing unless they are polled"]
-pub(crate) struct Bodied<'a, C, B> {
-    pub(crate) steps: Option<Steps>,
-    pub(crate) caller: C,
-    pub(crate) body: Pin<&'a mut B>,
+pub struct Bodied<'a, C, B> {
+    /// The call without its body.
+    pub call: &'a mut C,
+    /// The body.
+    pub body: Pin<&'a mut B>,
 }
-
-/// The body is behind a pointer.
-impl<C, B> Unpin for Bodied<'_, C, B> {}
 
 impl<C, B> Future for Bodied<'_, C, B>
 where
@@ -142,95 +151,101 @@ where
 {
     type Output = C::Output;
 
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
-        let Self {
-            steps,
-            caller,
-            body,
-        } = self.get_mut();
-        caller.poll_call(steps, body.as_mut(), cx)
+        let Self { call, body } = self.get_mut();
+        call.poll_with(body.as_mut(), cx)
     }
 }
 
-/// A function without its body.
-pub(crate) trait Bodiless {
+/// A call of a function without its body.
+pub trait Bodiless {
+    /// The return type of the function.
     type Output;
 
-    /// Runs a step of the call.
-    fn poll_call(
+    /// Runs the call until it has to wait.
+    fn poll_with(
         &mut self,
-        steps: &mut Option<Steps>,
         body: Pin<&mut dyn Future<Output = Self::Output>>,
         cx: &mut Context<'_>,
     ) -> Poll<Self::Output>;
 }
 
-/// A function, and its body while it is polled.
-struct Polled<'a, C, T> {
-    caller: &'a mut C,
-    body: Pin<&'a mut dyn Future<Output = T>>,
-}
-
-/// A function with `#[cacheable]` or `#[cache_put]`.
-pub(crate) struct Storing<O: Outcome, U, L> {
-    rules: Rules<U, L>,
+/// A call of a function with `#[cacheable]` or `#[cache_put]`.
+pub(crate) struct Storing<O: Outcome, R> {
+    steps: Option<Steps>,
+    rules: R,
     outputs: Outputs<O::Output>,
 }
 
-impl<O: Outcome, U, L> Storing<O, U, L> {
-    pub(crate) fn new(rules: Rules<U, L>) -> Self {
+/// The same without its steps, while the body is polled.
+struct Polled<'a, O: Outcome, R> {
+    rules: &'a R,
+    outputs: &'a mut Outputs<O::Output>,
+    body: Pin<&'a mut dyn Future<Output = O::Output>>,
+}
+
+impl<O: Outcome, R> Storing<O, R> {
+    #[inline(always)]
+    pub(crate) fn new(steps: Option<Steps>, rules: R) -> Self {
         Self {
+            steps,
             rules,
             outputs: Outputs::new(),
         }
     }
 }
 
-impl<O, U, L> Caller for Polled<'_, Storing<O, U, L>, O::Output>
+impl<O, R> Caller for Polled<'_, O, R>
 where
     O: Outcome<Value: CacheValue>,
-    U: Fn(&O::Returned) -> bool,
-    L: Fn(&O::Value) -> Option<Ttl>,
+    R: Rules<O>,
 {
     fn decode(&mut self, json: &Json) -> Result<(), Unreadable> {
-        self.caller.outputs.decode::<O>(json)
+        self.outputs.decode::<O>(json)
     }
 
     fn decode_none(&mut self) -> bool {
-        self.caller.outputs.decode_none::<O>()
+        self.outputs.decode_none::<O>()
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.caller.outputs.poll::<O>(self.body.as_mut(), cx)
+        self.outputs.poll::<O>(self.body.as_mut(), cx)
     }
 
     fn appraise(&self) -> Appraisal {
-        let Rules { unless, ttl } = &self.caller.rules;
-        self.caller.outputs.appraise::<O>(unless, ttl)
+        self.outputs.appraise::<O>(self.rules)
     }
 
     fn write(&self, job: &WriteJob) -> Option<Written> {
-        self.caller.outputs.write::<O>(job)
+        self.outputs.write::<O>(job)
     }
 }
 
-impl<O, U, L> Bodiless for Storing<O, U, L>
+impl<O, R> Bodiless for Storing<O, R>
 where
     O: Outcome<Value: CacheValue>,
-    U: Fn(&O::Returned) -> bool,
-    L: Fn(&O::Value) -> Option<Ttl>,
+    R: Rules<O>,
 {
     type Output = O::Output;
 
-    fn poll_call(
+    fn poll_with(
         &mut self,
-        steps: &mut Option<Steps>,
         body: Pin<&mut dyn Future<Output = O::Output>>,
         cx: &mut Context<'_>,
     ) -> Poll<O::Output> {
-        let mut polled = Polled { caller: self, body };
+        let Self {
+            steps,
+            rules,
+            outputs,
+        } = self;
+        let mut polled = Polled::<O, R> {
+            rules,
+            outputs,
+            body,
+        };
         match steps::poll(steps, &mut polled, cx) {
-            Poll::Ready(source) => self.outputs.answer(source),
+            Poll::Ready(source) => outputs.answer(source),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -238,14 +253,14 @@ where
 
 /// A function with `#[cacheable(…, refresh = "background")]`, whose body may be `carried` into another task.
 #[must_use = "futures do nothing unless they are polled"]
-pub(crate) struct Detachable<O: Outcome, U, L, B, C> {
+pub(crate) struct Detachable<O: Outcome, R, B, C> {
     steps: Option<Steps>,
-    detached: Detached<O, U, L, B, C>,
+    detached: Detached<O, R, B, C>,
 }
 
 /// The same without its steps.
-struct Detached<O: Outcome, U, L, B, C> {
-    rules: Option<Rules<U, L>>,
+struct Detached<O: Outcome, R, B, C> {
+    rules: Option<R>,
     body: Body<B>,
     carried: C,
     outputs: Outputs<O::Output>,
@@ -258,8 +273,8 @@ enum Body<B> {
     Gone,
 }
 
-impl<O: Outcome, U, L, B, C> Detachable<O, U, L, B, C> {
-    pub(crate) fn new(steps: Option<Steps>, rules: Rules<U, L>, body: B, carried: C) -> Self {
+impl<O: Outcome, R, B, C> Detachable<O, R, B, C> {
+    pub(crate) fn new(steps: Option<Steps>, rules: R, body: B, carried: C) -> Self {
         let detached = Detached {
             rules: Some(rules),
             body: Body::Whole(body),
@@ -270,7 +285,7 @@ impl<O: Outcome, U, L, B, C> Detachable<O, U, L, B, C> {
     }
 }
 
-impl<O: Outcome, U, L, B: Future, C> Detached<O, U, L, B, C> {
+impl<O: Outcome, R, B: Future, C> Detached<O, R, B, C> {
     /// A separate function, so that the body is not on the stack while it runs.
     #[inline(never)]
     fn begin_body(&mut self) {
@@ -281,11 +296,10 @@ impl<O: Outcome, U, L, B: Future, C> Detached<O, U, L, B, C> {
     }
 }
 
-impl<O, U, L, B, C, F> Caller for Detached<O, U, L, B, C>
+impl<O, R, B, C, F> Caller for Detached<O, R, B, C>
 where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
-    U: Fn(&O::Returned) -> bool + Send + Sync + 'static,
-    L: Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
+    R: Rules<O> + Send + Sync + 'static,
     B: Future<Output = O::Output>,
     C: Fn(B) -> F,
     F: Future<Output = O::Output> + Send + 'static,
@@ -310,7 +324,7 @@ where
 
     fn appraise(&self) -> Appraisal {
         match &self.rules {
-            Some(Rules { unless, ttl }) => self.outputs.appraise::<O>(unless, ttl),
+            Some(rules) => self.outputs.appraise::<O>(rules),
             None => Appraisal::Failed,
         }
     }
@@ -327,15 +341,16 @@ where
         let body = (self.carried)(body);
         tokio::spawn(async move {
             let mut body = pin!(body);
-            let mut caller = Storing::<O, _, _>::new(rules);
-            let mut walk = Walk::new(path);
+            let mut outputs = Outputs::new();
+            let mut driver = Driver::new(path);
             // No caller waits for an answer, and there is none if the body was stopped.
             poll_fn(|cx| {
-                let mut polled = Polled {
-                    caller: &mut caller,
+                let mut polled = Polled::<O, R> {
+                    rules: &rules,
+                    outputs: &mut outputs,
                     body: body.as_mut(),
                 };
-                walk.poll(&mut polled, cx)
+                driver.poll(&mut polled, cx)
             })
             .await;
         });
@@ -343,11 +358,11 @@ where
 }
 
 /// A body that has begun is behind a pointer.
-impl<O: Outcome, U, L, B, C> Unpin for Detachable<O, U, L, B, C> {}
+impl<O: Outcome, R, B, C> Unpin for Detachable<O, R, B, C> {}
 
-impl<O, U, L, B, C> Future for Detachable<O, U, L, B, C>
+impl<O, R, B, C> Future for Detachable<O, R, B, C>
 where
-    Detached<O, U, L, B, C>: Caller,
+    Detached<O, R, B, C>: Caller,
     O: Outcome,
 {
     type Output = O::Output;
@@ -361,17 +376,28 @@ where
     }
 }
 
-/// A function with `#[cache_evict]`.
+/// A call of a function with `#[cache_evict]`.
 pub(crate) struct Evicting<O: Outcome, M, N> {
+    steps: Option<Steps>,
     /// Adds the targets that the value names to a call without targets.
     more: M,
     named: Option<N>,
     outputs: Outputs<O::Output>,
 }
 
+/// The same without its steps, while the body is polled.
+struct PolledEviction<'a, O: Outcome, M, N> {
+    more: &'a M,
+    named: &'a mut Option<N>,
+    outputs: &'a mut Outputs<O::Output>,
+    body: Pin<&'a mut dyn Future<Output = O::Output>>,
+}
+
 impl<O: Outcome, M, N> Evicting<O, M, N> {
-    pub(crate) fn new(more: M, named: N) -> Self {
+    #[inline(always)]
+    pub(crate) fn new(steps: Option<Steps>, more: M, named: N) -> Self {
         Self {
+            steps,
             more,
             named: Some(named),
             outputs: Outputs::new(),
@@ -379,25 +405,20 @@ impl<O: Outcome, M, N> Evicting<O, M, N> {
     }
 }
 
-impl<O, M, N> Caller for Polled<'_, Evicting<O, M, N>, O::Output>
+impl<O, M, N> Caller for PolledEviction<'_, O, M, N>
 where
     O: Outcome,
     M: Fn(&O::Value, N) -> N,
     N: Into<Vec<Target>>,
 {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.caller.outputs.poll::<O>(self.body.as_mut(), cx)
+        self.outputs.poll::<O>(self.body.as_mut(), cx)
     }
 
     fn named(&mut self) -> Vec<Target> {
-        let Evicting {
-            more,
-            named,
-            outputs,
-        } = &mut *self.caller;
-        let value = outputs.returned::<O>().and_then(O::value);
-        match (value, named.take()) {
-            (Some(value), Some(named)) => more(value, named).into(),
+        let value = self.outputs.returned::<O>().and_then(O::value);
+        match (value, self.named.take()) {
+            (Some(value), Some(named)) => (self.more)(value, named).into(),
             _ => Vec::new(),
         }
     }
@@ -411,15 +432,25 @@ where
 {
     type Output = O::Output;
 
-    fn poll_call(
+    fn poll_with(
         &mut self,
-        steps: &mut Option<Steps>,
         body: Pin<&mut dyn Future<Output = O::Output>>,
         cx: &mut Context<'_>,
     ) -> Poll<O::Output> {
-        let mut polled = Polled { caller: self, body };
+        let Self {
+            steps,
+            more,
+            named,
+            outputs,
+        } = self;
+        let mut polled = PolledEviction::<O, M, N> {
+            more,
+            named,
+            outputs,
+            body,
+        };
         match steps::poll(steps, &mut polled, cx) {
-            Poll::Ready(source) => self.outputs.answer(source),
+            Poll::Ready(source) => outputs.answer(source),
             Poll::Pending => Poll::Pending,
         }
     }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::key::Key;
 use crate::plan::ReadPlan;
-use crate::site::{Plain, Rules, Site};
+use crate::site::{OwnRules, Plain, Site};
 use crate::store::gate::{Gate, Gated};
 use crate::store::memory::MemoryStore;
 
@@ -68,7 +68,7 @@ impl Lab {
         let key = Key::render(self.cache.prefix(), |key| {
             key.text("row:").value(&id);
         });
-        let rules = Rules {
+        let rules = OwnRules {
             unless: |_: &u32| false,
             ttl: |_: &u32| None,
         };
@@ -76,7 +76,7 @@ impl Lab {
             self.loads.fetch_add(1, Ordering::SeqCst);
             body.await
         };
-        let cache = Used::Named(self.cache.clone());
+        let cache = Used::named(&self.cache);
         let call = Some((cache, ReadPlan::new(&SITE, key)));
         Cache::read::<Plain<u32>>(call, rules, pin!(body)).await
     }

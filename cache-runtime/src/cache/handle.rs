@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::Event;
 use crate::plan::ReadPlan;
-use crate::site::{CacheValue, Loaded, Rules, Site, Ttl};
+use crate::site::{CacheValue, Loaded, NoRules, Site, Ttl};
 use crate::store::Replaced;
 use crate::store::guard::{On, Op};
 use crate::target::Target;
@@ -350,21 +350,12 @@ impl Cache {
         let ttl = Some(ttl.into());
         match self.plan(key) {
             Ok(plan) => {
-                let rules = Rules {
-                    unless: |_: &T| false,
-                    ttl: |_: &T| None,
-                };
-                let caller = Storing::<Loaded<T, E>, _, _>::new(rules);
                 let plan = ReadPlan { ttl, ..plan };
-                let call = Some((Used::Named(self.clone()), plan));
+                let call = Some((Used::named(self), plan));
                 let steps = super::read(call, untyped::<T>(), Refresh::Caller);
+                let call = &mut Storing::<Loaded<T, E>, _>::new(steps, NoRules);
                 let body = pin!(load);
-                let call = Bodied {
-                    steps,
-                    caller,
-                    body,
-                };
-                call.await
+                Bodied { call, body }.await
             }
             Err(error) => {
                 self.log_failure("get_or_load", &error);

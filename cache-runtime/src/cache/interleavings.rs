@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::entry::{self, Build, Origin, Reader};
 use crate::key::{Key, Pattern};
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{Plain, Rules, Site};
+use crate::site::{OwnRules, Plain, Site};
 use crate::store::gate::{Gate, Gated};
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
@@ -170,7 +170,7 @@ impl World {
     /// Returns what the call returned.
     async fn run(&self, actor: Actor, process: usize) -> Option<u64> {
         let cache = &self.caches[process];
-        let rules = Rules {
+        let rules = OwnRules {
             unless: |_: &u64| false,
             ttl: |_: &u64| None,
         };
@@ -193,7 +193,7 @@ impl World {
                 fence,
                 ..EvictPlan::new(&WRITE)
             };
-            let call = (Used::Named(cache.clone()), plan);
+            let call = (Used::named(cache), plan);
             Cache::evict::<Plain<u64>>(call, pin!(write)).await;
         };
         let key = || vec![Target::Key(self.key())];
@@ -201,7 +201,7 @@ impl World {
             Read => {
                 let mut load = pin!(load);
                 let read = Cache::read::<Plain<u64>>(
-                    Some((Used::Named(cache.clone()), self.plan(&READ))),
+                    Some((Used::named(cache), self.plan(&READ))),
                     rules,
                     load.as_mut(),
                 );
@@ -210,7 +210,7 @@ impl World {
             ReadBehind => {
                 return Some(
                     Cache::read_with_background_refresh::<Plain<u64>, _, _>(
-                        Some((Used::Named(cache.clone()), self.plan(&READ))),
+                        Some((Used::named(cache), self.plan(&READ))),
                         rules,
                         load,
                         identity,
@@ -219,7 +219,7 @@ impl World {
                 );
             }
             Put => {
-                let call = Some((Used::Named(cache.clone()), self.plan(&WRITE)));
+                let call = Some((Used::named(cache), self.plan(&WRITE)));
                 Cache::write::<Plain<u64>>(call, rules, pin!(write)).await;
             }
             EvictKey => evict(key(), false, write).await,

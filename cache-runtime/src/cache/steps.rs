@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::call::{CallContext, Facts, ValueType};
-use super::caller::{Caller, Source, Walk};
+use super::caller::{Caller, Driver, Source};
 use super::lookup::{Answer, Lookup};
 use super::read::Refresh;
 use super::write::EvictContext;
@@ -18,7 +18,7 @@ use crate::spare::Spare;
 /// What is left to do for a call.
 pub(crate) enum Steps {
     Lookup(Boxed, Refresh),
-    Walk(Walk),
+    Path(Driver),
 }
 
 /// The box of a lookup, which another lookup of the thread uses again.
@@ -88,7 +88,7 @@ fn begin_lookup(cache: Used, plan: ReadPlan, of: ValueType) -> Boxed {
 }
 
 async fn look_up(cache: Used, plan: ReadPlan, of: ValueType) -> Looked {
-    let call = CallContext::new(&cache.inner, &plan, of);
+    let call = CallContext::new(cache.inner(), &plan, of);
     let answer = call.lookup().await;
     let facts = call.into_facts();
     Looked {
@@ -102,16 +102,16 @@ async fn look_up(cache: Used, plan: ReadPlan, of: ValueType) -> Looked {
 /// `#[cache_put]`: stores the body's value.
 pub(crate) fn write(call: Option<(Used, ReadPlan)>, of: ValueType) -> Option<Steps> {
     let (cache, plan) = call?;
-    Some(Steps::Walk(Walk::new(boxed(|| async move {
-        CallContext::new(&cache.inner, &plan, of).write().await
+    Some(Steps::Path(Driver::new(boxed(|| async move {
+        CallContext::new(cache.inner(), &plan, of).write().await
     }))))
 }
 
 /// `#[cache_evict]`: runs the body, then removes the entries.
 pub(crate) fn evict(call: Option<(Used, EvictPlan)>) -> Option<Steps> {
     let (cache, plan) = call?;
-    Some(Steps::Walk(Walk::new(boxed(|| async move {
-        EvictContext::new(&cache.inner, &plan).evict().await
+    Some(Steps::Path(Driver::new(boxed(|| async move {
+        EvictContext::new(cache.inner(), &plan).evict().await
     }))))
 }
 
@@ -125,7 +125,7 @@ pub(super) fn poll(
         return Poll::Ready(Source::Entry);
     }
     match steps {
-        Some(Steps::Walk(walk)) => walk.poll(caller, cx),
+        Some(Steps::Path(driver)) => driver.poll(caller, cx),
         Some(Steps::Lookup(..)) | None => caller.poll_body(cx).map(|_| Source::Body),
     }
 }
@@ -147,7 +147,7 @@ fn poll_lookup(
         facts,
         answer,
     } = ready!(lookup.poll(cx));
-    let call = CallContext::again(&cache.inner, &plan.key, facts);
+    let call = CallContext::again(cache.inner(), &plan.key, facts);
     let (path, is_hit) = match call.judge(answer, caller) {
         Lookup::Hit => {
             plan.key.recycle();
@@ -156,10 +156,10 @@ fn poll_lookup(
         found => {
             let (facts, refresh) = (call.into_facts(), *refresh);
             let path = boxed(|| async move {
-                let call = CallContext::again(&cache.inner, &plan.key, facts);
+                let call = CallContext::again(cache.inner(), &plan.key, facts);
                 call.read(found, refresh).await
             });
-            (Some(Steps::Walk(Walk::new(path))), false)
+            (Some(Steps::Path(Driver::new(path))), false)
         }
     };
     if let Some(Steps::Lookup(lookup, _)) = mem::replace(steps, path) {

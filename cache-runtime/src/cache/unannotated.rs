@@ -4,29 +4,26 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::{
-    Bodied, Cache, Detachable, Evicting, Refresh, Storing, Used, ValueType, evict, read, write,
+    Bodied, Bodiless, Cache, Detachable, Evicting, Refresh, Storing, Used, ValueType, evict, read,
+    write,
 };
 use crate::calls::EvictCall;
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{CacheValue, Outcome, Rules, Ttl};
+use crate::site::{CacheValue, Outcome, OwnRules, Ttl};
 
 impl Cache {
     pub(super) fn read<O: Outcome<Value: CacheValue>>(
         call: Option<(Used, ReadPlan)>,
-        rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        rules: OwnRules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
         let steps = read(call, ValueType::of_outcome::<O>(), Refresh::Caller);
-        Bodied {
-            steps,
-            caller: Storing::<O, _, _>::new(rules),
-            body,
-        }
+        with(Storing::<O, _>::new(steps, rules), body)
     }
 
     pub(super) fn read_with_background_refresh<O, B, C>(
         call: Option<(Used, ReadPlan)>,
-        rules: Rules<
+        rules: OwnRules<
             impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
             impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
         >,
@@ -39,20 +36,16 @@ impl Cache {
         C: Future<Output = O::Output> + Send + 'static,
     {
         let steps = read(call, ValueType::of_outcome::<O>(), Refresh::Background);
-        Detachable::<O, _, _, _, _>::new(steps, rules, body, carried)
+        Detachable::<O, _, _, _>::new(steps, rules, body, carried)
     }
 
     pub(super) fn write<O: Outcome<Value: CacheValue>>(
         call: Option<(Used, ReadPlan)>,
-        rules: Rules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
+        rules: OwnRules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
         let steps = write(call, ValueType::of_outcome::<O>());
-        Bodied {
-            steps,
-            caller: Storing::<O, _, _>::new(rules),
-            body,
-        }
+        with(Storing::<O, _>::new(steps, rules), body)
     }
 
     /// What the body returns names nothing.
@@ -60,12 +53,17 @@ impl Cache {
         (cache, plan): (Used, EvictPlan),
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
-        let named = EvictCall::new(plan.site, None);
-        let caller = Evicting::<O, _, _>::new(|_: &O::Value, call: EvictCall| call, named);
-        Bodied {
-            steps: evict(Some((cache, plan))),
-            caller,
-            body,
-        }
+        let named = EvictCall::through(plan.site, None);
+        let steps = evict(Some((cache, plan)));
+        let more = |_: &O::Value, call: EvictCall| call;
+        with(Evicting::<O, _, _>::new(steps, more, named), body)
     }
+}
+
+async fn with<C: Bodiless>(
+    mut call: C,
+    body: Pin<&mut impl Future<Output = C::Output>>,
+) -> C::Output {
+    let call = &mut call;
+    Bodied { call, body }.await
 }

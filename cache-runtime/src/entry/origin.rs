@@ -4,6 +4,7 @@
 //! invented values. So it is not probed. An entry that the same program wrote from the same type is trusted. Any other
 //! entry is [checked](super::payload) when it is read.
 
+use std::any::TypeId;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
@@ -33,16 +34,15 @@ impl Origin {
     pub(crate) fn of<T>(build: u64, version: u64) -> Self {
         Self {
             build,
-            of_type: Self::number_of::<T>(),
+            of_type: Self::number_of(typeid::of::<T>()),
             version,
         }
     }
 
-    /// Returns the number of a type.
-    pub(crate) fn number_of<T>() -> u64 {
+    /// Returns the number of a type: of `typeid::of`, not of `TypeId::of`, since a value may borrow. Its lifetimes do not count.
+    pub(crate) fn number_of(id: TypeId) -> u64 {
         let mut hasher = Taken(0);
-        // Not `TypeId::of`: a value may borrow. Its lifetimes do not count.
-        typeid::of::<T>().hash(&mut hasher);
+        id.hash(&mut hasher);
         hasher.0
     }
 
@@ -53,7 +53,7 @@ impl Origin {
     }
 }
 
-/// A hasher for a [`TypeId`](std::any::TypeId), which is already a hash.
+/// A hasher for a [`TypeId`], which is already a hash.
 struct Taken(u64);
 
 impl Hasher for Taken {

@@ -30,7 +30,7 @@ pub(crate) trait Value {
 
 impl<T: Serialize + DeserializeOwned> Value for T {
     fn write(&self, sink: &mut Sink<'_>) -> Result<(), serde_json::Error> {
-        serde_json::to_writer(sink, self)
+        self.serialize(&mut serde_json::Serializer::new(sink))
     }
 
     fn inspect(&self, inspector: Inspector<'_>) -> Result<Written, Lost> {
@@ -79,9 +79,12 @@ pub(super) fn decode<T: DeserializeOwned>(
         Err(error) => return Err(error),
     };
     let inside = &mut from;
-    match (T::deserialize(Layered { layers, inside }), from.end()) {
-        (Ok(value), Ok(())) => Ok(value),
-        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+    match T::deserialize(Layered { layers, inside }) {
+        Ok(value) => match from.end() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
     }
 }
 

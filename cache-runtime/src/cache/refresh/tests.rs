@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Counts;
 use crate::plan::EvictPlan;
-use crate::site::{ResultOfOption, Rules, Site, Ttl};
+use crate::site::{OwnRules, ResultOfOption, Site, Ttl};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
 use crate::target::Target;
@@ -110,7 +110,7 @@ impl Lab {
 
     fn call(&self, process: usize, key: u32) -> Option<(Used, ReadPlan)> {
         let plan = ReadPlan::new(&SITE, self.key(process, key));
-        Some((Used::Named(self.caches[process].clone()), plan))
+        Some((Used::named(&self.caches[process]), plan))
     }
 
     fn read(self: &Arc<Self>, process: usize, key: u32) -> JoinHandle<Returned> {
@@ -135,15 +135,15 @@ impl Lab {
             targets: vec![Target::Key(self.key(process, 1))],
             ..EvictPlan::new(&SITE)
         };
-        let call = (Used::Named(self.caches[process].clone()), plan);
+        let call = (Used::named(&self.caches[process]), plan);
         let mut body = pin!(async { Ok::<_, &str>(Some(1)) });
         let evicted = Cache::evict::<Row>(call, body.as_mut());
         evicted.await.unwrap();
     }
 }
 
-fn rules() -> Rules<impl Fn(&Option<u32>) -> bool, impl Fn(&u32) -> Option<Ttl>> {
-    Rules {
+fn rules() -> OwnRules<impl Fn(&Option<u32>) -> bool, impl Fn(&u32) -> Option<Ttl>> {
+    OwnRules {
         unless: |_: &Option<u32>| false,
         ttl: |_: &u32| None,
     }

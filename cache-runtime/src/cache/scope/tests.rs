@@ -9,7 +9,7 @@ use crate::cache::{Cache, Used};
 use crate::config::Config;
 use crate::key::{Key, Pattern};
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{Plain, ResultOf, Rules, Site, Ttl};
+use crate::site::{OwnRules, Plain, ResultOf, Site, Ttl};
 use crate::target::{Target, TargetSet};
 
 static READ: Site = Site::new("row", "row:<id>")
@@ -29,9 +29,9 @@ fn target(id: u64) -> Target {
 
 /// Reads row 1, whose current value is `value`.
 async fn read(cache: &Cache, value: u32) -> u32 {
-    let cache = Used::Named(cache.clone());
+    let cache = Used::named(cache);
     let call = Some((cache, ReadPlan::new(&READ, key(1))));
-    let rules = Rules {
+    let rules = OwnRules {
         unless: |_: &u32| false,
         ttl: |_: &u32| None::<Ttl>,
     };
@@ -45,7 +45,7 @@ async fn write(cache: &Cache, outcome: Result<(), ()>) {
         fence: true,
         ..EvictPlan::new(&WRITE)
     };
-    let call = (Used::Named(cache.clone()), plan);
+    let call = (Used::named(cache), plan);
     let body = pin!(async { outcome });
     let _ = Cache::evict::<ResultOf<(), ()>>(call, body).await;
 }
