@@ -2,6 +2,7 @@
 
 mod batch;
 mod long;
+mod scan;
 mod scripts;
 
 use std::slice;
@@ -13,9 +14,9 @@ use tokio::time::Instant;
 
 use self::batch::Batches;
 use self::long::{Longest, Reading};
-use self::scripts::{DELETE_DEAD, DELETE_ENTRIES, DELETE_IF, FENCE, REFRESH, REPLACE};
+use self::scripts::{DELETE_DEAD, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::maintenance;
-use super::pool::{Access, BULK, Pool};
+use super::pool::{Access, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
 use super::{
@@ -23,10 +24,7 @@ use super::{
 };
 use crate::clock::whole_millis;
 use crate::config::Config;
-use crate::entry::{
-    CLOCK_SKEW, FENCE_COUNT_AT, FRESH_AT, HEAD, MAGIC, PREFIX_AT, PREFIXED_FORMAT, REFRESH_AT,
-    START,
-};
+use crate::entry::{CLOCK_SKEW, FENCE_COUNT_AT, FRESH_AT, HEAD, REFRESH_AT, START};
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::{PoolStats, StoreStats};
@@ -36,9 +34,6 @@ use crate::spare::Spare;
 const SLICE: usize = 500;
 /// Bytes in one pipeline, for the same reason.
 const SLICE_BYTES: usize = 1 << 20;
-/// Keys that one step of a scan looks at. With 100 to 500 keys the slowest answers for other callers do not change; with
-/// 1,000 they take five times as long.
-const SCAN_COUNT: usize = 250;
 /// The size to plan for if the size of an entry is unknown.
 const USUAL_ENTRY: usize = 1 << 10;
 
@@ -152,28 +147,6 @@ impl RedisStore {
             return Err(Failure::Nonsense("as many values as keys"));
         }
         values.into_iter().map(reply::bytes).collect()
-    }
-
-    /// One step of a scan: the next cursor, and the names that are meant.
-    async fn names(&self, patterns: &[Pattern], cursor: Cursor) -> Result<Scanned, Failure> {
-        let mut command = redis::cmd("SCAN");
-        command
-            .arg(cursor.0)
-            .arg("MATCH")
-            .arg(&*Pattern::common_glob(patterns))
-            .arg("COUNT")
-            .arg(SCAN_COUNT);
-        let (next, names) = reply::page(self.read(&command, BULK, &[]).await?)?;
-        // Redis matched a glob; this second look keeps other prefixes and reserved roots safe.
-        let meant = |name: Vec<u8>| {
-            let name = String::from_utf8(name).ok()?;
-            let pattern = patterns.iter().find(|pattern| pattern.matches(&name))?;
-            Some(pattern.key(name))
-        };
-        Ok(Scanned {
-            names: names.into_iter().filter_map(meant).collect(),
-            next: (next != 0).then_some(Cursor(next)),
-        })
     }
 }
 
@@ -450,38 +423,7 @@ impl Store for RedisStore {
     }
 
     fn delete_entries<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Result<Deleted, Error>> {
-        Box::pin(async move {
-            let Some(first) = keys.first() else {
-                return Ok(Deleted::default());
-            };
-            let names: Vec<_> = keys.iter().map(Key::as_str).collect();
-            let arguments = |command: &mut Cmd| {
-                command
-                    .arg(MAGIC)
-                    .arg(PREFIXED_FORMAT)
-                    .arg(PREFIX_AT)
-                    .arg(first.prefix_len());
-            };
-            let answers = self
-                .run_on(&DELETE_ENTRIES, &names, arguments, BULK)
-                .await
-                .and_then(reply::array)
-                .and_then(|answers| answers.into_iter().map(reply::integer).collect());
-            let answers: Vec<i64> = answers.map_err(|failure| {
-                failure.during(|| format!("delete of {} entries", keys.len()))
-            })?;
-            let mut deleted = Deleted::default();
-            for (name, answer) in names.iter().zip(answers) {
-                match usize::try_from(answer) {
-                    Ok(removed) => deleted.removed += removed as u64,
-                    Err(_) => {
-                        let length = usize::try_from(answer.unsigned_abs()).unwrap_or_default();
-                        deleted.other_prefix = name.get(..length).map(str::to_owned);
-                    }
-                }
-            }
-            Ok(deleted)
-        })
+        Box::pin(self.delete_found(keys))
     }
 
     fn scan<'a>(
@@ -489,11 +431,7 @@ impl Store for RedisStore {
         patterns: &'a [Pattern],
         cursor: Cursor,
     ) -> BoxFuture<'a, Result<Scanned, Error>> {
-        Box::pin(async move {
-            self.names(patterns, cursor).await.map_err(|failure| {
-                failure.during(|| format!("scan for `{}`", Pattern::common_glob(patterns)))
-            })
-        })
+        Box::pin(self.scan_step(patterns, cursor))
     }
 
     fn peek<'a>(
