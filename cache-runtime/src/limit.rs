@@ -23,7 +23,7 @@
 //! # Guarantees
 //!
 //! - While Redis answers, a client gets at most its limit in any window, over all processes together. The time is that of Redis.
-//!   With [`Algorithm::Gcra`] a client gets less than twice its limit.
+//!   With [`Algorithm::Gcra`] a client gets at most twice its limit, less 1.
 //! - A rejection uses no units and writes nothing, except for a strike. A client that retries at the stated time, without other
 //!   calls before it, is admitted. A client that retries 1 ms earlier is not.
 //! - Several policies of one client are decided together: all of them count a call, or none does.

@@ -6,7 +6,7 @@
 /// |---|---|---|---|
 /// | [`SlidingLog`](Self::SlidingLog) | the limit | nothing | 4 bytes for each unit |
 /// | [`SlidingBuckets`](Self::SlidingBuckets) | the limit | a 60th of the window at most | some 300 bytes |
-/// | [`Gcra`](Self::Gcra) | twice the limit, less one | nothing | some 100 bytes |
+/// | [`Gcra`](Self::Gcra) | twice the limit, less 1 | nothing | some 100 bytes |
 ///
 /// The usual approximation by two counters is not among them: it lets through as much as a `Gcra` and costs as much as a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,14 @@ pub enum Algorithm {
     SlidingBuckets,
     /// The generic cell rate algorithm (ITU-T I.371): a bucket that drains evenly, so that after a burst there is one unit at a
     /// time.
+    ///
+    /// - At one time it admits at most `limit` units.
+    /// - In `d` milliseconds it admits at most `limit + limit × d ÷ window` units, rounded down.
+    /// - So a window, whose last millisecond is `window - 1` after its first, holds at most `2 × limit - limit ÷ window` units,
+    ///   rounded down. That is `2 × limit - 1` if the limit is not larger than the number of milliseconds.
+    ///
+    /// A client reaches these bounds with a burst, after which it uses each unit as soon as there is one. A unit that was
+    /// [counted and then cancelled](super::Reservation::cancel) does not count.
     Gcra,
 }
 

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 
-use super::super::rule::{Algorithm, Answer, Penalties, Rule};
+use super::super::rule::{Algorithm, Answer, Penalties, Rule, Verdict};
 use super::super::wire;
 use super::{Asked, How, State, decide};
 use crate::testing::RedisServer;
@@ -119,6 +119,13 @@ impl Functions {
 
 const START: u64 = 1_790_000_000_000;
 
+fn runs() -> Runs {
+    Runs {
+        failure_persistence: None,
+        ..Runs::default()
+    }
+}
+
 fn any_rule() -> impl Strategy<Value = Rule> {
     let algorithm = prop_oneof![
         Just(Algorithm::SlidingLog),
@@ -188,10 +195,7 @@ fn the_script_and_the_functions_give_the_same_answers_to_single_calls_and_batche
         proptest::collection::vec(any_step(), 1..60),
     );
     let clients = Cell::new(0);
-    let mut runner = TestRunner::new(Runs {
-        failure_persistence: None,
-        ..Runs::default()
-    });
+    let mut runner = TestRunner::new(runs());
 
     runner
         .run(&cases, |(rules, steps)| {
@@ -304,8 +308,7 @@ fn answers_for_a_foreign_state_stay_within_valid_bounds() {
     let cases = (any_rule(), any_written(), how, 0..3_u32, 2..6_u32);
     let mut runner = TestRunner::new(Runs {
         cases: 2_000,
-        failure_persistence: None,
-        ..Runs::default()
+        ..runs()
     });
 
     runner
@@ -377,6 +380,74 @@ fn an_ended_block_stays_ended_when_the_clock_goes_back() {
     let said = script.call("client", &[rule], 1, "take", earlier);
     let meant = functions.call(&[rule], 1, How::Take, earlier);
 
-    assert_eq!(said[0].verdict, super::super::rule::Verdict::Fits);
+    assert_eq!(said[0].verdict, Verdict::Fits);
     assert_eq!(said, meant);
+}
+
+/// Returns the most units that any window holds of these, which are sorted by their times.
+fn fullest_window(admitted: &[(u64, u32)], window: u64) -> u64 {
+    let holds = |from: usize| {
+        let end = admitted[from].0 + window;
+        let inside = admitted[from..].iter().take_while(|(at, _)| *at < end);
+        inside.map(|(_, units)| u64::from(*units)).sum()
+    };
+    (0..admitted.len()).map(holds).max().unwrap_or_default()
+}
+
+/// The promise of each algorithm: the most units in any window.
+fn most_in_a_window(rule: &Rule) -> u64 {
+    let (limit, window) = (u64::from(rule.limit), rule.window);
+    match rule.algorithm {
+        Algorithm::SlidingLog | Algorithm::SlidingBuckets => limit,
+        Algorithm::Gcra => limit + limit * (window - 1) / window,
+    }
+}
+
+fn any_rule_without_penalties() -> impl Strategy<Value = Rule> {
+    (any_rule(), prop_oneof![3 => 1..12_u32, 1 => 1..400_u32]).prop_map(|(rule, limit)| Rule {
+        limit,
+        penalties: None,
+        ..rule
+    })
+}
+
+#[test]
+fn no_window_holds_more_than_an_algorithm_promises() {
+    // Pauses in parts of the time that one unit takes, so that the bucket of a Gcra is often just full enough.
+    let call = (0..40_u64, 1..5_u32);
+    let calls = proptest::collection::vec(call, 1..400);
+
+    proptest!(runs(), |(rule in any_rule_without_penalties(), calls in calls)| {
+        let mut functions = Functions::new(&[rule]);
+        let (mut now, mut admitted) = (START, Vec::new());
+        for (pause, cost) in calls {
+            now += pause * rule.window / u64::from(rule.limit) / 16;
+            let cost = cost.min(rule.limit);
+            let answer = functions.call(&[rule], cost, How::Take, now)[0];
+            if answer.verdict == Verdict::Fits {
+                admitted.push((now, cost));
+            }
+        }
+
+        prop_assert!(fullest_window(&admitted, rule.window) <= most_in_a_window(&rule));
+    });
+}
+
+#[test]
+fn a_client_of_a_gcra_can_reach_what_it_promises() {
+    proptest!(runs(), |(rule in any_rule_without_penalties())| {
+        let rule = Rule { algorithm: Algorithm::Gcra, ..rule };
+        let mut functions = Functions::new(&[rule]);
+        let (mut now, mut admitted) = (START, 0);
+        // Each unit as soon as there is one, up to the end of the first window.
+        while now < START + rule.window {
+            let answer = functions.call(&[rule], 1, How::Take, now)[0];
+            match answer.verdict {
+                Verdict::Fits => admitted += 1,
+                _ => now += answer.retry,
+            }
+        }
+
+        prop_assert_eq!(admitted, most_in_a_window(&rule));
+    });
 }
