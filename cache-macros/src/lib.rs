@@ -475,6 +475,9 @@ pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// assert_eq!(key!("user:<name>"), "user:a%3Ab");
 ///
 /// cache.delete(&key!("user:<name>", name = request.name)).await; // removes the entry of `user(&request.name)`
+///
+/// let pattern = key!("orders:<name>:") + "*"; // no character of `name` is a wildcard
+/// cache.delete_matching(&pattern).await;
 /// # }
 /// ```
 ///
@@ -485,6 +488,8 @@ pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// - the value with its name: `key!("user:<name>", name = request.name)`
 /// - a variable, a type or a constant in scope: `<name>`, `<request.name>`, `<self.tenant>`, `<T>`, `<Self::KIND>`.
+///
+/// A pattern by hand is a key that ends with the `:` after its last value, followed by the wildcards.
 ///
 /// The key does not contain the prefix of a cache: the methods of `Cache` add it. `crate = my_crate::cache` sets the path of
 /// `cache_runtime`, if it is renamed or re-exported.

@@ -1,6 +1,6 @@
 //! The keys that templates produce.
 
-use cache_runtime::{KeyPart, cacheable, key};
+use cache_runtime::{Evicted, KeyPart, cacheable, key};
 
 use crate::lab::Lab;
 
@@ -176,6 +176,26 @@ async fn a_key_by_hand_keeps_off_reserved_roots() {
         row(&lab, word, 1).await;
 
         assert!(lab.holds(&key!("<word>:<id>", id = 1)).await, "{word}");
+    }
+}
+
+#[tokio::test]
+async fn a_pattern_by_hand_takes_no_wildcard_from_a_value() {
+    #[cacheable(key = "<kind>:<name>:<id>", cache = lab.cache)]
+    async fn row(lab: &Lab, kind: &str, name: &str, id: u64) -> usize {
+        lab.run()
+    }
+    let lab = Lab::new();
+    for kind in ["orders", "session"] {
+        for (name, id) in [("*", 1), ("*", 2), ("a", 1)] {
+            row(&lab, kind, name, id).await;
+        }
+
+        let pattern = key!("<kind>:<name>:", name = "*") + "*";
+        let removed = lab.cache.delete_matching(&pattern).await;
+
+        assert_eq!(removed, Evicted::Applied { keys: 2 }, "{pattern}");
+        assert!(lab.holds(&key!("<kind>:a:1")).await);
     }
 }
 

@@ -218,6 +218,9 @@ impl Cache {
     }
 
     /// Removes every entry that matches: `*` is any run of characters, `?` is one.
+    ///
+    /// [`key!`](macro@crate::key) escapes the values in a pattern, so that none of their characters is a wildcard:
+    /// `key!("orders:<name>:") + "*"`, with the `:` after the last value.
     pub async fn delete_matching(&self, pattern: &str) -> Evicted {
         self.try_delete_matching(pattern)
             .await
