@@ -30,6 +30,7 @@ use self::event::Kind;
 pub(crate) use self::exposition::Format;
 use self::histogram::Distribution;
 pub(crate) use self::histogram::Histogram;
+pub use self::histogram::Times;
 #[cfg(feature = "limits")]
 pub(crate) use self::limits::LimitEvent;
 pub(crate) use self::limits::LimitMetrics;
@@ -44,9 +45,9 @@ pub(crate) use self::sessions::SessionEvent;
 pub(crate) use self::sessions::SessionMetrics;
 pub use self::sessions::SessionStats;
 pub use self::stats::{
-    Counts, FallbackStats, MemoryStats, Mode, PoolStats, RedisStats, SiteStats, Stats, Times,
+    Counts, FallbackStats, MemoryStats, Mode, PoolStats, RedisStats, SiteStats, Stats,
 };
-pub(crate) use self::stats::{StoreStats, Surroundings};
+pub(crate) use self::stats::{Sampled, StoreStats, Surroundings};
 use crate::error::ErrorKind;
 use crate::sync::RwLock;
 use crate::throttle::Throttle;
@@ -213,7 +214,7 @@ impl Metrics {
             redis,
         } = surroundings;
         let (pool, memory) = match store {
-            StoreStats::Redis(pool) => (Some(pool), None),
+            StoreStats::Redis(pool) => (Some(*pool), None),
             StoreStats::Memory(memory) => (None, Some(memory)),
         };
         let uptime_seconds = self.started.elapsed().as_secs_f64();

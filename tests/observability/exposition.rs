@@ -205,6 +205,8 @@ async fn metrics_equal_the_statistics() {
         total.evictions_journaled
     );
     assert_eq!(of("cache_removals_total", &[]), total.evicted_keys);
+    let pool = stats.pool.as_ref().expect("Redis");
+    assert!(of("cache_process_lag_seconds_count", &[]) <= pool.lag.count);
     let operations: u64 = stats.operations.iter().map(|stats| stats.time.count).sum();
     assert_eq!(
         of("cache_operation_duration_seconds_count", &[]),

@@ -3,7 +3,23 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::stats::Times;
+use serde::Serialize;
+
+/// Durations of operations, in microseconds. Until something is timed, all fields except `count` are `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Times {
+    /// The number of timed operations.
+    pub count: u64,
+    /// The average duration, exact.
+    pub average_micros: Option<f64>,
+    /// The median, with an error of at most 12.5 %.
+    pub p50_micros: Option<f64>,
+    /// The 99th percentile, with an error of at most 12.5 %.
+    pub p99_micros: Option<f64>,
+    /// The longest duration since the start, exact.
+    pub max_micros: Option<f64>,
+}
 
 /// Where the buckets of one decade end, in parts of 10: at most a quarter above the last end. So the middle of a bucket differs by
 /// at most 12.5 % from any value in it, and the ends that people ask about, such as 1 ms and 100 ms, are exact.
@@ -92,19 +108,30 @@ impl Histogram {
         }
     }
 
-    pub(crate) fn times(&self) -> Times {
+    pub(crate) fn distribution(&self) -> Distribution {
         let mut distribution = Distribution::new();
         distribution.read(self);
-        distribution.times()
+        distribution
+    }
+
+    #[cfg(test)]
+    fn times(&self) -> Times {
+        self.distribution().times()
     }
 }
 
 /// The sum of several histograms.
-#[derive(Clone, Debug)]
-pub(super) struct Distribution {
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Distribution {
     buckets: [u64; BUCKETS],
     sum_nanos: u64,
     max_nanos: u64,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Distribution {
@@ -148,7 +175,7 @@ impl Distribution {
         self.sum_nanos
     }
 
-    pub(super) fn times(&self) -> Times {
+    pub(crate) fn times(&self) -> Times {
         let count = self.count();
         let micros = |nanos: f64| (count > 0).then_some(nanos / 1_000.0);
         Times {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::histogram::{Distribution, Times};
 use super::{Event, Kind, LimitStats, OperationStats, SessionStats, Snapshot, Timer};
 
 /// The statistics of a cache at one moment.
@@ -180,22 +181,6 @@ pub struct Counts {
     pub load_time: Times,
 }
 
-/// Durations of operations, in microseconds. Until something is timed, all fields except `count` are `None`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Times {
-    /// The number of timed operations.
-    pub count: u64,
-    /// The average duration, exact.
-    pub average_micros: Option<f64>,
-    /// The median, with an error of at most 12.5 %.
-    pub p50_micros: Option<f64>,
-    /// The 99th percentile, with an error of at most 12.5 %.
-    pub p99_micros: Option<f64>,
-    /// The longest duration since the start, exact.
-    pub max_micros: Option<f64>,
-}
-
 /// The time that a cache spent without Redis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -237,6 +222,16 @@ pub struct PoolStats {
     /// `command_timeout`. High values show that the process lacks processor time, or that something blocks its runtime. Timers
     /// have a resolution of 1 ms.
     pub lag: Times,
+    /// The same as histograms.
+    #[serde(skip)]
+    pub(crate) sampled: Sampled,
+}
+
+/// What the pool samples.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Sampled {
+    pub(crate) send_wait: Distribution,
+    pub(crate) lag: Distribution,
 }
 
 /// What Redis reported about itself when it was asked last.
@@ -284,7 +279,7 @@ pub(crate) struct Surroundings {
 #[derive(Clone, Debug)]
 pub(crate) enum StoreStats {
     Memory(MemoryStats),
-    Redis(PoolStats),
+    Redis(Box<PoolStats>),
 }
 
 impl Counts {

@@ -20,7 +20,7 @@ use super::topology::{Connector, Opened};
 use crate::clock::hold;
 use crate::config::{Address, Config};
 use crate::error::{Error, ErrorKind};
-use crate::metrics::{Histogram, PoolStats};
+use crate::metrics::{Histogram, PoolStats, Sampled};
 use crate::singleton::Singleton;
 use crate::sync::Mutex;
 
@@ -445,6 +445,10 @@ impl Pool {
     }
 
     pub(super) fn stats(&self) -> PoolStats {
+        let sampled = Sampled {
+            send_wait: self.send_wait.distribution(),
+            lag: self.lag.distribution(),
+        };
         let utilisation = self.utilisation();
         let lanes = self.lanes();
         PoolStats {
@@ -460,8 +464,9 @@ impl Pool {
             lost: self.losses(),
             batches: 0,
             batched_reads: 0,
-            send_wait: self.send_wait.times(),
-            lag: self.lag.times(),
+            send_wait: sampled.send_wait.times(),
+            lag: sampled.lag.times(),
+            sampled,
         }
     }
 

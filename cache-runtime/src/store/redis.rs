@@ -556,11 +556,11 @@ impl Store for RedisStore {
 
     fn stats(&self) -> StoreStats {
         let (batches, batched_reads) = self.batches.counts();
-        StoreStats::Redis(PoolStats {
+        StoreStats::Redis(Box::new(PoolStats {
             batches,
             batched_reads,
             ..self.pool.stats()
-        })
+        }))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -157,7 +157,7 @@ impl Drop for Sentinel {
 /// Returns the connections of a store that has a pool.
 pub(super) fn pool_of(store: &dyn Store) -> PoolStats {
     match store.stats() {
-        StoreStats::Redis(pool) => pool,
+        StoreStats::Redis(pool) => *pool,
         StoreStats::Memory(_) => panic!("a store without connections"),
     }
 }

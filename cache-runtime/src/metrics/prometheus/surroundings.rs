@@ -5,7 +5,8 @@ use crate::metrics::exposition::{BYTES, Ends, Exposition, SECONDS};
 use crate::metrics::family::{Family, Labels};
 use crate::metrics::histogram::{Distribution, Histogram};
 use crate::metrics::{
-    FallbackStats, LimitStats, MemoryStats, Mode, Operation, PoolStats, RedisStats, Stats, Values,
+    FallbackStats, LimitStats, MemoryStats, Mode, Operation, PoolStats, RedisStats, Sampled, Stats,
+    Values,
 };
 
 /// Operations of the store are faster than calls, and no longer than `command_timeout_max`.
@@ -175,6 +176,26 @@ pub(super) fn write_pool(out: &mut Exposition, pool: &PoolStats) {
         ),
     ] {
         counter(out, name, help, value);
+    }
+    let Sampled { send_wait, lag } = &pool.sampled;
+    for (family, sampled) in [
+        (
+            Family::histogram(
+                "cache_send_wait_seconds",
+                "How long sampled commands waited in this process before they were sent.",
+            ),
+            send_wait,
+        ),
+        (
+            Family::histogram(
+                "cache_process_lag_seconds",
+                "How late the timers of the background task fired, sampled.",
+            ),
+            lag,
+        ),
+    ] {
+        out.family(family)
+            .add_histogram(&[], sampled, TIMES, SECONDS);
     }
 }
 
