@@ -37,12 +37,12 @@ impl Looks {
 }
 
 /// Returns whether the process answers. It checks nothing else, so that an outage elsewhere does not cause a restart.
-pub(super) async fn live(State(app): State<App>) -> (StatusCode, Answer<Value>) {
+pub(super) async fn live(State(app): State<Arc<App>>) -> (StatusCode, Answer<Value>) {
     verdict(app.cache.health().live())
 }
 
 /// Returns whether the process should get requests. Without Redis it should, because it works without Redis.
-pub(super) async fn ready(State(app): State<App>) -> (StatusCode, Answer<Value>) {
+pub(super) async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Answer<Value>) {
     verdict(app.cache.health().ready())
 }
 
