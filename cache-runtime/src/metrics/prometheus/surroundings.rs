@@ -276,7 +276,7 @@ pub(super) fn write_limits(out: &mut Exposition, limits: &[LimitStats]) {
         }
     }
     type Number = fn(&LimitStats) -> u64;
-    let others: [(&'static str, &'static str, Number); 4] = [
+    let others: [(&'static str, &'static str, Number); 6] = [
         (
             "cache_limit_known",
             "Rejections that were known in the process, without asking Redis.",
@@ -287,6 +287,14 @@ pub(super) fn write_limits(out: &mut Exposition, limits: &[LimitStats]) {
             "Decisions that the process made alone.",
             |limit| limit.in_memory,
         ),
+        (
+            "cache_limit_batches",
+            "Batches of calls that were decided together.",
+            |limit| limit.batches,
+        ),
+        ("cache_limit_batched", "Calls in these batches.", |limit| {
+            limit.batched
+        }),
         (
             "cache_limit_suspicious",
             "Clients that tried more than ten times their limit, once for each window.",
