@@ -6,6 +6,7 @@
 //!
 //! A batch never fails a read. If its `MGET` fails, for example because one value is too long, each of its callers reads alone.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +24,18 @@ use crate::sync::Mutex;
 /// With fewer commands under way, each read is sent alone.
 const CROWD: usize = 48;
 
-/// The most keys of a batch.
+/// The usual number of keys of a batch.
 const KEYS: usize = 64;
+
+/// The most keys of a batch. If thousands of reads wait, the time between two batches is not that of Redis: this process polls
+/// all its other tasks in between. With [`KEYS`] only, 10,000 callers waited for longer than `command_timeout_max`.
+const MAX_KEYS: usize = 256;
+
+/// A batch takes this part of the waiting reads, within these limits.
+const SHARE: usize = 16;
+
+/// The most bytes that a batch is expected to return, so that small replies do not wait behind it for long.
+const BYTES: usize = 64 << 10;
 
 /// The most batches that are outstanding at the same time.
 const BATCHES: usize = 2;
@@ -45,13 +56,15 @@ pub(super) struct Batches {
 
 #[derive(Default)]
 struct State {
-    waiting: Vec<Waiting>,
+    waiting: VecDeque<Waiting>,
     running: usize,
 }
 
 struct Waiting {
     since: Instant,
     key: Key,
+    /// How many bytes the value is expected to have.
+    expected: usize,
     found: oneshot::Sender<Option<Vec<u8>>>,
 }
 
@@ -73,15 +86,20 @@ impl Batches {
     }
 
     /// Adds a read to the next batch. Returns the runner of another batch, if one may begin.
-    fn join(self: &Arc<Self>, key: &Key) -> (oneshot::Receiver<Option<Vec<u8>>>, Option<Runner>) {
+    fn join(
+        self: &Arc<Self>,
+        key: &Key,
+        expected: usize,
+    ) -> (oneshot::Receiver<Option<Vec<u8>>>, Option<Runner>) {
         let (found, value) = oneshot::channel();
         let waiting = Waiting {
             since: Instant::now(),
             key: key.clone(),
+            expected,
             found,
         };
         let mut state = self.state.lock();
-        state.waiting.push(waiting);
+        state.waiting.push_back(waiting);
         let begins = state.running < BATCHES;
         if begins {
             state.running += 1;
@@ -120,15 +138,24 @@ impl Runner {
     /// Takes the reads of the next batch.
     fn next(&mut self) -> Option<Vec<Waiting>> {
         let mut state = self.batches.state.lock();
-        // Skips the reads of cancelled callers.
-        state.waiting.retain(|waiting| !waiting.found.is_closed());
-        if state.waiting.is_empty() {
+        let most = (state.waiting.len() / SHARE).clamp(KEYS, MAX_KEYS);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while batch.len() < most && bytes < BYTES {
+            let Some(waiting) = state.waiting.pop_front() else {
+                break;
+            };
+            // Skips the reads of cancelled callers.
+            if !waiting.found.is_closed() {
+                bytes += waiting.expected;
+                batch.push(waiting);
+            }
+        }
+        if batch.is_empty() {
             self.is_over = true;
             self.batches.leave(&mut state);
             return None;
         }
-        let count = state.waiting.len().min(KEYS);
-        Some(state.waiting.drain(..count).collect())
+        Some(batch)
     }
 }
 
@@ -163,7 +190,7 @@ impl RedisStore {
         if expected > SMALL || self.access != Access::Caller || !is_crowded() {
             return None;
         }
-        let (value, runner) = self.batches.join(key);
+        let (value, runner) = self.batches.join(key, expected);
         if let Some(runner) = runner {
             tokio::spawn(runner.run(self.with(self.access)));
         }
@@ -178,10 +205,18 @@ impl RedisStore {
         batch.sort_unstable_by_key(|waiting| waiting.key.hash());
         let mut keys: Vec<Key> = Vec::with_capacity(batch.len());
         let mut readers: Vec<Vec<oneshot::Sender<_>>> = Vec::with_capacity(batch.len());
-        for Waiting { key, found, .. } in batch {
+        let mut bytes = 0;
+        for Waiting {
+            key,
+            expected,
+            found,
+            ..
+        } in batch
+        {
             match (keys.last(), readers.last_mut()) {
                 (Some(last), Some(others)) if *last == key => others.push(found),
                 _ => {
+                    bytes += expected;
                     keys.push(key);
                     readers.push(vec![found]);
                 }
@@ -190,7 +225,7 @@ impl RedisStore {
         let batches = &self.batches;
         batches.sent.fetch_add(1, Ordering::Relaxed);
         batches.keys.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        let read = self.fetch_slice(&keys, keys.len() * SMALL);
+        let read = self.fetch_slice(&keys, bytes);
         let Ok(Ok(values)) = timeout(batches.patience, read).await else {
             return;
         };
