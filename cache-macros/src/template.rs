@@ -246,27 +246,29 @@ fn separate(parts: &mut [Part], errors: &mut Vec<String>) {
     else {
         return;
     };
-    for at in 0..last {
-        let first = match &parts[at + 1] {
-            Part::Text(text) => text.chars().next(),
-            Part::Any => Some('*'),
-            Part::One => Some('?'),
-            Part::Value(_) => None,
+    for at in 0..=last {
+        let first = match parts.get(at + 1) {
+            Some(Part::Text(text)) => text.chars().next(),
+            Some(Part::Any) => Some('*'),
+            Some(Part::One) => Some('?'),
+            Some(Part::Value(_)) | None => None,
         };
         let next = parts[at + 1..].iter().find_map(|part| match part {
             Part::Value(next) => Some(next.written()),
             _ => None,
         });
-        let (Part::Value(value), Some(next)) = (&mut parts[at], next) else {
+        let Part::Value(value) = &mut parts[at] else {
             continue;
         };
-        match first {
-            Some(c) if ESCAPED.contains(c) => {}
-            Some(c) if c.is_ascii_punctuation() && c != '%' => value.before = Some(c),
-            _ => errors.push(format!(
+        match (first, next) {
+            (Some(c), _) if ESCAPED.contains(c) => {}
+            // The last value, too: the pattern `<a>-*` must name the keys of `<a>-<b>` and of `<a>-x`.
+            (Some(c), _) if c.is_ascii_punctuation() && c != '%' => value.before = Some(c),
+            (_, Some(next)) => errors.push(format!(
                 "put a `:` between `{}` and `{next}`, so that different arguments cannot make the same key",
                 value.written()
             )),
+            (_, None) => {}
         }
     }
 }
@@ -438,8 +440,18 @@ mod tests {
         );
         assert_eq!(
             key("<a>:<b>-x"),
-            [value("a", ""), text(":"), value("b", ""), text("-x")]
+            [
+                value("a", ""),
+                text(":"),
+                value_before("b", "", '-'),
+                text("-x")
+            ]
         );
+        assert_eq!(
+            parse("<a>-*", Kind::Pattern).0,
+            [value_before("a", "", '-'), text("-"), Part::Any]
+        );
+        assert_eq!(key("<a>x"), [value("a", ""), text("x")]);
     }
 
     #[test]

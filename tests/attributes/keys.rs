@@ -1,6 +1,6 @@
 //! The keys that templates produce.
 
-use cache_runtime::{Evicted, KeyPart, cacheable, key};
+use cache_runtime::{Evicted, KeyPart, cache_evict, cacheable, key};
 
 use crate::lab::Lab;
 
@@ -66,6 +66,34 @@ async fn different_arguments_have_different_keys() {
     }
 
     assert_eq!(lab.runs(), 8);
+}
+
+#[tokio::test]
+async fn a_pattern_names_the_keys_of_a_value_that_contains_its_separator() {
+    #[cacheable(key = "seats:<hall>-<row>", cache = lab.cache)]
+    async fn row(lab: &Lab, hall: &str, row: u32) -> usize {
+        lab.run()
+    }
+    #[cacheable(key = "seats:<hall>-free", cache = lab.cache)]
+    async fn free(lab: &Lab, hall: &str) -> usize {
+        lab.run()
+    }
+    #[cache_evict(pattern = "seats:<hall>-*", cache = lab.cache)]
+    async fn close(lab: &Lab, hall: &str) {
+        lab.run();
+    }
+    let lab = Lab::new();
+    for hall in ["north-wing", "north"] {
+        row(&lab, hall, 1).await;
+        free(&lab, hall).await;
+    }
+
+    close(&lab, "north-wing").await;
+
+    assert_eq!(row(&lab, "north", 1).await, 3);
+    assert_eq!(free(&lab, "north").await, 4);
+    assert_eq!(row(&lab, "north-wing", 1).await, 6);
+    assert_eq!(free(&lab, "north-wing").await, 7);
 }
 
 #[tokio::test]
