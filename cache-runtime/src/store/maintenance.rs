@@ -49,22 +49,19 @@ async fn run(_running: Running, pool: Weak<Pool>, mut maintenance: Maintenance) 
             ),
             _ => return,
         };
+        // A pass that ended after its own next one is no late timer.
+        let due = next.max(Instant::now());
         tokio::select! {
             () = wake.notified() => {}
-            lag = fired(next) => match pool.upgrade() {
-                Some(pool) => pool.lag.record(lag),
-                None => return,
-            },
+            () = sleep_until(due) => {}
         }
+        // If both are ready, either is chosen.
+        let Some(lag) = Instant::now().checked_duration_since(due) else {
+            continue;
+        };
+        let Some(pool) = pool.upgrade() else { return };
+        pool.lag.record(lag);
     }
-}
-
-/// Waits until `next`. Returns how much later than that the timer fired.
-async fn fired(next: Instant) -> Duration {
-    // A pass that ended after its own next one is no late timer.
-    let due = next.max(Instant::now());
-    sleep_until(due).await;
-    due.elapsed()
 }
 
 /// What the task remembers from one pass to the next.
