@@ -216,12 +216,16 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
+    /// Asks on a new connection: the service closes one that is idle for long.
+    async fn counts(service: &Service) -> Result<Counts> {
+        Connection::open(service).await?.counts().await
+    }
+
     pub(crate) async fn drive(&self, service: &Service) -> Result<Measured> {
-        let mut control = Connection::open(service).await?;
         let plan = Arc::new(Plan {
             events: Zipf::new(EVENTS),
             users: Zipf::new(USERS),
-            cookies: control.log_in_all().await?,
+            cookies: Connection::open(service).await?.log_in_all().await?,
             host: service.address.to_string(),
             mix: self.mix,
             is_measuring: AtomicBool::new(false),
@@ -239,13 +243,13 @@ impl Traffic {
             });
         }
         sleep(WARM_UP).await;
-        let (before, lines) = (control.counts().await?, service.log_lines());
+        let (before, lines) = (Self::counts(service).await?, service.log_lines());
         plan.is_measuring.store(true, Ordering::Relaxed);
         let start = Instant::now();
         sleep(self.lasts).await;
         plan.is_measuring.store(false, Ordering::Relaxed);
         let lasted = start.elapsed();
-        let counts = control.counts().await?.since(before);
+        let counts = Self::counts(service).await?.since(before);
         let log_lines = service.log_lines() - lines;
         plan.is_over.store(true, Ordering::Relaxed);
         let mut all = Seen::default();
