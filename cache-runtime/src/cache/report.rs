@@ -68,7 +68,7 @@ impl Cache {
         let functions = registry::sites().filter(|site| is_used && !site.has_own_cache);
         let known = functions.chain([&HANDLE, &SCOPE]).map(|site| &site.metrics);
         let metrics = &inner.metrics;
-        metrics.exposition(format, inner.surroundings(), known)
+        metrics.exposition(format, &inner.surroundings(), known)
     }
 }
 

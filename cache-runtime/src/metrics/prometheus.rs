@@ -1,4 +1,4 @@
-//! All metrics for Prometheus, from the same counters as [`Stats`].
+//! All metrics for Prometheus, from the same counters as [`Stats`](super::Stats).
 //!
 //! - Names follow Micrometer where it has them, so that dashboards for Spring work: `cache_gets_total` with `cache` and `result`.
 //! - Every series exists before the first call. Otherwise the first event would be missing from a rate.
@@ -17,7 +17,7 @@ use self::surroundings::{
 };
 use super::exposition::{Ends, Exposition, Format, SECONDS};
 use super::family::Family;
-use super::{Event, Kind, Metrics, SiteSlot, Snapshot, Surroundings, Timer};
+use super::{Event, Kind, Metrics, SiteSlot, Snapshot, StoreStats, Surroundings, Timer};
 
 /// Durations. 100 ms is among them, the default of `slow_threshold`.
 const TIMES: &Ends = &[
@@ -93,27 +93,26 @@ impl Metrics {
     pub(crate) fn exposition(
         &self,
         format: Format,
-        surroundings: Surroundings,
+        surroundings: &Surroundings,
         known: impl Iterator<Item = &'static SiteSlot>,
     ) -> String {
         let (functions, total) = self.functions(known);
-        let stats = self.stats(surroundings);
         let mut exposition = Exposition::new(format);
         let out = &mut exposition;
         write_functions(out, &functions);
         write_total(out, &total);
         write_operations(out, &self.shared.operations.read());
         write_values(out, &self.shared.values);
-        write_state(out, &stats);
-        if let Some(pool) = &stats.pool {
-            write_pool(out, pool);
-            write_redis(out, stats.redis.as_ref(), stats.mode);
+        write_state(out, surroundings, self.started.elapsed());
+        match &surroundings.store {
+            StoreStats::Redis(pool) => {
+                write_pool(out, pool);
+                write_redis(out, surroundings.redis.as_ref(), surroundings.mode);
+            }
+            StoreStats::Memory(memory) => write_memory(out, *memory),
         }
-        if let Some(memory) = &stats.memory {
-            write_memory(out, *memory);
-        }
-        write_limits(out, &stats.limits);
-        write_sessions(out, &stats);
+        write_limits(out, &self.limits.stats());
+        write_sessions(out, &self.sessions.stats());
         exposition.finish()
     }
 

@@ -1,12 +1,14 @@
 //! The metrics that are not of a function: of the store, its connections, limits and sessions.
 
+use std::time::Duration;
+
 use super::TIMES;
 use crate::metrics::exposition::{BYTES, Ends, Exposition, SECONDS};
 use crate::metrics::family::{Family, Labels};
 use crate::metrics::histogram::{Distribution, Histogram};
 use crate::metrics::{
-    FallbackStats, LimitStats, MemoryStats, Mode, Operation, PoolStats, RedisStats, Sampled, Stats,
-    Values,
+    FallbackStats, LimitStats, MemoryStats, Mode, Operation, PoolStats, RedisStats, Sampled,
+    SessionStats, Surroundings, Values,
 };
 
 /// Operations of the store are faster than calls, and no longer than `command_timeout_max`.
@@ -79,7 +81,7 @@ pub(super) fn write_values(out: &mut Exposition, values: &Values) {
     stage("stored", stored);
 }
 
-pub(super) fn write_state(out: &mut Exposition, stats: &Stats) {
+pub(super) fn write_state(out: &mut Exposition, surroundings: &Surroundings, uptime: Duration) {
     let mut modes = out.family(Family::gauge(
         "cache_mode",
         "1 for where entries are stored now, and 0 for the others.",
@@ -89,13 +91,13 @@ pub(super) fn write_state(out: &mut Exposition, stats: &Stats) {
         ("memory", Mode::Memory),
         ("fallback", Mode::Fallback),
     ] {
-        modes.add(&[("mode", name)], u64::from(stats.mode == mode));
+        modes.add(&[("mode", name)], u64::from(surroundings.mode == mode));
     }
     let FallbackStats {
         entered,
         total_seconds,
         current_seconds: _,
-    } = stats.fallback;
+    } = surroundings.fallback;
     counter(
         out,
         "cache_fallbacks",
@@ -111,19 +113,19 @@ pub(super) fn write_state(out: &mut Exposition, stats: &Stats) {
         out,
         "cache_journal_entries",
         "Evicted keys and patterns that Redis has not acknowledged.",
-        stats.journal_depth as f64,
+        surroundings.journal_depth as f64,
     );
     gauge(
         out,
         "cache_loads_waiting",
         "Loads that wait because max_loads bodies run.",
-        stats.loads_waiting as f64,
+        surroundings.loads_waiting as f64,
     );
     gauge(
         out,
         "cache_uptime_seconds",
         "Time since the cache was created.",
-        stats.uptime_seconds,
+        uptime.as_secs_f64(),
     );
 }
 
@@ -323,8 +325,7 @@ pub(super) fn write_limits(out: &mut Exposition, limits: &[LimitStats]) {
     }
 }
 
-pub(super) fn write_sessions(out: &mut Exposition, stats: &Stats) {
-    let sessions = &stats.sessions;
+pub(super) fn write_sessions(out: &mut Exposition, sessions: &SessionStats) {
     let mut samples = out.family(Family::counter(
         "cache_sessions",
         "What happened to sessions.",
