@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use cache_runtime::Cache;
 use cache_runtime::testing::{FaultProxy, RedisServer};
+use cache_runtime::{Cache, Mode};
+use tokio::time::{sleep, timeout};
 
 use crate::promtool::promtool;
 use crate::service::{limiter, work};
@@ -289,6 +291,14 @@ async fn calls_during_an_outage_are_bypasses() {
     let (server, cache) = in_redis().await;
     drop(server);
     cache.set("a", &1, 60_u64).await;
+    let outage = async {
+        while cache.stats().mode != Mode::Fallback {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), outage)
+        .await
+        .expect("fallback mode begins");
 
     cache.get::<i32>("a").await;
     cache.delete("a").await;
