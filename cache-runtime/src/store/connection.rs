@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::reply::{self, Failure};
 use super::topology::{Identity, Opened};
-use super::traffic::Traffic;
+use super::traffic::{Load, Traffic};
 use crate::config::Address;
 use crate::sync::Mutex;
 
@@ -80,7 +80,6 @@ pub(super) struct Connection {
     link: MultiplexedConnection,
     traffic: Arc<Traffic>,
     driver: AbortHandle,
-    load: AtomicU64,
     answers: AtomicU64,
     pongs: AtomicU64,
     pinging: AtomicBool,
@@ -88,16 +87,6 @@ pub(super) struct Connection {
     late: AtomicBool,
     lost: OnceLock<String>,
     wake_maintenance: Arc<Notify>,
-}
-
-/// Commands under way in the upper bits and the bytes they expect in the lower: one atomic step counts both.
-const COMMAND: u64 = 1 << 40;
-
-/// What is under way on a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) commands: usize,
-    pub(super) bytes: usize,
 }
 
 impl fmt::Debug for Connection {
@@ -136,7 +125,6 @@ impl Connection {
                 link,
                 traffic,
                 driver: task.abort_handle(),
-                load: AtomicU64::new(0),
                 answers: AtomicU64::new(0),
                 pongs: AtomicU64::new(0),
                 pinging: AtomicBool::new(false),
@@ -168,21 +156,14 @@ impl Connection {
     }
 
     pub(super) fn load(&self) -> Load {
-        let load = self.load.load(Ordering::SeqCst);
-        // Both parts fit: the lower has 40 bits, the upper 24.
-        Load {
-            commands: (load / COMMAND) as usize,
-            bytes: (load % COMMAND) as usize,
-        }
+        self.traffic.load()
     }
 
     /// Reserves room for a command that moves `bytes`.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Ticket {
-        let weight = COMMAND + (bytes as u64).min(COMMAND / 1024);
-        self.load.fetch_add(weight, Ordering::SeqCst);
         Ticket {
             connection: self.clone(),
-            weight,
+            weight: self.traffic.add(bytes),
             answered: false,
         }
     }
@@ -374,13 +355,13 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let Connection {
-            load,
+            traffic,
             answers,
             abandoned,
             late,
             ..
         } = &*self.connection;
-        load.fetch_sub(self.weight, Ordering::SeqCst);
+        traffic.subtract(self.weight);
         if self.answered {
             answers.fetch_add(1, Ordering::Relaxed);
             for flag in [abandoned, late] {

@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::Signals;
-use super::connection::{Connection, Load, Server, Ticket};
+use super::connection::{Connection, Server, Ticket};
 use super::reply::Failure;
 use super::topology::{Connector, Opened};
+use super::traffic::Load;
 use crate::clock::hold;
 use crate::config::{Address, Config};
 use crate::error::{Error, ErrorKind};

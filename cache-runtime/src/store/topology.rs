@@ -178,10 +178,7 @@ impl Connector {
         let newest = self.session.clone().set_protocol(ProtocolVersion::RESP3);
         let tls = self.tls.as_ref();
         let traffic = Arc::default();
-        let observed = |socket| Observed {
-            socket,
-            traffic: Arc::clone(&traffic),
-        };
+        let observed = |socket| Observed::new(socket, Arc::clone(&traffic));
         let wire = observed(self.reach(address, socket, tls, deadline).await?);
         let greeted = match self.greet(address, wire, &newest, None).await? {
             Err(error) if refuses_resp3(&error) => {

