@@ -39,6 +39,7 @@ async fn bare(connection: &MultiplexedConnection) -> Event {
 }
 
 fn main() -> Result<ExitCode> {
+    cache_runtime::testing::assume_real_time();
     let mut figures = Figures::default();
     let one = Builder::new_current_thread().enable_all().build()?;
     one.block_on(measure("one thread", &mut figures))?;

@@ -33,6 +33,7 @@ const COUNTER: &str =
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
+    cache_runtime::testing::assume_real_time();
     if let Ok(url) = env::var(WORKER) {
         return worker(&url).await;
     }

@@ -18,6 +18,7 @@ const KEYS: &str = "bench:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
+    cache_runtime::testing::assume_real_time();
     let mut figures = Figures::default();
     let mut server = RedisServer::start()?;
     let (cache, store) = open(&server).await?;

@@ -244,6 +244,7 @@ async fn compare(cache: &Cache, others: &Others, load: Load, figures: &mut Figur
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
+    cache_runtime::testing::assume_real_time();
     let options = Options::from_arguments()?;
     let server = match options.tcp {
         true => RedisServer::builder().tcp().start()?,

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(any(test, feature = "testing"))]
-pub(crate) use self::paused::{hold, in_real_time};
+pub use self::paused::assume_real_time;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::paused::{hold, in_real_time, is_paused};
 
 /// The clock for the age of entries. All clones show the same time.
 ///
@@ -73,6 +75,12 @@ use self::paused::millis as tokio_millis;
 #[cfg(not(any(test, feature = "testing")))]
 fn tokio_millis() -> Option<u64> {
     None
+}
+
+/// Returns whether a test has paused tokio's clock.
+#[cfg(not(any(test, feature = "testing")))]
+pub(crate) fn is_paused() -> bool {
+    false
 }
 
 /// Keeps tokio's paused clock from advancing automatically, in builds where tests may pause it.

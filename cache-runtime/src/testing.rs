@@ -90,7 +90,7 @@ pub use sentinels::Sentinels;
 pub(crate) use server::{Directory, free_port};
 pub use server::{RedisServer, RedisServerBuilder};
 
-pub use crate::clock::Clock;
+pub use crate::clock::{Clock, assume_real_time};
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@
 
 mod beat;
 mod books;
+mod timer;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -23,12 +24,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::beat::Beat;
 use self::books::Books;
 pub(crate) use self::books::{On, Op, Via};
+use self::timer::Timer;
 use crate::clock::in_real_time;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, with_causes};
@@ -283,8 +285,9 @@ impl Guard {
         let mut silent_since = began;
         let mut canary = None;
         let mut until = began + silence / 2;
+        let mut timer = Timer::until(until.min(give_up));
         loop {
-            if let Ok(result) = timeout_at(until.min(give_up), &mut operation).await {
+            if let Some(result) = timer.wait_for(operation.as_mut()).await {
                 return Some(result);
             }
             let now = Instant::now();
@@ -307,6 +310,7 @@ impl Guard {
             } else {
                 return None;
             }
+            timer.reset(until.min(give_up));
         }
     }
 
