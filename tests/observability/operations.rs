@@ -87,6 +87,32 @@ fn each_alert_is_valid_and_has_a_case_in_which_it_fires() {
     }
 }
 
+#[test]
+fn what_compose_mounts_exists_and_prometheus_accepts_it() {
+    promtool(
+        &["check", "config", &ops("prometheus.yml").to_string_lossy()],
+        "",
+    );
+    let compose = text("compose.yml");
+    let mounted: Vec<_> = compose
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- ./")?.split_once(':'))
+        .collect();
+
+    for (file, _) in &mounted {
+        assert!(ops(file).is_file(), "{file}");
+    }
+    let is_mounted = |place| mounted.iter().any(|(_, rest)| rest.starts_with(place));
+    assert!(is_mounted("/etc/prometheus/alerts.yml"));
+    assert!(is_mounted("/var/lib/grafana/dashboards/"));
+    assert!(compose.contains("BIND: 0.0.0.0:8080"));
+    assert!(text("prometheus.yml").contains("service:8080"));
+    let is_ours = |line: &&str| line.contains("dockerfile: ");
+    let dockerfile = compose.lines().find(is_ours).expect("a Dockerfile");
+    let path = dockerfile.trim().trim_start_matches("dockerfile: ");
+    assert!(ops("..").join(path).is_file(), "{path}");
+}
+
 #[tokio::test]
 async fn alerts_and_panels_use_metrics_that_exist() {
     let exported = exported().await;
