@@ -3,7 +3,7 @@ async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
             ::core::concat!(::core::module_path!(), "::publish"),
             "draft:<draft.id>, event:<tenant>:<return.id>, events:*:page:?",
         )
-        .evicts();
+        .evicts(2);
     crate::cache::__private::register!(__CACHE_SITE);
     let __cache_held = (::std::borrow::ToOwned::to_owned(&tenant),);
     let __cache_call = crate::cache::__private::EvictCall::new(&__CACHE_SITE)

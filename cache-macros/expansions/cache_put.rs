@@ -3,8 +3,10 @@ async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error>
             ::core::concat!(::core::module_path!(), "::initiate"),
             "payment:<payment.shop>-<payment.tx()>",
         )
-        .stores()
+        .puts()
+        .value("Receipt")
         .policy("payments")
+        .computed_ttl()
         .version(2)
         .own_cache();
     ::cache_runtime::__private::register!(__CACHE_SITE);

@@ -4,9 +4,11 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
             ::core::concat!(::core::module_path!(), "::find"),
             "event:<id>",
         )
-        .stores()
+        .reads()
+        .value("Event")
         .ttl_millis(1800000)
-        .none_ttl_millis(30000);
+        .none_ttl_millis(30000)
+        .numbers("id");
     ::cache_runtime::__private::register!(__CACHE_SITE);
     let __cache_call = {
         let mut __cache_call = ::cache_runtime::__private::ReadCall::new(&__CACHE_SITE);

@@ -3,9 +3,13 @@ async fn find(self: Arc<Self>, id: i64) -> Event {
             ::core::concat!(::core::module_path!(), "::find"),
             "event:<id>",
         )
-        .stores()
+        .reads()
+        .value("Event")
+        .computed_ttl()
         .grace_millis(600000)
         .ttl_jitter(10)
+        .background()
+        .numbers("id")
         .own_cache();
     ::cache_runtime::__private::register!(__CACHE_SITE);
     let __cache_call = {

@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) runtime: Option<Path>,
     pub(crate) cache: Option<Expr>,
     pub(crate) condition: Option<Expr>,
+    /// Arguments that the body reads although the key leaves them out, because their names begin with `_`.
+    pub(crate) unkeyed: Vec<String>,
     pub(crate) work: Work,
 }
 
@@ -105,6 +107,7 @@ pub(crate) fn check(
     let runtime = written.path("crate", report);
     let cache = written.expression("cache", report);
     let condition = written.expression("condition", report);
+    let mut unkeyed = Vec::new();
     let work = if attribute == CacheEvict {
         Work::Evict(written.eviction(function, report))
     } else {
@@ -116,7 +119,8 @@ pub(crate) fn check(
         coverage::check_generics(function, understood, any_type.as_ref(), report);
         if attribute == Cacheable {
             let ignored = written.names("ignore", report);
-            coverage::check_arguments(function, understood, cache.as_ref(), &ignored, report);
+            unkeyed =
+                coverage::check_arguments(function, understood, cache.as_ref(), &ignored, report);
         }
         let storing = written.storing(function, report);
         if attribute == Cacheable {
@@ -129,6 +133,7 @@ pub(crate) fn check(
         runtime,
         cache,
         condition,
+        unkeyed,
         work,
     })
 }

@@ -7,7 +7,7 @@ use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::{Expr, GenericParam, PatType, WherePredicate};
 
-use crate::function::{Function, Inside, visit_names};
+use crate::function::{Function, Inside, is_async_traits, visit_names};
 use crate::report::{Report, nearest_name};
 use crate::target::Template;
 
@@ -16,17 +16,20 @@ use crate::target::Template;
 ///
 /// Each name that the signature binds is an argument. A name that begins with `_` may be left out. So may the argument
 /// that the attribute takes its `cache` from: another cache holds other entries.
+///
+/// Returns the arguments that are left out because of their `_` although the body reads them.
 pub(crate) fn check_arguments(
     function: &Function,
     key: Option<&Template>,
     cache: Option<&Expr>,
     ignored: &[Ident],
     report: &mut Report,
-) {
+) -> Vec<String> {
     let named = key.map_or(&[][..], |key| key.named.as_slice());
     let mut covered = check_ignored(function, named, ignored, report);
+    let mut unkeyed = Vec::new();
     if key.is_none() {
-        return;
+        return unkeyed;
     }
     covered.extend(named.iter().chain(cache.and_then(root)).cloned());
     let mut visit = |name: &Ident| {
@@ -36,14 +39,34 @@ pub(crate) fn check_arguments(
         }
         let word = name.unraw().to_string();
         // Under `#[async_trait]` a name is found twice.
-        if !word.starts_with('_') && covered.insert(name.clone()) {
-            report.at(name, left_out(name, &word, ignored));
+        if covered.insert(name.clone()) {
+            if !word.starts_with('_') {
+                report.at(name, left_out(name, &word, ignored));
+            } else if !is_async_traits(name) && reads(function.body(), &word) {
+                unkeyed.push(word);
+            }
         }
         Inside::Visit
     };
     for pattern in function.patterns() {
         visit_names(pattern, &mut visit);
     }
+    unkeyed
+}
+
+/// Returns whether a body names a variable, also in the text of a `format!`.
+fn reads(body: TokenStream, name: &str) -> bool {
+    body.into_iter().any(|token| match token {
+        TokenTree::Ident(word) => word == name,
+        TokenTree::Literal(text) => {
+            let text = text.to_string();
+            [format!("{{{name}}}"), format!("{{{name}:")]
+                .iter()
+                .any(|captured| text.contains(captured))
+        }
+        TokenTree::Group(group) => reads(group.stream(), name),
+        TokenTree::Punct(_) => false,
+    })
 }
 
 fn left_out(name: &Ident, word: &str, ignored: &[Ident]) -> String {
@@ -331,6 +354,45 @@ mod tests {
             ("r#type: u8", "<type>", &[]),
         ] {
             assert_eq!(left_out(signature, key), expected, "{signature}, {key}");
+        }
+    }
+
+    #[test]
+    fn an_argument_with_an_underscore_is_returned_if_the_body_reads_it() {
+        for (signature, key, ignore, body, expected) in [
+            ("_page: u32", "list", "", "query(_page)", &["_page"][..]),
+            (
+                "_a: u32, _b: u32",
+                "list",
+                "",
+                r#"format!("{_a} {_b:?}")"#,
+                &["_a", "_b"],
+            ),
+            (
+                "Page(_page): Page",
+                "list",
+                "",
+                "{ query(&[_page]) }",
+                &["_page"],
+            ),
+            ("_page: u32", "list:<_page>", "", "query(_page)", &[]),
+            ("_page: u32", "list", "_page", "query(_page)", &[]),
+            ("_page: u32", "list", "", r#"query("_page", _pages)"#, &[]),
+        ] {
+            let function: Function =
+                syn::parse_str(&format!("async fn find({signature}) {{ {body} }}")).expect(body);
+            let mut report = Report::default();
+            let key = LitStr::new(key, Span::call_site());
+            let key = Resolver::new(&function, None, &mut report).resolve(key, Kind::Key);
+            let ignored: Vec<Ident> = ignore
+                .split_terminator(", ")
+                .map(|name| Ident::new(name, Span::call_site()))
+                .collect();
+
+            let unkeyed = check_arguments(&function, Some(&key), None, &ignored, &mut report);
+
+            assert_eq!(unkeyed, expected, "{signature} {body}");
+            assert!(report.into_tokens().is_none(), "{signature}");
         }
     }
 

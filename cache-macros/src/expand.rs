@@ -3,13 +3,12 @@
 //! The signature stays as it is. The body becomes a future of the declared type, and one call into the runtime's
 //! `__private` decides what to do with it; under `#[rate_limit]` it stays in its place, behind such a call.
 
-use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
+use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Expr, ExprClosure, GenericArgument, Path, PathArguments, PathSegment, Type};
+use syn::{Expr, ExprClosure, Path};
 
 use crate::args::{self, EvictArgs, Plan, RefreshArg, StoreArgs, Targets, TtlArg, Work};
-use crate::free_text;
 use crate::function::{Boxed, Form, Function};
 use crate::report::Report;
 use crate::target::{Piece, RETURNED, Source, Template, Value};
@@ -25,6 +24,7 @@ macro_rules! quote {
 pub(crate) mod key;
 pub(crate) mod key_part;
 mod rate_limit;
+mod site;
 
 /// Returns the annotated function with its new body. If the attribute has mistakes, returns the function as written, and
 /// the errors.
@@ -66,7 +66,8 @@ pub(crate) fn attribute(
 ///
 /// ```text
 /// async fn find(&self, id: i64) -> Result<Event, Error> {
-///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").stores().ttl_millis(1_800_000);
+///     static __CACHE_SITE: p::Site = p::Site::new("my_crate::find", "event:<id>").reads().value("Event").ttl_millis(1_800_000)
+///         .numbers("id");
 ///     p::register!(__CACHE_SITE);
 ///     let __cache_call = {
 ///         let mut __cache_call = p::ReadCall::new(&__CACHE_SITE);
@@ -87,12 +88,13 @@ fn frame(plan: &Plan, function: &Function) -> Option<TokenStream> {
         runtime,
         cache,
         condition,
+        unkeyed: _,
         work,
     } = plan;
     let p = private_path(runtime.as_ref());
     let output = output(function);
 
-    let site = site(&p, plan, function);
+    let site = site::site(&p, plan, function);
     let held = held(work);
     let call = call(&p, cache.as_ref(), condition.as_ref(), work);
     let body = body(&p, function, &output, work)?;
@@ -110,6 +112,11 @@ fn private_path(runtime: Option<&Path>) -> TokenStream {
         Some(path) => quote!(#path::__private),
         None => quote!(::cache_runtime::__private),
     }
+}
+
+fn full_name(function: &Ident) -> TokenStream {
+    let name = format!("::{function}");
+    quote!(::core::concat!(::core::module_path!(), #name))
 }
 
 fn output(function: &Function) -> TokenStream {
@@ -162,101 +169,6 @@ fn rename_self(tokens: TokenStream, name: &Ident) -> TokenStream {
             other => other,
         })
         .collect()
-}
-
-/// The arguments that are known at compile time.
-fn site(p: &TokenStream, plan: &Plan, function: &Function) -> TokenStream {
-    let Plan {
-        runtime: _,
-        cache,
-        condition,
-        work,
-    } = plan;
-    let name = full_name(&function.signature.ident);
-    let own_cache = cache.as_ref().map(|_| quote!(.own_cache()));
-    let free_text = match work {
-        Work::Cacheable(key, storing) if condition.is_none() => free_text(key, storing, function),
-        _ => None,
-    };
-    let (template, settings) = match work {
-        Work::Cacheable(key, storing) | Work::Put(key, storing) => {
-            let settings = settings(storing);
-            (key.literal.value(), quote!(.stores() #settings))
-        }
-        Work::Evict(EvictArgs { what, .. }) => {
-            let evicts = matches!(what, Targets::Matching(_)).then(|| quote!(.evicts()));
-            (what.to_string(), evicts.into_token_stream())
-        }
-    };
-    quote! {
-        static __CACHE_SITE: #p::Site =
-            #p::Site::new(#name, #template)#settings #own_cache #free_text;
-        #p::register!(__CACHE_SITE);
-    }
-}
-
-/// Returns the texts in the key, if a result is stored for every text that a client sends. A function that returns an
-/// `Option` does not store an entry for a text that finds nothing.
-fn free_text(key: &Template, storing: &StoreArgs, function: &Function) -> Option<TokenStream> {
-    let may_find_nothing =
-        function.output().is_some_and(returns_option) && storing.none_ttl.is_none();
-    if storing.unless.is_some() || may_find_nothing {
-        return None;
-    }
-    let arguments = free_text::arguments(function, key).join(", ");
-    (!arguments.is_empty()).then(|| quote!(.free_text(#arguments)))
-}
-
-/// Judged by how the type is written, because only a warning depends on it.
-fn returns_option(output: &Type) -> bool {
-    let is_option = |ty: &Type| matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"));
-    let inside = |path: &PathSegment| match &path.arguments {
-        PathArguments::AngleBracketed(arguments) => {
-            matches!(arguments.args.first(), Some(GenericArgument::Type(first)) if is_option(first))
-        }
-        _ => false,
-    };
-    is_option(output)
-        || matches!(output, Type::Path(path) if path.path.segments.last().is_some_and(inside))
-}
-
-fn full_name(function: &Ident) -> TokenStream {
-    let name = format!("::{function}");
-    quote!(::core::concat!(::core::module_path!(), #name))
-}
-
-fn settings(storing: &StoreArgs) -> TokenStream {
-    let StoreArgs {
-        ttl,
-        none_ttl,
-        grace,
-        ttl_jitter,
-        policy,
-        version,
-        unless: _,
-        refresh: _,
-    } = storing;
-    let ttl = match ttl {
-        Some(TtlArg::Millis(millis)) => {
-            let millis = Literal::u64_unsuffixed(*millis);
-            Some(quote!(.ttl_millis(#millis)))
-        }
-        _ => None,
-    };
-    let none_ttl = none_ttl
-        .map(Literal::u64_unsuffixed)
-        .map(|millis| quote!(.none_ttl_millis(#millis)));
-    let grace = grace
-        .map(Literal::u64_unsuffixed)
-        .map(|millis| quote!(.grace_millis(#millis)));
-    let ttl_jitter = ttl_jitter
-        .map(Literal::u8_unsuffixed)
-        .map(|percent| quote!(.ttl_jitter(#percent)));
-    let policy = policy.as_ref().map(|policy| quote!(.policy(#policy)));
-    let version = version
-        .map(Literal::u64_unsuffixed)
-        .map(|version| quote!(.version(#version)));
-    quote!(#policy #ttl #none_ttl #grace #ttl_jitter #version)
 }
 
 /// Returns the arguments that a target needs after the body has run, because the target also names the returned value.

@@ -91,6 +91,14 @@ impl Function {
         }
     }
 
+    /// Returns the statements of the body as they are written.
+    pub(crate) fn body(&self) -> TokenStream {
+        match &self.form {
+            Form::Async { body } | Form::Boxed(Boxed { body, .. }) => body.clone(),
+            Form::Blocking => TokenStream::new(),
+        }
+    }
+
     /// Returns the names that a placeholder may begin with, except `self`.
     pub(crate) fn parameters(&self) -> Vec<Ident> {
         let mut names = Vec::new();
@@ -164,7 +172,8 @@ impl Function {
     }
 }
 
-fn is_async_traits(name: &Ident) -> bool {
+/// Returns whether `#[async_trait]` made this name.
+pub(crate) fn is_async_traits(name: &Ident) -> bool {
     let name = name.to_string();
     name == "__self"
         || name

@@ -9,8 +9,8 @@
 mod args;
 mod borrowed;
 mod coverage;
+mod declared;
 mod expand;
-mod free_text;
 mod function;
 mod key;
 mod key_part;
@@ -157,7 +157,8 @@ use written::Attribute;
 /// - Return `None` for data that does not exist. `None` is not stored unless `none_ttl` is set.
 /// - Before the call or in `condition`, check that the argument exists, for example in the list of locations.
 ///
-/// When the cache is installed, it warns about each function for which all of this is true:
+/// When the cache is installed, it warns about each function for which all of this is true. `Cache::catalog` has the same as the
+/// finding `text-in-key`.
 ///
 /// - The key contains an argument that is declared as text: `&str`, `String`, `Option` and `Cow` of these, `impl AsRef<str>`,
 ///   `Path(name): Path<String>`.
@@ -322,7 +323,7 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// Redis is unavailable, the process keeps the eviction and applies it before it uses Redis again.
 ///
 /// When the cache is installed, it warns about each target that matches no key of a `#[cacheable]` or `#[cache_put]` in the
-/// program. The warning contains the nearest existing template.
+/// program. The warning contains the nearest existing template. `Cache::catalog` has the same as the finding `unmatched-eviction`.
 ///
 /// # Arguments
 ///

@@ -16,7 +16,6 @@
 mod bulkhead;
 mod call;
 mod caller;
-mod catalogue;
 mod chain;
 mod codec;
 mod disabled;
@@ -38,7 +37,6 @@ mod log;
 mod lookup;
 mod misfit;
 mod pending;
-mod policy_check;
 mod pulse;
 mod purge;
 mod read;
@@ -93,12 +91,12 @@ pub(crate) use self::steps::{Steps, evict, read, write};
 use self::types::Types;
 pub(crate) use self::used::Used;
 pub(crate) use self::warming::Duty;
+use crate::catalog;
 use crate::config::Config;
 use crate::entry::Build;
 use crate::error::{AlreadyInstalled, Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::Metrics;
-use crate::registry;
 use crate::singleton::Singleton;
 use crate::store::guard::Guard;
 use crate::store::memory::MemoryStore;
@@ -265,11 +263,7 @@ impl Cache {
 
     /// Installs this cache for the rest of the process. All annotated functions that name no other cache use it.
     ///
-    /// It logs warnings about
-    ///
-    /// - policies that functions name and the configuration lacks, and configured policies that no function names
-    /// - evictions that match no key of a function that stores
-    /// - keys that contain a text that a client may choose.
+    /// It logs each finding of the [`catalog`](Self::catalog), such as an eviction that matches no key of a function that stores.
     ///
     /// In tests, use [`run`](Self::run) instead: it gives each test its own cache.
     ///
@@ -279,8 +273,7 @@ impl Cache {
     /// error.
     pub fn install(&self) -> Result<(), AlreadyInstalled> {
         let installed = INSTALLED.get_or_init(|| {
-            policy_check::report(&self.inner.config, registry::sites());
-            catalogue::report(registry::sites());
+            catalog::report(&self.inner.config);
             self.clone()
         });
         match Arc::ptr_eq(&installed.inner, &self.inner) {

@@ -77,6 +77,7 @@
 //! | [`CacheScope`] | Delays evictions until a transaction commits |
 //! | [`Config`] | Holds every option with its default, from code, a file or the environment |
 //! | [`Stats`] | Holds the counters, in total and for each function; [`Cache::prometheus`] writes them for Prometheus |
+//! | [`Cache::catalog`], [`assert_catalog_clean!`] | Lists all annotated functions, and what looks like a mistake in them |
 //! | [`Cache::health`], [`Health`] | Reports the state of the cache, for probes and for people |
 //! | [`Cache::warm`], [`warm::every`] | Fills the cache in advance, once or on a schedule |
 //! | [`macro@key`] | Writes the key of an entry by hand, escaped as attributes escape it |
@@ -121,6 +122,7 @@
 mod background;
 mod cache;
 mod calls;
+pub mod catalog;
 mod clock;
 mod config;
 mod entry;

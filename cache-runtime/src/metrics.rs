@@ -274,7 +274,7 @@ impl Registry {
                 Arc::new(SiteMetrics {
                     name: "overflow",
                     template: "",
-                    stores: true,
+                    series: Series::Reads,
                     ..first
                 })
             }))
@@ -284,12 +284,19 @@ impl Registry {
     }
 }
 
+/// Which series a function has, as metrics. Each kind has those of the kinds before it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Series {
+    Evictions,
+    Puts,
+    Reads,
+}
+
 /// Where a function remembers its numbers, for the first cache that it is used with.
 pub(crate) struct SiteSlot {
     name: &'static str,
     template: &'static str,
-    /// Whether it is read, loaded and filled; otherwise it only evicts.
-    pub(crate) stores: bool,
+    pub(crate) series: Series,
     metrics: OnceLock<(u64, Arc<SiteMetrics>)>,
 }
 
@@ -298,7 +305,7 @@ impl SiteSlot {
         Self {
             name,
             template,
-            stores: false,
+            series: Series::Evictions,
             metrics: OnceLock::new(),
         }
     }
@@ -335,7 +342,7 @@ impl Deref for SiteRef {
 pub(crate) struct SiteMetrics {
     name: &'static str,
     template: &'static str,
-    stores: bool,
+    series: Series,
     started: Instant,
     shared: Arc<Shared>,
     stripes: [Stripe; STRIPES],
@@ -370,7 +377,7 @@ impl SiteMetrics {
         Self {
             name: site.name,
             template: site.template,
-            stores: site.stores,
+            series: site.series,
             started,
             shared,
             stripes: std::array::from_fn(|_| stripe()),

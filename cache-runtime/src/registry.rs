@@ -137,12 +137,12 @@ mod tests {
     fn roles_and_templates_of_functions_are_known_without_a_call() {
         let own = format!("{}::", module_path!());
         for (function, role, free_text) in [
-            ("search", Role::Stores, "text"),
-            ("bounded", Role::Stores, ""),
-            ("found", Role::Stores, ""),
-            ("remembered", Role::Stores, "text"),
-            ("put", Role::Stores, ""),
-            ("evict", Role::Evicts, ""),
+            ("search", Role::Reads, "text"),
+            ("bounded", Role::Reads, ""),
+            ("found", Role::Reads, ""),
+            ("remembered", Role::Reads, "text"),
+            ("put", Role::Puts, ""),
+            ("evict", Role::Evicts { keys: 1 }, ""),
             ("clear", Role::Clears, ""),
         ] {
             let site = sites()
@@ -150,6 +150,34 @@ mod tests {
                 .expect(function);
             assert_eq!((site.role, site.free_text), (role, free_text), "{function}");
         }
+    }
+
+    #[cacheable(key = "page:<_id>:<name>", ttl = name.len() as u64, grace = 1, refresh = "background", crate = crate)]
+    async fn page(
+        _id: i64,
+        name: String,
+        _size: u8,
+    ) -> Result<Option<std::string::String>, Limited> {
+        Ok(Some(format!("{name}{_size}")))
+    }
+
+    #[test]
+    fn what_the_signature_and_the_body_show_is_known_without_a_call() {
+        let name = format!("{}::page", module_path!());
+        let page = sites().find(|site| site.name == name).expect("it is known");
+
+        assert_eq!(
+            (page.value, page.numbers, page.unkeyed),
+            ("String", "_id", "_size")
+        );
+        assert!(page.has_computed_ttl && page.refreshes_in_background);
+        let location = page.location;
+        let lines: Vec<_> = include_str!("registry.rs").lines().collect();
+        assert!(location.file().ends_with("registry.rs"), "{location}");
+        assert!(
+            lines[location.line() as usize - 1].contains("page:<_id>:<name>"),
+            "{location}"
+        );
     }
 
     #[rate_limit(policy = ["payment", "api"], key = "<user>", crate = crate)]

@@ -2,77 +2,128 @@
 
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::panic::Location;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::entry::{self, Layers};
-use crate::metrics::SiteSlot;
+use crate::metrics::{Series, SiteSlot};
 
 /// The arguments of an attribute, known at compile time.
 #[derive(Debug)]
 pub struct Site {
     pub(crate) name: &'static str,
     pub(crate) template: &'static str,
+    /// Where the attribute is.
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) role: Role,
+    /// The type of the stored value, as the return type is written; empty if the function stores nothing.
+    pub(crate) value: &'static str,
     pub(crate) policy: Option<&'static str>,
     pub(crate) ttl: Option<Duration>,
+    /// Whether the attribute computes the TTL of each call or of each value.
+    pub(crate) has_computed_ttl: bool,
     pub(crate) none_ttl: Option<Duration>,
     pub(crate) grace: Option<Duration>,
     pub(crate) ttl_jitter: Option<u8>,
+    /// Whether stale values are refreshed in a background task.
+    pub(crate) refreshes_in_background: bool,
     pub(crate) version: u64,
     /// Whether the function uses a cache other than the installed cache.
     pub(crate) has_own_cache: bool,
-    pub(crate) role: Role,
     /// Arguments in the key that may be any text, if nothing prevents their results from being stored.
     pub(crate) free_text: &'static str,
+    /// Placeholders of the key that are integers, separated by `, `.
+    pub(crate) numbers: &'static str,
+    /// Arguments that the body reads although the key leaves them out, because their names begin with `_`.
+    pub(crate) unkeyed: &'static str,
     pub(crate) metrics: SiteSlot,
 }
 
 /// What a function does with the entries that its template names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    Stores,
-    Evicts,
-    /// It names none: `all_entries`.
+    /// It reads entries, and stores what it loads.
+    Reads,
+    /// It stores without reading.
+    Puts,
+    /// The first `keys` of its targets are keys, the others are patterns.
+    Evicts { keys: usize },
+    /// It evicts `all_entries`.
     Clears,
 }
 
 impl Site {
-    /// `name` is the function with its module path. `template` is the key, pattern or target as written.
+    /// `name` is the function with its module path. `template` is the key, pattern or target as written. The caller is where the
+    /// attribute is.
+    #[track_caller]
     pub const fn new(name: &'static str, template: &'static str) -> Self {
         Self {
             name,
             template,
+            location: Location::caller(),
+            role: Role::Clears,
+            value: "",
             policy: None,
             ttl: None,
+            has_computed_ttl: false,
             none_ttl: None,
             grace: None,
             ttl_jitter: None,
+            refreshes_in_background: false,
             version: 0,
             has_own_cache: false,
-            role: Role::Clears,
             free_text: "",
+            numbers: "",
+            unkeyed: "",
             metrics: SiteSlot::new(name, template),
         }
     }
 
-    /// `#[cacheable]` and `#[cache_put]`.
-    pub const fn stores(mut self) -> Self {
-        self.role = Role::Stores;
-        self.metrics.stores = true;
+    /// `#[cacheable]`
+    pub const fn reads(mut self) -> Self {
+        self.role = Role::Reads;
+        self.metrics.series = Series::Reads;
         self
     }
 
-    /// `#[cache_evict]`, if it names its targets: `template` lists them with `, `.
-    pub const fn evicts(mut self) -> Self {
-        self.role = Role::Evicts;
+    /// `#[cache_put]`
+    pub const fn puts(mut self) -> Self {
+        self.role = Role::Puts;
+        self.metrics.series = Series::Puts;
+        self
+    }
+
+    /// `#[cache_evict]`, if it names its targets: `template` lists them with `, `. The first `keys` of them are keys, the others are
+    /// patterns.
+    pub const fn evicts(mut self, keys: usize) -> Self {
+        self.role = Role::Evicts { keys };
+        self
+    }
+
+    /// Sets the type of the stored value, as it is written.
+    pub const fn value(mut self, value: &'static str) -> Self {
+        self.value = value;
         self
     }
 
     /// Sets the arguments in the key that may be any text, if the attribute has neither `unless` nor `condition`.
     pub const fn free_text(mut self, arguments: &'static str) -> Self {
         self.free_text = arguments;
+        self
+    }
+
+    /// Sets the placeholders of the key that are integers.
+    pub const fn numbers(mut self, placeholders: &'static str) -> Self {
+        self.numbers = placeholders;
+        self
+    }
+
+    /// Sets the arguments that the body reads although the key leaves them out.
+    pub const fn unkeyed(mut self, arguments: &'static str) -> Self {
+        self.unkeyed = arguments;
         self
     }
 
@@ -85,6 +136,12 @@ impl Site {
     /// `ttl = 1800` and `ttl = "30m"`.
     pub const fn ttl_millis(mut self, millis: u64) -> Self {
         self.ttl = Some(Duration::from_millis(millis));
+        self
+    }
+
+    /// `ttl = |value| …`, and `ttl` with an expression over the arguments.
+    pub const fn computed_ttl(mut self) -> Self {
+        self.has_computed_ttl = true;
         self
     }
 
@@ -103,6 +160,12 @@ impl Site {
     /// `ttl_jitter = 10`.
     pub const fn ttl_jitter(mut self, percent: u8) -> Self {
         self.ttl_jitter = Some(percent);
+        self
+    }
+
+    /// `refresh = "background"`.
+    pub const fn background(mut self) -> Self {
+        self.refreshes_in_background = true;
         self
     }
 

@@ -24,7 +24,7 @@ use crate::store::guard::{On, Op};
 use crate::target::Target;
 
 /// Stands for all calls of the handle in the statistics.
-pub(super) static HANDLE: Site = Site::new("Cache", "").stores();
+pub(super) static HANDLE: Site = Site::new("Cache", "").reads();
 
 impl Cache {
     /// The value at `key`. Never loads. An entry that was stored from another type than `T` is found if a `T` is stored as the same

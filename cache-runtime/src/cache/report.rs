@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::handle::HANDLE;
 use super::pending::SCOPE;
 use super::{Cache, INSTALLED, Inner};
+use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::metrics::{FallbackStats, Format, RedisStats, Stats, Surroundings};
 use crate::registry;
@@ -17,6 +18,11 @@ impl Cache {
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
         self.inner.metrics.stats(self.inner.surroundings())
+    }
+
+    /// Returns the annotated functions of the program with the configuration of this cache, and what looks like a mistake in them.
+    pub fn catalog(&self) -> Catalog {
+        Catalog::new(&self.inner.config)
     }
 
     /// Returns all metrics in the text format of Prometheus, version 0.0.4.

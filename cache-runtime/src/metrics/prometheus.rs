@@ -17,7 +17,7 @@ use self::surroundings::{
 };
 use super::exposition::{Ends, Exposition, Format, SECONDS};
 use super::family::Family;
-use super::{Event, Kind, Metrics, SiteSlot, Snapshot, StoreStats, Surroundings, Timer};
+use super::{Event, Kind, Metrics, Series, SiteSlot, Snapshot, StoreStats, Surroundings, Timer};
 
 /// Durations. 100 ms is among them, the default of `slow_threshold`.
 const TIMES: &Ends = &[
@@ -127,21 +127,21 @@ impl Metrics {
             let snapshot = site.snapshot();
             total.add(&snapshot);
             // Sites of this crate that are not functions, such as the background task.
-            if !site.stores
+            if site.series == Series::Evictions
                 && EVICTIONS
                     .iter()
                     .all(|(_, event)| snapshot.count(*event) == 0)
             {
                 continue;
             }
-            Function::of(&mut functions, site.name, site.template, site.stores)
+            Function::of(&mut functions, site.name, site.template, site.series)
                 .snapshot
                 .add(&snapshot);
         }
         let is_full = self.registry.read().overflow.is_some();
         if !is_full {
             for site in known {
-                Function::of(&mut functions, site.name, site.template, site.stores);
+                Function::of(&mut functions, site.name, site.template, site.series);
             }
         }
         (functions.into_values().collect(), total)
@@ -156,8 +156,8 @@ struct Function {
     name: &'static str,
     /// Micrometer's word for what entries have in common. By hand there is no template.
     cache: &'static str,
-    /// Whether any of them reads or stores.
-    stores: bool,
+    /// Those of all of them.
+    series: Series,
     snapshot: Snapshot,
 }
 
@@ -166,15 +166,15 @@ impl Function {
         functions: &'a mut Functions,
         name: &'static str,
         template: &'static str,
-        stores: bool,
+        series: Series,
     ) -> &'a mut Self {
         let function = functions.entry((name, template)).or_insert_with(|| Self {
             name,
             cache: if template.is_empty() { name } else { template },
-            stores: false,
+            series,
             snapshot: Snapshot::new(),
         });
-        function.stores |= stores;
+        function.series = function.series.max(series);
         function
     }
 
@@ -212,13 +212,17 @@ impl Function {
 }
 
 fn write_functions(out: &mut Exposition, functions: &[Function]) {
-    let storing = || functions.iter().filter(|function| function.stores);
+    let with = |series| {
+        functions
+            .iter()
+            .filter(move |function| function.series >= series)
+    };
 
     let mut gets = out.family(Family::counter(
         "cache_gets",
         "Reads by result. A bypass is a read that could not use the cache.",
     ));
-    for function in storing() {
+    for function in with(Series::Puts) {
         for (result, count) in function.gets() {
             gets.add(&function.labels_and("result", result), count);
         }
@@ -227,7 +231,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
         "cache_bypass",
         "Reads that could not use the cache, by reason.",
     ));
-    for function in storing() {
+    for function in with(Series::Puts) {
         for (event, kind) in Event::ALL {
             if let Kind::Bypass(reason) = *kind {
                 bypasses.add(
@@ -241,12 +245,12 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
         "cache_puts",
         "Values that were stored: by loads, by puts and by hand.",
     ));
-    for function in storing() {
+    for function in with(Series::Puts) {
         let stored = [Event::Fill, Event::PutStored, Event::Set];
         let stored: u64 = stored.map(|event| function.count(event)).iter().sum();
         puts.add(&function.labels(), stored);
     }
-    for (family, label, table) in [
+    for (family, label, table, series) in [
         (
             Family::counter(
                 "cache_fills",
@@ -254,6 +258,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
             ),
             "outcome",
             &FILLS[..],
+            Series::Puts,
         ),
         (
             Family::counter(
@@ -262,6 +267,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
             ),
             "result",
             &LOADS[..],
+            Series::Puts,
         ),
         (
             Family::counter(
@@ -270,10 +276,11 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
             ),
             "by",
             &SHARED[..],
+            Series::Puts,
         ),
     ] {
         let mut samples = out.family(family);
-        for function in storing() {
+        for function in with(series) {
             for (name, event) in table {
                 samples.add(&function.labels_and(label, name), function.count(*event));
             }
@@ -296,7 +303,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
         ),
     ] {
         let mut samples = out.family(family);
-        for function in storing() {
+        for function in with(Series::Puts) {
             let times = &function.snapshot.distributions[timer as usize];
             samples.add_histogram(&function.labels(), times, CALLS, SECONDS);
         }

@@ -2,20 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use tracing::warn;
-
+use super::finding::{Code, Finding, nearest};
 use crate::config::{Config, plain_name};
 use crate::site::Site;
-
-/// Below this likeness a suggestion puzzles more than it helps.
-const ALIKE: f64 = 0.7;
 
 /// Two lists of names that should agree, and where they do not.
 #[derive(Debug, PartialEq, Eq)]
 enum Mismatch<'a> {
     /// A function names a policy that is not configured.
     NotConfigured {
-        function: &'a str,
+        function: &'static str,
         policy: &'a str,
         nearest: Option<&'a str>,
     },
@@ -26,32 +22,46 @@ enum Mismatch<'a> {
     },
 }
 
-/// Logs the names that do not match.
-pub(super) fn report(config: &Config, sites: impl Iterator<Item = &'static Site>) {
-    for mismatch in mismatches(config, sites) {
-        match mismatch {
+/// Returns a finding for each name that does not match.
+pub(super) fn findings(
+    config: &Config,
+    sites: impl Iterator<Item = &'static Site>,
+) -> Vec<Finding> {
+    let like = |nearest: Option<&str>| {
+        nearest.map_or(String::new(), |nearest| {
+            format!("; did you mean `{nearest}`?")
+        })
+    };
+    mismatches(config, sites)
+        .into_iter()
+        .map(|mismatch| match mismatch {
             Mismatch::NotConfigured {
                 function,
                 policy,
                 nearest,
             } => {
-                let variable = format!(
-                    "CACHE_POLICY_{}_TTL",
-                    plain_name(policy).to_ascii_uppercase()
-                );
-                warn!(
-                    function,
-                    policy,
-                    nearest,
-                    "the configuration has no policy with that name, so the defaults apply; set `{variable}` or call `Config::policy`"
-                );
+                let variable = plain_name(policy).to_ascii_uppercase();
+                Finding {
+                    code: Code::UnknownPolicy,
+                    functions: vec![function],
+                    message: format!(
+                        "the configuration has no policy `{policy}`, so the defaults apply{}",
+                        like(nearest)
+                    ),
+                    advice: format!("set `CACHE_POLICY_{variable}_TTL`, or call `Config::policy`"),
+                }
             }
-            Mismatch::NotNamed { policy, nearest } => warn!(
-                policy,
-                nearest, "no annotated function names this configured policy; it has no effect"
-            ),
-        }
-    }
+            Mismatch::NotNamed { policy, nearest } => Finding {
+                code: Code::UnusedPolicy,
+                functions: Vec::new(),
+                message: format!(
+                    "no annotated function names the configured policy `{policy}`, so it has no effect{}",
+                    like(nearest)
+                ),
+                advice: "remove it, or name it in an attribute".to_owned(),
+            },
+        })
+        .collect()
 }
 
 fn mismatches<'a>(
@@ -88,14 +98,6 @@ fn mismatches<'a>(
             nearest: nearest(policy, named.iter().copied()),
         });
     not_configured.chain(not_named).collect()
-}
-
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|name| (strsim::normalized_damerau_levenshtein(word, name), name))
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, name)| name)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Finds arguments in a key that may be any text, as far as the signature shows: clients that choose the text fill the
-//! cache.
+//! What the signature declares about the arguments in a key, for the catalog of the program:
+//!
+//! - which may be any text: clients that choose the text fill the cache
+//! - which are integers: `event:<id>` and `event:latest` then never name the same entry.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
-use syn::{FnArg, GenericArgument, Pat, PathArguments, Type, WherePredicate};
+use syn::{GenericArgument, Pat, PathArguments, Type, WherePredicate};
 
 use crate::function::Function;
 use crate::target::Template;
@@ -25,33 +27,60 @@ const TEXTS: [&str; 11] = [
     "trim()",
 ];
 
+/// The types whose text consists of digits, and a `-` before them.
+const NUMBERS: [&str; 12] = [
+    "i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16", "u32", "u64", "u128", "usize",
+];
+
 /// Returns the names of the arguments in `key` that are declared as texts.
-pub(crate) fn arguments(function: &Function, key: &Template) -> Vec<String> {
+pub(crate) fn texts(function: &Function, key: &Template) -> Vec<String> {
+    placeholders(key, |name, steps| {
+        let mut steps = steps.split('.').skip(1);
+        let is_whole = steps.all(|step| TEXTS.contains(&step));
+        is_whole && declared(function, name).is_some_and(|ty| is_text(ty, function))
+    })
+}
+
+/// Returns the names of the arguments in `key` that are declared as integers.
+pub(crate) fn numbers(function: &Function, key: &Template) -> Vec<String> {
+    placeholders(key, |name, steps| {
+        steps.is_empty() && declared(function, name).is_some_and(is_number)
+    })
+}
+
+/// Returns the roots of the placeholders of which this holds, each once.
+fn placeholders(key: &Template, holds: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let (parts, _) = template::parse(&key.literal.value(), key.kind);
-    let mut names = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for part in parts {
         let Part::Value(placeholder) = part else {
             continue;
         };
         let name = placeholder.root.trim_start_matches("r#");
-        let mut steps = placeholder.steps.split('.').skip(1);
-        let is_whole = steps.all(|step| TEXTS.contains(&step));
-        let ty = function
-            .signature
-            .inputs
-            .iter()
-            .find_map(|input| match input {
-                FnArg::Typed(argument) => bound_type(&argument.pat, &argument.ty, name),
-                FnArg::Receiver(_) => None,
-            });
-        if is_whole
-            && ty.is_some_and(|ty| is_text(ty, function))
-            && !names.iter().any(|known| known == name)
-        {
+        if !names.iter().any(|known| known == name) && holds(name, &placeholder.steps) {
             names.push(name.to_owned());
         }
     }
     names
+}
+
+fn declared<'a>(function: &'a Function, name: &str) -> Option<&'a Type> {
+    function
+        .arguments()
+        .find_map(|argument| bound_type(&argument.pat, &argument.ty, name))
+}
+
+fn is_number(ty: &Type) -> bool {
+    match ty {
+        Type::Reference(reference) => is_number(&reference.elem),
+        Type::Paren(inner) => is_number(&inner.elem),
+        Type::Group(inner) => is_number(&inner.elem),
+        Type::Path(path) => path
+            .path
+            .get_ident()
+            .is_some_and(|name| NUMBERS.iter().any(|number| name == number)),
+        _ => false,
+    }
 }
 
 /// Returns the type of what a pattern binds under a name: `String` for `id` in `Path(id): Path<String>`.
@@ -145,11 +174,13 @@ mod tests {
     use crate::target::Resolver;
     use crate::template::Kind;
 
-    fn texts(function: &str, key: &str) -> Vec<String> {
+    type Of = fn(&Function, &Template) -> Vec<String>;
+
+    fn named(of: Of, function: &str, key: &str) -> Vec<String> {
         let function = syn::parse_str(&format!("async fn find{function} {{}}")).expect(function);
         let mut report = Report::default();
         let key = LitStr::new(key, Span::call_site());
-        arguments(
+        of(
             &function,
             &Resolver::new(&function, None, &mut report).resolve(key, Kind::Key),
         )
@@ -171,10 +202,10 @@ mod tests {
             "(Path((id, a)): extract::Path<(i64, String)>)",
             "((a, b): (&str, u8))",
         ] {
-            assert_eq!(texts(function, "x:<a>"), ["a"], "{function}");
+            assert_eq!(named(texts, function, "x:<a>"), ["a"], "{function}");
         }
         assert_eq!(
-            texts("(a: &str, b: String)", "<a.to_lowercase()>:<b>:<a>"),
+            named(texts, "(a: &str, b: String)", "<a.to_lowercase()>:<b>:<a>"),
             ["a", "b"]
         );
     }
@@ -191,7 +222,23 @@ mod tests {
             ("<T>(a: T)", "<a>"),
             ("(&self)", "<self.name>"),
         ] {
-            assert!(texts(function, key).is_empty(), "{function}, {key}");
+            assert!(named(texts, function, key).is_empty(), "{function}, {key}");
+        }
+    }
+    #[test]
+    fn integers_are_found_if_they_are_the_whole_placeholder() {
+        for (function, key, expected) in [
+            (
+                "(a: i64, b: &u32, c: String)",
+                "<a>:{b}:<c>:<a>",
+                &["a", "b"][..],
+            ),
+            ("(Path(a): Path<usize>)", "<a>", &["a"]),
+            ("(r#type: u8)", "<type>", &["type"]),
+            ("(a: i64)", "<a.pow(2)>", &[]),
+            ("(a: Option<i64>, b: Id)", "<a>:<b>", &[]),
+        ] {
+            assert_eq!(named(numbers, function, key), expected, "{function}");
         }
     }
 }
