@@ -124,6 +124,8 @@ async fn every_series_exists_before_the_first_call() {
         for series in [
             r#"cache_gets_total{cache="unused:<id>",function="observability::service::unused",result="bypass"}"#,
             r#"cache_load_duration_seconds_bucket{cache="unused:<id>",function="observability::service::unused",le="0.1"}"#,
+            r#"cache_puts_total{cache="put:<id>",function="observability::service::put"}"#,
+            r#"cache_fills_total{cache="put:<id>",function="observability::service::put",outcome="stored"}"#,
             r#"cache_evictions_total{cache="row:<id>, rows:*",function="observability::service::update",outcome="deferred"}"#,
             r#"cache_operation_duration_seconds_bucket{operation="delete_each",le="5e-05"}"#,
             r#"cache_limit_decisions_total{policy="payment",outcome="blocked"}"#,
@@ -131,6 +133,27 @@ async fn every_series_exists_before_the_first_call() {
             assert!(before.contains(series), "{series} is missing");
         }
     }
+}
+
+#[test]
+fn functions_that_only_put_have_no_series_of_reads_and_loads() {
+    let cache = Cache::memory();
+
+    let values = values(&cache);
+
+    let of_put = |series: &&String| series.contains("service::put\"");
+    let families: BTreeSet<_> = values
+        .keys()
+        .filter(of_put)
+        .filter_map(|series| series.split('{').next())
+        .collect();
+    let expected = [
+        "cache_evictions_total",
+        "cache_fills_total",
+        "cache_puts_total",
+        "cache_removals_total",
+    ];
+    assert_eq!(families.into_iter().collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test]

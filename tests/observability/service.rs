@@ -21,6 +21,12 @@ pub(crate) async fn store(id: i64) -> String {
     "y".repeat(id as usize)
 }
 
+/// Only puts: nothing reads its entries.
+#[cache_put(key = "put:<id>")]
+pub(crate) async fn put(id: i64) -> i64 {
+    id
+}
+
 #[cache_evict(key = "row:<id>", pattern = "rows:*")]
 pub(crate) async fn update(id: i64) -> i64 {
     id
@@ -67,6 +73,7 @@ pub(crate) async fn work(cache: &Cache, limiter: &RateLimiter) {
             }
             row(0).await.expect_err("it is not found");
             store(2).await;
+            put(1).await;
             update(1).await;
             let scope = CacheScope::new();
             scope.run(update(3)).await;

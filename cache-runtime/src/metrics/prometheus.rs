@@ -222,7 +222,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
         "cache_gets",
         "Reads by result. A bypass is a read that could not use the cache.",
     ));
-    for function in with(Series::Puts) {
+    for function in with(Series::Reads) {
         for (result, count) in function.gets() {
             gets.add(&function.labels_and("result", result), count);
         }
@@ -231,7 +231,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
         "cache_bypass",
         "Reads that could not use the cache, by reason.",
     ));
-    for function in with(Series::Puts) {
+    for function in with(Series::Reads) {
         for (event, kind) in Event::ALL {
             if let Kind::Bypass(reason) = *kind {
                 bypasses.add(
@@ -267,7 +267,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
             ),
             "result",
             &LOADS[..],
-            Series::Puts,
+            Series::Reads,
         ),
         (
             Family::counter(
@@ -276,7 +276,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
             ),
             "by",
             &SHARED[..],
-            Series::Puts,
+            Series::Reads,
         ),
     ] {
         let mut samples = out.family(family);
@@ -303,7 +303,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
         ),
     ] {
         let mut samples = out.family(family);
-        for function in with(Series::Puts) {
+        for function in with(Series::Reads) {
             let times = &function.snapshot.distributions[timer as usize];
             samples.add_histogram(&function.labels(), times, CALLS, SECONDS);
         }
