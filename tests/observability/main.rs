@@ -1,5 +1,6 @@
-//! What operators see: metrics and health.
+//! What operators see: metrics, health and the catalog.
 
+mod catalog;
 mod exposition;
 mod health;
 mod operations;
