@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use cache_runtime::catalog::Catalog;
 use cache_runtime::http::SessionLayer;
 use cache_runtime::limit::{Policy, RateLimiter};
 use cache_runtime::session::SessionStore;
@@ -28,12 +29,13 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 const GRACE: Duration = Duration::from_secs(10);
 
 const HELP: &str = "\
-Usage: event-service [warm]
+Usage: event-service [warm | catalog [--json]]
 
 Without a command it serves HTTP.
 
 Commands:
-  warm    fills the cache in Redis with the most requested data, then exits
+  warm               fills the cache in Redis with the most requested data, then exits
+  catalog [--json]   prints what is cached and which functions evict it; fails if anything looks like a mistake
 
 Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, TRUSTED_ORIGINS, INSECURE_COOKIE,
 MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_REQUESTS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
@@ -59,6 +61,10 @@ async fn main() -> ExitCode {
             let log = tracing_subscriber::fmt().with_env_filter(filter("warn"));
             log.with_writer(io::stderr).init();
             warm_once().await
+        }
+        ["catalog"] => catalog(|catalog| Ok(catalog.to_string())),
+        ["catalog", "--json"] => {
+            catalog(|catalog| Ok(serde_json::to_string_pretty(catalog)? + "\n"))
         }
         ["-h" | "--help"] => say(HELP),
         _ => {
@@ -114,6 +120,14 @@ async fn warm_once() -> anyhow::Result<()> {
         "{} items are not in the cache",
         summary.failed
     );
+    Ok(())
+}
+
+/// `event-service catalog`, under the configuration that the service would have. It does not connect to Redis.
+fn catalog(write: impl FnOnce(&Catalog) -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let catalog = Catalog::new(&Config::from_env()?);
+    say(&write(&catalog)?)?;
+    ensure!(catalog.findings.is_empty(), "the catalog has findings");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod support;
 
 mod caching;
+mod catalog;
 mod edge;
 mod eviction;
 mod keys;

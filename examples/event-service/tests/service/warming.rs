@@ -119,7 +119,12 @@ fn warming_needs_a_redis_and_a_database_file() {
 
 #[test]
 fn an_unknown_command_is_refused_and_help_lists_the_commands() {
-    for arguments in [&["wram"][..], &["warm", "now"], &["--version"]] {
+    for arguments in [
+        &["wram"][..],
+        &["warm", "now"],
+        &["catalog", "json"],
+        &["--version"],
+    ] {
         let refused = run(arguments, &[]);
 
         let given = format!("`{}`", arguments.join(" "));
@@ -133,7 +138,9 @@ fn an_unknown_command_is_refused_and_help_lists_the_commands() {
     let help = run(&["--help"], &[]);
 
     assert_eq!((help.code, &*help.said), (Some(0), ""));
-    assert!(help.printed.contains("  warm "), "{help:?}");
+    for command in ["  warm ", "  catalog "] {
+        assert!(help.printed.contains(command), "{help:?}");
+    }
 }
 
 #[test]
