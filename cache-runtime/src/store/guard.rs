@@ -12,6 +12,7 @@
 
 mod beat;
 mod books;
+mod span;
 mod timer;
 
 use std::error::Error as StdError;
@@ -25,7 +26,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{Instrument, Span, info, warn};
 
 use self::beat::Beat;
 use self::books::Books;
@@ -227,11 +228,16 @@ impl Guard {
         if !self.admits(op.via) {
             return Err(Error::away());
         }
+        let span = match self.has_connections {
+            true => span::around(&op),
+            false => Span::none(),
+        };
         // Pinned once, because each future that it is moved into would reserve space for it.
-        let operation = pin!(operation(match op.via {
+        let operation = operation(match op.via {
             Via::Caller => &*self.store,
             Via::Recovery => self.store.for_recovery(),
-        }));
+        });
+        let operation = pin!(operation.instrument(span.clone()));
         let result = match self.patience {
             Some(patience) if self.has_connections => {
                 let in_time = self.in_time(op.began, operation, patience);
@@ -255,6 +261,9 @@ impl Guard {
                 result
             }
         };
+        if let Err(error) = &result {
+            span::fail(&span, error.kind());
+        }
         self.books
             .enter(&op, result.as_ref().err(), at - op.began, || self.mode());
         result

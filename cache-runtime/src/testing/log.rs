@@ -34,6 +34,7 @@ pub(crate) struct Line {
     pub(crate) level: Level,
     pub(crate) target: String,
     pub(crate) fields: BTreeMap<&'static str, String>,
+    is_span: bool,
 }
 
 impl Log {
@@ -94,6 +95,7 @@ impl Router {
             level: *metadata.level(),
             target: metadata.target().to_owned(),
             fields: BTreeMap::new(),
+            is_span: metadata.is_span(),
         };
         record(&mut line);
         HEARD.with_borrow_mut(|heard| {
@@ -126,7 +128,15 @@ impl Subscriber for Router {
         Id::from_u64(1)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    /// Adds the fields to the newest span. Spans are not told apart.
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        HEARD.with_borrow_mut(|heard| {
+            let lines = heard.iter_mut().flat_map(|heard| &mut heard.lines);
+            if let Some(span) = lines.rev().find(|line| line.is_span) {
+                values.record(span);
+            }
+        });
+    }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
