@@ -15,6 +15,7 @@
 
 mod bulkhead;
 mod call;
+mod call_report;
 mod caller;
 mod chain;
 mod codec;
@@ -45,6 +46,7 @@ mod reconnect;
 mod records;
 mod recovery;
 mod refresh;
+mod reloads;
 mod removal;
 pub(crate) mod replay;
 mod report;
@@ -72,6 +74,9 @@ use tracing::info;
 
 use self::bulkhead::Bulkhead;
 pub(crate) use self::call::ValueType;
+pub(crate) use self::call_report::{
+    Call, Calls, Lease, Spent, Wanted, collect, in_current_view,
+};
 use self::disabled::Disabled;
 use self::flight::Flights;
 pub use self::function::{Bodied, Bodiless};
@@ -83,6 +88,7 @@ use self::lease::Orphans;
 pub(crate) use self::load::{Loaded, watched};
 pub(crate) use self::read::Refresh;
 use self::refresh::Refreshes;
+use self::reloads::Reloads;
 use self::replay::Replays;
 use self::report::Reported;
 pub use self::scope::CacheScope;
@@ -127,6 +133,7 @@ struct Inner {
     journal: Journal,
     orphans: Orphans,
     refreshes: Refreshes,
+    reloads: Reloads,
     bulkhead: Bulkhead,
     /// Of the line about a method call with an invalid argument.
     refused: Throttle,
@@ -238,6 +245,7 @@ impl Cache {
                 journal: Journal::new(config.journal_capacity, Arc::clone(&wake)),
                 orphans: Orphans::new(config.load_deadline),
                 refreshes: Refreshes::new(config.max_refreshes),
+                reloads: Reloads::default(),
                 bulkhead: Bulkhead::new(&config),
                 refused: Throttle::new(),
                 replays: Replays::new(&config),

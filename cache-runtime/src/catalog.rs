@@ -249,11 +249,26 @@ macro_rules! assert_catalog_clean {
     }};
 }
 
-/// Returns what can evict the entries of a function, in any cache.
-#[allow(dead_code, reason = "the explanation of a call asks for it")]
-pub(crate) fn evictions(site: &'static Site) -> Vec<Eviction> {
-    let others: Vec<Known> = registry::sites().map(Known::new).collect();
-    Known::new(site).evicted_by(&others)
+/// The functions of the program, to find out which of them evict the entries of which.
+pub(crate) struct Evictors(Vec<Known>);
+
+impl Evictors {
+    pub(crate) fn known() -> Self {
+        Self(registry::sites().map(Known::new).collect())
+    }
+
+    /// Returns what can evict the entries of a function, in any cache.
+    pub(crate) fn of(&self, site: &'static Site) -> Vec<Eviction> {
+        Known::new(site).evicted_by(&self.0)
+    }
+}
+
+/// Returns what a function evicts.
+pub(crate) fn targets(site: &'static Site) -> Vec<Target> {
+    Known::new(site)
+        .evicted()
+        .map(|(target, _)| target)
+        .collect()
 }
 
 /// Logs the findings.

@@ -40,10 +40,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use self::claim::{CLOCK_SKEW, fence, is_dead, is_standing_claim, lease, renewed_lease};
 use self::header::{
-    COMPRESSED, FLAGS_AT, STAMP_AT, bytes_at, check_header, header, number_at, seal,
+    COMPRESSED, FLAGS_AT, STAMP_AT, STORED_AT, bytes_at, check_header, header, number_at, seal,
 };
 pub(crate) use self::header::{
     Draft, Entry, FENCE_COUNT_AT, FRESH_AT, HEAD, HEADER, Kind, MAGIC, PREFIX_AT, PREFIXED_FORMAT,
@@ -133,6 +134,11 @@ pub(crate) fn json_bytes(entry: &[u8]) -> usize {
     }
 }
 
+/// Returns a hash of the value in an entry.
+pub(crate) fn value_hash(entry: &[u8]) -> u64 {
+    xxh3_64(entry.get(HEADER..).unwrap_or_default())
+}
+
 /// The entry that remembers a `None`.
 pub(crate) fn none(draft: &Draft<'_>) -> Entry {
     seal(header(Kind::None, draft).to_vec())
@@ -142,6 +148,8 @@ pub(crate) fn none(draft: &Draft<'_>) -> Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) stamp: Stamp,
+    /// When it was stored, in milliseconds since 1970.
+    pub(crate) stored: u64,
     pub(crate) fresh_until: u64,
     /// Whether it has another origin than its reader and was checked.
     pub(crate) is_checked: bool,
@@ -226,6 +234,7 @@ fn read_value(bytes: &[u8], kind: Kind, reader: &Reader<'_>) -> Result<Read<Payl
     let is_trusted = is_same_build && origin.of_type == reader.origin.of_type;
     let meta = Meta {
         stamp: bytes_at(bytes, STAMP_AT),
+        stored: number_at(bytes, STORED_AT),
         fresh_until: number_at(bytes, FRESH_AT),
         is_checked: !is_trusted,
     };

@@ -128,6 +128,7 @@ mod config;
 mod entry;
 mod error;
 mod escape;
+mod explain;
 #[cfg(feature = "http")]
 pub mod http;
 mod key;
@@ -166,6 +167,7 @@ pub use config::{
     Address, Config, Environment, Quota, Secret, SessionKeys, Tls, Topology, TtlPolicy,
 };
 pub use error::{AlreadyInstalled, Error, ErrorKind};
+pub use explain::{ExplainWarning, ExplainedCall, Explanation};
 pub use key::{KeyPart, KeyWriter};
 pub use metrics::{
     Counts, FallbackStats, LimitStats, MemoryStats, Mode, OperationStats, PoolStats, RedisStats,

@@ -14,6 +14,7 @@ mod limits;
 mod operations;
 mod prometheus;
 mod recent;
+mod reloads;
 mod sessions;
 mod stats;
 
@@ -39,6 +40,8 @@ use self::limits::Limits;
 pub use self::operations::OperationStats;
 use self::operations::{Operation, Operations};
 use self::recent::Recent;
+use self::reloads::ReloadCounters;
+pub(crate) use self::reloads::{Reload, ReloadCounts};
 
 #[cfg(feature = "sessions")]
 pub(crate) use self::sessions::SessionEvent;
@@ -349,6 +352,7 @@ pub(crate) struct SiteMetrics {
     /// The moving average times [`WEIGHT`], so that small differences are not lost in rounding; 0 is none yet.
     weighed_bytes: AtomicUsize,
     warned: AtomicU16,
+    reloads: ReloadCounters,
     /// Of the line about a slow operation.
     pub(crate) slow: Throttle,
     /// Of the line about a reply that belongs to another key.
@@ -383,6 +387,7 @@ impl SiteMetrics {
             stripes: std::array::from_fn(|_| stripe()),
             weighed_bytes: AtomicUsize::new(0),
             warned: AtomicU16::new(0),
+            reloads: ReloadCounters::default(),
             slow: Throttle::new(),
             misplaced: Throttle::new(),
         }
@@ -435,6 +440,24 @@ impl SiteMetrics {
         let values = &self.shared.values;
         values.encoded.record_number(encoded as u64);
         values.stored.record_number(stored as u64);
+    }
+
+    /// A key was loaded that was loaded before.
+    pub(crate) fn reloaded(&self, reload: Reload) {
+        self.reloads.add(reload);
+    }
+
+    pub(crate) fn reloads(&self) -> ReloadCounts {
+        self.reloads.read()
+    }
+
+    /// How long something took so far.
+    pub(crate) fn times(&self, timer: Timer) -> Times {
+        let mut distribution = Distribution::new();
+        for stripe in &self.stripes {
+            distribution.read(&stripe.histograms[timer as usize]);
+        }
+        distribution.times()
     }
 
     /// The size of entry to plan for: what this site's entries had lately, in bytes.

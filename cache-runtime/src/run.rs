@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, in_current_view};
 #[cfg(feature = "limits")]
 use crate::limit::RateLimiter;
 
@@ -111,5 +111,6 @@ impl RateLimiter {
 pub fn in_current_run<F: Future>(work: F) -> impl Future<Output = F::Output> + use<F> {
     #[cfg(feature = "limits")]
     let work = LIMITER.scope(RateLimiter::of_run(), work);
+    let work = in_current_view(work);
     CACHE.scope(Cache::of_run(), work)
 }

@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Inner;
+use super::call_report::{CallMetrics, Spent};
 use super::flight::{Observation, Observed};
 use super::pending::{self, ScopeState};
 use crate::entry::{Layers, Origin};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::metrics::{SiteRef, Warning};
+use crate::metrics::Warning;
 use crate::plan::ReadPlan;
 use crate::site::{Outcome, Site, Ttl};
 use crate::store::guard::{On, Op};
@@ -29,7 +30,7 @@ pub(super) struct CallContext<'a> {
 /// What one call knows besides its cache and its key.
 pub(super) struct Facts {
     pub(super) site: &'static Site,
-    pub(super) metrics: SiteRef,
+    pub(super) metrics: CallMetrics,
     pub(super) ttl: Duration,
     /// The TTL, if the attribute computes it with an expression.
     pub(super) asked_ttl: Option<Ttl>,
@@ -81,7 +82,10 @@ impl<'a> CallContext<'a> {
     /// A call for the key of `plan`.
     pub(super) fn new(inner: &'a Inner, plan: &'a ReadPlan, of: ValueType) -> Self {
         let ReadPlan { site, key, ttl } = plan;
-        let metrics = inner.metrics.site(&site.metrics);
+        let started = Instant::now();
+        let metrics = CallMetrics::begin(inner.metrics.site(&site.metrics), site, started, || {
+            key.shown(inner.config.mask_keys).to_string()
+        });
         let policy = site.policy.and_then(|name| {
             let policy = inner.config.policy_of(name);
             // Installing a cache already warns about the policies that it lacks.
@@ -110,7 +114,7 @@ impl<'a> CallContext<'a> {
             ttl_jitter: site.ttl_jitter.unwrap_or(inner.config.ttl_jitter),
             is_off: inner.disabled.is_off(key),
             scope: pending::scope_state(inner, key),
-            started: Instant::now(),
+            started,
             of,
             site,
             metrics,
@@ -173,9 +177,8 @@ impl<'a> CallContext<'a> {
         name: &'static str,
         operation: impl FnOnce(&'b dyn Store) -> BoxFuture<'b, Result<T, Error>>,
     ) -> Result<T, Error> {
-        self.inner
-            .run(self.op(name, Instant::now()), operation)
-            .await
+        let answer = self.inner.run(self.op(name, Instant::now()), operation);
+        self.metrics.spend(Spent::Store, answer).await
     }
 
     pub(super) fn op(&self, name: &'static str, began: Instant) -> Op<'_> {

@@ -112,6 +112,7 @@ impl CallContext<'_> {
         if meta.is_checked {
             self.metrics.count(Event::Checked);
         }
+        self.metrics.found(&meta, now);
         match meta.is_stale(now) {
             true => Decoded::Stale(meta.stamp),
             false => Decoded::Fresh(event),

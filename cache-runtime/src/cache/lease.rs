@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
 use super::call::CallContext;
+use super::call_report::Spent;
 use super::flight::Leader;
 use super::recovery::BACKGROUND;
 use crate::entry::{self, Entry, Kind, Stamp};
@@ -145,7 +146,7 @@ impl<'a> LeaseRequest<'a> {
                     if Instant::now() + self.pause > self.give_up {
                         return Claim::Refused(stamp);
                     }
-                    sleep(self.pause).await;
+                    call.metrics.spend(Spent::Waiting, sleep(self.pause)).await;
                     self.pause = (self.pause * 2).min(POLL.1);
                 }
                 Err(_) => {

@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use super::boxed;
 use super::call::CallContext;
+use super::call_report::{CallMetrics, Spent};
 use super::caller;
 use super::chain::Chain;
-use crate::metrics::{Event, SiteMetrics, Timer};
+use crate::metrics::{Event, Timer};
 use crate::store::BoxFuture;
 
 tokio::task_local! {
@@ -24,7 +25,10 @@ impl CallContext<'_> {
     /// and how long it took.
     pub(super) async fn load(&self, mut hold: Option<BoxFuture<'_, ()>>) -> (bool, Duration) {
         let _permits = match self.is_limited() {
-            true => boxed(|| self.admission(&mut hold)).await,
+            true => {
+                let admission = boxed(|| self.admission(&mut hold));
+                self.metrics.spend(Spent::Waiting, admission).await
+            }
             false => None,
         };
         let loading = Loading::begin(&self.metrics);
@@ -44,13 +48,13 @@ impl CallContext<'_> {
 
 /// Counts a load, also one that panics or is dropped.
 struct Loading<'a> {
-    metrics: &'a SiteMetrics,
+    metrics: &'a CallMetrics,
     began: Instant,
     is_over: bool,
 }
 
 impl<'a> Loading<'a> {
-    fn begin(metrics: &'a SiteMetrics) -> Self {
+    fn begin(metrics: &'a CallMetrics) -> Self {
         Self {
             metrics,
             began: Instant::now(),
@@ -68,6 +72,7 @@ impl<'a> Loading<'a> {
             false => Event::LoadErr,
         });
         self.metrics.time(Timer::Load, took);
+        self.metrics.spent(Spent::Loading, took);
         took
     }
 }

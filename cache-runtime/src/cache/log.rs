@@ -72,7 +72,7 @@ impl CallContext<'_> {
     }
 
     /// For how long what is stored is fresh.
-    fn ttl_without_grace(&self, new: &NewEntry) -> Duration {
+    pub(super) fn ttl_without_grace(&self, new: &NewEntry) -> Duration {
         new.expires_in.saturating_sub(self.grace)
     }
 
@@ -100,10 +100,7 @@ pub(super) fn invalidated(
     evicted: Evicted,
     took: Duration,
 ) {
-    let shown = Shown {
-        targets,
-        mask: inner.config.mask_keys,
-    };
+    let shown = shown(targets, inner.config.mask_keys);
     match evicted {
         Evicted::Applied { keys } => debug!(
             function = site.name,
@@ -120,6 +117,11 @@ pub(super) fn invalidated(
         ),
         Evicted::Deferred => {}
     }
+}
+
+/// Returns the text of a few targets.
+pub(super) fn shown(targets: &[Target], mask: bool) -> impl fmt::Display + '_ {
+    Shown { targets, mask }
 }
 
 /// A few targets in one line.

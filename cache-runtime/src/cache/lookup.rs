@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::call::CallContext;
+use super::call_report::Spent;
 use super::caller::Caller;
 use super::codec::Decoded;
 use super::flight::Observed;
@@ -74,6 +75,7 @@ impl CallContext<'_> {
                 answer.await
             }
         };
+        self.metrics.spent_since(Spent::Store, began);
         match answer {
             Ok(found) => Answer::Found(found),
             Err(error) => {

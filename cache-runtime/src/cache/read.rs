@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::boxed;
 use super::call::CallContext;
+use super::call_report::{Lease, Spent};
 use super::caller::{self, Source};
 use super::chain::Chain;
 use super::codec::{Decoded, NewEntry};
@@ -57,17 +58,19 @@ impl CallContext<'_> {
             .join(self.key, self.observation(miss.observed))
         {
             Turn::Lead(leader) => leader,
-            Turn::Wait(waiter) => match waiter.arrival().await {
-                Arrival::Lead(leader) => leader,
-                Arrival::Landed(entry) => match self.decode_later(entry.to_vec()).await.0 {
-                    Decoded::Fresh(_) | Decoded::Stale(_) => {
-                        self.metrics.count(Event::LoadShared);
-                        return Source::Entry;
-                    }
-                    _ => return self.load_alone().await,
-                },
-                Arrival::Alone => return self.load_alone().await,
-            },
+            Turn::Wait(waiter) => {
+                match self.metrics.spend(Spent::Waiting, waiter.arrival()).await {
+                    Arrival::Lead(leader) => leader,
+                    Arrival::Landed(entry) => match self.decode_later(entry.to_vec()).await.0 {
+                        Decoded::Fresh(_) | Decoded::Stale(_) => {
+                            self.metrics.count(Event::LoadShared);
+                            return Source::Entry;
+                        }
+                        _ => return self.load_alone().await,
+                    },
+                    Arrival::Alone => return self.load_alone().await,
+                }
+            }
         };
         match leader.relieves() {
             Some(Relieved::Overdue) => self.metrics.count(Event::LoadOverdue),
@@ -120,18 +123,25 @@ impl CallContext<'_> {
             leader.asks_for(request.stamp());
             standing = loop {
                 match request.ask(leader).await {
-                    Claim::Won(stamp) if leader.set_lease(stamp) => break standing,
+                    Claim::Won(stamp) if leader.set_lease(stamp) => {
+                        self.metrics.set_lease(Lease::Won);
+                        break standing;
+                    }
                     Claim::Won(stamp) => {
                         // The current leader takes it over when it reaches it.
                         self.inner.orphans.add(stamp);
                         break standing;
                     }
-                    Claim::Refused(claim) => break claim,
+                    Claim::Refused(claim) => {
+                        self.metrics.set_lease(Lease::Refused);
+                        break claim;
+                    }
                     Claim::Found { entry, at, before } => {
                         let (decoded, entry) = self.decode_later(entry).await;
                         match decoded {
                             Decoded::Fresh(_) | Decoded::Stale(_) => {
                                 self.metrics.count(Event::LoadAwaited);
+                                self.metrics.set_lease(Lease::Awaited);
                                 leader.set_snapshot(at, before);
                                 leader.land(entry.into());
                                 return true;

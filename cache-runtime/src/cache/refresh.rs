@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::call::{CallContext, ValueType};
+use super::call_report::Lease;
 use super::caller::{self, Source};
 use super::codec::NewEntry;
 use super::lease::{self, Hold};
@@ -307,6 +308,7 @@ impl CallContext<'_> {
         match marked {
             Ok(Refreshing::Marked) => {
                 self.metrics.count(Event::Refresh);
+                self.metrics.set_lease(Lease::Refresh);
                 return Marked::Mine(attempt);
             }
             Ok(Refreshing::Gone) => {

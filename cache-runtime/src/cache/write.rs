@@ -1,16 +1,18 @@
 //! Puts and evictions, around the body.
 
-use super::Evicted;
 use std::time::Duration;
 
-use super::Inner;
+use tokio::time::Instant;
+
 use super::call::CallContext;
+use super::call_report::{CallMetrics, Spent};
 use super::caller::{self, Source};
 use super::codec::NewEntry;
 use super::removal::Eviction;
+use super::{Evicted, Inner, log};
 use crate::entry::{self, Stamp};
 use crate::error::Error;
-use crate::metrics::{Event, SiteRef};
+use crate::metrics::Event;
 use crate::plan::EvictPlan;
 use crate::store::Replaced;
 use crate::target::Target;
@@ -71,7 +73,8 @@ impl<'a> Put<'a> {
         match stored {
             Stored::Yes => call.inner.invalidate_here(&eviction.disarm()),
             Stored::No => {
-                eviction.apply().await;
+                let evicted = call.metrics.spend(Spent::Store, eviction.apply());
+                evicted.await;
             }
             // Redis was waited for once already; the journal does the rest.
             Stored::Unknown => eviction.defer(),
@@ -105,6 +108,8 @@ impl CallContext<'_> {
             Fence::Alone(stamp) => match self.put(stamp, new).await {
                 Ok(Replaced::Done) => {
                     self.metrics.count(Event::PutStored);
+                    self.metrics
+                        .stored(new.entry.stamp(), self.ttl_without_grace(new));
                     self.log_put(new);
                     return Stored::Yes;
                 }
@@ -128,7 +133,21 @@ impl CallContext<'_> {
             Err(_) => Event::FillFailed,
         };
         self.metrics.count(event);
+        if event == Event::Fill {
+            self.remember(new);
+        }
         self.log_fill(event, new);
+    }
+
+    /// Compares a loaded value to the one that was loaded before.
+    fn remember(&self, new: &NewEntry) {
+        let ttl = self.ttl_without_grace(new);
+        self.metrics.stored(new.entry.stamp(), ttl);
+        let value = entry::value_hash(new.entry.as_bytes());
+        let reloads = &self.inner.reloads;
+        if let Some(reload) = reloads.note(self.key.hash(), value, self.now(), ttl) {
+            self.metrics.reloaded(reload);
+        }
     }
 
     /// A server that does not know of a put would serve the value before it.
@@ -154,7 +173,8 @@ impl CallContext<'_> {
     /// Answers a call of a function with `#[cache_put]`.
     pub(super) async fn write(&self) -> Source {
         let put = Put::begin(self).await;
-        caller::run_body(None).await;
+        let body = caller::run_body(None);
+        self.metrics.spend(Spent::Loading, body).await;
         let entry = self.encode(Duration::ZERO).await;
         put.end(entry).await;
         Source::Body
@@ -165,7 +185,7 @@ impl CallContext<'_> {
 pub(super) struct EvictContext<'a> {
     inner: &'a Inner,
     plan: &'a EvictPlan,
-    metrics: SiteRef,
+    metrics: CallMetrics,
 }
 
 /// An eviction whose body runs. Dropped before its end, it evicts.
@@ -182,7 +202,12 @@ struct PendingEviction<'a> {
 impl<'a> EvictContext<'a> {
     pub(super) fn new(inner: &'a Inner, plan: &'a EvictPlan) -> Self {
         Self {
-            metrics: inner.metrics.site(&plan.site.metrics),
+            metrics: CallMetrics::begin(
+                inner.metrics.site(&plan.site.metrics),
+                plan.site,
+                Instant::now(),
+                || log::shown(&plan.targets, inner.config.mask_keys).to_string(),
+            ),
             inner,
             plan,
         }
@@ -191,7 +216,8 @@ impl<'a> EvictContext<'a> {
     /// Answers a call of a function with `#[cache_evict]`.
     pub(super) async fn evict(&self) -> Source {
         let evicting = self.begin().await;
-        let named = match caller::run_body(None).await {
+        let body = caller::run_body(None);
+        let named = match self.metrics.spend(Spent::Loading, body).await {
             true => Some(caller::named().await),
             false => None,
         };
@@ -213,11 +239,13 @@ impl<'a> EvictContext<'a> {
             always: _,
             fence,
         } = *plan;
-        let is_journaled =
-            *before && inner.invalidate(site, metrics, targets).await == Evicted::Journaled;
+        let is_journaled = *before && self.invalidate(targets).await == Evicted::Journaled;
         let (fenced, is_answered) = match fence {
             // A call waits for Redis once.
-            true if !is_journaled => inner.fence(site, metrics, targets).await,
+            true if !is_journaled => {
+                let placed = inner.fence(site, metrics, targets);
+                metrics.spend(Spent::Store, placed).await
+            }
             _ => (Vec::new(), true),
         };
         PendingEviction {
@@ -247,10 +275,7 @@ impl<'a> EvictContext<'a> {
                 // The values are gone already; now the fences only keep new ones out.
                 match is_answered {
                     _ if fenced.is_empty() || is_scoped => {}
-                    true => {
-                        let site = self.plan.site;
-                        self.inner.invalidate(site, &self.metrics, &fenced).await;
-                    }
+                    true => drop(self.invalidate(&fenced).await),
                     false => self.inner.invalidate_in_background(self.plan.site, &fenced),
                 }
                 return;
@@ -259,9 +284,23 @@ impl<'a> EvictContext<'a> {
         self.metrics.count(Event::Evict);
         if !is_answered || (is_journaled && self.inner.journal.depth() > 0) {
             // The call has waited for Redis once.
+            self.metrics.note(match eviction.is_scoped() {
+                true => Event::EvictDeferred,
+                false => Event::EvictJournaled,
+            });
             eviction.defer();
         } else {
-            eviction.apply().await;
+            let evicted = self.metrics.spend(Spent::Store, eviction.apply()).await;
+            self.metrics.evicted(evicted);
         }
+    }
+
+    async fn invalidate(&self, targets: &[Target]) -> Evicted {
+        let evicted = self
+            .inner
+            .invalidate(self.plan.site, &self.metrics, targets);
+        let evicted = self.metrics.spend(Spent::Store, evicted).await;
+        self.metrics.evicted(evicted);
+        evicted
     }
 }

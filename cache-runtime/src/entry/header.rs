@@ -28,7 +28,7 @@ pub(super) const KEY_AT: usize = 16;
 const BUILD_AT: usize = 24;
 const TYPE_AT: usize = 32;
 const VERSION_AT: usize = 40;
-const STORED_AT: usize = 48;
+pub(super) const STORED_AT: usize = 48;
 /// Where an entry keeps until when it is fresh, and a claim when it ends.
 pub(crate) const FRESH_AT: usize = 56;
 /// Where an entry keeps until when it is being refreshed.

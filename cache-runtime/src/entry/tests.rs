@@ -87,6 +87,7 @@ fn a_value_is_read_with_its_header() {
 
     let meta = Meta {
         stamp: entry.stamp(),
+        stored: NOW,
         fresh_until: NOW + 60_000,
         is_checked: false,
     };

@@ -36,6 +36,37 @@ impl Kind {
 }
 
 impl Event {
+    /// Returns the result of the call that this event answers, as metrics name it. [`None`] for a step on the way.
+    pub(crate) fn result(self) -> Option<&'static str> {
+        match (self, &Self::ALL[self as usize].1) {
+            (Self::HitNone, _) => Some("none"),
+            (Self::HitStale, _) => Some("stale"),
+            (Self::Put, _) => Some("put"),
+            (Self::Evict, _) => Some("evict"),
+            (_, Kind::Hit) => Some("hit"),
+            (_, Kind::Miss(_)) => Some("miss"),
+            (_, Kind::Bypass(_)) => Some("bypass"),
+            (_, Kind::Write) => Some("write"),
+            (_, Kind::Degraded(_) | Kind::Step) => None,
+        }
+    }
+
+    /// Returns whether it tells what became of an eviction.
+    pub(crate) fn is_eviction(self) -> bool {
+        matches!(
+            self,
+            Self::EvictApplied | Self::EvictDeferred | Self::EvictJournaled
+        )
+    }
+
+    /// Returns the reason why a put stored nothing, or [`None`] if the event is not such a put.
+    pub(super) fn degraded_reason(self) -> Option<&'static str> {
+        match Self::ALL[self as usize].1 {
+            Kind::Degraded(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Returns the reason of a miss, or [`None`] if the event is not a miss.
     pub(crate) fn miss_reason(self) -> Option<&'static str> {
         Self::ALL[self as usize].1.miss_reason()

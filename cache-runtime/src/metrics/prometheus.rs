@@ -88,6 +88,27 @@ const REFRESHES: [(&str, Event); 3] = [
     ("crowded", Event::RefreshCrowded),
 ];
 
+impl Event {
+    /// Returns what became of a value or of an eviction, as metrics name it, or [`None`] if the event does not tell.
+    pub(crate) fn outcome(self) -> Option<&'static str> {
+        let stored = (self == Self::PutStored).then_some("stored");
+        stored
+            .or(self.degraded_reason())
+            .or_else(|| named(&FILLS, self))
+            .or_else(|| named(&EVICTIONS, self))
+    }
+
+    /// Returns how a load ended, or which other load provided the value, or [`None`] if the event is not about a load.
+    pub(crate) fn load(self) -> Option<&'static str> {
+        named(&LOADS, self).or_else(|| named(&SHARED, self))
+    }
+}
+
+fn named(table: &[(&'static str, Event)], wanted: Event) -> Option<&'static str> {
+    let found = table.iter().find(|(_, event)| *event == wanted);
+    found.map(|(name, _)| *name)
+}
+
 impl Metrics {
     /// Writes all metrics. The functions in `known` have series even if they were never called.
     pub(crate) fn exposition(
