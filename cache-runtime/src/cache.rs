@@ -75,7 +75,7 @@ use tracing::info;
 use self::bulkhead::Bulkhead;
 pub(crate) use self::call::ValueType;
 pub(crate) use self::call_report::{
-    Call, Calls, Lease, Spent, Wanted, collect, in_current_view,
+    Call, CallReport, Calls, Lease, Spent, Wanted, collect, in_current_view,
 };
 use self::disabled::Disabled;
 use self::flight::Flights;

@@ -3,7 +3,8 @@
 //! The feature `http` has the layers. The feature `axum` adds extractors and `IntoResponse`. [Without axum](#without-axum), ask for
 //! the same by name.
 //!
-//! [`SessionLayer`] describes sessions, and [`metrics()`] the route of metrics. The rest of this page describes limits.
+//! [`SessionLayer`] describes sessions, [`metrics()`] the route of metrics, and [`CacheStatusLayer`] and [`ExplainLayer`] what clients and
+//! developers can learn about a response. The rest of this page describes limits.
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -147,9 +148,12 @@
 mod axum;
 mod body;
 mod bypass;
+mod cache_status;
 mod client_ip;
 #[cfg(feature = "sessions")]
 mod cookie;
+mod debug_access;
+mod explain;
 mod fields;
 mod hops;
 mod limit;
@@ -166,9 +170,12 @@ mod support;
 mod tests;
 
 pub use self::body::ResponseBody;
+pub use self::cache_status::{CacheStatusLayer, CacheStatusService};
 pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp, PeerAddr};
 #[cfg(feature = "sessions")]
 pub use self::cookie::{SameSite, SessionCookie};
+pub use self::debug_access::DebugAccess;
+pub use self::explain::{ExplainLayer, ExplainService};
 pub use self::fields::RateLimitHeaders;
 pub use self::limit::{OnMissing, RateLimitLayer, RateLimitService};
 pub use self::metrics::{MetricsService, metrics};

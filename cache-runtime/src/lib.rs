@@ -121,6 +121,7 @@
 
 mod background;
 mod cache;
+mod cache_status;
 mod calls;
 pub mod catalog;
 mod clock;
@@ -162,6 +163,7 @@ pub use cache::{Cache, CacheScope, Evicted, Health, HealthCheck, HealthStatus, K
 #[cfg(feature = "limits")]
 pub use cache_macros::rate_limit;
 pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key};
+pub use cache_status::CacheStatus;
 pub use clock::Clock;
 pub use config::{
     Address, Config, Environment, Quota, Secret, SessionKeys, Tls, Topology, TtlPolicy,

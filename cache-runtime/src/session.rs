@@ -74,6 +74,7 @@
 
 mod backend;
 mod data;
+mod debug_token;
 mod error;
 mod inner;
 mod memory;
@@ -97,6 +98,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::data::{NewSession, SessionData};
+pub use self::debug_token::DebugTokens;
 pub use self::error::SessionError;
 use self::inner::Inner;
 use self::place::{Place, Sid};

@@ -8,3 +8,4 @@ mod promtool;
 mod recorder;
 mod scrape;
 mod service;
+mod views;

@@ -245,7 +245,8 @@ impl ClientIpSource {
     }
 }
 
-fn peer(extensions: &Extensions) -> Option<IpAddr> {
+/// Returns the address of the peer of the connection.
+pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     let own = extensions.get().map(|PeerAddr(peer)| *peer);
     Some(own.or_else(|| connected(extensions))?.ip().to_canonical())
 }

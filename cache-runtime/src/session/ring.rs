@@ -3,6 +3,7 @@
 //! ```text
 //! CACHE_SESSION_KEYS ─HKDF─► sign   HMAC-SHA256 of tokens
 //!                          ► index  HMAC-SHA256 of user ids: where a user's sessions are
+//!                          ► debug  HMAC-SHA256 of debug tokens
 //!                          ► data   ─HKDF, sid─► AES-256-GCM, a key for each session
 //! ```
 //!
@@ -30,6 +31,7 @@ pub(super) struct Ring {
 pub(super) struct RingKey {
     pub(super) id: String,
     pub(super) sign: Signature,
+    pub(super) debug: Signature,
     index: Signature,
     data: Zeroizing<[u8; 32]>,
 }
@@ -70,6 +72,7 @@ impl RingKey {
         Some(Self {
             id: id.clone(),
             sign: Signature::new_from_slice(&*key(b"sign")?).ok()?,
+            debug: Signature::new_from_slice(&*key(b"debug")?).ok()?,
             index: Signature::new_from_slice(&*key(b"index")?).ok()?,
             data: key(b"data")?,
         })

@@ -1,0 +1,109 @@
+//! Which requests may learn how they were answered.
+
+use ::http::{HeaderName, Request, header};
+
+use super::client_ip;
+#[cfg(feature = "sessions")]
+use crate::session::DebugTokens;
+
+const CACHE_DEBUG: HeaderName = HeaderName::from_static("cache-debug");
+
+/// The fields that a proxy adds. A request with one of them does not come from this machine, even if the proxy runs on it.
+const OF_PROXIES: [HeaderName; 4] = [
+    header::FORWARDED,
+    header::VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+/// What the header `Cache-Debug` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Debug {
+    Explain,
+    Timing,
+}
+
+/// Which requests may learn how the cache answered them, with the header `Cache-Debug`:
+///
+/// ```text
+/// Cache-Debug: explain
+/// Cache-Debug: explain; token=v1.2026-11.1795732800.mrQ…
+/// Cache-Debug: timing
+/// ```
+///
+/// `explain` is for the [`ExplainLayer`](super::ExplainLayer), and `timing` for the
+/// [`CacheStatusLayer`](super::CacheStatusLayer::server_timing). A request that is not allowed to is answered as if it did not have the
+/// header.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct DebugAccess {
+    is_loopback_refused: bool,
+    #[cfg(feature = "sessions")]
+    tokens: Option<DebugTokens>,
+}
+
+impl DebugAccess {
+    /// Allows requests whose connection comes from this machine (`127.0.0.0/8` or `::1`).
+    ///
+    /// Only the peer of the connection counts ([`PeerAddr`](super::PeerAddr), or axum's `ConnectInfo`), never an address in a header. A
+    /// request with `Forwarded`, `X-Forwarded-For`, `X-Real-IP` or `Via` is refused, because it comes from a proxy on this machine. A
+    /// proxy that adds none of them would make every client local: use [`signed`](Self::signed) behind such a proxy.
+    pub fn loopback() -> Self {
+        Self::default()
+    }
+
+    /// Allows only requests with a valid token.
+    #[cfg(feature = "sessions")]
+    pub fn signed(tokens: DebugTokens) -> Self {
+        Self {
+            is_loopback_refused: true,
+            tokens: Some(tokens),
+        }
+    }
+
+    /// Also allows requests with a valid token.
+    #[cfg(feature = "sessions")]
+    pub fn or_signed(mut self, tokens: DebugTokens) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Returns whether the request asks for this, and may.
+    pub(super) fn allows<B>(&self, wanted: Debug, request: &Request<B>) -> bool {
+        let mut fields = request.headers().get_all(CACHE_DEBUG).iter();
+        let (Some(field), None) = (fields.next(), fields.next()) else {
+            return false;
+        };
+        let Ok(field) = field.to_str() else {
+            return false;
+        };
+        let (word, parameters) = field.split_once(';').unwrap_or((field, ""));
+        let is_wanted = match wanted {
+            Debug::Explain => word.trim().eq_ignore_ascii_case("explain"),
+            Debug::Timing => word.trim().eq_ignore_ascii_case("timing"),
+        };
+        is_wanted && (self.is_signed(parameters) || self.is_local(request))
+    }
+
+    #[cfg(feature = "sessions")]
+    fn is_signed(&self, parameters: &str) -> bool {
+        let Some(tokens) = &self.tokens else {
+            return false;
+        };
+        let token = parameters.trim().strip_prefix("token=");
+        token.is_some_and(|token| tokens.accepts(token.trim_matches('"')))
+    }
+
+    #[cfg(not(feature = "sessions"))]
+    fn is_signed(&self, _: &str) -> bool {
+        false
+    }
+
+    fn is_local<B>(&self, request: &Request<B>) -> bool {
+        !self.is_loopback_refused
+            && client_ip::peer(request.extensions()).is_some_and(|peer| peer.is_loopback())
+            && OF_PROXIES
+                .iter()
+                .all(|name| !request.headers().contains_key(name))
+    }
+}
