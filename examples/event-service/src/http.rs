@@ -10,8 +10,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use cache_runtime::Cache;
-use cache_runtime::http::{ClientIp, ClientIpSource, RateLimitLayer, SessionLayer, metrics};
+use cache_runtime::http::{
+    CacheStatusLayer, ClientIp, ClientIpSource, DebugAccess, ExplainLayer, RateLimitLayer,
+    SessionLayer, metrics,
+};
 use cache_runtime::limit::{Backend, Limited, RateLimiter, Verdict};
+use cache_runtime::session::DebugTokens;
 
 use tokio::sync::Semaphore;
 
@@ -161,6 +165,9 @@ pub fn router(
         .route("/api/auth/sessions/{id}", delete(auth::end))
         .route("/api/auth/me", get(auth::me))
         .route_layer(map_response(private));
+    let access = debug_access(&app.cache);
+    let status = CacheStatusLayer::new("event-service")?.server_timing(access.clone());
+    let explain = ExplainLayer::new(&app.cache, access);
     let router = public
         .merge(of_users)
         .fallback(unknown_route)
@@ -168,6 +175,8 @@ pub fn router(
         .layer(DefaultBodyLimit::max(MAX_BODY))
         // Inside the next layer, which finds the address that a session records.
         .layer(sessions)
+        .layer(status)
+        .layer(explain)
         .layer(from_fn(bounded))
         // Counts all requests, including those without a route.
         .layer(api)
@@ -176,6 +185,16 @@ pub fn router(
         .layer(map_response(headers))
         .with_state(Arc::new(app));
     Ok(router)
+}
+
+/// Requests from this machine may learn how the cache answered them, and requests with a token of `event-service debug-token`.
+fn debug_access(cache: &Cache) -> DebugAccess {
+    let access = DebugAccess::loopback();
+    match DebugTokens::new(cache.config()) {
+        Ok(tokens) => access.or_signed(tokens),
+        // There are no keys, as on the machine of a developer.
+        Err(_) => access,
+    }
 }
 
 /// Logs that an address guesses passwords when it is refused, but not again while it is blocked.

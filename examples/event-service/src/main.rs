@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use cache_runtime::catalog::Catalog;
 use cache_runtime::http::SessionLayer;
 use cache_runtime::limit::{Policy, RateLimiter};
-use cache_runtime::session::SessionStore;
+use cache_runtime::session::{DebugTokens, SessionStore};
 use cache_runtime::{Cache, Config, Mode};
 use event_service::db::Db;
 use event_service::http::{App, router};
@@ -25,17 +25,21 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// How long a debug token is valid.
+const DEBUG_TOKEN: Duration = Duration::from_secs(60 * 60);
+
 /// How long running requests may take after the process is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
 const HELP: &str = "\
-Usage: event-service [warm | catalog [--json]]
+Usage: event-service [warm | catalog [--json] | debug-token]
 
 Without a command it serves HTTP.
 
 Commands:
   warm               fills the cache in Redis with the most requested data, then exits
   catalog [--json]   prints what is cached and which functions evict it; fails if anything looks like a mistake
+  debug-token        prints a token for the header `Cache-Debug` that is valid for 1 hour; needs CACHE_SESSION_KEYS
 
 Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, TRUSTED_ORIGINS, INSECURE_COOKIE,
 MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_REQUESTS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
@@ -66,6 +70,7 @@ async fn main() -> ExitCode {
         ["catalog", "--json"] => {
             catalog(|catalog| Ok(serde_json::to_string_pretty(catalog)? + "\n"))
         }
+        ["debug-token"] => print_debug_token(),
         ["-h" | "--help"] => say(HELP),
         _ => {
             let given = arguments.join(" ");
@@ -129,6 +134,12 @@ fn catalog(write: impl FnOnce(&Catalog) -> anyhow::Result<String>) -> anyhow::Re
     say(&write(&catalog)?)?;
     ensure!(catalog.findings.is_empty(), "the catalog has findings");
     Ok(())
+}
+
+/// `event-service debug-token`
+fn print_debug_token() -> anyhow::Result<()> {
+    let tokens = DebugTokens::new(&Config::from_env()?)?;
+    say(&format!("{}\n", tokens.issue(DEBUG_TOKEN)?))
 }
 
 async fn serve() -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ mod support;
 
 mod caching;
 mod catalog;
+mod debugging;
 mod edge;
 mod eviction;
 mod keys;
