@@ -155,7 +155,7 @@ pub struct Config {
     pub journal_capacity: usize,
     /// The duration from which an operation is logged as slow. Default: 100 ms.
     pub slow_threshold: Duration,
-    /// Whether logs show a hash instead of a key. Default: `false`.
+    /// Whether logs and reports show a hash instead of a key. Default: `false`.
     pub mask_keys: bool,
     /// Whether values that contain a payment card number are refused. Default: `false`.
     pub card_guard: bool,

@@ -108,6 +108,9 @@ impl RateLimiter {
 /// ```
 ///
 /// Outside any `run`, as in production, functions in `work` use the installed ones.
+///
+/// Calls in `work` also count for the [`Cache::explain`] and the [`CacheStatus::of`](crate::CacheStatus::of) around this call, and for the
+/// `http::CacheStatusLayer` and the `http::ExplainLayer` of the request.
 pub fn in_current_run<F: Future>(work: F) -> impl Future<Output = F::Output> + use<F> {
     #[cfg(feature = "limits")]
     let work = LIMITER.scope(RateLimiter::of_run(), work);
