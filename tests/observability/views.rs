@@ -34,6 +34,15 @@ async fn save(id: u32) -> u32 {
 #[cache_evict(key = "views:<id>")]
 async fn remove(id: u32) {}
 
+#[cacheable(key = "views:text:<length>", ttl = 60)]
+async fn text(length: usize) -> String {
+    "x".repeat(length)
+}
+
+/// Evicts more than has changed.
+#[cache_evict(pattern = "views:*")]
+async fn remove_all() {}
+
 /// Another process, as far as the cache is concerned.
 async fn another(server: &RedisServer) -> Cache {
     let cache = Cache::connect(server.config()).await;
@@ -144,4 +153,39 @@ async fn a_report_has_the_times_in_redis_and_serializes() {
     let json = serde_json::to_value::<&Explanation>(&report).expect("JSON");
     assert_eq!(json["calls"][0]["key"], "test_views:7");
     assert_eq!(json["omitted"], 0);
+}
+
+/// The hit rate has dropped for one of several reasons. One explained request shows which.
+#[tokio::test]
+async fn one_explained_call_shows_why_a_function_misses() {
+    let (_server, cache) = in_redis().await;
+    let explain = async |id| cache.explain(find(id)).await.1.calls.remove(0);
+    cache
+        .run(async {
+            for _ in 0..4 {
+                find(1).await.expect("a value");
+                remove_all().await;
+            }
+        })
+        .await;
+
+    let evicted = explain(1).await;
+    cache.disable("views:2").expect("a pattern");
+    let disabled = explain(2).await;
+    let (_, report) = cache.explain(text(cache.config().max_value + 1)).await;
+    let too_large = &report.calls[0];
+
+    let codes: Vec<_> = evicted
+        .warnings
+        .iter()
+        .map(|warning| warning.code)
+        .collect();
+    assert_eq!(codes, ["W04", "W05"]);
+    let by = &evicted.warnings[1].message;
+    assert!(by.contains("remove_all` with `views:*`"), "{by}");
+    assert_eq!(disabled.reason, Some("disabled"));
+    assert_eq!(
+        (too_large.result, too_large.fill),
+        (Some("miss"), Some("too_large"))
+    );
 }
