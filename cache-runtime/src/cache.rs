@@ -17,6 +17,8 @@ mod bulkhead;
 mod call;
 mod call_report;
 mod caller;
+#[cfg(feature = "admin")]
+mod census;
 mod chain;
 mod codec;
 mod disabled;
@@ -26,6 +28,8 @@ mod function;
 mod futurelock;
 mod handle;
 mod health;
+#[cfg(feature = "admin")]
+mod inspect;
 #[cfg(test)]
 mod interleavings;
 mod invalidate;

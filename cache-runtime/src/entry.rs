@@ -35,6 +35,8 @@ mod origin;
 mod payload;
 mod payment_card;
 mod stamp;
+#[cfg(feature = "admin")]
+mod summary;
 
 use std::time::Duration;
 
@@ -55,6 +57,8 @@ pub(crate) use self::layers::Layers;
 pub(crate) use self::origin::{Build, Origin};
 pub(crate) use self::payload::{Value, caught};
 pub(crate) use self::stamp::{Stamp, new_stamp};
+#[cfg(feature = "admin")]
+pub(crate) use self::summary::{Summary, json_of, summary};
 use crate::key::Key;
 
 /// Redis and entries count in milliseconds, so a shorter TTL is not possible.

@@ -144,6 +144,8 @@
 //! - A [`Limited`](crate::limit::Limited), a [`SessionError`](crate::session::SessionError) and a [`MissingClientIp`] convert into a
 //!   `Response<B>` of the crate `http` for each body `B: From<String>`.
 
+#[cfg(feature = "admin")]
+mod admin;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;
@@ -169,6 +171,8 @@ mod support;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "admin")]
+pub use self::admin::{AdminConfig, AdminRole, AdminService, AdminUser, admin};
 pub use self::body::ResponseBody;
 pub use self::cache_status::{CacheStatusLayer, CacheStatusService};
 pub use self::client_ip::{ClientIp, ClientIpSource, MissingClientIp, PeerAddr};

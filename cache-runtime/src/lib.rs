@@ -95,6 +95,7 @@
 //! | `limits` | yes | The module `limit` and `#[rate_limit]` | |
 //! | `sessions` | yes | The module `session` | `aes-gcm`, `hkdf`, `hmac` |
 //! | `tls` | yes | `rediss://` and `REDIS_TLS` | `rustls`, `tokio-rustls`, `webpki-roots` |
+//! | `admin` | no | `http::admin`: a page and an API for operators. Enables `http` | `hmac` |
 //! | `axum` | no | For handlers of axum: `ClientIp`, `Session` and `Sessions` as extractors, `IntoResponse` for rejections and errors, and rejections counted by route. Enables `http` | `axum` |
 //! | `chrono` | no | `DateTime` and `NaiveDate` in keys | `chrono` |
 //! | `http` | no | The module `http`: rate limits and, with `sessions`, sessions as layers for tower, metrics as a service, and the address of a client behind proxies. Enables `limits` | `http`, `http-body`, `tower-layer`, `tower-service`, `ipnet` |

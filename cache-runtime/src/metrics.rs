@@ -10,6 +10,10 @@ mod exposition;
 mod facade;
 mod family;
 mod histogram;
+#[cfg(feature = "admin")]
+mod hot;
+#[cfg(feature = "admin")]
+mod latency;
 mod limits;
 mod operations;
 mod prometheus;
@@ -32,6 +36,10 @@ pub(crate) use self::exposition::Format;
 use self::histogram::Distribution;
 pub(crate) use self::histogram::Histogram;
 pub use self::histogram::Times;
+#[cfg(feature = "admin")]
+pub(crate) use self::hot::Hot;
+#[cfg(feature = "admin")]
+pub(crate) use self::latency::{Latencies, STEPS, Slow};
 #[cfg(feature = "limits")]
 pub(crate) use self::limits::LimitEvent;
 pub(crate) use self::limits::LimitMetrics;
@@ -113,6 +121,10 @@ pub(crate) struct Metrics {
 struct Shared {
     operations: Operations,
     values: Values,
+    #[cfg(feature = "admin")]
+    hot: hot::Hot,
+    #[cfg(feature = "admin")]
+    slow: latency::SlowLog,
 }
 
 /// The sizes of values, in bytes.
@@ -161,6 +173,12 @@ impl Metrics {
     /// The numbers of a limiter's policy.
     pub(crate) fn limit(&self, policy: &str) -> Arc<LimitMetrics> {
         self.limits.of(policy)
+    }
+
+    /// The keys that are read most.
+    #[cfg(feature = "admin")]
+    pub(crate) fn hot(&self) -> &Hot {
+        &self.shared.hot
     }
 
     /// The numbers of sessions.
@@ -433,6 +451,18 @@ impl SiteMetrics {
     ) {
         let operations = &self.shared.operations;
         operations.record(operation, took, failure, is_slow);
+    }
+
+    /// There was a hit at `key`.
+    #[cfg(feature = "admin")]
+    pub(crate) fn saw_hit(&self, key: &str) {
+        self.shared.hot.see(self.name, key);
+    }
+
+    /// A store operation on `key`, as logs show it, was slow.
+    #[cfg(feature = "admin")]
+    pub(crate) fn saw_slow(&self, operation: &'static str, key: String, took: Duration) {
+        self.shared.slow.add(operation, self.name, key, took);
     }
 
     /// A value was encoded: its size as JSON and as an entry, in bytes.

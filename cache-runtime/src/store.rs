@@ -191,6 +191,19 @@ pub(crate) trait Store: Send + Sync + Debug {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursor(u64);
 
+#[cfg(feature = "admin")]
+impl Cursor {
+    /// Returns it as a number, for a client that continues the scan later.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the cursor with this number.
+    pub(crate) fn of(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// One slice of the keyspace.
 #[derive(Debug)]
 pub(crate) struct Scanned {

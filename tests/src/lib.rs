@@ -7,3 +7,9 @@ pub mod figures;
 #[doc = include_str!("../../README.md")]
 #[derive(Debug)]
 pub struct Readme;
+
+/// The examples of the guide to the admin service compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/admin.md")]
+#[derive(Debug)]
+pub struct AdminGuide;

@@ -40,6 +40,19 @@ impl Disabled {
         self.any.store(true, Ordering::Release);
     }
 
+    /// Returns the patterns that are switched off, without the prefix.
+    #[cfg(feature = "admin")]
+    pub(super) fn list(&self, prefix: &str) -> Vec<String> {
+        let off = self.off.read();
+        let texts = off.iter().map(ToString::to_string);
+        texts
+            .map(|text| {
+                text.strip_prefix(prefix)
+                    .map_or(text.clone(), str::to_owned)
+            })
+            .collect()
+    }
+
     /// Returns whether exactly this pattern was switched off.
     pub(super) fn set_on(&self, pattern: &Pattern) -> bool {
         let mut off = self.off.write();

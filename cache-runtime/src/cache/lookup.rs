@@ -168,6 +168,8 @@ impl CallContext<'_> {
         self.metrics.count_at(event, now.into_std());
         self.log_hit(event, took);
         self.metrics.time(Timer::Hit, took);
+        #[cfg(feature = "admin")]
+        self.metrics.saw_hit(self.key.as_str());
     }
 
     /// Inside a scope a load may see uncommitted data, so it is for this caller only.

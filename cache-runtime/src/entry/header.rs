@@ -27,7 +27,7 @@ pub(super) const STAMP_AT: usize = 8;
 pub(super) const KEY_AT: usize = 16;
 const BUILD_AT: usize = 24;
 const TYPE_AT: usize = 32;
-const VERSION_AT: usize = 40;
+pub(super) const VERSION_AT: usize = 40;
 pub(super) const STORED_AT: usize = 48;
 /// Where an entry keeps until when it is fresh, and a claim when it ends.
 pub(crate) const FRESH_AT: usize = 56;

@@ -177,6 +177,23 @@ fn is_safe(method: &Method, headers: &HeaderMap) -> bool {
     }
 }
 
+/// Returns whether a browser says that a page of another origin sends the request. Even if that page cannot read the response, it
+/// could make the service work.
+#[cfg(feature = "admin")]
+pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
+    !matches!(
+        only(headers, &SEC_FETCH_SITE),
+        Field::Absent | Field::One("same-origin" | "none")
+    )
+}
+
+/// Returns whether the client addressed this machine by a name of its own, such as `localhost`. A page of another site cannot make a
+/// browser do that, even if its own name leads to this machine.
+#[cfg(feature = "admin")]
+pub(super) fn is_to_loopback<B>(request: &Request<B>) -> bool {
+    own(request).is_some_and(|(host, _)| host.is_loopback())
+}
+
 /// Returns the host of the request as the client, or the last proxy that rewrote it, names it.
 fn own<B>(request: &Request<B>) -> Option<(Host, Option<u16>)> {
     match request.uri().authority() {

@@ -82,6 +82,16 @@ impl Identity {
         &self.name
     }
 
+    /// Returns the client with this form in keys. [`None`] for a text that no client has.
+    #[cfg(feature = "admin")]
+    pub(crate) fn of_name(text: &str) -> Option<Self> {
+        const KINDS: [&str; 6] = ["ip4", "ip6", "user", "key", "global", "unknown"];
+        let (kind, name) = text.split_once(':')?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-%:/".contains(&byte);
+        let is_one = KINDS.contains(&kind) && name.len() <= MAX_NAME && name.bytes().all(is_plain);
+        is_one.then(|| Self { name: text.into() })
+    }
+
     fn of_kind(kind: &str, name: &dyn fmt::Display) -> Self {
         let mut written = format!("{kind}:");
         let start = written.len();

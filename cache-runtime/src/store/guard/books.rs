@@ -130,6 +130,8 @@ impl Books {
         metrics.operated(op.name, took, failure, is_slow);
         if is_slow {
             metrics.count(Event::SlowOperation);
+            #[cfg(feature = "admin")]
+            metrics.saw_slow(op.name, self.shown(op.on).to_string(), took);
             let Some(suppressed) = metrics.slow.admit() else {
                 return;
             };
@@ -137,13 +139,20 @@ impl Books {
                 target: "cache_runtime::slow",
                 operation = op.name,
                 site = op.site.name,
-                key = %Shown { on: op.on, mask: self.mask_keys },
+                key = %self.shown(op.on),
                 elapsed = ?took,
                 elapsed_secs = took.as_secs_f64(),
                 mode = ?mode(),
                 suppressed,
                 "slow cache operation"
             );
+        }
+    }
+
+    fn shown<'a>(&self, on: On<'a>) -> Shown<'a> {
+        Shown {
+            on,
+            mask: self.mask_keys,
         }
     }
 

@@ -1,0 +1,185 @@
+//! The OpenAPI document and the page.
+
+use super::*;
+
+#[tokio::test]
+async fn every_route_is_documented_and_every_documented_route_answers() {
+    let service = of(&Cache::memory());
+    let document = get(&service, "/openapi.json").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let documented: Vec<(String, String)> = document["paths"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().into_iter().flatten();
+            methods.map(|(method, _)| (method.to_uppercase(), path.clone()))
+        })
+        .collect();
+
+    for route in &routes::ROUTES {
+        let is_documented = documented
+            .iter()
+            .any(|(method, path)| method == route.method && path == route.path);
+        assert!(is_documented, "{} {}", route.method, route.path);
+    }
+    for (method, path) in &documented {
+        let asked = path.replace("{name}", "x");
+        let got = send(&service, local(method, &asked), "").await;
+        let is_known = got.status != 405 && !got.text.contains("no route has this path");
+        assert!(is_known, "{method} {path} {got:?}");
+        let statuses = &document["paths"][path][method.to_lowercase()]["responses"];
+        assert!(
+            statuses.get(got.status.to_string()).is_some(),
+            "{method} {path}: {}",
+            got.status
+        );
+    }
+}
+
+#[tokio::test]
+async fn responses_have_the_documented_fields() {
+    let cache = Cache::memory();
+    cache.set("event:1", &1, 60_u64).await;
+    let service = of(&cache);
+    let document = get(&service, "/openapi.json").await.json();
+
+    for (path, schema) in [
+        ("/api/status", "Status"),
+        ("/api/keys", "KeyPage"),
+        ("/api/entry?key=event:1", "Entry"),
+        ("/api/usage", "Usage"),
+        ("/api/switches", "Switches"),
+        ("/api/jobs", "Jobs"),
+        ("/api/catalogue", "Catalogue"),
+        ("/actuator/caches", "Caches"),
+    ] {
+        let got = get(&service, path).await;
+        assert_eq!(got.status, 200, "{path} {got:?}");
+        let schema = &document["components"]["schemas"][schema];
+        let properties = schema["properties"].as_object().expect("an object");
+        let json = got.json();
+        for (name, _) in json.as_object().expect("an object") {
+            assert!(properties.contains_key(name), "{path} returns `{name}`");
+        }
+        for name in schema["required"].as_array().into_iter().flatten() {
+            let name = name.as_str().expect("a name");
+            assert!(json.get(name).is_some(), "{path} lacks `{name}`");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_painted_by_the_server_and_its_files_exist() {
+    let cache = Cache::memory();
+    cache.set("event:</script>", &1, 60_u64).await;
+    cache.get::<i32>("event:</script>").await;
+    let service = of(&cache);
+
+    let page = get(&service, "/").await;
+
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(
+        page.text.contains("<dt>Health</dt><dd>healthy</dd>"),
+        "{}",
+        page.text
+    );
+    assert!(page.text.contains("100.0 %"), "{}", page.text);
+    assert!(!page.text.contains("{{"), "everything is filled in");
+    let (_, data) = page.text.split_once("id=\"view\">").expect("a view");
+    let (data, _) = data.split_once("</script>").expect("its end");
+    let view: Value = serde_json::from_str(data).expect("JSON");
+    assert_eq!(view["hit_rate"], 1.0);
+    let links = page.text.split(['"']).filter(|text| {
+        [".css", ".js", ".svg"]
+            .iter()
+            .any(|end| text.ends_with(end))
+    });
+    let mut files = 0;
+    for link in links {
+        files += 1;
+        assert_eq!(
+            get(&service, &format!("/{link}")).await.status,
+            200,
+            "{link}"
+        );
+    }
+    assert_eq!(files, 3);
+}
+
+#[tokio::test]
+async fn every_response_is_guarded_by_headers() {
+    let service = of(&Cache::memory());
+    for path in ["/", "/style.css", "/app.js", "/api/status", "/nothing"] {
+        let got = get(&service, path).await;
+        let policy = got.headers["content-security-policy"]
+            .to_str()
+            .expect("ASCII");
+        assert!(
+            policy.contains("default-src 'none'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert_eq!(got.headers["x-content-type-options"], "nosniff");
+        assert_eq!(got.headers["x-frame-options"], "DENY");
+        assert!(!got.headers.contains_key("access-control-allow-origin"));
+    }
+    assert_eq!(
+        get(&service, "/api/status").await.headers["cache-control"],
+        "no-store"
+    );
+    let head = send(&service, local("HEAD", "/api/status"), "").await;
+    assert_eq!((head.status, &*head.text), (200, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_sends_the_view_and_ends_by_itself() {
+    let service = of(&Cache::memory());
+
+    let stream = get(&service, "/api/events").await;
+
+    assert_eq!(stream.headers["content-type"], "text/event-stream");
+    let events: Vec<_> = stream
+        .text
+        .split("\n\n")
+        .filter(|event| !event.is_empty())
+        .collect();
+    assert_eq!(events.len(), 8);
+    for event in events {
+        let (_, data) = event.split_once("data: ").expect("data");
+        let view: Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(view["health"]["mode"], "memory");
+    }
+}
+
+#[tokio::test]
+async fn the_number_of_streams_is_limited() {
+    let service = of(&Cache::memory());
+    let mut open = Vec::new();
+    for _ in 0..events::MAX_STREAMS {
+        let request = local("GET", "/api/events")
+            .body(String::new())
+            .expect("a request");
+        open.push(service.clone().oneshot(request).await.expect("a stream"));
+    }
+
+    let more = get(&service, "/api/events").await;
+    assert!(
+        more.status == 503 && more.detail().contains("pages are open"),
+        "{more:?}"
+    );
+    assert_eq!(more.headers["retry-after"], "1");
+
+    drop(open.pop());
+    let request = local("GET", "/api/events")
+        .body(String::new())
+        .expect("a request");
+    assert_eq!(
+        service
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("a stream")
+            .status(),
+        200
+    );
+}
