@@ -6,13 +6,13 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use cache_runtime::Cache;
 use cache_runtime::http::{
-    CacheStatusLayer, ClientIp, ClientIpSource, DebugAccess, ExplainLayer, RateLimitLayer,
-    SessionLayer, metrics,
+    AdminService, CacheStatusLayer, ClientIp, ClientIpSource, DebugAccess, ExplainLayer,
+    RateLimitLayer, SessionLayer, metrics,
 };
 use cache_runtime::limit::{Backend, Limited, RateLimiter, Verdict};
 use cache_runtime::session::DebugTokens;
@@ -49,6 +49,9 @@ pub const HEALTH: [&str; 4] = ["/livez", "/readyz", "/api/health", "/api/health/
 /// The route of metrics. A scraper is a client like others, because the response is large; but it is not refused because others are
 /// too many.
 const METRICS: &str = "/metrics";
+
+/// Where the page and the API for operators are.
+pub const ADMIN: &str = "/admin/cache/";
 
 /// Marks a response that belongs to a user, so that caches do not store it.
 const PRIVATE: Extension<Private> = Extension(Private);
@@ -107,6 +110,7 @@ pub fn router(
     limiter: &RateLimiter,
     client_ip: ClientIpSource,
     sessions: SessionLayer,
+    admin: AdminService,
     max_requests: usize,
 ) -> Result<Router, cache_runtime::Error> {
     let under_way = Arc::new(Semaphore::new(max_requests.min(Semaphore::MAX_PERMITS)));
@@ -135,7 +139,10 @@ pub fn router(
         .route("/api/health", get(health::live))
         .route("/api/health/cache", get(health::cache))
         .route("/api/cache/stats", get(health::stats))
-        .route_service(METRICS, metrics(&app.cache));
+        .route_service(METRICS, metrics(&app.cache))
+        // The links of the page are relative to this path.
+        .route("/admin/cache", get(|| async { Redirect::permanent(ADMIN) }))
+        .nest_service(ADMIN, admin);
     let of_users = Router::new()
         .route("/api/events", post(events::create))
         .route(
@@ -258,11 +265,11 @@ async fn bounded(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Refuses a request at once while too many are under way, so that those are answered in time. Probes and scrapers are always
-/// answered.
+/// Refuses a request at once while too many are under way, so that those are answered in time. Probes, scrapers and operators are
+/// always answered.
 async fn shed(State(under_way): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if HEALTH.contains(&path) || path == METRICS {
+    if HEALTH.contains(&path) || path == METRICS || path.starts_with(ADMIN) {
         return next.run(request).await;
     }
     let Ok(_permit) = under_way.try_acquire() else {

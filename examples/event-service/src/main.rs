@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use cache_runtime::catalog::Catalog;
-use cache_runtime::http::SessionLayer;
+use cache_runtime::http::{SessionLayer, admin};
 use cache_runtime::limit::{Policy, RateLimiter};
 use cache_runtime::session::{DebugTokens, SessionStore};
 use cache_runtime::{Cache, Config, Mode};
@@ -42,7 +42,8 @@ Commands:
   debug-token        prints a token for the header `Cache-Debug` that is valid for 1 hour; needs CACHE_SESSION_KEYS
 
 Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, TRUSTED_ORIGINS, INSECURE_COOKIE,
-MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_REQUESTS, HEAD_TIMEOUT, BODY_TIMEOUT, WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
+ADMIN_TOKEN, ADMIN_READ_TOKEN, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_REQUESTS, HEAD_TIMEOUT, BODY_TIMEOUT,
+WRITE_TIMEOUT, LOGIN_WAIT, RUST_LOG, REDIS_URL, CACHE_…; see examples/event-service/README.md
 ";
 
 #[tokio::main]
@@ -153,8 +154,8 @@ async fn serve() -> anyhow::Result<()> {
             .chain(guesses::policies()),
     )?;
     limiter.install()?;
-    let mut sessions =
-        SessionLayer::new(SessionStore::new(&cache)?).cookie(settings.cookie.clone())?;
+    let store = SessionStore::new(&cache)?;
+    let mut sessions = SessionLayer::new(store.clone()).cookie(settings.cookie.clone())?;
     if !settings.trusted_origins.is_empty() {
         sessions = sessions
             .trusted_origins(&settings.trusted_origins)
@@ -164,6 +165,19 @@ async fn serve() -> anyhow::Result<()> {
     let schedule = settings
         .warm_every
         .map(|period| warm::every(period, &db, &cache));
+
+    let admin_config = settings
+        .admin
+        .clone()
+        .limiter(&limiter)
+        .sessions(&store)
+        .job("popular", {
+            let parts = (db.clone(), cache.clone());
+            move || {
+                let (db, cache) = parts.clone();
+                async move { warm::run(&db, &cache, |_| {}).await }
+            }
+        });
 
     let (stop, overdue) = (told_to_stop()?, told_to_stop()?);
     let bind = &settings.bind;
@@ -187,6 +201,7 @@ async fn serve() -> anyhow::Result<()> {
         &limiter,
         settings.client_ip,
         sessions,
+        admin(&cache, admin_config),
         settings.max_requests,
     )?;
     tokio::select! {

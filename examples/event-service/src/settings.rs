@@ -4,7 +4,7 @@ use std::env::{self, VarError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cache_runtime::http::{ClientIpSource, SessionCookie};
+use cache_runtime::http::{AdminConfig, ClientIpSource, SessionCookie};
 
 use crate::devices::DeviceCookie;
 use crate::server::Timeouts;
@@ -28,6 +28,9 @@ pub struct Settings {
     pub cookie: SessionCookie,
     /// The same for the cookie of devices.
     pub device_cookie: DeviceCookie,
+    /// `ADMIN_TOKEN` and `ADMIN_READ_TOKEN`: what operators need for the page at `/admin/cache/`. Without them, only this machine may
+    /// use that page.
+    pub admin: AdminConfig,
     /// `MAX_CONNECTIONS`: the most connections at a time.
     pub max_connections: usize,
     /// `MAX_CONNECTIONS_PER_ADDRESS`: the most connections of one client. Trusted proxies may have more.
@@ -70,7 +73,19 @@ impl Settings {
             Some("0") | None => (SessionCookie::default(), DeviceCookie::Secure),
             Some(text) => bail!("INSECURE_COOKIE is `{text}`: it must be `1` or `0`"),
         };
+        let mut admin = AdminConfig::default();
+        if let Some(token) = variable("ADMIN_READ_TOKEN")? {
+            admin = admin
+                .read_token(&token)
+                .context("ADMIN_READ_TOKEN is invalid")?;
+        }
+        if let Some(token) = variable("ADMIN_TOKEN")? {
+            admin = admin
+                .write_token(&token)
+                .context("ADMIN_TOKEN is invalid")?;
+        }
         Ok(Self {
+            admin,
             // Only this machine by default.
             bind: variable("BIND")?.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             database_url: variable("DATABASE_URL")?,

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod admin;
 mod caching;
 mod catalog;
 mod debugging;

@@ -259,11 +259,22 @@ impl Client<'_> {
 
     /// Sends a request with these headers.
     pub(crate) fn send_with(&self, headers: &[(&str, &str)], method: &str, path: &str) -> Answer {
+        self.send_with_body(headers, method, path, None)
+    }
+
+    /// Sends a request with these headers and this body.
+    pub(crate) fn send_with_body(
+        &self,
+        headers: &[(&str, &str)],
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Answer {
         let mut request = self.service.request(method, path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.run(request, None)
+        self.run(request, body)
     }
 
     fn run(&self, mut request: Builder, body: Option<&str>) -> Answer {
@@ -354,8 +365,8 @@ impl Answer {
         let text = response.body_mut().read_to_string().expect("a body");
         let body = match &*text {
             "" => Value::Null,
-            // Metrics.
-            _ if content_type.starts_with("text/plain") => Value::String(text),
+            // Metrics, and the page for operators.
+            _ if content_type.starts_with("text/") => Value::String(text),
             _ => serde_json::from_str(&text).expect("JSON"),
         };
         Self {
