@@ -3,6 +3,7 @@
 mod support;
 
 mod admin;
+mod browser;
 mod caching;
 mod catalog;
 mod debugging;
@@ -11,6 +12,7 @@ mod eviction;
 mod keys;
 mod limits;
 mod operation;
+mod page;
 mod payments;
 mod privacy;
 mod problems;
