@@ -100,15 +100,15 @@ function functions(view) {
     seen.set(base, turn + 1);
     const id = `${base} ${turn}`;
     let known = rows.get(id);
+    const reads = row.role === "stores";
     if (!known) {
       const why = h("dl");
-      const head = h("th", { scope: "row" }, h("details", {}, h("summary", {}, row.function), why), h("small", {}, row.cache || "all entries"));
+      const head = h("th", { scope: "row" }, h("details", {}, h("summary", {}, row.function), why), h("small", {}, row.cache || (reads ? "methods of Cache" : "all entries")));
       const cells = Array.from({ length: 7 }, () => h("td"));
       known = { why, cells, rates: "" };
       rows.set(id, known);
       body.append(h("tr", { "data-function": row.function }, head, ...cells));
     }
-    const reads = row.role === "stores";
     const texts = [
       reads ? percent(row.hit_rate) : "", reads ? count(row.gets) : "",
       reads ? `${micros(row.hit_p50_micros)} / ${micros(row.hit_p99_micros)}` : "",
@@ -134,7 +134,7 @@ function periods(view) {
       `${time(period.began_seconds_ago)} ago, `,
       period.ended_seconds_ago === null ? h("strong", { class: "bad" }, "until now") : `for ${time(period.began_seconds_ago - period.ended_seconds_ago)}`,
       period.reason ? h("span", { class: "key" }, period.reason) : null));
-    return [timeline(view.periods), outages.length ? h("ol", { class: "plain" }, ...list) : none("Redis was never unavailable since this page is offered.")];
+    return [timeline(view.periods), outages.length ? h("ol", { class: "plain" }, ...list) : none("Redis was never unavailable since the service started.")];
   });
 }
 

@@ -123,7 +123,7 @@ export function update(view) {
   by("logout").hidden = !view.can.log_out;
   by("find-sessions").hidden = !view.can.sessions;
   fill("off", [view.off, role], () => (view.off.length
-    ? view.off.map((pattern) => h("li", {}, h("span", { class: "key" }, pattern), mayWrite() ? h("button", { type: "button", class: "small", "aria-label": `Switch ${pattern} on`, onclick: () => tell("switch-result", async () => { await call("api/switches/on", { pattern }); return `${pattern} is on.`; }) }, "Switch on") : null))
+    ? view.off.map((pattern) => h("li", {}, h("span", { class: "key" }, pattern), mayWrite() ? h("button", { type: "button", class: "small", "aria-label": `Switch on ${pattern}`, onclick: () => tell("switch-result", async () => { await call("api/switches/on", { pattern }); return `${pattern} is on.`; }) }, "Switch on") : null))
     : [h("li", { class: "none" }, "Nothing is off.")]));
   const limits = view.limits.map(({ policy, allowed, limited, blocked, unavailable }) => [policy, allowed, limited + blocked, unavailable]);
   fill("limits", [limits, view.can.limits], () => (limits.length
@@ -132,7 +132,7 @@ export function update(view) {
   const jobs = view.jobs.map(({ name, running_seconds, last }) => [name, running_seconds !== null, last?.error ?? null, last?.loaded ?? null, last?.fresh ?? null, last?.failed ?? null]);
   fill("jobs", [jobs, role], () => (jobs.length
     ? jobs.map(([name, isRunning, error, loaded, fresh, failed]) => h("p", {}, h("strong", {}, name), " ", isRunning ? "is running " : error ? `${error} ` : loaded !== null ? `${loaded} loaded, ${fresh} fresh, ${failed} failed ` : "has not run ",
-      mayWrite() ? h("button", { type: "button", class: "small", disabled: isRunning, "aria-label": `Run ${name}`, onclick: () => tell("job-result", async () => { await call(`api/jobs/${encodeURIComponent(name)}/run`, {}); return `${name} was started.`; }) }, "Run now") : null))
+      mayWrite() ? h("button", { type: "button", class: "small", disabled: isRunning, "aria-label": `Run now: ${name}`, onclick: () => tell("job-result", async () => { await call(`api/jobs/${encodeURIComponent(name)}/run`, {}); return `${name} was started.`; }) }, "Run now") : null))
     : none("No job is registered.")));
 }
 
