@@ -30,7 +30,14 @@ pub(super) async fn view(shared: &Arc<Shared>, role: AdminRole) -> Value {
         let fact = facts
             .iter()
             .find(|fact| (fact.function, fact.cache) == function);
-        let role = fact.map_or("stores", |fact| fact.role);
+        // Without an attribute there are the methods of the cache, and what limits and sessions do with Redis.
+        let is_read = facts.is_empty() || site.name == "Cache";
+        let role = match fact {
+            Some(fact) => fact.role,
+            None if is_read => "stores",
+            None if site.counts.evictions > 0 => "evicts",
+            None => continue,
+        };
         let rates = rates.get(&function);
         functions.push(row(function, role, Some(&site.counts), rates));
     }
