@@ -11,7 +11,7 @@ use super::{Shared, history};
 use crate::metrics::{Counts, STEPS};
 
 /// Hot keys on the page.
-const HOT: usize = 20;
+const HOT: usize = 10;
 
 pub(super) async fn view(shared: &Arc<Shared>, role: AdminRole) -> Value {
     shared.history.look();
