@@ -192,7 +192,7 @@ async fn one_explained_call_shows_why_a_function_misses() {
         .iter()
         .map(|warning| warning.code)
         .collect();
-    assert_eq!(codes, ["W04", "W05"]);
+    assert_eq!(codes, ["ttl-too-long", "scans-keyspace"]);
     let by = &evicted.warnings[1].message;
     assert!(by.contains("remove_all` with `views:*`"), "{by}");
     assert_eq!(disabled.reason, Some("disabled"));

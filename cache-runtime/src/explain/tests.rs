@@ -103,7 +103,7 @@ async fn a_function_that_nothing_evicts_is_warned_about() {
     let [unevicted, evicted] = &report.calls[..] else {
         panic!("{report:?}")
     };
-    assert_eq!(codes(unevicted), ["W01"]);
+    assert_eq!(codes(unevicted), ["never-evicted"]);
     assert_eq!(
         unevicted.warnings[0].message,
         "no function evicts `unevicted:<id>`"
@@ -141,7 +141,7 @@ async fn a_load_that_is_faster_than_a_hit_is_warned_about() {
             .find(|call| call.function.ends_with(name));
         codes(found.expect("a call"))
     };
-    assert_eq!((of("fast"), of("slow")), (vec!["W02"], vec![]));
+    assert_eq!((of("fast"), of("slow")), (vec!["load-is-faster"], vec![]));
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn a_value_that_differs_at_every_load_is_warned_about() {
         })
         .await;
 
-    assert_eq!(codes(&report.calls[0]), ["W03"]);
+    assert_eq!(codes(&report.calls[0]), ["value-differs"]);
     assert!(codes(&report.calls[1]).is_empty(), "{report:?}");
     let message = &report.calls[0].warnings[0].message;
     assert!(message.contains("3 of 3"), "{message}");
@@ -184,7 +184,7 @@ async fn a_ttl_that_is_longer_than_entries_live_is_warned_about() {
         })
         .await;
 
-    assert_eq!(codes(&report.calls[0]), ["W04"]);
+    assert_eq!(codes(&report.calls[0]), ["ttl-too-long"]);
     let message = &report.calls[0].warnings[0].message;
     assert!(
         message.contains("after 2.0 s instead of 60.0 s"),
@@ -206,7 +206,10 @@ async fn evictions_that_walk_the_keyspace_are_warned_about() {
     let [read, evict] = &report.calls[..] else {
         panic!("{report:?}")
     };
-    assert_eq!((codes(read), codes(evict)), (vec!["W05"], vec!["W05"]));
+    assert_eq!(
+        (codes(read), codes(evict)),
+        (vec!["scans-keyspace"], vec!["scans-keyspace"])
+    );
     let message = &read.warnings[0].message;
     assert!(
         message.contains("change_list` with `listed:*`"),

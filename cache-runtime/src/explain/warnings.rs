@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ExplainWarning;
-use crate::catalog::{self, Evictors};
+use crate::catalog::{self, Eviction, Evictors, TargetKind};
 use crate::metrics::{SiteMetrics, Timer};
 use crate::site::{Role, Site};
 
@@ -40,12 +40,20 @@ pub(super) fn of(
     found.into_iter().flatten().collect()
 }
 
+/// Returns what evicts the entries of a function. `all_entries` does not count: with it every function of the program would have the
+/// same warning, and none would be never evicted.
+fn evictions(site: &'static Site, evictors: &Evictors) -> Vec<Eviction> {
+    let mut evictions = evictors.of(site);
+    evictions.retain(|eviction| eviction.target.kind != TargetKind::All);
+    evictions
+}
+
 fn never_evicted(site: &'static Site, evictors: &Evictors) -> Option<ExplainWarning> {
-    if !evictors.of(site).is_empty() {
+    if !evictions(site, evictors).is_empty() {
         return None;
     }
     Some(ExplainWarning {
-        code: "W01",
+        code: "never-evicted",
         message: format!("no function evicts `{}`", site.template),
         advice: "callers see a change only when the TTL ends: add `#[cache_evict]` to the functions that change this data, or \
                  keep the TTL as short as the data may be old",
@@ -57,7 +65,7 @@ fn load_is_faster(metrics: &SiteMetrics) -> Option<ExplainWarning> {
     let is_known = hits.count >= ENOUGH_TIMES && loads.count >= ENOUGH_TIMES;
     let (hit, load) = (hits.p50_micros?, loads.p50_micros?);
     (is_known && load <= hit).then(|| ExplainWarning {
-        code: "W02",
+        code: "load-is-faster",
         message: format!("the body takes {load:.0} µs, and a hit takes {hit:.0} µs (medians)"),
         advice: "the cache makes this function slower: remove the attribute, unless it protects what the body calls",
     })
@@ -67,7 +75,7 @@ fn value_differs(metrics: &SiteMetrics) -> Option<ExplainWarning> {
     let reloads = metrics.reloads();
     let is_usual = reloads.count >= ENOUGH && reloads.changed == reloads.count;
     is_usual.then(|| ExplainWarning {
-        code: "W03",
+        code: "value-differs",
         message: format!(
             "the value differs at every load: {} of {} repeated loads returned another value than the load of the same key before",
             reloads.changed, reloads.count
@@ -83,7 +91,7 @@ fn ttl_is_too_long(metrics: &SiteMetrics) -> Option<ExplainWarning> {
     is_usual.then(|| {
         let average = |sum: Duration| sum.as_secs_f64() / reloads.early as f64;
         ExplainWarning {
-            code: "W04",
+            code: "ttl-too-long",
             message: format!(
                 "the TTL is longer than entries live: {} of {} repeated loads found the entry gone, after {:.1} s instead of {:.1} s \
                  on average",
@@ -99,12 +107,17 @@ fn ttl_is_too_long(metrics: &SiteMetrics) -> Option<ExplainWarning> {
 }
 
 fn evicted_by_patterns(site: &'static Site, evictors: &Evictors) -> Option<ExplainWarning> {
-    let mut walking = evictors.of(site);
+    let mut walking = evictions(site, evictors);
     walking.retain(|eviction| eviction.target.kind.scans());
     let mut named: Vec<_> = walking
         .iter()
         .take(NAMED)
-        .map(|eviction| format!("`{}` with `{}`", eviction.function, eviction.target.template))
+        .map(|eviction| {
+            format!(
+                "`{}` with `{}`",
+                eviction.function, eviction.target.template
+            )
+        })
         .collect();
     if walking.len() > NAMED {
         named.push(format!("{} more", walking.len() - NAMED));
@@ -123,7 +136,7 @@ fn walks_the_keyspace(site: &'static Site) -> Option<ExplainWarning> {
 
 fn by_pattern(what: String) -> ExplainWarning {
     ExplainWarning {
-        code: "W05",
+        code: "scans-keyspace",
         message: format!("{what}, which walks the whole keyspace"),
         advice: "each such eviction takes longer the more keys Redis holds: name the keys that change, if they are known",
     }
