@@ -64,6 +64,8 @@ pub struct Function {
     pub line: u32,
     /// Which attribute it is.
     pub attribute: Attribute,
+    /// All targets as one text, as the metrics and [`SiteStats`](crate::SiteStats) name them. It is empty for `all_entries`.
+    pub template: &'static str,
     /// The key of a function that stores; what a function evicts.
     pub targets: Vec<Target>,
     /// Whether it has `cache = …`, so that it does not use the installed cache.
@@ -402,6 +404,7 @@ impl Known {
             file: site.location.file(),
             line: site.location.line(),
             attribute,
+            template: site.template,
             targets,
             has_own_cache: site.has_own_cache,
             stores,

@@ -58,11 +58,11 @@ impl Cache {
     ///
     /// If Redis is unavailable.
     pub(crate) async fn census(&self) -> Result<Census, Error> {
-        let functions = self.functions();
-        let mut templates: Vec<_> = functions
-            .iter()
-            .filter(|facts| facts.role == "stores")
-            .map(|facts| facts.cache)
+        let catalog = self.catalog();
+        let stores = catalog.functions.iter();
+        let mut templates: Vec<_> = stores
+            .filter(|function| function.stores.is_some())
+            .map(|function| function.template)
             .collect();
         templates.sort_unstable();
         templates.dedup();

@@ -1,4 +1,4 @@
-//! What a cache shows of its entries and its functions to an operator. Every call does a bounded amount of work.
+//! What a cache shows of its entries and its operations to an operator. Every call does a bounded amount of work.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,14 +8,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::Cache;
 use super::handle::HANDLE;
-use super::{Cache, INSTALLED};
 use crate::entry::{self, Summary};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::{Hot, Latencies, Mode, Slow};
-use crate::registry;
-use crate::site::{Role, Site};
 use crate::store::guard::{On, Op, State};
 use crate::store::{Cursor, Scanned};
 
@@ -78,20 +76,6 @@ pub(crate) struct Counted {
     pub(crate) keys: u64,
     /// Whether all of them were counted.
     pub(crate) is_complete: bool,
-}
-
-/// An annotated function, as its attribute states it.
-#[derive(Debug, Serialize)]
-pub(crate) struct FunctionFacts {
-    pub(crate) function: &'static str,
-    pub(crate) cache: &'static str,
-    pub(crate) role: &'static str,
-    pub(crate) ttl_ms: Option<u64>,
-    pub(crate) none_ttl_ms: Option<u64>,
-    pub(crate) grace_ms: Option<u64>,
-    pub(crate) policy: Option<&'static str>,
-    pub(crate) version: u64,
-    pub(crate) has_own_cache: bool,
 }
 
 /// Where a scan of Redis is. A restart of Redis makes it void.
@@ -285,18 +269,6 @@ impl Cache {
         self.inner.disabled.list(self.prefix())
     }
 
-    /// Returns the annotated functions that use this cache, as far as that is known.
-    pub(crate) fn functions(&self) -> Vec<FunctionFacts> {
-        let is_used = INSTALLED
-            .get()
-            .is_none_or(|installed| std::sync::Arc::ptr_eq(&installed.inner, &self.inner));
-        let sites = registry::sites().filter(|_| is_used);
-        let mut functions: Vec<_> = sites.map(FunctionFacts::of).collect();
-        functions.sort_by_key(|facts| (facts.function, facts.cache));
-        functions.dedup_by_key(|facts| (facts.function, facts.cache));
-        functions
-    }
-
     /// Returns where entries are stored now.
     pub(crate) fn mode(&self) -> Mode {
         self.inner.guard.mode()
@@ -333,29 +305,6 @@ impl Cache {
         match Pattern::parse(self.prefix(), pattern) {
             Ok(pattern) => pattern.shown(mask).to_string(),
             Err(_) => "-".to_owned(),
-        }
-    }
-}
-
-impl FunctionFacts {
-    fn of(site: &'static Site) -> Self {
-        let millis = |time: Option<Duration>| {
-            time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-        };
-        Self {
-            function: site.name,
-            cache: site.template,
-            role: match site.role {
-                Role::Reads | Role::Puts => "stores",
-                Role::Evicts { .. } => "evicts",
-                Role::Clears => "clears",
-            },
-            ttl_ms: millis(site.ttl),
-            none_ttl_ms: millis(site.none_ttl),
-            grace_ms: millis(site.grace),
-            policy: site.policy,
-            version: site.version,
-            has_own_cache: site.has_own_cache,
         }
     }
 }

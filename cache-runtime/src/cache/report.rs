@@ -65,12 +65,15 @@ impl Cache {
         self.exposition(Format::Recorder);
     }
 
+    /// Returns whether annotated functions without `cache = …` use this cache, as far as that is known.
+    pub(crate) fn is_used(&self) -> bool {
+        let installed = INSTALLED.get();
+        installed.is_none_or(|installed| Arc::ptr_eq(&installed.inner, &self.inner))
+    }
+
     fn exposition(&self, format: Format) -> String {
         let inner = &self.inner;
-        let is_used = match INSTALLED.get() {
-            Some(installed) => Arc::ptr_eq(&installed.inner, inner),
-            None => true,
-        };
+        let is_used = self.is_used();
         let functions = registry::sites().filter(|site| is_used && !site.has_own_cache);
         let known = functions.chain([&HANDLE, &SCOPE]).map(|site| &site.metrics);
         let metrics = &inner.metrics;

@@ -48,6 +48,7 @@ use super::body::{BoxError, ResponseBody};
 use super::origin::{self, Trusted};
 use super::problem::NO_STORE;
 use crate::cache::{Cache, Health};
+use crate::catalog::Catalog;
 use crate::sync::Mutex;
 use crate::throttle::Throttle;
 
@@ -81,6 +82,8 @@ pub struct AdminService {
 struct Shared {
     cache: Cache,
     config: AdminConfig,
+    /// It is the same as long as the program runs.
+    catalog: Catalog,
     under_way: Semaphore,
     streams: Arc<Semaphore>,
     history: History,
@@ -128,6 +131,7 @@ pub fn admin(cache: &Cache, config: AdminConfig) -> AdminService {
     let shared = Arc::new(Shared {
         cache: cache.clone(),
         config,
+        catalog: cache.catalog(),
         under_way: Semaphore::new(MAX_REQUESTS),
         streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
         history: History::default(),

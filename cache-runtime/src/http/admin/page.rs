@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::access::Who;
 use super::view::view;
 use super::{Answer, Shared};
+use crate::catalog::Catalog;
 use crate::http::body::ResponseBody;
 
 /// A file of the page.
@@ -88,6 +89,7 @@ pub(super) async fn page(shared: &Arc<Shared>, who: &Who) -> Answer {
     let page = PAGE
         .replace("{{status}}", &status(&view))
         .replace("{{rows}}", &rows(&view))
+        .replace("{{findings}}", &findings(&shared.catalog))
         .replace("{{view}}", &data);
     html(page)
 }
@@ -125,6 +127,26 @@ fn rows(view: &Value) -> String {
     rows
 }
 
+/// The findings of the lint. They are the same as long as the program runs, so no script changes them.
+fn findings(catalog: &Catalog) -> String {
+    if catalog.findings.is_empty() {
+        let number = catalog.functions.len();
+        return format!("<p class=\"none\">No findings in {number} annotated functions.</p>");
+    }
+    let mut list = "<ul class=\"plain findings\">".to_owned();
+    for finding in &catalog.findings {
+        let _ = write!(
+            list,
+            "<li><strong>{}</strong><small>{}</small><p>{}</p><p class=\"hint\">{}</p></li>",
+            finding.code,
+            escaped(&finding.functions.join(", ")),
+            escaped(&finding.message),
+            escaped(&finding.advice)
+        );
+    }
+    list + "</ul>"
+}
+
 fn escaped(text: &str) -> String {
     text.chars().fold(String::new(), |mut safe, c| {
         match c {
@@ -153,6 +175,41 @@ fn of(kind: &'static str, text: String) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::{Code, Finding};
+
+    #[test]
+    fn a_finding_is_shown_with_code_functions_message_and_advice() {
+        let finding = Finding {
+            code: Code::NeverEvicted,
+            functions: vec!["app::find", "app::latest"],
+            message: "entries of `event:<id>` live for 1d".to_owned(),
+            advice: "add `#[cache_evict]` & test it".to_owned(),
+        };
+
+        let shown = findings(&Catalog {
+            functions: Vec::new(),
+            findings: vec![finding],
+        });
+
+        assert_eq!(
+            shown,
+            "<ul class=\"plain findings\"><li><strong>never-evicted</strong><small>app::find, app::latest</small><p>entries of \
+             `event:&lt;id&gt;` live for 1d</p><p class=\"hint\">add `#[cache_evict]` &amp; test it</p></li></ul>"
+        );
+    }
+
+    #[test]
+    fn a_clean_catalog_is_shown_as_having_no_findings() {
+        let shown = findings(&Catalog {
+            functions: Vec::new(),
+            findings: Vec::new(),
+        });
+
+        assert_eq!(
+            shown,
+            "<p class=\"none\">No findings in 0 annotated functions.</p>"
+        );
+    }
 
     #[test]
     fn all_files_together_are_smaller_than_100_kb() {

@@ -9,6 +9,7 @@ use super::Asked;
 use super::problem::Problem;
 use super::routes::Action;
 use super::view::{data, view};
+use crate::catalog::Attribute;
 use crate::metrics::SiteStats;
 
 /// The most clients in one response.
@@ -80,7 +81,7 @@ impl Asked<'_> {
             }
             Action::Stats => data(cache.stats()),
             Action::View => view(self.shared, self.who.role).await,
-            Action::Catalogue => json!({ "functions": cache.functions() }),
+            Action::Catalog => data(&self.shared.catalog),
             Action::Usage => {
                 let mut usage = data(cache.census().await?);
                 let stats = cache.stats();
@@ -121,22 +122,32 @@ impl Asked<'_> {
     fn caches(&self) -> BTreeMap<&'static str, Value> {
         let cache = &self.shared.cache;
         let stats = cache.stats();
-        let functions = cache.functions();
-        let stores = functions.iter().filter(|facts| facts.role == "stores");
+        let is_used = cache.is_used();
+        let functions = self.shared.catalog.functions.iter();
+        let mut stores: Vec<_> = functions
+            .filter(|function| function.stores.is_some())
+            .collect();
+        // Of functions with the same key, one that reads is shown.
+        stores.sort_by_key(|function| function.attribute == Attribute::Cacheable);
         stores
-            .map(|facts| {
-                let same =
-                    |site: &&SiteStats| site.name == facts.function && site.template == facts.cache;
+            .into_iter()
+            .filter_map(|function| {
+                let same = |site: &&SiteStats| {
+                    (site.name, site.template) == (function.name, function.template)
+                };
                 let counts = stats.sites.iter().find(same).map(|site| &site.counts);
+                if counts.is_none() && !is_used {
+                    return None;
+                }
                 let cache = json!({
-                    "target": facts.function,
+                    "target": function.name,
                     "gets": counts.map_or(0, |counts| counts.gets),
                     "hits": counts.map_or(0, |counts| counts.hits),
                     "misses": counts.map_or(0, |counts| counts.misses),
                     "hitRate": counts.and_then(|counts| counts.hit_rate),
                     "puts": counts.map_or(0, |counts| counts.fills + counts.puts_stored),
                 });
-                (facts.cache, cache)
+                Some((function.template, cache))
             })
             .collect()
     }

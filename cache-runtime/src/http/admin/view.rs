@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::access::{Access, AdminRole};
 use super::{Shared, history};
+use crate::catalog::Function;
 use crate::metrics::{Counts, STEPS};
 
 /// Hot keys on the page.
@@ -21,30 +22,28 @@ pub(super) async fn view(shared: &Arc<Shared>, role: AdminRole) -> Value {
     let stats = cache.stats();
     let config = cache.config();
     let rates = shared.history.hit_rates();
-    let facts = cache.functions();
+    let catalog = &shared.catalog;
     let mut known = HashSet::new();
     let mut functions = Vec::new();
     for site in &stats.sites {
         let function = (site.name, site.template);
         known.insert(function);
-        let fact = facts
-            .iter()
-            .find(|fact| (fact.function, fact.cache) == function);
+        let mut annotated = catalog.functions.iter();
         // Without an attribute there are the methods of the cache, and what limits and sessions do with Redis.
-        let is_read = facts.is_empty() || site.name == "Cache";
-        let role = match fact {
-            Some(fact) => fact.role,
-            None if is_read => "stores",
+        let role = match annotated.find(|known| (known.name, known.template) == function) {
+            Some(known) => role_of(known),
+            None if site.name == "Cache" => "stores",
             None if site.counts.evictions > 0 => "evicts",
             None => continue,
         };
         let rates = rates.get(&function);
         functions.push(row(function, role, Some(&site.counts), rates));
     }
-    for fact in &facts {
-        let function = (fact.function, fact.cache);
+    let uncalled = catalog.functions.iter().filter(|_| cache.is_used());
+    for annotated in uncalled {
+        let function = (annotated.name, annotated.template);
         if known.insert(function) {
-            functions.push(row(function, fact.role, None, None));
+            functions.push(row(function, role_of(annotated), None, None));
         }
     }
     // Functions that are used, the busiest first, then the others in the order of their names.
@@ -102,6 +101,13 @@ fn has_sessions(shared: &Shared) -> bool {
 #[cfg(not(feature = "sessions"))]
 fn has_sessions(_: &Shared) -> bool {
     false
+}
+
+fn role_of(function: &Function) -> &'static str {
+    match function.stores {
+        Some(_) => "stores",
+        None => "evicts",
+    }
 }
 
 fn row(

@@ -54,6 +54,10 @@ fn an_operator_sees_the_hit_rate_and_switches_and_evicts() {
     let service = Service::on(&server);
     let browser = Browser::start();
     open(&browser, &service);
+    browser.wait(
+        "the catalog has no findings",
+        "document.getElementById('findings').textContent.startsWith('No findings in ')",
+    );
 
     for _ in 0..4 {
         service.get("/api/events/1");

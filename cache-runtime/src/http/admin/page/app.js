@@ -1,7 +1,7 @@
 // Starts the page: paints the view that came with it, and then one view per second.
 
 import { by, render } from "./sections.js";
-import { connect, findings, update } from "./tools.js";
+import { connect, update } from "./tools.js";
 
 /** A view that is older is not live. */
 const PATIENCE = 5000;
@@ -16,7 +16,6 @@ function show(view) {
 
 show(JSON.parse(by("view").textContent));
 connect();
-findings().catch(() => {});
 
 const events = new EventSource("api/events");
 events.addEventListener("message", (event) => show(JSON.parse(event.data)));

@@ -135,11 +135,3 @@ export function update(view) {
       mayWrite() ? h("button", { type: "button", class: "small", disabled: isRunning, "aria-label": `Run now: ${name}`, onclick: () => tell("job-result", async () => { await call(`api/jobs/${encodeURIComponent(name)}/run`, {}); return `${name} was started.`; }) }, "Run now") : null))
     : none("No job is registered.")));
 }
-
-/** Shows what the lint of the catalogue found, if the cache has one. */
-export async function findings() {
-  const { findings: found } = await call("api/catalogue");
-  if (!Array.isArray(found)) return;
-  by("findings-section").hidden = false;
-  fill("findings", found, () => (found.length ? h("ul", {}, ...found.map((finding) => h("li", {}, h("strong", {}, finding.code ?? ""), " ", finding.message ?? "", " ", finding.advice ?? ""))) : none("Nothing looks wrong.")));
-}

@@ -51,22 +51,94 @@ async fn responses_have_the_documented_fields() {
         ("/api/usage", "Usage"),
         ("/api/switches", "Switches"),
         ("/api/jobs", "Jobs"),
-        ("/api/catalogue", "Catalogue"),
+        ("/api/catalog", "Catalog"),
         ("/actuator/caches", "Caches"),
     ] {
         let got = get(&service, path).await;
         assert_eq!(got.status, 200, "{path} {got:?}");
         let schema = &document["components"]["schemas"][schema];
-        let properties = schema["properties"].as_object().expect("an object");
-        let json = got.json();
-        for (name, _) in json.as_object().expect("an object") {
-            assert!(properties.contains_key(name), "{path} returns `{name}`");
-        }
-        for name in schema["required"].as_array().into_iter().flatten() {
-            let name = name.as_str().expect("a name");
-            assert!(json.get(name).is_some(), "{path} lacks `{name}`");
+        compare(&document, schema, &got.json(), path);
+    }
+}
+
+/// Fails if a value is not what its schema describes.
+fn compare(document: &Value, schema: &Value, json: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let named = document.pointer(reference.trim_start_matches('#'));
+        return compare(document, named.expect("a schema"), json, at);
+    }
+    if let Some(options) = schema["anyOf"].as_array() {
+        let is_null = |option: &&Value| (option["type"] == "null") == json.is_null();
+        let option = options.iter().find(is_null).expect("an option");
+        return compare(document, option, json, at);
+    }
+    let kind = match json {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let is = |known: &Value| known == kind || (known == "number" && kind == "integer");
+    let is_described = match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().any(is),
+        known => is(known),
+    };
+    assert!(is_described, "{at} is {json}");
+    if let Some(words) = schema["enum"].as_array() {
+        assert!(words.contains(json), "{at} is {json}");
+    }
+    for (number, item) in json.as_array().into_iter().flatten().enumerate() {
+        compare(document, &schema["items"], item, &format!("{at}[{number}]"));
+    }
+    for name in schema["required"].as_array().into_iter().flatten() {
+        let name = name.as_str().expect("a name");
+        assert!(json.get(name).is_some(), "{at} lacks `{name}`");
+    }
+    let more = &schema["additionalProperties"];
+    if let Some(properties) = schema["properties"].as_object().or(more.as_object()) {
+        for (name, value) in json.as_object().into_iter().flatten() {
+            let at = format!("{at} {name}");
+            let known = properties.get(name).or(more.is_object().then_some(more));
+            compare(document, known.expect(&at), value, &at);
         }
     }
+}
+
+#[expect(dead_code, reason = "the function is known without being called")]
+#[cacheable(key = "admin:named:<name>", ttl = "1m", cache = cache, crate = crate)]
+async fn named(cache: &Cache, name: &str) -> usize {
+    let _ = cache;
+    name.len()
+}
+
+#[tokio::test]
+async fn findings_of_the_catalog_are_in_the_api_and_on_the_page() {
+    let service = of(&Cache::memory());
+
+    let catalog = get(&service, "/api/catalog").await.json();
+    let page = get(&service, "/").await.text;
+
+    let name = concat!(module_path!(), "::named");
+    let findings = catalog["findings"].as_array().expect("findings");
+    let finding = findings
+        .iter()
+        .find(|finding| finding["functions"] == json!([name]))
+        .expect("a finding");
+    assert_eq!(finding["code"], "text-in-key");
+    for text in ["message", "advice"] {
+        let text = finding[text].as_str().expect("a text");
+        let text = text.replace('<', "&lt;").replace('>', "&gt;");
+        assert!(page.contains(&format!(">{text}</p>")), "{text}\n{page}");
+    }
+    assert!(
+        page.contains(&format!(
+            "<strong>text-in-key</strong><small>{name}</small>"
+        )),
+        "{page}"
+    );
 }
 
 #[tokio::test]
