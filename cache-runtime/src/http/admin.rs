@@ -36,8 +36,8 @@ use tokio::time::timeout;
 use tower_service::Service;
 use tracing::{info, warn};
 
+use self::access::{Access, LOGOUT, Refused, Who};
 pub use self::access::{AdminRole, AdminUser};
-use self::access::{LOGOUT, Refused, Who};
 pub use self::config::AdminConfig;
 use self::history::History;
 use self::problem::Problem;
@@ -55,11 +55,14 @@ use crate::throttle::Throttle;
 /// The longest body, in bytes: a key with every character escaped fits.
 const MAX_BODY: usize = 16 * 1024;
 
-/// How long a client may take to send a body. It holds one of the places meanwhile.
+/// How long a client may take to send a body, because it holds one of the places during that time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Requests at a time. Operators are few, and the service has other work.
 const MAX_REQUESTS: usize = 32;
+
+/// Logins at a time.
+const MAX_LOGINS: usize = 8;
 
 /// How old the health on the page may be. Pages must not cause load on Redis.
 const FRESH: Duration = Duration::from_secs(1);
@@ -85,6 +88,7 @@ struct Shared {
     /// It is the same as long as the program runs.
     catalog: Catalog,
     under_way: Semaphore,
+    logins: Semaphore,
     streams: Arc<Semaphore>,
     history: History,
     /// When Redis was asked last, and what it answered.
@@ -133,6 +137,7 @@ pub fn admin(cache: &Cache, config: AdminConfig) -> AdminService {
         config,
         catalog: cache.catalog(),
         under_way: Semaphore::new(MAX_REQUESTS),
+        logins: Semaphore::new(MAX_LOGINS),
         streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
         history: History::default(),
         health: Mutex::default(),
@@ -179,17 +184,22 @@ impl Shared {
         B: Body<Error: Into<BoxError>> + Send + 'static,
         B::Data: Send,
     {
-        let Ok(_permit) = self.under_way.try_acquire() else {
-            let text = "too many admin requests are under way; try again in a second";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
-        };
         let (route, name) = routes::find(request.method(), request.uri().path())?;
         let now = self.cache.config().clock.now_millis();
+        let has_tokens = matches!(self.config.access, Access::Tokens { .. });
+        if has_tokens && matches!(route.action, Action::Login) {
+            // Also with a cookie: a person may log in with another token.
+            return self.log_in(request, now).await;
+        }
         let who = match (self.config.access.of(&request, now), route.needs) {
             (Ok(who), _) => who,
-            // The page of the login, and what it consists of.
+            // What the page of the login consists of.
             (Err(Refused::NoToken | Refused::WrongToken), Needs::Nothing) => {
-                return self.to_stranger(request, route, now).await;
+                return Ok(match route.action {
+                    Action::Asset(asset) => page::asset(asset),
+                    // There is no login to end.
+                    _ => page::back(),
+                });
             }
             (Err(refused), needs) => {
                 self.log_refused(&request, &refused);
@@ -201,6 +211,9 @@ impl Shared {
                     (_, _, refused) => Err(refused.into()),
                 };
             }
+        };
+        let Ok(_permit) = self.under_way.try_acquire() else {
+            return Err(too_many());
         };
         // A link may lead to the page from anywhere.
         let is_page = matches!(route.action, Action::Page | Action::Asset(_));
@@ -242,48 +255,40 @@ impl Shared {
         asked.read(route.action).await
     }
 
-    /// Answers a client without a token.
-    async fn to_stranger<B>(
-        &self,
-        request: Request<B>,
-        route: &Route,
-        now: u64,
-    ) -> Result<Answer, Problem>
+    /// Gives a cookie to a browser whose person has a token.
+    async fn log_in<B>(&self, request: Request<B>, now: u64) -> Result<Answer, Problem>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
         B::Data: Send,
     {
-        match route.action {
-            Action::Asset(asset) => Ok(page::asset(asset)),
-            Action::Login => {
-                if Trusted::default().refuses(&request, false) {
-                    let text = "the login comes from a page of another origin; use the page of this service";
-                    return Err(Problem::new(StatusCode::FORBIDDEN, text));
-                }
-                let (parts, body) = request.into_parts();
-                let body = read(body).await?;
-                let form = Parameters::parse(&String::from_utf8_lossy(&body), &["token"])?;
-                let token = form.get("token").unwrap_or_default().trim();
-                let Some(role) = self.config.access.role_of(token) else {
-                    let request = Request::from_parts(parts, ());
-                    self.log_refused(&request, &Refused::WrongToken);
-                    let wrong = Some("This token is wrong.");
-                    return Ok(page::login(StatusCode::UNAUTHORIZED, wrong));
-                };
-                // The browser states the scheme that it uses. A proxy in front may have ended TLS.
-                let origin = parts.headers.get(ORIGIN);
-                let is_secure =
-                    origin.is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
-                let mut response = page::back();
-                if let Some(cookie) = self.config.access.login(role, now, is_secure) {
-                    response.headers_mut().insert(header::SET_COOKIE, cookie);
-                }
-                info!(target: "cache_runtime::admin", ?role, "a browser logged in");
-                Ok(response)
-            }
-            // There is nothing to end.
-            _ => Ok(page::back()),
+        // Not those of operators, because anybody may try to log in.
+        let Ok(_permit) = self.logins.try_acquire() else {
+            return Err(too_many());
+        };
+        if Trusted::default().refuses(&request, false) {
+            let text =
+                "the login comes from a page of another origin; use the page of this service";
+            return Err(Problem::new(StatusCode::FORBIDDEN, text));
         }
+        let (parts, body) = request.into_parts();
+        let body = read(body).await?;
+        let form = Parameters::parse(&String::from_utf8_lossy(&body), &["token"])?;
+        let token = form.get("token").unwrap_or_default().trim();
+        let Some(role) = self.config.access.role_of(token) else {
+            let request = Request::from_parts(parts, ());
+            self.log_refused(&request, &Refused::WrongToken);
+            let wrong = Some("This token is wrong.");
+            return Ok(page::login(StatusCode::UNAUTHORIZED, wrong));
+        };
+        // The browser states the scheme that it uses. A proxy in front may have ended TLS.
+        let origin = parts.headers.get(ORIGIN);
+        let is_secure = origin.is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
+        let mut response = page::back();
+        if let Some(cookie) = self.config.access.login(role, now, is_secure) {
+            response.headers_mut().insert(header::SET_COOKIE, cookie);
+        }
+        info!(target: "cache_runtime::admin", ?role, "a browser logged in");
+        Ok(response)
     }
 
     fn log_refused<B>(&self, request: &Request<B>, refused: &Refused) {
@@ -360,6 +365,11 @@ impl Asked<'_> {
         );
         Ok(json(StatusCode::OK, &result?))
     }
+}
+
+fn too_many() -> Problem {
+    let text = "too many admin requests are under way; try again in a second";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 /// Returns the body of a request that may have one.

@@ -46,7 +46,7 @@ impl Default for AdminConfig {
         Self {
             // Safe without a decision: nobody else can reach it.
             access: Access::Loopback,
-            // Values belong to users, and whoever debugs a cache rarely needs them.
+            // Values belong to users, and debugging a cache rarely needs them.
             shows_values: false,
             limiter: None,
             #[cfg(feature = "sessions")]

@@ -228,6 +228,11 @@ async fn a_browser_logs_in_with_a_cookie_that_scripts_cannot_read() {
             .status,
         403
     );
+    // With another token it is another login.
+    let again = send(&service, with("POST", "/login"), &format!("token={WRITE}")).await;
+    let writer = again.headers["set-cookie"].to_str().expect("ASCII");
+    let writer = browser("GET", "/api/status").header("cookie", writer);
+    assert_eq!(send(&service, writer, "").await.json()["role"], "write");
     // A changed time is another cookie.
     let longer = cookie.replacen("cache_admin=1", "cache_admin=2", 1);
     let changed = browser("GET", "/api/status").header("cookie", longer);
@@ -239,6 +244,29 @@ async fn a_browser_logs_in_with_a_cookie_that_scripts_cannot_read() {
             .expect("ASCII")
             .contains("Max-Age=0")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn unfinished_logins_do_not_keep_operators_out() {
+    let service = with_tokens(&Cache::memory());
+    let slow = || {
+        let frames = futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>();
+        let request = remote("POST", "/login", "").body(http_body_util::StreamBody::new(frames));
+        service.clone().oneshot(request.expect("a request"))
+    };
+
+    let slow = futures_util::future::join_all((0..MAX_LOGINS).map(|_| slow()));
+    let operator = async {
+        let more = send(&service, local("POST", "/login"), "token=x").await;
+        let status = send(&service, remote("GET", "/api/status", WRITE), "").await;
+        (more.status, status.status)
+    };
+    let (slow, operator) = tokio::join!(slow, operator);
+
+    assert_eq!(operator, (503, 200));
+    for response in slow {
+        assert_eq!(response.expect("it never fails").status(), 408);
+    }
 }
 
 #[tokio::test]
