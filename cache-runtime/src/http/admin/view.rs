@@ -46,7 +46,7 @@ pub(super) async fn view(shared: &Arc<Shared>, role: AdminRole) -> Value {
             functions.push(row(function, role_of(annotated), None, None));
         }
     }
-    // Functions that are used, the busiest first, then the others in the order of their names.
+    // Functions that are used, the busiest first, then the others in the order of the source text.
     functions.sort_by_key(|row| std::cmp::Reverse(row["operations"].as_u64()));
     let slow = cache.slow_operations().into_iter().map(|slow| {
         let ago = slow.at.elapsed().as_secs_f64();

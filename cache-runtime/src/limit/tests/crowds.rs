@@ -25,6 +25,9 @@ async fn behind(proxy: &FaultProxy, timeout: u64, policy: Policy) -> (Cache, Rat
     let config = proxy
         .config()
         .clock(crate::clock::Clock::stopped())
+        // Two connections have no common order.
+        .pool_min(1)
+        .pool_max(1)
         .command_timeout(millis(timeout));
     let cache = Cache::connect(config).await.unwrap();
     let limiter = RateLimiter::new(&cache, [policy]).unwrap();
