@@ -1,14 +1,16 @@
 //! Exports the statistics of a cache through OpenTelemetry.
 //!
-//! [`register`] creates observable instruments. The SDK calls their callbacks at each collection. So nothing is added to the path of
-//! a call, and `cache-runtime` does not depend on OpenTelemetry.
+//! [`register`] creates observable instruments. The SDK calls their callbacks at each collection. So calls of cached functions do no
+//! extra work, and `cache-runtime` does not depend on OpenTelemetry.
 //!
 //! - OpenTelemetry has no convention for caches yet. Names and units follow its general rules: no unit and no `total` in a name.
 //!   Prometheus gives these metrics the names that they have in [`Cache::prometheus`]: `cache.gets` becomes `cache_gets_total`.
-//! - `hit` includes stored `None`s and stale values, and `miss` includes reads that could not use the cache, as in [`Stats`].
+//! - Two metrics differ from those of [`Cache::prometheus`], because they are counted as in [`Stats`]. `cache.gets` has only the results
+//!   `hit`, which includes stored `None`s and stale values, and `miss`, which includes reads that could not use the cache.
+//!   `cache.misses` includes these reads, too, and has the labels `cache` and `function`.
 //! - Durations are left out, because OpenTelemetry has no observable histogram. [`Cache::prometheus`] has them.
 //! - Operations in Redis are spans under the target `cache_runtime::redis`, at the level `trace`. The layer of the crate
-//!   `tracing-opentelemetry` exports them; nothing has to be registered.
+//!   `tracing-opentelemetry` exports them if its filter enables `cache_runtime::redis=trace`.
 
 mod snapshots;
 
@@ -21,7 +23,7 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 
 use self::snapshots::Snapshots;
 
-/// Registers instruments for `cache`. They keep the cache until the provider of `meter` is dropped.
+/// Registers instruments for `cache`. They keep the cache alive until the provider of `meter` is dropped.
 pub fn register(meter: &Meter, cache: &Cache) {
     let snapshots = Arc::new(Snapshots::new(cache));
     register_functions(meter, &snapshots);
@@ -59,7 +61,7 @@ fn register_functions(meter: &Meter, snapshots: &Arc<Snapshots>) {
     });
 }
 
-/// What can be added up over processes and goes up and down, such as the number of caches in a mode.
+/// Values that go up and down and can be summed over processes, such as the number of caches in a mode.
 fn register_levels(meter: &Meter, snapshots: &Arc<Snapshots>) {
     let level = |name, unit, help, read: fn(&Stats, &dyn AsyncInstrument<i64>)| {
         meter

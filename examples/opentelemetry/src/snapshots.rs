@@ -1,8 +1,8 @@
 //! One snapshot of the statistics for all callbacks of a collection.
 //!
-//! Each instrument has a callback of its own, and nothing tells a callback which collection it belongs to. But a collection calls each
-//! callback once. So a callback that has read the latest snapshot already is in a new collection, and takes a new snapshot. The other
-//! callbacks of that collection read the same one, so their numbers fit together. This holds in any order of the callbacks, and also
+//! Each instrument has its own callback, and nothing tells a callback which collection it belongs to. But a collection calls each
+//! callback once. So a callback that has already read the latest snapshot is in a new collection, and takes a new snapshot. The other
+//! callbacks of that collection read the new snapshot, so their numbers are consistent. This holds in any order of the callbacks, and also
 //! if a view drops instruments.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use cache_runtime::{Cache, Stats};
 use opentelemetry::metrics::AsyncInstrument;
 
-/// If two readers collect at the same time, their callbacks alternate, and some of them may not have read the latest snapshot when the
-/// next collection begins. It must not get that old one.
+/// If two readers collect at the same time, their callbacks alternate. Some callbacks may not have read the latest snapshot when the next
+/// collection begins. They must not read it then, so a snapshot is not used after this time.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Snapshots {
