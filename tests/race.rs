@@ -1,4 +1,4 @@
-//! The race itself races: its guarded service has no stale entry, and the usual code without guards has some.
+//! The race itself races: its guarded service has no stale entry, and the usual code without guards is caught.
 
 use std::process::Command;
 
@@ -27,9 +27,11 @@ fn many_readers_that_read_in_batches_leave_no_stale_entry() {
 }
 
 #[test]
-fn code_without_guards_leaves_stale_entries() {
+fn code_without_guards_is_caught() {
     let (succeeded, report) = race(&["--mode", "key", "--unsafe"]);
 
     assert!(!succeeded, "{report}");
-    assert!(report.contains("MISSED stale entries"), "{report}");
+    // Hundreds of them. Entries that are still stale at a rest are few, and a busy machine may have none.
+    let missed = "MISSED reads of an older version";
+    assert!(report.contains(missed), "{report}");
 }
