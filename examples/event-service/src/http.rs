@@ -139,10 +139,7 @@ pub fn router(
         .route("/api/health", get(health::live))
         .route("/api/health/cache", get(health::cache))
         .route("/api/cache/stats", get(health::stats))
-        .route_service(METRICS, metrics(&app.cache))
-        // The links of the page are relative to this path.
-        .route("/admin/cache", get(|| async { Redirect::permanent(ADMIN) }))
-        .nest_service(ADMIN, admin);
+        .route_service(METRICS, metrics(&app.cache));
     let of_users = Router::new()
         .route("/api/events", post(events::create))
         .route(
@@ -187,6 +184,10 @@ pub fn router(
         .layer(from_fn(bounded))
         // Counts all requests, including those without a route.
         .layer(api)
+        // Not counted: an operator who resets a limited client may have the same address. It limits itself.
+        .nest_service(ADMIN, admin)
+        // The links of the page are relative to that path.
+        .route("/admin/cache", get(|| async { Redirect::permanent(ADMIN) }))
         // Before anything is done for a request.
         .layer(from_fn_with_state(under_way, shed))
         .layer(map_response(headers))
