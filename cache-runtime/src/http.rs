@@ -170,6 +170,7 @@ mod session;
 mod support;
 #[cfg(test)]
 mod tests;
+mod this_machine;
 
 #[cfg(feature = "admin")]
 pub use self::admin::{AdminConfig, AdminRole, AdminService, AdminUser, admin};

@@ -1,20 +1,12 @@
 //! Which requests may learn how they were answered.
 
-use ::http::{HeaderName, Request, header};
+use ::http::{HeaderName, Request};
 
-use super::client_ip;
+use super::this_machine::elsewhere;
 #[cfg(feature = "sessions")]
 use crate::session::DebugTokens;
 
 const CACHE_DEBUG: HeaderName = HeaderName::from_static("cache-debug");
-
-/// The fields that a proxy adds. A request with one of them does not come from this machine, even if the proxy runs on it.
-const OF_PROXIES: [HeaderName; 4] = [
-    header::FORWARDED,
-    header::VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-real-ip"),
-];
 
 /// What the header `Cache-Debug` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +38,9 @@ impl DebugAccess {
     /// Allows requests whose connection comes from this machine (`127.0.0.0/8` or `::1`).
     ///
     /// Only the peer of the connection counts ([`PeerAddr`](super::PeerAddr), or axum's `ConnectInfo`), never an address in a header. A
-    /// request with `Forwarded`, `X-Forwarded-For`, `X-Real-IP` or `Via` is refused, because it comes from a proxy on this machine. A
-    /// proxy that adds none of them would make every client local: use [`signed`](Self::signed) behind such a proxy.
+    /// request with `Forwarded`, `Via`, `X-Real-IP` or one of `X-Forwarded-…` is refused, because it comes from a proxy on this machine.
+    /// A proxy that adds none of them would make every client local: use [`signed`](Self::signed) behind such a proxy. `Host` must be
+    /// `localhost` or a loopback address, so that no page of another site can ask through a browser on this machine.
     pub fn loopback() -> Self {
         Self::default()
     }
@@ -100,10 +93,6 @@ impl DebugAccess {
     }
 
     fn is_local<B>(&self, request: &Request<B>) -> bool {
-        !self.is_loopback_refused
-            && client_ip::peer(request.extensions()).is_some_and(|peer| peer.is_loopback())
-            && OF_PROXIES
-                .iter()
-                .all(|name| !request.headers().contains_key(name))
+        !self.is_loopback_refused && elsewhere(request).is_none()
     }
 }

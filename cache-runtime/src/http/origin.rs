@@ -189,7 +189,6 @@ pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
 
 /// Returns whether the client addressed this machine by a name of its own, such as `localhost`. A page of another site cannot make a
 /// browser do that, even if its own name leads to this machine.
-#[cfg(feature = "admin")]
 pub(super) fn is_to_loopback<B>(request: &Request<B>) -> bool {
     own(request).is_some_and(|(host, _)| host.is_loopback())
 }

@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use ::http::header::{AUTHORIZATION, COOKIE, FORWARDED, VIA};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
+use ::http::header::{AUTHORIZATION, COOKIE};
+use ::http::{HeaderMap, HeaderValue, Request};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::client_ip::peer;
-use crate::http::origin::is_to_loopback;
+use crate::http::this_machine::{Elsewhere, elsewhere};
 
 type Keyed = Hmac<Sha256>;
 
@@ -24,16 +24,6 @@ const COOKIE_NAME: &str = "cache_admin";
 
 /// How long a login of a browser lasts, in seconds: a working day.
 const LOGIN: u64 = 8 * 60 * 60;
-
-/// Headers that a proxy adds. Behind a proxy on this machine, every client seems to be this machine.
-const OF_PROXIES: [HeaderName; 6] = [
-    FORWARDED,
-    VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-real-ip"),
-];
 
 /// What a user of the admin service may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,8 +82,8 @@ impl Access {
         let peer = peer(request.extensions());
         let (name, role) = match self {
             Self::Loopback => {
-                if let Some(why) = not_from_here(request, peer) {
-                    return Err(Refused::Forbidden(why));
+                if let Some(why) = elsewhere(request) {
+                    return Err(Refused::Forbidden(advice(why)));
                 }
                 ("this machine".to_owned(), AdminRole::Write)
             }
@@ -241,29 +231,22 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
         .find_map(|(name, value)| (name == COOKIE_NAME).then_some(value))
 }
 
-/// Returns why a request is not known to come from a person or a program on this machine.
-fn not_from_here<B>(request: &Request<B>, peer: Option<IpAddr>) -> Option<&'static str> {
-    match peer {
-        None => Some(
+/// Returns what to do for a request that does not come from this machine.
+fn advice(why: Elsewhere) -> &'static str {
+    match why {
+        Elsewhere::UnknownPeer => {
             "the address of the client is unknown, and without a token only this machine may use the admin service; serve with \
-             `into_make_service_with_connect_info::<SocketAddr>()`, insert a `PeerAddr`, or set a token",
-        ),
-        Some(peer) if !peer.is_loopback() => {
-            Some("without a token only this machine may use the admin service; set a token")
+             `into_make_service_with_connect_info::<SocketAddr>()`, insert a `PeerAddr`, or set a token"
         }
-        Some(_)
-            if OF_PROXIES
-                .iter()
-                .any(|name| request.headers().contains_key(name)) =>
-        {
-            Some(
-                "the request came through a proxy, and without a token only this machine may use the admin service; set a token",
-            )
+        Elsewhere::OtherPeer => {
+            "without a token only this machine may use the admin service; set a token"
         }
-        Some(_) if !is_to_loopback(request) => Some(
+        Elsewhere::Proxy => {
+            "the request came through a proxy, and without a token only this machine may use the admin service; set a token"
+        }
+        Elsewhere::OtherName => {
             "without a token the admin service must be addressed as `localhost`, `127.0.0.1` or `[::1]`; use one of them, or set a \
-             token",
-        ),
-        Some(_) => None,
+             token"
+        }
     }
 }

@@ -39,6 +39,10 @@ async fn ask(
     fields: &[(&'static str, &'static str)],
 ) -> (Vec<String>, Option<String>) {
     let mut request = Request::get(path).body(Body::empty()).unwrap();
+    if !fields.iter().any(|(name, _)| *name == "host") {
+        let host = HeaderValue::from_static("localhost:8080");
+        request.headers_mut().insert("host", host);
+    }
     let peer: SocketAddr = peer.parse().unwrap();
     request.extensions_mut().insert(PeerAddr(peer));
     for (name, value) in fields {
@@ -107,6 +111,9 @@ async fn server_timing_is_only_for_local_requests_that_ask() {
         (LOCAL, vec![asked, ("forwarded", "for=127.0.0.1")]),
         (LOCAL, vec![asked, ("via", "1.1 proxy")]),
         (LOCAL, vec![asked, ("x-real-ip", "127.0.0.1")]),
+        (LOCAL, vec![asked, ("x-forwarded-host", "localhost")]),
+        // From a page whose name leads to this machine.
+        (LOCAL, vec![asked, ("host", "shop.example")]),
     ] {
         assert_eq!(timing(peer, &fields).await, None, "{peer} {fields:?}");
     }

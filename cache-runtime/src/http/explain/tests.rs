@@ -48,6 +48,7 @@ async fn send(
 ) -> Response<axum::body::Body> {
     let request = Request::builder().method(method).uri(path);
     let mut request = request
+        .header("host", "localhost:8080")
         .header("cache-debug", field)
         .body(axum::body::Body::empty())
         .unwrap();
