@@ -19,7 +19,7 @@ async fn square(n: u64) -> u64 {
 async fn main() -> Result<(), Box<dyn Error>> {
     let cache = Cache::connect(Config::from_env()?).await?;
     cache.install()?;
-    // It collects every 60 s, and at its shutdown.
+    // The reader collects every 60 s, and at the shutdown.
     let provider = SdkMeterProvider::builder()
         .with_periodic_exporter(MetricExporter::default())
         .build();

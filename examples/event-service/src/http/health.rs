@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/api/health` and `/api/cache`: the health of the service, for probes and for people.
+//! `/livez`, `/readyz`, `/api/health…` and `/api/cache/stats`: the health of the service, for probes and for people.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
