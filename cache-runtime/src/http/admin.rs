@@ -61,9 +61,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Requests at a time. Operators are few, and the service has other work.
 const MAX_REQUESTS: usize = 32;
 
-/// Logins at a time.
-const MAX_LOGINS: usize = 8;
-
 /// How old the health on the page may be. Pages must not cause load on Redis.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -88,7 +85,6 @@ struct Shared {
     /// It is the same as long as the program runs.
     catalog: Catalog,
     under_way: Semaphore,
-    logins: Semaphore,
     streams: Arc<Semaphore>,
     history: History,
     /// When Redis was asked last, and what it answered.
@@ -128,7 +124,8 @@ struct Asked<'a> {
 ///   logged at the level `info` with the target `cache_runtime::admin`: who, what, and the outcome.
 /// - Errors are `application/problem+json`. `openapi.json` under the same path describes all routes.
 /// - The page works while Redis is unavailable. It sends requests to no other origin.
-/// - A request does a bounded amount of work: a page of keys, at most 2 s of scanning. At most 32 requests run at a time.
+/// - A page of keys and a count do a bounded amount of work, at most 2 s of scanning. An eviction takes as long as it needs. At most 32
+///   requests run at a time.
 ///
 /// `docs/admin.md` describes the page and the routes.
 pub fn admin(cache: &Cache, config: AdminConfig) -> AdminService {
@@ -137,7 +134,6 @@ pub fn admin(cache: &Cache, config: AdminConfig) -> AdminService {
         config,
         catalog: cache.catalog(),
         under_way: Semaphore::new(MAX_REQUESTS),
-        logins: Semaphore::new(MAX_LOGINS),
         streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
         history: History::default(),
         health: Mutex::default(),
@@ -261,10 +257,6 @@ impl Shared {
         B: Body<Error: Into<BoxError>> + Send + 'static,
         B::Data: Send,
     {
-        // Not those of operators, because anybody may try to log in.
-        let Ok(_permit) = self.logins.try_acquire() else {
-            return Err(too_many());
-        };
         if Trusted::default().refuses(&request, false) {
             let text =
                 "the login comes from a page of another origin; use the page of this service";
@@ -272,6 +264,7 @@ impl Shared {
         }
         let (parts, body) = request.into_parts();
         let body = read(body).await?;
+        // Anybody may try to log in, so a login takes none of the places of operators. A check of a token takes microseconds.
         let form = Parameters::parse(&String::from_utf8_lossy(&body), &["token"])?;
         let token = form.get("token").unwrap_or_default().trim();
         let Some(role) = self.config.access.role_of(token) else {
@@ -287,7 +280,8 @@ impl Shared {
         if let Some(cookie) = self.config.access.login(role, now, is_secure) {
             response.headers_mut().insert(header::SET_COOKIE, cookie);
         }
-        info!(target: "cache_runtime::admin", ?role, "a browser logged in");
+        let peer = super::client_ip::peer(&parts.extensions);
+        info!(target: "cache_runtime::admin", ?peer, ?role, "a browser logged in");
         Ok(response)
     }
 
@@ -346,6 +340,7 @@ impl Asked<'_> {
     }
 
     async fn write(&self, route: &Route) -> Result<Answer, Problem> {
+        let record = Record::new(self.who, route.action.name());
         let (what, result) = match self.act(route.action).await {
             Ok(Done { what, outcome }) => (what, Ok(outcome)),
             Err(problem) => (String::new(), Err(problem)),
@@ -354,16 +349,50 @@ impl Asked<'_> {
             Ok(outcome) => outcome.to_string(),
             Err(problem) => format!("{}", problem.status),
         };
+        record.write(&what, &outcome);
+        Ok(json(StatusCode::OK, &result?))
+    }
+}
+
+/// The line in the log about a change. It is also written if the client leaves before the change ends.
+struct Record<'a> {
+    who: &'a Who,
+    action: &'static str,
+    is_written: bool,
+}
+
+impl<'a> Record<'a> {
+    fn new(who: &'a Who, action: &'static str) -> Self {
+        Self {
+            who,
+            action,
+            is_written: false,
+        }
+    }
+
+    fn write(mut self, what: &str, outcome: &str) {
+        self.log(what, outcome);
+        self.is_written = true;
+    }
+
+    fn log(&self, what: &str, outcome: &str) {
         info!(
             target: "cache_runtime::admin",
             who = self.who.name,
             peer = ?self.who.peer,
-            action = route.action.name(),
+            action = self.action,
             what,
             outcome,
             "an admin request changed something, or tried to"
         );
-        Ok(json(StatusCode::OK, &result?))
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if !self.is_written {
+            self.log("", "unknown: the client left before the end");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use ::http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use serde_json::{Value, json};
 
 use super::Asked;
@@ -169,16 +170,25 @@ impl Asked<'_> {
 
     /// Returns the fields of the body, which is a JSON object.
     fn fields<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        let value: Value = serde_json::from_slice(&self.body).map_err(|error| {
-            let text = format!(
-                "the body is not JSON: {error}; send an object as `openapi.json` describes it"
-            );
-            Problem::new(StatusCode::BAD_REQUEST, text)
-        })?;
-        serde_json::from_value(value).map_err(|error| {
+        // Serde would also take the fields from an array, in their order.
+        let is_array = self.body.trim_ascii_start().starts_with(b"[");
+        if is_array {
+            let text = "the body is an array; send an object as `openapi.json` describes it";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let is_json = error.classify() == Category::Data;
             let error = excerpt(&error.to_string(), 200);
-            let text = format!("the body has wrong fields: {error}; `openapi.json` describes them");
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text)
+            match is_json {
+                true => Problem::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    format!("the body has wrong fields: {error}; `openapi.json` describes them"),
+                ),
+                false => Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    format!("the body is not JSON: {error}; send an object as `openapi.json` describes it"),
+                ),
+            }
         })
     }
 

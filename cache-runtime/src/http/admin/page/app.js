@@ -17,12 +17,19 @@ function show(view) {
 show(JSON.parse(by("view").textContent));
 connect();
 
-const events = new EventSource("api/events");
-events.addEventListener("message", (event) => show(JSON.parse(event.data)));
+/** A browser gives up after a response other than 200, such as that of a busy service. */
+const RETRY = 3000;
+
+function listen() {
+  const events = new EventSource("api/events");
+  events.addEventListener("message", (event) => show(JSON.parse(event.data)));
+  events.addEventListener("error", () => { if (events.readyState === EventSource.CLOSED) setTimeout(listen, RETRY); });
+}
+listen();
 
 function state() {
   const isLive = Date.now() - last < PATIENCE;
-  const text = isLive ? "Live" : events.readyState === EventSource.CLOSED ? "Disconnected; reload the page" : "Reconnecting";
+  const text = isLive ? "Live" : "Reconnecting";
   by("live").classList.toggle("on", isLive);
   if (by("live").textContent !== text) by("live").textContent = text;
 }

@@ -37,7 +37,7 @@ function evict(form) {
     const text = input.value.trim();
     tell("evict-result", async () => {
       const done = await call("api/evict", { ...target(text), dry_run: isDry });
-      now.disabled = !isDry;
+      now.disabled = !isDry || input.value.trim() !== text;
       if (isDry) return `${done.is_complete ? "" : "At least "}${count(done.keys)} entries match ${text}. Nothing was evicted.`;
       return done.outcome === "applied" ? `${count(done.keys)} keys were removed.` : "Redis is unavailable: the eviction waits in the journal. This process serves no matching entry.";
     });
