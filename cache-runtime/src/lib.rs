@@ -147,6 +147,8 @@ mod sensitive;
 pub mod session;
 mod singleton;
 mod site;
+#[cfg(feature = "limits")]
+mod sketch;
 mod spare;
 mod store;
 mod sync;

@@ -1,9 +1,9 @@
 //! Which clients are rejected most often: counted in the process, with bounded memory, and brought together in Redis now and then.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::Identity;
+use crate::sketch::Sketch;
 use crate::store::script::Script;
 use crate::sync::Mutex;
 
@@ -25,33 +25,26 @@ pub(super) static READ: LazyLock<Script> =
 #[derive(Debug)]
 pub(super) struct Top(Vec<Mutex<Sketch>>);
 
-/// Counts with the Space-Saving algorithm (Metwally, Agrawal and El Abbadi, 2005): when it is full, a new client takes the
-/// place and the count of the client with the lowest count. No count is too low, and every client with more than a 1,024th
-/// of all counts is in it.
-#[derive(Debug, Default)]
-pub(super) struct Sketch(HashMap<Box<str>, u64>);
-
 impl Top {
     pub(super) fn new(policies: usize) -> Self {
-        Self((0..policies).map(|_| Mutex::default()).collect())
+        let sketch = |_| Mutex::new(Sketch::new(WIDTH));
+        Self((0..policies).map(sketch).collect())
     }
 
     pub(super) fn count(&self, policy: usize, client: &Identity) {
-        self.sketch(policy).add(client.as_str(), 1);
+        self.sketch(policy).add(client.as_str(), 1, ());
     }
 
     /// Returns all counts and resets them.
     pub(super) fn take(&self, policy: usize) -> Vec<(Box<str>, u64)> {
-        std::mem::take(&mut self.sketch(policy).0)
-            .into_iter()
-            .collect()
+        self.sketch(policy).take()
     }
 
     /// Adds back counts that could not be stored.
     pub(super) fn put_back(&self, policy: usize, counts: Vec<(Box<str>, u64)>) {
         let mut sketch = self.sketch(policy);
         for (client, count) in counts {
-            sketch.add(&client, count);
+            sketch.add(&client, count, ());
         }
     }
 
@@ -59,33 +52,14 @@ impl Top {
     pub(super) fn most(&self, policy: usize, count: usize) -> Vec<(String, u64)> {
         let counts: Vec<_> = self
             .sketch(policy)
-            .0
             .iter()
-            .map(|(client, count)| (client.to_string(), *count))
+            .map(|(client, slot)| (client.to_owned(), slot.count))
             .collect();
         highest(counts, count)
     }
 
     fn sketch(&self, policy: usize) -> std::sync::MutexGuard<'_, Sketch> {
         self.0[policy].lock()
-    }
-}
-
-impl Sketch {
-    fn add(&mut self, client: &str, count: u64) {
-        if let Some(known) = self.0.get_mut(client) {
-            *known += count;
-            return;
-        }
-        let mut inherited = 0;
-        if self.0.len() >= WIDTH {
-            let least = self.0.iter().min_by_key(|(_, count)| **count);
-            if let Some((client, least)) = least.map(|(client, least)| (client.clone(), *least)) {
-                self.0.remove(&client);
-                inherited = least;
-            }
-        }
-        self.0.insert(client.into(), inherited + count);
     }
 }
 
@@ -116,7 +90,7 @@ mod tests {
         let most = top.most(0, 2);
         assert_eq!(most[0], ("user:the%20worst".to_owned(), 3_000));
         assert_eq!(most[1].0, "user:the%20second");
-        assert!(top.sketch(0).0.len() <= WIDTH);
+        assert!(top.sketch(0).len() <= WIDTH);
     }
 
     #[test]

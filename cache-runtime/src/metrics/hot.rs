@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde::Serialize;
 
+use crate::sketch::Sketch;
 use crate::sync::Mutex;
 
 /// Keys in the sketch.
@@ -13,14 +14,22 @@ const SLOTS: usize = 100;
 /// One of so many hits is seen.
 const SAMPLE: u32 = 16;
 
-/// Counts with the Space-Saving algorithm (Metwally, Agrawal and El Abbadi, 2005), as the limiter does for clients.
-///
 /// While nobody looks, a hit costs the read of one flag. While somebody looks, one hit of 16 is counted, unless another thread is
 /// counting: a hit never waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hot {
     is_on: AtomicBool,
-    slots: Mutex<Vec<HotKey>>,
+    /// Keys with their functions.
+    slots: Mutex<Sketch<&'static str>>,
+}
+
+impl Default for Hot {
+    fn default() -> Self {
+        Self {
+            is_on: AtomicBool::new(false),
+            slots: Mutex::new(Sketch::new(SLOTS)),
+        }
+    }
 }
 
 /// A key that is read often.
@@ -53,43 +62,27 @@ impl Hot {
         if skipped == SAMPLE
             && let Some(mut slots) = self.slots.try_lock()
         {
-            count(&mut slots, function, key);
+            slots.add(key, 1, function);
         }
     }
 
     /// Returns the keys with the most hits, the highest first, without the prefix.
     pub(crate) fn top(&self, prefix: &str, most: usize) -> Vec<HotKey> {
-        let mut top = self.slots.lock().clone();
+        let sampled = u64::from(SAMPLE);
+        let mut top: Vec<_> = self
+            .slots
+            .lock()
+            .iter()
+            .map(|(key, slot)| HotKey {
+                key: key.strip_prefix(prefix).unwrap_or(key).to_owned(),
+                function: slot.of,
+                hits: slot.count * sampled,
+                error: slot.error * sampled,
+            })
+            .collect();
         top.sort_unstable_by(|one, other| (other.hits, &one.key).cmp(&(one.hits, &other.key)));
         top.truncate(most);
-        for hot in &mut top {
-            hot.hits *= u64::from(SAMPLE);
-            hot.error *= u64::from(SAMPLE);
-            if let Some(name) = hot.key.strip_prefix(prefix) {
-                hot.key = name.to_owned();
-            }
-        }
         top
-    }
-}
-
-fn count(slots: &mut Vec<HotKey>, function: &'static str, key: &str) {
-    if let Some(known) = slots.iter_mut().find(|slot| slot.key == key) {
-        known.hits += 1;
-        return;
-    }
-    if slots.len() < SLOTS {
-        slots.push(HotKey {
-            key: key.to_owned(),
-            function,
-            hits: 1,
-            error: 0,
-        });
-    } else if let Some(least) = slots.iter_mut().min_by_key(|slot| slot.hits) {
-        least.error = least.hits;
-        least.hits += 1;
-        least.function = function;
-        key.clone_into(&mut least.key);
     }
 }
 
