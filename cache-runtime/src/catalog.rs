@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::template::Template;
+pub(crate) use self::template::Template;
 use crate::config::Config;
 use crate::registry;
 use crate::site::{Role, Site};

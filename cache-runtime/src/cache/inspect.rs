@@ -18,16 +18,16 @@ use crate::store::guard::{On, Op, State};
 use crate::store::{Cursor, Scanned};
 
 /// Keys on a page. Redis may add some that share a bucket.
-pub(crate) const PAGE: usize = 250;
+const PAGE: usize = 250;
 
 /// Steps of a scan for one page. A pattern that matches few keys of many gets a page with few keys.
 const STEPS_PER_PAGE: usize = 20;
 
-/// How long counting may take.
-const COUNTING: Duration = Duration::from_secs(2);
+/// How long a walk may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Steps of a scan for one count, of about 250 keys each.
-pub(super) const STEPS_PER_COUNT: usize = 400;
+/// Steps of a scan for one walk, of about 250 keys each.
+const STEPS_PER_WALK: usize = 400;
 
 /// The longest value that is shown, in bytes of JSON.
 const SHOWN_VALUE: usize = 64 * 1024;
@@ -76,6 +76,56 @@ pub(crate) struct Counted {
     pub(crate) keys: u64,
     /// Whether all of them were counted.
     pub(crate) is_complete: bool,
+}
+
+/// A walk through the entries that match, for at most 2 s and about 100,000 keys of the keyspace.
+pub(super) struct Walk<'a> {
+    cache: &'a Cache,
+    pattern: [Pattern; 1],
+    began: Instant,
+    steps: usize,
+    next: Option<Cursor>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(cache: &'a Cache, pattern: Pattern) -> Self {
+        Self {
+            cache,
+            pattern: [pattern],
+            began: Instant::now(),
+            steps: 0,
+            next: Some(Cursor::default()),
+        }
+    }
+
+    /// Returns the keys of some more entries, of which it may have returned some before, or [`None`] at the end.
+    pub(super) async fn step(&mut self) -> Result<Option<Vec<Key>>, Error> {
+        let Some(cursor) = self.next else {
+            return Ok(None);
+        };
+        if self.steps == STEPS_PER_WALK || self.began.elapsed() >= PATIENCE {
+            return Ok(None);
+        }
+        self.steps += 1;
+        let Scanned { names, next, .. } = self.cache.scan_step(&self.pattern, cursor).await?;
+        let mut entries = Vec::with_capacity(names.len());
+        // In memory mode there is one step with everything.
+        for keys in names.chunks(PAGE) {
+            let heads = self.cache.heads(keys).await?;
+            let found = keys
+                .iter()
+                .zip(heads)
+                .filter(|(key, head)| head.as_ref().is_some_and(|head| entry::is_value(head, key)));
+            entries.extend(found.map(|(key, _)| key.clone()));
+        }
+        self.next = next;
+        Ok(Some(entries))
+    }
+
+    /// Returns whether it has seen everything.
+    pub(super) fn is_complete(&self) -> bool {
+        self.next.is_none()
+    }
 }
 
 /// Where a scan of Redis is. A restart of Redis makes it void.
@@ -214,38 +264,19 @@ impl Cache {
     ///
     /// A pattern that cannot be used, or a Redis that is unavailable.
     pub(crate) async fn count_matching(&self, pattern: &str) -> Result<Counted, Error> {
-        let pattern = [Pattern::parse(self.prefix(), pattern)?];
-        let began = Instant::now();
+        let mut walk = Walk::new(self, Pattern::parse(self.prefix(), pattern)?);
         // A scan may return a key twice.
         let mut seen = HashSet::new();
-        let mut next = Some(Cursor::default());
-        for _ in 0..STEPS_PER_COUNT {
-            let Some(cursor) = next else { break };
-            if began.elapsed() >= COUNTING {
-                break;
-            }
-            let scanned = self.scan_step(&pattern, cursor).await?;
-            // In memory mode there is one step with everything.
-            for names in scanned.names.chunks(PAGE) {
-                let heads = self.heads(names).await?;
-                let entries = names.iter().zip(heads).filter(|(key, head)| {
-                    head.as_ref().is_some_and(|head| entry::is_value(head, key))
-                });
-                seen.extend(entries.map(|(key, _)| key.hash()));
-            }
-            next = scanned.next;
+        while let Some(keys) = walk.step().await? {
+            seen.extend(keys.iter().map(Key::hash));
         }
         Ok(Counted {
             keys: seen.len() as u64,
-            is_complete: next.is_none(),
+            is_complete: walk.is_complete(),
         })
     }
 
-    pub(super) async fn scan_step(
-        &self,
-        pattern: &[Pattern],
-        cursor: Cursor,
-    ) -> Result<Scanned, Error> {
+    async fn scan_step(&self, pattern: &[Pattern], cursor: Cursor) -> Result<Scanned, Error> {
         let metrics = self.inner.metrics.site(&HANDLE.metrics);
         let op = Op::new("keys", &HANDLE, &metrics, On::Pattern(&pattern[0]));
         self.inner
@@ -253,7 +284,7 @@ impl Cache {
             .await
     }
 
-    pub(super) async fn heads(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+    async fn heads(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let Some(first) = keys.first() else {
             return Ok(Vec::new());
         };

@@ -10,14 +10,14 @@ const OF_NUMBERS: &str = "0123456789-%D";
 
 /// The template of one key or target.
 #[derive(Clone, Debug)]
-pub(super) struct Template {
-    pub(super) text: &'static str,
+pub(crate) struct Template {
+    pub(crate) text: &'static str,
     tokens: Vec<Token>,
 }
 
 impl Template {
     /// `numbers` lists the placeholders that are integers.
-    pub(super) fn new(text: &'static str, numbers: &str) -> Self {
+    pub(crate) fn new(text: &'static str, numbers: &str) -> Self {
         Self {
             text,
             tokens: tokens(text, numbers),
@@ -27,6 +27,15 @@ impl Template {
     /// Returns whether some name fits both.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         overlap(&self.tokens, &other.tokens)
+    }
+
+    /// Returns the first template that a name is written from.
+    #[cfg(feature = "admin")]
+    pub(crate) fn of_name<'a>(templates: &'a [Self], name: &str) -> Option<&'a Self> {
+        let name: Vec<_> = name.chars().map(Token::Literal).collect();
+        templates
+            .iter()
+            .find(|template| overlap(&template.tokens, &name))
     }
 
     /// Returns whether both differ at most in the contents of their placeholders.
@@ -228,5 +237,26 @@ mod tests {
         assert!(is_alike("event:<id>:x", "event:<event.id>:x"));
         assert!(!is_alike("event:<id>", "events:<id>"));
         assert!(!is_alike("event:<id>", "event:<id>:<page>"));
+    }
+
+    #[cfg(feature = "admin")]
+    #[test]
+    fn a_name_belongs_to_the_template_that_it_is_written_from() {
+        let is_of_template =
+            |template, name| Template::of_name(&[Template::new(template, "")], name).is_some();
+        for (template, name, is_of) in [
+            ("event:<id>", "event:7", true),
+            ("event:<id>", "event:", true),
+            ("event:<id>", "event:7:analytics", false),
+            ("event:{id}:analytics", "event:7:analytics", true),
+            ("near:<place>:page:<page>", "near:Bad%20Ems:page:2", true),
+            ("<a>-<b>", "x-y-z", true),
+            ("<a>-<b>", "xyz", false),
+            ("a<<b:<id>", "a<b:1", true),
+            ("all", "all", true),
+            ("all", "al", false),
+        ] {
+            assert_eq!(is_of_template(template, name), is_of, "{template} {name}");
+        }
     }
 }

@@ -83,7 +83,7 @@ impl Asked<'_> {
             Action::View => view(self.shared, self.who.role).await,
             Action::Catalog => data(&self.shared.catalog),
             Action::Usage => {
-                let mut usage = data(cache.census().await?);
+                let mut usage = data(cache.census(&self.shared.catalog).await?);
                 let stats = cache.stats();
                 usage["memory"] = data(stats.memory);
                 usage["redis"] = data(stats.redis);
