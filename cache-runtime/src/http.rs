@@ -163,6 +163,8 @@ mod metrics;
 mod networks;
 mod origin;
 mod problem;
+#[cfg(any(feature = "admin", feature = "sessions"))]
+mod sent_cookies;
 #[cfg(feature = "sessions")]
 mod session;
 #[cfg(feature = "axum")]

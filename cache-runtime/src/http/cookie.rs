@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::iter;
 use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderValue, header};
+use ::http::{HeaderMap, HeaderValue};
 
+use super::sent_cookies;
 use crate::error::Error;
 use crate::session::COOKIE;
 
@@ -230,18 +231,9 @@ impl SessionCookie {
         Some(header)
     }
 
-    /// Returns the values of this cookie in a request, in the order received; an empty value if it is not text. Other
-    /// cookies in the line may have any content.
+    /// Returns the values of this cookie in a request.
     pub(super) fn values<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
-        headers
-            .get_all(header::COOKIE)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-            .filter_map(|pair| {
-                let (name, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
-                let value = std::str::from_utf8(&value[1..]).unwrap_or_default();
-                (name.trim_ascii() == self.name.as_bytes()).then(|| value.trim_ascii())
-            })
+        sent_cookies::values(headers, &self.name)
     }
 }
 
@@ -270,6 +262,8 @@ fn is_domain(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ::http::header;
+
     use super::*;
 
     fn problem(cookie: &SessionCookie) -> String {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ::http::header::{AUTHORIZATION, COOKIE};
+use ::http::header::AUTHORIZATION;
 use ::http::{HeaderMap, HeaderValue, Request};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use hmac::{Hmac, KeyInit, Mac};
@@ -10,6 +10,7 @@ use sha2::Sha256;
 
 use crate::error::{Error, ErrorKind};
 use crate::http::client_ip::peer;
+use crate::http::sent_cookies;
 use crate::http::this_machine::{Elsewhere, elsewhere};
 
 type Keyed = Hmac<Sha256>;
@@ -42,6 +43,16 @@ pub struct AdminUser {
     pub name: String,
     /// What the user may do.
     pub role: AdminRole,
+}
+
+impl AdminRole {
+    /// Its name in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
 }
 
 /// How users are told from others.
@@ -114,7 +125,8 @@ impl Access {
                 .and_then(|token| self.role_of(token))
                 .ok_or(Refused::WrongToken);
         }
-        let cookie = cookie(headers).ok_or(Refused::NoToken)?;
+        let mut cookies = sent_cookies::values(headers, COOKIE_NAME);
+        let cookie = cookies.next().ok_or(Refused::NoToken)?;
         self.role_by(|token| token.signed(cookie, now))
             .ok_or(Refused::NoToken)
     }
@@ -219,16 +231,6 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token(***)")
     }
-}
-
-fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let lines = headers.get_all(COOKIE).iter();
-    let pairs = lines
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(';'));
-    pairs
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(name, value)| (name == COOKIE_NAME).then_some(value))
 }
 
 /// Returns what to do for a request that does not come from this machine.
