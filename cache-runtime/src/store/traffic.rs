@@ -216,25 +216,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
         Poll::Ready(written)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let bytes = slices.iter().map(|slice| slice.len()).sum();
-        if self.gathers(bytes, context) {
-            return Poll::Pending;
-        }
-        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(context, slices));
-        self.has_gathered = false;
-        self.traffic.wrote();
-        Poll::Ready(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_flush(context)
     }
