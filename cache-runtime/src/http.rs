@@ -174,6 +174,8 @@ mod support;
 mod tests;
 mod this_machine;
 
+use std::mem;
+
 #[cfg(feature = "admin")]
 pub use self::admin::{AdminConfig, AdminRole, AdminService, AdminUser, admin};
 pub use self::body::ResponseBody;
@@ -188,3 +190,9 @@ pub use self::limit::{OnMissing, RateLimitLayer, RateLimitService};
 pub use self::metrics::{MetricsService, metrics};
 #[cfg(feature = "sessions")]
 pub use self::session::{Session, SessionLayer, SessionService, Sessions};
+
+/// Takes the service that is ready, to call it. Its clone must become ready first.
+fn take_ready<S: Clone>(service: &mut S) -> S {
+    let next = service.clone();
+    mem::replace(service, next)
+}

@@ -1,7 +1,6 @@
 //! The layer that reports in each response which part the cache had in it.
 
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,6 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::debug_access::{Debug, DebugAccess};
+use super::take_ready;
 use crate::cache_status::CacheStatus;
 use crate::error::{Error, ErrorKind};
 use crate::escape::excerpt;
@@ -117,9 +117,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that is ready is called. Its clone must become ready first.
-        let next = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, next);
+        let mut inner = take_ready(&mut self.inner);
         let settings = self.settings.clone();
         Box::pin(async move {
             let is_timed = settings.times(&request);

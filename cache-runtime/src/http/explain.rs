@@ -1,7 +1,6 @@
 //! The layer that answers with a report of what the cache did for a request.
 
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -17,6 +16,7 @@ use tracing::debug;
 use super::body::{self, BoxError, ResponseBody};
 use super::debug_access::{Debug, DebugAccess};
 use super::problem::NO_STORE;
+use super::take_ready;
 use crate::cache::Cache;
 use crate::explain::Explanation;
 
@@ -116,9 +116,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that is ready is called. Its clone must become ready first.
-        let next = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, next);
+        let mut inner = take_ready(&mut self.inner);
         if !self.layer.access.allows(Debug::Explain, &request) {
             let response = inner.call(request);
             return Box::pin(async move { Ok(response.await?.map(ResponseBody::new)) });

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
@@ -19,7 +18,7 @@ use super::body::{self, BoxError, OwnBody, ResponseBody};
 use super::bypass::Bypass;
 use super::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
 use super::fields::{self, RateLimitHeaders};
-use super::problem;
+use super::{problem, take_ready};
 use crate::error::{Error, ErrorKind};
 use crate::limit::{Decision, Identity, Limit, Limited, Reservation};
 
@@ -251,9 +250,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service that is ready is called. Its clone must become ready first.
-        let next = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, next);
+        let mut inner = take_ready(&mut self.inner);
         let settings = Arc::clone(&self.settings);
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();

@@ -9,7 +9,6 @@ mod request;
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
@@ -27,6 +26,7 @@ use super::body::{self, BoxError, ResponseBody};
 use super::cookie::SessionCookie;
 use super::origin::Trusted;
 use super::problem::{self, NO_STORE};
+use super::take_ready;
 use crate::error::Error;
 use crate::session::SessionStore;
 
@@ -252,9 +252,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The service that is ready is called. Its clone must become ready first.
-        let next = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, next);
+        let mut inner = take_ready(&mut self.inner);
         let cookie = Arc::clone(&self.settings.cookie);
         let bearer = self.settings.bearer;
         let session = Arc::new(RequestSession::new(&self.settings, &request));

@@ -476,7 +476,7 @@ async fn the_inner_service_is_polled_for_readiness_before_a_call() {
         }
 
         fn call(&mut self, request: Request<String>) -> Self::Future {
-            assert!(mem::take(&mut self.is_ready), "not ready");
+            assert!(std::mem::take(&mut self.is_ready), "not ready");
             self.calls.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Ok(HttpResponse::new(request.into_body())))
         }
