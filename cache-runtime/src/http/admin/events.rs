@@ -23,7 +23,8 @@ pub(super) const MAX_STREAMS: usize = 16;
 /// The time between two events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Events of one stream. Browsers open the next one at once. So a stream neither delays the end of the service nor outlives a login.
+/// The number of events of one stream. The browser then opens the next stream. A longer stream would delay the end of the service,
+/// and would outlive a login.
 const EVENTS: usize = 8;
 
 pub(super) fn stream(asked: &Asked<'_>) -> Result<Answer, Problem> {

@@ -8,6 +8,7 @@ use ::http::{HeaderValue, Response, StatusCode};
 use serde_json::Value;
 
 use super::access::Who;
+use super::problem::BEARER;
 use super::view::view;
 use super::{Answer, Shared};
 use crate::catalog::Catalog;
@@ -67,8 +68,7 @@ pub(super) fn login(status: StatusCode, problem: Option<&str>) -> Answer {
     let problem = problem.map(|text| format!("<p class=\"bad\" role=\"alert\">{text}</p>"));
     let mut response = html(LOGIN.replace("{{problem}}", &problem.unwrap_or_default()));
     *response.status_mut() = status;
-    let bearer = HeaderValue::from_static("Bearer realm=\"cache admin\"");
-    response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+    response.headers_mut().insert(WWW_AUTHENTICATE, BEARER);
     response
 }
 

@@ -7,6 +7,9 @@ use super::access::Refused;
 use crate::error::{Error, ErrorKind};
 use crate::http::problem::untyped;
 
+/// How a client authenticates itself.
+pub(super) const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"cache admin\"");
+
 /// A response that is not what was asked for.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -43,8 +46,7 @@ impl Problem {
         }
         match self.status {
             StatusCode::UNAUTHORIZED => {
-                let bearer = HeaderValue::from_static("Bearer realm=\"cache admin\"");
-                headers.insert(WWW_AUTHENTICATE, bearer);
+                headers.insert(WWW_AUTHENTICATE, BEARER);
             }
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

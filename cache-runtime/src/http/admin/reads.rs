@@ -67,7 +67,7 @@ impl Asked<'_> {
                 let mut status = data(self.shared.health().await);
                 let config = cache.config();
                 let more = json!({
-                    "role": format!("{:?}", self.who.role).to_lowercase(),
+                    "role": self.who.role.name(),
                     "environment": config.environment.name(),
                     "prefix": config.prefix,
                     "process": std::process::id(),

@@ -56,7 +56,7 @@ pub(super) async fn view(shared: &Arc<Shared>, role: AdminRole) -> Value {
     });
     let jobs = shared.config.jobs.iter().map(|job| job.report());
     json!({
-        "role": format!("{role:?}").to_lowercase(),
+        "role": role.name(),
         "environment": config.environment.name(),
         "prefix": config.prefix,
         "process": std::process::id(),
