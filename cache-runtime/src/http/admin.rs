@@ -15,6 +15,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod view;
+mod walks;
 mod writes;
 
 use std::convert::Infallible;
@@ -43,6 +44,7 @@ use self::history::History;
 use self::problem::Problem;
 use self::query::Parameters;
 use self::routes::{Action, Needs, Route};
+use self::walks::Walks;
 use self::writes::Done;
 use super::body::{BoxError, ResponseBody};
 use super::origin::{self, Trusted};
@@ -85,6 +87,7 @@ struct Shared {
     /// It is the same as long as the program runs.
     catalog: Catalog,
     under_way: Semaphore,
+    walks: Walks,
     streams: Arc<Semaphore>,
     history: History,
     /// When Redis was asked last, and what it answered.
@@ -125,7 +128,7 @@ struct Asked<'a> {
 /// - Errors are `application/problem+json`. `openapi.json` under the same path describes all routes.
 /// - The page works while Redis is unavailable. It sends requests to no other origin.
 /// - A page of keys and a count do a bounded amount of work, at most 2 s of scanning. An eviction takes as long as it needs. At most 32
-///   requests run at a time.
+///   requests run at a time, and at most 4 of them scan keys without evicting them. Requests for the usage share one count.
 ///
 /// `docs/admin.md` describes the page and the routes.
 pub fn admin(cache: &Cache, config: AdminConfig) -> AdminService {
@@ -134,6 +137,7 @@ pub fn admin(cache: &Cache, config: AdminConfig) -> AdminService {
         config,
         catalog: cache.catalog(),
         under_way: Semaphore::new(MAX_REQUESTS),
+        walks: Walks::new(),
         streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
         history: History::default(),
         health: Mutex::default(),
@@ -208,7 +212,12 @@ impl Shared {
                 };
             }
         };
-        let Ok(_permit) = self.under_way.try_acquire() else {
+        let places = match route.action {
+            // They wait for one census, so they keep nobody out.
+            Action::Usage => &self.walks.waiting,
+            _ => &self.under_way,
+        };
+        let Ok(_place) = places.try_acquire() else {
             return Err(too_many());
         };
         // A link may lead to the page from anywhere.

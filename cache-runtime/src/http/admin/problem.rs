@@ -11,7 +11,7 @@ use crate::http::problem::untyped;
 pub(super) const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"cache admin\"");
 
 /// A response that is not what was asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) detail: String,

@@ -23,6 +23,7 @@ impl Asked<'_> {
                 let parameters = self.parameters(&["pattern", "cursor"])?;
                 let pattern = parameters.get("pattern").filter(|text| !text.is_empty());
                 let cursor = parameters.get("cursor").filter(|text| !text.is_empty());
+                let _place = self.shared.walks.begin()?;
                 let page = cache.key_page(pattern.unwrap_or("*"), cursor).await?;
                 Ok(data(page))
             }
@@ -82,13 +83,7 @@ impl Asked<'_> {
             Action::Stats => data(cache.stats()),
             Action::View => view(self.shared, self.who.role).await,
             Action::Catalog => data(&self.shared.catalog),
-            Action::Usage => {
-                let mut usage = data(cache.census(&self.shared.catalog).await?);
-                let stats = cache.stats();
-                usage["memory"] = data(stats.memory);
-                usage["redis"] = data(stats.redis);
-                usage
-            }
+            Action::Usage => self.shared.walks.census(self.usage()).await?,
             Action::Switches => json!({ "off": cache.patterns_off() }),
             Action::Jobs => {
                 let jobs = self.shared.config.jobs.iter();
@@ -116,6 +111,15 @@ impl Asked<'_> {
             // The routes of these have other handlers.
             _ => Value::Null,
         })
+    }
+
+    async fn usage(&self) -> Result<Value, Problem> {
+        let cache = &self.shared.cache;
+        let mut usage = data(cache.census(&self.shared.catalog).await?);
+        let stats = cache.stats();
+        usage["memory"] = data(stats.memory);
+        usage["redis"] = data(stats.redis);
+        Ok(usage)
     }
 
     /// Returns the caches as Spring Boot's actuator lists them, by their templates, with the numbers that it leaves out.

@@ -14,6 +14,7 @@ use crate::testing::{FaultProxy, RedisServer};
 use crate::warm::Summary;
 
 mod api;
+mod crowds;
 mod documents;
 mod refusals;
 

@@ -109,7 +109,10 @@ impl Asked<'_> {
             }
         };
         let mut outcome = match (dry_run, is_pattern, all) {
-            (true, true, _) => data(cache.count_matching(&what).await?),
+            (true, true, _) => {
+                let _place = self.shared.walks.begin()?;
+                data(cache.count_matching(&what).await?)
+            }
             (true, false, _) => {
                 let keys = u64::from(cache.entry_at(&what, false).await?.is_some());
                 json!({ "keys": keys, "is_complete": true })
