@@ -40,6 +40,7 @@ use tracing::{info, warn};
 use self::access::{Access, LOGOUT, Refused, Who};
 pub use self::access::{AdminRole, AdminUser};
 pub use self::config::AdminConfig;
+use self::events::Feed;
 use self::history::History;
 use self::problem::Problem;
 use self::query::Parameters;
@@ -88,7 +89,7 @@ struct Shared {
     catalog: Catalog,
     under_way: Semaphore,
     walks: Walks,
-    streams: Arc<Semaphore>,
+    feed: Feed,
     history: History,
     /// When Redis was asked last, and what it answered.
     health: Mutex<(Option<Instant>, Option<Health>)>,
@@ -138,7 +139,7 @@ pub fn admin(cache: &Cache, config: AdminConfig) -> AdminService {
         catalog: cache.catalog(),
         under_way: Semaphore::new(MAX_REQUESTS),
         walks: Walks::new(),
-        streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
+        feed: Feed::new(),
         history: History::default(),
         health: Mutex::default(),
         refused: Throttle::new(),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::access::Who;
 use super::problem::BEARER;
-use super::view::view;
+use super::view::view_for;
 use super::{Answer, Shared};
 use crate::catalog::Catalog;
 use crate::http::body::ResponseBody;
@@ -83,7 +83,7 @@ pub(super) fn back() -> Answer {
 
 /// The page with the numbers of this moment, readable before a script runs.
 pub(super) async fn page(shared: &Arc<Shared>, who: &Who) -> Answer {
-    let view = view(shared, who.role).await;
+    let view = view_for(shared, who.role).await;
     // `<` would end the element that holds it.
     let data = view.to_string().replace('<', "\\u003c");
     let page = PAGE

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Asked;
 use super::problem::Problem;
 use super::routes::Action;
-use super::view::{data, view};
+use super::view::{data, view_for};
 use crate::catalog::Attribute;
 use crate::metrics::SiteStats;
 
@@ -81,7 +81,7 @@ impl Asked<'_> {
                 status
             }
             Action::Stats => data(cache.stats()),
-            Action::View => view(self.shared, self.who.role).await,
+            Action::View => view_for(self.shared, self.who.role).await,
             Action::Catalog => data(&self.shared.catalog),
             Action::Usage => self.shared.walks.census(self.usage()).await?,
             Action::Switches => json!({ "off": cache.patterns_off() }),

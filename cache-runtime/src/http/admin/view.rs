@@ -14,7 +14,15 @@ use crate::metrics::{Counts, STEPS};
 /// Hot keys on the page.
 const HOT: usize = 10;
 
-pub(super) async fn view(shared: &Arc<Shared>, role: AdminRole) -> Value {
+/// Returns the view for a client with this role.
+pub(super) async fn view_for(shared: &Arc<Shared>, role: AdminRole) -> Value {
+    let mut view = view(shared).await;
+    view["role"] = role.name().into();
+    view
+}
+
+/// Returns what is the same for all clients.
+pub(super) async fn view(shared: &Arc<Shared>) -> Value {
     shared.history.look();
     let cache = &shared.cache;
     cache.hot_keys().set(true);
@@ -56,7 +64,6 @@ pub(super) async fn view(shared: &Arc<Shared>, role: AdminRole) -> Value {
     });
     let jobs = shared.config.jobs.iter().map(|job| job.report());
     json!({
-        "role": role.name(),
         "environment": config.environment.name(),
         "prefix": config.prefix,
         "process": std::process::id(),

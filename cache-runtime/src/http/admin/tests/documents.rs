@@ -223,6 +223,55 @@ async fn a_stream_sends_the_view_and_ends_by_itself() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_view_is_computed_once_for_all_pages_and_not_without_a_page() {
+    let service = with_tokens(&Cache::memory());
+    assert!(events::is_idle(&service.shared.feed));
+
+    let pages = (0..events::MAX_STREAMS).map(|page| {
+        let (service, token) = (&service, if page == 0 { READ } else { WRITE });
+        async move { send(service, remote("GET", "/api/events", token), "").await }
+    });
+    let pages = futures_util::future::join_all(pages).await;
+
+    let mut computed = std::collections::HashSet::new();
+    for (number, page) in pages.iter().enumerate() {
+        let views = page
+            .text
+            .split("\n\n")
+            .filter_map(|event| event.split_once("data: "));
+        let mut events = 0;
+        for (_, view) in views {
+            events += 1;
+            let mut view: Value = serde_json::from_str(view).expect("JSON");
+            let role = if number == 0 { "read" } else { "write" };
+            assert_eq!(view["role"].take(), role);
+            computed.insert(view.to_string());
+        }
+        assert_eq!(events, 8);
+    }
+    assert_eq!(computed.len(), 8, "each view differs in its times");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    while !events::is_idle(&service.shared.feed) {
+        tokio::task::yield_now().await;
+    }
+    // A page that is opened later starts it again.
+    assert_eq!(get_event(&service).await["health"]["mode"], "memory");
+}
+
+/// Returns the first view of a new stream.
+async fn get_event(service: &AdminService) -> Value {
+    let request = remote("GET", "/api/events", READ).body(String::new());
+    let stream = service.clone().oneshot(request.expect("a request")).await;
+    let frame = stream.expect("a stream").into_body().frame().await;
+    let data = frame
+        .and_then(Result::ok)
+        .and_then(|frame| frame.into_data().ok());
+    let text = String::from_utf8(data.expect("data").to_vec()).expect("UTF-8");
+    let (_, view) = text.split_once("data: ").expect("data");
+    serde_json::from_str(view).expect("JSON")
+}
+
 #[tokio::test]
 async fn the_number_of_streams_is_limited() {
     let service = of(&Cache::memory());
