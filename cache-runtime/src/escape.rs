@@ -28,12 +28,17 @@ impl fmt::Write for Escaping<'_, '_> {
     }
 }
 
-/// The beginning of a wrong text, for the error that refuses it.
+/// The beginning of a wrong text on one line, for the error that refuses it. Quotes stay: a format that needs them escaped does it.
 pub(crate) fn excerpt(text: &str, most: usize) -> String {
-    text.chars()
-        .take(most)
-        .flat_map(char::escape_debug)
-        .collect()
+    let mut shown = String::new();
+    for character in text.chars().take(most) {
+        match character {
+            '\n' | '\r' | '\t' => shown.extend(character.escape_debug()),
+            found if deceives(found) => shown.extend(found.escape_unicode()),
+            seen => shown.push(seen),
+        }
+    }
+    shown
 }
 
 /// Whether a character is not seen as what it is: control characters, marks of direction, and those without width. The standard library
@@ -66,6 +71,14 @@ mod tests {
         ] {
             assert_eq!(Escaped(text).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn an_excerpt_is_one_line_with_its_quotes() {
+        let text = "it's \"é\" \\\n\t\u{3164}x";
+
+        assert_eq!(excerpt(text, 12), "it's \"é\" \\\\n\\t");
+        assert_eq!(excerpt(text, 50), "it's \"é\" \\\\n\\t\\u{3164}x");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{Error, ErrorKind};
-use crate::escape::Escaped;
+use crate::escape::{Escaped, excerpt};
 use crate::spare::Spare;
 
 pub use part::KeyPart;
@@ -183,7 +183,7 @@ pub(crate) fn reserved_root(text: &str) -> Option<&'static str> {
 }
 
 fn reserved(what: &str, text: &str, root: &str) -> Error {
-    let text = text.escape_debug();
+    let text = excerpt(text, usize::MAX);
     Error::new(
         ErrorKind::Input,
         format!(
@@ -200,7 +200,7 @@ fn check_text(what: &str, text: &str) -> Result<(), Error> {
         ));
     }
     if let Some(found) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
-        let text = text.escape_debug();
+        let text = excerpt(text, usize::MAX);
         return Err(Error::new(
             ErrorKind::Input,
             format!(

@@ -92,6 +92,7 @@ use self::top::Top;
 use crate::cache::Cache;
 use crate::clock::{Clock, whole_millis};
 use crate::error::{AlreadyInstalled, Error, ErrorKind};
+use crate::escape::excerpt;
 use crate::key::Key;
 use crate::metrics::LimitMetrics;
 use crate::registry;
@@ -280,7 +281,7 @@ impl RateLimiter {
                     let known = self.inner.names.join("`, `");
                     return refuse(format!(
                         "the limiter has no policy `{}`; it has `{known}`",
-                        name.escape_debug()
+                        excerpt(name, usize::MAX)
                     ));
                 }
             }

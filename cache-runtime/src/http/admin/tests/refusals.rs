@@ -378,6 +378,8 @@ async fn malformed_calls_are_refused_with_advice() {
         ("/api/limits/top?policy=api", 404, "AdminConfig::limiter"),
         ("/api/sessions?user=1", 404, "AdminConfig::sessions"),
         ("/actuator/caches/none", 404, "actuator/caches"),
+        ("/api/status?a%22b=1", 400, "unknown parameter `a\"b`"),
+        ("/api/entry?key=session:%22", 400, "key `session:\"` begins"),
     ] {
         let got = get(&service, path).await;
         assert_eq!(got.status, status, "{path} {got:?}");
@@ -401,6 +403,12 @@ async fn malformed_calls_are_refused_with_advice() {
             "exactly one target",
         ),
         ("/api/evict", r#"{"kee":"a"}"#, 422, "unknown field `kee`"),
+        (
+            "/api/evict",
+            r#"{"ke\"e":"a"}"#,
+            422,
+            "unknown field `ke\"e`",
+        ),
         (
             "/api/evict",
             r#"{"pattern":"ratelimit:*"}"#,
