@@ -46,7 +46,6 @@ use self::problem::Problem;
 use self::query::Parameters;
 use self::routes::{Action, Needs, Route};
 use self::walks::Walks;
-use self::writes::Done;
 use super::body::{BoxError, ResponseBody};
 use super::origin::{self, Trusted};
 use super::problem::NO_STORE;
@@ -192,7 +191,8 @@ impl Shared {
             // Also with a cookie: a person may log in with another token.
             return self.log_in(request, now).await;
         }
-        let who = match (self.config.access.of(&request, now), route.needs) {
+        let who = self.config.access.of(&request, now);
+        let who = match (who.and_then(|who| permitted(who, route)), route.needs) {
             (Ok(who), _) => who,
             // What the page of the login consists of.
             (Err(Refused::NoToken | Refused::WrongToken), Needs::Nothing) => {
@@ -228,18 +228,6 @@ impl Shared {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "the request comes from a page of another origin; use the page of this service, or a program",
-            ));
-        }
-        if route.needs == Needs::Write && who.role < AdminRole::Write {
-            warn!(
-                target: "cache_runtime::admin",
-                who = who.name,
-                action = route.action.name(),
-                "an admin request was refused: it needs the write role"
-            );
-            return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "the read role cannot change anything; use the write token",
             ));
         }
         let (parts, body) = request.into_parts();
@@ -350,25 +338,29 @@ impl Asked<'_> {
     }
 
     async fn write(&self, route: &Route) -> Result<Answer, Problem> {
-        let record = Record::new(self.who, route.action.name());
-        let (what, result) = match self.act(route.action).await {
-            Ok(Done { what, outcome }) => (what, Ok(outcome)),
-            Err(problem) => (String::new(), Err(problem)),
+        let mut record = Record::new(self.who, route.action.name());
+        let result = match self.change(route.action) {
+            Ok(change) => {
+                record.what = self.what(&change);
+                self.make(change).await
+            }
+            Err(problem) => Err(problem),
         };
-        let outcome = match &result {
+        record.end(match &result {
             Ok(outcome) => outcome.to_string(),
-            Err(problem) => format!("{}", problem.status),
-        };
-        record.write(&what, &outcome);
+            Err(problem) => problem.status.to_string(),
+        });
         Ok(json(StatusCode::OK, &result?))
     }
 }
 
-/// The line in the log about a change. It is also written if the client leaves before the change ends.
+/// The line in the log about a change. It is written at the end, also if the client leaves before the change ends.
 struct Record<'a> {
     who: &'a Who,
     action: &'static str,
-    is_written: bool,
+    /// What is changed, as the log names it.
+    what: String,
+    outcome: String,
 }
 
 impl<'a> Record<'a> {
@@ -376,34 +368,39 @@ impl<'a> Record<'a> {
         Self {
             who,
             action,
-            is_written: false,
+            what: String::new(),
+            outcome: "unknown: the client left before the end".to_owned(),
         }
     }
 
-    fn write(mut self, what: &str, outcome: &str) {
-        self.log(what, outcome);
-        self.is_written = true;
-    }
-
-    fn log(&self, what: &str, outcome: &str) {
-        info!(
-            target: "cache_runtime::admin",
-            who = self.who.name,
-            peer = ?self.who.peer,
-            action = self.action,
-            what,
-            outcome,
-            "an admin request changed something, or tried to"
-        );
+    fn end(mut self, outcome: String) {
+        self.outcome = outcome;
     }
 }
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        if !self.is_written {
-            self.log("", "unknown: the client left before the end");
-        }
+        info!(
+            target: "cache_runtime::admin",
+            who = self.who.name,
+            peer = ?self.who.peer,
+            action = self.action,
+            what = self.what,
+            outcome = self.outcome,
+            "an admin request changed something, or tried to"
+        );
     }
+}
+
+/// Returns a user that may use the route.
+fn permitted(who: Who, route: &Route) -> Result<Who, Refused> {
+    if route.needs == Needs::Write && who.role < AdminRole::Write {
+        return Err(Refused::ReadRole {
+            who: who.name,
+            action: route.action.name(),
+        });
+    }
+    Ok(who)
 }
 
 fn too_many() -> Problem {

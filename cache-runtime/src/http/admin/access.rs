@@ -84,6 +84,11 @@ pub(super) enum Refused {
     /// It has no token: the sender can add one.
     NoToken,
     WrongToken,
+    /// Its user may only read.
+    ReadRole {
+        who: String,
+        action: &'static str,
+    },
     /// A token does not help.
     Forbidden(&'static str),
 }

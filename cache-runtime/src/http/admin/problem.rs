@@ -68,6 +68,10 @@ impl From<Refused> for Problem {
                 StatusCode::UNAUTHORIZED,
                 "the token is wrong; send `Authorization: Bearer <token>` with the token that the service was started with",
             ),
+            Refused::ReadRole { .. } => Self::new(
+                StatusCode::FORBIDDEN,
+                "the read role cannot change anything; use the write token",
+            ),
             Refused::Forbidden(why) => Self::new(StatusCode::FORBIDDEN, why),
         }
     }

@@ -11,16 +11,27 @@ use super::problem::Problem;
 use super::routes::Action;
 use super::view::data;
 use crate::escape::excerpt;
+use crate::key::Pattern;
 use crate::limit::Identity;
 
 /// Characters of a name in the log.
 const LOGGED: usize = 100;
 
-/// What was done.
-pub(super) struct Done {
-    /// To what, for the log.
-    pub(super) what: String,
-    pub(super) outcome: Value,
+/// What a request asks to change.
+pub(super) enum Change {
+    Evict { target: Target, dry_run: bool },
+    SwitchOff(String),
+    SwitchOn(String),
+    RunJob,
+    ResetClient(Client),
+    EndSessions(EndSessions),
+}
+
+/// What is evicted.
+pub(super) enum Target {
+    Key(String),
+    Pattern(String),
+    All,
 }
 
 #[derive(Deserialize)]
@@ -42,7 +53,7 @@ struct Switch {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Client {
+pub(super) struct Client {
     policy: String,
     client: String,
 }
@@ -53,7 +64,7 @@ struct Client {
     not(feature = "sessions"),
     expect(dead_code, reason = "there are none to end")
 )]
-struct EndSessions {
+pub(super) struct EndSessions {
     user: String,
     id: Option<String>,
 }
@@ -64,71 +75,115 @@ struct EndSessions {
 struct Nothing {}
 
 impl Asked<'_> {
-    pub(super) async fn act(&self, action: Action) -> Result<Done, Problem> {
+    /// Returns what the request asks to change.
+    pub(super) fn change(&self, action: Action) -> Result<Change, Problem> {
         self.parameters(&[])?;
-        match action {
-            Action::Evict => self.evict(self.fields()?).await,
-            Action::SwitchOff => {
-                let Switch { pattern } = self.fields()?;
-                self.shared.cache.disable(&pattern)?;
-                let outcome = json!({ "off": self.shared.cache.patterns_off() });
-                Ok(self.done(&pattern, outcome))
-            }
-            Action::SwitchOn => {
-                let Switch { pattern } = self.fields()?;
-                if !self.shared.cache.enable(&pattern)? {
-                    let text = "this pattern is not switched off; `api/switches` lists those that are, as they were written";
-                    return Err(Problem::new(StatusCode::NOT_FOUND, text));
+        Ok(match action {
+            Action::Evict => self.eviction()?,
+            Action::SwitchOff => Change::SwitchOff(self.fields::<Switch>()?.pattern),
+            Action::SwitchOn => Change::SwitchOn(self.fields::<Switch>()?.pattern),
+            Action::RunJob => {
+                if !self.body.is_empty() {
+                    let Nothing {} = self.fields()?;
                 }
-                let outcome = json!({ "off": self.shared.cache.patterns_off() });
-                Ok(self.done(&pattern, outcome))
+                Change::RunJob
             }
-            Action::RunJob => self.run_job(),
-            Action::ResetClient => self.reset(self.fields()?).await,
-            Action::EndSessions => self.end_sessions(self.fields()?).await,
-            // These change nothing.
-            _ => Ok(self.done("", Value::Null)),
-        }
+            Action::ResetClient => Change::ResetClient(self.fields()?),
+            Action::EndSessions => Change::EndSessions(self.fields()?),
+            _ => {
+                let text = "this route changes nothing";
+                return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, text));
+            }
+        })
     }
 
-    async fn evict(&self, targets: Evict) -> Result<Done, Problem> {
+    fn eviction(&self) -> Result<Change, Problem> {
         let Evict {
             key,
             pattern,
             all,
             dry_run,
-        } = targets;
-        let cache = &self.shared.cache;
-        let (what, is_pattern) = match (key, pattern, all) {
-            (Some(key), None, false) => (key, false),
-            (None, Some(pattern), false) => (pattern, true),
-            (None, None, true) => ("*".to_owned(), true),
+        } = self.fields()?;
+        let target = match (key, pattern, all) {
+            (Some(key), None, false) => Target::Key(key),
+            (None, Some(pattern), false) => Target::Pattern(pattern),
+            (None, None, true) => Target::All,
             _ => {
                 let text = "name exactly one target: `\"key\": \"event:1\"`, `\"pattern\": \"event:*\"` or `\"all\": true`";
                 return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
             }
         };
-        let mut outcome = match (dry_run, is_pattern, all) {
-            (true, true, _) => {
-                let _place = self.shared.walks.begin()?;
-                data(cache.count_matching(&what).await?)
-            }
-            (true, false, _) => {
-                let keys = u64::from(cache.entry_at(&what, false).await?.is_some());
-                json!({ "keys": keys, "is_complete": true })
-            }
-            (false, _, true) => data(cache.clear().await),
-            (false, true, false) => data(cache.try_delete_matching(&what).await?),
-            (false, false, false) => data(cache.try_delete(&what).await?),
-        };
-        outcome["dry_run"] = dry_run.into();
-        Ok(self.done(&what, outcome))
+        Ok(Change::Evict { target, dry_run })
     }
 
-    fn run_job(&self) -> Result<Done, Problem> {
-        if !self.body.is_empty() {
-            let Nothing {} = self.fields()?;
+    /// Returns how the log names what is changed.
+    pub(super) fn what(&self, change: &Change) -> String {
+        match change {
+            Change::Evict { target, .. } => match target {
+                Target::Key(text) | Target::Pattern(text) => self.entries(text),
+                Target::All => self.entries("*"),
+            },
+            Change::SwitchOff(pattern) | Change::SwitchOn(pattern) => self.entries(pattern),
+            Change::RunJob => excerpt(&self.name, LOGGED),
+            Change::ResetClient(Client { policy, client }) => {
+                format!("{} of {}", self.person(client), excerpt(policy, LOGGED))
+            }
+            Change::EndSessions(EndSessions { user, .. }) => self.person(user),
         }
+    }
+
+    pub(super) async fn make(&self, change: Change) -> Result<Value, Problem> {
+        let cache = &self.shared.cache;
+        match change {
+            Change::Evict { target, dry_run } => {
+                let mut outcome = match dry_run {
+                    true => self.count(target).await?,
+                    false => self.evict(target).await?,
+                };
+                outcome["dry_run"] = dry_run.into();
+                Ok(outcome)
+            }
+            Change::SwitchOff(pattern) => {
+                cache.disable(&pattern)?;
+                Ok(json!({ "off": cache.patterns_off() }))
+            }
+            Change::SwitchOn(pattern) => {
+                if !cache.enable(&pattern)? {
+                    let text = "this pattern is not switched off; `api/switches` lists those that are, as they were written";
+                    return Err(Problem::new(StatusCode::NOT_FOUND, text));
+                }
+                Ok(json!({ "off": cache.patterns_off() }))
+            }
+            Change::RunJob => self.run_job(),
+            Change::ResetClient(client) => self.reset(client).await,
+            Change::EndSessions(sessions) => self.end_sessions(sessions).await,
+        }
+    }
+
+    async fn count(&self, target: Target) -> Result<Value, Problem> {
+        let cache = &self.shared.cache;
+        let pattern = match &target {
+            Target::Key(key) => {
+                let keys = u64::from(cache.entry_at(key, false).await?.is_some());
+                return Ok(json!({ "keys": keys, "is_complete": true }));
+            }
+            Target::Pattern(pattern) => pattern,
+            Target::All => "*",
+        };
+        let _place = self.shared.walks.begin()?;
+        Ok(data(cache.count_matching(pattern).await?))
+    }
+
+    async fn evict(&self, target: Target) -> Result<Value, Problem> {
+        let cache = &self.shared.cache;
+        Ok(data(match target {
+            Target::Key(key) => cache.try_delete(&key).await?,
+            Target::Pattern(pattern) => cache.try_delete_matching(&pattern).await?,
+            Target::All => cache.clear().await,
+        }))
+    }
+
+    fn run_job(&self) -> Result<Value, Problem> {
         let mut jobs = self.shared.config.jobs.iter();
         let Some(job) = jobs.find(|job| job.name == self.name) else {
             let text = "no job has this name; `api/jobs` lists them";
@@ -138,36 +193,27 @@ impl Asked<'_> {
             let text = "the job is running; wait for its end";
             return Err(Problem::new(StatusCode::CONFLICT, text));
         }
-        Ok(Done {
-            what: excerpt(&self.name, LOGGED),
-            outcome: job.report(),
-        })
+        Ok(job.report())
     }
 
-    async fn reset(&self, Client { policy, client }: Client) -> Result<Done, Problem> {
+    async fn reset(&self, Client { policy, client }: Client) -> Result<Value, Problem> {
         let Some(identity) = Identity::of_name(&client) else {
             let text = "`client` is not the name of a client; use one that `api/limits/top` lists, such as `ip4:192.0.2.1` or `user:42`";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
         };
         self.limiter()?.reset(&policy, &identity).await?;
-        Ok(Done {
-            what: format!("{} of {}", self.person(&client), excerpt(&policy, LOGGED)),
-            outcome: json!({ "reset": true }),
-        })
+        Ok(json!({ "reset": true }))
     }
 
     #[cfg(feature = "sessions")]
-    async fn end_sessions(&self, EndSessions { user, id }: EndSessions) -> Result<Done, Problem> {
+    async fn end_sessions(&self, EndSessions { user, id }: EndSessions) -> Result<Value, Problem> {
         let ended = self.sessions()?.end(&user, id.as_deref()).await;
         let ended = ended.map_err(|error| super::reads::unavailable(&error))?;
-        Ok(Done {
-            what: self.person(&user),
-            outcome: json!({ "ended": ended }),
-        })
+        Ok(json!({ "ended": ended }))
     }
 
     #[cfg(not(feature = "sessions"))]
-    async fn end_sessions(&self, _: EndSessions) -> Result<Done, Problem> {
+    async fn end_sessions(&self, _: EndSessions) -> Result<Value, Problem> {
         Err(super::reads::no_sessions())
     }
 
@@ -195,10 +241,13 @@ impl Asked<'_> {
         })
     }
 
-    fn done(&self, pattern: &str, outcome: Value) -> Done {
-        Done {
-            what: self.shared.cache.shown_in_logs(pattern),
-            outcome,
+    /// Returns how the log names entries. A text that names none is a mistake of the client, which the log shows unless keys are masked.
+    fn entries(&self, text: &str) -> String {
+        let cache = &self.shared.cache;
+        let is_valid = Pattern::parse(cache.prefix(), text).is_ok();
+        match is_valid || cache.config().mask_keys {
+            true => cache.shown_in_logs(text),
+            false => excerpt(text, LOGGED),
         }
     }
 

@@ -472,9 +472,93 @@ async fn a_change_is_logged_even_if_the_client_leaves_before_its_end() {
     assert!(polled.is_pending(), "{polled:?}");
     drop(request);
 
-    let lines = log.take();
-    let of_admin = |line: &&Line| line.target == "cache_runtime::admin";
-    let line = lines.iter().find(of_admin).expect("a line");
+    let lines = of_admin(&log);
+    let line = lines.first().expect("a line");
     assert!(line.fields["outcome"].starts_with("unknown"), "{line:?}");
+    assert!(line.fields["what"].ends_with('a'), "{line:?}");
     assert_eq!(line.fields["action"], "evict");
+}
+
+fn of_admin(log: &Log) -> Vec<Line> {
+    let mut lines = log.take();
+    lines.retain(|line| line.target == "cache_runtime::admin");
+    lines
+}
+
+#[tokio::test]
+async fn a_change_that_fails_is_logged_with_its_target() {
+    let service = of(&Cache::memory());
+    let log = Log::listen(Level::INFO);
+
+    for (path, body, what, outcome) in [
+        (
+            "/api/evict",
+            r#"{"key":"session:1"}"#,
+            "session:1",
+            "400 Bad Request",
+        ),
+        (
+            "/api/evict",
+            r#"{"pattern":"a b"}"#,
+            "a b",
+            "400 Bad Request",
+        ),
+        (
+            "/api/switches/on",
+            r#"{"pattern":"event:*"}"#,
+            "dev_event:*",
+            "404 Not Found",
+        ),
+        ("/api/jobs/lists/run", "", "lists", "404 Not Found"),
+        (
+            "/api/limits/reset",
+            r#"{"policy":"api","client":"user:42"}"#,
+            "user:42 of api",
+            "404 Not Found",
+        ),
+        (
+            "/api/sessions/end",
+            r#"{"user":"42"}"#,
+            "42",
+            "404 Not Found",
+        ),
+    ] {
+        send(&service, local("POST", path), body).await;
+
+        let lines = of_admin(&log);
+        let [line] = &lines[..] else {
+            panic!("{path} {lines:?}")
+        };
+        assert_eq!(
+            (&*line.fields["what"], &*line.fields["outcome"]),
+            (what, outcome)
+        );
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_the_read_role_are_logged_with_the_user_at_most_once_per_second() {
+    let service = with_tokens(&Cache::memory());
+    let log = Log::listen(Level::INFO);
+
+    for _ in 0..3 {
+        let got = send(
+            &service,
+            remote("POST", "/api/evict", READ),
+            r#"{"all":true}"#,
+        )
+        .await;
+        assert_eq!(got.status, 403);
+    }
+
+    let lines = of_admin(&log);
+    let [line] = &lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert_eq!(line.level, Level::WARN);
+    let reason = &line.fields["reason"];
+    assert!(
+        reason.contains("the read token") && reason.contains("evict"),
+        "{reason}"
+    );
 }
