@@ -38,6 +38,12 @@ impl Template {
             .find(|template| overlap(&template.tokens, &name))
     }
 
+    /// Returns a pattern that matches all names that are written from it. It also matches names with more separators.
+    #[cfg(feature = "admin")]
+    pub(crate) fn pattern(&self) -> String {
+        outline(&self.tokens)
+    }
+
     /// Returns whether both differ at most in the contents of their placeholders.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         outline(&self.tokens) == outline(&other.tokens)

@@ -222,7 +222,10 @@ impl Shared {
             return Err(too_many());
         };
         // A link may lead to the page from anywhere.
-        let is_page = matches!(route.action, Action::Page | Action::Asset(_));
+        let is_page = matches!(
+            route.action,
+            Action::Page | Action::LoginPage | Action::Asset(_)
+        );
         let is_foreign = !is_page && origin::is_foreign(request.headers());
         if is_foreign || Trusted::default().refuses(&request, false) {
             return Err(Problem::new(
@@ -324,7 +327,7 @@ impl Asked<'_> {
         let value = match action {
             Action::Asset(asset) => return Ok(page::asset(asset)),
             Action::Page => return Ok(page::page(self.shared, self.who).await),
-            Action::Login => return Ok(page::back()),
+            Action::Login | Action::LoginPage => return Ok(page::back()),
             Action::Logout => {
                 let mut response = page::back();
                 response.headers_mut().insert(header::SET_COOKIE, LOGOUT);
@@ -350,7 +353,12 @@ impl Asked<'_> {
             Ok(outcome) => outcome.to_string(),
             Err(problem) => problem.status.to_string(),
         });
-        Ok(json(StatusCode::OK, &result?))
+        let outcome = result?;
+        Ok(match route.method {
+            // As Spring Boot's actuator answers.
+            "DELETE" => no_content(),
+            _ => json(StatusCode::OK, &outcome),
+        })
     }
 }
 
@@ -437,6 +445,12 @@ fn json(status: StatusCode, value: &Value) -> Answer {
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+fn no_content() -> Answer {
+    let mut response = Response::new(ResponseBody::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 

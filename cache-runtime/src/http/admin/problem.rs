@@ -16,7 +16,7 @@ pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) detail: String,
     /// The methods of the route, if the method is the problem.
-    allow: Option<&'static str>,
+    allow: Option<String>,
 }
 
 impl Problem {
@@ -28,21 +28,20 @@ impl Problem {
         }
     }
 
-    pub(super) fn method(allow: &'static str) -> Self {
+    pub(super) fn method(allow: String) -> Self {
+        let text = format!("this route does not have that method; use {allow}");
         Self {
             allow: Some(allow),
-            ..Self::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("this route does not have that method; use {allow}"),
-            )
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, text)
         }
     }
 
     pub(super) fn response<B: From<String>>(&self) -> Response<B> {
         let mut response = untyped(self.status, &self.detail);
         let headers = response.headers_mut();
-        if let Some(allow) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        let allow = self.allow.as_deref().map(HeaderValue::from_str);
+        if let Some(Ok(allow)) = allow {
+            headers.insert(ALLOW, allow);
         }
         match self.status {
             StatusCode::UNAUTHORIZED => {

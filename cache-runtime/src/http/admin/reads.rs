@@ -12,6 +12,9 @@ use super::view::{data, view_for};
 use crate::catalog::Attribute;
 use crate::metrics::SiteStats;
 
+/// The name of Spring's default cache manager. Clients of the actuator may send it.
+pub(super) const MANAGER: &str = "cacheManager";
+
 /// The most clients in one response.
 const MAX_CLIENTS: usize = 100;
 
@@ -48,6 +51,12 @@ impl Asked<'_> {
                     .into_iter()
                     .map(|(client, rejected)| json!({ "client": client, "rejected": rejected }));
                 Ok(json!({ "policy": policy, "clients": clients.collect::<Vec<_>>() }))
+            }
+            Action::OneCache => {
+                let (name, mut cache) = self.named_cache()?;
+                cache["name"] = name.into();
+                cache["cacheManager"] = MANAGER.into();
+                Ok(cache)
             }
             Action::Sessions => {
                 let parameters = self.parameters(&["user"])?;
@@ -95,18 +104,7 @@ impl Asked<'_> {
                     .into_iter()
                     .map(|(name, cache)| (name.to_owned(), cache))
                     .collect();
-                json!({ "cacheManagers": { "cacheManager": { "caches": caches } } })
-            }
-            Action::OneCache => {
-                let Some(mut cache) = self.caches().remove(self.name.as_str()) else {
-                    return Err(Problem::new(
-                        StatusCode::NOT_FOUND,
-                        "no function has this key; `actuator/caches` lists the keys as they are written in attributes",
-                    ));
-                };
-                cache["name"] = self.name.clone().into();
-                cache["cacheManager"] = "cacheManager".into();
-                cache
+                json!({ "cacheManagers": { MANAGER: { "caches": caches } } })
             }
             // The routes of these have other handlers.
             _ => Value::Null,
@@ -154,6 +152,19 @@ impl Asked<'_> {
                 Some((function.template, cache))
             })
             .collect()
+    }
+
+    /// Returns the cache that the path names, and how it is listed.
+    pub(super) fn named_cache(&self) -> Result<(&'static str, Value), Problem> {
+        let parameters = self.parameters(&[MANAGER])?;
+        if parameters.get(MANAGER).is_some_and(|name| name != MANAGER) {
+            let text = "no cache manager has this name; use `cacheManager`, or leave it out";
+            return Err(Problem::new(StatusCode::NOT_FOUND, text));
+        }
+        self.caches().remove_entry(self.name.as_str()).ok_or_else(|| {
+            let text = "no function has this key; `actuator/caches` lists the keys as they are written in attributes";
+            Problem::new(StatusCode::NOT_FOUND, text)
+        })
     }
 
     pub(super) fn limiter(&self) -> Result<&crate::limit::RateLimiter, Problem> {

@@ -19,6 +19,8 @@ pub(super) enum Needs {
 pub(super) enum Action {
     Page,
     Asset(&'static Asset),
+    /// Leads to the page, which has the form.
+    LoginPage,
     Login,
     Logout,
     OpenApi,
@@ -42,6 +44,8 @@ pub(super) enum Action {
     EndSessions,
     Caches,
     OneCache,
+    ClearCaches,
+    ClearCache,
 }
 
 #[derive(Debug)]
@@ -70,9 +74,20 @@ const fn post(path: &'static str, action: Action) -> Route {
     }
 }
 
+const fn delete(path: &'static str, action: Action) -> Route {
+    Route {
+        method: "DELETE",
+        ..post(path, action)
+    }
+}
+
 /// All routes but the files of the page. The API is described in `openapi.json`.
-pub(super) static ROUTES: [Route; 24] = [
+pub(super) static ROUTES: [Route; 27] = [
     get("/", Action::Page),
+    Route {
+        needs: Needs::Nothing,
+        ..get("/login", Action::LoginPage)
+    },
     Route {
         needs: Needs::Nothing,
         ..post("/login", Action::Login)
@@ -101,7 +116,9 @@ pub(super) static ROUTES: [Route; 24] = [
     get("/api/sessions", Action::Sessions),
     post("/api/sessions/end", Action::EndSessions),
     get("/actuator/caches", Action::Caches),
+    delete("/actuator/caches", Action::ClearCaches),
     get("/actuator/caches/{name}", Action::OneCache),
+    delete("/actuator/caches/{name}", Action::ClearCache),
 ];
 
 static FILES: [Route; ASSETS.len()] = {
@@ -130,6 +147,8 @@ impl Action {
             Self::RunJob => "run a job",
             Self::ResetClient => "reset a client",
             Self::EndSessions => "end sessions",
+            Self::ClearCaches => "clear the caches",
+            Self::ClearCache => "clear a cache",
             _ => "read",
         }
     }
@@ -143,7 +162,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<(&'static Route, Strin
         Method::HEAD => "GET",
         _ => method.as_str(),
     };
-    let mut allow = None;
+    let mut allowed = Vec::new();
     for route in ROUTES.iter().chain(&FILES) {
         let Some(name) = matched(route.path, path) else {
             continue;
@@ -156,19 +175,16 @@ pub(super) fn find(method: &Method, path: &str) -> Result<(&'static Route, Strin
             })?;
             return Ok((route, name));
         }
-        allow = Some(if route.method == "GET" {
-            "GET, HEAD"
-        } else {
-            "POST"
+        allowed.push(match route.method {
+            "GET" => "GET, HEAD",
+            other => other,
         });
     }
-    Err(match allow {
-        Some(allow) => Problem::method(allow),
-        None => Problem::new(
-            StatusCode::NOT_FOUND,
-            "no route has this path; `openapi.json` lists the routes",
-        ),
-    })
+    if allowed.is_empty() {
+        let text = "no route has this path; `openapi.json` lists the routes";
+        return Err(Problem::new(StatusCode::NOT_FOUND, text));
+    }
+    Err(Problem::method(allowed.join(", ")))
 }
 
 /// Returns what stands for the placeholder of a template that matches, or an empty text if it has none.

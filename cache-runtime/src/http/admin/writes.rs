@@ -10,6 +10,7 @@ use super::Asked;
 use super::problem::Problem;
 use super::routes::Action;
 use super::view::data;
+use crate::catalog::Template;
 use crate::escape::excerpt;
 use crate::key::Pattern;
 use crate::limit::Identity;
@@ -25,6 +26,8 @@ pub(super) enum Change {
     RunJob,
     ResetClient(Client),
     EndSessions(EndSessions),
+    ClearCaches,
+    ClearCache,
 }
 
 /// What is evicted.
@@ -77,8 +80,12 @@ struct Nothing {}
 impl Asked<'_> {
     /// Returns what the request asks to change.
     pub(super) fn change(&self, action: Action) -> Result<Change, Problem> {
+        if matches!(action, Action::ClearCache) {
+            return Ok(Change::ClearCache);
+        }
         self.parameters(&[])?;
         Ok(match action {
+            Action::ClearCaches => Change::ClearCaches,
             Action::Evict => self.eviction()?,
             Action::SwitchOff => Change::SwitchOff(self.fields::<Switch>()?.pattern),
             Action::SwitchOn => Change::SwitchOn(self.fields::<Switch>()?.pattern),
@@ -124,7 +131,9 @@ impl Asked<'_> {
                 Target::All => self.entries("*"),
             },
             Change::SwitchOff(pattern) | Change::SwitchOn(pattern) => self.entries(pattern),
-            Change::RunJob => excerpt(&self.name, LOGGED),
+            Change::ClearCaches => self.entries("*"),
+            // The one is written in the program, and the other names nothing.
+            Change::RunJob | Change::ClearCache => excerpt(&self.name, LOGGED),
             Change::ResetClient(Client { policy, client }) => {
                 format!("{} of {}", self.person(client), excerpt(policy, LOGGED))
             }
@@ -157,6 +166,12 @@ impl Asked<'_> {
             Change::RunJob => self.run_job(),
             Change::ResetClient(client) => self.reset(client).await,
             Change::EndSessions(sessions) => self.end_sessions(sessions).await,
+            Change::ClearCaches => self.evict(Target::All).await,
+            Change::ClearCache => {
+                let (template, _) = self.named_cache()?;
+                let pattern = Template::new(template, "").pattern();
+                self.evict(Target::Pattern(pattern)).await
+            }
         }
     }
 

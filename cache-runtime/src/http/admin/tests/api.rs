@@ -1,6 +1,9 @@
 //! What the routes return and do.
 
+use tracing::Level;
+
 use super::*;
+use crate::testing::log::Log;
 
 #[cacheable(key = "admin:row:<id>", ttl = "1m", cache = cache, crate = crate)]
 async fn row(cache: &Cache, id: i64) -> i64 {
@@ -350,6 +353,51 @@ async fn caches_have_the_shape_of_springs_actuator_with_numbers() {
         (&one["name"], &one["cacheManager"]),
         (&json!("admin:row:<id>"), &json!("cacheManager"))
     );
+}
+
+#[tokio::test]
+async fn caches_are_cleared_as_springs_actuator_clears_them() {
+    let (_server, cache) = redis().await;
+    for cache in [Cache::memory(), cache] {
+        let service = of(&cache);
+        let fill = async || {
+            row(&cache, 1).await;
+            cache.set("event:1", &1, 60_u64).await;
+        };
+        let delete = async |path: &str| send(&service, local("DELETE", path), "").await;
+        let log = Log::listen(Level::INFO);
+
+        fill().await;
+        let one = delete("/actuator/caches/admin:row:%3Cid%3E?cacheManager=cacheManager").await;
+        assert_eq!((one.status, &*one.text), (204, ""));
+        assert_eq!(cache.keys("*").await, ["event:1"]);
+        fill().await;
+        assert_eq!(delete("/actuator/caches").await.status, 204);
+        assert!(cache.keys("*").await.is_empty());
+        fill().await;
+        assert_eq!(delete("/actuator/caches/none").await.status, 404);
+        let other = "/actuator/caches/admin:row:%3Cid%3E?cacheManager=other";
+        assert_eq!(delete(other).await.status, 404);
+        assert_eq!(cache.keys("*").await.len(), 2);
+
+        let lines = log.take();
+        let changes = lines
+            .iter()
+            .filter(|line| line.target == "cache_runtime::admin");
+        let changes: Vec<_> = changes
+            .map(|line| (&*line.fields["action"], &*line.fields["what"]))
+            .collect();
+        let all = cache.shown_in_logs("*");
+        assert_eq!(
+            changes,
+            [
+                ("clear a cache", "admin:row:<id>"),
+                ("clear the caches", &*all),
+                ("clear a cache", "none"),
+                ("clear a cache", "admin:row:<id>"),
+            ]
+        );
+    }
 }
 
 #[tokio::test]

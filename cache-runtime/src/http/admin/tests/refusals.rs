@@ -120,7 +120,7 @@ async fn the_read_role_cannot_change_anything() {
         let path = route.path.replace("{name}", "x");
         let got = send(
             &service,
-            remote("POST", &path, READ),
+            remote(route.method, &path, READ),
             r#"{"all":true,"pattern":"*"}"#,
         )
         .await;
@@ -159,6 +159,10 @@ async fn pages_of_other_origins_cannot_change_anything() {
         );
     }
 
+    for path in ["/actuator/caches", "/actuator/caches/admin:row:%3Cid%3E"] {
+        let request = local("DELETE", path).header("origin", "https://evil.example");
+        assert_eq!(send(&service, request, "").await.status, 403, "{path}");
+    }
     for (path, is_served) in [("/api/usage", false), ("/api/events", false), ("/", true)] {
         let request = local("GET", path).header("sec-fetch-site", "cross-site");
         assert_eq!(
@@ -253,6 +257,25 @@ async fn a_browser_logs_in_with_a_cookie_that_scripts_cannot_read() {
             .expect("ASCII")
             .contains("Max-Age=0")
     );
+}
+
+#[tokio::test]
+async fn the_address_of_the_login_leads_to_the_page_with_the_form() {
+    let cache = Cache::memory();
+    let foreign = remote("GET", "/login", WRITE).header("sec-fetch-site", "cross-site");
+    for (service, request) in [
+        (with_tokens(&cache), local("GET", "/login")),
+        (with_tokens(&cache), foreign),
+        (of(&cache), local("GET", "/login")),
+    ] {
+        let got = send(&service, request, "").await;
+        assert_eq!(
+            (got.status, &got.headers["location"]),
+            (303, &HeaderValue::from_static("./"))
+        );
+    }
+    let far = Request::builder().uri("/login");
+    assert_eq!(send(&of(&cache), far, "").await.status, 403);
 }
 
 #[tokio::test(start_paused = true)]
@@ -445,11 +468,21 @@ async fn malformed_calls_are_refused_with_advice() {
         long.status == 413 && long.detail().contains("at most"),
         "{long:?}"
     );
-    let method = send(&service, local("DELETE", "/api/evict"), "").await;
-    assert_eq!(
-        (method.status, &method.headers["allow"]),
-        (405, &HeaderValue::from_static("POST"))
-    );
+    for (path, allowed) in [
+        ("/api/evict", "POST"),
+        ("/api/status", "GET, HEAD"),
+        ("/login", "GET, HEAD, POST"),
+        ("/actuator/caches/x", "GET, HEAD, DELETE"),
+    ] {
+        let method = send(&service, local("PUT", path), "").await;
+        assert_eq!(
+            (
+                method.status,
+                method.headers["allow"].to_str().expect("ASCII")
+            ),
+            (405, allowed)
+        );
+    }
 }
 
 #[tokio::test]
