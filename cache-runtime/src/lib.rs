@@ -98,7 +98,7 @@
 //! | `admin` | no | `http::admin`: a page and an API for operators. Enables `http` | `hmac` |
 //! | `axum` | no | For handlers of axum: `ClientIp`, `Session` and `Sessions` as extractors, `IntoResponse` for rejections and errors, and rejections counted by route. Enables `http` | `axum` |
 //! | `chrono` | no | `DateTime` and `NaiveDate` in keys | `chrono` |
-//! | `http` | no | The module `http`: rate limits and, with `sessions`, sessions as layers for tower, metrics as a service, and the address of a client behind proxies. Enables `limits` | `http`, `http-body`, `tower-layer`, `tower-service`, `ipnet` |
+//! | `http` | no | The module `http`: rate limits, `Cache-Status`, reports of requests and, with `sessions`, sessions as layers for tower, metrics as a service, and the address of a client behind proxies. Enables `limits` | `bytes`, `http`, `http-body`, `http-body-util`, `ipnet`, `pin-project-lite`, `tower-layer`, `tower-service` |
 //! | `metrics` | no | `Cache::record_metrics`: counters and gauges for the recorder of the crate `metrics` | `metrics` |
 //! | `testing` | no | The module `testing`: real Redis servers, and a network that fails on command | tokio's `io-util` |
 //! | `time` | no | `OffsetDateTime` and `Date` in keys | `time` |
