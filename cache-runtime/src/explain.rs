@@ -101,7 +101,7 @@ impl Cache {
     ///
     /// let results: Vec<_> = report.calls.iter().map(|call| call.result).collect();
     /// assert_eq!(results, [Some("miss"), Some("hit")]);
-    /// assert_eq!(report.calls[0].warnings[0].code, "never-evicted"); // nothing evicts it
+    /// assert_eq!(report.calls[0].warnings[0].code, "not-evicted"); // only its TTL ends it
     /// # }
     /// ```
     ///

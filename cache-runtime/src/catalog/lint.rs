@@ -63,10 +63,7 @@ fn lifetimes(one: &Known, function: &Function, known: &[Known], findings: &mut V
     else {
         return;
     };
-    let puts = |other: &Known| {
-        other.site.role == Role::Puts && other.key().is_some_and(|put| put.overlaps(key))
-    };
-    if !function.evicted_by.is_empty() || known.iter().any(puts) {
+    if one.is_renewed(known) {
         return;
     }
     let Stores {
@@ -81,7 +78,7 @@ fn lifetimes(one: &Known, function: &Function, known: &[Known], findings: &mut V
             code: Code::NeverEvicted,
             functions: vec![one.site.name],
             message: format!(
-                "entries of `{}` live for {}, and no annotated function evicts or puts them",
+                "entries of `{}` live for {}, and no annotated function evicts or puts them by a key or a pattern",
                 key.text,
                 time(lives)
             ),
@@ -93,7 +90,7 @@ fn lifetimes(one: &Known, function: &Function, known: &[Known], findings: &mut V
             code: Code::NoneNotEvicted,
             functions: vec![one.site.name],
             message: format!(
-                "`None` is stored for {} under `{}`, and no annotated function evicts or puts it, so what is created is hidden until then",
+                "`None` is stored for {} under `{}`, and no annotated function evicts or puts it by a key or a pattern, so what is created is hidden until then",
                 time(*none_ttl),
                 key.text
             ),

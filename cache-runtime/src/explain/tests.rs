@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::*;
-use crate::{Clock, Config, cache_evict, cacheable};
+use crate::{Clock, Config, cache_evict, cache_put, cacheable};
 
 #[cacheable(key = "explained:<id>", ttl = 60, crate = crate)]
 async fn find(id: u32) -> u32 {
@@ -11,6 +11,16 @@ async fn find(id: u32) -> u32 {
 
 #[cacheable(key = "unevicted:<id>", ttl = 60, crate = crate)]
 async fn unevicted(id: u32) -> u32 {
+    id
+}
+
+#[cacheable(key = "put:explained:<id>", ttl = 60, crate = crate)]
+async fn replaced(id: u32) -> u32 {
+    id
+}
+
+#[cache_put(key = "put:explained:<id>", ttl = 60, crate = crate)]
+async fn replace(id: u32) -> u32 {
     id
 }
 
@@ -96,19 +106,22 @@ async fn a_function_that_nothing_evicts_is_warned_about() {
     let (_, report) = cache
         .explain(async {
             unevicted(1).await;
-            find(1).await
+            find(1).await;
+            replaced(1).await;
+            replace(1).await
         })
         .await;
 
-    let [unevicted, evicted] = &report.calls[..] else {
+    let [unevicted, evicted, replaced, _] = &report.calls[..] else {
         panic!("{report:?}")
     };
-    assert_eq!(codes(unevicted), ["never-evicted"]);
+    assert_eq!(codes(unevicted), ["not-evicted"]);
     assert_eq!(
         unevicted.warnings[0].message,
-        "no function evicts `unevicted:<id>`"
+        "no function evicts or puts `unevicted:<id>` by a key or a pattern"
     );
     assert!(codes(evicted).is_empty(), "{evicted:?}");
+    assert!(codes(replaced).is_empty(), "{replaced:?}");
 }
 
 #[tokio::test]

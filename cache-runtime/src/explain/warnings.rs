@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ExplainWarning;
-use crate::catalog::{self, Eviction, Evictors, TargetKind};
+use crate::catalog::{self, Evictors, TargetKind};
 use crate::metrics::{SiteMetrics, Timer};
 use crate::site::{Role, Site};
 
@@ -29,7 +29,7 @@ pub(super) fn of(
     let of_metrics = |check: fn(&SiteMetrics) -> Option<ExplainWarning>| metrics.and_then(check);
     let found = match site.role {
         Role::Reads | Role::Puts => [
-            never_evicted(site, evictors),
+            not_evicted(site, evictors),
             of_metrics(load_is_faster),
             of_metrics(value_differs),
             of_metrics(ttl_is_too_long),
@@ -40,21 +40,17 @@ pub(super) fn of(
     found.into_iter().flatten().collect()
 }
 
-/// Returns what evicts the entries of a function. `all_entries` does not count: with it every function of the program would have the
-/// same warning, and none would be never evicted.
-fn evictions(site: &'static Site, evictors: &Evictors) -> Vec<Eviction> {
-    let mut evictions = evictors.of(site);
-    evictions.retain(|eviction| eviction.target.kind != TargetKind::All);
-    evictions
-}
-
-fn never_evicted(site: &'static Site, evictors: &Evictors) -> Option<ExplainWarning> {
-    if !evictions(site, evictors).is_empty() {
+/// Of any TTL, because a person who asks sees old data now. The finding `never-evicted` is only about entries that live long.
+fn not_evicted(site: &'static Site, evictors: &Evictors) -> Option<ExplainWarning> {
+    if evictors.is_renewed(site) {
         return None;
     }
     Some(ExplainWarning {
-        code: "never-evicted",
-        message: format!("no function evicts `{}`", site.template),
+        code: "not-evicted",
+        message: format!(
+            "no function evicts or puts `{}` by a key or a pattern",
+            site.template
+        ),
         advice: "callers see a change only when the TTL ends: add `#[cache_evict]` to the functions that change this data, or \
                  keep the TTL as short as the data may be old",
     })
@@ -107,8 +103,9 @@ fn ttl_is_too_long(metrics: &SiteMetrics) -> Option<ExplainWarning> {
 }
 
 fn evicted_by_patterns(site: &'static Site, evictors: &Evictors) -> Option<ExplainWarning> {
-    let mut walking = evictions(site, evictors);
-    walking.retain(|eviction| eviction.target.kind.scans());
+    let mut walking = evictors.of(site);
+    // With `all_entries` every function of the program would have the same warning.
+    walking.retain(|eviction| eviction.target.kind == TargetKind::Pattern);
     let mut named: Vec<_> = walking
         .iter()
         .take(NAMED)
