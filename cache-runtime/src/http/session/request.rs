@@ -169,7 +169,9 @@ impl<E> RequestSession<E> {
     /// A response for one user is not for others, unless the handler decides otherwise.
     fn keep_private(&self, headers: &mut HeaderMap) {
         if self.loaded().is_some() {
-            headers.append(header::VARY, COOKIE_VARIES);
+            if !varies_by_cookie(headers) {
+                headers.append(header::VARY, COOKIE_VARIES);
+            }
             headers.entry(header::CACHE_CONTROL).or_insert(PRIVATE);
         }
     }
@@ -182,6 +184,15 @@ impl<E> RequestSession<E> {
     fn loaded(&self) -> MutexGuard<'_, Option<StoredSession<E>>> {
         self.loaded.lock()
     }
+}
+
+/// Returns whether a handler has stated already that the response depends on the cookies.
+fn varies_by_cookie(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(header::VARY).iter();
+    let mut names = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    names.any(|name| {
+        matches!(name.trim_ascii(), b"*") || name.trim_ascii().eq_ignore_ascii_case(b"cookie")
+    })
 }
 
 impl<E: Clone + Serialize + DeserializeOwned> RequestSession<E> {

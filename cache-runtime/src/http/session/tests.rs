@@ -34,6 +34,7 @@ fn app(layer: SessionLayer<Cart>) -> Router {
         .route("/logout", post(log_out))
         .route("/logout-all", post(log_out_everywhere))
         .route("/whoami", get(whoami))
+        .route("/varied", get(varied))
         .route("/guest", get(guest))
         .route("/twice", get(twice))
         .route("/put/{thing}", post(put))
@@ -62,6 +63,11 @@ async fn log_out_everywhere(session: Session<Cart>) -> Result<String, SessionErr
 
 async fn whoami(session: Session<Cart>) -> Json<SessionData<Cart>> {
     Json(session.clone())
+}
+
+/// States by itself that the response depends on the cookies.
+async fn varied(_: Session<Cart>) -> ([(header::HeaderName, &'static str); 1], &'static str) {
+    ([(header::VARY, "Accept, Cookie")], "for one")
 }
 
 async fn guest(session: Option<Session<Cart>>) -> String {
@@ -535,6 +541,9 @@ async fn responses_for_a_user_are_not_cached_for_others() {
     let own = send(&app, with(Method::GET, "/whoami", &[&cookie])).await;
     assert_eq!(own.headers()["cache-control"], "private, no-cache");
     assert_eq!(own.headers()["vary"], "cookie");
+    let varied = send(&app, with(Method::GET, "/varied", &[&cookie])).await;
+    let fields: Vec<_> = varied.headers().get_all("vary").iter().collect();
+    assert_eq!(fields, ["Accept, Cookie"], "it is stated once");
     let public = send(&app, with(Method::GET, "/public", &[&cookie])).await;
     assert!(!public.headers().contains_key("cache-control"));
     assert!(!public.headers().contains_key("vary"));
