@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use cache_runtime::Cache;
+use cache_runtime::testing::RedisServer;
+use cache_runtime::{Cache, Mode};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString,
     Unit,
@@ -132,6 +133,26 @@ async fn a_recorder_gets_all_counters_and_gauges_as_prometheus_does() {
     assert_eq!(recorded, expected);
     let described = recorder.described.lock().expect("nobody panicked");
     assert!(described.iter().any(|name| name == "cache_gets_total"));
+}
+
+#[tokio::test]
+async fn a_recorder_gets_fractions_of_seconds() {
+    let mut server = RedisServer::start().expect("redis-server starts");
+    let cache = Cache::connect(server.config()).await.expect("it connects");
+    server.kill();
+    while cache.stats().mode != Mode::Fallback {
+        cache.get::<u8>("a").await;
+        tokio::task::yield_now().await;
+    }
+    let recorder = Recorded::default();
+
+    metrics::with_local_recorder(&recorder, || cache.record_metrics());
+
+    let recorded = recorder.values.lock().expect("nobody panicked");
+    let seconds = recorded["cache_fallback_seconds_total"];
+    assert!(seconds > 0.0, "{seconds}");
+    let known = cache.stats().fallback.total_seconds;
+    assert!(seconds <= known, "{seconds} {known}");
 }
 
 #[test]

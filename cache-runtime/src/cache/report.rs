@@ -58,6 +58,7 @@ impl Cache {
     ///
     /// - Names and labels are those of [`prometheus`](Self::prometheus). Counters are set and not increased, so no event is counted twice.
     /// - Histograms are left out: a recorder takes single durations, and the cache keeps only counts.
+    /// - Counters of the recorder are whole numbers, so `cache_fallback_seconds_total`, which has a fraction, is a gauge.
     /// - A call of an annotated function never touches the recorder.
     /// - Without a recorder this does nothing. A recorder for another version of `metrics` does not receive anything.
     #[cfg(feature = "metrics")]

@@ -14,6 +14,14 @@ fn name(family: Family) -> String {
     }
 }
 
+/// Counters of the crate `metrics` are whole numbers, so a counter of seconds is a gauge there, which keeps its fraction.
+fn kind(family: Family) -> Type {
+    match family.kind {
+        Type::Counter if family.unit() == Some("seconds") => Type::Gauge,
+        kind => kind,
+    }
+}
+
 pub(super) fn describe(family: Family) {
     let name = KeyName::from(name(family));
     let unit = match family.unit() {
@@ -22,7 +30,7 @@ pub(super) fn describe(family: Family) {
         _ => None,
     };
     let help = SharedString::from(family.help);
-    with_recorder(|recorder| match family.kind {
+    with_recorder(|recorder| match kind(family) {
         Type::Counter => recorder.describe_counter(name, unit, help),
         Type::Gauge => recorder.describe_gauge(name, unit, help),
         Type::Histogram => {}
@@ -35,7 +43,7 @@ pub(super) fn record(family: Family, labels: Labels<'_>, value: Value) {
         .map(|(name, value)| Label::new(*name, (*value).to_owned()))
         .collect();
     let key = Key::from_parts(name(family), labels);
-    with_recorder(|recorder| match family.kind {
+    with_recorder(|recorder| match kind(family) {
         Type::Counter => recorder
             .register_counter(&key, &METADATA)
             .absolute(value.whole()),
