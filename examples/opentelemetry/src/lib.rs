@@ -5,9 +5,8 @@
 //!
 //! - OpenTelemetry has no convention for caches yet. Names and units follow its general rules: no unit and no `total` in a name.
 //!   Prometheus gives these metrics the names that they have in [`Cache::prometheus`]: `cache.gets` becomes `cache_gets_total`.
-//! - Two metrics differ from those of [`Cache::prometheus`], because they are counted as in [`Stats`]. `cache.gets` has only the results
-//!   `hit`, which includes stored `None`s and stale values, and `miss`, which includes reads that could not use the cache.
-//!   `cache.misses` includes these reads, too, and has the labels `cache` and `function`.
+//! - `cache.gets` and `cache.bypass` have the labels and values of [`Cache::prometheus`]. `cache.misses` also has the labels `cache` and
+//!   `function`; its sum by reason is what Prometheus has.
 //! - Durations are left out, because OpenTelemetry has no observable histogram. [`Cache::prometheus`] has them.
 //! - Operations in Redis are spans under the target `cache_runtime::redis`, at the level `trace`. The layer of the crate
 //!   `tracing-opentelemetry` exports them if its filter enables `cache_runtime::redis=trace`.
@@ -45,11 +44,22 @@ fn register_functions(meter: &Meter, snapshots: &Arc<Snapshots>) {
             .build();
     };
     counter("cache.gets", "{read}", "Reads.", "result", |counts| {
-        vec![("hit", counts.hits), ("miss", counts.misses)]
+        let bypasses: u64 = misses(counts, Reasons::OfBypasses).values().sum();
+        vec![
+            ("hit", counts.hits - counts.hits_none - counts.hits_stale),
+            ("none", counts.hits_none),
+            ("stale", counts.hits_stale),
+            ("miss", counts.misses - bypasses),
+            ("bypass", bypasses),
+        ]
     });
-    let help = "Reads without a hit, also those that could not use the cache.";
+    let help = "Reads that could not use the cache.";
+    counter("cache.bypass", "{read}", help, "reason", |counts| {
+        misses(counts, Reasons::OfBypasses).into_iter().collect()
+    });
+    let help = "Reads without a usable entry.";
     counter("cache.misses", "{read}", help, "reason", |counts| {
-        counts.misses_by_reason.clone().into_iter().collect()
+        misses(counts, Reasons::OfMisses).into_iter().collect()
     });
     let help = "Evictions.";
     counter("cache.evictions", "{eviction}", help, "outcome", |counts| {
@@ -59,6 +69,30 @@ fn register_functions(meter: &Meter, snapshots: &Arc<Snapshots>) {
             ("deferred", counts.evictions_deferred),
         ]
     });
+}
+
+/// [`Counts`] has a read that could not use the cache among the misses.
+#[derive(Clone, Copy, PartialEq)]
+enum Reasons {
+    OfMisses,
+    OfBypasses,
+}
+
+/// The reasons for which a read cannot use the cache. A test compares them with [`Cache::prometheus`].
+const BYPASSES: [&str; 6] = [
+    "disabled",
+    "failed",
+    "fallback",
+    "fenced",
+    "journaled",
+    "scoped",
+];
+
+/// Returns the counts of reads without an entry, for these reasons.
+fn misses(counts: &Counts, reasons: Reasons) -> BTreeMap<&'static str, u64> {
+    let mut misses = counts.misses_by_reason.clone();
+    misses.retain(|reason, _| BYPASSES.contains(reason) == (reasons == Reasons::OfBypasses));
+    misses
 }
 
 /// Values that go up and down and can be summed over processes, such as the number of caches in a mode.
@@ -167,5 +201,25 @@ fn observe_functions(
             KeyValue::new(attribute, value),
         ];
         out.observe(count, &attributes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_of_bypasses_are_those_of_prometheus() {
+        let text = Cache::memory().prometheus();
+
+        let mut reasons: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("cache_bypass_total{"))
+            .filter_map(|line| line.split_once("reason=\"")?.1.split('"').next())
+            .collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+
+        assert_eq!(reasons, BYPASSES);
     }
 }

@@ -138,6 +138,48 @@ async fn calls_are_exported_by_the_next_collection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reads_have_the_results_that_the_cache_has_for_prometheus() {
+    let cache = Cache::memory();
+    let collector = Collector::of(&cache);
+
+    cache
+        .run(async {
+            square(3).await;
+            square(3).await;
+            cache.disable("square:*").expect("a pattern");
+            square(3).await;
+        })
+        .await;
+
+    let collected = values(&collector.collect());
+    let text = cache.prometheus();
+    let labels = "cache=\"square:<n>\",function=\"metrics::square\"";
+    for (metric, label, value, count) in [
+        ("cache.gets", "result", "hit", 1),
+        ("cache.gets", "result", "none", 0),
+        ("cache.gets", "result", "stale", 0),
+        ("cache.gets", "result", "miss", 1),
+        ("cache.gets", "result", "bypass", 1),
+        ("cache.bypass", "reason", "disabled", 1),
+    ] {
+        let series =
+            format!("{metric}{{cache=square:<n>,function=metrics::square,{label}={value}}}");
+        assert_eq!(collected[&series], count, "{collected:#?}");
+        let name = metric.replace('.', "_");
+        let line = format!("{name}_total{{{labels},{label}=\"{value}\"}} {count}");
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    let misses: Vec<_> = collected
+        .keys()
+        .filter(|series| series.starts_with("cache.misses{"))
+        .collect();
+    assert_eq!(
+        misses,
+        ["cache.misses{cache=square:<n>,function=metrics::square,reason=absent}"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_become_those_that_the_cache_has_for_prometheus() {
     let server = RedisServer::start().unwrap();
     let with_redis = Cache::connect(server.config()).await.unwrap();
