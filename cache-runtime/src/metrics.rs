@@ -46,6 +46,7 @@ pub(crate) use self::limits::LimitMetrics;
 pub use self::limits::LimitStats;
 use self::limits::Limits;
 pub use self::operations::OperationStats;
+pub(crate) use self::operations::label as operation_label;
 use self::operations::{Operation, Operations};
 use self::recent::Recent;
 use self::reloads::ReloadCounters;

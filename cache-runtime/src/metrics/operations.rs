@@ -88,6 +88,11 @@ impl Stripe {
     }
 }
 
+/// Returns the name of an operation as a label of metrics and a field of spans.
+pub(crate) fn label(operation: &str) -> String {
+    operation.replace(' ', "_")
+}
+
 impl Operations {
     /// An operation ended after `took`, as a success if there is no `failure`.
     pub(crate) fn record(
@@ -158,7 +163,7 @@ pub(crate) struct Operation {
 impl Operation {
     /// The name as the value of a label.
     pub(super) fn label(&self) -> String {
-        self.name.replace(' ', "_")
+        label(self.name)
     }
 
     /// How often it failed, by reason.

@@ -5,6 +5,7 @@ use tracing::{Span, trace_span};
 
 use super::Op;
 use crate::error::ErrorKind;
+use crate::metrics::operation_label;
 
 /// Returns a span for an operation. Without a subscriber at this level, it is empty and costs one comparison.
 ///
@@ -18,7 +19,7 @@ pub(super) fn around(op: &Op<'_>) -> Span {
         otel.kind = "client",
         db.system.name = "redis",
         db.operation.name = command(op.name),
-        cache.operation = op.name,
+        cache.operation = operation_label(op.name),
         cache.function = op.site.name,
         "error.type" = Empty,
     )
@@ -109,6 +110,25 @@ mod tests {
             .map(|span| span.fields.get("error.type").map(String::as_str))
             .collect();
         assert_eq!(errors, [Some("wrong_type")], "{spans:?}");
+    }
+
+    #[tokio::test]
+    async fn the_operation_is_spelled_as_in_the_label_of_metrics() {
+        let server = RedisServer::start().expect("redis-server starts");
+        let cache = Cache::connect(server.config()).await.expect("connects");
+        let () = ask(&server, &["ACL", "SETUSER", "default", "-unlink"]);
+        let log = Log::listen(Level::TRACE);
+
+        cache.delete_many(&["a", "b"]).await;
+
+        let spans = spans(log.take());
+        let operations: Vec<_> = spans
+            .iter()
+            .map(|span| &*span.fields["cache.operation"])
+            .collect();
+        assert_eq!(operations, ["delete", "delete_each"]);
+        let label = "cache_operation_duration_seconds_count{operation=\"delete_each\"} 1";
+        assert!(cache.prometheus().contains(label));
     }
 
     #[tokio::test]
