@@ -323,7 +323,7 @@ fn all_problems_of_policies_are_reported_together() {
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = error.to_string();
     for part in [
-        "a\\\"b",
+        "`a\"b` is not a policy name",
         "`none` allows nothing",
         "`soon`",
         "`long` has an invalid window",
