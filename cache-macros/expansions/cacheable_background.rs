@@ -44,6 +44,7 @@ async fn find(self: Arc<Self>, id: i64) -> Event {
             },
             move |event| event.draft,
             move |event| ::cache_runtime::__private::ttl_of((|| event.ttl)()),
+            ::cache_runtime::__private::no_tags,
             __cache_body,
         )
         .await

@@ -371,7 +371,7 @@ fn background(
 ) -> TokenStream {
     let rules = rules(p, storing);
     let (at, p) = (inside(word), respanned(p, inside(word)));
-    quote_spanned!(at=> #p::cacheable_background(__cache_call, { #storable }, #rules, __cache_body).await)
+    quote_spanned!(at=> #p::cacheable_background(__cache_call, { #storable }, #rules, #p::no_tags, __cache_body).await)
 }
 
 /// A span where the user wrote something, for generated code: rustc underlines it, and suggests no edits.

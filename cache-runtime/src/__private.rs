@@ -5,7 +5,7 @@ pub use inventory;
 pub use crate::__register as register;
 #[cfg(feature = "limits")]
 pub use crate::__register_limit as register_limit;
-pub use crate::background::{background, cacheable_background};
+pub use crate::background::{background, cacheable_background, cacheable_background_local};
 use crate::cache::{self, Evicting, Refresh, Steps, Storing, ValueType};
 pub use crate::cache::{Bodied, Bodiless, Cache};
 pub use crate::calls::{EvictCall, ReadCall};
@@ -17,8 +17,11 @@ pub use crate::limited::{LimitCall, LimitSite, limited, refused};
 pub use crate::registry::Registered;
 #[cfg(feature = "limits")]
 pub use crate::registry::RegisteredLimit;
-pub use crate::site::{CacheValue, Outcome, Returns, Site, Ttl, storable, ttl_of};
-use crate::site::{NoRules, OwnRules};
+pub use crate::site::{
+    CacheValue, LocalValue, Outcome, Returns, Site, Ttl, locally_storable, storable, ttl_of,
+};
+use crate::site::{NoRules, OwnRules, TagRules};
+pub use crate::tag::TagWriter;
 
 /// `#[cacheable]`: the call returns the stored value, or the body's. Of the outcome only the type counts.
 pub fn cacheable<O: Outcome<Value: CacheValue>>(
@@ -38,6 +41,28 @@ pub fn cacheable_with_rules<O: Outcome<Value: CacheValue>>(
     Storing::<O, _>::new(read::<O>(call), OwnRules { unless, ttl })
 }
 
+/// The same with a tag over the returned value.
+pub fn cacheable_tagged<O: Outcome<Value: CacheValue>>(
+    call: ReadCall,
+    _outcome: Option<O>,
+    unless: impl Fn(&O::Returned) -> bool,
+    ttl: impl Fn(&O::Value) -> Option<Ttl>,
+    tags: impl Fn(&O::Value, &mut TagWriter),
+) -> impl Bodiless<Output = O::Output> {
+    Storing::<O, _>::new(read::<O>(call), TagRules { unless, ttl, tags })
+}
+
+/// The same with `local`: a value that Redis returned is also kept in the memory of the process.
+pub fn cacheable_local<O: Outcome<Value: CacheValue + LocalValue>>(
+    call: ReadCall,
+    _outcome: Option<O>,
+    unless: impl Fn(&O::Returned) -> bool,
+    ttl: impl Fn(&O::Value) -> Option<Ttl>,
+    tags: impl Fn(&O::Value, &mut TagWriter),
+) -> impl Bodiless<Output = O::Output> {
+    Storing::<O, _>::new(read::<O>(call), TagRules { unless, ttl, tags })
+}
+
 /// `#[cache_put]`: the call returns the body's value and stores it.
 pub fn cache_put<O: Outcome<Value: CacheValue>>(
     call: ReadCall,
@@ -54,6 +79,17 @@ pub fn cache_put_with_rules<O: Outcome<Value: CacheValue>>(
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
 ) -> impl Bodiless<Output = O::Output> {
     Storing::<O, _>::new(write::<O>(call), OwnRules { unless, ttl })
+}
+
+/// The same with a tag over the returned value.
+pub fn cache_put_tagged<O: Outcome<Value: CacheValue>>(
+    call: ReadCall,
+    _outcome: Option<O>,
+    unless: impl Fn(&O::Returned) -> bool,
+    ttl: impl Fn(&O::Value) -> Option<Ttl>,
+    tags: impl Fn(&O::Value, &mut TagWriter),
+) -> impl Bodiless<Output = O::Output> {
+    Storing::<O, _>::new(write::<O>(call), TagRules { unless, ttl, tags })
 }
 
 /// `#[cache_evict]`: the call returns the body's value after it removed the targets. `more` adds the targets that
@@ -87,6 +123,9 @@ pub fn keep<T>(_: &T) -> bool {
 pub fn no_own_ttl<T>(_: &T) -> Option<Ttl> {
     None
 }
+
+/// The default of `tags`, if no tag names the returned value.
+pub fn no_tags<T>(_: &T, _: &mut TagWriter) {}
 
 /// The default of `more`, if no target names the returned value.
 pub fn no_more<T>(_: &T, call: EvictCall) -> EvictCall {

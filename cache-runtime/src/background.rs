@@ -4,7 +4,8 @@
 use crate::cache::{self, Detachable, Refresh, ValueType};
 use crate::calls::ReadCall;
 use crate::run::in_current_run;
-use crate::site::{CacheValue, Outcome, OwnRules, Ttl};
+use crate::site::{CacheValue, LocalValue, Outcome, Rules, TagRules, Ttl};
+use crate::tag::TagWriter;
 
 /// Checks that a body can run in its own task, at a place where nothing else can fail to compile.
 pub const fn background<F>(body: F) -> F
@@ -20,12 +21,37 @@ pub fn cacheable_background<O>(
     _outcome: O,
     unless: impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
     ttl: impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
+    tags: impl Fn(&O::Value, &mut TagWriter) + Send + Sync + 'static,
     body: impl Future<Output = O::Output> + Send + 'static,
 ) -> impl Future<Output = O::Output>
 where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
 {
-    let rules = OwnRules { unless, ttl };
+    detachable::<O, _, _>(call, TagRules { unless, ttl, tags }, body)
+}
+
+/// The same with `local`: a value that Redis returned is also kept in the memory of the process.
+pub fn cacheable_background_local<O>(
+    call: ReadCall,
+    _outcome: O,
+    unless: impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
+    ttl: impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
+    tags: impl Fn(&O::Value, &mut TagWriter) + Send + Sync + 'static,
+    body: impl Future<Output = O::Output> + Send + 'static,
+) -> impl Future<Output = O::Output>
+where
+    O: Outcome<Output: Send, Value: CacheValue + LocalValue> + 'static,
+{
+    detachable::<O, _, _>(call, TagRules { unless, ttl, tags }, body)
+}
+
+#[inline(always)]
+fn detachable<O, R, B>(call: ReadCall, rules: R, body: B) -> impl Future<Output = O::Output>
+where
+    O: Outcome<Output: Send, Value: CacheValue> + 'static,
+    R: Rules<O> + Send + Sync + 'static,
+    B: Future<Output = O::Output> + Send + 'static,
+{
     let of = ValueType::of_outcome::<O>();
     let steps = cache::read(call.into_parts(), of, Refresh::Background);
     // A refresh runs in another task and must use the same cache and limiter as this task.

@@ -8,6 +8,7 @@ use crate::cache::{Cache, Used};
 use crate::key::{Key, KeyWriter, Pattern, PatternWriter};
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::site::{Site, Ttl};
+use crate::tag::Tag;
 use crate::target::Target;
 
 /// A call of a function with `#[cacheable]` or `#[cache_put]`: the cache, and the request to it.
@@ -21,6 +22,8 @@ pub struct ReadCall {
     ttl: Option<Ttl>,
     /// The name of the key, as far as it is written.
     name: Option<String>,
+    /// The names of the tags. The last of them may not be complete.
+    tags: Vec<String>,
 }
 
 /// The same for a call of a function with `#[cache_evict]`.
@@ -47,6 +50,7 @@ impl ReadCall {
             site,
             ttl: None,
             name: None,
+            tags: Vec::new(),
         }
     }
 
@@ -73,6 +77,14 @@ impl ReadCall {
         Some(KeyWriter::new(self.name.insert(name)))
     }
 
+    /// `tag = …` over arguments: returns the writer of another tag, if there is a cache. The tag begins with this text of the template.
+    pub fn tag(&mut self, text: &str) -> Option<KeyWriter<'_>> {
+        let mut name = Tag::begin(self.cache.as_ref()?.prefix());
+        name.push_str(text);
+        self.tags.push(name);
+        self.tags.last_mut().map(KeyWriter::new)
+    }
+
     /// Returns the cache, if there is a cache, and the request to it.
     pub(crate) fn into_parts(self) -> Option<(Used, ReadPlan)> {
         let Self {
@@ -80,10 +92,19 @@ impl ReadCall {
             site,
             ttl,
             name,
+            tags,
         } = self;
         let cache = cache?;
         let key = Key::end(name?, cache.prefix());
-        Some((cache, ReadPlan { site, key, ttl }))
+        let tags = tags.into_iter();
+        let tags = tags.map(|tag| Tag::end(tag, cache.prefix())).collect();
+        let plan = ReadPlan {
+            site,
+            key,
+            ttl,
+            tags,
+        };
+        Some((cache, plan))
     }
 }
 
@@ -128,6 +149,16 @@ impl EvictCall {
         if let Some(cache) = &self.cache {
             let pattern = Pattern::render(cache.prefix(), write);
             self.plan.targets.push(Target::Pattern(pattern));
+        }
+        self
+    }
+
+    /// `tag = …`
+    #[must_use]
+    pub fn tag(mut self, write: &mut dyn FnMut(&mut KeyWriter<'_>)) -> Self {
+        if let Some(cache) = &self.cache {
+            let tag = Tag::render(cache.prefix(), write);
+            self.plan.targets.push(Target::Tag(tag));
         }
         self
     }

@@ -102,10 +102,7 @@ impl Key {
     /// Returns the key with this name, which is complete.
     pub(crate) fn end(mut name: String, prefix: &str) -> Self {
         keep_off_roots(&mut name, prefix.len());
-        if name.len() > NAME_CAP {
-            shorten(&mut name, prefix.len());
-        }
-        Self::named(name, prefix.len())
+        Self::end_of_record(name, prefix)
     }
 
     /// Returns the key of one of the cache's own records. No entry has this key, and no operation on entries reaches it.
@@ -113,6 +110,29 @@ impl Key {
         let mut key = format!("{prefix}cache:{kind}:");
         KeyWriter::new(&mut key).value(name);
         Self::named(key, prefix.len())
+    }
+
+    /// Returns the key of a record with a text that a person chose: `root` follows the prefix. `what` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Input`] if `text` is empty, or contains white space or a control character.
+    pub(crate) fn checked_record(
+        prefix: &str,
+        root: &str,
+        what: &str,
+        text: &str,
+    ) -> Result<Self, Error> {
+        check_text(what, text)?;
+        Ok(Self::end_of_record([prefix, root, text].concat(), prefix))
+    }
+
+    /// Returns the key of a record with this name, which is complete and has the prefix.
+    pub(crate) fn end_of_record(mut name: String, prefix: &str) -> Self {
+        if name.len() > NAME_CAP {
+            shorten(&mut name, prefix.len());
+        }
+        Self::named(name, prefix.len())
     }
 
     /// Returns the key of one of the cache's own records from its whole name.

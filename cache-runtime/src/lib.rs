@@ -152,6 +152,7 @@ mod sketch;
 mod spare;
 mod store;
 mod sync;
+mod tag;
 mod target;
 mod throttle;
 pub mod warm;

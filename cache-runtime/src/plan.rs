@@ -2,14 +2,17 @@
 
 use crate::key::Key;
 use crate::site::{Site, Ttl};
+use crate::tag::Tag;
 use crate::target::Target;
 
-/// The key of a read or a put, and the times that its arguments set.
+/// The key of a read or a put, and the times and the tags that its arguments set.
 #[derive(Debug)]
 pub(crate) struct ReadPlan {
     pub(crate) site: &'static Site,
     pub(crate) key: Key,
     pub(crate) ttl: Option<Ttl>,
+    /// The tags over arguments.
+    pub(crate) tags: Vec<Tag>,
 }
 
 /// The targets of an eviction, and when it runs.
@@ -30,6 +33,7 @@ impl ReadPlan {
             site,
             key,
             ttl: None,
+            tags: Vec::new(),
         }
     }
 }

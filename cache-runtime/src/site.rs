@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::entry::{self, Layers};
 use crate::metrics::{Series, SiteSlot};
+use crate::tag::TagWriter;
 
 /// The arguments of an attribute, known at compile time.
 #[derive(Debug)]
@@ -28,6 +29,13 @@ pub struct Site {
     pub(crate) none_ttl: Option<Duration>,
     pub(crate) grace: Option<Duration>,
     pub(crate) ttl_jitter: Option<u8>,
+    /// The tags, as written, separated by `, `: those that its entries bear, or those that it evicts.
+    pub(crate) tags: &'static str,
+    /// The families of the tags over the returned value.
+    pub(crate) tag_families: &'static [&'static str],
+    /// How long a value is served from the memory of the process.
+    pub(crate) local: Option<Duration>,
+    pub(crate) local_outage: LocalOutage,
     /// Whether stale values are refreshed in a background task.
     pub(crate) refreshes_in_background: bool,
     pub(crate) version: u64,
@@ -49,10 +57,19 @@ pub(crate) enum Role {
     Reads,
     /// It stores without reading.
     Puts,
-    /// The first `keys` of its targets are keys, the others are patterns.
+    /// The first `keys` of its targets are keys, the last are its tags, the others are patterns.
     Evicts { keys: usize },
     /// It evicts `all_entries`.
     Clears,
+}
+
+/// What the local tier does with its values while Redis is unavailable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocalOutage {
+    /// It serves none.
+    Bypass,
+    /// It serves them for as long as they are fresh.
+    Serve,
 }
 
 impl Site {
@@ -72,6 +89,10 @@ impl Site {
             none_ttl: None,
             grace: None,
             ttl_jitter: None,
+            tags: "",
+            tag_families: &[],
+            local: None,
+            local_outage: LocalOutage::Bypass,
             refreshes_in_background: false,
             version: 0,
             has_own_cache: false,
@@ -96,8 +117,8 @@ impl Site {
         self
     }
 
-    /// `#[cache_evict]`, if it names its targets: `template` lists them with `, `. The first `keys` of them are keys, the others are
-    /// patterns.
+    /// `#[cache_evict]`, if it names its targets: `template` lists them with `, `. The first `keys` of them are keys, the last are those
+    /// that [`tags`](Self::tags) lists, and the others are patterns.
     pub const fn evicts(mut self, keys: usize) -> Self {
         self.role = Role::Evicts { keys };
         self
@@ -160,6 +181,30 @@ impl Site {
     /// `ttl_jitter = 10`.
     pub const fn ttl_jitter(mut self, percent: u8) -> Self {
         self.ttl_jitter = Some(percent);
+        self
+    }
+
+    /// `tag = …`, for all tags as written, separated by `, `.
+    pub const fn tags(mut self, tags: &'static str) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// The families of the tags over the returned value: the texts before their first `:`.
+    pub const fn tag_families(mut self, families: &'static [&'static str]) -> Self {
+        self.tag_families = families;
+        self
+    }
+
+    /// `local = 5` and `local = "5s"`.
+    pub const fn local_millis(mut self, millis: u64) -> Self {
+        self.local = Some(Duration::from_millis(millis));
+        self
+    }
+
+    /// `local_outage = "serve"`.
+    pub const fn local_outage_serve(mut self) -> Self {
+        self.local_outage = LocalOutage::Serve;
         self
     }
 
@@ -257,17 +302,28 @@ pub(crate) trait Rules<O: Outcome> {
 
     /// Returns the TTL of the value in it, if the attribute computes the TTL from the value.
     fn ttl(&self, value: &O::Value) -> Option<Ttl>;
+
+    /// Adds the tags that the value names.
+    fn tags(&self, value: &O::Value, tags: &mut TagWriter);
 }
 
 /// The rules of an attribute that has neither `unless` nor `ttl = |value| …`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoRules;
 
-/// The rules of an attribute that has at least one of them.
+/// The rules of an attribute that has at least one of them, but no tag over the returned value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnRules<U, L> {
     pub(crate) unless: U,
     pub(crate) ttl: L,
+}
+
+/// The rules of an attribute that has a tag over the returned value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TagRules<U, L, G> {
+    pub(crate) unless: U,
+    pub(crate) ttl: L,
+    pub(crate) tags: G,
 }
 
 impl<O: Outcome> Rules<O> for NoRules {
@@ -280,6 +336,9 @@ impl<O: Outcome> Rules<O> for NoRules {
     fn ttl(&self, _: &O::Value) -> Option<Ttl> {
         None
     }
+
+    #[inline(always)]
+    fn tags(&self, _: &O::Value, _: &mut TagWriter) {}
 }
 
 impl<O, U, L> Rules<O> for OwnRules<U, L>
@@ -294,6 +353,29 @@ where
 
     fn ttl(&self, value: &O::Value) -> Option<Ttl> {
         (self.ttl)(value)
+    }
+
+    #[inline(always)]
+    fn tags(&self, _: &O::Value, _: &mut TagWriter) {}
+}
+
+impl<O, U, L, G> Rules<O> for TagRules<U, L, G>
+where
+    O: Outcome,
+    U: Fn(&O::Returned) -> bool,
+    L: Fn(&O::Value) -> Option<Ttl>,
+    G: Fn(&O::Value, &mut TagWriter),
+{
+    fn excludes(&self, returned: &O::Returned) -> bool {
+        (self.unless)(returned)
+    }
+
+    fn ttl(&self, value: &O::Value) -> Option<Ttl> {
+        (self.ttl)(value)
+    }
+
+    fn tags(&self, value: &O::Value, tags: &mut TagWriter) {
+        (self.tags)(value, tags);
     }
 }
 
@@ -313,6 +395,25 @@ impl<T: Serialize + DeserializeOwned> CacheValue for T {}
 pub const fn storable<O: Outcome>(outcome: O) -> O
 where
     O::Value: CacheValue,
+{
+    outcome
+}
+
+/// A value that the local tier can keep and give to several callers.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be kept in the memory of the process",
+    label = "`local` needs a type that is `Clone`, `Send`, `Sync` and `'static`",
+    note = "derive `Clone`, or return `Arc<{Self}>`, which callers share; or leave `local` out"
+)]
+pub trait LocalValue: Clone + Send + Sync + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Clone + Send + Sync + 'static> LocalValue for T {}
+
+/// The same as [`storable`] for `local`.
+pub const fn locally_storable<O: Outcome>(outcome: O) -> O
+where
+    O::Value: CacheValue + LocalValue,
 {
     outcome
 }

@@ -4,21 +4,24 @@ use std::collections::HashMap;
 use std::fmt;
 
 use crate::key::{Key, Pattern};
+use crate::tag::Tag;
 
-/// One key, all keys that match, or all entries of the cache.
+/// One key, all keys that match, all entries with a tag, or all entries of the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     Key(Key),
     Pattern(Pattern),
+    Tag(Tag),
     All,
 }
 
 impl Target {
+    /// Returns whether it may cover `key`. The key alone does not show which tags its entry has.
     pub(crate) fn covers(&self, key: &Key) -> bool {
         match self {
             Self::Key(target) => target == key,
             Self::Pattern(pattern) => pattern.matches(key.as_str()),
-            Self::All => true,
+            Self::Tag(_) | Self::All => true,
         }
     }
 
@@ -38,6 +41,7 @@ impl fmt::Display for Shown<'_> {
         match self.target {
             Target::Key(key) => key.shown(self.mask).fmt(f),
             Target::Pattern(pattern) => pattern.shown(self.mask).fmt(f),
+            Target::Tag(tag) => tag.shown(self.mask).fmt(f),
             Target::All => f.write_str("all entries"),
         }
     }
@@ -51,6 +55,7 @@ pub(crate) type TargetSet = TargetMap<()>;
 pub(crate) struct TargetMap<V> {
     keys: HashMap<Key, V>,
     patterns: HashMap<Pattern, V>,
+    tags: HashMap<Tag, V>,
     all: Option<V>,
 }
 
@@ -59,6 +64,7 @@ impl<V> Default for TargetMap<V> {
         Self {
             keys: HashMap::new(),
             patterns: HashMap::new(),
+            tags: HashMap::new(),
             all: None,
         }
     }
@@ -69,6 +75,7 @@ impl<V> TargetMap<V> {
         match target {
             Target::Key(key) => drop(self.keys.insert(key.clone(), value)),
             Target::Pattern(pattern) => drop(self.patterns.insert(pattern.clone(), value)),
+            Target::Tag(tag) => drop(self.tags.insert(tag.clone(), value)),
             Target::All => self.all = Some(value),
         }
     }
@@ -81,8 +88,10 @@ impl<V> TargetMap<V> {
         };
     }
 
+    /// Returns whether any of them may cover `key`.
     pub(crate) fn covers(&self, key: &Key) -> bool {
         self.is_all()
+            || !self.tags.is_empty()
             || self.keys.contains_key(key)
             || self
                 .patterns
@@ -99,15 +108,16 @@ impl<V> TargetMap<V> {
         self.named() + usize::from(self.is_all())
     }
 
-    /// Counts the keys and patterns, without "all entries".
+    /// Counts the keys, patterns and tags, without "all entries".
     pub(crate) fn named(&self) -> usize {
-        self.keys.len() + self.patterns.len()
+        self.keys.len() + self.patterns.len() + self.tags.len()
     }
 
     pub(crate) fn get_mut(&mut self, target: &Target) -> Option<&mut V> {
         match target {
             Target::Key(key) => self.keys.get_mut(key),
             Target::Pattern(pattern) => self.patterns.get_mut(pattern),
+            Target::Tag(tag) => self.tags.get_mut(tag),
             Target::All => self.all.as_mut(),
         }
     }
@@ -116,6 +126,7 @@ impl<V> TargetMap<V> {
         match target {
             Target::Key(key) => drop(self.keys.remove(key)),
             Target::Pattern(pattern) => drop(self.patterns.remove(pattern)),
+            Target::Tag(tag) => drop(self.tags.remove(tag)),
             Target::All => self.all = None,
         }
     }
@@ -125,15 +136,18 @@ impl<V> TargetMap<V> {
         let all = self.all.iter().map(|value| (Target::All, value));
         let patterns = self.patterns.iter();
         let patterns = patterns.map(|(pattern, value)| (Target::Pattern(pattern.clone()), value));
+        let tags = self.tags.iter();
+        let tags = tags.map(|(tag, value)| (Target::Tag(tag.clone()), value));
         let keys = self.keys.iter();
         let keys = keys.map(|(key, value)| (Target::Key(key.clone()), value));
-        all.chain(patterns).chain(keys)
+        all.chain(patterns).chain(tags).chain(keys)
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.keys
             .values()
             .chain(self.patterns.values())
+            .chain(self.tags.values())
             .chain(&self.all)
     }
 
@@ -141,6 +155,7 @@ impl<V> TargetMap<V> {
         self.keys
             .values_mut()
             .chain(self.patterns.values_mut())
+            .chain(self.tags.values_mut())
             .chain(&mut self.all)
     }
 }
@@ -151,11 +166,13 @@ impl TargetSet {
         let Self {
             keys,
             patterns,
+            tags,
             all,
         } = self;
         let all = all.map(|()| Target::All);
         all.into_iter()
             .chain(patterns.into_keys().map(Target::Pattern))
+            .chain(tags.into_keys().map(Target::Tag))
             .chain(keys.into_keys().map(Target::Key))
             .collect()
     }

@@ -19,11 +19,14 @@ use crate::plan::ReadPlan;
 use crate::site::{Outcome, Site, Ttl};
 use crate::store::guard::{On, Op};
 use crate::store::{BoxFuture, Store};
+use crate::tag::Tag;
 
 /// One call about one key.
 pub(super) struct CallContext<'a> {
     pub(super) inner: &'a Inner,
     pub(super) key: &'a Key,
+    /// The tags over arguments.
+    pub(super) tags: &'a [Tag],
     facts: Facts,
 }
 
@@ -81,7 +84,12 @@ impl ValueType {
 impl<'a> CallContext<'a> {
     /// A call for the key of `plan`.
     pub(super) fn new(inner: &'a Inner, plan: &'a ReadPlan, of: ValueType) -> Self {
-        let ReadPlan { site, key, ttl } = plan;
+        let ReadPlan {
+            site,
+            key,
+            ttl,
+            tags,
+        } = plan;
         let started = Instant::now();
         let metrics = CallMetrics::begin(inner.metrics.site(&site.metrics), site, started, || {
             key.shown(inner.config.mask_keys).to_string()
@@ -119,12 +127,22 @@ impl<'a> CallContext<'a> {
             site,
             metrics,
         };
-        Self { inner, key, facts }
+        Self {
+            inner,
+            key,
+            tags,
+            facts,
+        }
     }
 
-    /// The call that knows `facts`.
-    pub(super) fn again(inner: &'a Inner, key: &'a Key, facts: Facts) -> Self {
-        Self { inner, key, facts }
+    /// The call for `plan` that knows `facts`.
+    pub(super) fn again(inner: &'a Inner, plan: &'a ReadPlan, facts: Facts) -> Self {
+        Self {
+            inner,
+            key: &plan.key,
+            tags: &plan.tags,
+            facts,
+        }
     }
 
     pub(super) fn into_facts(self) -> Facts {

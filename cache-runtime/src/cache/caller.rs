@@ -18,6 +18,7 @@ use super::pulse::{Pulse, Watch};
 use crate::entry::{self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Unreadable, Value};
 use crate::key::Key;
 use crate::site::Ttl;
+use crate::tag::{Tag, TagWriter};
 use crate::target::Target;
 
 /// The caller as the path sees it: an annotated function, or a method of the handle. A path requests only what its caller
@@ -42,6 +43,9 @@ pub(super) trait Caller {
     fn appraise(&self) -> Appraisal {
         Appraisal::Failed
     }
+
+    /// Adds the tags that the value in the result names. A `None` names none.
+    fn tags(&self, _tags: &mut TagWriter) {}
 
     /// Returns the entry of the value in the result.
     fn write(&self, _job: &WriteJob) -> Option<Written> {
@@ -143,6 +147,7 @@ enum Request {
     DecodeNone,
     Run(Option<Arc<Chain>>),
     Appraise,
+    Tags(TagWriter),
     Write(Box<WriteJob>),
     Named,
     Detach(Path),
@@ -153,6 +158,7 @@ enum Reply {
     Decoded(Result<(), Unreadable>, Json),
     Returned(bool),
     Appraised(Appraisal),
+    Tagged(TagWriter),
     Written(Option<Written>),
     Named(Vec<Target>),
     Done,
@@ -191,6 +197,16 @@ pub(super) fn stop_body() {
 pub(super) async fn appraise() -> Appraisal {
     ask(Request::Appraise, |reply| match reply {
         Reply::Appraised(appraisal) => Some(appraisal),
+        _ => None,
+    })
+    .await
+}
+
+/// Returns the tags that the value that the body returned names, for a cache with this prefix.
+#[expect(dead_code, reason = "loads have no tags yet")]
+pub(super) async fn tags(prefix: &str) -> Vec<Tag> {
+    ask(Request::Tags(TagWriter::new(prefix)), |reply| match reply {
+        Reply::Tagged(tags) => Some(tags.into_tags()),
         _ => None,
     })
     .await
@@ -329,6 +345,10 @@ impl Driven {
             Request::Decode(json) => Reply::Decoded(decode_with(caller, &json), json),
             Request::DecodeNone => Reply::Returned(decode_none_with(caller)),
             Request::Appraise => Reply::Appraised(caller.appraise()),
+            Request::Tags(mut tags) => {
+                caller.tags(&mut tags);
+                Reply::Tagged(tags)
+            }
             Request::Write(job) => Reply::Written(caller.write(&job)),
             Request::Named => Reply::Named(caller.named()),
             Request::Detach(path) => {

@@ -287,7 +287,7 @@ impl Flights {
                         loads.invalidate();
                     }
                 }
-                Target::Pattern(_) | Target::All => is_any_wide = true,
+                Target::Pattern(_) | Target::Tag(_) | Target::All => is_any_wide = true,
             }
         }
         if !is_any_wide {

@@ -10,6 +10,7 @@ use super::caller::{Appraisal, Caller, Driver, Path, Source, WriteJob, Written};
 use super::steps::{self, Steps};
 use crate::entry::{Json, Layers, Unreadable};
 use crate::site::{CacheValue, Outcome, Rules};
+use crate::tag::TagWriter;
 use crate::target::Target;
 
 /// The value that was found or returned.
@@ -131,6 +132,19 @@ impl<T> Outputs<T> {
             None => Appraisal::None,
         }
     }
+
+    #[inline(always)]
+    fn tags<O: Outcome<Output = T, Value: CacheValue>>(
+        &self,
+        rules: &impl Rules<O>,
+        tags: &mut TagWriter,
+    ) {
+        if let Some(returned) = self.returned::<O>()
+            && let Some(value) = O::value(returned)
+        {
+            rules.tags(value, tags);
+        }
+    }
 }
 
 /// A call of a function, and its body. Only this is compiled for each function. Everything else is compiled once for all
@@ -215,6 +229,10 @@ where
 
     fn appraise(&self) -> Appraisal {
         self.outputs.appraise::<O>(self.rules)
+    }
+
+    fn tags(&self, tags: &mut TagWriter) {
+        self.outputs.tags::<O>(self.rules, tags);
     }
 
     fn write(&self, job: &WriteJob) -> Option<Written> {
@@ -326,6 +344,12 @@ where
         match &self.rules {
             Some(rules) => self.outputs.appraise::<O>(rules),
             None => Appraisal::Failed,
+        }
+    }
+
+    fn tags(&self, tags: &mut TagWriter) {
+        if let Some(rules) = &self.rules {
+            self.outputs.tags::<O>(rules, tags);
         }
     }
 

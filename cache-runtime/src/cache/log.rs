@@ -142,6 +142,7 @@ impl fmt::Display for Shown<'_> {
             match target {
                 Target::Key(key) => key.shown(self.mask).fmt(f)?,
                 Target::Pattern(pattern) => pattern.shown(self.mask).fmt(f)?,
+                Target::Tag(tag) => tag.shown(self.mask).fmt(f)?,
                 Target::All => f.write_str("*")?,
             }
         }

@@ -163,7 +163,7 @@ impl TargetSet {
             }
             match target {
                 Target::All => self.widen(()),
-                Target::Key(_) | Target::Pattern(_) => self.insert(target, ()),
+                Target::Key(_) | Target::Pattern(_) | Target::Tag(_) => self.insert(target, ()),
             }
             if self.named() > capacity {
                 warn!(

@@ -1,4 +1,4 @@
-//! Removes targets from the store: keys in batches, and all patterns in one scan of the keyspace.
+//! Removes targets from the store: keys in batches, tags one by one, and all patterns in one scan of the keyspace.
 //!
 //! A target that Redis refuses does not keep the others from being removed. An error of any other kind stops the purge, and
 //! the next [`run`](Purge::run) goes on where it stopped.
@@ -14,6 +14,7 @@ use crate::metrics::SiteMetrics;
 use crate::site::Site;
 use crate::store::guard::{On, Op, Via};
 use crate::store::{Cursor, Scanned};
+use crate::tag::Tag;
 use crate::target::Target;
 
 /// Keys in one operation. Each operation has a deadline of its own.
@@ -26,6 +27,7 @@ const NEIGHBOURS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Purge {
     keys: Vec<Key>,
+    tags: Vec<Tag>,
     scan: Option<Scan>,
     progress: Progress,
 }
@@ -83,6 +85,7 @@ impl Purge {
                     scan.patterns.push(pattern.clone());
                     scan.targets.push(target);
                 }
+                Target::Tag(tag) => purge.tags.push(tag.clone()),
                 Target::All => {
                     scan.patterns.push(Pattern::all(prefix));
                     scan.targets.push(target);
@@ -97,6 +100,9 @@ impl Purge {
     pub(super) async fn run(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
         while !self.keys.is_empty() {
             self.remove_keys(inner, behalf).await?;
+        }
+        while let Some(tag) = self.tags.pop() {
+            self.remove_tag(tag, inner, behalf).await?;
         }
         while self.scan.is_some() {
             self.step(inner, behalf).await?;
@@ -125,7 +131,8 @@ impl Purge {
     pub(super) fn into_rest(self) -> Vec<Target> {
         let scanned = self.scan.into_iter().flat_map(|scan| scan.targets);
         let keys = self.keys.into_iter().map(Target::Key);
-        keys.chain(scanned).collect()
+        let tags = self.tags.into_iter().map(Target::Tag);
+        keys.chain(tags).chain(scanned).collect()
     }
 
     async fn remove_keys(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
@@ -162,6 +169,29 @@ impl Purge {
         }
         let removed = self.keys.drain(from..).map(Target::Key);
         self.progress.applied.extend(removed);
+        Ok(())
+    }
+
+    /// Removes the record of a tag. How many entries had the tag is not known.
+    async fn remove_tag(
+        &mut self,
+        tag: Tag,
+        inner: &Inner,
+        behalf: Behalf<'_>,
+    ) -> Result<(), Error> {
+        let op = behalf.op("delete", On::Key(tag.key()));
+        let keys = std::slice::from_ref(tag.key());
+        match inner.run(op, |store| store.delete(keys)).await {
+            Ok(_) => self.progress.applied.push(Target::Tag(tag)),
+            Err(error) if error.kind() == ErrorKind::Command => {
+                let refused = (Target::Tag(tag), error.cause());
+                self.progress.refused.push(refused);
+            }
+            Err(error) => {
+                self.tags.push(tag);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 

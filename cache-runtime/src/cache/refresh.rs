@@ -188,6 +188,7 @@ impl CallContext<'_> {
                         site: self.site,
                         key: self.key.clone(),
                         ttl: self.asked_ttl,
+                        tags: self.tags.to_vec(),
                     };
                     let path = refresh_detached(attempt, permit, plan, self.of);
                     caller::detach(boxed(|| path)).await;

@@ -24,7 +24,7 @@ impl Inner {
         let now = self.config.clock.now_millis();
         let keys = targets.iter().filter_map(|target| match target {
             Target::Key(key) => Some(key),
-            Target::Pattern(_) | Target::All => None,
+            Target::Pattern(_) | Target::Tag(_) | Target::All => None,
         });
         let ttl = self.config.fence_ttl;
         let fences: Vec<_> = keys

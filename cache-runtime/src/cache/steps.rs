@@ -147,7 +147,7 @@ fn poll_lookup(
         facts,
         answer,
     } = ready!(lookup.poll(cx));
-    let call = CallContext::again(cache.inner(), &plan.key, facts);
+    let call = CallContext::again(cache.inner(), &plan, facts);
     let (path, is_hit) = match call.judge(answer, caller) {
         Lookup::Hit => {
             plan.key.recycle();
@@ -156,7 +156,7 @@ fn poll_lookup(
         found => {
             let (facts, refresh) = (call.into_facts(), *refresh);
             let path = boxed(|| async move {
-                let call = CallContext::again(cache.inner(), &plan.key, facts);
+                let call = CallContext::again(cache.inner(), &plan, facts);
                 call.read(found, refresh).await
             });
             (Some(Steps::Path(Driver::new(path))), false)
