@@ -1,11 +1,15 @@
 async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
     static __CACHE_SITE: crate::cache::__private::Site = crate::cache::__private::Site::new(
             ::core::concat!(::core::module_path!(), "::publish"),
-            "draft:<draft.id>, event:<tenant>:<return.id>, events:*:page:?",
+            "draft:<draft.id>, event:<tenant>:<return.id>, events:*:page:?, events, place:<tenant>:<return.place>",
         )
-        .evicts(2);
+        .evicts(2)
+        .tags("events, place:<tenant>:<return.place>");
     crate::cache::__private::register!(__CACHE_SITE);
-    let __cache_held = (::std::borrow::ToOwned::to_owned(&tenant),);
+    let __cache_held = (
+        ::std::borrow::ToOwned::to_owned(&tenant),
+        ::std::borrow::ToOwned::to_owned(&tenant),
+    );
     let __cache_call = crate::cache::__private::EvictCall::new(&__CACHE_SITE)
         .key(
             &mut |__cache_key| {
@@ -15,6 +19,11 @@ async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
         .pattern(
             &mut |__cache_pattern| {
                 __cache_pattern.text("events:").any().text(":page:").one();
+            },
+        )
+        .tag(
+            &mut |__cache_key| {
+                __cache_key.text("events");
             },
         );
     let __cache_body = ::core::pin::pin!(
@@ -41,6 +50,15 @@ async fn publish(tenant: String, draft: Draft) -> Result<Event, Error> {
                             .value(&__cache_held.0)
                             .text(":")
                             .value(&__cache_return.id);
+                    },
+                )
+                .tag(
+                    &mut |__cache_key| {
+                        __cache_key
+                            .text("place:")
+                            .value(&__cache_held.1)
+                            .text(":")
+                            .value(&__cache_return.place);
                     },
                 )
         },

@@ -51,6 +51,15 @@ pub(crate) struct StoreArgs {
     pub(crate) version: Option<u64>,
     pub(crate) unless: Option<Expr>,
     pub(crate) refresh: RefreshArg,
+    pub(crate) tags: Vec<Template>,
+    pub(crate) local: Option<LocalArg>,
+}
+
+/// How values are kept in the memory of the process.
+#[derive(Clone, Copy)]
+pub(crate) struct LocalArg {
+    pub(crate) millis: u64,
+    pub(crate) serves_in_outage: bool,
 }
 
 /// Where a stale value is refreshed.
@@ -194,7 +203,58 @@ impl Written {
             version: self.version(report),
             unless: self.unless(report),
             refresh: self.refresh(may_be_stale, function, report),
+            tags: self.tags(function, report),
+            local: self.local(report),
         }
+    }
+
+    /// Reads the tags of what is stored.
+    fn tags(&mut self, function: &Function, report: &mut Report) -> Vec<Template> {
+        let mut tags: Vec<Template> = Vec::new();
+        for text in self.texts("tag", report) {
+            let tag = Resolver::new(function, None, report).resolve(text, Kind::Tag);
+            let written = tag.literal.value();
+            if tag.is_understood && tag.names_returned() && tag.family().is_none() {
+                report.at(
+                    &tag.literal,
+                    format!(
+                        "`{written}` is known only after the body, so it must begin with a word and a `:`; write one such as `\"organizer:<return.organizer_id>\"`"
+                    ),
+                );
+            } else if tags.iter().any(|tag| tag.literal.value() == written) {
+                report.at(
+                    &tag.literal,
+                    format!("`{written}` is already named; leave one of the two out"),
+                );
+            } else {
+                tags.push(tag);
+            }
+        }
+        tags
+    }
+
+    fn local(&mut self, report: &mut Report) -> Option<LocalArg> {
+        let is_local = !self.lacks(&["local"]);
+        let millis = self.millis("local", report);
+        let outage = self.expression("local_outage", report);
+        let outage = outage.and_then(|value| self.literal_text(value, "local_outage", report));
+        if let Some(text) = &outage {
+            if !is_local {
+                report.at(
+                    text,
+                    "without `local` no value is kept in the process; add `local = \"5s\"`, or leave `local_outage` out",
+                );
+            } else if !matches!(text.value().as_str(), "bypass" | "serve") {
+                report.at(
+                    text,
+                    "`local_outage` has two values; write `local_outage = \"bypass\"` or `local_outage = \"serve\"`",
+                );
+            }
+        }
+        Some(LocalArg {
+            millis: millis?,
+            serves_in_outage: outage.is_some_and(|text| text.value() == "serve"),
+        })
     }
 
     fn unless(&mut self, report: &mut Report) -> Option<Expr> {
@@ -313,10 +373,10 @@ impl Written {
         let always = self.flag("always", report);
         let fence = self.flag("fence", report);
         let all_entries = self.flag("all_entries", report);
-        let targeted = !self.lacks(&["key", "pattern"]);
+        let targeted = !self.lacks(&["key", "pattern", "tag"]);
         match (&all_entries, targeted) {
             (None, false) => {
-                let targets = "`key = \"event:<id>\"`, `pattern = \"event:*\"` or `all_entries`";
+                let targets = "`key = \"event:<id>\"`, `tag = \"events\"`, `pattern = \"event:*\"` or `all_entries`";
                 self.missing(
                     format!("`#[cache_evict]` needs something to evict: {targets}"),
                     report,
@@ -324,22 +384,22 @@ impl Written {
             }
             (Some(name), true) => report.at(
                 name,
-                "`all_entries` already covers every key and pattern; leave one of them out",
+                "`all_entries` already covers every key, tag and pattern; leave one of them out",
             ),
             _ => {}
         }
-        if let Some(name) = fence.as_ref().filter(|_| self.lacks(&["key"])) {
+        if let Some(name) = fence.as_ref().filter(|_| self.lacks(&["key", "tag"])) {
             report.at(
                 name,
-                "`fence` needs a `key`: the keys that a pattern matches are not known before the body; name the keys, or leave `fence` out",
+                "`fence` needs a `key` or a `tag`: the keys that a pattern matches are not known before the body; name the keys, or leave `fence` out",
             );
         }
         let refusal = |kind| match (&before, &always, &fence) {
             (Some(_), _, _) => {
                 Some("is not known `before` the body runs; use parameters, or leave `before` out")
             }
-            (None, _, Some(_)) if kind == Kind::Key => Some(
-                "is not known when `fence` holds the key, before the body; use parameters, or leave `fence` out",
+            (None, _, Some(_)) if kind != Kind::Pattern => Some(
+                "is not known when `fence` is placed, before the body; use parameters, or leave `fence` out",
             ),
             (None, Some(_), _) => Some(
                 "does not exist when the body fails, and `always` evicts then too; use parameters, or leave `always` out",
@@ -347,7 +407,12 @@ impl Written {
             _ => None,
         };
         let mut templates = Vec::new();
-        for (name, kind) in [("key", Kind::Key), ("pattern", Kind::Pattern)] {
+        // The order in which the site lists them.
+        for (name, kind) in [
+            ("key", Kind::Key),
+            ("pattern", Kind::Pattern),
+            ("tag", Kind::Tag),
+        ] {
             for text in self.texts(name, report) {
                 let resolver = Resolver::new(function, refusal(kind), report);
                 templates.push(resolver.resolve(text, kind));

@@ -4,7 +4,7 @@
 //! `__private` decides what to do with it; under `#[rate_limit]` it stays in its place, behind such a call.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
-use quote::{ToTokens, format_ident, quote_spanned};
+use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, ExprClosure, Path};
 
@@ -171,9 +171,9 @@ fn rename_self(tokens: TokenStream, name: &Ident) -> TokenStream {
         .collect()
 }
 
-/// Returns the arguments that a target needs after the body has run, because the target also names the returned value.
+/// Returns the arguments that a target or a tag needs after the body has run, because it also names the returned value.
 fn held(work: &Work) -> Option<TokenStream> {
-    let values: Vec<TokenStream> = returned_targets(work)
+    let values: Vec<TokenStream> = returned_templates(work)
         .flat_map(Template::values)
         .filter(|value| value.source == Source::Arguments)
         .map(
@@ -210,18 +210,19 @@ fn call(
                 }
                 _ => None,
             };
-            let (text, pieces) = match key.pieces.split_first() {
-                Some((Piece::Text(text), rest)) => (text.as_str(), rest),
-                _ => ("", key.pieces.as_slice()),
-            };
-            let writes = writes(p, key, pieces, &mut 0);
+            let key = written(p, &quote!(key), key);
+            let tags: TokenStream = storing
+                .tags
+                .iter()
+                .filter(|tag| !tag.names_returned())
+                .map(|tag| written(p, &quote!(tag), tag))
+                .collect();
             // A block, since a future holds what was borrowed up to the end of its block.
             quote! {
                 let __cache_call = {
                     let mut __cache_call = #p::ReadCall::#new(&__CACHE_SITE #cache) #condition #ttl;
-                    if let ::core::option::Option::Some(mut __cache_key) = __cache_call.key(#text) {
-                        __cache_key #writes;
-                    }
+                    #key
+                    #tags
                     __cache_call
                 };
             }
@@ -251,11 +252,26 @@ fn call(
     }
 }
 
-/// Returns `.key(…)` or `.pattern(…)`; for a client, only the closure that writes it.
+/// Returns the statement that writes the key or a tag of what is stored.
+fn written(p: &TokenStream, method: &TokenStream, template: &Template) -> TokenStream {
+    let (text, pieces) = match template.pieces.split_first() {
+        Some((Piece::Text(text), rest)) => (text.as_str(), rest),
+        _ => ("", template.pieces.as_slice()),
+    };
+    let writes = writes(p, template, pieces, &mut 0);
+    quote! {
+        if let ::core::option::Option::Some(mut __cache_key) = __cache_call.#method(#text) {
+            __cache_key #writes;
+        }
+    }
+}
+
+/// Returns `.key(…)`, `.tag(…)` or `.pattern(…)`; for a client, only the closure that writes it.
 fn target(p: &TokenStream, template: &Template, held: &mut usize) -> TokenStream {
     let writes = writes(p, template, &template.pieces, held);
     match template.kind {
         Kind::Key => quote!(.key(&mut |__cache_key| { __cache_key #writes; })),
+        Kind::Tag => quote!(.tag(&mut |__cache_key| { __cache_key #writes; })),
         Kind::Client => quote!(|__limit_key| { __limit_key #writes; }),
         Kind::Pattern => quote!(.pattern(&mut |__cache_pattern| { __cache_pattern #writes; })),
     }
@@ -337,18 +353,24 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
     let outcome = quote_spanned!(at=> #p::Returns::<#output>::new().__outcome());
     let storable = quote_spanned!(at=> #p::storable(#outcome));
     let (entry, outcome, rules) = match work {
-        Work::Cacheable(_, storing) => match storing.refresh {
-            RefreshArg::Background(word) => return background(&p, storing, word, &storable),
-            RefreshArg::Caller => ("cacheable", storable, own_rules(&p, storing)),
-        },
-        Work::Put(_, storing) => ("cache_put", storable, own_rules(&p, storing)),
-        Work::Evict(_) => ("cache_evict", outcome, Some(more(&p, work))),
+        Work::Cacheable(_, storing) => {
+            let storable = match storing.local {
+                Some(_) => quote_spanned!(at=> #p::locally_storable(#outcome)),
+                None => storable,
+            };
+            if let RefreshArg::Background(word) = storing.refresh {
+                return background(at, &p, work, storing, word, &storable);
+            }
+            let (variant, rules) = variant(&p, work, storing);
+            (format!("cacheable{variant}"), storable, rules)
+        }
+        Work::Put(_, storing) => {
+            let (variant, rules) = variant(&p, work, storing);
+            (format!("cache_put{variant}"), storable, rules)
+        }
+        Work::Evict(_) => ("cache_evict".to_owned(), outcome, Some(more(&p, work))),
     };
-    let ruled = match (work, &rules) {
-        (Work::Cacheable(..) | Work::Put(..), Some(_)) => "_with_rules",
-        _ => "",
-    };
-    let entry = format_ident!("{entry}{ruled}", span = at);
+    let entry = Ident::new(&entry, at);
     let rules = rules.into_iter();
     // Only the type of the outcome counts. What is never evaluated is not compiled either.
     quote_spanned! {at=>
@@ -362,16 +384,22 @@ fn answer(p: &TokenStream, work: &Work, output: &TokenStream) -> TokenStream {
 }
 
 /// The same for a body that may run in its own task. If that task cannot hold something, rustc underlines the argument that asks
-/// for the task, once.
+/// for the task, once. For a value that cannot be `local` it underlines the return type instead.
 fn background(
+    output: Span,
     p: &TokenStream,
+    work: &Work,
     storing: &StoreArgs,
     word: Span,
     storable: &TokenStream,
 ) -> TokenStream {
-    let rules = rules(p, storing);
-    let (at, p) = (inside(word), respanned(p, inside(word)));
-    quote_spanned!(at=> #p::cacheable_background(__cache_call, { #storable }, #rules, #p::no_tags, __cache_body).await)
+    let (rules, tags) = (rules(p, storing), tags(p, work, storing));
+    let (at, entry) = match storing.local {
+        Some(_) => (output, "cacheable_background_local"),
+        None => (inside(word), "cacheable_background"),
+    };
+    let (entry, p) = (Ident::new(entry, at), respanned(p, at));
+    quote_spanned!(at=> #p::#entry(__cache_call, { #storable }, #rules, #tags, __cache_body).await)
 }
 
 /// A span where the user wrote something, for generated code: rustc underlines it, and suggests no edits.
@@ -400,10 +428,39 @@ fn refresh(work: &Work) -> RefreshArg {
     }
 }
 
-/// Returns what the attribute decides for each value, if it decides anything.
-fn own_rules(p: &TokenStream, storing: &StoreArgs) -> Option<TokenStream> {
+/// Returns the end of the name of the entry point, and what the attribute decides for each value, if it decides anything.
+fn variant(
+    p: &TokenStream,
+    work: &Work,
+    storing: &StoreArgs,
+) -> (&'static str, Option<TokenStream>) {
     let decides = storing.unless.is_some() || matches!(storing.ttl, Some(TtlArg::OfValue(_)));
-    decides.then(|| rules(p, storing))
+    let names = storing.tags.iter().any(Template::names_returned);
+    let variant = match (storing.local, names, decides) {
+        (Some(_), ..) => "_local",
+        (None, true, _) => "_tagged",
+        (None, false, true) => return ("_with_rules", Some(rules(p, storing))),
+        (None, false, false) => return ("", None),
+    };
+    let (rules, tags) = (rules(p, storing), tags(p, work, storing));
+    (variant, Some(quote!(#rules, #tags)))
+}
+
+/// Returns the closure that adds the tags over the returned value.
+fn tags(p: &TokenStream, work: &Work, storing: &StoreArgs) -> TokenStream {
+    let mut held = 0;
+    let tags: TokenStream = returned_templates(work)
+        .map(|template| target(p, template, &mut held))
+        .collect();
+    if tags.is_empty() {
+        return quote!(#p::no_tags);
+    }
+    let owning = match storing.refresh {
+        RefreshArg::Background(_) => Some(quote!(move)),
+        RefreshArg::Caller => None,
+    };
+    let returned = Ident::new(RETURNED, Span::mixed_site());
+    quote!(#owning |#returned, __cache_tags| { __cache_tags #tags; })
 }
 
 /// Returns what is decided for each value: whether it is excluded from storing, and its TTL.
@@ -449,7 +506,7 @@ fn owning(closure: &ExprClosure, refresh: RefreshArg) -> Option<TokenStream> {
 /// Returns the targets that name the returned value.
 fn more(p: &TokenStream, work: &Work) -> TokenStream {
     let mut held = 0;
-    let targets: TokenStream = returned_targets(work)
+    let targets: TokenStream = returned_templates(work)
         .map(|template| target(p, template, &mut held))
         .collect();
     if targets.is_empty() {
@@ -459,13 +516,15 @@ fn more(p: &TokenStream, work: &Work) -> TokenStream {
     quote!(|#returned, __cache_call| __cache_call #targets)
 }
 
-fn returned_targets(work: &Work) -> impl Iterator<Item = &Template> {
+/// Returns the targets of an eviction, or the tags of what is stored, that name the returned value.
+fn returned_templates(work: &Work) -> impl Iterator<Item = &Template> {
     let templates = match work {
+        Work::Cacheable(_, storing) | Work::Put(_, storing) => storing.tags.as_slice(),
         Work::Evict(EvictArgs {
             what: Targets::Matching(templates),
             ..
         }) => templates.as_slice(),
-        _ => &[],
+        Work::Evict(_) => &[],
     };
     templates
         .iter()

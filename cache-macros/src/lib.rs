@@ -60,6 +60,9 @@ use written::Attribute;
 /// | `refresh = "background"` | Refreshes a stale value in a separate task, so that no caller waits; see [Grace](#grace) |
 /// | `none_ttl = 30` | Also stores `None`, for this TTL: seconds or a text. Default: `None` is not stored. It has no effect on a function that does not return an `Option` |
 /// | `policy = "events"` | Takes `ttl`, `grace` and `none_ttl` from the policy of this name in the configuration, so that they can change without a build. An argument of the attribute overrides the policy, even if the environment sets the policy: do not write `ttl` here if `CACHE_POLICY_EVENTS_TTL` should decide. When the cache is installed, it reports names that are missing from the configuration |
+/// | `tag = "organizer:<id>"` | A name that groups entries, or a list of names, so that one `#[cache_evict(tag = …)]` removes all entries with it; see [Tags](#tags) |
+/// | `local = "5s"` | Also keeps values in the memory of the process, and asks Redis again after this time: seconds or a text; see [Values in the process](#values-in-the-process) |
+/// | `local_outage = "serve"` | While Redis is unavailable, values in the process are served until their TTL ends. Default: `"bypass"`, which serves none |
 /// | `condition = id > 0` | An expression over the arguments, evaluated first. If it is false, the call behaves as if it had no attribute |
 /// | `unless = \|event\| event.draft` | A closure over a reference to the returned value, inside `Ok` for a `Result`. If it returns true, the value is not stored |
 /// | `version = 2` | The version of the value. Change it if the meaning of the value changes but its type does not. Entries of other versions are not read |
@@ -146,6 +149,55 @@ use written::Attribute;
 /// An attribute on a method does not see the parameters of its `impl`. It does not require them, but the key can contain them.
 /// Then rustc checks that they exist. For these parameters the macro treats `<SIZE>` and `<N>` as constants, and `<T>` and
 /// `<Row>` as types. `<Self>` is the type with all its parameters. Use it in the key of a default method of a trait.
+///
+/// # Tags
+///
+/// A tag is a name that many entries have. Evicting it removes all of them in one step. The time does not depend on how many entries
+/// there are, or on how many keys Redis holds. Use a tag where the keys that change are not known, such as the pages of a list:
+///
+/// ```
+/// # #[derive(serde::Serialize, serde::Deserialize)] pub struct Event { id: i64, organizer_id: i64 }
+/// # pub struct DbError;
+/// use cache_runtime::{cache_evict, cacheable};
+///
+/// #[cacheable(key = "events:<location>:<page>", tag = "events")]
+/// pub async fn events(location: i64, page: u32) -> Result<Vec<Event>, DbError> {
+///     // Reads the database.
+/// #   Ok(vec![Event { id: location, organizer_id: page.into() }])
+/// }
+///
+/// #[cacheable(key = "event:<id>", tag = "organizer:<return.organizer_id>")]
+/// pub async fn event(id: i64) -> Result<Option<Event>, DbError> {
+///     // Reads the database.
+/// #   Ok(Some(Event { id, organizer_id: 1 }))
+/// }
+///
+/// #[cache_evict(tag = ["events", "organizer:<organizer_id>"])]
+/// pub async fn remove(organizer_id: i64) -> Result<(), DbError> {
+///     // Writes the database.
+/// #   let _ = organizer_id;
+/// #   Ok(())
+/// }
+/// ```
+///
+/// - A tag is written like a key. Values are escaped, and any first word is allowed.
+/// - `<return>`, `<return.field>` and `<return.method()>` stand for the returned value, inside `Ok` and `Some`. Such a tag must begin with
+///   a word and a `:`, as in `organizer:<return.organizer_id>`. A stored `None` does not have it.
+/// - A tag does not distinguish entries: an argument that only a tag names is still missing from the key.
+/// - An entry has the tags of the call that stored it. Functions that share a key should have the same tags.
+/// - Each call asks Redis for its tags together with the entry.
+///
+/// # Values in the process
+///
+/// With `local`, a value that a call found in Redis is also kept in the memory of the process, without its JSON. Later calls get it from
+/// there. Redis tells the process when an entry changes. A value is never served longer than its TTL, and after the time of `local` it is
+/// compared with the entry in Redis before it is served again.
+///
+/// - The value must be `Clone + Send + Sync + 'static`. Each call clones it, so return `Arc<T>` for a large value: all callers then share
+///   one.
+/// - Use it for values that are read very often, and that may be older than the last eviction by a moment. In the process that evicts,
+///   the value is gone when the eviction returns. In other processes it is served until they have heard of the eviction.
+/// - If the server cannot notify the process, the attribute behaves as without `local`.
 ///
 /// # Keys that a client chooses
 ///
@@ -279,7 +331,7 @@ pub fn cacheable(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// Arguments, keys and stored values are the same as for [`cacheable`](macro@cacheable), except:
 ///
-/// - `refresh` and `ignore` do not exist. The key may leave arguments out.
+/// - `refresh`, `ignore` and `local` do not exist. The key may leave arguments out.
 /// - `grace` is how long after its TTL functions that read the same key with `grace` may serve the value.
 /// - If the result is not stored (an `Err`, a `None` without `none_ttl`, or `unless`), the entry is evicted, because the body may
 ///   have changed the data behind it.
@@ -311,7 +363,8 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// #[cache_evict(
 ///     key = ["event:<id>", "analytics:<id>"],
-///     pattern = ["events:published:*", "events:location:<return.location>:*"],
+///     tag = "events",
+///     pattern = "events:location:<return.location>:*",
 /// )]
 /// pub async fn update(id: i64, change: Change) -> Result<Event, DbError> {
 ///     // Writes the database, and has committed when it returns.
@@ -322,7 +375,7 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// After the function has returned, no process that reaches the same Redis serves a value that was loaded before the eviction. If
 /// Redis is unavailable, the process keeps the eviction and applies it before it uses Redis again.
 ///
-/// When the cache is installed, it warns about each target that matches no key of a `#[cacheable]` or `#[cache_put]` in the
+/// When the cache is installed, it warns about each target that matches no key or tag of a `#[cacheable]` or `#[cache_put]` in the
 /// program. The warning contains the nearest existing template. `Cache::catalog` has the same as the finding `unmatched-eviction`.
 ///
 /// # Arguments
@@ -330,10 +383,11 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// | argument | meaning |
 /// |---|---|
 /// | `key = "event:<id>"` | The key of an entry, or a list: `key = ["event:<id>", "user:<user>"]`; see [keys](macro@cacheable#keys) |
-/// | `pattern = "events:*"` | Every matching entry, or a list of patterns: `*` matches any characters, `?` matches one. A value in a placeholder is never a wildcard |
+/// | `tag = "events"` | Every entry with this tag, or a list of tags; see [tags](macro@cacheable#tags) |
+/// | `pattern = "events:*"` | Every matching entry, or a list of patterns: `*` matches any characters, `?` matches one. A value in a placeholder is never a wildcard. Redis walks all its keys, so a tag is faster where there are many |
 /// | `all_entries` | Every entry under the cache's prefix |
 /// | `before` | Also removes the entries before the body runs |
-/// | `fence` | Keeps every `key` uncached while the body runs; see [A process that dies](#a-process-that-dies) |
+/// | `fence` | Keeps every `key` and `tag` uncached while the body runs; see [A process that dies](#a-process-that-dies) |
 /// | `always` | Also removes the entries if the body returned an `Err` |
 /// | `condition = id > 0` | An expression over the arguments, evaluated first. If it is false, the call behaves as if it had no attribute |
 /// | `cache = self.cache` | The `Cache` to use instead of the installed one |
@@ -351,8 +405,8 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// # A process that dies
 ///
 /// If a process dies between the database's commit and the eviction, the old entries live until their TTL ends. With `fence`, a
-/// fence replaces the entry of each `key` before the body runs. While the fence exists, readers run their bodies and store
-/// nothing. If the process dies, reads are uncached for at most `fence_ttl` (5 s). The costs are:
+/// fence replaces the entry of each `key`, and the record of each `tag`, before the body runs. While the fence exists, readers of these
+/// entries run their bodies and store nothing. If the process dies, reads are uncached for at most `fence_ttl` (5 s). The costs are:
 ///
 /// - A call needs one more operation.
 /// - The values are removed even if the body fails.

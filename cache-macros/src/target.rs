@@ -1,4 +1,4 @@
-//! Keys and patterns whose placeholders are bound to a function's arguments.
+//! Keys, patterns and tags whose placeholders are bound to a function's arguments.
 
 use std::iter;
 
@@ -10,7 +10,7 @@ use crate::function::Function;
 use crate::report::{Report, nearest_name};
 use crate::template::{self, Kind, Part, Placeholder};
 
-/// A key or a pattern whose placeholders are expressions.
+/// A key, a pattern or a tag whose placeholders are expressions.
 pub(crate) struct Template {
     pub(crate) kind: Kind,
     pub(crate) literal: LitStr,
@@ -62,6 +62,14 @@ impl Template {
     /// Returns whether it can be rendered only after the body has returned.
     pub(crate) fn names_returned(&self) -> bool {
         self.values().any(|value| value.source == Source::Returned)
+    }
+
+    /// Returns the text before the first `:`, unless it contains a placeholder or is empty.
+    pub(crate) fn family(&self) -> Option<&str> {
+        match self.pieces.first()? {
+            Piece::Text(text) => Some(text.split_once(':')?.0).filter(|family| !family.is_empty()),
+            _ => None,
+        }
     }
 
     /// Returns the values of its placeholders.

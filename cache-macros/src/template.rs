@@ -1,4 +1,4 @@
-//! The key language: the text of `key` and `pattern`.
+//! The key language: the text of `key`, `pattern` and `tag`.
 //!
 //! Works on plain strings. Other modules decide whether `<id>` is a parameter.
 
@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Client,
     /// Every entry that matches: `*` is any run of characters, `?` is one.
     Pattern,
+    /// A group of entries.
+    Tag,
 }
 
 /// A piece of a template.
@@ -70,17 +72,27 @@ pub(crate) fn parse(text: &str, kind: Kind) -> (Vec<Part>, Vec<String>) {
             Kind::Pattern => {
                 "the pattern is empty; write one such as `\"event:*\"`, or `all_entries`".to_owned()
             }
+            Kind::Tag => "the tag is empty; write one such as `\"events\"` or `\"user:<user_id>\"`".to_owned(),
         });
     }
-    // The name of a client is not the name of an entry.
-    if kind != Kind::Client {
+    // The names of clients and of tags are not names of entries.
+    if !matches!(kind, Kind::Client | Kind::Tag) {
         reserved_root(&parts, &mut errors);
     }
     // A part that could not be parsed may separate its neighbours.
     if errors.is_empty() {
-        separate(&mut parts, &mut errors);
+        separate(&mut parts, kind, &mut errors);
     }
     (parts, errors)
+}
+
+impl Kind {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Key | Self::Client | Self::Pattern => "key",
+            Self::Tag => "tag",
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -102,7 +114,8 @@ impl Reader<'_> {
                 '>' | '}' => self.closed(c),
                 '*' | '?' => self.wildcard(c),
                 _ if c.is_whitespace() || c.is_control() => self.errors.push(format!(
-                    "a key cannot contain white space or control characters (found `{}`); use `:`, `-` or `_`",
+                    "a {} cannot contain white space or control characters (found `{}`); use `:`, `-` or `_`",
+                    self.kind.noun(),
                     c.escape_debug()
                 )),
                 _ => self.text.push(c),
@@ -122,6 +135,7 @@ impl Reader<'_> {
         match self.kind {
             Kind::Key => self.errors.push(format!("`{c}` is a wildcard and a key names one entry; use `pattern` to evict many, or another character")),
             Kind::Client => self.errors.push(format!("`{c}` is a wildcard and a key names one client; write `\"all\"` to count all clients together, or another character")),
+            Kind::Tag => self.errors.push(format!("`{c}` is a wildcard and a tag has one name; write a list of tags, or another character")),
             Kind::Pattern => self.push(if c == '*' { Part::Any } else { Part::One }),
         }
     }
@@ -239,7 +253,7 @@ fn reserved_root(parts: &[Part], errors: &mut Vec<String>) {
 
 /// Checks that two values cannot run together: the text after a value begins with a character that the value cannot
 /// contain, because every value escapes it or because this value will.
-fn separate(parts: &mut [Part], errors: &mut Vec<String>) {
+fn separate(parts: &mut [Part], kind: Kind, errors: &mut Vec<String>) {
     let Some(last) = parts
         .iter()
         .rposition(|part| matches!(part, Part::Value(_)))
@@ -265,8 +279,9 @@ fn separate(parts: &mut [Part], errors: &mut Vec<String>) {
             // The last value, too: the pattern `<a>-*` must name the keys of `<a>-<b>` and of `<a>-x`.
             (Some(c), _) if c.is_ascii_punctuation() && c != '%' => value.before = Some(c),
             (_, Some(next)) => errors.push(format!(
-                "put a `:` between `{}` and `{next}`, so that different arguments cannot make the same key",
-                value.written()
+                "put a `:` between `{}` and `{next}`, so that different arguments cannot make the same {}",
+                value.written(),
+                kind.noun()
             )),
             (_, None) => {}
         }
@@ -413,6 +428,23 @@ mod tests {
         }
         key("sessionless:<id>");
         key("event:session:<id>");
+    }
+
+    #[test]
+    fn a_tag_accepts_reserved_words_and_no_wildcards() {
+        for template in ["session:<id>", "cache:tag", "<a>:<b>", "events"] {
+            let (_, errors) = parse(template, Kind::Tag);
+            assert!(errors.is_empty(), "{template}: {errors:?}");
+        }
+        for (template, advice) in [
+            ("", "`\"events\"`"),
+            ("events:*", "write a list of tags"),
+            ("<a><b>", "the same tag"),
+            ("a b", "a tag cannot contain white space"),
+        ] {
+            let errors = parse(template, Kind::Tag).1.join("\n");
+            assert!(errors.contains(advice), "{template}: {errors}");
+        }
     }
 
     #[test]

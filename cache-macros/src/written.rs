@@ -43,6 +43,7 @@ const NOTHING_REMOVED: &str = "a cached function removes nothing";
 const PUT_FENCES: &str = "`#[cache_put]` always fences, and `#[cacheable]` needs no fence";
 const NOTHING_READ: &str = "only `#[cacheable]` finds stale values to refresh";
 const FREE_TO_OMIT: &str = "any other key may omit arguments; remove it here";
+const DROPPED_ANYWAY: &str = "puts and evictions drop local values by themselves; leave it out";
 const NOT_COUNTED: &str = "a cache counts no calls; leave it out, or add a `#[rate_limit]`";
 const ASKS_A_CACHE: &str = "a caching attribute uses a cache; write `cache = self.cache`";
 
@@ -54,30 +55,33 @@ const ALWAYS_ASKED: &str =
 const POLICYS_TIME: &str = "the policy defines the time window; leave it out";
 
 #[rustfmt::skip]
-const KNOWN: [Known; 23] = [
-    Known { name: "all_entries", on: EVICTING, example: "all_entries",                       elsewhere: ONE_KEY,         limiting: NO_CACHE },
-    Known { name: "always",      on: EVICTING, example: "always",                            elsewhere: NOTHING_REMOVED, limiting: NO_CACHE },
-    Known { name: "any_type",    on: STORING,  example: "any_type",                          elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
-    Known { name: "before",      on: EVICTING, example: "before",                            elsewhere: NOTHING_REMOVED, limiting: NO_CACHE },
-    Known { name: "cache",       on: CACHING,  example: "cache = self.cache",                elsewhere: "",              limiting: ASKS_A_LIMITER },
-    Known { name: "condition",   on: CACHING,  example: "condition = id > 0",                elsewhere: "",              limiting: ALWAYS_ASKED },
-    Known { name: "cost",        on: LIMITING, example: "cost = 5",                          elsewhere: NOT_COUNTED,     limiting: "" },
-    Known { name: "crate",       on: ALL,      example: "crate = my_crate::cache_runtime",   elsewhere: "",              limiting: "" },
-    Known { name: "fence",       on: EVICTING, example: "fence",                             elsewhere: PUT_FENCES,      limiting: NO_CACHE },
-    Known { name: "grace",       on: STORING,  example: "grace = \"10m\"",                   elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
-    Known { name: "ignore",      on: READING,  example: "ignore = [db, now]",                elsewhere: FREE_TO_OMIT,    limiting: FREE_TO_OMIT },
-    Known { name: "key",         on: CACHING,  example: "key = \"event:<id>\"",              elsewhere: "",              limiting: "" },
-    Known { name: "key",         on: LIMITING, example: "key = \"<user_id>\"",               elsewhere: "",              limiting: "" },
-    Known { name: "limiter",     on: LIMITING, example: "limiter = self.limiter",            elsewhere: ASKS_A_CACHE,    limiting: "" },
-    Known { name: "none_ttl",    on: STORING,  example: "none_ttl = 30",                     elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
-    Known { name: "pattern",     on: EVICTING, example: "pattern = \"event:*\"",             elsewhere: ONE_KEY,         limiting: ONE_CLIENT },
-    Known { name: "policy",      on: STORING,  example: "policy = \"events\"",               elsewhere: NOTHING_STORED,  limiting: "" },
-    Known { name: "policy",      on: LIMITING, example: "policy = \"payment\"",              elsewhere: "",              limiting: "" },
-    Known { name: "refresh",     on: READING,  example: "refresh = \"background\"",          elsewhere: NOTHING_READ,    limiting: NO_CACHE },
-    Known { name: "ttl",         on: STORING,  example: "ttl = 1800",                        elsewhere: NOTHING_STORED,  limiting: POLICYS_TIME },
-    Known { name: "ttl_jitter",  on: STORING,  example: "ttl_jitter = 10",                   elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
-    Known { name: "unless",      on: STORING,  example: "unless = |value| value.is_empty()", elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
-    Known { name: "version",     on: STORING,  example: "version = 2",                       elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+const KNOWN: [Known; 26] = [
+    Known { name: "all_entries",  on: EVICTING, example: "all_entries",                        elsewhere: ONE_KEY,         limiting: NO_CACHE },
+    Known { name: "always",       on: EVICTING, example: "always",                             elsewhere: NOTHING_REMOVED, limiting: NO_CACHE },
+    Known { name: "any_type",     on: STORING,  example: "any_type",                           elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "before",       on: EVICTING, example: "before",                             elsewhere: NOTHING_REMOVED, limiting: NO_CACHE },
+    Known { name: "cache",        on: CACHING,  example: "cache = self.cache",                 elsewhere: "",              limiting: ASKS_A_LIMITER },
+    Known { name: "condition",    on: CACHING,  example: "condition = id > 0",                 elsewhere: "",              limiting: ALWAYS_ASKED },
+    Known { name: "cost",         on: LIMITING, example: "cost = 5",                           elsewhere: NOT_COUNTED,     limiting: "" },
+    Known { name: "crate",        on: ALL,      example: "crate = my_crate::cache_runtime",    elsewhere: "",              limiting: "" },
+    Known { name: "fence",        on: EVICTING, example: "fence",                              elsewhere: PUT_FENCES,      limiting: NO_CACHE },
+    Known { name: "grace",        on: STORING,  example: "grace = \"10m\"",                    elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "ignore",       on: READING,  example: "ignore = [db, now]",                 elsewhere: FREE_TO_OMIT,    limiting: FREE_TO_OMIT },
+    Known { name: "key",          on: CACHING,  example: "key = \"event:<id>\"",               elsewhere: "",              limiting: "" },
+    Known { name: "key",          on: LIMITING, example: "key = \"<user_id>\"",                elsewhere: "",              limiting: "" },
+    Known { name: "limiter",      on: LIMITING, example: "limiter = self.limiter",             elsewhere: ASKS_A_CACHE,    limiting: "" },
+    Known { name: "local",        on: READING,  example: "local = \"5s\"",                     elsewhere: DROPPED_ANYWAY,  limiting: NO_CACHE },
+    Known { name: "local_outage", on: READING,  example: "local_outage = \"serve\"",           elsewhere: DROPPED_ANYWAY,  limiting: NO_CACHE },
+    Known { name: "none_ttl",     on: STORING,  example: "none_ttl = 30",                      elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "pattern",      on: EVICTING, example: "pattern = \"event:*\"",              elsewhere: ONE_KEY,         limiting: ONE_CLIENT },
+    Known { name: "policy",       on: STORING,  example: "policy = \"events\"",                elsewhere: NOTHING_STORED,  limiting: "" },
+    Known { name: "policy",       on: LIMITING, example: "policy = \"payment\"",               elsewhere: "",              limiting: "" },
+    Known { name: "refresh",      on: READING,  example: "refresh = \"background\"",           elsewhere: NOTHING_READ,    limiting: NO_CACHE },
+    Known { name: "tag",          on: CACHING,  example: "tag = \"events\"",                   elsewhere: "",              limiting: NO_CACHE },
+    Known { name: "ttl",          on: STORING,  example: "ttl = 1800",                         elsewhere: NOTHING_STORED,  limiting: POLICYS_TIME },
+    Known { name: "ttl_jitter",   on: STORING,  example: "ttl_jitter = 10",                    elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "unless",       on: STORING,  example: "unless = |value| value.is_empty()",  elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
+    Known { name: "version",      on: STORING,  example: "version = 2",                        elsewhere: NOTHING_STORED,  limiting: NO_CACHE },
 ];
 
 /// Arguments that a user may expect on a rate limit, although the policy sets them.
@@ -118,7 +122,10 @@ impl Attribute {
     fn takes_a_list(self, name: &str) -> bool {
         matches!(
             (self, name),
-            (CacheEvict, "key" | "pattern") | (Cacheable, "ignore") | (RateLimit, "policy")
+            (CacheEvict, "key" | "pattern")
+                | (_, "tag")
+                | (Cacheable, "ignore")
+                | (RateLimit, "policy")
         )
     }
 }

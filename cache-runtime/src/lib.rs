@@ -184,10 +184,10 @@ pub use sensitive::Sensitive;
 pub use site::{CacheValue, Ttl};
 // Also exported here, so that rustc's messages do not mention `__private`.
 #[doc(hidden)]
-pub use background::{background, cacheable_background};
+pub use background::{background, cacheable_background, cacheable_background_local};
 #[cfg(feature = "limits")]
 #[doc(hidden)]
 pub use limited::{FromLimited, Refusable, refused};
 #[doc(hidden)]
-pub use site::{ValueTtl, storable, ttl_of};
+pub use site::{LocalValue, ValueTtl, locally_storable, storable, ttl_of};
 pub use store::ServerInfo;

@@ -129,11 +129,12 @@ fn a_background_refresh_needs_a_grace_or_a_policy() {
 }
 
 #[test]
-fn a_fence_needs_a_key_known_before_the_body() {
+fn a_fence_needs_a_key_or_a_tag_known_before_the_body() {
     for (arguments, is_right) in [
         ("key = \"a:<id>\", fence", true),
         ("key = \"a:<id>\", pattern = \"b:<return>:*\", fence", true),
         ("key = \"a:<return>\", fence", false),
+        ("tag = \"a:<id>\", fence", true),
         ("pattern = \"b:*\", fence", false),
         ("all_entries, fence", false),
     ] {
@@ -158,14 +159,81 @@ fn every_mistake_is_reported() {
 }
 
 #[test]
-fn unsupported_arguments_are_unknown() {
-    for argument in ["tag = \"x\"", "local = \"5s\""] {
-        for attribute in [Cacheable, CachePut, CacheEvict] {
-            let error = checked(attribute, &format!("key = \"a\", {argument}"))
-                .err()
-                .expect(argument);
-            assert!(error.contains("unknown argument"), "{error}");
+fn a_tag_is_a_text_or_a_list() {
+    for (written, is_right) in [
+        ("\"events\"", true),
+        ("\"name:<name>\"", true),
+        ("[\"events\", \"cache:<id>:<name.len()>\"]", true),
+        ("\"organizer:<return.organizer_id>\"", true),
+        ("\"organizer:<id>:<return.organizer_id>\"", true),
+        ("\"<return.organizer_id>\"", false),
+        ("\"organizer-<return.organizer_id>\"", false),
+        ("\":<return.organizer_id>\"", false),
+        ("[\"events\", \"events\"]", false),
+        ("\"events:*\"", false),
+        ("\"events all\"", false),
+        ("\"<idd>\"", false),
+        ("\"\"", false),
+        ("[]", false),
+        ("events", false),
+    ] {
+        for attribute in [Cacheable, CachePut] {
+            let found = checked(
+                attribute,
+                &format!("key = \"a:<id>:<name>\", tag = {written}"),
+            );
+            assert_eq!(found.is_ok(), is_right, "{attribute:?}: {written}");
         }
+    }
+    let tags = storing("tag = [\"events\", \"name:<name>\"]").expect("two tags");
+    assert_eq!(tags.tags.len(), 2);
+}
+
+#[test]
+fn an_eviction_names_tags_as_it_names_keys() {
+    for (arguments, is_right) in [
+        ("tag = \"events\"", true),
+        ("tag = [\"events\", \"name:<name>\"], key = \"a\"", true),
+        ("tag = \"<return.name>\"", true),
+        ("tag = \"events\", fence, before, always", true),
+        ("tag = \"name:<return.name>\", fence", false),
+        ("tag = \"name:<return.name>\", before", false),
+        ("tag = \"name:<return.name>\", always", false),
+        ("tag = \"events\", all_entries", false),
+        ("tag = \"events:*\"", false),
+    ] {
+        assert_eq!(
+            checked(CacheEvict, arguments).is_ok(),
+            is_right,
+            "{arguments}"
+        );
+    }
+}
+
+#[test]
+fn local_is_a_time_and_its_outage_has_two_values() {
+    for (arguments, expected) in [
+        ("local = 5", Some((5_000, false))),
+        ("local = \"500ms\"", Some((500, false))),
+        ("local = 5, local_outage = \"bypass\"", Some((5_000, false))),
+        ("local = 5, local_outage = \"serve\"", Some((5_000, true))),
+        ("local = 0", None),
+        ("local", None),
+        ("local = self.time", None),
+        ("local = 5, local_outage = \"keep\"", None),
+        ("local_outage = \"serve\"", None),
+    ] {
+        let found = storing(arguments).ok().map(|storing| {
+            let local = storing.local.expect("a local time");
+            (local.millis, local.serves_in_outage)
+        });
+        assert_eq!(found, expected, "{arguments}");
+    }
+    for attribute in [CachePut, CacheEvict] {
+        let error = checked(attribute, "key = \"a\", local = 5")
+            .err()
+            .expect("`local` only on `cacheable`");
+        assert!(error.contains("belongs to `#[cacheable]`; "), "{error}");
     }
 }
 
@@ -257,9 +325,12 @@ fn a_rate_limit_accepts_only_its_own_arguments() {
         "fence",
         "grace = 1",
         "ignore = [id]",
+        "local = 1",
+        "local_outage = \"serve\"",
         "none_ttl = 1",
         "pattern = \"a:*\"",
         "refresh = \"background\"",
+        "tag = \"a\"",
         "ttl = 1",
         "ttl_jitter = 1",
         "unless = is_bad",

@@ -57,6 +57,7 @@ pub(super) fn ttl(value: Expr, name: &str, report: &mut Report) -> Option<TtlArg
     let otherwise = match name {
         "ttl" => "leave it out to use the cache's default",
         "grace" => "leave it out to serve nothing stale",
+        "local" => "leave it out to ask Redis at each call",
         _ => "leave it out to store no `None`",
     };
     report.at(value, format!("`{name}` {problem}; {otherwise}"));

@@ -6,7 +6,7 @@ use syn::ext::IdentExt;
 use syn::{GenericArgument, PathArguments, Type};
 
 use super::full_name;
-use crate::args::{EvictArgs, Plan, RefreshArg, StoreArgs, Targets, TtlArg, Work};
+use crate::args::{EvictArgs, LocalArg, Plan, RefreshArg, StoreArgs, Targets, TtlArg, Work};
 use crate::declared;
 use crate::function::Function;
 use crate::target::Template;
@@ -57,7 +57,16 @@ fn evicts(what: &Targets) -> TokenStream {
         .iter()
         .filter(|template| template.kind == Kind::Key);
     let keys = Literal::usize_unsuffixed(keys.count());
-    quote!(.evicts(#keys))
+    let tags = templates
+        .iter()
+        .filter(|template| template.kind == Kind::Tag);
+    let tags = names(quote!(tags), &literals(tags));
+    quote!(.evicts(#keys) #tags)
+}
+
+/// Returns the templates as written.
+fn literals<'a>(templates: impl Iterator<Item = &'a Template>) -> Vec<String> {
+    templates.map(|template| template.literal.value()).collect()
 }
 
 /// Returns the texts in the key, if a result is stored for every text that a client sends. A function that returns an
@@ -163,6 +172,8 @@ fn settings(key: &Template, storing: &StoreArgs, function: &Function) -> TokenSt
         version,
         unless: _,
         refresh,
+        tags,
+        local,
     } = storing;
     let ttl = match ttl {
         Some(TtlArg::Millis(millis)) => {
@@ -189,7 +200,25 @@ fn settings(key: &Template, storing: &StoreArgs, function: &Function) -> TokenSt
     let version = version
         .map(Literal::u64_unsuffixed)
         .map(|version| quote!(.version(#version)));
-    quote!(.value(#value) #policy #ttl #none_ttl #grace #ttl_jitter #background #version #numbers)
+    let mut families: Vec<&str> = tags
+        .iter()
+        .filter(|tag| tag.names_returned())
+        .filter_map(Template::family)
+        .collect();
+    families.sort_unstable();
+    families.dedup();
+    let families = (!families.is_empty()).then(|| quote!(.tag_families(&[#(#families),*])));
+    let tags = names(quote!(tags), &literals(tags.iter()));
+    let local = local.map(|local| {
+        let LocalArg {
+            millis,
+            serves_in_outage,
+        } = local;
+        let millis = Literal::u64_unsuffixed(millis);
+        let serve = serves_in_outage.then(|| quote!(.local_outage_serve()));
+        quote!(.local_millis(#millis) #serve)
+    });
+    quote!(.value(#value) #policy #ttl #none_ttl #grace #ttl_jitter #background #version #tags #families #local #numbers)
 }
 
 #[cfg(test)]

@@ -68,6 +68,45 @@ fn a_background_refresh_owns_its_arguments() {
 }
 
 #[test]
+fn tags_are_written_before_the_body_and_after_it() {
+    let function = "async fn find(organizer: String, id: i64) -> Result<Option<Event>, Error> { query(organizer, id).await }";
+    let arguments = r#"key = "event:<organizer>:<id>", ttl = "30m",
+        tag = ["events", "organizer:<organizer>", "place:<organizer>:<return.place.id()>"]"#;
+
+    let file = expanded(Attribute::Cacheable, arguments, function);
+
+    assert!(generated(&file, function) <= 8);
+    expect_file!["../../expansions/cacheable_tagged.rs"].assert_eq(&prettyplease::unparse(&file));
+}
+
+#[test]
+fn a_local_function_has_an_entry_point_of_its_own() {
+    let function = "async fn find(id: i64) -> Result<Arc<Event>, Error> { query(id).await }";
+    let arguments = r#"key = "event:<id>", tag = "events", local = "5s", local_outage = "serve""#;
+
+    let file = expanded(Attribute::Cacheable, arguments, function);
+
+    assert!(generated(&file, function) <= 7);
+    expect_file!["../../expansions/cacheable_local.rs"].assert_eq(&prettyplease::unparse(&file));
+}
+
+#[test]
+fn a_background_refresh_owns_what_its_tags_need() {
+    let function = "async fn find(id: i64, tenant: String) -> Arc<Event> { query(id).await }";
+    let arguments = r#"key = "event:<tenant>:<id>", tag = "place:<tenant>:<return.place>", local = 5,
+        grace = 60, refresh = "background""#;
+
+    let file = expanded(Attribute::Cacheable, arguments, function);
+
+    let text = prettyplease::unparse(&file);
+    assert!(text.contains("cacheable_background_local("), "{text}");
+    assert!(
+        text.contains("move |__cache_return, __cache_tags|"),
+        "{text}"
+    );
+}
+
+#[test]
 fn cache_put_expands_to_one_call() {
     let function =
         "async fn initiate(payment: Payment, gateway: &Gateway) -> Result<Receipt, Error> {
@@ -88,6 +127,7 @@ fn cache_evict_expands_to_one_call() {
             draft.publish(tenant).await
         }";
     let arguments = r#"key = ["draft:<draft.id>", "event:<tenant>:<return.id>"], pattern = "events:*:page:?",
+        tag = ["events", "place:<tenant>:<return.place>"],
         crate = crate::cache"#;
 
     let file = expanded(Attribute::CacheEvict, arguments, function);
