@@ -29,6 +29,7 @@ mod table;
 mod template;
 
 use std::fmt::{self, Write as _};
+use std::iter;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -36,7 +37,7 @@ use serde::Serialize;
 pub(crate) use self::template::Template;
 use crate::config::Config;
 use crate::registry;
-use crate::site::{Role, Site};
+use crate::site::{LocalOutage, Role, Site};
 
 pub use self::finding::{Code, Finding};
 
@@ -66,7 +67,7 @@ pub struct Function {
     pub attribute: Attribute,
     /// All targets as one text, as the metrics and [`SiteStats`](crate::SiteStats) name them. It is empty for `all_entries`.
     pub template: &'static str,
-    /// The key of a function that stores; what a function evicts.
+    /// The key of a function that stores, and the tags of its entries; what a function evicts.
     pub targets: Vec<Target>,
     /// Whether it has `cache = …`, so that it does not use the installed cache.
     pub has_own_cache: bool,
@@ -91,7 +92,7 @@ pub enum Attribute {
     CacheEvict,
 }
 
-/// A key, or what an eviction removes.
+/// A key, a tag, or what an eviction removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Target {
@@ -110,6 +111,8 @@ pub enum TargetKind {
     Key,
     /// All entries that match.
     Pattern,
+    /// All entries with the tag.
+    Tag,
     /// `all_entries`
     All,
 }
@@ -132,6 +135,10 @@ pub struct Stores {
     pub ttl_jitter: Option<u8>,
     /// Whether stale values are refreshed in a background task.
     pub refreshes_in_background: bool,
+    /// For how long the memory of the process serves a value; `None` without `local`.
+    pub local_seconds: Option<f64>,
+    /// Whether it also serves them while Redis is unavailable.
+    pub serves_local_in_outage: bool,
     /// `policy = …`
     pub policy: Option<&'static str>,
     /// `version = …`; 0 if it has none.
@@ -285,11 +292,18 @@ pub(crate) fn report(config: &Config) {
     }
 }
 
+impl Target {
+    fn new(template: &Template, kind: TargetKind) -> Self {
+        let template = template.text;
+        Self { template, kind }
+    }
+}
+
 impl TargetKind {
     /// Returns whether Redis has to walk its keys to find the entries, which takes longer the more keys there are.
     pub fn scans(self) -> bool {
         match self {
-            Self::Key => false,
+            Self::Key | Self::Tag => false,
             Self::Pattern | Self::All => true,
         }
     }
@@ -308,20 +322,35 @@ impl fmt::Display for Attribute {
 /// A site and its templates.
 struct Known {
     site: &'static Site,
-    /// One for each target, except for `all_entries`.
+    /// One for each key and pattern.
     templates: Vec<Template>,
+    tags: Vec<Template>,
 }
 
 impl Known {
     fn new(site: &'static Site) -> Self {
+        // A template cannot contain white space.
+        let split = |texts: &'static str| -> Vec<Template> {
+            let texts = texts.split(", ").filter(|text| !text.is_empty());
+            texts
+                .map(|text| Template::new(text, site.numbers))
+                .collect()
+        };
+        let tags = split(site.tags);
         let templates = match site.role {
             Role::Clears => Vec::new(),
-            // A template cannot contain white space.
-            _ => (site.template.split(", "))
-                .map(|text| Template::new(text, site.numbers))
-                .collect(),
+            Role::Reads | Role::Puts => split(site.template),
+            Role::Evicts { .. } => {
+                let mut templates = split(site.template);
+                templates.truncate(templates.len().saturating_sub(tags.len()));
+                templates
+            }
         };
-        Self { site, templates }
+        Self {
+            site,
+            templates,
+            tags,
+        }
     }
 
     /// Returns the template of the key that it stores under.
@@ -332,56 +361,66 @@ impl Known {
         }
     }
 
+    /// Returns the tags of what it stores.
+    fn stored_tags(&self) -> &[Template] {
+        match self.key() {
+            Some(_) => &self.tags,
+            None => &[],
+        }
+    }
+
     /// Returns what it evicts, with the template.
     fn evicted(&self) -> impl Iterator<Item = (Target, Option<&Template>)> {
         let (keys, clears) = match self.site.role {
             Role::Evicts { keys } => (Some(keys), None),
-            Role::Clears => (None, Some(self.target(0, TargetKind::All))),
+            Role::Clears => {
+                let all = Target {
+                    template: self.site.template,
+                    kind: TargetKind::All,
+                };
+                (None, Some(all))
+            }
             Role::Reads | Role::Puts => (None, None),
         };
         let named = keys.into_iter().flat_map(move |keys| {
-            self.templates
-                .iter()
-                .enumerate()
-                .map(move |(at, template)| {
-                    let kind = match at < keys {
-                        true => TargetKind::Key,
-                        false => TargetKind::Pattern,
-                    };
-                    (self.target(at, kind), Some(template))
-                })
+            let names = self.templates.iter().enumerate();
+            let names = names.map(move |(at, template)| {
+                let kind = match at < keys {
+                    true => TargetKind::Key,
+                    false => TargetKind::Pattern,
+                };
+                (template, kind)
+            });
+            let tags = self.tags.iter().map(|tag| (tag, TargetKind::Tag));
+            names
+                .chain(tags)
+                .map(|(template, kind)| (Target::new(template, kind), Some(template)))
         });
         named.chain(clears.map(|all| (all, None)))
     }
 
-    fn target(&self, at: usize, kind: TargetKind) -> Target {
-        Target {
-            template: self
-                .templates
-                .get(at)
-                .map_or(self.site.template, |template| template.text),
-            kind,
-        }
-    }
-
-    /// Returns the first target that can name an entry of this key. Functions with their own caches may share a cache, so all are
-    /// compared.
-    fn evicts(&self, key: &Template) -> Option<Target> {
+    /// Returns the first target that can name an entry of another function. Functions with their own caches may share a cache, so
+    /// all are compared.
+    fn evicts(&self, other: &Self) -> Option<Target> {
+        let key = other.key()?;
         self.evicted()
-            .find(|(_, template)| template.is_none_or(|template| template.overlaps(key)))
+            .find(|(target, template)| match template {
+                Some(tag) if target.kind == TargetKind::Tag => {
+                    other.tags.iter().any(|other| tag.overlaps(other))
+                }
+                Some(template) => template.overlaps(key),
+                None => true,
+            })
             .map(|(target, _)| target)
     }
 
     fn evicted_by(&self, others: &[Self]) -> Vec<Eviction> {
-        let Some(key) = self.key() else {
-            return Vec::new();
-        };
         others
             .iter()
             .filter_map(|other| {
                 Some(Eviction {
                     function: other.site.name,
-                    target: other.evicts(key)?,
+                    target: other.evicts(self)?,
                 })
             })
             .collect()
@@ -409,12 +448,18 @@ impl Known {
             Role::Evicts { .. } | Role::Clears => (Attribute::CacheEvict, None),
         };
         let targets = match self.key() {
-            Some(_) => vec![self.target(0, TargetKind::Key)],
+            Some(key) => {
+                let tags = self.tags.iter();
+                let tags = tags.map(|tag| Target::new(tag, TargetKind::Tag));
+                iter::once(Target::new(key, TargetKind::Key))
+                    .chain(tags)
+                    .collect()
+            }
             None => self.evicted().map(|(target, _)| target).collect(),
         };
         let mut evicts: Vec<&str> = others
             .iter()
-            .filter(|other| other.key().is_some_and(|key| self.evicts(key).is_some()))
+            .filter(|other| self.evicts(other).is_some())
             .map(|other| other.site.name)
             .collect();
         evicts.dedup();
@@ -459,6 +504,8 @@ fn stores(site: &'static Site, config: &Config) -> Stores {
         grace_seconds: seconds(grace),
         ttl_jitter: site.ttl_jitter.or((!own).then_some(config.ttl_jitter)),
         refreshes_in_background: site.refreshes_in_background,
+        local_seconds: seconds(site.local),
+        serves_local_in_outage: site.local_outage == LocalOutage::Serve,
         policy: site.policy,
         version: site.version,
     }

@@ -26,7 +26,7 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Code {
-    /// `unmatched-eviction`: a target of an eviction matches no key of a function that stores.
+    /// `unmatched-eviction`: a target of an eviction matches no key and no tag of a function that stores.
     UnmatchedEviction,
     /// `never-evicted`: entries live for more than 1 hour, and no function evicts or puts them by a key or a pattern.
     NeverEvicted,
@@ -36,6 +36,8 @@ pub enum Code {
     ValueTypes,
     /// `overlapping-keys`: two different keys can name the same entry.
     OverlappingKeys,
+    /// `overlapping-tags`: two different tags can have the same name.
+    OverlappingTags,
     /// `unkeyed-argument`: the body reads an argument that is missing from the key, because its name begins with `_`.
     UnkeyedArgument,
     /// `text-in-key`: a client may choose a text in the key, so it can fill the cache.
@@ -48,12 +50,13 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::UnmatchedEviction,
         Self::NeverEvicted,
         Self::NoneNotEvicted,
         Self::ValueTypes,
         Self::OverlappingKeys,
+        Self::OverlappingTags,
         Self::UnkeyedArgument,
         Self::TextInKey,
         Self::UnknownPolicy,
@@ -68,6 +71,7 @@ impl Code {
             Self::NoneNotEvicted => "none-not-evicted",
             Self::ValueTypes => "value-types",
             Self::OverlappingKeys => "overlapping-keys",
+            Self::OverlappingTags => "overlapping-tags",
             Self::UnkeyedArgument => "unkeyed-argument",
             Self::TextInKey => "text-in-key",
             Self::UnknownPolicy => "unknown-policy",

@@ -5,7 +5,7 @@
 use super::finding::{Code, Finding};
 use super::table::time;
 use super::template::Template;
-use super::{Function, Known, Stores};
+use super::{Function, Known, Stores, TargetKind};
 use crate::site::Role;
 
 /// Old data can be seen for as long as an entry lives. The default TTL is not long.
@@ -15,6 +15,7 @@ const LONG: f64 = 3_600.0;
 pub(super) fn findings(known: &[Known], functions: &[Function]) -> Vec<Finding> {
     let mut findings = Vec::new();
     unmatched_evictions(known, &mut findings);
+    shared_tags(known, &mut findings);
     for (at, (one, function)) in known.iter().zip(functions).enumerate() {
         lifetimes(one, function, known, &mut findings);
         arguments(one, &mut findings);
@@ -32,23 +33,25 @@ fn unmatched_evictions(known: &[Known], findings: &mut Vec<Finding>) {
     if keys.is_empty() {
         return;
     }
+    let tags: Vec<&Template> = known.iter().flat_map(Known::stored_tags).collect();
     for evicting in known {
-        for (_, template) in evicting.evicted() {
+        for (target, template) in evicting.evicted() {
             let Some(template) = template else { continue };
-            if keys.iter().any(|key| template.overlaps(key)) {
+            let (stored, what) = match target.kind {
+                TargetKind::Tag => (&tags, "is not a tag of an annotated function"),
+                _ => (&keys, "matches no entry of an annotated function"),
+            };
+            if stored.iter().any(|stored| template.overlaps(stored)) {
                 continue;
             }
-            let advice = match template.nearest(keys.iter().copied()) {
+            let advice = match template.nearest(stored.iter().copied()) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
                 None => "check its spelling;".to_owned(),
             };
             findings.push(Finding {
                 code: Code::UnmatchedEviction,
                 functions: vec![evicting.site.name],
-                message: format!(
-                    "`{}` matches no entry of an annotated function",
-                    template.text
-                ),
+                message: format!("`{}` {what}", template.text),
                 advice: format!(
                     "{advice} accept this if the entry is stored by hand or by another program"
                 ),
@@ -155,6 +158,41 @@ fn shared_keys(one: &Known, other: &Known, findings: &mut Vec<Finding>) {
             ),
             advice: "give them different keys; accept this if one is an alias of the other".to_owned(),
         });
+    }
+}
+
+/// Finds different tags that can have the same name, so that an eviction of the one also evicts what has the other. Functions with a
+/// cache of their own do not share tags with the others.
+fn shared_tags(known: &[Known], findings: &mut Vec<Finding>) {
+    let mut tags: Vec<(&Known, &Template)> = Vec::new();
+    for one in known {
+        for tag in one.stored_tags() {
+            let is_known = |(other, earlier): &(&Known, &Template)| {
+                earlier.is_like(tag) && other.site.has_own_cache == one.site.has_own_cache
+            };
+            if !tags.iter().any(is_known) {
+                tags.push((one, tag));
+            }
+        }
+    }
+    for (at, (one, tag)) in tags.iter().enumerate() {
+        for (other, other_tag) in &tags[at + 1..] {
+            if one.site.has_own_cache != other.site.has_own_cache || !tag.overlaps(other_tag) {
+                continue;
+            }
+            let mut functions = vec![one.site.name, other.site.name];
+            functions.dedup();
+            findings.push(Finding {
+                code: Code::OverlappingTags,
+                functions,
+                message: format!(
+                    "`{}` and `{}` can be the same tag, so evicting the one also evicts what has the other",
+                    tag.text, other_tag.text
+                ),
+                advice: "begin them with different words, such as `user:id:<id>` and `user:all`"
+                    .to_owned(),
+            });
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Attribute, Catalog, Eviction, Function, Stores, Target, TtlFrom};
+use super::{Attribute, Catalog, Eviction, Function, Stores, Target, TargetKind, TtlFrom};
 
 /// The lines of one cell.
 type Cell = Vec<String>;
@@ -20,7 +20,7 @@ impl fmt::Display for Catalog {
         let mut rows = vec![header([
             "STORES",
             "AS",
-            "KEY",
+            "KEY AND TAGS",
             "VALUE",
             "TTL",
             "EVICTED BY",
@@ -50,12 +50,12 @@ fn header<const N: usize>(names: [&str; N]) -> [Cell; N] {
 
 fn stored(function: &Function) -> Option<[Cell; 6]> {
     let stores = function.stores.as_ref()?;
-    let keys = function.targets.iter();
+    let names = function.targets.iter();
     let evicted_by = function.evicted_by.iter();
     Some([
         place(function),
         vec![function.attribute.to_string()],
-        keys.map(|key| key.template.to_owned()).collect(),
+        names.map(|name| marked(name.template, name)).collect(),
         vec![stores.value.to_owned()],
         times(function, stores),
         evicted_by
@@ -89,9 +89,10 @@ fn place(function: &Function) -> Cell {
 }
 
 fn marked(text: &str, target: &Target) -> String {
-    match target.kind.scans() {
-        true => format!("{text} (scan)"),
-        false => text.to_owned(),
+    match target.kind {
+        TargetKind::Key => text.to_owned(),
+        TargetKind::Tag => format!("{text} (tag)"),
+        TargetKind::Pattern | TargetKind::All => format!("{text} (scan)"),
     }
 }
 
@@ -104,6 +105,8 @@ fn times(function: &Function, stores: &Stores) -> Cell {
         grace_seconds,
         ttl_jitter: _,
         refreshes_in_background,
+        local_seconds,
+        serves_local_in_outage,
         policy,
         version,
     } = stores;
@@ -117,6 +120,10 @@ fn times(function: &Function, stores: &Stores) -> Cell {
     }];
     lines.extend(none_ttl_seconds.map(|none_ttl| format!("none {}", time(none_ttl))));
     lines.extend(grace_seconds.map(|grace| format!("grace {}", time(grace))));
+    lines.extend(local_seconds.map(|local| match serves_local_in_outage {
+        true => format!("local {}, also in an outage", time(local)),
+        false => format!("local {}", time(local)),
+    }));
     lines.extend(policy.map(|policy| format!("policy {policy}")));
     if *refreshes_in_background {
         lines.push("background refresh".to_owned());

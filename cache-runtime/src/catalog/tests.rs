@@ -285,6 +285,103 @@ fn arguments_that_keys_leave_out_or_clients_choose_are_found() {
     );
 }
 
+static TAGGED: Site = Site::new("shop::tagged", "page:<page>")
+    .reads()
+    .value("Vec<Article>")
+    .ttl_millis(86_400_000)
+    .tags("articles, shop:<return.shop>")
+    .tag_families(&["shop"])
+    .local_millis(5_000)
+    .local_outage_serve();
+static RENAME: Site = Site::new("shop::rename", "article:<id>, shop:<shop>")
+    .evicts(1)
+    .tags("shop:<shop>");
+
+#[test]
+fn an_eviction_by_tag_evicts_the_functions_that_have_the_tag() {
+    let catalog = catalog(&Config::default(), &[&FIND, &TAGGED, &RENAME]);
+
+    let [find, tagged, rename] = &catalog.functions[..] else {
+        panic!("there are three")
+    };
+    let target = |template, kind| Target { template, kind };
+    assert_eq!(
+        tagged.targets,
+        [
+            target("page:<page>", TargetKind::Key),
+            target("articles", TargetKind::Tag),
+            target("shop:<return.shop>", TargetKind::Tag),
+        ]
+    );
+    assert_eq!(
+        rename.targets,
+        [
+            target("article:<id>", TargetKind::Key),
+            target("shop:<shop>", TargetKind::Tag),
+        ]
+    );
+    assert_eq!(rename.evicts, ["shop::find", "shop::tagged"]);
+    let by = |function: &Function| {
+        function
+            .evicted_by
+            .iter()
+            .map(|by| by.target.kind)
+            .collect()
+    };
+    let (find, tagged): (Vec<_>, Vec<_>) = (by(find), by(tagged));
+    assert_eq!(
+        (find, tagged),
+        (vec![TargetKind::Key], vec![TargetKind::Tag])
+    );
+    assert_eq!(catalog.findings, [], "what a tag evicts is evicted");
+}
+
+#[test]
+fn a_tag_that_no_function_has_is_found_with_the_nearest_tag() {
+    static WRONG: Site = Site::new("shop::wrong", "artcles, page:<page>")
+        .evicts(0)
+        .tags("artcles, page:<page>");
+
+    let findings = catalog(&Config::default(), &[&TAGGED, &RENAME, &FIND, &WRONG]).findings;
+
+    let found: Vec<_> = findings
+        .iter()
+        .map(|finding| (finding.code, &*finding.message, &finding.advice[..25]))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (
+                Code::UnmatchedEviction,
+                "`artcles` is not a tag of an annotated function",
+                "did you mean `articles`? ",
+            ),
+            (
+                Code::UnmatchedEviction,
+                "`page:<page>` is not a tag of an annotated function",
+                "check its spelling; accep",
+            ),
+        ]
+    );
+}
+
+#[test]
+fn different_tags_must_not_have_the_same_name() {
+    static OTHER: Site = Site::new("shop::other", "other:<id>")
+        .reads()
+        .tags("articles, shop:<id>, shop:all");
+    static ELSEWHERE: Site = Site::new("shop::elsewhere", "elsewhere:<id>")
+        .reads()
+        .tags("<kind>:all")
+        .own_cache();
+
+    assert_eq!(
+        found(&[&TAGGED, &RENAME, &FIND, &OTHER, &ELSEWHERE]),
+        ["overlapping-tags shop::tagged shop::other"]
+    );
+    assert_eq!(found(&[&OTHER]), ["overlapping-tags shop::other"]);
+}
+
 #[test]
 fn policies_are_compared_with_the_configuration() {
     let config = Config::default().policy("list", TtlPolicy::default());
@@ -340,7 +437,9 @@ fn the_table_shows_both_directions_of_an_eviction() {
         .map(|line| line.split_whitespace().collect())
         .collect();
     let expected: &[&[&str]] = &[
-        &["STORES", "AS", "KEY", "VALUE", "TTL", "EVICTED", "BY"],
+        &[
+            "STORES", "AS", "KEY", "AND", "TAGS", "VALUE", "TTL", "EVICTED", "BY",
+        ],
         &[
             "shop::find",
             "cacheable",
@@ -369,6 +468,15 @@ fn the_table_shows_both_directions_of_an_eviction() {
             lines.contains(&line.to_vec()),
             "{line:?} is missing in:\n{written}"
         );
+    }
+    let tagged = catalog(&lists(), &[&TAGGED, &RENAME]).to_string();
+    for text in [
+        "shop:<return.shop> (tag)",
+        "shop::rename (tag)",
+        "shop:<shop> (tag)",
+        "local 5s, also in an outage",
+    ] {
+        assert!(tagged.contains(text), "{text} is missing in:\n{tagged}");
     }
     assert!(
         written.contains("none 5s") && written.contains("policy lists"),
@@ -401,7 +509,8 @@ fn the_catalog_as_json_has_codes_and_kinds_as_words() {
         search["stores"],
         json!({
             "value": "Article", "ttl_seconds": 3600.0, "ttl_from": "default", "none_ttl_seconds": null, "grace_seconds": null,
-            "ttl_jitter": 0, "refreshes_in_background": true, "policy": null, "version": 0
+            "ttl_jitter": 0, "refreshes_in_background": true, "local_seconds": null,
+            "serves_local_in_outage": false, "policy": null, "version": 0
         })
     );
     assert_eq!(
