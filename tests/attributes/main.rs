@@ -17,5 +17,6 @@ mod rate_limit;
 mod returns;
 mod run;
 mod stacked;
+mod tags;
 mod time;
 mod traits;
