@@ -28,7 +28,12 @@ impl Events {
     }
 
     // A client chooses the page. Without `unless`, each page beyond the last would leave an entry.
-    #[cacheable(key = "events:published:page:<page>", ttl = 300, unless = |found| found.is_beyond_the_last())]
+    #[cacheable(
+        key = "events:published:page:<page>",
+        tag = "events",
+        ttl = 300,
+        unless = |found| found.is_beyond_the_last(),
+    )]
     pub async fn published(&self, page: Page) -> Result<EventPage> {
         let db = self.db.read().await;
         let total = sqlx::query_scalar("SELECT count(*) FROM events WHERE published")
@@ -44,7 +49,12 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
-    #[cacheable(key = "events:trending:page:<page>", ttl = 600, unless = |found| found.is_beyond_the_last())]
+    #[cacheable(
+        key = "events:trending:page:<page>",
+        tag = "events",
+        ttl = 600,
+        unless = |found| found.is_beyond_the_last(),
+    )]
     pub async fn trending(&self, page: Page) -> Result<EventPage> {
         let db = self.db.read().await;
         let total = sqlx::query_scalar("SELECT count(*) FROM events WHERE published")
@@ -61,7 +71,12 @@ impl Events {
     }
 
     // A client also chooses the location. Only locations with events are stored.
-    #[cacheable(key = "events:location:<location>:page:<page>", ttl = 300, unless = |found| found.events.is_empty())]
+    #[cacheable(
+        key = "events:location:<location>:page:<page>",
+        tag = "events",
+        ttl = 300,
+        unless = |found| found.events.is_empty(),
+    )]
     pub async fn near(&self, location: &str, page: Page) -> Result<EventPage> {
         let db = self.db.read().await;
         let total =
@@ -83,6 +98,7 @@ impl Events {
     /// Returns the published events of a user. `None` means that the user does not exist.
     #[cacheable(
         key = "user:events:<user_id>:page:<page>",
+        tag = "user:<user_id>",
         ttl = 600,
         unless = |found| found.as_ref().is_some_and(EventPage::is_beyond_the_last),
     )]
@@ -93,6 +109,7 @@ impl Events {
     /// Returns all events of a user, including drafts, which only that user may see.
     #[cacheable(
         key = "user:events:<user_id>:all:page:<page>",
+        tag = "user:<user_id>",
         ttl = 600,
         unless = |found| found.as_ref().is_some_and(EventPage::is_beyond_the_last),
     )]
@@ -145,7 +162,7 @@ impl Events {
     }
 
     /// A new event is a draft.
-    #[cache_evict(pattern = ["events:*", "user:events:<organizer_id>:*"])]
+    #[cache_evict(tag = ["events", "user:<organizer_id>"])]
     pub async fn create(&self, organizer_id: i64, new: &NewEvent) -> Result<Event> {
         let event = sqlx::query_as(
             "INSERT INTO events (organizer_id, title, description, location, starts_at, price_cents, capacity)
@@ -166,7 +183,7 @@ impl Events {
 
     #[cache_evict(
         key = ["event:<id>", "analytics:<id>"],
-        pattern = ["events:*", "user:events:<organizer_id>:*"],
+        tag = ["events", "user:<organizer_id>"],
     )]
     pub async fn update(&self, id: i64, organizer_id: i64, change: &EventChange) -> Result<Event> {
         let updated = sqlx::query_as(
@@ -201,7 +218,7 @@ impl Events {
 
     #[cache_evict(
         key = ["event:<id>", "analytics:<id>"],
-        pattern = ["events:*", "user:events:<organizer_id>:*"],
+        tag = ["events", "user:<organizer_id>"],
     )]
     pub async fn publish(&self, id: i64, organizer_id: i64) -> Result<Event> {
         let published = sqlx::query_as(
@@ -217,6 +234,8 @@ impl Events {
         }
     }
 
+    // Patterns instead of the tags: after the eviction of a tag, the entries stay in Redis until their TTL ends, although they are never
+    // served. What is deleted should be gone from Redis, too. The walk over all keys takes longer, but events are rarely deleted.
     #[cache_evict(
         key = ["event:<id>", "analytics:<id>"],
         pattern = ["events:*", "user:events:<organizer_id>:*"],

@@ -100,7 +100,7 @@ struct Places {
 /// Takes places only if enough are left, so the database decides between two buyers of the last place.
 #[cache_evict(
     key = ["event:<event_id>", "analytics:<event_id>"],
-    pattern = ["events:*", "user:events:<return.organizer_id>:*"],
+    tag = ["events", "user:<return.organizer_id>"],
 )]
 async fn take_places(
     transaction: &mut SqliteConnection,

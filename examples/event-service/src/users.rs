@@ -174,7 +174,7 @@ impl Users {
 /// Runs a change of the trust in a user. If it succeeds, earlier cached data of the user is not served again.
 #[cache_evict(
     key = ["user:profile:<id>", "user:followers:<id>", "ticket:user:<id>"],
-    pattern = "user:events:<id>:*",
+    tag = "user:<id>",
 )]
 pub(crate) async fn evicting<T>(id: i64, change: impl Future<Output = Result<T>>) -> Result<T> {
     change.await

@@ -40,7 +40,7 @@ fn the_command_prints_what_is_cached_as_a_table_and_as_json() {
         .find(|line| line.contains("events::trending"));
     let row: Vec<_> = row.expect("a row").split_whitespace().collect();
     let trending = "event_service::events::trending";
-    let by = ["event_service::events::create", "(scan)"];
+    let by = ["event_service::events::create", "(tag)"];
     let expected = [
         trending,
         "cacheable",
