@@ -426,18 +426,15 @@ impl Known {
             .collect()
     }
 
-    /// Returns whether a function evicts or puts the entries of this one by a key or a pattern. `all_entries` does not count: it says
-    /// nothing about when the data of this key changes, and with it no entry of the program would be never evicted.
+    /// Returns whether a function evicts the entries of this one or puts new ones.
     fn is_renewed(&self, others: &[Self]) -> bool {
         let Some(key) = self.key() else {
             return false;
         };
-        let evicted = self.evicted_by(others);
         let is_put = |other: &Self| {
             other.site.role == Role::Puts && other.key().is_some_and(|put| put.overlaps(key))
         };
-        let is_named = |eviction: &Eviction| eviction.target.kind != TargetKind::All;
-        evicted.iter().any(is_named) || others.iter().any(is_put)
+        !self.evicted_by(others).is_empty() || others.iter().any(is_put)
     }
 
     fn describe(&self, config: &Config, others: &[Self]) -> Function {

@@ -156,12 +156,8 @@ async fn entries_live_as_long_as_the_catalog_says() {
 fn findings_depend_on_the_configuration() {
     let (configured, default) = (Catalog::new(&config()), Catalog::new(&Config::default()));
 
-    // Only `all_entries` of the service evicts it.
-    assert_eq!(
-        codes(&configured, "catalog::by_policy"),
-        [Code::NeverEvicted, Code::NoneNotEvicted]
-    );
-    assert_eq!(codes(&configured, "catalog::none"), []);
+    // `all_entries` of the service evicts all of them.
+    assert_eq!(codes(&configured, "catalog::by_policy"), []);
     assert_eq!(codes(&default, "catalog::by_policy"), [Code::UnknownPolicy]);
     assert_eq!(codes(&configured, "catalog::list"), [Code::UnkeyedArgument]);
     assert_eq!(
@@ -200,9 +196,7 @@ fn the_assertion_accepts_findings_by_name() {
         Catalog::new(&config()),
         allow = [
             "unmatched-eviction service::update",
-            "unkeyed-argument list",
-            "never-evicted by_policy",
-            "none-not-evicted by_policy"
+            "unkeyed-argument list"
         ],
     );
 }

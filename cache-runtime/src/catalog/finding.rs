@@ -28,9 +28,9 @@ pub struct Finding {
 pub enum Code {
     /// `unmatched-eviction`: a target of an eviction matches no key and no tag of a function that stores.
     UnmatchedEviction,
-    /// `never-evicted`: entries live for more than 1 hour, and no function evicts or puts them by a key or a pattern.
+    /// `never-evicted`: entries live for more than 1 hour, and no function evicts them or puts new ones.
     NeverEvicted,
-    /// `none-not-evicted`: a stored `None` hides what is created later, because no function evicts or puts it by a key or a pattern.
+    /// `none-not-evicted`: a stored `None` hides what is created later, because no function evicts it or puts a value.
     NoneNotEvicted,
     /// `value-types`: two functions store different types under the same key.
     ValueTypes,

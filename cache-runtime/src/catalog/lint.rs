@@ -81,7 +81,7 @@ fn lifetimes(one: &Known, function: &Function, known: &[Known], findings: &mut V
             code: Code::NeverEvicted,
             functions: vec![one.site.name],
             message: format!(
-                "entries of `{}` live for {}, and no annotated function evicts or puts them by a key or a pattern",
+                "entries of `{}` live for {}, and no annotated function evicts or puts them",
                 key.text,
                 time(lives)
             ),
@@ -93,7 +93,7 @@ fn lifetimes(one: &Known, function: &Function, known: &[Known], findings: &mut V
             code: Code::NoneNotEvicted,
             functions: vec![one.site.name],
             message: format!(
-                "`None` is stored for {} under `{}`, and no annotated function evicts or puts it by a key or a pattern, so what is created is hidden until then",
+                "`None` is stored for {} under `{}`, and no annotated function evicts or puts it, so what is created is hidden until then",
                 time(*none_ttl),
                 key.text
             ),
