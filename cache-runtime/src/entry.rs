@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 0 to 3 | `CA CE 45` and the format, 3 |
 //! | 4 | kind: 1 value, 2 none, 3 lease, 4 fence |
-//! | 5 | flags: 1 means that the payload is compressed |
+//! | 5 | flags: 1 means that the payload is compressed, 2 that [tags] stand between the header and the payload |
 //! | 6 to 7 | length of the prefix of the key, by which caches whose prefixes begin with one another tell their entries apart |
 //! | 8 to 15 | stamp: random, another for every entry |
 //! | 16 to 23 | hash of the key |
@@ -37,6 +37,7 @@ mod payment_card;
 mod stamp;
 #[cfg(feature = "admin")]
 mod summary;
+mod tags;
 
 use std::time::Duration;
 
@@ -56,9 +57,11 @@ pub(crate) use self::header::{
 pub(crate) use self::layers::Layers;
 pub(crate) use self::origin::{Build, Origin};
 pub(crate) use self::payload::{Value, caught};
-pub(crate) use self::stamp::{Stamp, new_stamp};
+pub(crate) use self::stamp::{FENCED, STAMP_TEXT, Stamp, new_stamp, stamp_in, stamp_text};
 #[cfg(feature = "admin")]
 pub(crate) use self::summary::{Summary, json_of, summary};
+use self::tags::TAGGED;
+pub(crate) use self::tags::{Tagged, has_tags, tags};
 use crate::key::Key;
 
 /// Redis and entries count in milliseconds, so a shorter TTL is not possible.
@@ -102,10 +105,11 @@ pub(crate) fn value(
 ) -> Result<Entry, Refusal> {
     let mut bytes = Vec::with_capacity(HEADER + 256);
     bytes.extend_from_slice(&header(Kind::Value, draft));
-    let layers = draft.layers;
+    tags::write(draft.tags, &mut bytes);
+    let (start, layers) = (bytes.len(), draft.layers);
     payload::encode(value, &mut bytes, limits.max_value)?;
-    layers.strip(&mut bytes, HEADER);
-    let json = &bytes[HEADER..];
+    layers.strip(&mut bytes, start);
+    let json = &bytes[start..];
     if json.windows(4).any(|word| word == b"null") && !payload::has_plain_nulls(value, layers) {
         let text = "a `Some` around a null and a non-finite float do not round-trip through JSON";
         return Err(Refusal::Encode(serde::ser::Error::custom(text)));
@@ -122,7 +126,7 @@ pub(crate) fn value(
     if json.len() > limits.compress_above
         && let Some(compressed) = payload::compress(json)
     {
-        bytes.truncate(HEADER);
+        bytes.truncate(start);
         bytes[FLAGS_AT] |= COMPRESSED;
         bytes.extend_from_slice(&compressed);
     }
@@ -131,21 +135,25 @@ pub(crate) fn value(
 
 /// Returns how many bytes of JSON the entry of a value holds, before compression.
 pub(crate) fn json_bytes(entry: &[u8]) -> usize {
-    let payload = entry.get(HEADER..).unwrap_or_default();
+    let payload = tags::payload(entry);
     match entry.get(FLAGS_AT) {
-        Some(&COMPRESSED) => payload::decompressed_bytes(payload).unwrap_or_default(),
+        Some(flags) if flags & COMPRESSED != 0 => {
+            payload::decompressed_bytes(payload).unwrap_or_default()
+        }
         _ => payload.len(),
     }
 }
 
 /// Returns a hash of the value in an entry.
 pub(crate) fn value_hash(entry: &[u8]) -> u64 {
-    xxh3_64(entry.get(HEADER..).unwrap_or_default())
+    xxh3_64(tags::payload(entry))
 }
 
 /// The entry that remembers a `None`.
 pub(crate) fn none(draft: &Draft<'_>) -> Entry {
-    seal(header(Kind::None, draft).to_vec())
+    let mut bytes = header(Kind::None, draft).to_vec();
+    tags::write(draft.tags, &mut bytes);
+    seal(bytes)
 }
 
 /// What the header contains about a value or a `None`.
@@ -252,14 +260,18 @@ fn read_value(bytes: &[u8], kind: Kind, reader: &Reader<'_>) -> Result<Read<Payl
             false => Err(Unreadable::OtherShape),
         };
     }
-    let payload = &bytes[HEADER..];
-    let decompressed = match bytes[FLAGS_AT] {
+    let start = tags::payload_at(bytes);
+    let Some(payload) = bytes.get(start..) else {
+        return Err(Unreadable::Corrupted);
+    };
+    let decompressed = match bytes[FLAGS_AT] & !TAGGED {
         0 if payload.len() <= reader.max_value => None,
         0 => return Err(Unreadable::TooLarge),
         COMPRESSED => Some(payload::decompress(payload, reader.max_value)?),
         _ => return Err(Unreadable::Format),
     };
     let payload = Payload {
+        start,
         decompressed,
         is_trusted,
     };
@@ -276,7 +288,9 @@ pub(crate) struct Json {
 /// Where the JSON of a value is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Payload {
-    /// Left out, behind the header.
+    /// Where it begins in the entry.
+    start: usize,
+    /// [`None`] if it is there as it is.
     decompressed: Option<Vec<u8>>,
     /// Whether it was written by this program from this type. Any other is checked.
     is_trusted: bool,
@@ -319,7 +333,7 @@ impl Json {
     fn text(&self) -> &[u8] {
         match &self.payload.decompressed {
             Some(text) => text,
-            None => self.entry.get(HEADER..).unwrap_or_default(),
+            None => self.entry.get(self.payload.start..).unwrap_or_default(),
         }
     }
 

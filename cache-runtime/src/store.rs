@@ -96,6 +96,20 @@ pub(crate) trait Store: Send + Sync + Debug {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Vec<u32>, Error>>;
 
+    /// Returns what the record of each tag holds, in the order of the tags. A tag without a record gets one that holds
+    /// `stamp`, and a record that holds a stamp lives for at least `ttl` from now on. [`None`] for a record that holds no
+    /// stamp: the tag is [fenced](crate::entry::FENCED), or its key holds a value of another program. On `Err`, some tags may
+    /// have their records.
+    ///
+    /// What an entry depends on is captured before it is loaded. Whoever removes a record, or the store that loses it,
+    /// makes every entry that names its stamp unusable.
+    fn capture<'a>(
+        &'a self,
+        tags: &'a [Key],
+        stamp: [u8; 8],
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Option<[u8; 8]>>, Error>>;
+
     /// Returns the first `length` bytes of each entry, in the order of the keys. `None` means no value, or a value that is
     /// not a string.
     fn peek<'a>(

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::chain::{self, Chain};
 use super::lent::{Lent, swap};
 use super::pulse::{Pulse, Watch};
-use crate::entry::{self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Unreadable, Value};
+use crate::entry::{self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Tagged, Unreadable, Value};
 use crate::key::Key;
 use crate::site::Ttl;
 use crate::tag::{Tag, TagWriter};
@@ -96,6 +96,7 @@ pub(super) struct WriteJob {
     pub(super) ttl: Duration,
     pub(super) cost: Duration,
     pub(super) limits: Limits,
+    pub(super) tags: Vec<Tagged>,
 }
 
 impl WriteJob {
@@ -117,6 +118,7 @@ impl WriteJob {
             now: self.now,
             fresh: self.ttl,
             cost: self.cost,
+            tags: &self.tags,
         }
     }
 }

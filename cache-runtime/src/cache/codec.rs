@@ -187,6 +187,7 @@ impl CallContext<'_> {
                 card_guard: config.card_guard,
                 checks,
             },
+            tags: Vec::new(),
         }
     }
 

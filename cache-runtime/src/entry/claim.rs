@@ -58,5 +58,6 @@ fn claim(key: &Key, now: u64, ttl: Duration) -> Draft<'_> {
         now,
         fresh: ttl,
         cost: Duration::ZERO,
+        tags: &[],
     }
 }

@@ -8,6 +8,7 @@ use super::Unreadable;
 use super::layers::Layers;
 use super::origin::Origin;
 use super::stamp::{Stamp, new_stamp};
+use super::tags::Tagged;
 use crate::clock::whole_millis;
 use crate::key::Key;
 
@@ -59,6 +60,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) fresh: Duration,
     /// How long the load took.
     pub(crate) cost: Duration,
+    pub(crate) tags: &'a [Tagged],
 }
 
 /// An entry, ready to be stored.
@@ -102,6 +104,7 @@ pub(super) fn header(kind: Kind, draft: &Draft<'_>) -> [u8; HEADER] {
         now,
         fresh,
         cost,
+        tags: _,
     } = *draft;
     let fresh = whole_millis(fresh);
     let cost = u32::try_from(cost.as_micros()).unwrap_or(u32::MAX);

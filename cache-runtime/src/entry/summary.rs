@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::header::{
-    COMPRESSED, COST_AT, FLAGS_AT, FRESH_AT, HEADER, Kind, STORED_AT, VERSION_AT, bytes_at, check,
+    COMPRESSED, COST_AT, FLAGS_AT, FRESH_AT, Kind, STORED_AT, VERSION_AT, bytes_at, check,
     number_at, refreshed_until,
 };
-use super::payload;
+use super::{payload, tags};
 use crate::key::Key;
 
 /// A value or a claim, by its header. Times are milliseconds.
@@ -39,7 +39,7 @@ pub(crate) fn summary(header: &[u8], key: &Key, now: u64) -> Option<Summary> {
         fresh_ms: number_at(header, FRESH_AT).saturating_sub(now),
         is_being_refreshed: refreshed_until(header).is_some_and(|until| until > now),
         load_ms: f64::from(cost) / 1_000.0,
-        is_compressed: header[FLAGS_AT] == COMPRESSED,
+        is_compressed: header[FLAGS_AT] & COMPRESSED != 0,
         version: number_at(header, VERSION_AT),
     })
 }
@@ -49,10 +49,10 @@ pub(crate) fn json_of(entry: &[u8], key: &Key, most: usize) -> Option<Vec<u8>> {
     if check(entry, key, |_| true).ok()? != Kind::Value {
         return None;
     }
-    let payload = &entry[HEADER..];
-    let json = match entry[FLAGS_AT] {
-        COMPRESSED => payload::decompress(payload, most).ok()?,
-        _ => payload.to_vec(),
+    let payload = tags::payload(entry);
+    let json = match entry[FLAGS_AT] & COMPRESSED {
+        0 => payload.to_vec(),
+        _ => payload::decompress(payload, most).ok()?,
     };
     (json.len() <= most).then_some(json)
 }

@@ -1,4 +1,5 @@
 mod deploys;
+mod tags;
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -52,6 +53,7 @@ fn draft(key: &Key) -> Draft<'_> {
         now: NOW,
         fresh: Duration::from_secs(60),
         cost: Duration::from_millis(12),
+        tags: &[],
     }
 }
 

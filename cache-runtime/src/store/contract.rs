@@ -30,6 +30,7 @@ mod batches;
 mod entries;
 mod only_redis;
 mod refreshes;
+mod tags;
 
 const TTL: Duration = Duration::from_secs(60);
 

@@ -143,6 +143,7 @@ impl Store for Gated {
         lease(key: &'a Key, lease: &'a [u8], ttl: Duration) -> Option<Vec<u8>>;
         replace(key: &'a Key, stamp: [u8; 8], entry: &'a [u8], ttl: Duration) -> Replaced;
         refresh(key: &'a Key, stamp: [u8; 8], ttl: Duration, mark: Mark) -> Refreshing;
+        capture(tags: &'a [Key], stamp: [u8; 8], ttl: Duration) -> Vec<Option<[u8; 8]>>;
         fence(fences: &'a [(Key, Vec<u8>)], ttl: Duration) -> Vec<u32>;
         set_many(entries: &'a [(Key, Vec<u8>)], ttl: Duration) -> ();
         delete_if(key: &'a Key, stamp: &'a [u8]) -> bool;

@@ -217,6 +217,33 @@ impl Store for MemoryStore {
         })
     }
 
+    fn capture<'a>(
+        &'a self,
+        tags: &'a [Key],
+        stamp: [u8; 8],
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Option<[u8; 8]>>, Error>> {
+        self.done(move || {
+            let stamp_of = |tag: &Key| {
+                let mut shard = self.shard(tag);
+                let (now, end) = (self.now(), self.end_of(ttl));
+                match shard.get(tag.as_str(), now) {
+                    Some(slot) => {
+                        let there = entry::stamp_in(&slot.entry)?;
+                        slot.end = slot.end.max(end);
+                        Some(there)
+                    }
+                    None => {
+                        let record = entry::stamp_text(stamp);
+                        shard.put(tag.as_str(), record[..].into(), end, now);
+                        Some(stamp)
+                    }
+                }
+            };
+            tags.iter().map(stamp_of).collect()
+        })
+    }
+
     fn set_many<'a>(
         &'a self,
         entries: &'a [(Key, Vec<u8>)],

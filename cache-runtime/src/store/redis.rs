@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use self::batch::Batches;
 use self::long::{Longest, Reading};
-use self::scripts::{DELETE_DEAD, DELETE_IF, FENCE, REFRESH, REPLACE};
+use self::scripts::{CAPTURE, DELETE_DEAD, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::maintenance;
 use super::pool::{Access, Pool};
 use super::reply::{self, Failure};
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::clock::whole_millis;
 use crate::config::Config;
-use crate::entry::{CLOCK_SKEW, FENCE_COUNT_AT, FRESH_AT, HEAD, REFRESH_AT, START};
+use crate::entry::{self, CLOCK_SKEW, FENCE_COUNT_AT, FRESH_AT, HEAD, REFRESH_AT, START};
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::{PoolStats, StoreStats};
@@ -306,6 +306,34 @@ impl Store for RedisStore {
                 return Err(during(failure));
             }
             Ok(counts)
+        })
+    }
+
+    fn capture<'a>(
+        &'a self,
+        tags: &'a [Key],
+        stamp: [u8; 8],
+        life: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Option<[u8; 8]>>, Error>> {
+        Box::pin(async move {
+            let record = entry::stamp_text(stamp);
+            // Longer than it has to be, so that not every load changes it.
+            let longer = life.saturating_add(life / 4);
+            let arguments = |(): &(), command: &mut Cmd| {
+                command.arg(&record[..]).arg(millis(life)).arg(millis(longer));
+            };
+            let stamp_of = |answer| match reply::bytes(answer) {
+                Ok(record) => Ok(record.as_deref().and_then(entry::stamp_in)),
+                Err(Failure::Refused(error)) if reply::is_wrong_type(&error) => Ok(None),
+                Err(failure) => Err(failure),
+            };
+            if tags.is_empty() {
+                return Ok(Vec::new());
+            }
+            let tags: Vec<_> = tags.iter().map(|tag| (tag.clone(), ())).collect();
+            let answers = self.run_each(&CAPTURE, &tags, arguments).await;
+            let stamps = answers.and_then(|answers| answers.into_iter().map(stamp_of).collect());
+            stamps.map_err(|failure| failure.during(|| format!("stamps of {} tags", tags.len())))
         })
     }
 

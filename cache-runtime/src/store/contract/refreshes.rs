@@ -135,6 +135,7 @@ async fn a_marked_entry_still_reads_as_its_value(subject: Subject) {
         now: 1_000,
         fresh: TTL,
         cost: Duration::ZERO,
+        tags: &[],
     };
     let entry = entry::value(&draft, &"value".to_owned(), &limits).unwrap();
     subject.set("a", entry.as_bytes()).await;

@@ -20,8 +20,8 @@ use crate::store::script::Script;
 static DELETE_LONG: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/delete_long.lua")));
 
-/// The size of an entry besides its value, with room for later formats.
-const HEADER: usize = 1 << 10;
+/// The size of an entry besides its value: its header and its tags, with room for later formats.
+const HEADER: usize = 64 << 10;
 
 /// How often the server is asked, and the pause in between.
 const ATTEMPTS: u32 = 10;

@@ -17,6 +17,8 @@ pub(super) static REFRESH: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/refresh.lua")));
 pub(super) static FENCE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/fence.lua")));
+pub(super) static CAPTURE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/capture.lua")));
 pub(super) static DELETE_ENTRIES: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/delete_entries.lua")));
 pub(super) static DELETE_DEAD: LazyLock<Script> =
