@@ -17,6 +17,7 @@ mod bulkhead;
 mod call;
 mod call_report;
 mod caller;
+mod captured;
 #[cfg(feature = "admin")]
 mod census;
 mod chain;
@@ -57,6 +58,8 @@ mod report;
 mod scope;
 mod shutdown;
 mod steps;
+mod tagged;
+mod tags;
 mod types;
 #[cfg(test)]
 mod unannotated;
@@ -98,6 +101,7 @@ use self::report::Reported;
 pub use self::scope::CacheScope;
 use self::shutdown::Owed;
 pub(crate) use self::steps::{Steps, evict, read, write};
+pub use self::tagged::TaggedCache;
 use self::types::Types;
 pub(crate) use self::used::Used;
 pub(crate) use self::warming::Duty;

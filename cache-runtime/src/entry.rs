@@ -57,11 +57,11 @@ pub(crate) use self::header::{
 pub(crate) use self::layers::Layers;
 pub(crate) use self::origin::{Build, Origin};
 pub(crate) use self::payload::{Value, caught};
-pub(crate) use self::stamp::{FENCED, STAMP_TEXT, Stamp, new_stamp, stamp_in, stamp_text};
+pub(crate) use self::stamp::{FENCED, STAMP_TEXT, Stamp, Tagged, new_stamp, stamp_in, stamp_text};
 #[cfg(feature = "admin")]
 pub(crate) use self::summary::{Summary, json_of, summary};
 use self::tags::TAGGED;
-pub(crate) use self::tags::{Tagged, has_tags, tags};
+pub(crate) use self::tags::{has_tags, tags};
 use crate::key::Key;
 
 /// Redis and entries count in milliseconds, so a shorter TTL is not possible.

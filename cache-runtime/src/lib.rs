@@ -163,7 +163,9 @@ pub mod __private;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use cache::{Cache, CacheScope, Evicted, Health, HealthCheck, HealthStatus, KeyStream};
+pub use cache::{
+    Cache, CacheScope, Evicted, Health, HealthCheck, HealthStatus, KeyStream, TaggedCache,
+};
 #[cfg(feature = "limits")]
 pub use cache_macros::rate_limit;
 pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key};

@@ -32,6 +32,7 @@ use self::script::Scripts;
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::StoreStats;
+use crate::tag::Tag;
 
 /// A boxed future, so the trait of a store is object-safe.
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,7 +51,15 @@ pub(crate) trait Store: Send + Sync + Debug {
         expected: usize,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>>;
 
-    /// The same for many keys, in their order, as one batch. A value that is not a string is `None` here, so one such key
+    /// The same, together with what the records of `tags` hold, as one batch.
+    fn find<'a>(
+        &'a self,
+        key: &'a Key,
+        tags: &'a [Tag],
+        expected: usize,
+    ) -> BoxFuture<'a, Result<Found, Error>>;
+
+    /// [`get`](Self::get) for many keys, in their order, as one batch. A value that is not a string is `None` here, so one such key
     /// does not affect the others.
     fn get_many<'a>(
         &'a self,
@@ -199,6 +208,14 @@ pub(crate) trait Store: Send + Sync + Debug {
 
     /// Closes what is open. Every later operation is `Unavailable`.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// An entry, and the stamps of tags at the same time.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) entry: Option<Vec<u8>>,
+    /// In the order of the tags. [`None`] for a tag without a stamp.
+    pub(crate) stamps: Vec<Option<[u8; 8]>>,
 }
 
 /// Where a scan continues. Only the store that returned it can read it; the default is the beginning.

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::error::Error;
 use crate::key::{Key, KeyWriter};
 
@@ -24,7 +26,6 @@ impl Tag {
     /// # Errors
     ///
     /// [`ErrorKind::Input`](crate::ErrorKind::Input) if `text` is empty, or contains white space or a control character.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the handle has no tags yet"))]
     pub(crate) fn parse(prefix: &str, text: &str) -> Result<Self, Error> {
         Key::checked_record(prefix, ROOT, "tag", text).map(Self)
     }
@@ -37,12 +38,26 @@ impl Tag {
 
     /// Returns the beginning of the name of a tag, to which a [`KeyWriter`] writes the rest.
     pub(crate) fn begin(prefix: &str) -> String {
-        [prefix, ROOT].concat()
+        let mut name = Key::begin(prefix);
+        name.push_str(ROOT);
+        name
     }
 
     /// Returns the tag with this name, which is complete.
     pub(crate) fn end(name: String, prefix: &str) -> Self {
         Self(Key::end_of_record(name, prefix))
+    }
+
+    /// Returns the tag that an entry names.
+    pub(crate) fn named(prefix: &str, text: &str) -> Self {
+        let mut name = Self::begin(prefix);
+        name.push_str(text);
+        Self::end(name, prefix)
+    }
+
+    /// Keeps the buffer of its name for a key of this thread.
+    pub(crate) fn recycle(self) {
+        self.0.recycle();
     }
 
     /// Returns the key of its record.
@@ -58,19 +73,11 @@ impl Tag {
     }
 
     /// Returns the text before the first `:`, or the whole text.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "evictions have no families yet")
-    )]
     pub(crate) fn family(&self) -> &str {
         self.text().split(':').next().unwrap_or_default()
     }
 
     /// Returns the key of the record of a family.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "evictions have no families yet")
-    )]
     pub(crate) fn marker(prefix: &str, family: &str) -> Key {
         Key::end_of_record([prefix, FAMILIES, family].concat(), prefix)
     }
@@ -79,6 +86,11 @@ impl Tag {
     pub(crate) fn shown(&self, mask: bool) -> impl fmt::Display + '_ {
         self.0.shown(mask)
     }
+}
+
+/// Returns what identifies a family in this process.
+pub(crate) fn family_hash(family: &str) -> u64 {
+    xxh3_64(family.as_bytes())
 }
 
 impl fmt::Debug for Tag {

@@ -16,12 +16,13 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Returns whether it may cover `key`. The key alone does not show which tags its entry has.
+    /// Returns whether it covers `key`, whatever tags its entry has.
     pub(crate) fn covers(&self, key: &Key) -> bool {
         match self {
             Self::Key(target) => target == key,
             Self::Pattern(pattern) => pattern.matches(key.as_str()),
-            Self::Tag(_) | Self::All => true,
+            Self::Tag(_) => false,
+            Self::All => true,
         }
     }
 
@@ -88,15 +89,24 @@ impl<V> TargetMap<V> {
         };
     }
 
-    /// Returns whether any of them may cover `key`.
+    /// Returns whether any of them covers `key`, whatever tags its entry has.
     pub(crate) fn covers(&self, key: &Key) -> bool {
         self.is_all()
-            || !self.tags.is_empty()
             || self.keys.contains_key(key)
             || self
                 .patterns
                 .keys()
                 .any(|pattern| pattern.matches(key.as_str()))
+    }
+
+    /// Returns whether one of these tags, or a tag of one of these families, is one of the targets.
+    pub(crate) fn covers_tags(&self, tags: &[Tag], families: &[&str]) -> bool {
+        if self.tags.is_empty() {
+            return false;
+        }
+        tags.iter().any(|tag| self.tags.contains_key(tag))
+            || (!families.is_empty()
+                && self.tags.keys().any(|tag| families.contains(&tag.family())))
     }
 
     /// Returns whether "all entries" is one of the targets.

@@ -22,5 +22,6 @@ mod sentinels;
 mod stampede;
 mod storm;
 mod support;
+mod tags;
 mod values;
 mod warming;

@@ -121,7 +121,7 @@ impl<'a> CallContext<'a> {
                 .unwrap_or_default(),
             ttl_jitter: site.ttl_jitter.unwrap_or(inner.config.ttl_jitter),
             is_off: inner.disabled.is_off(key),
-            scope: pending::scope_state(inner, key),
+            scope: pending::scope_state(inner, key, tags, site.tag_families),
             started,
             of,
             site,
@@ -152,7 +152,7 @@ impl<'a> CallContext<'a> {
     /// Returns whether a read must not use what the store holds: the key is disabled, or it is evicted here but not yet in
     /// the store.
     pub(super) fn is_hidden(&self) -> bool {
-        self.scope == ScopeState::Evicted || self.inner.is_hidden(self.key)
+        self.scope == ScopeState::Evicted || self.inner.is_hidden(self.key) || self.is_blocked()
     }
 
     /// Returns whether this call is made inside a scope. Nothing that may never be committed is stored then.

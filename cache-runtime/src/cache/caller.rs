@@ -15,7 +15,9 @@ use std::time::Duration;
 use super::chain::{self, Chain};
 use super::lent::{Lent, swap};
 use super::pulse::{Pulse, Watch};
-use crate::entry::{self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Tagged, Unreadable, Value};
+use crate::entry::{
+    self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Tagged, Unreadable, Value,
+};
 use crate::key::Key;
 use crate::site::Ttl;
 use crate::tag::{Tag, TagWriter};
@@ -205,7 +207,6 @@ pub(super) async fn appraise() -> Appraisal {
 }
 
 /// Returns the tags that the value that the body returned names, for a cache with this prefix.
-#[expect(dead_code, reason = "loads have no tags yet")]
 pub(super) async fn tags(prefix: &str) -> Vec<Tag> {
     ask(Request::Tags(TagWriter::new(prefix)), |reply| match reply {
         Reply::Tagged(tags) => Some(tags.into_tags()),

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::call::CallContext;
 use super::caller::{self, Appraisal, Caller, WriteJob};
+use super::captured::Captured;
 use super::types::Written;
 use crate::clock::whole_millis;
 use crate::entry::{
-    self, Entry, Json, Limits, Meta, Payload, Read, Reader, Refusal, Stamp, Unreadable, Value,
+    self, Entry, Json, Limits, Meta, Payload, Read, Reader, Refusal, Stamp, Tagged, Unreadable,
+    Value,
 };
 use crate::error::Error;
 use crate::metrics::Event;
@@ -120,12 +122,17 @@ impl CallContext<'_> {
     }
 
     /// Returns the entry for the body's result; [`None`] if it is not worth storing or must not be stored.
-    pub(super) async fn encode(&self, cost: Duration) -> Option<NewEntry> {
-        self.encode_for(cost, false).await
+    pub(super) async fn encode(&self, cost: Duration, captured: Captured) -> Option<NewEntry> {
+        self.encode_for(cost, false, captured).await
     }
 
     /// The same. If callers wait for the result, they get it also if it is not worth storing.
-    pub(super) async fn encode_for(&self, cost: Duration, is_awaited: bool) -> Option<NewEntry> {
+    pub(super) async fn encode_for(
+        &self,
+        cost: Duration,
+        is_awaited: bool,
+        captured: Captured,
+    ) -> Option<NewEntry> {
         if self.is_off {
             return None;
         }
@@ -143,36 +150,57 @@ impl CallContext<'_> {
                 (true, self.none_ttl)
             }
         };
-        let is_stored = ttl.is_some();
-        if !is_stored && !is_awaited {
+        if ttl.is_none() && !is_awaited {
             return None;
         }
         let fresh = self.with_jitter(ttl.unwrap_or(SHARED_TTL));
         if fresh < entry::MIN_TTL {
             return None;
         }
+        let expires_in = fresh.saturating_add(self.grace);
+        let tags = match ttl {
+            Some(_) => self.tags_of(captured, !is_none, expires_in).await,
+            None => None,
+        };
+        let is_stored = tags.is_some();
+        if !is_stored && !is_awaited {
+            return None;
+        }
+        let tags = tags.unwrap_or_default();
         let entry = match is_none {
             // Only values are checked, and count towards the next check.
-            true => self.sized(self.write_job(fresh, cost, false).none()),
+            true => self.sized(self.write_job(fresh, cost, false, tags).none()),
             false => {
-                let job = self.write_job(fresh, cost, self.types_written().is_due());
+                let job = self.write_job(fresh, cost, self.types_written().is_due(), tags);
                 self.written(caller::write(job).await?).ok()?
             }
         };
         Some(NewEntry {
             entry,
-            expires_in: fresh.saturating_add(self.grace),
+            expires_in,
             is_stored,
         })
     }
 
     /// Returns the entry for a value that is stored by hand.
-    pub(super) fn encode_value(&self, value: &dyn Value, ttl: Duration) -> Result<Entry, Error> {
+    pub(super) fn encode_value(
+        &self,
+        value: &dyn Value,
+        ttl: Duration,
+        tags: Vec<Tagged>,
+    ) -> Result<Entry, Error> {
         let checks = self.types_written().is_due();
-        self.written(self.write_job(ttl, Duration::ZERO, checks).write(value))
+        let job = self.write_job(ttl, Duration::ZERO, checks, tags);
+        self.written(job.write(value))
     }
 
-    fn write_job(&self, ttl: Duration, cost: Duration, checks: bool) -> WriteJob {
+    fn write_job(
+        &self,
+        ttl: Duration,
+        cost: Duration,
+        checks: bool,
+        tags: Vec<Tagged>,
+    ) -> WriteJob {
         let config = &self.inner.config;
         WriteJob {
             key: self.key.clone(),
@@ -187,7 +215,7 @@ impl CallContext<'_> {
                 card_guard: config.card_guard,
                 checks,
             },
-            tags: Vec::new(),
+            tags,
         }
     }
 

@@ -28,6 +28,7 @@ use super::pulse::Pulse;
 use crate::entry::Stamp;
 use crate::key::Key;
 use crate::sync::Mutex;
+use crate::tag::family_hash;
 use crate::target::Target;
 
 /// The number of shards. Keys contend for a lock only if they share a shard. Loads are rare, so this is enough.
@@ -57,6 +58,8 @@ struct Loads {
     older: Vec<Arc<Flight>>,
     /// The load that begins when another ends. Callers wait for it already.
     next: Option<Arc<Flight>>,
+    /// The hashes of the tags and families of all callers so far.
+    tags: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -184,17 +187,29 @@ impl Flights {
         }
     }
 
-    /// Joins the load of `key`, or begins it.
-    pub(crate) fn join<'a>(&'a self, key: &'a Key, observation: Observation) -> Turn<'a> {
-        self.enter(key, observation, Stuck::Joined)
+    /// Joins the load of `key`, or begins it. `tags` are the hashes of the tags and families of the call.
+    pub(crate) fn join<'a>(
+        &'a self,
+        key: &'a Key,
+        tags: &'a [u64],
+        observation: Observation,
+    ) -> Turn<'a> {
+        self.enter(key, tags, observation, Stuck::Joined)
     }
 
-    fn enter<'a>(&'a self, key: &'a Key, observation: Observation, stuck: Stuck) -> Turn<'a> {
+    fn enter<'a>(
+        &'a self,
+        key: &'a Key,
+        tags: &'a [u64],
+        observation: Observation,
+        stuck: Stuck,
+    ) -> Turn<'a> {
         let mut shard = self.shard(key);
         let loads = match shard.get_mut(key) {
             Some(loads) => loads,
             None => shard.entry(key.clone()).or_default(),
         };
+        loads.add_tags(tags);
         let (mut relieves, mut claims, mut lag) = (None, Claims::default(), Duration::ZERO);
         if let Some(flight) = loads.current.clone() {
             if flight.age() >= self.deadline {
@@ -213,7 +228,7 @@ impl Flights {
                 }
                 if state.serves(observation) {
                     drop(state);
-                    return Turn::Wait(self.wait(key, flight, observation));
+                    return Turn::Wait(self.wait(key, tags, flight, observation));
                 }
                 drop(state);
                 loads.retire_current();
@@ -248,12 +263,13 @@ impl Flights {
         let Loads { older, next, .. } = loads;
         let next = next.get_or_insert_with(|| Flight::new(Phase::Queued(older.clone())));
         let next = Arc::clone(next);
-        Turn::Wait(self.wait(key, next, observation))
+        Turn::Wait(self.wait(key, tags, next, observation))
     }
 
     fn wait<'a>(
         &'a self,
         key: &'a Key,
+        tags: &'a [u64],
         flight: Arc<Flight>,
         observation: Observation,
     ) -> Waiter<'a> {
@@ -268,6 +284,7 @@ impl Flights {
         Waiter {
             flights: self,
             key,
+            tags,
             flight,
             failed_loads,
             observation,
@@ -295,7 +312,8 @@ impl Flights {
         }
         for shard in &self.shards {
             for (key, loads) in &mut *shard.lock() {
-                if targets.iter().any(|target| target.covers(key)) {
+                let is_meant = |target: &Target| target.covers(key) || loads.have_tag_of(target);
+                if targets.iter().any(is_meant) {
                     loads.invalidate();
                 }
             }
@@ -371,6 +389,26 @@ impl fmt::Debug for Flights {
 }
 
 impl Loads {
+    /// A caller with these tags arrives. A load that no such caller has joined so far was not invalidated by an eviction of
+    /// them, so this one may not join it.
+    fn add_tags(&mut self, tags: &[u64]) {
+        for tag in tags {
+            if !self.tags.contains(tag) {
+                self.tags.push(*tag);
+                self.retire_current();
+            }
+        }
+    }
+
+    fn have_tag_of(&self, target: &Target) -> bool {
+        match target {
+            Target::Tag(tag) => [tag.key().hash(), family_hash(tag.family())]
+                .iter()
+                .any(|hash| self.tags.contains(hash)),
+            Target::Key(_) | Target::Pattern(_) | Target::All => false,
+        }
+    }
+
     /// The current load may go on, but no caller joins it.
     fn retire_current(&mut self) {
         self.older.extend(self.current.take());

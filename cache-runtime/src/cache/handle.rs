@@ -21,6 +21,7 @@ use crate::plan::ReadPlan;
 use crate::site::{CacheValue, Loaded, NoRules, Site, Ttl};
 use crate::store::Replaced;
 use crate::store::guard::{On, Op};
+use crate::tag::Tag;
 use crate::target::Target;
 
 /// Stands for all calls of the handle in the statistics.
@@ -73,7 +74,7 @@ impl Cache {
         value: &T,
         ttl: impl Into<Ttl>,
     ) -> Result<(), Error> {
-        self.try_set_many(&[(key, value)], ttl).await
+        self.store(&[], &[(key, value)], ttl.into()).await
     }
 
     /// Stores all `pairs` for `ttl`, in one batch. Returns whether they are stored: all of them, or none.
@@ -94,45 +95,7 @@ impl Cache {
         pairs: &[(&str, &T)],
         ttl: impl Into<Ttl>,
     ) -> Result<(), Error> {
-        let ttl = long_enough(ttl.into())?;
-        let plans = pairs
-            .iter()
-            .map(|(key, _)| self.plan(key))
-            .collect::<Result<Vec<_>, _>>()?;
-        let owed = plans
-            .iter()
-            .map(|plan| Target::Key(plan.key.clone()))
-            .collect();
-        let metrics = self.inner.metrics.site(&HANDLE.metrics);
-        // For whatever reason a value is not stored, the caller no longer wants the old value.
-        let eviction = Eviction::begin(&self.inner, &HANDLE, &metrics, owed);
-
-        let mut entries = Vec::with_capacity(pairs.len());
-        for (plan, (_, value)) in plans.iter().zip(pairs) {
-            let call = CallContext::new(&self.inner, plan, untyped::<T>());
-            call.check_switched_on()?;
-            call.check_unscoped()?;
-            entries.push((
-                call.key.clone(),
-                call.encode_value(*value, ttl)?.into_bytes(),
-            ));
-        }
-        let Some((first, _)) = entries.first() else {
-            return Ok(());
-        };
-        // A server that does not know of it would serve the values before it.
-        let keys = entries.iter().map(|(key, _)| Target::Key(key.clone()));
-        self.inner.note(keys);
-        let op = Op::new("set", &HANDLE, &metrics, On::Key(first));
-        self.inner
-            .run(op, |store| store.set_many(&entries, ttl))
-            .await?;
-        metrics.add(Event::Set, entries.len() as u64);
-        for (key, _) in &entries {
-            log::set(&self.inner, &HANDLE, key, ttl, op.began.elapsed());
-        }
-        self.inner.invalidate_here(&eviction.disarm());
-        Ok(())
+        self.store(&[], pairs, ttl.into()).await
     }
 
     /// The values at `keys`, in their order, in one batch.
@@ -165,10 +128,14 @@ impl Cache {
         let op = Op::new("get", &HANDLE, &metrics, On::Key(first));
         let found = self.inner.run(op, |store| store.get_many(&keys)).await?;
         let mut values = Values(Vec::new());
-        let lookups: Vec<_> = iter::zip(&plans, found)
-            .map(|(plan, bytes)| {
-                let call = CallContext::new(&self.inner, plan, untyped::<T>());
-                let answer = call.closed().map_or(Answer::Found(bytes), Answer::Unasked);
+        let calls: Vec<_> = plans
+            .iter()
+            .map(|plan| CallContext::new(&self.inner, plan, untyped::<T>()))
+            .collect();
+        let answers = self.check_many(&calls, found).await?;
+        let lookups: Vec<_> = iter::zip(&calls, answers)
+            .map(|(call, answer)| {
+                let answer = call.closed().map_or(answer, Answer::Unasked);
                 call.judge(answer, &mut values)
             })
             .collect();
@@ -289,6 +256,14 @@ impl Cache {
         let keys = std::slice::from_ref(call.key);
         let heads = call.ask(name, |store| store.peek(keys, entry::HEADER));
         let head = heads.await?.into_iter().next().flatten();
+        if head.as_ref().is_some_and(|head| entry::has_tags(head)) {
+            let entry = call.ask(name, |store| store.get(call.key, 0)).await?;
+            let Some(entry) = entry else { return Ok(None) };
+            return Ok(match call.is_current(&entry).await? {
+                true => entry::fresh_for(&entry, call.key, call.now()),
+                false => None,
+            });
+        }
         Ok(head.and_then(|head| entry::fresh_for(&head, call.key, call.now())))
     }
 
@@ -322,6 +297,10 @@ impl Cache {
         let Some(bytes) = found.await? else {
             return Ok(false);
         };
+        let lives = ttl.saturating_add(left);
+        if !call.is_current(&bytes).await? || !call.keep_tags(&bytes, lives).await? {
+            return Ok(false);
+        }
         let (Some(fresh), Some((seen, entry))) = (
             entry::fresh_for(&bytes, call.key, now),
             entry::with_ttl(&bytes, call.key, now, ttl),
@@ -350,21 +329,7 @@ impl Cache {
         ttl: impl Into<Ttl>,
         load: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let ttl = Some(ttl.into());
-        match self.plan(key) {
-            Ok(plan) => {
-                let plan = ReadPlan { ttl, ..plan };
-                let call = Some((Used::named(self), plan));
-                let steps = super::read(call, untyped::<T>(), Refresh::Caller);
-                let call = &mut Storing::<Loaded<T, E>, _>::new(steps, NoRules);
-                let body = pin!(load);
-                Bodied { call, body }.await
-            }
-            Err(error) => {
-                self.log_failure("get_or_load", &error);
-                load.await
-            }
-        }
+        self.load_under(Vec::new(), key, ttl.into(), load).await
     }
 
     /// Disables keys: functions whose key matches run uncached until [`enable`](Self::enable). Evictions continue.
@@ -391,7 +356,99 @@ impl Cache {
             .set_on(&Pattern::parse(self.prefix(), pattern)?))
     }
 
-    async fn remove(&self, targets: &[Target]) -> Evicted {
+    /// Stores values under these tags.
+    pub(super) async fn store<T: CacheValue>(
+        &self,
+        tags: &[Tag],
+        pairs: &[(&str, &T)],
+        ttl: Ttl,
+    ) -> Result<(), Error> {
+        let ttl = long_enough(ttl)?;
+        let plan = |key| {
+            Ok::<_, Error>(ReadPlan {
+                ttl: Some(ttl.into()),
+                tags: tags.to_vec(),
+                ..self.plan(key)?
+            })
+        };
+        let plans = pairs
+            .iter()
+            .map(|(key, _)| plan(key))
+            .collect::<Result<Vec<_>, _>>()?;
+        let owed = plans
+            .iter()
+            .map(|plan| Target::Key(plan.key.clone()))
+            .collect();
+        let metrics = self.inner.metrics.site(&HANDLE.metrics);
+        // For whatever reason a value is not stored, the caller no longer wants the old value.
+        let eviction = Eviction::begin(&self.inner, &HANDLE, &metrics, owed);
+
+        let captured = match plans.first() {
+            Some(plan) if !tags.is_empty() => {
+                let call = CallContext::new(&self.inner, plan, untyped::<T>());
+                call.check_unscoped()?;
+                call.capture().await.into_tags()?
+            }
+            _ => Vec::new(),
+        };
+        let mut entries = Vec::with_capacity(pairs.len());
+        for (plan, (_, value)) in plans.iter().zip(pairs) {
+            let call = CallContext::new(&self.inner, plan, untyped::<T>());
+            call.check_switched_on()?;
+            call.check_unscoped()?;
+            entries.push((
+                call.key.clone(),
+                call.encode_value(*value, ttl, captured.clone())?
+                    .into_bytes(),
+            ));
+        }
+        let Some((first, _)) = entries.first() else {
+            return Ok(());
+        };
+        // A server that does not know of it would serve the values before it.
+        let keys = entries.iter().map(|(key, _)| Target::Key(key.clone()));
+        self.inner.note(keys);
+        let op = Op::new("set", &HANDLE, &metrics, On::Key(first));
+        self.inner
+            .run(op, |store| store.set_many(&entries, ttl))
+            .await?;
+        metrics.add(Event::Set, entries.len() as u64);
+        for (key, _) in &entries {
+            log::set(&self.inner, &HANDLE, key, ttl, op.began.elapsed());
+        }
+        self.inner.invalidate_here(&eviction.disarm());
+        Ok(())
+    }
+
+    /// Returns the value at `key`, or what `load` returns, which is stored under these tags.
+    pub(super) async fn load_under<T: CacheValue, E>(
+        &self,
+        tags: Vec<Tag>,
+        key: &str,
+        ttl: Ttl,
+        load: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match self.plan(key) {
+            Ok(plan) => {
+                let plan = ReadPlan {
+                    ttl: Some(ttl),
+                    tags,
+                    ..plan
+                };
+                let call = Some((Used::named(self), plan));
+                let steps = super::read(call, untyped::<T>(), Refresh::Caller);
+                let call = &mut Storing::<Loaded<T, E>, _>::new(steps, NoRules);
+                let body = pin!(load);
+                Bodied { call, body }.await
+            }
+            Err(error) => {
+                self.log_failure("get_or_load", &error);
+                load.await
+            }
+        }
+    }
+
+    pub(super) async fn remove(&self, targets: &[Target]) -> Evicted {
         let metrics = self.inner.metrics.site(&HANDLE.metrics);
         metrics.count(Event::Delete);
         // A caller that is cancelled has already written, so its targets are removed all the same.
@@ -415,7 +472,7 @@ impl Cache {
         }
     }
 
-    fn log_failure(&self, operation: &'static str, error: &Error) {
+    pub(super) fn log_failure(&self, operation: &'static str, error: &Error) {
         // Its text names the key.
         let text = (!self.inner.config.mask_keys).then(|| error.to_string());
         let kind = error.kind();

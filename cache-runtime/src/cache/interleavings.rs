@@ -18,11 +18,12 @@ use crate::config::Config;
 use crate::entry::{self, Build, Origin, Reader};
 use crate::key::{Key, Pattern};
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{OwnRules, Plain, Site};
+use crate::site::{Plain, Site, TagRules, Ttl};
 use crate::store::gate::{Gate, Gated};
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::store::{Mark, Store, support};
+use crate::tag::{Tag, TagWriter};
 use crate::target::Target;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -33,6 +34,15 @@ static READ: Site = Site::new("schedules::read", "row:<id>")
 static WRITE: Site = Site::new("schedules::write", "row:<id>")
     .ttl_millis(60_000)
     .grace_millis(600_000);
+/// The same with a tag over the returned value.
+static READ_NAMED: Site = Site::new("schedules::read", "row:<id>")
+    .ttl_millis(60_000)
+    .grace_millis(600_000)
+    .tag_families(&["row"]);
+static WRITE_NAMED: Site = Site::new("schedules::write", "row:<id>")
+    .ttl_millis(60_000)
+    .grace_millis(600_000)
+    .tag_families(&["row"]);
 
 /// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +58,21 @@ enum Actor {
     Clear,
     /// Evicts the key in a scope that is committed.
     EvictScoped,
+    EvictTag,
+    EvictTagFenced,
+    /// Evicts the tag in a scope that is committed.
+    EvictTagScoped,
     /// The content of the key expires.
     Expire,
+    /// The records of the tag and of its family are lost.
+    LoseTag,
     /// The lease or the refresh mark expires.
     LoseLease,
 }
 
 use Actor::{
-    Clear, EvictFenced, EvictKey, EvictPattern, EvictScoped, Expire, LoseLease, Put, Read,
-    ReadBehind,
+    Clear, EvictFenced, EvictKey, EvictPattern, EvictScoped, EvictTag, EvictTagFenced,
+    EvictTagScoped, Expire, LoseLease, LoseTag, Put, Read, ReadBehind,
 };
 
 const ACTORS: [Actor; 10] = [
@@ -72,11 +88,38 @@ const ACTORS: [Actor; 10] = [
     LoseLease,
 ];
 
+const TAG_ACTORS: [Actor; 9] = [
+    Read,
+    ReadBehind,
+    Put,
+    EvictKey,
+    EvictTag,
+    EvictTagFenced,
+    EvictTagScoped,
+    LoseTag,
+    LoseLease,
+];
+
+/// The tag of the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tagging {
+    None,
+    OverArguments,
+    OverValue,
+}
+
 impl Actor {
     fn writes(self) -> bool {
         matches!(
             self,
-            Put | EvictKey | EvictFenced | EvictPattern | EvictScoped | Clear
+            Put | EvictKey
+                | EvictFenced
+                | EvictPattern
+                | EvictScoped
+                | EvictTag
+                | EvictTagFenced
+                | EvictTagScoped
+                | Clear
         )
     }
 }
@@ -103,6 +146,7 @@ struct World {
     gate: Gate,
     clock: Clock,
     row: Arc<AtomicU64>,
+    tagging: Tagging,
     /// How long the second call may wait before the first continues.
     patience: Duration,
 }
@@ -137,6 +181,7 @@ impl World {
             gate: gate.clone(),
             clock: clock.clone(),
             row: Arc::new(AtomicU64::new(1)),
+            tagging: Tagging::None,
             patience,
         }
     }
@@ -147,8 +192,20 @@ impl World {
         })
     }
 
-    fn plan(&self, site: &'static Site) -> ReadPlan {
-        ReadPlan::new(site, self.key())
+    fn tag(&self) -> Tag {
+        Tag::named(self.caches[0].prefix(), "row:1")
+    }
+
+    /// The plan of a function, or of the same function with a tag over its value.
+    fn plan(&self, site: &'static Site, named: &'static Site) -> ReadPlan {
+        match self.tagging {
+            Tagging::None => ReadPlan::new(site, self.key()),
+            Tagging::OverArguments => ReadPlan {
+                tags: vec![self.tag()],
+                ..ReadPlan::new(site, self.key())
+            },
+            Tagging::OverValue => ReadPlan::new(named, self.key()),
+        }
     }
 
     async fn begin(&self, start: Start) {
@@ -170,9 +227,17 @@ impl World {
     /// Returns what the call returned.
     async fn run(&self, actor: Actor, process: usize) -> Option<u64> {
         let cache = &self.caches[process];
-        let rules = OwnRules {
+        let is_named = self.tagging == Tagging::OverValue;
+        let rules = TagRules {
             unless: |_: &u64| false,
-            ttl: |_: &u64| None,
+            ttl: |_: &u64| None::<Ttl>,
+            tags: move |_: &u64, tags: &mut TagWriter| {
+                if is_named {
+                    tags.tag(&mut |tag| {
+                        tag.text("row:1");
+                    });
+                }
+            },
         };
         let (row, gate) = (Arc::clone(&self.row), self.gate.clone());
         let load = async move {
@@ -197,11 +262,12 @@ impl World {
             Cache::evict::<Plain<u64>>(call, pin!(write)).await;
         };
         let key = || vec![Target::Key(self.key())];
+        let tag = || vec![Target::Tag(self.tag())];
         match actor {
             Read => {
                 let mut load = pin!(load);
-                let read = Cache::read::<Plain<u64>>(
-                    Some((Used::named(cache), self.plan(&READ))),
+                let read = Cache::read_by::<Plain<u64>>(
+                    Some((Used::named(cache), self.plan(&READ, &READ_NAMED))),
                     rules,
                     load.as_mut(),
                 );
@@ -209,8 +275,8 @@ impl World {
             }
             ReadBehind => {
                 return Some(
-                    Cache::read_with_background_refresh::<Plain<u64>, _, _>(
-                        Some((Used::named(cache), self.plan(&READ))),
+                    Cache::read_behind_by::<Plain<u64>, _, _>(
+                        Some((Used::named(cache), self.plan(&READ, &READ_NAMED))),
                         rules,
                         load,
                         identity,
@@ -219,8 +285,8 @@ impl World {
                 );
             }
             Put => {
-                let call = Some((Used::named(cache), self.plan(&WRITE)));
-                Cache::write::<Plain<u64>>(call, rules, pin!(write)).await;
+                let call = Some((Used::named(cache), self.plan(&WRITE, &WRITE_NAMED)));
+                Cache::write_by::<Plain<u64>>(call, rules, pin!(write)).await;
             }
             EvictKey => evict(key(), false, write).await,
             EvictFenced => {
@@ -240,7 +306,18 @@ impl World {
                 scope.run(evict(key(), false, write)).await;
                 scope.commit().await;
             }
+            EvictTag => evict(tag(), false, write).await,
+            EvictTagFenced => evict(tag(), true, write).await,
+            EvictTagScoped => {
+                let scope = CacheScope::new();
+                scope.run(evict(tag(), false, write)).await;
+                scope.commit().await;
+            }
             Expire => drop(self.store.delete(&[self.key()]).await),
+            LoseTag => {
+                let marker = Tag::marker(cache.prefix(), "row");
+                drop(self.store.delete(&[marker, self.tag().key().clone()]).await);
+            }
             LoseLease => self.lose_lease().await,
         }
         None
@@ -280,9 +357,16 @@ impl World {
         }
     }
 
-    /// Returns the stored version.
+    /// Returns the stored version, if its tags allow it to be served.
     async fn stored(&self) -> Option<u64> {
         let bytes = self.store.get(&self.key(), 0).await.unwrap()?;
+        for (name, stamp) in entry::tags(&bytes) {
+            let tag = Tag::named(self.caches[0].prefix(), name);
+            let record = self.store.get(tag.key(), 0).await.unwrap()?;
+            if entry::stamp_in(&record) != Some(stamp) {
+                return None;
+            }
+        }
         match self.peek(&bytes) {
             entry::Read::Value(version, _) => Some(version),
             _ => None,
@@ -336,7 +420,9 @@ impl Schedule {
         let answer = timeout(world.patience, &mut other).await;
         let is_over = answer.is_ok();
         if is_over && second.writes() {
-            let read = timeout(world.patience, world.run(Read, process)).await;
+            // It waits for nothing, however busy the machine is.
+            let patience = world.patience.max(Duration::from_secs(10));
+            let read = timeout(patience, world.run(Read, process)).await;
             assert_eq!(
                 read.ok().flatten(),
                 Some(current()),
@@ -398,14 +484,15 @@ impl World {
 
 /// Runs every pair of calls, from every start, in one process and in two, at every point.
 async fn every_schedule(
+    actors: &[Actor],
     ends: &[End],
     starts: &[Start],
     processes: &[usize],
     mut world: impl FnMut() -> World,
 ) -> usize {
     let mut count = 0;
-    for first in ACTORS {
-        for second in ACTORS {
+    for &first in actors {
+        for &second in actors {
             for &start in starts {
                 for &second_is_in in processes {
                     for &end in ends {
@@ -435,14 +522,21 @@ const STARTS: [Start; 3] = [Start::Absent, Start::Fresh, Start::Stale];
 
 #[tokio::test(start_paused = true)]
 async fn no_schedule_of_two_calls_stores_or_serves_a_stale_value() {
-    let count = every_schedule(&[End::GoesOn], &STARTS, &[0, 1], World::on_memory).await;
+    let count = every_schedule(&ACTORS, &[End::GoesOn], &STARTS, &[0, 1], World::on_memory).await;
 
     assert!(count > 1_000, "{count} schedules");
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_schedule_with_a_dropped_call_stores_or_serves_a_stale_value() {
-    let count = every_schedule(&[End::IsDropped], &STARTS, &[0, 1], World::on_memory).await;
+    let count = every_schedule(
+        &ACTORS,
+        &[End::IsDropped],
+        &STARTS,
+        &[0, 1],
+        World::on_memory,
+    )
+    .await;
 
     assert!(count > 1_000, "{count} schedules");
 }
@@ -455,7 +549,7 @@ async fn no_schedule_of_two_processes_on_redis_stores_or_serves_a_stale_value() 
     let store: Arc<dyn Store> = Arc::new(store);
     let mut worlds = 0;
 
-    let count = every_schedule(&[End::GoesOn], &STARTS, &[1], || {
+    let count = every_schedule(&ACTORS, &[End::GoesOn], &STARTS, &[1], || {
         worlds += 1;
         let (store, prefix) = (Arc::clone(&store), format!("world{worlds}_"));
         World::around(store, Clock::default(), &prefix, Duration::from_millis(50))
@@ -463,6 +557,45 @@ async fn no_schedule_of_two_processes_on_redis_stores_or_serves_a_stale_value() 
     .await;
 
     assert!(count > 500, "{count} schedules");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_schedule_of_two_calls_with_tags_stores_or_serves_a_stale_value() {
+    for tagging in [Tagging::OverArguments, Tagging::OverValue] {
+        let world = || World {
+            tagging,
+            ..World::on_memory()
+        };
+        let ends = [End::GoesOn, End::IsDropped];
+
+        let count = every_schedule(&TAG_ACTORS, &ends, &STARTS, &[0, 1], world).await;
+
+        assert!(count > 1_000, "{count} schedules");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_schedule_of_two_processes_with_tags_on_redis_stores_or_serves_a_stale_value() {
+    let server = support::server();
+    let store = RedisStore::new(&support::config(&server)).unwrap();
+    store.probe().await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let mut worlds = 0;
+
+    for tagging in [Tagging::OverArguments, Tagging::OverValue] {
+        let count = every_schedule(&TAG_ACTORS, &[End::GoesOn], &STARTS, &[1], || {
+            worlds += 1;
+            let (store, prefix) = (Arc::clone(&store), format!("world{worlds}_"));
+            let patience = Duration::from_millis(50);
+            World {
+                tagging,
+                ..World::around(store, Clock::default(), &prefix, patience)
+            }
+        })
+        .await;
+
+        assert!(count > 500, "{count} schedules");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //! fills the entries that it names.
 
 use std::collections::HashMap;
+use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard};
 
@@ -10,6 +11,7 @@ use tracing::warn;
 
 use crate::key::Key;
 use crate::sync::Mutex;
+use crate::tag::Tag;
 use crate::target::{Target, TargetMap};
 
 /// The evictions of a process that Redis has not seen.
@@ -103,6 +105,18 @@ impl Journal {
             return false;
         }
         self.lock().targets.covers(key)
+    }
+
+    /// Returns whether an eviction of a call is still to be applied: of its key, of one of its tags, or of a tag that its
+    /// value may have.
+    pub(crate) fn blocks_call(&self, key: &Key, tags: &[Tag], families: &[&str]) -> bool {
+        let targets = &self.lock().targets;
+        targets.covers(key) || targets.covers_tags(tags, families)
+    }
+
+    /// Returns whether an eviction of `tag` is still to be applied.
+    pub(crate) fn blocks_tag(&self, tag: &Tag) -> bool {
+        self.depth() > 0 && self.lock().targets.covers_tags(slice::from_ref(tag), &[])
     }
 
     pub(crate) fn depth(&self) -> usize {

@@ -68,6 +68,8 @@ pub(super) struct LeaseRequest<'a> {
     before: Option<Stamp>,
     /// The claim that was found to be alive.
     alive: Option<Stamp>,
+    /// The entry that the lease may replace.
+    outdated: Option<Stamp>,
 }
 
 impl<'a> LeaseRequest<'a> {
@@ -80,12 +82,18 @@ impl<'a> LeaseRequest<'a> {
             unreadable: 0,
             before: None,
             alive: None,
+            outdated: None,
             call,
         }
     }
 
     pub(super) fn stamp(&self) -> Stamp {
         self.lease.stamp()
+    }
+
+    /// The lease may take the place of this entry, which no call may use.
+    pub(super) fn replaces(&mut self, entry: Stamp) {
+        self.outdated = Some(entry);
     }
 
     /// Asks until there is an answer. It may be called again after the found entry is [discarded](Self::discard).
@@ -95,11 +103,26 @@ impl<'a> LeaseRequest<'a> {
         loop {
             let at = Instant::now();
             let asking = Asking::begin(inner, call.key, self.stamp());
-            let answer = call
-                .ask("lease", |store| {
-                    store.lease(call.key, self.lease.as_bytes(), inner.config.lease)
-                })
-                .await;
+            let (lease, ttl) = (self.lease.as_bytes(), inner.config.lease);
+            let answer = match self.outdated.take() {
+                Some(entry) => {
+                    let replaced =
+                        call.ask("lease", |store| store.replace(call.key, entry, lease, ttl));
+                    match replaced.await {
+                        Ok(Replaced::Done) => Ok(None),
+                        // Another caller was faster.
+                        Ok(Replaced::Other | Replaced::Gone) => {
+                            asking.answered();
+                            continue;
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+                None => {
+                    call.ask("lease", |store| store.lease(call.key, lease, ttl))
+                        .await
+                }
+            };
             let there = match answer {
                 Ok(None) => {
                     asking.answered();
@@ -115,7 +138,7 @@ impl<'a> LeaseRequest<'a> {
                 }
             };
             asking.answered();
-            if inner.journal.blocks(call.key) {
+            if call.is_blocked() {
                 // Another process may be loading a value that is still to be evicted.
                 return Claim::Refused(None);
             }

@@ -12,6 +12,7 @@ use super::{Backend, reconnect};
 use crate::entry::{self, Stamp, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Timer};
+use crate::store::Found;
 
 /// What a lookup found.
 pub(super) enum Lookup {
@@ -27,6 +28,10 @@ pub(super) struct Miss {
     pub(super) mode: LoadMode,
     /// What was there instead of a value.
     pub(super) observed: Observed,
+    /// The stamps that the tags of the call had.
+    pub(super) stamps: Vec<Option<Stamp>>,
+    /// Whether the observed entry is a value that its tags make unusable.
+    pub(super) is_outdated: bool,
     /// What kept the store from answering.
     pub(super) error: Option<Error>,
 }
@@ -44,7 +49,9 @@ pub(super) enum LoadMode {
 
 /// What the store answered, or why it was not asked.
 pub(super) enum Answer {
-    Found(Option<Vec<u8>>),
+    Found(Found),
+    /// An entry that its tags make unusable.
+    Outdated(Found),
     Failed(Error),
     /// The miss was counted.
     Unasked(Miss),
@@ -67,17 +74,17 @@ impl CallContext<'_> {
         let answer = match &self.inner.backend {
             // It runs in the box of this path, without another allocation.
             Some(Backend::Redis(store)) => {
-                let answer = guard.run(op, |_| store.lookup(self.key, expected));
+                let answer = guard.run(op, |_| store.lookup(self.key, self.tags, expected));
                 answer.await
             }
             _ => {
-                let answer = guard.run(op, |store| store.get(self.key, expected));
+                let answer = guard.run(op, |store| store.find(self.key, self.tags, expected));
                 answer.await
             }
         };
         self.metrics.spent_since(Spent::Store, began);
         match answer {
-            Ok(found) => Answer::Found(found),
+            Ok(found) => self.check_found(found).await,
             Err(error) => {
                 reconnect::see_to(self.inner);
                 Answer::Failed(error)
@@ -100,7 +107,7 @@ impl CallContext<'_> {
                 Observed::Unknown,
                 away,
             )
-        } else if self.inner.journal.blocks(self.key) {
+        } else if self.is_blocked() {
             (
                 Event::MissJournaled,
                 LoadMode::Share,
@@ -110,16 +117,40 @@ impl CallContext<'_> {
         } else {
             return None;
         };
+        Some(self.unasked(event, mode, observed, error))
+    }
+
+    /// Counts a miss for which the store need not be asked.
+    pub(super) fn unasked(
+        &self,
+        event: Event,
+        mode: LoadMode,
+        observed: Observed,
+        error: Option<Error>,
+    ) -> Miss {
         self.metrics.count_at(event, self.started.into_std());
         self.log_miss(event);
-        Some(self.miss(mode, observed, error))
+        self.miss(mode, observed, error)
     }
 
     /// Interprets the answer of the store, and leaves a value with the caller. Every lookup counts as one hit or one miss. A
     /// stale value is counted later.
     pub(super) fn judge(&self, answer: Answer, caller: &mut dyn Caller) -> Lookup {
+        let (mut stamps, mut is_outdated) = (Vec::new(), false);
         let (event, mode, observed, error) = match answer {
-            Answer::Found(Some(bytes)) => {
+            Answer::Outdated(found) => {
+                is_outdated = true;
+                stamps = found.stamps;
+                let entry = found.entry.as_deref().unwrap_or_default();
+                let observed =
+                    entry::whole_stamp_of(entry).map_or(Observed::Nothing, Observed::Entry);
+                (Event::MissTag, LoadMode::Store, observed, None)
+            }
+            Answer::Found(Found {
+                entry: Some(bytes),
+                stamps: of_tags,
+            }) => {
+                stamps = of_tags;
                 let (decoded, bytes) = self.decode(bytes, caller);
                 let event = match decoded {
                     Decoded::Fresh(event) => {
@@ -137,7 +168,9 @@ impl CallContext<'_> {
                     entry::whole_stamp_of(&bytes).map_or(Observed::Nothing, Observed::Entry);
                 (event, LoadMode::Store, observed, None)
             }
-            Answer::Found(None) => (Event::MissAbsent, LoadMode::Store, Observed::Nothing, None),
+            Answer::Found(Found { entry: None, .. }) => {
+                (Event::MissAbsent, LoadMode::Store, Observed::Nothing, None)
+            }
             Answer::Failed(error) => {
                 let (event, mode) = match error.kind() {
                     ErrorKind::Unavailable => (Event::MissFallback, LoadMode::Share),
@@ -158,7 +191,11 @@ impl CallContext<'_> {
         };
         self.metrics.count(event);
         self.log_miss(event);
-        Lookup::Miss(self.miss(mode, observed, error))
+        Lookup::Miss(Miss {
+            stamps,
+            is_outdated,
+            ..self.miss(mode, observed, error)
+        })
     }
 
     fn hit(&self, event: Event, bytes: usize) {
@@ -173,7 +210,7 @@ impl CallContext<'_> {
     }
 
     /// Inside a scope a load may see uncommitted data, so it is for this caller only.
-    fn miss(&self, mode: LoadMode, observed: Observed, error: Option<Error>) -> Miss {
+    pub(super) fn miss(&self, mode: LoadMode, observed: Observed, error: Option<Error>) -> Miss {
         let mode = match self.is_scoped() {
             true => LoadMode::Solo,
             false => mode,
@@ -181,6 +218,8 @@ impl CallContext<'_> {
         Miss {
             mode,
             observed,
+            stamps: Vec::new(),
+            is_outdated: false,
             error,
         }
     }

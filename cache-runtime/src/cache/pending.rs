@@ -1,6 +1,7 @@
 //! Evictions that scopes have collected, and which scopes a task is in.
 
 use std::future::Future;
+use std::slice;
 use std::sync::{Arc, MutexGuard};
 
 use tracing::warn;
@@ -10,6 +11,7 @@ use crate::key::Key;
 use crate::metrics::SiteRef;
 use crate::site::Site;
 use crate::sync::Mutex;
+use crate::tag::Tag;
 use crate::target::{Target, TargetSet};
 
 /// The site in the statistics for evictions that a scope applies on commit.
@@ -35,14 +37,24 @@ pub(super) enum ScopeState {
     Evicted,
 }
 
-/// Returns how a call for `key` relates to its scopes.
-pub(super) fn scope_state(inner: &Inner, key: &Key) -> ScopeState {
+/// Returns how a call for `key`, with these tags and families, relates to its scopes.
+pub(super) fn scope_state(inner: &Inner, key: &Key, tags: &[Tag], families: &[&str]) -> ScopeState {
+    let is_evicted =
+        |targets: &TargetSet| targets.covers(key) || targets.covers_tags(tags, families);
     CURRENT
-        .try_with(|link| match link.covers(inner, key) {
+        .try_with(|link| match link.any(inner, is_evicted) {
             true => ScopeState::Evicted,
             false => ScopeState::Inside,
         })
         .unwrap_or(ScopeState::Outside)
+}
+
+/// Returns whether a scope that this task is in evicts `tag`.
+pub(super) fn covers_tag(inner: &Inner, tag: &Tag) -> bool {
+    let is_evicted = |targets: &TargetSet| targets.covers_tags(slice::from_ref(tag), &[]);
+    CURRENT
+        .try_with(|link| link.any(inner, is_evicted))
+        .unwrap_or(false)
 }
 
 /// Does `work` inside of a scope.
@@ -60,10 +72,11 @@ pub(super) fn current() -> Option<Arc<Collected>> {
 }
 
 impl Link {
-    fn covers(&self, inner: &Inner, key: &Key) -> bool {
+    /// Returns whether `holds` holds for what any of the scopes has collected.
+    fn any(&self, inner: &Inner, holds: impl Fn(&TargetSet) -> bool) -> bool {
         let mut link = Some(self);
         while let Some(Self { scope, outer }) = link {
-            if scope.covers(inner, key) {
+            if scope.any(inner, &holds) {
                 return true;
             }
             link = outer.as_deref();
@@ -113,11 +126,11 @@ impl Collected {
         true
     }
 
-    fn covers(&self, inner: &Inner, key: &Key) -> bool {
+    fn any(&self, inner: &Inner, holds: impl Fn(&TargetSet) -> bool) -> bool {
         self.lock()
             .iter()
             .flatten()
-            .any(|share| std::ptr::eq(&*share.cache, inner) && share.targets.covers(key))
+            .any(|share| std::ptr::eq(&*share.cache, inner) && holds(&share.targets))
     }
 
     /// Ends the scope.

@@ -1,4 +1,4 @@
-//! Removes targets from the store: keys in batches, tags one by one, and all patterns in one scan of the keyspace.
+//! Removes targets from the store: keys and tags in batches, and all patterns in one scan of the keyspace.
 //!
 //! A target that Redis refuses does not keep the others from being removed. An error of any other kind stops the purge, and
 //! the next [`run`](Purge::run) goes on where it stopped.
@@ -28,6 +28,8 @@ const NEIGHBOURS: usize = 16;
 pub(super) struct Purge {
     keys: Vec<Key>,
     tags: Vec<Tag>,
+    /// Redis refused a batch of tags: one of them is enough for that.
+    is_tag_refused: bool,
     scan: Option<Scan>,
     progress: Progress,
 }
@@ -101,8 +103,8 @@ impl Purge {
         while !self.keys.is_empty() {
             self.remove_keys(inner, behalf).await?;
         }
-        while let Some(tag) = self.tags.pop() {
-            self.remove_tag(tag, inner, behalf).await?;
+        while !self.tags.is_empty() {
+            self.remove_tags(inner, behalf).await?;
         }
         while self.scan.is_some() {
             self.step(inner, behalf).await?;
@@ -172,25 +174,29 @@ impl Purge {
         Ok(())
     }
 
-    /// Removes the record of a tag. How many entries had the tag is not known.
-    async fn remove_tag(
-        &mut self,
-        tag: Tag,
-        inner: &Inner,
-        behalf: Behalf<'_>,
-    ) -> Result<(), Error> {
-        let op = behalf.op("delete", On::Key(tag.key()));
-        let keys = std::slice::from_ref(tag.key());
-        match inner.run(op, |store| store.delete(keys)).await {
-            Ok(_) => self.progress.applied.push(Target::Tag(tag)),
-            Err(error) if error.kind() == ErrorKind::Command => {
-                let refused = (Target::Tag(tag), error.cause());
-                self.progress.refused.push(refused);
+    /// Removes the records of tags, each in one step with the marker of its family. How many entries have a tag is not known.
+    async fn remove_tags(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
+        let most = if self.is_tag_refused { 1 } else { BATCH / 2 };
+        let from = self.tags.len().saturating_sub(most);
+        let batch = &self.tags[from..];
+        let op = behalf.op("delete", On::Key(batch[0].key()));
+        let prefix = &inner.config.prefix;
+        let records: Vec<_> = batch
+            .iter()
+            .flat_map(|tag| [Tag::marker(prefix, tag.family()), tag.key().clone()])
+            .collect();
+        match inner.run(op, |store| store.delete(&records)).await {
+            Ok(_) => {
+                let removed = self.tags.drain(from..).map(Target::Tag);
+                self.progress.applied.extend(removed);
             }
-            Err(error) => {
-                self.tags.push(tag);
-                return Err(error);
+            Err(error) if error.kind() != ErrorKind::Command => return Err(error),
+            Err(error) if batch.len() == 1 => {
+                let refused = self.tags.drain(from..).map(Target::Tag);
+                let refused = refused.map(|tag| (tag, error.cause()));
+                self.progress.refused.extend(refused);
             }
+            Err(_) => self.is_tag_refused = true,
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::flight::{Arrival, Leader, Observed, Relieved, Turn};
 use super::lease::{Claim, Hold, LeaseRequest};
 use super::lookup::{LoadMode, Lookup, Miss};
 use super::refresh::Refreshed;
+use crate::entry::Stamp;
 use crate::metrics::Event;
 use crate::store::BoxFuture;
 use crate::store::guard::in_runtime;
@@ -25,10 +26,18 @@ pub(crate) enum Refresh {
     Background,
 }
 
+/// Which process loads.
+enum Taken {
+    /// This one. The claim of another caller may still be in the store.
+    Here(Option<Stamp>),
+    /// Another process has loaded the value, which the caller has.
+    Elsewhere,
+}
+
 impl CallContext<'_> {
     /// Answers a call of a function with `#[cacheable]` after its lookup.
     pub(super) async fn read(&self, found: Lookup, refresh: Refresh) -> Source {
-        let miss = match found {
+        let mut miss = match found {
             Lookup::Hit => return Source::Entry,
             Lookup::Miss(miss) => miss,
             Lookup::Stale(stamp)
@@ -42,20 +51,18 @@ impl CallContext<'_> {
                     self.serve_stale();
                     return Source::Entry;
                 }
-                Refreshed::Gone => Miss {
-                    mode: LoadMode::Store,
-                    observed: Observed::Nothing,
-                    error: None,
-                },
+                Refreshed::Gone => self.miss(LoadMode::Store, Observed::Nothing, None),
             },
         };
         if miss.mode == LoadMode::Solo || Chain::is_loading(self.inner, self.key) || !in_runtime() {
             return self.load_alone().await;
         }
+        let observed = self.observed(&mut miss).await;
+        let tags = self.tag_hashes();
         let leader = match self
             .inner
             .flights
-            .join(self.key, self.observation(miss.observed))
+            .join(self.key, &tags, self.observation(observed))
         {
             Turn::Lead(leader) => leader,
             Turn::Wait(waiter) => {
@@ -89,9 +96,14 @@ impl CallContext<'_> {
 
     /// Loads for all waiters, under a lease if possible.
     async fn lead(&self, mut leader: Leader<'_>, miss: Miss) -> Source {
-        if self.take_lease(&mut leader, miss).await {
+        let may_store = miss.mode == LoadMode::Store || leader.lease().is_some();
+        let capture = self.capture_if(may_store);
+        let (taken, captured) = tokio::join!(self.take_lease(&mut leader, &miss), capture);
+        let Taken::Here(standing) = taken else {
             return Source::Entry;
-        }
+        };
+        let claim = leader.lease().or(standing);
+        leader.set_snapshot(Instant::now(), captured.mixed(claim));
         let hold = leader.lease().map(|lease| -> BoxFuture<'_, ()> {
             let leader = &leader;
             boxed(|| async move {
@@ -105,21 +117,24 @@ impl CallContext<'_> {
         let is_awaited = leader.is_awaited();
         let is_wanted = leader.lease().is_some() || is_awaited;
         let entry = match is_wanted {
-            true => self.encode_for(cost, is_awaited).await,
+            true => self.encode_for(cost, is_awaited, captured).await,
             false => None,
         };
         self.finish(leader, entry).await;
         Source::Body
     }
 
-    /// Asks for the lease if possible. Returns whether another process has loaded the value.
-    async fn take_lease(&self, leader: &mut Leader<'_>, miss: Miss) -> bool {
+    /// Asks for the lease if possible, and waits while another process loads.
+    async fn take_lease(&self, leader: &mut Leader<'_>, miss: &Miss) -> Taken {
         let mut standing = match miss.observed {
             Observed::Entry(stamp) => Some(stamp),
             Observed::Nothing | Observed::Unknown => None,
         };
         if miss.mode == LoadMode::Store && leader.lease().is_none() {
             let mut request = LeaseRequest::new(self);
+            if let (Observed::Entry(stamp), true) = (miss.observed, miss.is_outdated) {
+                request.replaces(stamp);
+            }
             leader.asks_for(request.stamp());
             standing = loop {
                 match request.ask(leader).await {
@@ -136,6 +151,13 @@ impl CallContext<'_> {
                         self.metrics.set_lease(Lease::Refused);
                         break claim;
                     }
+                    Claim::Found { entry, .. }
+                        if !self.is_current(&entry).await.unwrap_or(false) =>
+                    {
+                        if !request.discard(&entry).await {
+                            break None;
+                        }
+                    }
                     Claim::Found { entry, at, before } => {
                         let (decoded, entry) = self.decode_later(entry).await;
                         match decoded {
@@ -144,7 +166,7 @@ impl CallContext<'_> {
                                 self.metrics.set_lease(Lease::Awaited);
                                 leader.set_snapshot(at, before);
                                 leader.land(entry.into());
-                                return true;
+                                return Taken::Elsewhere;
                             }
                             _ if request.discard(&entry).await => {}
                             _ => break None,
@@ -153,8 +175,7 @@ impl CallContext<'_> {
                 }
             };
         }
-        leader.set_snapshot(Instant::now(), leader.lease().or(standing));
-        false
+        Taken::Here(standing)
     }
 
     /// Gives the loaded value to the waiters, and stores it.

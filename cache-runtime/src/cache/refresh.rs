@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::mem;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::call::{CallContext, ValueType};
 use super::call_report::Lease;
 use super::caller::{self, Source};
+use super::captured::Captured;
 use super::codec::NewEntry;
 use super::lease::{self, Hold};
 use super::{Inner, boxed, load};
@@ -124,6 +126,8 @@ pub(super) struct Attempt {
     key: Key,
     stamp: Stamp,
     throttle: Duration,
+    /// What was captured together with the mark.
+    captured: Captured,
     /// Whether the entry may have a mark.
     may_be_marked: bool,
     is_over: bool,
@@ -218,6 +222,7 @@ impl CallContext<'_> {
             key: self.key.clone(),
             stamp,
             throttle: MAX_THROTTLE.min(self.grace / 10),
+            captured: Captured::default(),
             may_be_marked: false,
             is_over: false,
             inner,
@@ -253,7 +258,7 @@ impl CallContext<'_> {
 
     /// Refreshes before the call returns: the caller gets what its body returned, and all others get the stale value. If
     /// its body failed, it gets the stale value too.
-    pub(super) async fn refresh(&self, attempt: Attempt) -> Source {
+    pub(super) async fn refresh(&self, mut attempt: Attempt) -> Source {
         let hold = Hold::Refresh(attempt.stamp);
         let held = boxed(|| async {
             self.keep(hold).await;
@@ -267,14 +272,14 @@ impl CallContext<'_> {
         }
         self.metrics.count(Event::MissStale);
         self.log_miss(Event::MissStale);
-        let entry = self.encode(cost).await;
+        let entry = self.encode(cost, mem::take(&mut attempt.captured)).await;
         self.put_in_place(attempt, entry).await;
         Source::Body
     }
 
     /// Refreshes in the background. A refresh that takes longer than the deadline has failed.
     async fn refresh_unwatched(&self, attempt: Attempt) {
-        let Marked::Mine(attempt) = self.mark(attempt).await else {
+        let Marked::Mine(mut attempt) = self.mark(attempt).await else {
             return;
         };
         let hold = Hold::Refresh(attempt.stamp);
@@ -289,7 +294,7 @@ impl CallContext<'_> {
         }
         match loaded {
             Some((true, cost)) => {
-                let entry = self.encode(cost).await;
+                let entry = self.encode(cost, mem::take(&mut attempt.captured)).await;
                 self.put_in_place(attempt, entry).await;
             }
             Some((false, _)) | None => attempt.fail(self).await,
@@ -301,11 +306,11 @@ impl CallContext<'_> {
         let stamp = attempt.stamp;
         attempt.may_be_marked = true;
         let ttl = self.inner.config.lease;
-        let marked = self
-            .ask("refresh", |store| {
-                store.refresh(self.key, stamp, ttl, Mark::Claim)
-            })
-            .await;
+        let marking = self.ask("refresh", |store| {
+            store.refresh(self.key, stamp, ttl, Mark::Claim)
+        });
+        let (marked, captured) = tokio::join!(marking, self.capture());
+        attempt.captured = captured;
         match marked {
             Ok(Refreshing::Marked) => {
                 self.metrics.count(Event::Refresh);

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use super::pending::{self, Collected};
 use super::{Evicted, Inner};
-use crate::entry;
-use crate::error::ErrorKind;
+use crate::entry::{self, FENCED};
+use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
 use crate::store::guard::{On, Op};
+use crate::tag::Tag;
 use crate::target::Target;
 
 impl Inner {
-    /// Places a fence at every key among `targets`. While the fence exists no process stores a value, so a process that ends
-    /// between its commit and its eviction leaves no stale value. Returns those keys, and whether Redis has answered.
+    /// Places a fence at every key and tag among `targets`. While a fence exists no process stores a value under it, so a
+    /// process that ends between its commit and its eviction leaves no stale value. Returns those targets, and whether Redis
+    /// has answered.
     pub(super) async fn fence(
         &self,
         site: &'static Site,
@@ -22,27 +24,51 @@ impl Inner {
         targets: &[Target],
     ) -> (Vec<Target>, bool) {
         let now = self.config.clock.now_millis();
-        let keys = targets.iter().filter_map(|target| match target {
-            Target::Key(key) => Some(key),
-            Target::Pattern(_) | Target::Tag(_) | Target::All => None,
-        });
         let ttl = self.config.fence_ttl;
-        let fences: Vec<_> = keys
-            .map(|key| (key.clone(), entry::fence(key, now, ttl).into_bytes()))
-            .collect();
-        let Some((first, _)) = fences.first() else {
-            return (Vec::new(), true);
-        };
-        let op = Op::new("fence", site, metrics, On::Key(first));
+        let (mut fenced, mut fences) = (Vec::new(), Vec::new());
+        let (mut records, mut markers) = (Vec::new(), Vec::new());
+        for target in targets {
+            match target {
+                Target::Key(key) => {
+                    fences.push((key.clone(), entry::fence(key, now, ttl).into_bytes()));
+                }
+                Target::Tag(tag) => {
+                    records.push((tag.key().clone(), FENCED.to_vec()));
+                    // A load that began before the fence may end after it, and then name this tag.
+                    markers.push(Tag::marker(&self.config.prefix, tag.family()));
+                }
+                Target::Pattern(_) | Target::All => continue,
+            }
+            fenced.push(target.clone());
+        }
         // Without a fence, the later eviction is an ordinary one.
-        let placed = self.run(op, |store| store.fence(&fences, ttl)).await;
-        let is_answered = !matches!(
-            placed.map_err(|error| error.kind()),
-            Err(ErrorKind::Timeout | ErrorKind::Stalled | ErrorKind::Connection)
-        );
-        let keys = fences.into_iter().map(|(key, _)| Target::Key(key));
-        (keys.collect(), is_answered)
+        let keys = async {
+            let Some((first, _)) = fences.first() else {
+                return true;
+            };
+            let op = Op::new("fence", site, metrics, On::Key(first));
+            is_answered(self.run(op, |store| store.fence(&fences, ttl)).await)
+        };
+        let tags = async {
+            let Some((first, _)) = records.first() else {
+                return true;
+            };
+            let op = || Op::new("fence", site, metrics, On::Key(first));
+            let placed = self.run(op(), |store| store.set_many(&records, ttl));
+            let removed = self.run(op(), |store| store.delete(&markers));
+            let (placed, removed) = tokio::join!(placed, removed);
+            is_answered(placed) && is_answered(removed)
+        };
+        let (keys, tags) = tokio::join!(keys, tags);
+        (fenced, keys && tags)
     }
+}
+
+fn is_answered<T>(answer: Result<T, Error>) -> bool {
+    !matches!(
+        answer.map_err(|error| error.kind()),
+        Err(ErrorKind::Timeout | ErrorKind::Stalled | ErrorKind::Connection)
+    )
 }
 
 /// An eviction that is owed from the moment the body runs. Even if the call is cancelled, the eviction is issued or

@@ -14,6 +14,7 @@ use super::write::EvictContext;
 use super::{Used, boxed};
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::spare::Spare;
+use crate::tag::Tag;
 
 /// What is left to do for a call.
 pub(crate) enum Steps {
@@ -151,6 +152,7 @@ fn poll_lookup(
     let (path, is_hit) = match call.judge(answer, caller) {
         Lookup::Hit => {
             plan.key.recycle();
+            plan.tags.into_iter().for_each(Tag::recycle);
             (None, true)
         }
         found => {

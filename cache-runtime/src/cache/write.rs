@@ -1,5 +1,6 @@
 //! Puts and evictions, around the body.
 
+use std::mem;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 use super::call::CallContext;
 use super::call_report::{CallMetrics, Spent};
 use super::caller::{self, Source};
+use super::captured::Captured;
 use super::codec::NewEntry;
 use super::removal::Eviction;
 use super::{Evicted, Inner, log};
@@ -21,6 +23,7 @@ use crate::target::Target;
 struct Put<'a> {
     call: &'a CallContext<'a>,
     fence: Fence,
+    captured: Captured,
     eviction: Eviction<'a>,
 }
 
@@ -49,10 +52,11 @@ enum Stored {
 impl<'a> Put<'a> {
     /// Before the body: puts a fence where the entry is.
     async fn begin(call: &'a CallContext<'a>) -> Self {
-        let fence = call.fence().await;
+        let (fence, captured) = tokio::join!(call.fence(), call.capture());
         let targets = vec![Target::Key(call.key.clone())];
         Self {
             fence,
+            captured,
             eviction: Eviction::begin(call.inner, call.site, &call.metrics, targets),
             call,
         }
@@ -63,6 +67,7 @@ impl<'a> Put<'a> {
         let Self {
             call,
             fence,
+            captured: _,
             eviction,
         } = self;
         let stored = match entry {
@@ -172,10 +177,11 @@ impl CallContext<'_> {
 impl CallContext<'_> {
     /// Answers a call of a function with `#[cache_put]`.
     pub(super) async fn write(&self) -> Source {
-        let put = Put::begin(self).await;
+        let mut put = Put::begin(self).await;
         let body = caller::run_body(None);
         self.metrics.spend(Spent::Loading, body).await;
-        let entry = self.encode(Duration::ZERO).await;
+        let captured = mem::take(&mut put.captured);
+        let entry = self.encode(Duration::ZERO, captured).await;
         put.end(entry).await;
         Source::Body
     }

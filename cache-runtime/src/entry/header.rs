@@ -7,8 +7,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::Unreadable;
 use super::layers::Layers;
 use super::origin::Origin;
-use super::stamp::{Stamp, new_stamp};
-use super::tags::Tagged;
+use super::stamp::{Stamp, Tagged, new_stamp};
 use crate::clock::whole_millis;
 use crate::key::Key;
 

@@ -3,6 +3,14 @@
 /// Distinguishes an entry from every earlier or later one under its key.
 pub(crate) type Stamp = [u8; 8];
 
+/// A tag of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tagged {
+    /// Without the prefix of the cache.
+    pub(crate) name: Box<str>,
+    pub(crate) stamp: Stamp,
+}
+
 /// Eight random bytes.
 pub(crate) fn new_stamp() -> Stamp {
     use std::hash::{BuildHasher, RandomState};

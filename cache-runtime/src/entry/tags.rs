@@ -4,21 +4,13 @@
 //! bytes, and for each tag the length of its name in two bytes, the name, and the stamp.
 
 use super::header::{FLAGS_AT, HEADER};
-use super::stamp::Stamp;
+use super::stamp::{Stamp, Tagged};
 
 /// The flag of an entry that has tags.
 pub(super) const TAGGED: u8 = 2;
 
 /// The size of the length of the section.
 const LENGTH: usize = 4;
-
-/// A tag of an entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tagged {
-    /// Without the prefix of the cache.
-    pub(crate) name: Box<str>,
-    pub(crate) stamp: Stamp,
-}
 
 /// Adds the section to an entry that consists of its header. No tags leave it as it is.
 pub(super) fn write(tags: &[Tagged], bytes: &mut Vec<u8>) {
@@ -42,10 +34,7 @@ pub(super) fn write(tags: &[Tagged], bytes: &mut Vec<u8>) {
 /// Returns whether bytes that begin with the header of an entry have tags.
 #[inline]
 pub(crate) fn has_tags(bytes: &[u8]) -> bool {
-    bytes
-        .get(FLAGS_AT)
-        .is_some_and(|flags| flags & TAGGED != 0)
-        && bytes.len() >= HEADER
+    bytes.get(FLAGS_AT).is_some_and(|flags| flags & TAGGED != 0) && bytes.len() >= HEADER
 }
 
 /// Returns the tags of an entry. They end where the bytes make no sense, which the checksum of the entry shows.

@@ -130,6 +130,8 @@ events! {
     MissScoped => Kind::Bypass("scoped"),
     /// The entry has expired. If it is within its grace, this caller refreshed it.
     MissStale => Kind::Miss("stale"),
+    /// A tag of the entry was evicted, or the entry does not have a tag of the call.
+    MissTag => Kind::Miss("tag"),
     /// Another program's data is at this key.
     MissForeign => Kind::Miss("foreign"),
     /// The entry is of a format that this version does not read.

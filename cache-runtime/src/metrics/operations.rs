@@ -11,9 +11,10 @@ use super::{STRIPES, Times, stripe};
 use crate::error::ErrorKind;
 
 /// The operations by their names in the log, the most frequent first. A name that is missing here counts as the last one.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "get",
     "lease",
+    "tags",
     "fill",
     "rate limit",
     "session",

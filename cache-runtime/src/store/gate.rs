@@ -10,12 +10,14 @@ use tokio::time::Instant;
 
 use super::script::Scripts;
 use super::{
-    BoxFuture, Cursor, Deleted, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals, Store,
+    BoxFuture, Cursor, Deleted, Found, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals,
+    Store,
 };
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::StoreStats;
 use crate::sync::Mutex;
+use crate::tag::Tag;
 
 /// Counts the points that a task passes, and stops it at the point that the test names.
 #[derive(Clone, Default)]
@@ -139,6 +141,7 @@ macro_rules! gated {
 impl Store for Gated {
     gated! {
         get(key: &'a Key, expected: usize) -> Option<Vec<u8>>;
+        find(key: &'a Key, tags: &'a [Tag], expected: usize) -> Found;
         get_many(keys: &'a [Key]) -> Vec<Option<Vec<u8>>>;
         lease(key: &'a Key, lease: &'a [u8], ttl: Duration) -> Option<Vec<u8>>;
         replace(key: &'a Key, stamp: [u8; 8], entry: &'a [u8], ttl: Duration) -> Replaced;

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use self::shard::Shard;
 use super::script::Scripts;
 use super::{
-    BoxFuture, Cursor, Deleted, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals, Store,
+    BoxFuture, Cursor, Deleted, Found, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals,
+    Store,
 };
 use crate::clock::{Clock, whole_millis};
 use crate::entry::{self, FENCE_COUNT_AT, HEAD, stamp_of};
@@ -24,6 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::{MemoryStats, StoreStats};
 use crate::sync::Mutex;
+use crate::tag::Tag;
 
 /// A shard is never smaller, so that a large value fits into one.
 const SHARD_BYTES: usize = 8 << 20;
@@ -98,6 +100,12 @@ impl MemoryStore {
         entry.map(|entry| entry.to_vec())
     }
 
+    fn stamp(&self, tag: &Tag) -> Option<[u8; 8]> {
+        let mut shard = self.shard(tag.key());
+        let slot = shard.get(tag.key().as_str(), self.now())?;
+        entry::stamp_in(&slot.entry)
+    }
+
     /// Places a fence. Returns how many writers share it.
     fn place(&self, key: &Key, mut fence: Vec<u8>, ttl: Duration) -> u32 {
         let mut shard = self.shard(key);
@@ -130,6 +138,18 @@ impl Store for MemoryStore {
         _expected: usize,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
         self.done(move || self.read(key))
+    }
+
+    fn find<'a>(
+        &'a self,
+        key: &'a Key,
+        tags: &'a [Tag],
+        _expected: usize,
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        self.done(move || Found {
+            entry: self.read(key),
+            stamps: tags.iter().map(|tag| self.stamp(tag)).collect(),
+        })
     }
 
     fn get_many<'a>(

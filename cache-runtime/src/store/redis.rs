@@ -20,7 +20,8 @@ use super::pool::{Access, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
 use super::{
-    BoxFuture, Cursor, Deleted, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals, Store,
+    BoxFuture, Cursor, Deleted, Found, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals,
+    Store,
 };
 use crate::clock::whole_millis;
 use crate::config::Config;
@@ -29,6 +30,7 @@ use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::{PoolStats, StoreStats};
 use crate::spare::Spare;
+use crate::tag::Tag;
 
 /// Commands in one pipeline: enough to be cheap, few enough that others are not held up.
 const SLICE: usize = 500;
@@ -77,18 +79,26 @@ impl RedisStore {
         }
     }
 
-    /// [`Store::get`], for a caller that has a box already.
+    /// [`Store::find`], for a caller that has a box already.
     pub(crate) async fn lookup(
         &self,
         key: &Key,
+        tags: &[Tag],
         expected: usize,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        if let Some(found) = self.read_in_batch(key, expected).await {
+    ) -> Result<Found, Error> {
+        if let Some(found) = self.read_in_batch(key, tags, expected).await {
             return Ok(found);
         }
-        let command = Get::of(key);
+        let command = Get::of(key, tags);
+        let expected = expected + tags.len() * entry::STAMP_TEXT;
         let answer = self.read(&command.0, expected, slice::from_ref(key)).await;
-        let answer = answer.and_then(reply::bytes);
+        let answer = match tags {
+            [] => answer.and_then(reply::bytes).map(|entry| Found {
+                entry,
+                stamps: Vec::new(),
+            }),
+            _ => answer.and_then(|answer| found(answer, tags.len())),
+        };
         answer.map_err(|failure| failure.during(|| format!("get of `{}`", key.as_str())))
     }
 
@@ -154,16 +164,35 @@ thread_local! {
     static SPARE: Spare<Cmd> = const { Spare::new() };
 }
 
-/// A `GET`. Every hit sends one, so its buffers are used again.
+/// A `GET`, or an `MGET` with tags. Every hit sends one, so its buffers are used again.
 struct Get(Cmd);
 
 impl Get {
-    fn of(key: &Key) -> Self {
+    fn of(key: &Key, tags: &[Tag]) -> Self {
         let mut command = Spare::take(&SPARE).unwrap_or_default();
         command.clear();
-        command.arg("GET").arg(key.as_str());
+        let name = if tags.is_empty() { "GET" } else { "MGET" };
+        command.arg(name).arg(key.as_str());
+        for tag in tags {
+            command.arg(tag.key().as_str());
+        }
         Self(command)
     }
+}
+
+/// The answer of an `MGET` of an entry and so many tags.
+fn found(answer: Value, tags: usize) -> Result<Found, Failure> {
+    let values = reply::array(answer)?;
+    if values.len() != 1 + tags {
+        return Err(Failure::Nonsense("as many values as keys"));
+    }
+    let mut values = values.into_iter().map(reply::bytes);
+    Ok(Found {
+        entry: values.next().transpose()?.flatten(),
+        stamps: values
+            .map(|record| Ok(record?.as_deref().and_then(entry::stamp_in)))
+            .collect::<Result<_, _>>()?,
+    })
 }
 
 impl Drop for Get {
@@ -178,7 +207,16 @@ impl Store for RedisStore {
         key: &'a Key,
         expected: usize,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>> {
-        Box::pin(self.lookup(key, expected))
+        Box::pin(async move { Ok(self.lookup(key, &[], expected).await?.entry) })
+    }
+
+    fn find<'a>(
+        &'a self,
+        key: &'a Key,
+        tags: &'a [Tag],
+        expected: usize,
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        Box::pin(self.lookup(key, tags, expected))
     }
 
     fn get_many<'a>(
@@ -320,7 +358,10 @@ impl Store for RedisStore {
             // Longer than it has to be, so that not every load changes it.
             let longer = life.saturating_add(life / 4);
             let arguments = |(): &(), command: &mut Cmd| {
-                command.arg(&record[..]).arg(millis(life)).arg(millis(longer));
+                command
+                    .arg(&record[..])
+                    .arg(millis(life))
+                    .arg(millis(longer));
             };
             let stamp_of = |answer| match reply::bytes(answer) {
                 Ok(record) => Ok(record.as_deref().and_then(entry::stamp_in)),

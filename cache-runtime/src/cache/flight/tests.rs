@@ -28,14 +28,14 @@ static KEY: LazyLock<Key> = LazyLock::new(|| {
 });
 
 fn lead<'a>(flights: &'a Flights) -> Leader<'a> {
-    match flights.join(&KEY, observation()) {
+    match flights.join(&KEY, &[], observation()) {
         Turn::Lead(leader) => leader,
         Turn::Wait(_) => panic!("another caller leads already"),
     }
 }
 
 fn wait<'a>(flights: &'a Flights) -> Waiter<'a> {
-    match flights.join(&KEY, observation()) {
+    match flights.join(&KEY, &[], observation()) {
         Turn::Wait(waiter) => waiter,
         Turn::Lead(_) => panic!("nobody leads"),
     }
@@ -143,10 +143,10 @@ async fn a_caller_that_does_not_see_the_lease_begins_a_new_load() {
     };
 
     for joins in [early, saw(Observed::Entry(LEASE)), saw(Observed::Unknown)] {
-        assert!(matches!(flights.join(&KEY, joins), Turn::Wait(_)));
+        assert!(matches!(flights.join(&KEY, &[], joins), Turn::Wait(_)));
     }
     assert!(matches!(
-        flights.join(&KEY, saw(Observed::Nothing)),
+        flights.join(&KEY, &[], saw(Observed::Nothing)),
         Turn::Lead(_)
     ));
     drop(old);
@@ -191,7 +191,10 @@ async fn a_third_load_begins_when_one_of_two_ends_and_serves_all_that_waited() {
         panic!("the first waiter leads")
     };
     assert!(!next.is_invalidated(), "it began after the eviction");
-    assert!(matches!(flights.join(&KEY, observation()), Turn::Wait(_)));
+    assert!(matches!(
+        flights.join(&KEY, &[], observation()),
+        Turn::Wait(_)
+    ));
     next.land(Arc::from(*b"entry"));
     assert!(matches!(fourth.arrival().await, Arrival::Landed(_)));
     drop((second, next));

@@ -13,6 +13,7 @@ use crate::key::Key;
 pub(crate) struct Waiter<'a> {
     pub(super) flights: &'a Flights,
     pub(super) key: &'a Key,
+    pub(super) tags: &'a [u64],
     pub(super) flight: Arc<Flight>,
     pub(super) failed_loads: u32,
     pub(super) observation: Observation,
@@ -37,7 +38,7 @@ impl<'a> Waiter<'a> {
             }
             match self
                 .flights
-                .enter(self.key, self.observation, Stuck::Deposed)
+                .enter(self.key, self.tags, self.observation, Stuck::Deposed)
             {
                 Turn::Lead(leader) => return Arrival::Lead(leader),
                 Turn::Wait(_) if Instant::now() >= self.until => return Arrival::Alone,

@@ -4,6 +4,8 @@
 //! callers a batch would only make them wait for each other. Batches therefore begin when [`CROWD`] commands are under way on a
 //! connection. From then on, reads gather while [`BATCHES`] batches are outstanding. This ends when no read waits.
 //!
+//! Tags that many reads name are asked for once.
+//!
 //! A batch never fails a read. If its `MGET` fails, for example because one value is too long, each of its callers reads alone.
 
 use std::collections::VecDeque;
@@ -17,9 +19,12 @@ use tokio::time::{Instant, timeout};
 
 use super::RedisStore;
 use crate::config::Config;
+use crate::entry::{STAMP_TEXT, stamp_in};
 use crate::key::Key;
+use crate::store::Found;
 use crate::store::pool::Access;
 use crate::sync::Mutex;
+use crate::tag::Tag;
 
 /// With fewer commands under way, each read is sent alone.
 const CROWD: usize = 48;
@@ -63,9 +68,10 @@ struct State {
 struct Waiting {
     since: Instant,
     key: Key,
+    tags: Vec<Tag>,
     /// How many bytes the value is expected to have.
     expected: usize,
-    found: oneshot::Sender<Option<Vec<u8>>>,
+    found: oneshot::Sender<Found>,
 }
 
 impl Batches {
@@ -89,12 +95,14 @@ impl Batches {
     fn join(
         self: &Arc<Self>,
         key: &Key,
+        tags: &[Tag],
         expected: usize,
-    ) -> (oneshot::Receiver<Option<Vec<u8>>>, Option<Runner>) {
+    ) -> (oneshot::Receiver<Found>, Option<Runner>) {
         let (found, value) = oneshot::channel();
         let waiting = Waiting {
             since: Instant::now(),
             key: key.clone(),
+            tags: tags.to_vec(),
             expected,
             found,
         };
@@ -139,14 +147,15 @@ impl Runner {
     fn next(&mut self) -> Option<Vec<Waiting>> {
         let mut state = self.batches.state.lock();
         let most = (state.waiting.len() / SHARE).clamp(KEYS, MAX_KEYS);
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while batch.len() < most && bytes < BYTES {
+        let (mut batch, mut keys, mut bytes) = (Vec::new(), 0, 0);
+        while keys < most && bytes < BYTES {
             let Some(waiting) = state.waiting.pop_front() else {
                 break;
             };
             // Skips the reads of cancelled callers.
             if !waiting.found.is_closed() {
                 bytes += waiting.expected;
+                keys += 1 + waiting.tags.len();
                 batch.push(waiting);
             }
         }
@@ -178,19 +187,21 @@ impl Batches {
 }
 
 impl RedisStore {
-    /// Reads a value of about `expected` bytes in a batch. Returns [`None`] if the caller should read it alone.
+    /// Reads a value of about `expected` bytes in a batch, together with the stamps of tags. Returns [`None`] if the caller
+    /// should read it alone.
     pub(super) async fn read_in_batch(
         &self,
         key: &Key,
+        tags: &[Tag],
         expected: usize,
-    ) -> Option<Option<Vec<u8>>> {
+    ) -> Option<Found> {
         let is_crowded = || {
             self.batches.is_running.load(Ordering::Relaxed) || self.pool.commands_ahead() >= CROWD
         };
         if expected > SMALL || self.access != Access::Caller || !is_crowded() {
             return None;
         }
-        let (value, runner) = self.batches.join(key, expected);
+        let (value, runner) = self.batches.join(key, tags, expected);
         if let Some(runner) = runner {
             tokio::spawn(runner.run(self.with(self.access)));
         }
@@ -204,40 +215,59 @@ impl RedisStore {
         }
         batch.sort_unstable_by_key(|waiting| waiting.key.hash());
         let mut keys: Vec<Key> = Vec::with_capacity(batch.len());
-        let mut readers: Vec<Vec<oneshot::Sender<_>>> = Vec::with_capacity(batch.len());
-        let mut bytes = 0;
+        let mut readers: Vec<Vec<_>> = Vec::with_capacity(batch.len());
+        let (mut tags, mut bytes) = (Vec::new(), 0);
         for Waiting {
             key,
+            tags: wanted,
             expected,
             found,
             ..
         } in batch
         {
+            // Tags are asked for once, after all entries.
+            tags.extend(wanted.iter().map(|tag| tag.key().clone()));
             match (keys.last(), readers.last_mut()) {
-                (Some(last), Some(others)) if *last == key => others.push(found),
+                (Some(last), Some(others)) if *last == key => others.push((found, wanted)),
                 _ => {
                     bytes += expected;
                     keys.push(key);
-                    readers.push(vec![found]);
+                    readers.push(vec![(found, wanted)]);
                 }
             }
         }
+        tags.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        tags.dedup();
+        bytes += tags.len() * STAMP_TEXT;
+        let entries = keys.len();
+        keys.append(&mut tags);
         let batches = &self.batches;
         batches.sent.fetch_add(1, Ordering::Relaxed);
         batches.keys.fetch_add(keys.len() as u64, Ordering::Relaxed);
         let read = self.fetch_slice(&keys, bytes);
-        let Ok(Ok(values)) = timeout(batches.patience, read).await else {
+        let Ok(Ok(mut values)) = timeout(batches.patience, read).await else {
             return;
         };
-        for (readers, value) in readers.into_iter().zip(values) {
+        let records = values.split_off(entries);
+        let tags = keys.get(entries..).unwrap_or_default();
+        let stamp_of = |tag: &Tag| {
+            let name = tag.key().as_str();
+            let at = tags.binary_search_by(|there| there.as_str().cmp(name));
+            stamp_in(records.get(at.ok()?)?.as_deref()?)
+        };
+        for (readers, entry) in readers.into_iter().zip(values) {
             let mut readers = readers.into_iter();
             let last = readers.next_back();
-            for reader in readers {
+            let answer = |(found, wanted): (oneshot::Sender<_>, Vec<Tag>), entry| {
+                let stamps = wanted.iter().map(stamp_of).collect();
                 // An error means that the caller was cancelled.
-                let _ = reader.send(value.clone());
+                let _ = found.send(Found { entry, stamps });
+            };
+            for reader in readers {
+                answer(reader, entry.clone());
             }
             if let Some(last) = last {
-                let _ = last.send(value);
+                answer(last, entry);
             }
         }
     }

@@ -1,0 +1,125 @@
+//! The cache by hand, under tags.
+
+use std::future::Future;
+
+use super::{Cache, Evicted};
+use crate::error::Error;
+use crate::site::{CacheValue, Ttl};
+use crate::tag::Tag;
+use crate::target::Target;
+
+/// Methods of [`Cache`] whose values get tags. [`Cache::tagged`] returns it.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "it does nothing until one of its methods is called"]
+pub struct TaggedCache<'a> {
+    cache: &'a Cache,
+    tags: &'a [&'a str],
+}
+
+impl Cache {
+    /// Returns the methods that store values under these tags. One step evicts everything that has a tag:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = cache_runtime::Cache::memory();
+    /// cache.tagged(&["events", "organizer:7"]).set("event:42", &"a concert".to_owned(), 60).await;
+    ///
+    /// cache.delete_tagged("organizer:7").await;
+    ///
+    /// assert_eq!(cache.get::<String>("event:42").await, None);
+    /// # }
+    /// ```
+    ///
+    /// Tags are used as they are, like keys. [`key!`](macro@crate::key) writes one with escaped values.
+    pub fn tagged<'a>(&'a self, tags: &'a [&'a str]) -> TaggedCache<'a> {
+        TaggedCache { cache: self, tags }
+    }
+
+    /// Evicts every entry that has this tag, in one step, however many there are. Their number is not known, so
+    /// [`Evicted::Applied`] has 0 keys. The entries stay in Redis until their TTL ends, and no process serves them.
+    pub async fn delete_tagged(&self, tag: &str) -> Evicted {
+        let evicted = self.try_delete_tagged(tag).await;
+        evicted.unwrap_or_else(|error| {
+            self.log_failure("delete", &error);
+            Evicted::Applied { keys: 0 }
+        })
+    }
+
+    /// [`delete_tagged`](Self::delete_tagged), refusing a tag that cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// The tag is invalid. An unavailable Redis is not an error: the eviction is then [`Evicted::Journaled`].
+    pub async fn try_delete_tagged(&self, tag: &str) -> Result<Evicted, Error> {
+        let tag = Tag::parse(self.prefix(), tag)?;
+        Ok(self.remove(&[Target::Tag(tag)]).await)
+    }
+}
+
+impl TaggedCache<'_> {
+    /// [`Cache::set`]
+    pub async fn set<T: CacheValue>(&self, key: &str, value: &T, ttl: impl Into<Ttl>) -> bool {
+        self.try_set(key, value, ttl)
+            .await
+            .map(|()| true)
+            .unwrap_or_else(self.cache.forgive("set"))
+    }
+
+    /// [`Cache::try_set`]
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::try_set`]. Or a tag is invalid, or is being evicted with a `fence`.
+    pub async fn try_set<T: CacheValue>(
+        &self,
+        key: &str,
+        value: &T,
+        ttl: impl Into<Ttl>,
+    ) -> Result<(), Error> {
+        self.try_set_many(&[(key, value)], ttl).await
+    }
+
+    /// [`Cache::set_many`]
+    pub async fn set_many<T: CacheValue>(&self, pairs: &[(&str, &T)], ttl: impl Into<Ttl>) -> bool {
+        self.try_set_many(pairs, ttl)
+            .await
+            .map(|()| true)
+            .unwrap_or_else(self.cache.forgive("set"))
+    }
+
+    /// [`Cache::try_set_many`]
+    ///
+    /// # Errors
+    ///
+    /// As [`try_set`](Self::try_set), for the first pair that has any.
+    pub async fn try_set_many<T: CacheValue>(
+        &self,
+        pairs: &[(&str, &T)],
+        ttl: impl Into<Ttl>,
+    ) -> Result<(), Error> {
+        self.cache.store(&self.parsed()?, pairs, ttl.into()).await
+    }
+
+    /// [`Cache::get_or_load`]. An entry that does not have all of these tags is a miss.
+    pub async fn get_or_load<T: CacheValue, E>(
+        &self,
+        key: &str,
+        ttl: impl Into<Ttl>,
+        load: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match self.parsed() {
+            Ok(tags) => self.cache.load_under(tags, key, ttl.into(), load).await,
+            Err(error) => {
+                self.cache.log_failure("get_or_load", &error);
+                load.await
+            }
+        }
+    }
+
+    fn parsed(&self) -> Result<Vec<Tag>, Error> {
+        let tags = self.tags.iter();
+        tags.map(|tag| Tag::parse(self.cache.prefix(), tag))
+            .collect()
+    }
+}

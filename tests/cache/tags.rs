@@ -1,0 +1,296 @@
+//! Evictions by tag, on a real Redis.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cache_runtime::testing::FaultProxy;
+use cache_runtime::{Cache, Evicted, Mode, cache_evict, cacheable};
+use redis::AsyncCommands;
+use serde::{Deserialize, Serialize};
+
+use crate::support::{Gate, Table, cache, calls, connect, raw, server, soon, until};
+
+/// The value of the row, under a tag.
+async fn tagged_row(cache: &Cache, table: &Table, id: u64) -> usize {
+    let key = format!("row:{id}");
+    let load = async { Ok::<_, ()>(table.read()) };
+    let row = cache
+        .tagged(&["rows"])
+        .get_or_load(&key, 60_u64, load)
+        .await;
+    row.expect("the body does not fail")
+}
+
+#[tokio::test]
+async fn an_eviction_by_tag_is_one_command_however_many_entries_there_are() {
+    let server = server();
+    let (reader, writer) = (cache(&server).await, cache(&server).await);
+    let (mut raw, table) = (raw(&server).await, Table::default());
+    for id in 0..300 {
+        tagged_row(&reader, &table, id).await;
+    }
+    let sent = async |raw: &mut _| {
+        let mut all = Vec::new();
+        for command in ["unlink", "del", "scan", "set", "evalsha", "eval"] {
+            all.push(calls(raw, command).await);
+        }
+        all
+    };
+    let before = sent(&mut raw).await;
+
+    let evicted = writer.delete_tagged("rows").await;
+
+    assert_eq!(evicted, Evicted::Applied { keys: 0 });
+    let after = sent(&mut raw).await;
+    assert_eq!(after[0], before[0] + 1);
+    assert_eq!(after[1..], before[1..]);
+    for id in 0..300 {
+        tagged_row(&reader, &table, id).await;
+    }
+    assert_eq!(table.reads(), 600);
+}
+
+#[tokio::test]
+async fn a_hit_sends_one_command_with_and_without_tags() {
+    let server = server();
+    let cache = cache(&server).await;
+    let (mut raw, table) = (raw(&server).await, Table::default());
+    tagged_row(&cache, &table, 1).await;
+    assert!(cache.set("plain", &1, 60).await);
+    let (gets, mgets) = (calls(&mut raw, "get").await, calls(&mut raw, "mget").await);
+
+    for _ in 0..3 {
+        tagged_row(&cache, &table, 1).await;
+    }
+    assert_eq!(calls(&mut raw, "mget").await, mgets + 3);
+    assert_eq!(calls(&mut raw, "get").await, gets);
+    for _ in 0..3 {
+        assert_eq!(cache.get::<u32>("plain").await, Some(1));
+    }
+
+    assert_eq!(calls(&mut raw, "mget").await, mgets + 3);
+    assert_eq!(calls(&mut raw, "get").await, gets + 3);
+    assert_eq!(table.reads(), 1);
+}
+
+#[tokio::test]
+async fn an_operator_evicts_a_tag_with_one_del() {
+    let server = server();
+    let cache = cache(&server).await;
+    let (mut raw, table) = (raw(&server).await, Table::default());
+    tagged_row(&cache, &table, 1).await;
+
+    let removed: u64 = raw.del("test_cache:tag:rows").await.expect("deleted");
+
+    assert_eq!(removed, 1);
+    tagged_row(&cache, &table, 1).await;
+    assert_eq!(table.reads(), 2);
+    let left: i64 = raw.pttl("test_cache:tag:rows").await.expect("a record");
+    assert!(left > 60_000, "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_in_batches_ask_for_a_tag_once_and_see_its_eviction() {
+    let server = server();
+    let (reader, writer) = (cache(&server).await, cache(&server).await);
+    let table = Table::default();
+    for id in 0..20 {
+        tagged_row(&reader, &table, id).await;
+    }
+    let crowd = async || {
+        let wrong = Arc::new(AtomicUsize::new(0));
+        let readers: Vec<_> = (0..500_u64)
+            .map(|n| {
+                let (cache, table, wrong) = (reader.clone(), table.clone(), Arc::clone(&wrong));
+                let expected = table.value.load(Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let found = tagged_row(&cache, &table, n % 20).await;
+                    wrong.fetch_add(usize::from(found != expected), Ordering::SeqCst);
+                })
+            })
+            .collect();
+        for reader in readers {
+            reader.await.expect("the reader does not panic");
+        }
+        wrong.load(Ordering::SeqCst)
+    };
+
+    assert_eq!((crowd().await, table.reads()), (0, 20));
+    let batches = reader.stats().pool.expect("a pool");
+    assert!(batches.batches > 0, "{batches:?}");
+    // 20 rows and their tag.
+    assert!(batches.batched_reads <= 21 * batches.batches, "{batches:?}");
+    table.write();
+    let _ = writer.delete_tagged("rows").await;
+
+    assert_eq!((crowd().await, table.reads()), (0, 40));
+}
+
+#[tokio::test]
+async fn an_eviction_by_tag_in_an_outage_is_applied_after_it() {
+    let server = server();
+    let proxy = FaultProxy::start(&server).expect("the proxy starts");
+    let (cut_off, other) = (connect(proxy.config()).await, cache(&server).await);
+    let table = Table::default();
+    tagged_row(&cut_off, &table, 1).await;
+    assert_eq!((tagged_row(&other, &table, 1).await, table.reads()), (0, 1));
+
+    proxy.cut();
+    table.write();
+    assert_eq!(cut_off.delete_tagged("rows").await, Evicted::Journaled);
+    assert_eq!(tagged_row(&cut_off, &table, 1).await, 1);
+    assert_eq!(cut_off.stats().journal_depth, 1);
+
+    proxy.pass();
+    until("Redis is used again", async || {
+        cut_off.stats().mode == Mode::Redis && cut_off.stats().journal_depth == 0
+    })
+    .await;
+    let reads = table.reads();
+    assert_eq!(tagged_row(&other, &table, 1).await, 1);
+    assert_eq!(tagged_row(&cut_off, &table, 1).await, 1);
+    assert_eq!(table.reads(), reads + 1);
+}
+
+#[tokio::test]
+async fn an_eviction_by_tag_that_redis_refuses_hides_its_entries_here() {
+    let server = server();
+    let mut raw = raw(&server).await;
+    let rules = [
+        "SETUSER",
+        "app",
+        "on",
+        ">password",
+        "~*",
+        "&*",
+        "+@all",
+        "-unlink",
+    ];
+    let () = redis::cmd("ACL")
+        .arg(&rules)
+        .query_async(&mut raw)
+        .await
+        .expect("valid rules");
+    let config = server.config().username("app").password("password");
+    let (refused, other) = (connect(config).await, cache(&server).await);
+    let table = Table::default();
+    tagged_row(&refused, &table, 1).await;
+
+    table.write();
+    assert_eq!(refused.delete_tagged("rows").await, Evicted::Journaled);
+
+    assert_eq!(tagged_row(&refused, &table, 1).await, 1);
+    // A reader that does not name the tag finds it in the entry.
+    assert_eq!(refused.get::<usize>("row:1").await, None);
+    assert_eq!(refused.stats().total.misses_by_reason["journaled"], 2);
+    assert_eq!(tagged_row(&other, &table, 1).await, 0);
+    let () = redis::cmd("ACL")
+        .arg(&["SETUSER", "app", "+unlink"])
+        .query_async(&mut raw)
+        .await
+        .expect("valid rules");
+    until("the eviction is applied", async || {
+        refused.stats().journal_depth == 0
+    })
+    .await;
+    assert_eq!(tagged_row(&other, &table, 1).await, 1);
+}
+
+#[tokio::test]
+async fn a_flushed_redis_serves_nothing_under_a_tag() {
+    let server = server();
+    let cache = cache(&server).await;
+    let table = Table::default();
+    tagged_row(&cache, &table, 1).await;
+
+    server.flush().expect("flushed");
+    table.write();
+
+    assert_eq!(tagged_row(&cache, &table, 1).await, 1);
+    assert_eq!(tagged_row(&cache, &table, 1).await, 1);
+    assert_eq!(table.reads(), 2);
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Event {
+    organizer: u64,
+    version: usize,
+}
+
+#[cacheable(key = "list:<page>", tag = ["events", "page:<page>"], ignore = [table], ttl = 60, cache = cache)]
+async fn list(cache: &Cache, table: &Table, page: u64) -> usize {
+    table.read()
+}
+
+#[cacheable(
+    key = "event:<id>",
+    tag = "organizer:<return.organizer>",
+    ignore = [table, organizer, gate],
+    ttl = 60,
+    cache = cache
+)]
+async fn event(cache: &Cache, table: &Table, id: u64, organizer: u64, gate: &Gate) -> Event {
+    let version = table.read();
+    gate.pass().await;
+    Event { organizer, version }
+}
+
+#[cache_evict(tag = "events", fence, cache = cache)]
+async fn change_events(cache: &Cache, table: &Table) -> usize {
+    table.write()
+}
+
+#[cache_evict(tag = "organizer:<organizer>", cache = cache)]
+async fn change_organizer(cache: &Cache, table: &Table, organizer: u64) -> usize {
+    table.write()
+}
+
+#[tokio::test]
+async fn functions_store_and_evict_under_tags() {
+    let server = server();
+    let (reader, writer) = (cache(&server).await, cache(&server).await);
+    let table = Table::default();
+    for page in 0..3 {
+        list(&reader, &table, page).await;
+    }
+    assert_eq!((list(&writer, &table, 1).await, table.reads()), (0, 3));
+
+    change_events(&writer, &table).await;
+
+    for page in 0..3 {
+        assert_eq!(list(&reader, &table, page).await, 1);
+    }
+    assert_eq!(table.reads(), 6);
+    let _ = writer.delete_tagged("page:2").await;
+    for page in 0..3 {
+        list(&reader, &table, page).await;
+    }
+    assert_eq!(table.reads(), 7);
+    assert_eq!(reader.stats().total.misses_by_reason["tag"], 4);
+}
+
+#[tokio::test]
+async fn a_load_that_runs_while_its_value_is_evicted_by_tag_is_not_stored() {
+    let server = server();
+    let (reader, writer) = (cache(&server).await, cache(&server).await);
+    let (table, gate) = (Table::default(), Gate::new());
+    let load = tokio::spawn({
+        let (reader, table, gate) = (reader.clone(), table.clone(), gate.clone());
+        async move { event(&reader, &table, 1, 7, &gate).await }
+    });
+    gate.arrival().await;
+
+    change_organizer(&writer, &table, 7).await;
+    gate.open(10);
+
+    let old = soon("the load returns", load).await.expect("no panic");
+    assert_eq!(old.version, 0);
+    for cache in [&reader, &writer] {
+        assert_eq!(event(cache, &table, 1, 7, &gate).await.version, 1);
+    }
+    assert_eq!(table.reads(), 2);
+    change_organizer(&writer, &table, 8).await;
+    assert_eq!(event(&reader, &table, 1, 7, &gate).await.version, 1);
+    change_organizer(&writer, &table, 7).await;
+    assert_eq!(event(&reader, &table, 1, 7, &gate).await.version, 3);
+}
