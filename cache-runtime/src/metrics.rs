@@ -103,6 +103,8 @@ pub(crate) enum Warning {
     OtherShape,
     /// Another program's data is under a key.
     Foreign,
+    /// An eviction by pattern looks at very many keys.
+    LongWalk,
 }
 
 /// The numbers of one cache.

@@ -241,6 +241,8 @@ pub(crate) struct Scanned {
     pub(crate) names: Vec<Key>,
     /// Where to continue; [`None`] at the end.
     pub(crate) next: Option<Cursor>,
+    /// About how many keys it looked at.
+    pub(crate) looked: usize,
 }
 
 /// The result of removing the keys that a scan found.

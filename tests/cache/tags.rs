@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cache_runtime::testing::FaultProxy;
+use cache_runtime::testing::{FaultProxy, RedisServer};
 use cache_runtime::{Cache, Evicted, Mode, cache_evict, cacheable};
 use redis::AsyncCommands;
 use serde::{Deserialize, Serialize};
+use tracing::Level;
 
+use crate::log::Log;
 use crate::support::{Gate, Table, cache, calls, connect, raw, server, soon, until};
 
 /// The value of the row, under a tag.
@@ -209,6 +211,31 @@ async fn a_flushed_redis_serves_nothing_under_a_tag() {
     assert_eq!(tagged_row(&cache, &table, 1).await, 1);
     assert_eq!(tagged_row(&cache, &table, 1).await, 1);
     assert_eq!(table.reads(), 2);
+}
+
+#[tokio::test]
+async fn an_eviction_that_looks_at_too_many_keys_is_warned_about_once() {
+    let server = RedisServer::builder().args(["--enable-debug-command", "yes"]);
+    let server = server.start().expect("redis-server starts");
+    let cache = cache(&server).await;
+    let mut raw = raw(&server).await;
+    let log = Log::listen(Level::WARN);
+    let _ = cache.delete_matching("row:*").await;
+    assert_eq!(log.take().len(), 0);
+    let () = redis::cmd("DEBUG")
+        .arg(&["POPULATE", "100500", "other"])
+        .query_async(&mut raw)
+        .await
+        .expect("populated");
+
+    for _ in 0..2 {
+        let _ = cache.delete_matching("row:*").await;
+    }
+
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let message = &lines[0].fields["message"];
+    assert!(message.contains("evict by tag"), "{message}");
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -103,7 +103,7 @@ impl Cache {
     ) -> Result<(Vec<String>, Option<Position>), Error> {
         let metrics = self.inner.metrics.site(&HANDLE.metrics);
         let op = || Op::new("keys", &HANDLE, &metrics, On::Pattern(&pattern[0]));
-        let Scanned { names, next } = self
+        let Scanned { names, next, .. } = self
             .inner
             .run(op(), |store| store.scan(pattern, cursor))
             .await?;

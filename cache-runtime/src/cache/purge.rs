@@ -10,7 +10,7 @@ use tracing::warn;
 use super::Inner;
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
-use crate::metrics::SiteMetrics;
+use crate::metrics::{SiteMetrics, Warning};
 use crate::site::Site;
 use crate::store::guard::{On, Op, Via};
 use crate::store::{Cursor, Scanned};
@@ -19,6 +19,9 @@ use crate::target::Target;
 
 /// Keys in one operation. Each operation has a deadline of its own.
 const BATCH: usize = 500;
+
+/// A walk that looks at more keys for one eviction is warned about.
+const LONG_WALK: usize = 100_000;
 
 /// The number of other prefixes that are warned about.
 const NEIGHBOURS: usize = 16;
@@ -50,6 +53,8 @@ struct Scan {
     targets: Vec<Target>,
     patterns: Vec<Pattern>,
     cursor: Cursor,
+    /// The keys that it has looked at.
+    looked: usize,
 }
 
 /// On whose behalf a purge runs.
@@ -79,6 +84,7 @@ impl Purge {
             targets: Vec::new(),
             patterns: Vec::new(),
             cursor: Cursor::default(),
+            looked: 0,
         };
         for target in targets {
             match &target {
@@ -210,7 +216,11 @@ impl Purge {
         let scanned = inner
             .run(op, |store| store.scan(&scan.patterns, scan.cursor))
             .await;
-        let Scanned { names, next } = match scanned {
+        let Scanned {
+            names,
+            next,
+            looked,
+        } = match scanned {
             Ok(slice) => slice,
             Err(error) if error.kind() == ErrorKind::Command => {
                 let cause = error.cause();
@@ -221,6 +231,17 @@ impl Purge {
             }
             Err(error) => return Err(error),
         };
+        scan.looked += looked;
+        if scan.looked > LONG_WALK && behalf.metrics.warn_once(Warning::LongWalk) {
+            let pattern = scan.patterns[0].shown(inner.config.mask_keys);
+            warn!(
+                site = behalf.site.name,
+                %pattern,
+                looked = scan.looked,
+                "an eviction by pattern looks at every key in Redis; give the functions whose entries it removes a `tag`, and evict \
+                 by tag: that is one step, however many keys there are"
+            );
+        }
         match delete_entries(inner, behalf, &names).await {
             Ok(removed) => self.progress.removed += removed,
             Err(error) if error.kind() != ErrorKind::Command => return Err(error),

@@ -126,7 +126,7 @@ impl Subject {
         let (patterns, mut removed) = ([pattern(glob)], 0);
         let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
-            let Scanned { names, next } = self.store.scan(&patterns, from).await.unwrap();
+            let Scanned { names, next, .. } = self.store.scan(&patterns, from).await.unwrap();
             cursor = next;
             removed += self.store.delete_entries(&names).await.unwrap().removed;
         }

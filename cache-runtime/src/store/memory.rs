@@ -342,9 +342,10 @@ impl Store for MemoryStore {
         _cursor: Cursor,
     ) -> BoxFuture<'a, Result<Scanned, Error>> {
         self.done(move || {
-            let mut names = Vec::new();
+            let (mut names, mut looked) = (Vec::new(), 0);
             for shard in &self.shards {
                 let shard = shard.lock();
+                looked += shard.slots.len();
                 let now = self.now();
                 let alive = shard.slots.iter().flatten().filter(|slot| slot.end > now);
                 names.extend(alive.filter_map(|slot| {
@@ -353,7 +354,11 @@ impl Store for MemoryStore {
                     Some(pattern.key(slot.name.to_string()))
                 }));
             }
-            Scanned { names, next: None }
+            Scanned {
+                names,
+                next: None,
+                looked,
+            }
         })
     }
 

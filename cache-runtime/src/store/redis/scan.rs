@@ -45,6 +45,7 @@ impl RedisStore {
         Ok(Scanned {
             names: names.into_iter().filter_map(meant).collect(),
             next: (next != 0).then_some(Cursor(next)),
+            looked: SCAN_COUNT,
         })
     }
 
