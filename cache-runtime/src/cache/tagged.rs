@@ -46,6 +46,12 @@ impl Cache {
         })
     }
 
+    /// Refuses a tag that cannot be used.
+    #[cfg(feature = "admin")]
+    pub(crate) fn check_tag(&self, tag: &str) -> Result<(), Error> {
+        Tag::parse(self.prefix(), tag).map(drop)
+    }
+
     /// [`delete_tagged`](Self::delete_tagged), refusing a tag that cannot be used.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub(super) enum Change {
 pub(super) enum Target {
     Key(String),
     Pattern(String),
+    Tag(String),
     All,
 }
 
@@ -42,6 +43,7 @@ pub(super) enum Target {
 struct Evict {
     key: Option<String>,
     pattern: Option<String>,
+    tag: Option<String>,
     #[serde(default)]
     all: bool,
     #[serde(default)]
@@ -108,15 +110,17 @@ impl Asked<'_> {
         let Evict {
             key,
             pattern,
+            tag,
             all,
             dry_run,
         } = self.fields()?;
-        let target = match (key, pattern, all) {
-            (Some(key), None, false) => Target::Key(key),
-            (None, Some(pattern), false) => Target::Pattern(pattern),
-            (None, None, true) => Target::All,
+        let target = match (key, pattern, tag, all) {
+            (Some(key), None, None, false) => Target::Key(key),
+            (None, Some(pattern), None, false) => Target::Pattern(pattern),
+            (None, None, Some(tag), false) => Target::Tag(tag),
+            (None, None, None, true) => Target::All,
             _ => {
-                let text = "name exactly one target: `\"key\": \"event:1\"`, `\"pattern\": \"event:*\"` or `\"all\": true`";
+                let text = "name exactly one target: `\"key\": \"event:1\"`, `\"pattern\": \"event:*\"`, `\"tag\": \"events\"` or `\"all\": true`";
                 return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, text));
             }
         };
@@ -127,7 +131,7 @@ impl Asked<'_> {
     pub(super) fn what(&self, change: &Change) -> String {
         match change {
             Change::Evict { target, .. } => match target {
-                Target::Key(text) | Target::Pattern(text) => self.entries(text),
+                Target::Key(text) | Target::Pattern(text) | Target::Tag(text) => self.entries(text),
                 Target::All => self.entries("*"),
             },
             Change::SwitchOff(pattern) | Change::SwitchOn(pattern) => self.entries(pattern),
@@ -183,6 +187,11 @@ impl Asked<'_> {
                 return Ok(json!({ "keys": keys, "is_complete": true }));
             }
             Target::Pattern(pattern) => pattern,
+            Target::Tag(tag) => {
+                cache.check_tag(tag)?;
+                // Nobody knows which entries have a tag.
+                return Ok(json!({ "keys": 0, "is_complete": false }));
+            }
             Target::All => "*",
         };
         let _place = self.shared.walks.begin()?;
@@ -194,6 +203,7 @@ impl Asked<'_> {
         Ok(data(match target {
             Target::Key(key) => cache.try_delete(&key).await?,
             Target::Pattern(pattern) => cache.try_delete_matching(&pattern).await?,
+            Target::Tag(tag) => cache.try_delete_tagged(&tag).await?,
             Target::All => cache.clear().await,
         }))
     }

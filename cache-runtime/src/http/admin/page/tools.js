@@ -28,16 +28,18 @@ const isPattern = (text) => /[*?]/.test(text);
 const target = (text) => (isPattern(text) ? { pattern: text } : { key: text });
 
 function evict(form) {
-  const [input, now] = [by("evict-pattern"), by("evict-now")];
+  const [input, tag, now] = [by("evict-pattern"), by("evict-tag"), by("evict-now")];
   // What was counted is what can be evicted.
-  input.addEventListener("input", () => { now.disabled = true; });
+  for (const changed of [input, tag]) changed.addEventListener("input", () => { now.disabled = true; });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const isDry = event.submitter?.value !== "evict";
-    const text = input.value.trim();
+    const [text, isTag] = [input.value.trim(), tag.checked];
     tell("evict-result", async () => {
-      const done = await call("api/evict", { ...target(text), dry_run: isDry });
-      now.disabled = !isDry || input.value.trim() !== text;
+      const done = await call("api/evict", { ...(isTag ? { tag: text } : target(text)), dry_run: isDry });
+      now.disabled = !isDry || input.value.trim() !== text || tag.checked !== isTag;
+      if (isTag && isDry) return `The entries with the tag ${text} are not counted. Nothing was evicted.`;
+      if (isTag && done.outcome === "applied") return `No entry with the tag ${text} is served any more.`;
       if (isDry) return `${done.is_complete ? "" : "At least "}${count(done.keys)} entries match ${text}. Nothing was evicted.`;
       return done.outcome === "applied" ? `${count(done.keys)} keys were removed.` : "Redis is unavailable: the eviction waits in the journal. This process serves no matching entry.";
     });

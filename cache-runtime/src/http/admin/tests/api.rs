@@ -147,6 +147,39 @@ async fn a_dry_run_counts_and_evicts_nothing() {
 }
 
 #[tokio::test]
+async fn a_tag_is_evicted_without_a_count() {
+    let (_server, cache) = redis().await;
+    for cache in [Cache::memory(), cache] {
+        cache.tagged(&["events"]).set("event:1", &1, 60_u64).await;
+        cache.set("event:2", &2, 60_u64).await;
+        let service = of(&cache);
+        let body = |dry_run: bool| json!({ "tag": "events", "dry_run": dry_run });
+
+        let dry = post(&service, "/api/evict", body(true)).await.json();
+        assert_eq!(
+            dry,
+            json!({ "keys": 0, "is_complete": false, "dry_run": true })
+        );
+        assert_eq!(cache.get::<u32>("event:1").await, Some(1));
+        let done = post(&service, "/api/evict", body(false)).await.json();
+
+        let applied = json!({ "outcome": "applied", "keys": 0, "dry_run": false });
+        assert_eq!(done, applied);
+        assert_eq!(
+            cache.get_many::<u32>(&["event:1", "event:2"]).await,
+            [None, Some(2)]
+        );
+        let bad = post(
+            &service,
+            "/api/evict",
+            json!({ "tag": "a b", "dry_run": true }),
+        )
+        .await;
+        assert_eq!(bad.status, 400);
+    }
+}
+
+#[tokio::test]
 async fn a_pattern_that_is_off_is_bypassed_until_it_is_on() {
     let cache = Cache::memory();
     let service = of(&cache);
