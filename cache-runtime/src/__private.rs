@@ -28,7 +28,7 @@ pub fn cacheable<O: Outcome<Value: CacheValue>>(
     call: ReadCall,
     _outcome: Option<O>,
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _>::new(read::<O>(call), NoRules)
+    Storing::<O, _, _>::new(read::<O>(call), NoRules)
 }
 
 /// The same with `unless` or with a `ttl` that is computed from each value.
@@ -38,7 +38,7 @@ pub fn cacheable_with_rules<O: Outcome<Value: CacheValue>>(
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _>::new(read::<O>(call), OwnRules { unless, ttl })
+    Storing::<O, _, _>::new(read::<O>(call), OwnRules { unless, ttl })
 }
 
 /// The same with a tag over the returned value.
@@ -49,7 +49,7 @@ pub fn cacheable_tagged<O: Outcome<Value: CacheValue>>(
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     tags: impl Fn(&O::Value, &mut TagWriter),
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _>::new(read::<O>(call), TagRules { unless, ttl, tags })
+    Storing::<O, _, _>::new(read::<O>(call), TagRules { unless, ttl, tags })
 }
 
 /// The same with `local`: a value that Redis returned is also kept in the memory of the process.
@@ -60,7 +60,7 @@ pub fn cacheable_local<O: Outcome<Value: CacheValue + LocalValue>>(
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     tags: impl Fn(&O::Value, &mut TagWriter),
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _>::new(read::<O>(call), TagRules { unless, ttl, tags })
+    Storing::<O, _, _>::local(call.into_parts(), TagRules { unless, ttl, tags })
 }
 
 /// `#[cache_put]`: the call returns the body's value and stores it.
@@ -68,7 +68,7 @@ pub fn cache_put<O: Outcome<Value: CacheValue>>(
     call: ReadCall,
     _outcome: Option<O>,
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _>::new(write::<O>(call), NoRules)
+    Storing::<O, _, _>::new(write::<O>(call), NoRules)
 }
 
 /// The same with `unless` or with a `ttl` that is computed from each value.
@@ -78,7 +78,7 @@ pub fn cache_put_with_rules<O: Outcome<Value: CacheValue>>(
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _>::new(write::<O>(call), OwnRules { unless, ttl })
+    Storing::<O, _, _>::new(write::<O>(call), OwnRules { unless, ttl })
 }
 
 /// The same with a tag over the returned value.
@@ -89,7 +89,7 @@ pub fn cache_put_tagged<O: Outcome<Value: CacheValue>>(
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     tags: impl Fn(&O::Value, &mut TagWriter),
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _>::new(write::<O>(call), TagRules { unless, ttl, tags })
+    Storing::<O, _, _>::new(write::<O>(call), TagRules { unless, ttl, tags })
 }
 
 /// `#[cache_evict]`: the call returns the body's value after it removed the targets. `more` adds the targets that

@@ -42,7 +42,9 @@ pub fn cacheable_background_local<O>(
 where
     O: Outcome<Output: Send, Value: CacheValue + LocalValue> + 'static,
 {
-    detachable::<O, _, _>(call, TagRules { unless, ttl, tags }, body)
+    let rules = TagRules { unless, ttl, tags };
+    // A refresh runs in another task and must use the same cache and limiter as this task.
+    Detachable::<O, _, _, _, _>::local(call.into_parts(), rules, body, in_current_run)
 }
 
 #[inline(always)]
@@ -55,5 +57,5 @@ where
     let of = ValueType::of_outcome::<O>();
     let steps = cache::read(call.into_parts(), of, Refresh::Background);
     // A refresh runs in another task and must use the same cache and limiter as this task.
-    Detachable::<O, _, _, _>::new(steps, rules, body, in_current_run)
+    Detachable::<O, _, _, _, _>::new(steps, rules, body, in_current_run)
 }

@@ -39,6 +39,8 @@ mod keys;
 mod lease;
 mod lent;
 mod load;
+mod local;
+mod locally;
 mod log;
 mod lookup;
 mod misfit;
@@ -93,6 +95,7 @@ use self::journal::Journal;
 pub use self::keys::KeyStream;
 use self::lease::Orphans;
 pub(crate) use self::load::{Loaded, watched};
+use self::local::Local;
 pub(crate) use self::read::Refresh;
 use self::refresh::Refreshes;
 use self::reloads::Reloads;
@@ -143,6 +146,7 @@ struct Inner {
     refreshes: Refreshes,
     reloads: Reloads,
     bulkhead: Bulkhead,
+    local: Local,
     /// Of the line about a method call with an invalid argument.
     refused: Throttle,
     replays: Replays,
@@ -255,6 +259,7 @@ impl Cache {
                 refreshes: Refreshes::new(config.max_refreshes),
                 reloads: Reloads::default(),
                 bulkhead: Bulkhead::new(&config),
+                local: Local::new(&config, matches!(backend, Some(Backend::Memory))),
                 refused: Throttle::new(),
                 replays: Replays::new(&config),
                 metrics: Metrics::new(),

@@ -35,7 +35,7 @@ use crate::metrics::Event;
 ///
 /// | parameters | meaning |
 /// |---|---|
-/// | `hit; ttl=1234` | entries answered. The first of them expires in 1,234 s |
+/// | `hit; ttl=1234` | entries answered, from Redis or from this process. The first of them expires in 1,234 s |
 /// | `hit; ttl=-12; detail=STALE` | an entry answered that expired 12 s ago, within its grace |
 /// | `fwd=miss; collapsed` | the load of another caller provided the value |
 /// | `fwd=miss; stored` | the body ran, and its value was stored |
@@ -142,7 +142,7 @@ impl Answer {
             _ => Value::NotStored,
         };
         match (result.result()?, result.miss_reason()) {
-            ("hit" | "none", _) => Some(Self::Hit(report.ttl_left)),
+            ("hit" | "local" | "none" | "outage", _) => Some(Self::Hit(report.ttl_left)),
             ("stale", _) => Some(Self::Stale(report.ttl_left)),
             ("miss", Some("stale")) => Some(Self::Forwarded(Forward::Stale, value)),
             ("miss", _) => Some(Self::Forwarded(Forward::Miss, value)),

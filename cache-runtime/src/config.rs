@@ -151,6 +151,11 @@ pub struct Config {
     pub compress_above: usize,
     /// The capacity of the memory store, in bytes. Default: 64 MiB.
     pub memory_capacity: usize,
+    /// The capacity of the values that functions with `local` keep in this process, in bytes. Default: 64 MiB.
+    pub local_capacity: usize,
+    /// The longest time for which this process may not hear of a change and still serve such a value without asking. Default:
+    /// 2 s.
+    pub local_staleness: Duration,
     /// The number of evictions that are remembered during an outage. Default: 100,000.
     pub journal_capacity: usize,
     /// The duration from which an operation is logged as slow. Default: 100 ms.
@@ -161,6 +166,9 @@ pub struct Config {
     pub card_guard: bool,
     /// The clock that ages entries. Default: the system clock.
     pub clock: Clock,
+    /// Where the server is for the connection that listens for changes, if a test puts another network in front of it.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) listen_at: Option<Address>,
 }
 
 impl Default for Config {
@@ -244,6 +252,10 @@ impl Default for Config {
             compress_above: 1 << 10,
             // About 100,000 small entries. A service without Redis has this much memory to spare.
             memory_capacity: 64 << 20,
+            // About 50,000 small values, in addition to what the service needs.
+            local_capacity: 64 << 20,
+            // Users accept this age, and a pause of the network or of a garbage collector elsewhere is shorter.
+            local_staleness: Duration::from_secs(2),
             // About 10 MB. Beyond that it is cheaper to evict everything.
             journal_capacity: 100_000,
             // The delay that users begin to notice.
@@ -253,6 +265,8 @@ impl Default for Config {
             // It reads every stored byte. Only services that handle cards should pay for that.
             card_guard: false,
             clock: Clock::default(),
+            #[cfg(any(test, feature = "testing"))]
+            listen_at: None,
         }
     }
 }
@@ -313,6 +327,8 @@ setters! {
     max_value: usize => max_value,
     compress_above: usize => compress_above,
     memory_capacity: usize => memory_capacity,
+    local_capacity: usize => local_capacity,
+    local_staleness: Duration => local_staleness,
     journal_capacity: usize => journal_capacity,
     slow_threshold: Duration => slow_threshold,
     mask_keys: bool => mask_keys,

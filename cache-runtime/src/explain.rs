@@ -31,7 +31,7 @@ pub struct ExplainedCall {
     pub template: &'static str,
     /// The key, or the targets of an eviction. Only hashes, if [`mask_keys`](crate::Config::mask_keys) is set.
     pub key: String,
-    /// `hit`, `none`, `stale`, `miss` or `bypass` of a read, `put` or `evict`. `None` if the call was cancelled, or if its body failed, so
+    /// `hit`, `local`, `outage`, `none`, `stale`, `miss` or `bypass` of a read, `put` or `evict`. `None` if the call was cancelled, or if its body failed, so
     /// that nothing was stored or evicted.
     pub result: Option<&'static str>,
     /// Why it is a miss or a bypass.

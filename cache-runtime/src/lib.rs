@@ -127,6 +127,7 @@ mod calls;
 pub mod catalog;
 mod clock;
 mod config;
+mod doubt;
 mod entry;
 mod error;
 mod escape;
@@ -178,8 +179,8 @@ pub use error::{AlreadyInstalled, Error, ErrorKind};
 pub use explain::{ExplainWarning, ExplainedCall, Explanation};
 pub use key::{KeyPart, KeyWriter};
 pub use metrics::{
-    Counts, FallbackStats, LimitStats, MemoryStats, Mode, OperationStats, PoolStats, RedisStats,
-    SessionStats, SiteStats, Stats, Times,
+    Counts, FallbackStats, LimitStats, LocalState, LocalStats, MemoryStats, Mode, OperationStats,
+    PoolStats, RedisStats, SessionStats, SiteStats, Stats, Times,
 };
 pub use run::in_current_run;
 pub use sensitive::Sensitive;

@@ -57,7 +57,8 @@ pub(crate) use self::sessions::SessionEvent;
 pub(crate) use self::sessions::SessionMetrics;
 pub use self::sessions::SessionStats;
 pub use self::stats::{
-    Counts, FallbackStats, MemoryStats, Mode, PoolStats, RedisStats, SiteStats, Stats,
+    Counts, FallbackStats, LocalState, LocalStats, MemoryStats, Mode, PoolStats, RedisStats,
+    SiteStats, Stats,
 };
 pub(crate) use self::stats::{Sampled, StoreStats, Surroundings};
 use crate::error::ErrorKind;
@@ -236,6 +237,7 @@ impl Metrics {
             loads_waiting,
             store,
             redis,
+            local,
         } = surroundings;
         let (pool, memory) = match store {
             StoreStats::Redis(pool) => (Some(*pool), None),
@@ -262,6 +264,7 @@ impl Metrics {
             pool,
             redis,
             memory,
+            local,
         }
     }
 
@@ -427,6 +430,13 @@ impl SiteMetrics {
     /// `event` happened at `now`, for callers who have read the clock already.
     pub(crate) fn count_at(&self, event: Event, now: Instant) {
         self.record(event, 1, || now);
+    }
+
+    /// `event` happened in this second since the start, for callers that need no exact time.
+    pub(crate) fn count_in(&self, event: Event, second: u64) {
+        let stripe = self.stripe();
+        stripe.counters[event as usize].fetch_add(1, Relaxed);
+        stripe.recent.record(second, 1);
     }
 
     fn record(&self, event: Event, n: u64, now: impl FnOnce() -> Instant) {

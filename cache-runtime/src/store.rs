@@ -7,6 +7,7 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod gate;
 pub(crate) mod guard;
+pub(crate) mod listener;
 mod maintenance;
 pub(crate) mod memory;
 mod pool;

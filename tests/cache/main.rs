@@ -10,6 +10,7 @@ mod events;
 mod fallback;
 mod futurelock;
 mod keys;
+mod local;
 #[path = "../../cache-runtime/src/testing/log.rs"]
 mod log;
 mod overload;

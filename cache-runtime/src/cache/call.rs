@@ -11,6 +11,7 @@ use super::Inner;
 use super::call_report::{CallMetrics, Spent};
 use super::flight::{Observation, Observed};
 use super::pending::{self, ScopeState};
+use crate::doubt::Reading;
 use crate::entry::{Layers, Origin};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -41,6 +42,8 @@ pub(super) struct Facts {
     pub(super) grace: Duration,
     pub(super) ttl_jitter: u8,
     pub(super) is_off: bool,
+    /// Taken before the store is asked, if the value is to be kept in this process.
+    pub(super) reading: Option<Reading>,
     pub(super) scope: ScopeState,
     pub(super) started: Instant,
     /// The type of what is stored.
@@ -122,6 +125,7 @@ impl<'a> CallContext<'a> {
             ttl_jitter: site.ttl_jitter.unwrap_or(inner.config.ttl_jitter),
             is_off: inner.disabled.is_off(key),
             scope: pending::scope_state(inner, key, tags, site.tag_families),
+            reading: site.local.and_then(|_| inner.reading_of(plan)),
             started,
             of,
             site,

@@ -196,6 +196,11 @@ pub(crate) fn in_current_view<F: Future>(work: F) -> impl Future<Output = F::Out
     COLLECTOR.scope(current(), work)
 }
 
+/// Returns whether somebody wants the report of a call that begins here.
+pub(super) fn is_viewed() -> bool {
+    COLLECTOR.try_with(Option::is_some).unwrap_or(false)
+}
+
 fn current() -> Option<Arc<Collector>> {
     COLLECTOR.try_with(Clone::clone).ok().flatten()
 }
@@ -245,8 +250,7 @@ impl CallMetrics {
         began: Instant,
         key: impl FnOnce() -> String,
     ) -> Self {
-        let is_viewed = COLLECTOR.try_with(Option::is_some).unwrap_or(false);
-        let report = match is_viewed {
+        let report = match is_viewed() {
             true => Place::new(&counted, site, began, key),
             false => None,
         };

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::chain::{self, Chain};
 use super::lent::{Lent, swap};
+use super::local::{HeldFacts, Kept};
 use super::pulse::{Pulse, Watch};
 use crate::entry::{
     self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Tagged, Unreadable, Value,
@@ -33,6 +34,16 @@ pub(super) trait Caller {
 
     /// Keeps a remembered `None`. Returns whether it may be the answer. The code of its type may panic.
     fn decode_none(&mut self) -> bool {
+        false
+    }
+
+    /// Returns the value that was decoded last, to be kept in this process. The code of its type may panic.
+    fn keep(&self, _facts: &HeldFacts) -> Option<Arc<Kept>> {
+        None
+    }
+
+    /// Takes a value that is kept in this process. Returns whether it is of its type. The code of its type may panic.
+    fn take(&mut self, _kept: &Kept) -> bool {
         false
     }
 

@@ -33,7 +33,7 @@ const SHARED_TTL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) enum Decoded {
     /// A value or a `None`, which the caller keeps, and the event that it is counted as.
-    Fresh(Event),
+    Fresh(Event, Meta),
     /// A value within its grace, which the caller has.
     Stale(Stamp),
     Lease,
@@ -117,7 +117,7 @@ impl CallContext<'_> {
         self.metrics.found(&meta, now);
         match meta.is_stale(now) {
             true => Decoded::Stale(meta.stamp),
-            false => Decoded::Fresh(event),
+            false => Decoded::Fresh(event, meta),
         }
     }
 

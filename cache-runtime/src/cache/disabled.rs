@@ -27,9 +27,13 @@ impl Disabled {
         }
     }
 
-    pub(super) fn is_off(&self, key: &Key) -> bool {
+    /// Returns whether any pattern is switched off.
+    pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Acquire)
-            && self.off.read().iter().any(|off| off.matches(key.as_str()))
+    }
+
+    pub(super) fn is_off(&self, key: &Key) -> bool {
+        self.any() && self.off.read().iter().any(|off| off.matches(key.as_str()))
     }
 
     pub(super) fn set_off(&self, pattern: Pattern) {

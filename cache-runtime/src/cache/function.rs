@@ -1,15 +1,22 @@
 //! Annotated functions as callers: the code that is compiled for each function and for each cached type.
 
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::mem;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::boxed;
+use super::call::ValueType;
 use super::caller::{Appraisal, Caller, Driver, Path, Source, WriteJob, Written};
+use super::local::{Held, HeldFacts, Kept};
+use super::read::Refresh;
 use super::steps::{self, Steps};
+use super::used::Used;
+use super::{boxed, locally};
 use crate::entry::{Json, Layers, Unreadable};
-use crate::site::{CacheValue, Outcome, Rules};
+use crate::plan::ReadPlan;
+use crate::site::{CacheValue, LocalValue, Outcome, Rules};
 use crate::tag::TagWriter;
 use crate::target::Target;
 
@@ -147,6 +154,71 @@ impl<T> Outputs<T> {
     }
 }
 
+/// Whether the values of a function are also kept in this process.
+pub(crate) trait Keeping<O: Outcome> {
+    /// Returns the value that was found, to be kept.
+    fn keep(found: Option<&O::Output>, facts: &HeldFacts) -> Option<Arc<Kept>>;
+
+    /// Returns a value that is kept, if it is of this type.
+    fn take(kept: &Kept) -> Option<O::Output>;
+}
+
+/// They are not.
+#[derive(Debug)]
+pub(crate) struct NotKept;
+
+impl<O: Outcome> Keeping<O> for NotKept {
+    #[inline(always)]
+    fn keep(_: Option<&O::Output>, _: &HeldFacts) -> Option<Arc<Kept>> {
+        None
+    }
+
+    #[inline(always)]
+    fn take(_: &Kept) -> Option<O::Output> {
+        None
+    }
+}
+
+/// They are: `local`.
+#[derive(Debug)]
+pub(crate) struct KeptLocally;
+
+impl<O: Outcome<Value: CacheValue + LocalValue>> Keeping<O> for KeptLocally {
+    #[inline(always)]
+    fn keep(found: Option<&O::Output>, facts: &HeldFacts) -> Option<Arc<Kept>> {
+        let value: Option<O::Value> = match found.and_then(O::returned) {
+            Some(returned) => O::value(returned).cloned(),
+            None => return None,
+        };
+        Some(Arc::new(Held::new(facts.clone(), value)))
+    }
+
+    #[inline(always)]
+    fn take(kept: &Kept) -> Option<O::Output> {
+        match kept.value::<Option<O::Value>>() {
+            Some(Some(value)) => Some(O::from_value(value.clone())),
+            Some(None) => O::from_none(),
+            None => None,
+        }
+    }
+}
+
+/// The steps of a call of a function with `local`, and the value if this process has it.
+#[inline(always)]
+fn find_locally<O: Outcome<Value: CacheValue + LocalValue>>(
+    call: Option<(Used, ReadPlan)>,
+    refresh: Refresh,
+) -> (Option<Steps>, Option<O::Output>) {
+    let of = ValueType::of_outcome::<O>();
+    if let Some((cache, plan)) = &call
+        && let Some(kept) = locally::certain(cache, plan, of)
+        && let Some(output) = <KeptLocally as Keeping<O>>::take(&kept)
+    {
+        return (steps::served(call), Some(output));
+    }
+    (steps::read(call, of, refresh), None)
+}
+
 /// A call of a function, and its body. Only this is compiled for each function. Everything else is compiled once for all
 /// functions with the same return type.
 #[derive(Debug)]
@@ -186,35 +258,65 @@ pub trait Bodiless {
 }
 
 /// A call of a function with `#[cacheable]` or `#[cache_put]`.
-pub(crate) struct Storing<O: Outcome, R> {
+pub(crate) struct Storing<O: Outcome, R, K> {
     steps: Option<Steps>,
     rules: R,
     outputs: Outputs<O::Output>,
+    keeping: PhantomData<fn() -> K>,
 }
 
 /// The same without its steps, while the body is polled.
-struct Polled<'a, O: Outcome, R> {
+struct Polled<'a, O: Outcome, R, K> {
     rules: &'a R,
     outputs: &'a mut Outputs<O::Output>,
     body: Pin<&'a mut dyn Future<Output = O::Output>>,
+    keeping: PhantomData<fn() -> K>,
 }
 
-impl<O: Outcome, R> Storing<O, R> {
+impl<O: Outcome, R> Storing<O, R, NotKept> {
     #[inline(always)]
     pub(crate) fn new(steps: Option<Steps>, rules: R) -> Self {
         Self {
             steps,
             rules,
             outputs: Outputs::new(),
+            keeping: PhantomData,
         }
     }
 }
 
-impl<O, R> Caller for Polled<'_, O, R>
+impl<O: Outcome<Value: CacheValue + LocalValue>, R> Storing<O, R, KeptLocally> {
+    /// The same for a function with `local`.
+    #[inline(always)]
+    pub(crate) fn local(call: Option<(Used, ReadPlan)>, rules: R) -> Self {
+        let (steps, found) = find_locally::<O>(call, Refresh::Caller);
+        Self {
+            steps,
+            rules,
+            outputs: Outputs {
+                found,
+                returned: None,
+            },
+            keeping: PhantomData,
+        }
+    }
+}
+
+impl<O, R, K> Caller for Polled<'_, O, R, K>
 where
     O: Outcome<Value: CacheValue>,
     R: Rules<O>,
+    K: Keeping<O>,
 {
+    fn keep(&self, facts: &HeldFacts) -> Option<Arc<Kept>> {
+        K::keep(self.outputs.found.as_ref(), facts)
+    }
+
+    fn take(&mut self, kept: &Kept) -> bool {
+        self.outputs.found = K::take(kept);
+        self.outputs.found.is_some()
+    }
+
     fn decode(&mut self, json: &Json) -> Result<(), Unreadable> {
         self.outputs.decode::<O>(json)
     }
@@ -240,10 +342,11 @@ where
     }
 }
 
-impl<O, R> Bodiless for Storing<O, R>
+impl<O, R, K> Bodiless for Storing<O, R, K>
 where
     O: Outcome<Value: CacheValue>,
     R: Rules<O>,
+    K: Keeping<O>,
 {
     type Output = O::Output;
 
@@ -256,11 +359,13 @@ where
             steps,
             rules,
             outputs,
+            keeping,
         } = self;
-        let mut polled = Polled::<O, R> {
+        let mut polled = Polled::<O, R, K> {
             rules,
             outputs,
             body,
+            keeping: *keeping,
         };
         match steps::poll(steps, &mut polled, cx) {
             Poll::Ready(source) => outputs.answer(source),
@@ -271,17 +376,18 @@ where
 
 /// A function with `#[cacheable(…, refresh = "background")]`, whose body may be `carried` into another task.
 #[must_use = "futures do nothing unless they are polled"]
-pub(crate) struct Detachable<O: Outcome, R, B, C> {
+pub(crate) struct Detachable<O: Outcome, R, B, C, K> {
     steps: Option<Steps>,
-    detached: Detached<O, R, B, C>,
+    detached: Detached<O, R, B, C, K>,
 }
 
 /// The same without its steps.
-struct Detached<O: Outcome, R, B, C> {
+struct Detached<O: Outcome, R, B, C, K> {
     rules: Option<R>,
     body: Body<B>,
     carried: C,
     outputs: Outputs<O::Output>,
+    keeping: PhantomData<fn() -> K>,
 }
 
 /// A body that may run elsewhere.
@@ -291,19 +397,42 @@ enum Body<B> {
     Gone,
 }
 
-impl<O: Outcome, R, B, C> Detachable<O, R, B, C> {
+impl<O: Outcome, R, B, C> Detachable<O, R, B, C, NotKept> {
     pub(crate) fn new(steps: Option<Steps>, rules: R, body: B, carried: C) -> Self {
-        let detached = Detached {
-            rules: Some(rules),
-            body: Body::Whole(body),
-            carried,
-            outputs: Outputs::new(),
-        };
-        Self { steps, detached }
+        Self {
+            steps,
+            detached: Detached::new(rules, body, carried, None),
+        }
     }
 }
 
-impl<O: Outcome, R, B: Future, C> Detached<O, R, B, C> {
+impl<O: Outcome<Value: CacheValue + LocalValue>, R, B, C> Detachable<O, R, B, C, KeptLocally> {
+    /// The same for a function with `local`.
+    pub(crate) fn local(call: Option<(Used, ReadPlan)>, rules: R, body: B, carried: C) -> Self {
+        let (steps, found) = find_locally::<O>(call, Refresh::Background);
+        Self {
+            steps,
+            detached: Detached::new(rules, body, carried, found),
+        }
+    }
+}
+
+impl<O: Outcome, R, B, C, K> Detached<O, R, B, C, K> {
+    fn new(rules: R, body: B, carried: C, found: Option<O::Output>) -> Self {
+        Self {
+            rules: Some(rules),
+            body: Body::Whole(body),
+            carried,
+            outputs: Outputs {
+                found,
+                returned: None,
+            },
+            keeping: PhantomData,
+        }
+    }
+}
+
+impl<O: Outcome, R, B: Future, C, K> Detached<O, R, B, C, K> {
     /// A separate function, so that the body is not on the stack while it runs.
     #[inline(never)]
     fn begin_body(&mut self) {
@@ -314,14 +443,24 @@ impl<O: Outcome, R, B: Future, C> Detached<O, R, B, C> {
     }
 }
 
-impl<O, R, B, C, F> Caller for Detached<O, R, B, C>
+impl<O, R, B, C, F, K> Caller for Detached<O, R, B, C, K>
 where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
     R: Rules<O> + Send + Sync + 'static,
     B: Future<Output = O::Output>,
     C: Fn(B) -> F,
     F: Future<Output = O::Output> + Send + 'static,
+    K: Keeping<O>,
 {
+    fn keep(&self, facts: &HeldFacts) -> Option<Arc<Kept>> {
+        K::keep(self.outputs.found.as_ref(), facts)
+    }
+
+    fn take(&mut self, kept: &Kept) -> bool {
+        self.outputs.found = K::take(kept);
+        self.outputs.found.is_some()
+    }
+
     fn decode(&mut self, json: &Json) -> Result<(), Unreadable> {
         self.outputs.decode::<O>(json)
     }
@@ -369,10 +508,11 @@ where
             let mut driver = Driver::new(path);
             // No caller waits for an answer, and there is none if the body was stopped.
             poll_fn(|cx| {
-                let mut polled = Polled::<O, R> {
+                let mut polled = Polled::<O, R, NotKept> {
                     rules: &rules,
                     outputs: &mut outputs,
                     body: body.as_mut(),
+                    keeping: PhantomData,
                 };
                 driver.poll(&mut polled, cx)
             })
@@ -382,11 +522,11 @@ where
 }
 
 /// A body that has begun is behind a pointer.
-impl<O: Outcome, R, B, C> Unpin for Detachable<O, R, B, C> {}
+impl<O: Outcome, R, B, C, K> Unpin for Detachable<O, R, B, C, K> {}
 
-impl<O, R, B, C> Future for Detachable<O, R, B, C>
+impl<O, R, B, C, K> Future for Detachable<O, R, B, C, K>
 where
-    Detached<O, R, B, C>: Caller,
+    Detached<O, R, B, C, K>: Caller,
     O: Outcome,
 {
     type Output = O::Output;

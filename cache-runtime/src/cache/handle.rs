@@ -437,7 +437,7 @@ impl Cache {
                 };
                 let call = Some((Used::named(self), plan));
                 let steps = super::read(call, untyped::<T>(), Refresh::Caller);
-                let call = &mut Storing::<Loaded<T, E>, _>::new(steps, NoRules);
+                let call = &mut Storing::<Loaded<T, E>, _, _>::new(steps, NoRules);
                 let body = pin!(load);
                 Bodied { call, body }.await
             }

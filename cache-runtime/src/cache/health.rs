@@ -7,7 +7,7 @@ use std::pin::Pin;
 use serde::Serialize;
 
 use super::Cache;
-use crate::metrics::Mode;
+use crate::metrics::{LocalState, Mode};
 use crate::store::ServerInfo;
 use crate::store::guard::State;
 
@@ -40,6 +40,8 @@ pub struct Health {
     pub problems: Vec<String>,
     /// Keys and patterns in the journal: evicted, but not seen by Redis yet. One eviction may name several.
     pub journal_depth: usize,
+    /// Whether values in this process are served without asking Redis. `None` before the first call of a function with `local`.
+    pub local: Option<LocalState>,
 }
 
 /// Whether a cache does its work.
@@ -117,6 +119,7 @@ impl HealthCheck<'_> {
             fallback_reason: inner.guard.why_unavailable(),
             problems,
             journal_depth: inner.journal.depth(),
+            local: inner.local.stats().map(|local| local.state),
         }
     }
 }

@@ -5,8 +5,8 @@
 //! this process ─► what is replayed on another server ─► store ─► journal, for the rest ─► this process again
 //! ```
 //!
-//! [`Inner::invalidate_here`] drops what this process keeps of an entry: the loads under way, and what a later cache in
-//! this process would keep. Every path calls it last.
+//! [`Inner::invalidate_here`] drops what this process keeps of an entry: the loads under way, and its value in the local
+//! tier. Every path calls it last.
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -85,6 +85,7 @@ impl Inner {
     /// else: later callers are detached from the loads under way.
     pub(super) fn invalidate_here(&self, targets: &[Target]) {
         self.flights.invalidate(targets);
+        self.local.doubt(targets);
     }
 
     /// Leaves `targets` to the background task.

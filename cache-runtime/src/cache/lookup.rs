@@ -1,5 +1,7 @@
 //! What the store holds for a key.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::call::CallContext;
@@ -7,8 +9,9 @@ use super::call_report::Spent;
 use super::caller::Caller;
 use super::codec::Decoded;
 use super::flight::Observed;
+use super::local::Kept;
 use super::pending::ScopeState;
-use super::{Backend, reconnect};
+use super::{Backend, boxed, reconnect};
 use crate::entry::{self, Stamp, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Timer};
@@ -53,6 +56,8 @@ pub(super) enum Answer {
     /// An entry that its tags make unusable.
     Outdated(Found),
     Failed(Error),
+    /// A value in this process, and the event that it is counted as.
+    Kept(Arc<Kept>, Event),
     /// The miss was counted.
     Unasked(Miss),
 }
@@ -65,6 +70,11 @@ impl CallContext<'_> {
             true => Instant::now(),
             false => self.started,
         };
+        if self.site.local.is_some()
+            && let Some(answer) = boxed(|| self.look_locally()).await
+        {
+            return answer;
+        }
         if let Some(miss) = self.closed() {
             return Answer::Unasked(miss);
         }
@@ -153,8 +163,11 @@ impl CallContext<'_> {
                 stamps = of_tags;
                 let (decoded, bytes) = self.decode(bytes, caller);
                 let event = match decoded {
-                    Decoded::Fresh(event) => {
+                    Decoded::Fresh(event, meta) => {
                         self.hit(event, bytes.len());
+                        if let Some(reading) = self.reading {
+                            self.keep_locally(caller, &bytes, meta, reading);
+                        }
                         return Lookup::Hit;
                     }
                     Decoded::Stale(stamp) => return Lookup::Stale(stamp),
@@ -187,6 +200,16 @@ impl CallContext<'_> {
                 };
                 (event, mode, observed, Some(error))
             }
+            Answer::Kept(kept, event) if self.take_kept(&kept, caller) => {
+                self.hit_locally(event, &kept);
+                return Lookup::Hit;
+            }
+            Answer::Kept(..) => (
+                Event::MissOtherShape,
+                LoadMode::Store,
+                Observed::Nothing,
+                None,
+            ),
             Answer::Unasked(miss) => return Lookup::Miss(miss),
         };
         self.metrics.count(event);

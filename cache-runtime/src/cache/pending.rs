@@ -57,6 +57,11 @@ pub(super) fn covers_tag(inner: &Inner, tag: &Tag) -> bool {
         .unwrap_or(false)
 }
 
+/// Returns whether this task is in a scope.
+pub(super) fn is_scoped() -> bool {
+    CURRENT.try_with(|_| ()).is_ok()
+}
+
 /// Does `work` inside of a scope.
 pub(super) async fn within<F: Future>(scope: &Arc<Collected>, work: F) -> F::Output {
     let link = Link {

@@ -69,7 +69,7 @@ impl CallContext<'_> {
                 match self.metrics.spend(Spent::Waiting, waiter.arrival()).await {
                     Arrival::Lead(leader) => leader,
                     Arrival::Landed(entry) => match self.decode_later(entry.to_vec()).await.0 {
-                        Decoded::Fresh(_) | Decoded::Stale(_) => {
+                        Decoded::Fresh(..) | Decoded::Stale(_) => {
                             self.metrics.count(Event::LoadShared);
                             return Source::Entry;
                         }
@@ -161,7 +161,7 @@ impl CallContext<'_> {
                     Claim::Found { entry, at, before } => {
                         let (decoded, entry) = self.decode_later(entry).await;
                         match decoded {
-                            Decoded::Fresh(_) | Decoded::Stale(_) => {
+                            Decoded::Fresh(..) | Decoded::Stale(_) => {
                                 self.metrics.count(Event::LoadAwaited);
                                 self.metrics.set_lease(Lease::Awaited);
                                 leader.set_snapshot(at, before);

@@ -57,6 +57,7 @@ impl Inner {
         if known == term || known == 0 {
             return term;
         }
+        self.local.doubts.lost_track();
         let evictions = self.replays.evictions.all();
         self.journal.add(&evictions);
         let others: Vec<_> = self.others().iter().filter_map(Weak::upgrade).collect();

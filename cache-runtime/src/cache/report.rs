@@ -115,6 +115,7 @@ impl Inner {
             loads_waiting: self.bulkhead.waiting(),
             store: self.guard.store().stats(),
             redis: self.reported.lock().as_ref().map(Reported::stats),
+            local: self.local.stats(),
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::tag::Tag;
 
 /// What is left to do for a call.
 pub(crate) enum Steps {
+    /// Nothing: the caller has the value.
+    Served,
     Lookup(Boxed, Refresh),
     Path(Driver),
 }
@@ -75,6 +77,13 @@ pub(crate) fn read(
     Some(Steps::Lookup(begin_lookup(cache, plan, of), refresh))
 }
 
+/// The same if the caller has the value from this process.
+pub(super) fn served(call: Option<(Used, ReadPlan)>) -> Option<Steps> {
+    let (_, plan) = call?;
+    plan.key.recycle();
+    Some(Steps::Served)
+}
+
 fn begin_lookup(cache: Used, plan: ReadPlan, of: ValueType) -> Boxed {
     match Spare::take(&SPARE) {
         Some(mut spare) => {
@@ -126,6 +135,7 @@ pub(super) fn poll(
         return Poll::Ready(Source::Entry);
     }
     match steps {
+        Some(Steps::Served) => Poll::Ready(Source::Entry),
         Some(Steps::Path(driver)) => driver.poll(caller, cx),
         Some(Steps::Lookup(..)) | None => caller.poll_body(cx).map(|_| Source::Body),
     }

@@ -27,7 +27,7 @@ impl Cache {
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
         let steps = read(call, ValueType::of_outcome::<O>(), Refresh::Caller);
-        with(Storing::<O, _>::new(steps, rules), body)
+        with(Storing::<O, _, _>::new(steps, rules), body)
     }
 
     pub(super) fn read_with_background_refresh<O, B, C>(
@@ -60,7 +60,7 @@ impl Cache {
         C: Future<Output = O::Output> + Send + 'static,
     {
         let steps = read(call, ValueType::of_outcome::<O>(), Refresh::Background);
-        Detachable::<O, _, _, _>::new(steps, rules, body, carried)
+        Detachable::<O, _, _, _, _>::new(steps, rules, body, carried)
     }
 
     pub(super) fn write<O: Outcome<Value: CacheValue>>(
@@ -78,7 +78,7 @@ impl Cache {
         body: Pin<&mut impl Future<Output = O::Output>>,
     ) -> impl Future<Output = O::Output> {
         let steps = write(call, ValueType::of_outcome::<O>());
-        with(Storing::<O, _>::new(steps, rules), body)
+        with(Storing::<O, _, _>::new(steps, rules), body)
     }
 
     /// What the body returns names nothing.

@@ -218,6 +218,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         field: |config| Field::Bytes(&mut config.memory_capacity, 1..=usize::MAX),
     },
     Setting {
+        name: "local_capacity",
+        field: |config| Field::Bytes(&mut config.local_capacity, 1..=usize::MAX),
+    },
+    // Shorter than this, pings of every process would be a load, and a coarse clock would be too coarse.
+    Setting {
+        name: "local_staleness",
+        field: |config| {
+            Field::Duration(
+                &mut config.local_staleness,
+                Duration::from_millis(100)..=MAX_TIME,
+            )
+        },
+    },
+    Setting {
         name: "journal_capacity",
         field: |config| Field::Count(&mut config.journal_capacity, 1..=10_000_000),
     },

@@ -39,6 +39,8 @@ impl Event {
     /// Returns the result of the call that this event answers, as metrics name it. [`None`] for a step on the way.
     pub(crate) fn result(self) -> Option<&'static str> {
         match (self, &Self::ALL[self as usize].1) {
+            (Self::HitLocal, _) => Some("local"),
+            (Self::HitOutage, _) => Some("outage"),
             (Self::HitNone, _) => Some("none"),
             (Self::HitStale, _) => Some("stale"),
             (Self::Put, _) => Some("put"),
@@ -112,6 +114,10 @@ events! {
     HitNone => Kind::Hit,
     /// A value or a `None` was served within its grace.
     HitStale => Kind::Hit,
+    /// A value in this process was served.
+    HitLocal => Kind::Hit,
+    /// A value in this process was served although Redis is unavailable.
+    HitOutage => Kind::Hit,
     /// There was no entry.
     MissAbsent => Kind::Miss("absent"),
     /// Another process loads, and the caller gave up waiting for it.

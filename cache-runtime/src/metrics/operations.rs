@@ -11,11 +11,12 @@ use super::{STRIPES, Times, stripe};
 use crate::error::ErrorKind;
 
 /// The operations by their names in the log, the most frequent first. A name that is missing here counts as the last one.
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 25] = [
     "get",
     "lease",
     "tags",
     "fill",
+    "confirm",
     "rate limit",
     "session",
     "delete",

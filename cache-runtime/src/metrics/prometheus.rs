@@ -12,8 +12,8 @@ mod surroundings;
 use std::collections::BTreeMap;
 
 use self::surroundings::{
-    write_limits, write_memory, write_operations, write_pool, write_redis, write_sessions,
-    write_state, write_values,
+    write_limits, write_local, write_memory, write_operations, write_pool, write_redis,
+    write_sessions, write_state, write_values,
 };
 use super::exposition::{Ends, Exposition, Format, SECONDS};
 use super::family::Family;
@@ -132,6 +132,7 @@ impl Metrics {
             }
             StoreStats::Memory(memory) => write_memory(out, *memory),
         }
+        write_local(out, surroundings.local.as_ref());
         write_limits(out, &self.limits.stats());
         write_sessions(out, &self.sessions.stats());
         exposition.finish()
@@ -217,13 +218,15 @@ impl Function {
     }
 
     /// Reads by result: each read is in exactly one of them.
-    fn gets(&self) -> [(&'static str, u64); 5] {
+    fn gets(&self) -> [(&'static str, u64); 7] {
         let of_kind = |wanted: fn(&Kind) -> bool| {
             let events = Event::ALL.iter().filter(|(_, kind)| wanted(kind));
             events.map(|(event, _)| self.count(*event)).sum()
         };
         [
             ("hit", self.count(Event::Hit)),
+            ("local", self.count(Event::HitLocal)),
+            ("outage", self.count(Event::HitOutage)),
             ("stale", self.count(Event::HitStale)),
             ("none", self.count(Event::HitNone)),
             ("miss", of_kind(|kind| matches!(kind, Kind::Miss(_)))),

@@ -42,6 +42,8 @@ pub struct Stats {
     pub redis: Option<RedisStats>,
     /// What this process stores. `None` unless in memory mode.
     pub memory: Option<MemoryStats>,
+    /// The values that functions with `local` keep in this process. `None` before the first call of such a function.
+    pub local: Option<LocalStats>,
 }
 
 /// Where a cache stores its entries.
@@ -82,6 +84,10 @@ pub struct Counts {
     pub hits_none: u64,
     /// Hits that were served a stale value within its grace.
     pub hits_stale: u64,
+    /// Hits that were served from this process, for functions with `local`.
+    pub hits_local: u64,
+    /// The same while Redis was unavailable, with `local_outage = "serve"`.
+    pub hits_outage: u64,
     /// Reads that did not return an entry, for any reason.
     pub misses: u64,
     /// Misses by reason. Reasons that never occurred are left out.
@@ -264,6 +270,39 @@ pub struct MemoryStats {
     pub bytes: u64,
 }
 
+/// The values in this process, for functions with `local`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LocalStats {
+    /// Whether they are served without asking Redis.
+    pub state: LocalState,
+    /// Values.
+    pub entries: u64,
+    /// Their size in bytes, as counted against `local_capacity`. The size of a decoded value is an estimate.
+    pub bytes: u64,
+    /// Reads that found a value that may have changed, so that Redis was asked.
+    pub doubtful: u64,
+    /// Values that Redis confirmed. Callers that wait for the same answer count as one.
+    pub confirmed: u64,
+    /// Values that had changed or were gone when Redis was asked.
+    pub dropped: u64,
+    /// Values that made room for others.
+    pub evicted: u64,
+}
+
+/// Whether values in this process are served without asking Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LocalState {
+    /// They are: this process hears of all changes.
+    Certain,
+    /// Redis is asked whether a value has changed, because this process does not hear of changes at present.
+    Doubtful,
+    /// No values are kept: Redis does not report changes, or this process has not begun to listen.
+    Off,
+}
+
 /// Values that [`Metrics::stats`](super::Metrics::stats) gets from outside the metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
@@ -273,6 +312,7 @@ pub(crate) struct Surroundings {
     pub(crate) loads_waiting: usize,
     pub(crate) store: StoreStats,
     pub(crate) redis: Option<RedisStats>,
+    pub(crate) local: Option<LocalStats>,
 }
 
 /// The statistics of a store, by its kind.
@@ -307,6 +347,8 @@ impl Counts {
             hits,
             hits_none: count(Event::HitNone),
             hits_stale: count(Event::HitStale),
+            hits_local: count(Event::HitLocal),
+            hits_outage: count(Event::HitOutage),
             misses,
             misses_by_reason: by_reason(Kind::miss_reason),
             hit_rate: rate(hits),

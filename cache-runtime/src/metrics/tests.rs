@@ -4,6 +4,7 @@ use super::*;
 
 fn surroundings() -> Surroundings {
     Surroundings {
+        local: None,
         mode: Mode::Memory,
         fallback: FallbackStats::default(),
         journal_depth: 0,

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::Signals;
 use super::connection::{Connection, Server, Ticket};
 use super::reply::Failure;
-use super::topology::{Connector, Opened};
+use super::topology::{Connector, Identity, Opened};
 use super::traffic::Load;
 use crate::clock::hold;
 use crate::config::{Address, Config};
@@ -386,6 +386,16 @@ impl Pool {
     /// Returns a number that grows whenever connections lead to another server.
     pub(super) fn term(&self) -> u64 {
         self.lanes().term()
+    }
+
+    /// Returns the number of the current server, if a connection to `identity` leads to it.
+    pub(super) fn term_of(&self, identity: &Identity) -> Option<u64> {
+        let lanes = self.lanes();
+        let is_open = lanes.open() > 0;
+        let server = lanes.server.as_ref()?;
+        identity
+            .is_same(&server.identity, is_open)
+            .then_some(server.term)
     }
 
     /// Lets callers use the server of `term`. Returns whether it is still the current one.

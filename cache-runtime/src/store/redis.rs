@@ -102,7 +102,6 @@ impl RedisStore {
         answer.map_err(|failure| failure.during(|| format!("get of `{}`", key.as_str())))
     }
 
-    #[cfg(test)]
     pub(super) fn connections(&self) -> &Arc<Pool> {
         &self.pool
     }

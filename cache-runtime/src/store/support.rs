@@ -59,6 +59,23 @@ pub(crate) fn ask<T: FromRedisValue>(server: &RedisServer, command: &[&str]) -> 
         .unwrap()
 }
 
+/// Ends the connections that listen for changes, as the server does for a client that reads too slowly.
+pub(crate) fn kill_listener(server: &RedisServer) {
+    let clients: String = ask(server, &["CLIENT", "LIST"]);
+    let field = |line: &str, name: &str| {
+        let mut fields = line.split(' ').filter_map(|field| field.split_once('='));
+        let value = fields.find_map(|(field, value)| (field == name).then(|| value.to_owned()));
+        value.unwrap_or_default()
+    };
+    // `B`: it tracks in the mode of broadcasts.
+    let listeners = clients
+        .lines()
+        .filter(|line| field(line, "flags").contains('B'));
+    let killed =
+        listeners.map(|line| -> u32 { ask(server, &["CLIENT", "KILL", "ID", &field(line, "id")]) });
+    assert!(killed.sum::<u32>() > 0, "nothing listens: {clients}");
+}
+
 /// A server with a self-signed certificate for `localhost`.
 pub(super) struct TlsServer {
     pub(super) server: RedisServer,

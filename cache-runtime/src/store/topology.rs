@@ -6,6 +6,7 @@ mod sentinels;
 #[cfg_attr(not(feature = "tls"), path = "topology/no_tls.rs")]
 mod tls;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -19,7 +20,6 @@ use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub(super) use self::introduction::Identity;
@@ -49,8 +49,8 @@ pub(super) struct Opened {
 /// A link and the driver that moves its bytes.
 type Greeted = (MultiplexedConnection, Driver);
 
-/// The channel for push messages.
-type Pushes = mpsc::UnboundedSender<PushInfo>;
+/// Takes push messages as they arrive, before the answers that arrive after them. It must not block.
+pub(super) type Pushes = Arc<dyn Fn(PushInfo) + Send + Sync>;
 
 /// Knows where the server is and how to introduce itself.
 pub(super) struct Connector {
@@ -123,16 +123,21 @@ impl Connector {
 
     /// Opens a connection to the server that takes writes.
     pub(super) async fn open(&self) -> Result<Opened, Error> {
+        self.open_with(None).await
+    }
+
+    /// The same for a connection that takes push messages, which needs RESP3.
+    pub(super) async fn open_with(&self, pushes: Option<&Pushes>) -> Result<Opened, Error> {
         let sentinels = match (&self.topology, &self.sentinels) {
             (Topology::Standalone(address), _) => {
-                return self.open_at(address, Expected::Primary).await;
+                return self.open_at(address, Expected::Primary, pushes).await;
             }
             (_, None) => return Err(Error::away()),
             (_, Some(sentinels)) => sentinels,
         };
         let master = self.find_master(sentinels).await?;
         tokio::select! {
-            opened = self.open_at(&master, Expected::MasterOfSentinels) => opened,
+            opened = self.open_at(&master, Expected::MasterOfSentinels, pushes) => opened,
             // A dead master may stay silent for the whole connect timeout.
             () = sentinels.moved_from(&master) => Err(Error::new(
                 ErrorKind::Connection,
@@ -150,15 +155,22 @@ impl Connector {
     }
 
     /// Opens a connection to whichever address of the host answers first as it should.
-    async fn open_at(&self, address: &Address, expected: Expected) -> Result<Opened, Error> {
+    async fn open_at(
+        &self,
+        address: &Address,
+        expected: Expected,
+        pushes: Option<&Pushes>,
+    ) -> Result<Opened, Error> {
         let deadline = Instant::now() + self.connect_timeout;
         let addresses = match address {
-            Address::Unix(_) => return self.try_at(address, None, deadline, expected).await,
+            Address::Unix(_) => {
+                return self.try_at(address, None, deadline, expected, pushes).await;
+            }
             Address::Tcp(host, port) => self.addresses_of(address, host, *port).await?,
         };
         let has_several = addresses.len() > 1;
         let addresses = self.favourites.order(address, addresses);
-        let attempt = |socket| self.try_at(address, Some(socket), deadline, expected);
+        let attempt = |socket| self.try_at(address, Some(socket), deadline, expected, pushes);
         let (socket, opened) = race::race(addresses, self.connect_timeout, attempt)
             .await
             .map_err(|failures| race::none_of(address, failures))?;
@@ -174,14 +186,15 @@ impl Connector {
         socket: Option<SocketAddr>,
         deadline: Instant,
         expected: Expected,
+        pushes: Option<&Pushes>,
     ) -> Result<Opened, Error> {
         let newest = self.session.clone().set_protocol(ProtocolVersion::RESP3);
         let tls = self.tls.as_ref();
         let traffic = Arc::default();
         let observed = |socket| Observed::new(socket, Arc::clone(&traffic));
         let wire = observed(self.reach(address, socket, tls, deadline).await?);
-        let greeted = match self.greet(address, wire, &newest, None).await? {
-            Err(error) if refuses_resp3(&error) => {
+        let greeted = match self.greet(address, wire, &newest, pushes).await? {
+            Err(error) if refuses_resp3(&error) && pushes.is_none() => {
                 let wire = observed(self.reach(address, socket, tls, deadline).await?);
                 self.greet(address, wire, &self.session, None).await?
             }
@@ -262,14 +275,17 @@ impl Connector {
         address: &Address,
         wire: impl Wire + 'static,
         session: &RedisConnectionInfo,
-        pushes: Option<Pushes>,
+        pushes: Option<&Pushes>,
     ) -> Result<Result<Greeted, RedisError>, Error> {
         // Redis-rs's own timer per request costs 7 to 17 % of throughput; every operation is timed from outside.
         let mut config = AsyncConnectionConfig::new()
             .set_response_timeout(None)
             .set_connection_timeout(None);
-        if let Some(pushes) = pushes {
-            config = config.set_push_sender(pushes);
+        if let Some(pushes) = pushes.cloned() {
+            config = config.set_push_sender(move |push| {
+                pushes(push);
+                Ok::<_, Infallible>(())
+            });
         }
         let greeting = MultiplexedConnection::new_with_config(session, wire, config);
         match timeout(self.greeting_timeout, greeting).await {

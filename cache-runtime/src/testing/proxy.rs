@@ -107,6 +107,15 @@ impl FaultProxy {
         self.endpoint.config()
     }
 
+    /// Has a cache with this configuration listen for changes through this proxy, and send everything else as before.
+    #[must_use]
+    pub fn listened_through(&self, config: Config) -> Config {
+        Config {
+            listen_at: Some(self.endpoint.address.clone()),
+            ..config
+        }
+    }
+
     /// Forwards everything, beginning with the data that a stall held back.
     pub fn pass(&self) {
         self.switch(Mode::Pass);

@@ -163,7 +163,7 @@ impl Lab {
             },
         };
         let steps = read(call, ValueType::of_outcome::<Plain<u32>>(), Refresh::Caller);
-        let call = &mut Storing::<Plain<u32>, _>::new(steps, rules);
+        let call = &mut Storing::<Plain<u32>, _, _>::new(steps, rules);
         let body = pin!(body);
         function::Bodied { call, body }.await
     }

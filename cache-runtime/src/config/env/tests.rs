@@ -165,6 +165,8 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_MAX_VALUE", "2MiB"),
         ("CACHE_COMPRESS_ABOVE", "4KiB"),
         ("CACHE_MEMORY_CAPACITY", "8MiB"),
+        ("CACHE_LOCAL_CAPACITY", "16MiB"),
+        ("CACHE_LOCAL_STALENESS", "1s"),
         ("CACHE_JOURNAL_CAPACITY", "10"),
         ("CACHE_SLOW_THRESHOLD", "1s"),
         ("CACHE_MASK_KEYS", "true"),

@@ -7,8 +7,8 @@ use crate::metrics::exposition::{BYTES, Ends, Exposition, SECONDS};
 use crate::metrics::family::{Family, Labels};
 use crate::metrics::histogram::{Distribution, Histogram};
 use crate::metrics::{
-    FallbackStats, LimitStats, MemoryStats, Mode, Operation, PoolStats, RedisStats, Sampled,
-    SessionStats, Surroundings, Values,
+    FallbackStats, LimitStats, LocalState, LocalStats, MemoryStats, Mode, Operation, PoolStats,
+    RedisStats, Sampled, SessionStats, Surroundings, Values,
 };
 
 /// Operations of the store are faster than calls, and no longer than `command_timeout_max`.
@@ -259,6 +259,58 @@ pub(super) fn write_memory(out: &mut Exposition, memory: MemoryStats) {
         "Their size, as counted against memory_capacity.",
         bytes as f64,
     );
+}
+
+pub(super) fn write_local(out: &mut Exposition, local: Option<&LocalStats>) {
+    let number = |number: fn(&LocalStats) -> u64| local.map_or(0, number);
+    gauge(
+        out,
+        "cache_local_entries",
+        "Values in this process, for functions with local.",
+        number(|local| local.entries) as f64,
+    );
+    gauge(
+        out,
+        "cache_local_bytes",
+        "Their size, as counted against local_capacity.",
+        number(|local| local.bytes) as f64,
+    );
+    let mut states = out.family(Family::gauge(
+        "cache_local_state",
+        "1 for whether they are served without asking Redis, 0 for the others.",
+    ));
+    let state = local.map_or(LocalState::Off, |local| local.state);
+    for (name, each) in [
+        ("certain", LocalState::Certain),
+        ("doubtful", LocalState::Doubtful),
+        ("off", LocalState::Off),
+    ] {
+        states.add(&[("state", name)], u64::from(state == each));
+    }
+    for (name, help, count) in [
+        (
+            "cache_local_doubtful",
+            "Reads of values that may have changed, so that Redis was asked.",
+            number(|local| local.doubtful),
+        ),
+        (
+            "cache_local_confirmed",
+            "Values that Redis confirmed.",
+            number(|local| local.confirmed),
+        ),
+        (
+            "cache_local_dropped",
+            "Values that had changed or were gone when Redis was asked.",
+            number(|local| local.dropped),
+        ),
+        (
+            "cache_local_evictions",
+            "Values that made room for others.",
+            number(|local| local.evicted),
+        ),
+    ] {
+        out.family(Family::counter(name, help)).add(&[], count);
+    }
 }
 
 pub(super) fn write_limits(out: &mut Exposition, limits: &[LimitStats]) {

@@ -1,6 +1,7 @@
 //! Sentinels: which master they report, and which report is used.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::Fuse;
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::introduction::{fields, refusal, refuses_resp3};
-use super::{Connector, Driver, closed, silence};
+use super::{Connector, Driver, Pushes, closed, silence};
 use crate::config::Address;
 use crate::error::{Error, ErrorKind};
 use crate::store::reply;
@@ -207,7 +208,8 @@ impl Connector {
             let newest = session.clone().set_protocol(ProtocolVersion::RESP3);
             let (sender, pushes) = mpsc::unbounded_channel();
             let wire = self.reach(address, None, None, deadline).await?;
-            let greeted = match self.greet(address, wire, &newest, Some(sender)).await? {
+            let push: Pushes = Arc::new(move |push| drop(sender.send(push)));
+            let greeted = match self.greet(address, wire, &newest, Some(&push)).await? {
                 // Without RESP3 the sentinel is polled, because it pushes nothing.
                 Err(error) if refuses_resp3(&error) => {
                     let wire = self.reach(address, None, None, deadline).await?;

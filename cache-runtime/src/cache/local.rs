@@ -1,0 +1,435 @@
+//! The local tier: decoded values in this process, in front of the store, for the functions that say `local`.
+//!
+//! A value is *certain* as long as its changes are heard, no change was, and its time is not over. Any other value is
+//! *doubtful*: it is kept, and the next caller asks the store whether its entry still has the same stamp
+//! (`confirm.rs`). What is heard, and until when that is everything, is in `doubt.rs`.
+
+mod confirm;
+
+use std::any::Any;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Once, OnceLock};
+use std::time::Duration;
+
+use quick_cache::sync::Cache as QuickCache;
+use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
+
+use self::confirm::Confirming;
+pub(super) use self::confirm::{Asking, Doubt, HEAD};
+use crate::clock::whole_millis;
+use crate::config::Config;
+use crate::doubt::{Doubts, Reading};
+use crate::entry::Meta;
+use crate::key::Key;
+use crate::metrics::{LocalState, LocalStats};
+use crate::singleton::Singleton;
+use crate::store::listener::Wanted;
+use crate::target::Target;
+
+/// What a decoded value weighs for each byte of its entry: text has its bytes, and around them are pointers and spare room. An
+/// estimate; the size in memory depends on the type.
+const DECODED: usize = 2;
+
+/// The weight of a value besides its name and itself: its metadata, its slot, and the overhead of the allocator.
+const OVERHEAD: usize = 256;
+
+/// A shard is never smaller, so that a large value fits into one.
+const SHARD_BYTES: usize = 4 << 20;
+const MAX_SHARDS: usize = 64;
+
+/// What an entry weighs usually, from which the map computes its sizes.
+const USUAL_WEIGHT: usize = 1 << 10;
+
+/// The local tier of one cache.
+pub(super) struct Local {
+    pub(super) doubts: Arc<Doubts>,
+    /// The keys whose changes are wanted, and the task that listens for them.
+    pub(super) wanted: Arc<Wanted>,
+    pub(super) listening: Singleton,
+    /// Wants the keys of all known functions, with the first call.
+    pub(super) first: Once,
+    capacity: usize,
+    /// Made with the first value.
+    values: OnceLock<Values>,
+    confirming: Confirming,
+    counts: Arc<Counts>,
+    /// When the cache was made, by the coarse clock.
+    made: u64,
+}
+
+type Values = QuickCache<Name, Arc<Kept>, Weight, ByHash, Evictions>;
+
+/// A value in this process, with the facts of its entry.
+pub(crate) type Kept = Held<dyn Any + Send + Sync>;
+
+/// A value, or a remembered `None`: the type is an `Option` of what the function stores.
+#[derive(Debug)]
+pub(crate) struct Held<T: ?Sized> {
+    facts: HeldFacts,
+    /// The reading with which it is certain.
+    changes: AtomicU64,
+    gaps: AtomicU64,
+    /// Until when it is certain, by the coarse clock.
+    certain_until: AtomicU64,
+    value: T,
+}
+
+/// What is known about a value when it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldFacts {
+    /// The type of what the function stores, and `version` of its attribute.
+    shape: Shape,
+    pub(super) meta: Meta,
+    /// When the time of its entry is over, by the coarse clock.
+    gone_at: u64,
+    weight: usize,
+    reading: Reading,
+    certain_until: u64,
+}
+
+/// What tells values of one key apart that different functions keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) of_type: u64,
+    pub(super) version: u64,
+}
+
+/// What the tier knows of a key.
+pub(super) enum Found {
+    Certain(Arc<Kept>),
+    Doubtful(Arc<Kept>),
+    Nothing,
+}
+
+/// What happened in the tier, besides the hits, which count for their function.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) doubtful: AtomicU64,
+    pub(super) confirmed: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) evicted: AtomicU64,
+}
+
+impl<T: Send + Sync + 'static> Held<T> {
+    pub(super) fn new(facts: HeldFacts, value: T) -> Self {
+        Self {
+            changes: AtomicU64::new(facts.reading.changes),
+            gaps: AtomicU64::new(facts.reading.gaps),
+            certain_until: AtomicU64::new(facts.certain_until),
+            facts,
+            value,
+        }
+    }
+}
+
+impl Kept {
+    /// Returns the value, if it is of this type.
+    #[inline(always)]
+    pub(super) fn value<T: 'static>(&self) -> Option<&T> {
+        self.value.downcast_ref()
+    }
+
+    pub(super) fn facts(&self) -> &HeldFacts {
+        &self.facts
+    }
+
+    /// Whether nothing was heard of a change since the value was read. Changes that nobody reported do not count.
+    pub(super) fn is_unchanged(&self, reading: Reading) -> bool {
+        self.changes.load(Relaxed) == reading.changes
+    }
+
+    fn is_certain(&self, reading: Reading, now: u64) -> bool {
+        self.is_unchanged(reading)
+            && self.gaps.load(Relaxed) == reading.gaps
+            && now < self.certain_until.load(Relaxed)
+    }
+
+    /// Its entry was seen unchanged after `reading` was taken. If two callers write at the same time, each part of the mixture
+    /// was true after a look at the entry, and readings only grow, so it is certain only if it is unchanged.
+    fn confirm(&self, reading: Reading, certain_until: u64) {
+        self.changes.store(reading.changes, Relaxed);
+        self.gaps.store(reading.gaps, Relaxed);
+        self.certain_until
+            .store(certain_until.min(self.facts.gone_at), Relaxed);
+    }
+}
+
+impl Local {
+    /// `is_alone` is whether no other process changes entries, so that there is nothing to listen for.
+    pub(super) fn new(config: &Config, is_alone: bool) -> Self {
+        let doubts = Doubts::new(config.clock.clone());
+        if is_alone {
+            doubts.hears(vec![config.prefix.clone()]);
+            doubts.trust(u64::MAX, Duration::ZERO);
+        }
+        Self {
+            wanted: Arc::default(),
+            listening: Singleton::default(),
+            first: Once::new(),
+            capacity: config.local_capacity,
+            values: OnceLock::new(),
+            confirming: Confirming::default(),
+            counts: Arc::default(),
+            made: doubts.earliest(),
+            doubts: Arc::new(doubts),
+        }
+    }
+
+    /// Returns the time by which a value must still be good, by the coarse clock.
+    #[inline]
+    pub(super) fn now(&self) -> u64 {
+        self.doubts.latest()
+    }
+
+    /// Returns how many seconds after the cache was made `now` is.
+    #[inline]
+    pub(super) fn second(&self, now: u64) -> u64 {
+        now.saturating_sub(self.made) / 1_000
+    }
+
+    /// Returns whether a value of a key would be kept.
+    pub(super) fn keeps(&self, key: &Key) -> bool {
+        self.doubts.is_heard(key.as_str())
+    }
+
+    /// Returns the reading that belongs to a read of `key` that is about to be sent.
+    pub(super) fn reading(&self, key: &Key) -> Reading {
+        self.doubts.reading(self.hash(key))
+    }
+
+    /// Looks for a value of this shape whose time is not over.
+    #[inline]
+    pub(super) fn find(&self, key: &Key, shape: Shape, now: u64) -> Found {
+        let Some(values) = self.values.get() else {
+            return Found::Nothing;
+        };
+        let hash = self.hash(key);
+        let Some(kept) = values.get(&Asked::of(hash, key)) else {
+            return Found::Nothing;
+        };
+        if kept.facts.shape != shape || now >= kept.facts.gone_at {
+            return Found::Nothing;
+        }
+        // Before the reading, which then includes all changes that the trust is about.
+        let is_trusted = self.doubts.is_trusted(now);
+        match is_trusted && kept.is_certain(self.doubts.reading(hash), now) {
+            true => Found::Certain(kept),
+            false => Found::Doubtful(kept),
+        }
+    }
+
+    /// Returns the facts of a value whose entry is fresh for `fresh` and has so many bytes of JSON. It was read after `reading`
+    /// was taken, and is certain for `period`.
+    pub(super) fn facts(
+        &self,
+        shape: Shape,
+        meta: Meta,
+        fresh: Duration,
+        json_bytes: usize,
+        (reading, period): (Reading, Duration),
+    ) -> HeldFacts {
+        let gone_at = self.until(fresh);
+        HeldFacts {
+            shape,
+            meta,
+            gone_at,
+            weight: json_bytes.saturating_mul(DECODED) + OVERHEAD,
+            reading,
+            certain_until: self.until(period).min(gone_at),
+        }
+    }
+
+    /// Returns the end of a period that begins now, by the coarse clock.
+    fn until(&self, period: Duration) -> u64 {
+        self.doubts.earliest().saturating_add(whole_millis(period))
+    }
+
+    /// Keeps a value.
+    pub(super) fn keep(&self, key: &Key, kept: Arc<Kept>) {
+        let values = self.values.get_or_init(|| self.values());
+        let name = Name {
+            hash: self.hash(key),
+            name: key.as_str().into(),
+        };
+        values.insert(name, kept);
+    }
+
+    /// Forgets a value that has turned out to be another one in the store.
+    pub(super) fn forget(&self, key: &Key) {
+        if let Some(values) = self.values.get() {
+            values.remove(&Asked::of(self.hash(key), key));
+        }
+    }
+
+    /// Values of `targets` are doubtful from now on.
+    pub(super) fn doubt(&self, targets: &[Target]) {
+        for target in targets {
+            match target {
+                Target::Key(key) => self.doubts.changed(key.as_str().as_bytes()),
+                // Values with tags are not kept.
+                Target::Tag(_) => {}
+                Target::Pattern(_) | Target::All => self.doubts.all_changed(),
+            }
+        }
+    }
+
+    /// Returns the statistics, if a function with `local` was called.
+    pub(super) fn stats(&self) -> Option<LocalStats> {
+        let is_used = self.first.is_completed() || self.values.get().is_some();
+        is_used.then(|| {
+            let (entries, bytes) = self.usage();
+            let Counts {
+                doubtful,
+                confirmed,
+                dropped,
+                evicted,
+            } = &*self.counts;
+            LocalStats {
+                state: self.state(),
+                entries: entries as u64,
+                bytes,
+                doubtful: doubtful.load(Relaxed),
+                confirmed: confirmed.load(Relaxed),
+                dropped: dropped.load(Relaxed),
+                evicted: evicted.load(Relaxed),
+            }
+        })
+    }
+
+    fn state(&self) -> LocalState {
+        match self.doubts.is_trusted(self.now()) {
+            true => LocalState::Certain,
+            false if self.doubts.hears_any() => LocalState::Doubtful,
+            false => LocalState::Off,
+        }
+    }
+
+    /// How many values there are, and their weight in bytes.
+    pub(super) fn usage(&self) -> (usize, u64) {
+        let values = self.values.get();
+        values.map_or((0, 0), |values| (values.len(), values.weight()))
+    }
+
+    fn hash(&self, key: &Key) -> u64 {
+        self.doubts.hash(key.as_str().as_bytes())
+    }
+
+    fn values(&self) -> Values {
+        let shards = (self.capacity / SHARD_BYTES).clamp(1, MAX_SHARDS);
+        let mut options = OptionsBuilder::new();
+        options
+            .shards(shards)
+            .estimated_items_capacity(self.capacity / USUAL_WEIGHT)
+            .weight_capacity(self.capacity as u64);
+        let evictions = Evictions(Arc::clone(&self.counts));
+        match options.build() {
+            Ok(options) => QuickCache::with_options(options, Weight, ByHash, evictions),
+            // Both numbers are given.
+            Err(_) => QuickCache::with(0, 0, Weight, ByHash, evictions),
+        }
+    }
+}
+
+impl fmt::Debug for Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Local")
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The name of a value, and its hash.
+#[derive(PartialEq, Eq)]
+struct Name {
+    hash: u64,
+    name: Box<str>,
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// The same, borrowed from a key.
+struct Asked<'a> {
+    hash: u64,
+    name: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    fn of(hash: u64, key: &'a Key) -> Self {
+        let name = key.as_str();
+        Self { hash, name }
+    }
+}
+
+impl Hash for Asked<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Equivalent<Name> for Asked<'_> {
+    fn equivalent(&self, name: &Name) -> bool {
+        self.hash == name.hash && *self.name == *name.name
+    }
+}
+
+/// Names are hashed already.
+#[derive(Clone)]
+struct ByHash;
+
+struct HashOf(u64);
+
+impl BuildHasher for ByHash {
+    type Hasher = HashOf;
+
+    fn build_hasher(&self) -> HashOf {
+        HashOf(0)
+    }
+}
+
+impl Hasher for HashOf {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Name, Arc<Kept>> for Weight {
+    fn weight(&self, name: &Name, kept: &Arc<Kept>) -> u64 {
+        (name.name.len() + kept.facts.weight) as u64
+    }
+}
+
+/// Counts values that are evicted for others.
+#[derive(Clone)]
+struct Evictions(Arc<Counts>);
+
+impl Lifecycle<Name, Arc<Kept>> for Evictions {
+    /// What is evicted, to be dropped without a lock: dropping it runs the code of its type.
+    type RequestState = Vec<Arc<Kept>>;
+
+    fn on_evict(&self, evicted: &mut Vec<Arc<Kept>>, _: Name, kept: Arc<Kept>) {
+        self.0.evicted.fetch_add(1, Relaxed);
+        evicted.push(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! What calls of functions with `local` do with the values in this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::call::{CallContext, ValueType};
+use super::call_report;
+use super::caller::Caller;
+use super::local::{Asking, Doubt, Found, HEAD, Kept, Local, Shape};
+use super::lookup::Answer;
+use super::pending;
+use super::used::Used;
+use super::{Backend, Inner};
+use crate::doubt::Reading;
+use crate::entry::{self, Meta};
+use crate::key::Key;
+use crate::metrics::Event;
+use crate::plan::ReadPlan;
+use crate::registry;
+use crate::site::{LocalOutage, Site};
+
+/// Returns a certain value, and counts it, for a call that nothing unusual is asked of: no scope, no view, no disabled key and no
+/// pending eviction. All else is for [`CallContext::look_locally`]. This is all of a hit in this process.
+pub(super) fn certain(cache: &Used, plan: &ReadPlan, of: ValueType) -> Option<Arc<Kept>> {
+    let inner = cache.inner();
+    let is_usual = inner.guard.is_connected()
+        && inner.journal.depth() == 0
+        && !inner.disabled.any()
+        && !call_report::is_viewed()
+        && !pending::is_scoped();
+    if !is_usual {
+        return None;
+    }
+    let now = inner.local.now();
+    match inner.local.find(&plan.key, shape(plan.site, of), now) {
+        Found::Certain(kept) => {
+            let metrics = inner.metrics.site(&plan.site.metrics);
+            metrics.count_in(Event::HitLocal, inner.local.second(now));
+            Some(kept)
+        }
+        Found::Doubtful(_) | Found::Nothing => None,
+    }
+}
+
+impl Inner {
+    /// Returns the reading for a read that is about to be sent, if its value would be kept. Values with tags are not.
+    pub(super) fn reading_of(&self, plan: &ReadPlan) -> Option<Reading> {
+        let is_kept = plan.site.tags.is_empty() && self.local.keeps(&plan.key);
+        is_kept.then(|| self.local.reading(&plan.key))
+    }
+
+    /// Starts to listen for changes of what `site` reads, unless that is done.
+    fn listen(&self, site: &'static Site, key: &Key) {
+        let Some(Backend::Redis(store)) = &self.backend else {
+            return;
+        };
+        let Local {
+            doubts,
+            wanted,
+            listening,
+            first,
+            ..
+        } = &self.local;
+        let want = |site: &Site| wanted.add([&self.config.prefix, head(site.template)].concat());
+        first.call_once(|| {
+            registry::sites()
+                .filter(|site| site.local.is_some())
+                .for_each(want);
+        });
+        if !doubts.is_heard(key.as_str()) {
+            want(site);
+        }
+        listening.start(|running| {
+            let listener = store.listener(&self.config, doubts, wanted);
+            async move {
+                match listener {
+                    Ok(listener) => listener.run().await,
+                    Err(error) => warn!(%error, "cannot listen for changes in Redis"),
+                }
+                running.end_for_good();
+            }
+        });
+    }
+}
+
+/// Returns the text of a template that all its keys begin with.
+fn head(template: &str) -> &str {
+    let end = template.find(['<', '*', '?', '[', '\\', '{', '%']);
+    &template[..end.unwrap_or(template.len())]
+}
+
+fn shape(site: &Site, of: ValueType) -> Shape {
+    Shape {
+        of_type: of.number,
+        version: site.version,
+    }
+}
+
+impl CallContext<'_> {
+    /// Looks for a value in this process, and asks the store about a doubtful one. Returns [`None`] if the store must be asked
+    /// for the value.
+    pub(super) async fn look_locally(&self) -> Option<Answer> {
+        let is_allowed = !self.is_hidden() && !self.is_off;
+        if !is_allowed {
+            return None;
+        }
+        let local = &self.inner.local;
+        if !self.inner.guard.is_connected() {
+            let found = local.find(self.key, shape(self.site, self.of), local.now());
+            return self.serve_in_outage(found);
+        }
+        self.inner.listen(self.site, self.key);
+        let kept = match local.find(self.key, shape(self.site, self.of), local.now()) {
+            Found::Certain(kept) => return Some(Answer::Kept(kept, Event::HitLocal)),
+            Found::Doubtful(kept) => kept,
+            Found::Nothing => return None,
+        };
+        match local.ask(self.key) {
+            Asking::Waiter(answer) => {
+                let is_confirmed = local.is_confirmed(self.key, answer).await;
+                is_confirmed.then_some(Answer::Kept(kept, Event::HitLocal))
+            }
+            Asking::Asker(asker) => {
+                let heads = self
+                    .ask("confirm", |store| store.peek(asker.keys(), HEAD))
+                    .await;
+                let period = self.site.local.unwrap_or_default();
+                match asker.judge(&kept, heads, period) {
+                    Doubt::Confirmed => Some(Answer::Kept(kept, Event::HitLocal)),
+                    Doubt::Changed => None,
+                    Doubt::Failed(error) => self
+                        .serve_in_outage(Found::Doubtful(kept))
+                        // A call waits for Redis once.
+                        .or(Some(Answer::Failed(error))),
+                }
+            }
+        }
+    }
+
+    /// Returns a value that may be served without Redis, and is not known to have changed.
+    fn serve_in_outage(&self, found: Found) -> Option<Answer> {
+        let (Found::Certain(kept) | Found::Doubtful(kept)) = found else {
+            return None;
+        };
+        let is_served = self.site.local_outage == LocalOutage::Serve
+            && kept.is_unchanged(self.inner.local.reading(self.key));
+        is_served.then_some(Answer::Kept(kept, Event::HitOutage))
+    }
+
+    /// Keeps the value that the caller has decoded. `reading` was taken before the store was asked for it.
+    pub(super) fn keep_locally(
+        &self,
+        caller: &dyn Caller,
+        bytes: &[u8],
+        meta: Meta,
+        reading: Reading,
+    ) {
+        let local = &self.inner.local;
+        let Some(period) = self.site.local else {
+            return;
+        };
+        // An eviction of a tag changes no key of its entries.
+        if entry::has_tags(bytes) {
+            return;
+        }
+        let facts = local.facts(
+            shape(self.site, self.of),
+            meta,
+            Duration::from_millis(meta.fresh_until.saturating_sub(self.now())),
+            entry::json_bytes(bytes),
+            (reading, period),
+        );
+        if let Some(Some(kept)) = entry::caught(|| caller.keep(&facts)) {
+            local.keep(self.key, kept);
+        }
+    }
+
+    /// Leaves a value with the caller, whose type must not take the call down.
+    pub(super) fn take_kept(&self, kept: &Kept, caller: &mut dyn Caller) -> bool {
+        entry::caught(|| caller.take(kept)).unwrap_or(false)
+    }
+
+    pub(super) fn hit_locally(&self, event: Event, kept: &Kept) {
+        self.metrics.found(&kept.facts().meta, self.now());
+        self.metrics.count_at(event, self.started.into_std());
+        self.log_hit(event, self.started.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! Functions with `local`: values in the process, in front of Redis.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cache_runtime::testing::RedisServer;
+use cache_runtime::{Cache, CacheStatus, LocalState, cacheable};
+
+use crate::support::until;
+
+static LOADS: AtomicUsize = AtomicUsize::new(0);
+
+#[cacheable(key = "shared:<id>", ttl = 60, local = "5s", cache = cache)]
+async fn shared(cache: &Cache, id: u64) -> Arc<String> {
+    LOADS.fetch_add(1, Ordering::SeqCst);
+    Arc::new(format!("value of {id}"))
+}
+
+#[cacheable(key = "copied:<id>", ttl = 60, none_ttl = 60, local = "5s", cache = cache)]
+async fn copied(cache: &Cache, id: u64) -> Result<Option<String>, String> {
+    match id {
+        0 => Ok(None),
+        _ => Ok(Some(format!("value of {id}"))),
+    }
+}
+
+#[cacheable(
+    key = "fresh:<id>",
+    ttl = 60,
+    grace = 60,
+    refresh = "background",
+    local = 5
+)]
+async fn fresh(id: u64) -> u64 {
+    id
+}
+
+/// Calls until the process has the value.
+async fn keep<T>(cache: &Cache, call: impl AsyncFn() -> T) {
+    let before = cache.stats().total.hits_local;
+    until("the value is in the process", async || {
+        call().await;
+        cache.stats().total.hits_local > before
+    })
+    .await;
+}
+
+async fn connect(server: &RedisServer) -> Cache {
+    let cache = Cache::connect(server.config()).await;
+    cache.expect("a configuration")
+}
+
+#[tokio::test]
+async fn callers_share_an_arc_and_get_copies_of_other_types() {
+    let server = RedisServer::start().expect("a server");
+    let cache = connect(&server).await;
+    keep(&cache, async || shared(&cache, 1).await).await;
+    keep(&cache, async || copied(&cache, 1).await).await;
+    keep(&cache, async || copied(&cache, 0).await).await;
+    let before = cache.stats().total.hits_local;
+
+    let (one, other) = (shared(&cache, 1).await, shared(&cache, 1).await);
+    let (some, none) = (copied(&cache, 1).await, copied(&cache, 0).await);
+
+    assert!(Arc::ptr_eq(&one, &other));
+    assert_eq!((some, none), (Ok(Some("value of 1".to_owned())), Ok(None)));
+    assert_eq!(cache.stats().total.hits_local, before + 4);
+}
+
+#[tokio::test]
+async fn an_eviction_in_another_process_reaches_the_value() {
+    let server = RedisServer::start().expect("a server");
+    let (cache, other) = (connect(&server).await, connect(&server).await);
+    keep(&cache, async || shared(&cache, 2).await).await;
+    let loads = LOADS.load(Ordering::SeqCst);
+
+    other.delete("shared:2").await;
+    until("the value is loaded again", async || {
+        shared(&cache, 2).await;
+        LOADS.load(Ordering::SeqCst) > loads
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refresh_in_the_background_is_possible_too() {
+    let server = RedisServer::start().expect("a server");
+    let cache = connect(&server).await;
+
+    cache
+        .run(keep(&cache, async || {
+            assert_eq!(fresh(7).await, 7);
+        }))
+        .await;
+}
+
+#[tokio::test]
+async fn every_view_shows_a_hit_in_the_process() {
+    let server = RedisServer::start().expect("a server");
+    let cache = connect(&server).await;
+    assert_eq!(cache.stats().local, None);
+    keep(&cache, async || shared(&cache, 3).await).await;
+
+    let (_, report) = cache.explain(shared(&cache, 3)).await;
+    let (_, status) = CacheStatus::of(shared(&cache, 3)).await;
+
+    assert_eq!(report.calls[0].result, Some("local"));
+    assert!(report.calls[0].stamp.is_some());
+    let status = status.expect("a read").to_string();
+    assert!(status.starts_with("hit; ttl="), "{status}");
+    let local = cache.stats().local.expect("a function was called");
+    assert_eq!((local.state, local.entries), (LocalState::Certain, 1));
+    assert_eq!(cache.health().await.local, Some(LocalState::Certain));
+    let metrics = cache.prometheus();
+    for line in [
+        "cache_local_entries 1",
+        r#"cache_local_state{state="certain"} 1"#,
+        r#"function="cache::local::shared",result="local"}"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+#[cacheable(key = "grouped:<id>", ttl = 60, tag = "group:<id>", local = "5s", cache = cache)]
+async fn grouped(cache: &Cache, id: u64) -> u64 {
+    id
+}
+
+/// The same entries, by a function that does not know of the tag.
+#[cacheable(key = "grouped:<id>", ttl = 60, local = "5s", cache = cache)]
+async fn ungrouped(cache: &Cache, id: u64) -> u64 {
+    id
+}
+
+#[tokio::test]
+async fn a_value_with_tags_is_not_kept() {
+    let server = RedisServer::start().expect("a server");
+    let cache = connect(&server).await;
+    keep(&cache, async || shared(&cache, 4).await).await;
+    // So that the keys are listened for.
+    keep(&cache, async || ungrouped(&cache, 5).await).await;
+    let before = cache.stats().total;
+
+    for _ in 0..5 {
+        grouped(&cache, 6).await;
+        ungrouped(&cache, 6).await;
+    }
+
+    let after = cache.stats().total;
+    assert_eq!(after.hits_local, before.hits_local);
+    assert_eq!(after.hits, before.hits + 9);
+}
