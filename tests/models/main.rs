@@ -3,7 +3,8 @@
 //! A test that stops a call at a gate proves one order. Here the protocol is written a second time, as small state machines
 //! without I/O, and `explorer.rs` visits every interleaving of their steps. Each state is checked: Redis must not hold a value
 //! that is older than an acknowledged eviction, and no call may return such a value. When no actor has anything left to do,
-//! Redis must hold nothing, a claim that will expire, or the value of the database.
+//! Redis must hold nothing, a claim that will expire, an entry that no reader takes, or the value of
+//! the database.
 //!
 //! | file | content |
 //! |---|---|
@@ -17,6 +18,10 @@
 //! | `scan.rs` | an eviction by pattern against concurrent fills and puts |
 //! | `journal.rs` | evictions that Redis did not acknowledge, and commands that it carries out late |
 //! | `flights.rs`, `flights/caller.rs` | callers in one process that share a load |
+//! | `tagged.rs`, `tagged/` | readers and writers of one key with two tags |
+//! | `tags.rs` | loads and puts against evictions of their tags, and tags that are lost |
+//! | `family.rs` | tags over the return value, which have no name before the body |
+//! | `tag_fence.rs` | writers that fence a tag and die |
 //!
 //! **Twins.** Each model has twins that break one rule, such as a fill that does not compare stamps. The tests require that the
 //! explorer finds the error of each twin: a model that proves nothing does not pass. Neither does a model that has too few
@@ -31,6 +36,7 @@
 
 mod crash;
 mod explorer;
+mod family;
 mod flights;
 mod journal;
 mod lease;
@@ -40,4 +46,7 @@ mod reader;
 mod refresh;
 mod row;
 mod scan;
+mod tag_fence;
+mod tagged;
+mod tags;
 mod writer;
