@@ -31,6 +31,8 @@ pub(crate) enum Wrong {
     StaleEntry,
     /// A call returned a value that is older than an eviction that was acknowledged before the call began.
     StaleAnswer,
+    /// A process serves a value without a question that was evicted longer ago than the bound.
+    TooOld,
     /// All actors have finished, and Redis holds another value than the database.
     StaleAtRest,
     /// An actor waits forever.

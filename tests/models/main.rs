@@ -22,6 +22,9 @@
 //! | `tags.rs` | loads and puts against evictions of their tags, and tags that are lost |
 //! | `family.rs` | tags over the return value, which have no name before the body |
 //! | `tag_fence.rs` | writers that fence a tag and die |
+//! | `tag_journal.rs` | evictions of a tag that Redis did not acknowledge |
+//! | `local.rs` | values in the process, and the pushes that make them doubtful |
+//! | `listener.rs` | the connection that hears the pushes, and the time within which they must arrive |
 //!
 //! **Twins.** Each model has twins that break one rule, such as a fill that does not compare stamps. The tests require that the
 //! explorer finds the error of each twin: a model that proves nothing does not pass. Neither does a model that has too few
@@ -40,6 +43,8 @@ mod family;
 mod flights;
 mod journal;
 mod lease;
+mod listener;
+mod local;
 mod one_key;
 mod put;
 mod reader;
@@ -47,6 +52,7 @@ mod refresh;
 mod row;
 mod scan;
 mod tag_fence;
+mod tag_journal;
 mod tagged;
 mod tags;
 mod writer;
