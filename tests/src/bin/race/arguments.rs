@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--readers N] [--seed N] [--redis URL | --chaos] [--unsafe]";
+const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--readers N] [--seed N] [--redis URL | --chaos] [--unsafe | --tag | --local]";
 
 /// How writers update the cache.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -35,8 +35,18 @@ pub(crate) struct Arguments {
     pub(crate) readers: Option<u64>,
     pub(crate) redis: Option<String>,
     pub(crate) guard: Guard,
+    pub(crate) entries: Entries,
     pub(crate) chaos: bool,
     pub(crate) seed: u64,
+}
+
+/// What entries have, beside a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entries {
+    /// Entries have tags, and `key` and `mixed` evict by tag in place of by key.
+    pub(crate) tagged: bool,
+    /// Processes keep values in their memory.
+    pub(crate) local: bool,
 }
 
 impl Arguments {
@@ -47,6 +57,7 @@ impl Arguments {
             readers: None,
             redis: None,
             guard: Guard::Attributes,
+            entries: Entries::default(),
             chaos: false,
             seed: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         };
@@ -72,6 +83,8 @@ impl Arguments {
                 "--readers" => parsed.readers = Some(value()?.parse().context(USAGE)?),
                 "--redis" => parsed.redis = Some(value()?),
                 "--unsafe" => parsed.guard = Guard::Nothing,
+                "--tag" => parsed.entries.tagged = true,
+                "--local" => parsed.entries.local = true,
                 "--chaos" => parsed.chaos = true,
                 "--seed" => parsed.seed = value()?.parse().context(USAGE)?,
                 _ => bail!("`{word}` is not an argument; {USAGE}"),
@@ -79,6 +92,9 @@ impl Arguments {
         }
         if parsed.chaos && parsed.redis.is_some() {
             bail!("`--chaos` kills its Redis, so it starts one itself; leave out `--redis`");
+        }
+        if parsed.guard == Guard::Nothing && parsed.entries != Entries::default() {
+            bail!("`--unsafe` uses no attributes; leave out `--tag` and `--local`");
         }
         Ok(parsed)
     }

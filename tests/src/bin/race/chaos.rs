@@ -12,13 +12,14 @@
 
 mod faults;
 mod fleet;
+mod wire;
 mod worker;
 
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cache_runtime::testing::{FaultProxy, RedisServer};
 use redis::Client;
 use tests::figures::Figures;
@@ -27,6 +28,7 @@ use tokio::time::sleep;
 
 use self::faults::{Deck, Fault};
 use self::fleet::Fleet;
+use self::wire::Wire;
 pub(crate) use self::worker::{Job, work};
 use crate::arguments::{Arguments, Mode};
 use crate::audit::Audit;
@@ -42,6 +44,8 @@ const CLAIMS: Duration = Duration::from_secs(8);
 /// Everything that must end with the parent, in this order.
 struct Chaos {
     fleet: Fleet,
+    /// Between the workers and `network`, if they have listeners.
+    wire: Option<Wire>,
     network: FaultProxy,
     server: RedisServer,
     audit: Audit,
@@ -69,15 +73,16 @@ async fn judge(arguments: &Arguments) -> Result<ExitCode> {
         duration,
         mode,
         guard,
+        entries,
         seed,
         ..
     } = *arguments;
     let mut figures = Figures::default();
     figures.heading(format_args!(
-        "chaos over {WORKERS} processes, mode {mode:?}, guarded by {guard:?}, seed {seed}:"
+        "chaos over {WORKERS} processes, mode {mode:?}, guarded by {guard:?}, {entries:?}, seed {seed}:"
     ));
     let mut chaos = Chaos::begin(arguments).await?;
-    let mut deck = Deck::new(seed, may_kill(mode));
+    let mut deck = Deck::new(seed, may_kill(mode), entries.local);
     while chaos.began.elapsed() < duration {
         chaos.hammer(300, 900).await?;
         chaos.rest("peace").await?;
@@ -103,6 +108,11 @@ async fn judge(arguments: &Arguments) -> Result<ExitCode> {
     report.print(&mut figures);
     report.print_waits(&worker::config(&chaos.network.url())?, &mut figures);
     report.print_complaints(&figures);
+    if let Some(wire) = &chaos.wire {
+        let listeners = wire.listeners();
+        let each = "each worker needs one";
+        figures.check("listeners", listeners, each, listeners >= WORKERS as u64);
+    }
     figures.check(
         "leases and fences without an owner",
         claims,
@@ -119,6 +129,18 @@ fn may_kill(mode: Mode) -> bool {
     !matches!(mode, Mode::Pattern)
 }
 
+/// Returns the port in the URL of a server on this machine.
+fn port(url: &str) -> Result<u16> {
+    let (_, port) = url.rsplit_once(':').context("a URL with a port")?;
+    Ok(port.trim_end_matches('/').parse()?)
+}
+
+/// Returns the URL of the same server behind another port.
+fn at_port(url: &str, port: u16) -> Result<String> {
+    let (host, _) = url.rsplit_once(':').context("a URL with a port")?;
+    Ok(format!("{host}:{port}"))
+}
+
 impl Chaos {
     async fn begin(arguments: &Arguments) -> Result<Self> {
         let server = RedisServer::builder()
@@ -128,17 +150,28 @@ impl Chaos {
             .start()?;
         let network = FaultProxy::start(&server)?;
         let (database, table) = Database::create().await?;
+        let wire = match arguments.entries.local {
+            true => Some(Wire::start(port(&network.url())?).await?),
+            false => None,
+        };
+        let redis = match &wire {
+            Some(wire) => at_port(&network.url(), wire.port())?,
+            None => network.url(),
+        };
         let job = Job {
-            redis: network.url(),
+            redis,
             table: database.path(),
+            ledger: database.ledger(),
             mode: arguments.mode,
             readers: arguments.readers.unwrap_or(4),
             guard: arguments.guard,
+            entries: arguments.entries,
             may_die: may_kill(arguments.mode),
             seed: arguments.seed,
         };
         Ok(Self {
             fleet: Fleet::start(job, WORKERS)?,
+            wire,
             network,
             audit: Audit::new(Client::open(server.url())?, table),
             server,
@@ -178,7 +211,10 @@ impl Chaos {
                 let outcome = self.fleet.kill_in_peace(*number).await?;
                 self.say(outcome);
             }
-            fault => fault.inflict(&mut self.server, &self.network).await?,
+            fault => {
+                let wire = self.wire.as_ref();
+                fault.inflict(&mut self.server, &self.network, wire).await?;
+            }
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::arguments::Mode;
+use crate::arguments::{Entries, Mode};
 use crate::dice::Dice;
+use crate::ledger::Ledger;
 use crate::report::SHOWN;
 use crate::service::{KEYS, Service};
 use crate::waits::{Call, Kind, Watch};
@@ -23,6 +24,7 @@ pub(crate) struct Crew {
     /// The longest pauses of a reader and of a writer between two calls, in milliseconds.
     pub(crate) pauses: (u64, u64),
     pub(crate) mode: Mode,
+    pub(crate) entries: Entries,
     /// This process may be killed between a commit and its eviction, so it uses only operations with a fence.
     pub(crate) may_die: bool,
     pub(crate) seed: u64,
@@ -44,6 +46,11 @@ pub(crate) struct Tally {
     pub(crate) bodies_failed: AtomicU64,
     /// Reads that returned an older version than an eviction or a put of this process had acknowledged before they began.
     pub(crate) outdated: AtomicU64,
+    /// The age of the oldest answer, in nanoseconds: how long before the call any process had applied a later eviction.
+    pub(crate) oldest: AtomicU64,
+    /// Answers that were older than [`Self::bound`].
+    pub(crate) too_old: AtomicU64,
+    pub(crate) bound: Duration,
     complaints: Mutex<Vec<String>>,
     stop: AtomicBool,
     /// Calls hold it for reading. A pause holds it for writing.
@@ -61,6 +68,9 @@ impl Hammer {
             failed: AtomicU64::new(0),
             bodies_failed: AtomicU64::new(0),
             outdated: AtomicU64::new(0),
+            oldest: AtomicU64::new(0),
+            too_old: AtomicU64::new(0),
+            bound: bound(service, crew.entries),
             complaints: Mutex::default(),
             stop: AtomicBool::new(false),
             gate: Arc::default(),
@@ -133,6 +143,22 @@ impl Tally {
         &self.acknowledged[id as usize]
     }
 
+    /// Records the age of an answer.
+    fn date(&self, id: u64, version: u64, age: Result<Duration>) {
+        let age = match age {
+            Ok(age) => age,
+            Err(error) => return self.complain(format!("the ledger cannot be read: {error:#}")),
+        };
+        let nanos = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        self.oldest.fetch_max(nanos, Ordering::Relaxed);
+        if age > self.bound {
+            self.too_old.fetch_add(1, Ordering::Relaxed);
+            self.complain(format!(
+                "a read of {id} returned version {version}, which was evicted {age:.1?} before"
+            ));
+        }
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -159,11 +185,13 @@ async fn reader(service: Service, tally: Arc<Tally>, mut dice: Dice, crew: Crew)
         let going = tally.gate.read().await;
         let id = dice.key();
         let at_least = tally.acknowledged(id).load(Ordering::SeqCst);
+        let began = Ledger::now();
         let call = Arc::new(Call::begin(Kind::Read, dawdle(&mut dice)));
         let returned = service.get(id, &call).await;
         if let Some(row) = tally.over(&call, id, returned) {
             tally.reads.fetch_add(1, Ordering::Relaxed);
             let version = row.version as u64;
+            tally.date(id, version, service.ledger.age(id, version, began));
             if version < at_least {
                 tally.outdated.fetch_add(1, Ordering::Relaxed);
                 tally.complain(format!(
@@ -181,8 +209,13 @@ async fn writer(service: Service, tally: Arc<Tally>, mut dice: Dice, crew: Crew)
         let going = tally.gate.read().await;
         let id = dice.key();
         let kind = kind(crew, &mut dice);
+        let is_dated = crew.entries != Entries::default() && kind != Kind::Put && dice.below(4) > 0;
         let call = Call::begin(kind, dawdle(&mut dice));
-        let returned = service.change(id, &call).await;
+        let returned = if is_dated {
+            service.change_and_record(id, &call).await
+        } else {
+            service.change(id, &call).await
+        };
         if let Some(row) = tally.over(&call, id, returned) {
             tally.writes.fetch_add(1, Ordering::Relaxed);
             tally
@@ -194,8 +227,31 @@ async fn writer(service: Service, tally: Arc<Tally>, mut dice: Dice, crew: Crew)
     }
 }
 
+/// Returns how old an answer may be: values in a process are as old as its knowledge may be, and one operation.
+fn bound(service: &Service, entries: Entries) -> Duration {
+    /// The default of `local_staleness`.
+    const STALENESS: Duration = Duration::from_secs(2);
+    if entries.local {
+        STALENESS + service.cache.config().command_timeout
+    } else {
+        Duration::MAX
+    }
+}
+
 fn kind(crew: Crew, dice: &mut Dice) -> Kind {
     let kinds: &[Kind] = match (crew.mode, crew.may_die) {
+        (Mode::Key, false) if crew.entries.tagged => &[Kind::EvictTag, Kind::EvictTagFenced],
+        (Mode::Key, true) if crew.entries.tagged => &[Kind::EvictTagFenced],
+        (Mode::Mixed, true) if crew.entries.tagged => {
+            &[Kind::EvictFenced, Kind::EvictTagFenced, Kind::Put]
+        }
+        (Mode::Mixed, false) if crew.entries.tagged => &[
+            Kind::Evict,
+            Kind::EvictMatching,
+            Kind::EvictTag,
+            Kind::EvictTagFenced,
+            Kind::Put,
+        ],
         (Mode::Key, false) => &[Kind::Evict, Kind::EvictFenced],
         (Mode::Key, true) => &[Kind::EvictFenced],
         (Mode::Pattern, _) => &[Kind::EvictMatching],

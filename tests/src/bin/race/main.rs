@@ -6,6 +6,8 @@
 //! cargo run --release -p tests --bin race -- --seconds 30 --mode key --unsafe   # must find stale entries
 //! cargo run --release -p tests --bin race -- --seconds 60 --readers 200          # so many that their reads leave in batches
 //! cargo run --release -p tests --bin race -- --seconds 60 --chaos
+//! cargo run --release -p tests --bin race -- --seconds 30 --tag                  # entries with tags, evicted by tag; also with --chaos
+//! cargo run --release -p tests --bin race -- --seconds 60 --local --chaos        # values in the processes; also with --tag
 //! ```
 
 mod arguments;
@@ -13,11 +15,13 @@ mod audit;
 mod chaos;
 mod dice;
 mod hammer;
+mod ledger;
 mod report;
 mod service;
 mod waits;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -30,6 +34,7 @@ use tokio::time::{sleep, timeout};
 use self::arguments::Arguments;
 use self::audit::Audit;
 use self::hammer::{Crew, Hammer};
+use self::ledger::Ledger;
 use self::report::{Report, SHOWN};
 use self::service::{Database, EVERYTHING, PREFIX, Service};
 
@@ -62,14 +67,16 @@ async fn race(arguments: &Arguments) -> Result<ExitCode> {
     let url = url
         .or_else(|| own.as_ref().map(RedisServer::url))
         .unwrap_or_default();
-    let (_database, table) = Database::create().await?;
+    let (database, table) = Database::create().await?;
     let cache = Cache::connect(Config::default().redis_url(&url)?.prefix(PREFIX)).await?;
     // Entries of an earlier run in the given Redis belong to another table.
     cache.try_delete_matching(EVERYTHING).await?;
     let service = Service {
         table: table.clone(),
         cache: cache.clone(),
+        ledger: Arc::new(Ledger::open(&database.ledger())?),
         guard: arguments.guard,
+        entries: arguments.entries,
     };
     let mut audit = Audit::new(Client::open(url)?, table);
     let mut hammer = Hammer::start(
@@ -79,6 +86,7 @@ async fn race(arguments: &Arguments) -> Result<ExitCode> {
             writers: 2,
             pauses: (0, 3),
             mode: arguments.mode,
+            entries: arguments.entries,
             may_die: false,
             seed: arguments.seed,
         },
@@ -100,11 +108,15 @@ async fn race(arguments: &Arguments) -> Result<ExitCode> {
     cache.shutdown().await;
 
     let Arguments {
-        mode, guard, seed, ..
+        mode,
+        guard,
+        entries,
+        seed,
+        ..
     } = arguments;
     let mut figures = Figures::default();
     figures.heading(format_args!(
-        "mode {mode:?}, guarded by {guard:?}, seed {seed}:"
+        "mode {mode:?}, guarded by {guard:?}, {entries:?}, seed {seed}:"
     ));
     report.print(&mut figures);
     report.print_complaints(&figures);
@@ -136,8 +148,10 @@ fn verdict(audit: &Audit, findings: &[String], figures: &mut Figures) {
         rests,
         entries,
         stale,
+        outdated,
         ..
     } = audit;
+    figures.note("entries that an evicted tag left", outdated);
     let compared = format!("of {entries} compared at {rests} rests; must be 0");
     figures.check("stale entries", stale, &compared, *stale == 0);
     if *entries == 0 {

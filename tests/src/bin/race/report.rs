@@ -19,6 +19,8 @@ pub(crate) struct Report {
     waits: BTreeMap<Kind, Waits>,
     longest_body: Duration,
     latest_tick: Duration,
+    /// The age of the oldest answer.
+    pub(crate) oldest: Duration,
     complaints: Vec<String>,
 }
 
@@ -40,6 +42,7 @@ impl Report {
             (FAILED, tally.failed.load(Ordering::Relaxed)),
             (BODIES_FAILED, tally.bodies_failed.load(Ordering::Relaxed)),
             (OUTDATED, tally.outdated.load(Ordering::Relaxed)),
+            (TOO_OLD, tally.too_old.load(Ordering::Relaxed)),
             (OTHER_KEY, misses("other_key").unwrap_or_default()),
             ("hits", total.hits),
             (
@@ -73,6 +76,7 @@ impl Report {
             waits,
             longest_body,
             latest_tick,
+            oldest: Duration::from_nanos(tally.oldest.load(Ordering::Relaxed)),
             complaints,
         }
     }
@@ -87,6 +91,7 @@ impl Report {
         }
         self.longest_body = self.longest_body.max(other.longest_body);
         self.latest_tick = self.latest_tick.max(other.latest_tick);
+        self.oldest = self.oldest.max(other.oldest);
         self.complaints.extend(other.complaints.iter().cloned());
     }
 
@@ -103,7 +108,11 @@ impl Report {
     }
 
     pub(crate) fn print(&self, figures: &mut Figures) {
-        let must_be_none = [FAILED, BODIES_FAILED, OUTDATED, OTHER_KEY];
+        let must_be_none = [FAILED, BODIES_FAILED, OUTDATED, TOO_OLD, OTHER_KEY];
+        figures.note(
+            "oldest answer, since any process had evicted it",
+            format_args!("{:.1?}", self.oldest),
+        );
         for (name, count) in &self.counts {
             if !must_be_none.contains(&name.as_str()) {
                 figures.note(name, count);
@@ -156,4 +165,5 @@ pub(crate) const SHOWN: usize = 5;
 const FAILED: &str = "calls that failed although their body did not";
 const BODIES_FAILED: &str = "bodies that failed";
 const OUTDATED: &str = "reads of an older version than an earlier eviction or put of the process";
+const TOO_OLD: &str = "reads of a value in a process that was evicted longer ago than the bound";
 const OTHER_KEY: &str = "answers with the value of another key";

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use cache_runtime::{Cache, cache_evict, cache_put, cacheable};
+use cache_runtime::{Cache, CacheScope, Evicted, cache_evict, cache_put, cacheable};
 use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-use crate::arguments::Guard;
+use crate::arguments::{Entries, Guard};
+use crate::ledger::Ledger;
 use crate::waits::{Call, Kind};
 
 pub(crate) const KEYS: u64 = 200;
@@ -32,12 +33,19 @@ pub(crate) fn key(id: u64) -> String {
     format!("race:{id}:row")
 }
 
+/// Returns the group of a row. No two of the rows that are used most are in one group.
+fn group(id: u64) -> u64 {
+    id % (KEYS / 2)
+}
+
 /// The table and its cache.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) table: SqlitePool,
     pub(crate) cache: Cache,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) guard: Guard,
+    pub(crate) entries: Entries,
 }
 
 impl Service {
@@ -45,12 +53,51 @@ impl Service {
     pub(crate) async fn get(&self, id: u64, call: &Arc<Call>) -> Result<Row> {
         match self.guard {
             Guard::Nothing => self.read_unguarded(id, call).await,
+            Guard::Attributes if self.entries != Entries::default() => {
+                self.get_more(id, call).await
+            }
             Guard::Attributes => match id % 3 {
                 0 => self.read(id, call).await,
                 1 => self.read_in_grace(id, call).await,
                 _ => self.clone().read_behind(id, Arc::clone(call)).await,
             },
         }
+    }
+
+    /// Reads a row whose entry has tags, or which the process keeps.
+    async fn get_more(&self, id: u64, call: &Arc<Call>) -> Result<Row> {
+        let group = group(id);
+        match (self.entries.local, self.entries.tagged, id % 3) {
+            (false, _, 0) => self.read_tagged(id, group, call).await,
+            (false, _, 1) => self.read_tagged_in_grace(id, group, call).await,
+            (false, ..) => {
+                let service = self.clone();
+                service
+                    .read_tagged_behind(id, group, Arc::clone(call))
+                    .await
+            }
+            (true, false, 0) => self.clone().read_local_behind(id, Arc::clone(call)).await,
+            (true, false, _) => self.read_local(id, call).await,
+            (true, true, 0) => {
+                let service = self.clone();
+                service
+                    .read_local_tagged_behind(id, group, Arc::clone(call))
+                    .await
+            }
+            (true, true, _) => self.read_local_tagged(id, group, call).await,
+        }
+    }
+
+    /// Changes a row in a scope, which tells whether the eviction was applied, and records it.
+    pub(crate) async fn change_and_record(&self, id: u64, call: &Call) -> Result<Row> {
+        let scope = CacheScope::new();
+        let changed = scope.run(self.change(id, call)).await;
+        if let Evicted::Applied { .. } = scope.commit().await
+            && let Ok(row) = &changed
+        {
+            self.ledger.record(id, row.version as u64)?;
+        }
+        changed
     }
 
     /// Raises the version and evicts or puts.
@@ -60,6 +107,18 @@ impl Service {
             (Guard::Nothing, _) => self.write_and_delete(id, call).await,
             (Guard::Attributes, Kind::EvictMatching) => {
                 self.write_and_evict_matching(id, call).await
+            }
+            (Guard::Attributes, Kind::EvictTag) if id.is_multiple_of(2) => {
+                self.write_and_evict_tag(id, group(id), call).await
+            }
+            (Guard::Attributes, Kind::EvictTag) => {
+                self.write_and_evict_returned_tag(id, call).await
+            }
+            (Guard::Attributes, Kind::EvictTagFenced) => {
+                self.write_and_evict_tags_fenced(id, group(id), call).await
+            }
+            (Guard::Attributes, Kind::Put) if self.entries.tagged => {
+                self.write_and_put_tagged(id, group(id), call).await
             }
             (Guard::Attributes, Kind::Put) => self.write_and_put(id, call).await,
             (Guard::Attributes, Kind::EvictFenced) => self.write_and_evict_fenced(id, call).await,
@@ -87,6 +146,112 @@ impl Service {
     )]
     async fn read_behind(self, id: u64, call: Arc<Call>) -> Result<Row> {
         call.body(self.select(id)).await
+    }
+
+    #[cacheable(
+        key = "race:<id>:row", ignore = [group, call],
+        tag = ["group:<group>", "row:<return.id>"],
+        ttl = 600,
+        cache = self.cache.clone()
+    )]
+    async fn read_tagged(&self, id: u64, group: u64, call: &Call) -> Result<Row> {
+        call.body(self.select(id)).await
+    }
+
+    #[cacheable(
+        key = "race:<id>:row", ignore = [group, call],
+        tag = ["group:<group>", "row:<return.id>"],
+        ttl = "30ms",
+        grace = "10s",
+        cache = self.cache.clone()
+    )]
+    async fn read_tagged_in_grace(&self, id: u64, group: u64, call: &Call) -> Result<Row> {
+        call.body(self.select(id)).await
+    }
+
+    #[cacheable(
+        key = "race:<id>:row", ignore = [group, call],
+        tag = ["group:<group>", "row:<return.id>"],
+        ttl = "30ms",
+        grace = "10s",
+        refresh = "background",
+        cache = self.cache.clone()
+    )]
+    async fn read_tagged_behind(self, id: u64, group: u64, call: Arc<Call>) -> Result<Row> {
+        call.body(self.select(id)).await
+    }
+
+    /// Kept for so long that only pushes and the bound end it.
+    #[cacheable(
+        key = "race:<id>:row", ignore = [call],
+        local = "5m",
+        ttl = 600,
+        cache = self.cache.clone()
+    )]
+    async fn read_local(&self, id: u64, call: &Call) -> Result<Row> {
+        call.body(self.select(id)).await
+    }
+
+    #[cacheable(
+        key = "race:<id>:row", ignore = [call],
+        local = "5m",
+        ttl = "300ms",
+        grace = "10s",
+        refresh = "background",
+        cache = self.cache.clone()
+    )]
+    async fn read_local_behind(self, id: u64, call: Arc<Call>) -> Result<Row> {
+        call.body(self.select(id)).await
+    }
+
+    #[cacheable(
+        key = "race:<id>:row", ignore = [group, call],
+        tag = ["group:<group>", "row:<return.id>"],
+        local = "5m",
+        ttl = 600,
+        cache = self.cache.clone()
+    )]
+    async fn read_local_tagged(&self, id: u64, group: u64, call: &Call) -> Result<Row> {
+        call.body(self.select(id)).await
+    }
+
+    #[cacheable(
+        key = "race:<id>:row", ignore = [group, call],
+        tag = ["group:<group>", "row:<return.id>"],
+        local = "5m",
+        ttl = "300ms",
+        grace = "10s",
+        refresh = "background",
+        cache = self.cache.clone()
+    )]
+    async fn read_local_tagged_behind(self, id: u64, group: u64, call: Arc<Call>) -> Result<Row> {
+        call.body(self.select(id)).await
+    }
+
+    /// Evicts all rows of the group.
+    #[cache_evict(tag = "group:<group>", cache = self.cache.clone())]
+    async fn write_and_evict_tag(&self, id: u64, group: u64, call: &Call) -> Result<Row> {
+        call.body(self.update(id)).await
+    }
+
+    #[cache_evict(tag = "row:<return.id>", cache = self.cache.clone())]
+    async fn write_and_evict_returned_tag(&self, id: u64, call: &Call) -> Result<Row> {
+        call.body(self.update(id)).await
+    }
+
+    #[cache_evict(tag = ["group:<group>", "row:<id>"], fence, cache = self.cache.clone())]
+    async fn write_and_evict_tags_fenced(&self, id: u64, group: u64, call: &Call) -> Result<Row> {
+        call.body(self.update(id)).await
+    }
+
+    #[cache_put(
+        key = "race:<id>:row",
+        tag = ["group:<group>", "row:<return.id>"],
+        ttl = "500ms",
+        cache = self.cache.clone()
+    )]
+    async fn write_and_put_tagged(&self, id: u64, group: u64, call: &Call) -> Result<Row> {
+        call.body(self.update(id)).await
     }
 
     #[cache_evict(key = "race:<id>:row", fence, cache = self.cache.clone())]
@@ -168,6 +333,10 @@ impl Database {
                 .await?;
         }
         Ok((database, table))
+    }
+
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.directory.join("applied")
     }
 
     pub(crate) fn path(&self) -> PathBuf {

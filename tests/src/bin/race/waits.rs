@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Evict,
     EvictFenced,
     EvictMatching,
+    EvictTag,
+    EvictTagFenced,
     Put,
 }
 
@@ -43,8 +45,9 @@ impl Bound {
         let operations = match kind {
             // Look up, mark a stale value, ask for the lease if the value is gone by then, and fill.
             Kind::Read => 4,
-            Kind::Evict => 1,
-            Kind::EvictFenced => 2,
+            // The tags of an eviction, and the markers of their families, are one operation.
+            Kind::Evict | Kind::EvictTag => 1,
+            Kind::EvictFenced | Kind::EvictTagFenced => 2,
             Kind::EvictMatching => SLICES,
             // Fence, store, and evict if storing failed.
             Kind::Put => 3,

@@ -10,6 +10,7 @@ use redis::{Client, Connection, FromRedisValue};
 use tokio::time::sleep;
 
 use super::WORKERS;
+use super::wire::{self, Wire};
 use crate::dice::Dice;
 
 /// A fault and how long it lasts.
@@ -35,6 +36,14 @@ pub(super) enum Fault {
     Squeeze(Duration),
     /// A worker dies, and another takes its place.
     KillWorker(usize),
+    /// Only the connections on which Redis announces changes fail.
+    Listeners(wire::Mode, Duration),
+    /// Redis closes these connections.
+    KillListeners,
+    /// Redis closes every connection.
+    KillClients,
+    /// Redis closes connections because they take too much memory, which `CLIENT NO-EVICT` would prevent.
+    EvictClients(Duration),
 }
 
 /// Each kind with its name. The durations are above and below the limits of the cache: half of the `command_timeout` (50 ms),
@@ -78,6 +87,27 @@ const KINDS: &[Kind] = &[
     }),
 ];
 
+/// Faults for processes that keep values. A listener must miss two pings before its process knows, and the bound is 2 s.
+const OF_LISTENERS: &[Kind] = &[
+    ("cut of the listeners", |dice| {
+        Fault::Listeners(wire::Mode::Cut, dice.between(100, 4_000))
+    }),
+    ("short stall of the listeners", |dice| {
+        Fault::Listeners(wire::Mode::Stall, dice.between(100, 1_500))
+    }),
+    ("long stall of the listeners", |dice| {
+        Fault::Listeners(wire::Mode::Stall, dice.between(2_000, 5_000))
+    }),
+    ("half-open listeners", |dice| {
+        Fault::Listeners(wire::Mode::HalfOpen, dice.between(1_000, 5_000))
+    }),
+    ("kill of the listeners", |_| Fault::KillListeners),
+    ("kill of all connections", |_| Fault::KillClients),
+    ("eviction of clients", |dice| {
+        Fault::EvictClients(dice.between(200, 1_000))
+    }),
+];
+
 const KILL: Kind = ("kill of a worker", |dice| {
     Fault::KillWorker(dice.below(WORKERS as u64) as usize)
 });
@@ -91,8 +121,11 @@ pub(super) struct Deck {
 }
 
 impl Deck {
-    pub(super) fn new(seed: u64, may_kill: bool) -> Self {
+    pub(super) fn new(seed: u64, may_kill: bool, has_listeners: bool) -> Self {
         let mut kinds = KINDS.to_vec();
+        if has_listeners {
+            kinds.extend(OF_LISTENERS);
+        }
         if may_kill {
             // Each kill hits a write at another moment.
             kinds.extend([KILL; 3]);
@@ -132,6 +165,7 @@ impl Fault {
         &self,
         server: &mut RedisServer,
         network: &FaultProxy,
+        wire: Option<&Wire>,
     ) -> Result<()> {
         match *self {
             Self::Cut(lasting) => {
@@ -168,6 +202,25 @@ impl Fault {
             Self::ForgetScripts => ask(server, &["SCRIPT", "FLUSH"])?,
             Self::Squeeze(lasting) => squeeze(server, lasting).await?,
             Self::KillWorker(_) => {}
+            Self::Listeners(mode, lasting) => {
+                if let Some(wire) = wire {
+                    wire.switch(mode);
+                    sleep(lasting).await;
+                    wire.switch(wire::Mode::Pass);
+                }
+            }
+            Self::KillListeners => kill_listeners(server)?,
+            Self::KillClients => {
+                let _: u64 = ask(
+                    server,
+                    &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
+                )?;
+            }
+            Self::EvictClients(lasting) => {
+                let () = ask(server, &["CONFIG", "SET", "maxmemory-clients", "64kb"])?;
+                sleep(lasting).await;
+                evict_no_client(server)?;
+            }
         }
         Ok(())
     }
@@ -185,9 +238,39 @@ impl fmt::Display for Fault {
             Self::Flush => write!(f, "flush"),
             Self::ForgetScripts => write!(f, "script flush"),
             Self::Squeeze(lasting) => write!(f, "memory pressure for {lasting:?}"),
+            Self::Listeners(mode, lasting) => write!(f, "listeners: {mode:?} for {lasting:?}"),
+            Self::KillListeners => write!(f, "kill of the listeners"),
+            Self::KillClients => write!(f, "kill of all connections"),
+            Self::EvictClients(lasting) => write!(f, "eviction of clients for {lasting:?}"),
             Self::KillWorker(number) => write!(f, "kill of worker {number}"),
         }
     }
+}
+
+/// Closes the connections that track keys.
+fn kill_listeners(server: &RedisServer) -> Result<()> {
+    let clients: String = ask(server, &["CLIENT", "LIST"])?;
+    for client in clients.lines() {
+        let field = |name: &str| client.split(' ').find_map(|field| field.strip_prefix(name));
+        let tracks = field("flags=").is_some_and(|flags| flags.contains('t'));
+        if let Some(id) = field("id=").filter(|_| tracks) {
+            // A client that is gone by now needs no kill.
+            let _: u64 = ask(server, &["CLIENT", "KILL", "ID", id])?;
+        }
+    }
+    Ok(())
+}
+
+/// Turns the eviction of clients off. It may first evict the connection that asks for it.
+fn evict_no_client(server: &RedisServer) -> Result<()> {
+    const ATTEMPTS: u32 = 50;
+    let off = || -> Result<()> { ask(server, &["CONFIG", "SET", "maxmemory-clients", "0"]) };
+    for _ in 1..ATTEMPTS {
+        if off().is_ok() {
+            return Ok(());
+        }
+    }
+    off()
 }
 
 /// Leaves 512 KiB of memory and writes several times as much.
@@ -253,7 +336,7 @@ mod tests {
     #[test]
     fn the_same_seed_deals_the_same_faults() {
         let dealt = |seed| {
-            let mut deck = Deck::new(seed, true);
+            let mut deck = Deck::new(seed, true, true);
             let faults = (0..60).map(|_| deck.draw().to_string());
             faults.collect::<Vec<_>>()
         };
@@ -264,7 +347,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_dealt_before_any_is_repeated() {
-        let mut deck = Deck::new(7, false);
+        let mut deck = Deck::new(7, false, false);
 
         for _ in KINDS {
             deck.draw();

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::interval;
 
-use crate::arguments::{Guard, Mode};
+use crate::arguments::{Entries, Guard, Mode};
 use crate::hammer::{Crew, Hammer};
+use crate::ledger::Ledger;
 use crate::report::Report;
 use crate::service::{PREFIX, Service, open};
 
@@ -23,9 +25,11 @@ pub(crate) struct Job {
     /// The address of the proxy.
     pub(super) redis: String,
     pub(super) table: PathBuf,
+    pub(super) ledger: PathBuf,
     pub(super) mode: Mode,
     pub(super) readers: u64,
     pub(super) guard: Guard,
+    pub(super) entries: Entries,
     pub(super) may_die: bool,
     pub(super) seed: u64,
 }
@@ -70,7 +74,9 @@ pub(crate) async fn work(job: Job) -> Result<ExitCode> {
     let service = Service {
         table: open(&job.table).await?,
         cache: Cache::connect(config(&job.redis)?).await?,
+        ledger: Arc::new(Ledger::open(&job.ledger)?),
         guard: job.guard,
+        entries: job.entries,
     };
     let crew = Crew {
         readers: job.readers,
@@ -79,6 +85,7 @@ pub(crate) async fn work(job: Job) -> Result<ExitCode> {
         // some time.
         pauses: (4, 20),
         mode: job.mode,
+        entries: job.entries,
         may_die: job.may_die,
         seed: job.seed,
     };
