@@ -140,7 +140,7 @@ fn tags(bytes: &[u8]) -> Result<(Vec<Tag>, &[u8])> {
         bytes = behind;
         let name = String::from_utf8_lossy(name);
         tags.push(Tag {
-            name: format!("{PREFIX}{name}"),
+            name: format!("{PREFIX}cache:tag:{name}"),
             stamp: stamp.iter().map(|byte| format!("{byte:02x}")).collect(),
         });
     }
