@@ -15,15 +15,54 @@ fn race(arguments: &[&str]) -> (bool, String) {
     )
 }
 
+/// Returns a number of the report.
+fn count(report: &str, name: &str) -> u64 {
+    let mut lines = report.lines();
+    let number = lines.find_map(|line| line.trim().strip_prefix(name)?.trim().parse().ok());
+    number.unwrap_or_else(|| panic!("no `{name}` in {report}"))
+}
+
 #[test]
 fn many_readers_that_read_in_batches_leave_no_stale_entry() {
     let (succeeded, report) = race(&["--mode", "mixed", "--readers", "200"]);
 
     assert!(succeeded, "{report}");
-    let batched = report
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("reads in batches:"));
-    assert!(batched.is_some_and(|count| count.trim() != "0"), "{report}");
+    assert!(count(&report, "reads in batches:") > 0, "{report}");
+}
+
+#[test]
+fn evictions_by_tag_leave_no_stale_entry() {
+    let (succeeded, report) = race(&["--mode", "mixed", "--tag"]);
+
+    assert!(succeeded, "{report}");
+    assert!(
+        count(&report, "entries that an evicted tag left:") > 0,
+        "{report}"
+    );
+}
+
+/// The bound is checked under faults of the network by `race --local --chaos`, which takes longer.
+#[test]
+fn values_in_the_process_are_no_older_than_its_evictions() {
+    let (succeeded, report) = race(&["--mode", "mixed", "--local", "--tag"]);
+
+    assert!(succeeded, "{report}");
+}
+
+#[test]
+fn three_processes_and_their_listeners_keep_the_bound_while_the_network_fails() {
+    let (succeeded, report) = race(&[
+        "--mode",
+        "mixed",
+        "--local",
+        "--tag",
+        "--chaos",
+        "--seconds",
+        "15",
+    ]);
+
+    assert!(succeeded, "{report}");
+    assert!(count(&report, "hits:") > 0, "{report}");
 }
 
 #[test]

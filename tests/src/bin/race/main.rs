@@ -84,7 +84,8 @@ async fn race(arguments: &Arguments) -> Result<ExitCode> {
         Crew {
             readers: arguments.readers.unwrap_or(6),
             writers: 2,
-            pauses: (0, 3),
+            // Entries of tags that are evicted all the time would not be read.
+            pauses: (0, if arguments.entries.tagged { 40 } else { 3 }),
             mode: arguments.mode,
             entries: arguments.entries,
             may_die: false,
