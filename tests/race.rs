@@ -47,6 +47,7 @@ fn values_in_the_process_are_no_older_than_its_evictions() {
     let (succeeded, report) = race(&["--mode", "mixed", "--local", "--tag"]);
 
     assert!(succeeded, "{report}");
+    assert!(count(&report, "hits in the process:") > 0, "{report}");
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn three_processes_and_their_listeners_keep_the_bound_while_the_network_fails() 
     ]);
 
     assert!(succeeded, "{report}");
-    assert!(count(&report, "hits:") > 0, "{report}");
+    assert!(count(&report, "hits in the process:") > 0, "{report}");
 }
 
 #[test]

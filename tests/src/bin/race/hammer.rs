@@ -229,10 +229,9 @@ async fn writer(service: Service, tally: Arc<Tally>, mut dice: Dice, crew: Crew)
 
 /// Returns how old an answer may be: values in a process are as old as its knowledge may be, and one operation.
 fn bound(service: &Service, entries: Entries) -> Duration {
-    /// The default of `local_staleness`.
-    const STALENESS: Duration = Duration::from_secs(2);
+    let config = service.cache.config();
     if entries.local {
-        STALENESS + service.cache.config().command_timeout
+        config.local_staleness + config.command_timeout
     } else {
         Duration::MAX
     }

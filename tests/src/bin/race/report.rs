@@ -50,6 +50,15 @@ impl Report {
                 stats.pool.map_or(0, |pool| pool.batched_reads),
             ),
             ("hits, stale", total.hits_stale),
+            (HITS_LOCAL, total.hits_local),
+            (
+                "values confirmed",
+                stats.local.map_or(0, |local| local.confirmed),
+            ),
+            (
+                "values dropped",
+                stats.local.map_or(0, |local| local.dropped),
+            ),
             ("loads", total.loads),
             ("loads overdue", total.loads_overdue),
             ("refreshes", total.refreshes),
@@ -165,5 +174,6 @@ pub(crate) const SHOWN: usize = 5;
 const FAILED: &str = "calls that failed although their body did not";
 const BODIES_FAILED: &str = "bodies that failed";
 const OUTDATED: &str = "reads of an older version than an earlier eviction or put of the process";
+pub(crate) const HITS_LOCAL: &str = "hits in the process";
 const TOO_OLD: &str = "reads of a value in a process that was evicted longer ago than the bound";
 const OTHER_KEY: &str = "answers with the value of another key";

@@ -216,11 +216,7 @@ impl Fault {
                     &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
                 )?;
             }
-            Self::EvictClients(lasting) => {
-                let () = ask(server, &["CONFIG", "SET", "maxmemory-clients", "64kb"])?;
-                sleep(lasting).await;
-                evict_no_client(server)?;
-            }
+            Self::EvictClients(lasting) => evict_clients(server, lasting).await?,
         }
         Ok(())
     }
@@ -261,16 +257,21 @@ fn kill_listeners(server: &RedisServer) -> Result<()> {
     Ok(())
 }
 
-/// Turns the eviction of clients off. It may first evict the connection that asks for it.
-fn evict_no_client(server: &RedisServer) -> Result<()> {
-    const ATTEMPTS: u32 = 50;
-    let off = || -> Result<()> { ask(server, &["CONFIG", "SET", "maxmemory-clients", "0"]) };
-    for _ in 1..ATTEMPTS {
-        if off().is_ok() {
-            return Ok(());
-        }
-    }
-    off()
+/// Leaves almost no memory to clients, so that Redis closes the connections of all others.
+async fn evict_clients(server: &RedisServer, lasting: Duration) -> Result<()> {
+    let mut own = connect(server)?;
+    redis::cmd("CLIENT")
+        .arg(&["NO-EVICT", "ON"])
+        .exec(&mut own)?;
+    let mut limit = |bytes: &str| {
+        let mut command = redis::cmd("CONFIG");
+        command
+            .arg(&["SET", "maxmemory-clients", bytes])
+            .exec(&mut own)
+    };
+    limit("64kb")?;
+    sleep(lasting).await;
+    Ok(limit("0")?)
 }
 
 /// Leaves 512 KiB of memory and writes several times as much.
