@@ -167,6 +167,7 @@ impl Chaos {
             guard: arguments.guard,
             entries: arguments.entries,
             may_die: may_kill(arguments.mode),
+            writes: true,
             seed: arguments.seed,
         };
         Ok(Self {

@@ -21,6 +21,9 @@ const RECOVERING: Duration = Duration::from_secs(20);
 /// How long a worker must run without errors before it may be killed.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// The worker that does not write, if workers keep values.
+const READS_ONLY: usize = 1;
+
 /// The workers, and the counts of the killed ones.
 pub(super) struct Fleet {
     job: Job,
@@ -56,8 +59,8 @@ impl Fleet {
             killed: 0,
             past: Report::default(),
         };
-        for _ in 0..many {
-            let worker = fleet.next()?;
+        for number in 0..many {
+            let worker = fleet.next(number)?;
             fleet.workers.push(worker);
         }
         Ok(fleet)
@@ -121,7 +124,7 @@ impl Fleet {
             sleep(QUIET).await;
             self.check()?;
         }
-        let next = self.next()?;
+        let next = self.next(number)?;
         let mut killed = std::mem::replace(&mut self.workers[number], next);
         killed.kill();
         while !killed.latest().has_ended {
@@ -137,9 +140,11 @@ impl Fleet {
         }
     }
 
-    fn next(&mut self) -> Result<Worker> {
+    fn next(&mut self, number: usize) -> Result<Worker> {
         self.started += 1;
         Worker::start(&Job {
+            // A process that evicts nothing learns of changes only from Redis.
+            writes: !self.job.entries.local || number != READS_ONLY,
             seed: self.job.seed.wrapping_add(1_000 * self.started),
             ..self.job.clone()
         })

@@ -31,6 +31,7 @@ pub(crate) struct Job {
     pub(super) guard: Guard,
     pub(super) entries: Entries,
     pub(super) may_die: bool,
+    pub(super) writes: bool,
     pub(super) seed: u64,
 }
 
@@ -80,7 +81,7 @@ pub(crate) async fn work(job: Job) -> Result<ExitCode> {
     };
     let crew = Crew {
         readers: job.readers,
-        writers: 2,
+        writers: if job.writes { 2 } else { 0 },
         // Readers pause, because an overloaded machine would only measure itself. Writers pause for longer, so that values stay for
         // some time.
         pauses: (4, 20),
