@@ -44,6 +44,17 @@ pub(crate) struct Reading {
     pub(crate) gaps: u64,
 }
 
+impl Reading {
+    /// Adds the reading of another key, for a value that depends on both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            changes: self.changes.wrapping_add(other.changes),
+            // Taken last, so that it does not count a gap after the first.
+            gaps: self.gaps.min(other.gaps),
+        }
+    }
+}
+
 impl Doubts {
     pub(crate) fn new(clock: Clock) -> Self {
         Self {

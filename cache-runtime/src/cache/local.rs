@@ -21,11 +21,12 @@ pub(super) use self::confirm::{Asking, Doubt, HEAD};
 use crate::clock::whole_millis;
 use crate::config::Config;
 use crate::doubt::{Doubts, Reading};
-use crate::entry::Meta;
+use crate::entry::{self, Meta, Stamp};
 use crate::key::Key;
 use crate::metrics::{LocalState, LocalStats};
 use crate::singleton::Singleton;
 use crate::store::listener::Wanted;
+use crate::tag::Tag;
 use crate::target::Target;
 
 /// What a decoded value weighs for each byte of its entry: text has its bytes, and around them are pointers and spare room. An
@@ -34,6 +35,9 @@ const DECODED: usize = 2;
 
 /// The weight of a value besides its name and itself: its metadata, its slot, and the overhead of the allocator.
 const OVERHEAD: usize = 256;
+
+/// The weight of a tag besides its name.
+const TAG: usize = 64;
 
 /// A shard is never smaller, so that a large value fits into one.
 const SHARD_BYTES: usize = 4 << 20;
@@ -87,6 +91,16 @@ pub(crate) struct HeldFacts {
     weight: usize,
     reading: Reading,
     certain_until: u64,
+    /// The tags of its entry.
+    tags: Box<[KeptTag]>,
+}
+
+/// A tag of an entry: its record, and the stamp that the entry names.
+#[derive(Clone, Debug)]
+pub(super) struct KeptTag {
+    key: Key,
+    hash: u64,
+    stamp: Stamp,
 }
 
 /// What tells values of one key apart that different functions keep.
@@ -140,6 +154,17 @@ impl Kept {
         self.changes.load(Relaxed) == reading.changes
     }
 
+    /// Returns whether its entry has tags.
+    pub(super) fn has_tags(&self) -> bool {
+        !self.facts.tags.is_empty()
+    }
+
+    /// Returns whether its entry has all of these tags.
+    fn has_all(&self, tags: &[Tag]) -> bool {
+        let has = |tag: &Tag| self.facts.tags.iter().any(|kept| kept.key == *tag.key());
+        tags.iter().all(has)
+    }
+
     fn is_certain(&self, reading: Reading, now: u64) -> bool {
         self.is_unchanged(reading)
             && self.gaps.load(Relaxed) == reading.gaps
@@ -189,19 +214,47 @@ impl Local {
         now.saturating_sub(self.made) / 1_000
     }
 
-    /// Returns whether a value of a key would be kept.
-    pub(super) fn keeps(&self, key: &Key) -> bool {
-        self.doubts.is_heard(key.as_str())
+    /// Returns whether a value of a key with these tags would be kept.
+    pub(super) fn keeps(&self, key: &Key, tags: &[Tag]) -> bool {
+        let is_heard = |key: &Key| self.doubts.is_heard(key.as_str());
+        is_heard(key) && tags.iter().all(|tag| is_heard(tag.key()))
     }
 
-    /// Returns the reading that belongs to a read of `key` that is about to be sent.
-    pub(super) fn reading(&self, key: &Key) -> Reading {
-        self.doubts.reading(self.hash(key))
+    /// Returns the reading that belongs to a read of `key` and of these tags that is about to be sent.
+    pub(super) fn reading(&self, key: &Key, tags: &[Tag]) -> Reading {
+        let tags = tags.iter().map(|tag| self.hash(tag.key()));
+        self.read(self.hash(key), tags)
     }
 
-    /// Looks for a value of this shape whose time is not over.
+    /// Returns the reading that a value of `key` must have to be certain.
+    pub(super) fn reading_of(&self, key: &Key, kept: &Kept) -> Reading {
+        self.read(self.hash(key), kept.facts.tags.iter().map(|tag| tag.hash))
+    }
+
+    fn read(&self, key: u64, tags: impl Iterator<Item = u64>) -> Reading {
+        let reading = self.doubts.reading(key);
+        tags.fold(reading, |reading, tag| {
+            reading.and(self.doubts.reading(tag))
+        })
+    }
+
+    /// Returns the tags of an entry, if each of them is a tag of the call, whose changes its reading contains.
+    pub(super) fn tags(&self, entry: &[u8], of_call: &[Tag]) -> Option<Box<[KeptTag]>> {
+        let tags = entry::tags(entry).map(|(name, stamp)| {
+            let tag = of_call.iter().find(|tag| tag.text() == name)?;
+            Some(KeptTag {
+                key: tag.key().clone(),
+                hash: self.hash(tag.key()),
+                stamp,
+            })
+        });
+        let tags: Option<Box<[_]>> = tags.collect();
+        tags.filter(|tags| tags.len() == of_call.len())
+    }
+
+    /// Looks for a value of this shape and with these tags whose time is not over.
     #[inline]
-    pub(super) fn find(&self, key: &Key, shape: Shape, now: u64) -> Found {
+    pub(super) fn find(&self, key: &Key, tags: &[Tag], shape: Shape, now: u64) -> Found {
         let Some(values) = self.values.get() else {
             return Found::Nothing;
         };
@@ -209,12 +262,13 @@ impl Local {
         let Some(kept) = values.get(&Asked::of(hash, key)) else {
             return Found::Nothing;
         };
-        if kept.facts.shape != shape || now >= kept.facts.gone_at {
+        if kept.facts.shape != shape || now >= kept.facts.gone_at || !kept.has_all(tags) {
             return Found::Nothing;
         }
         // Before the reading, which then includes all changes that the trust is about.
         let is_trusted = self.doubts.is_trusted(now);
-        match is_trusted && kept.is_certain(self.doubts.reading(hash), now) {
+        let reading = self.read(hash, kept.facts.tags.iter().map(|tag| tag.hash));
+        match is_trusted && kept.is_certain(reading, now) {
             true => Found::Certain(kept),
             false => Found::Doubtful(kept),
         }
@@ -228,14 +282,18 @@ impl Local {
         meta: Meta,
         fresh: Duration,
         json_bytes: usize,
+        tags: Box<[KeptTag]>,
         (reading, period): (Reading, Duration),
     ) -> HeldFacts {
         let gone_at = self.until(fresh);
+        let of_tags = tags.iter().map(|tag| tag.key.as_str().len() + TAG);
+        let weight = json_bytes.saturating_mul(DECODED) + OVERHEAD;
         HeldFacts {
             shape,
             meta,
             gone_at,
-            weight: json_bytes.saturating_mul(DECODED) + OVERHEAD,
+            weight: of_tags.fold(weight, usize::saturating_add),
+            tags,
             reading,
             certain_until: self.until(period).min(gone_at),
         }
@@ -268,8 +326,7 @@ impl Local {
         for target in targets {
             match target {
                 Target::Key(key) => self.doubts.changed(key.as_str().as_bytes()),
-                // Values with tags are not kept.
-                Target::Tag(_) => {}
+                Target::Tag(tag) => self.doubts.changed(tag.key().as_str().as_bytes()),
                 Target::Pattern(_) | Target::All => self.doubts.all_changed(),
             }
         }

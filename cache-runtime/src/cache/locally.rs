@@ -20,6 +20,7 @@ use crate::metrics::Event;
 use crate::plan::ReadPlan;
 use crate::registry;
 use crate::site::{LocalOutage, Site};
+use crate::tag::Tag;
 
 /// Returns a certain value, and counts it, for a call that nothing unusual is asked of: no scope, no view, no disabled key and no
 /// pending eviction. All else is for [`CallContext::look_locally`]. This is all of a hit in this process.
@@ -34,7 +35,10 @@ pub(super) fn certain(cache: &Used, plan: &ReadPlan, of: ValueType) -> Option<Ar
         return None;
     }
     let now = inner.local.now();
-    match inner.local.find(&plan.key, shape(plan.site, of), now) {
+    match inner
+        .local
+        .find(&plan.key, &plan.tags, shape(plan.site, of), now)
+    {
         Found::Certain(kept) => {
             let metrics = inner.metrics.site(&plan.site.metrics);
             metrics.count_in(Event::HitLocal, inner.local.second(now));
@@ -45,14 +49,18 @@ pub(super) fn certain(cache: &Used, plan: &ReadPlan, of: ValueType) -> Option<Ar
 }
 
 impl Inner {
-    /// Returns the reading for a read that is about to be sent, if its value would be kept. Values with tags are not.
+    /// Returns the reading for a read that is about to be sent, if its value would be kept. Values with tags over the returned value
+    /// are not: the reading would have to contain the changes of tags that are not known yet.
     pub(super) fn reading_of(&self, plan: &ReadPlan) -> Option<Reading> {
-        let is_kept = plan.site.tags.is_empty() && self.local.keeps(&plan.key);
-        is_kept.then(|| self.local.reading(&plan.key))
+        let ReadPlan {
+            site, key, tags, ..
+        } = plan;
+        let is_kept = site.tag_families.is_empty() && self.local.keeps(key, tags);
+        is_kept.then(|| self.local.reading(key, tags))
     }
 
     /// Starts to listen for changes of what `site` reads, unless that is done.
-    fn listen(&self, site: &'static Site, key: &Key) {
+    fn listen(&self, site: &'static Site, key: &Key, tags: &[Tag]) {
         let Some(Backend::Redis(store)) = &self.backend else {
             return;
         };
@@ -63,13 +71,19 @@ impl Inner {
             first,
             ..
         } = &self.local;
-        let want = |site: &Site| wanted.add([&self.config.prefix, head(site.template)].concat());
+        let prefix = &self.config.prefix;
+        let want = |site: &Site| {
+            wanted.add([prefix, head(site.template)].concat());
+            if !site.tags.is_empty() {
+                wanted.add(Tag::begin(prefix));
+            }
+        };
         first.call_once(|| {
             registry::sites()
                 .filter(|site| site.local.is_some())
                 .for_each(want);
         });
-        if !doubts.is_heard(key.as_str()) {
+        if !self.local.keeps(key, tags) {
             want(site);
         }
         listening.start(|running| {
@@ -108,18 +122,17 @@ impl CallContext<'_> {
         }
         let local = &self.inner.local;
         if !self.inner.guard.is_connected() {
-            let found = local.find(self.key, shape(self.site, self.of), local.now());
-            return self.serve_in_outage(found);
+            return self.serve_in_outage(self.find_locally());
         }
-        self.inner.listen(self.site, self.key);
-        let kept = match local.find(self.key, shape(self.site, self.of), local.now()) {
+        self.inner.listen(self.site, self.key, self.tags);
+        let kept = match self.find_locally() {
             Found::Certain(kept) => return Some(Answer::Kept(kept, Event::HitLocal)),
             Found::Doubtful(kept) => kept,
             Found::Nothing => return None,
         };
-        match local.ask(self.key) {
+        match local.ask(self.key, &kept) {
             Asking::Waiter(answer) => {
-                let is_confirmed = local.is_confirmed(self.key, answer).await;
+                let is_confirmed = local.is_confirmed(self.key, &kept, answer).await;
                 is_confirmed.then_some(Answer::Kept(kept, Event::HitLocal))
             }
             Asking::Asker(asker) => {
@@ -127,7 +140,7 @@ impl CallContext<'_> {
                     .ask("confirm", |store| store.peek(asker.keys(), HEAD))
                     .await;
                 let period = self.site.local.unwrap_or_default();
-                match asker.judge(&kept, heads, period) {
+                match asker.judge(heads, period) {
                     Doubt::Confirmed => Some(Answer::Kept(kept, Event::HitLocal)),
                     Doubt::Changed => None,
                     Doubt::Failed(error) => self
@@ -139,13 +152,25 @@ impl CallContext<'_> {
         }
     }
 
+    fn find_locally(&self) -> Found {
+        let local = &self.inner.local;
+        let shape = shape(self.site, self.of);
+        match local.find(self.key, self.tags, shape, local.now()) {
+            // An eviction by tag may wait that hides it.
+            Found::Certain(kept) | Found::Doubtful(kept) if kept.has_tags() && !self.is_plain() => {
+                Found::Nothing
+            }
+            found => found,
+        }
+    }
+
     /// Returns a value that may be served without Redis, and is not known to have changed.
     fn serve_in_outage(&self, found: Found) -> Option<Answer> {
         let (Found::Certain(kept) | Found::Doubtful(kept)) = found else {
             return None;
         };
         let is_served = self.site.local_outage == LocalOutage::Serve
-            && kept.is_unchanged(self.inner.local.reading(self.key));
+            && kept.is_unchanged(self.inner.local.reading_of(self.key, &kept));
         is_served.then_some(Answer::Kept(kept, Event::HitOutage))
     }
 
@@ -161,15 +186,15 @@ impl CallContext<'_> {
         let Some(period) = self.site.local else {
             return;
         };
-        // An eviction of a tag changes no key of its entries.
-        if entry::has_tags(bytes) {
+        let Some(tags) = local.tags(bytes, self.tags) else {
             return;
-        }
+        };
         let facts = local.facts(
             shape(self.site, self.of),
             meta,
             Duration::from_millis(meta.fresh_until.saturating_sub(self.now())),
             entry::json_bytes(bytes),
+            tags,
             (reading, period),
         );
         if let Some(Some(kept)) = entry::caught(|| caller.keep(&facts)) {

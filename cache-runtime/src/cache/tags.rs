@@ -294,7 +294,7 @@ impl CallContext<'_> {
     }
 
     /// Returns whether no eviction by tag waits that could hide an entry from this call.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         self.scope == ScopeState::Outside && self.inner.journal.depth() == 0
     }
 

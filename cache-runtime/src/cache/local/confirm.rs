@@ -1,7 +1,7 @@
 //! Doubtful values: one caller asks the store for the stamp of the entry, and the others wait for that answer.
 
 use std::collections::HashMap;
-use std::slice;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{Kept, Local};
 use crate::doubt::Reading;
-use crate::entry;
+use crate::entry::{self, Stamp};
 use crate::error::Error;
 use crate::key::Key;
 use crate::sync::Mutex;
@@ -18,21 +18,34 @@ use crate::sync::Mutex;
 /// The bytes of an entry that contain its stamp.
 pub(in crate::cache) const HEAD: usize = 16;
 
-/// The keys that are being asked about, each with the reading with which its value was found unchanged.
+/// The keys that are being asked about, each with the answer.
 #[derive(Debug, Default)]
-pub(super) struct Confirming(Mutex<HashMap<Key, watch::Receiver<Option<Reading>>>>);
+pub(super) struct Confirming(Mutex<HashMap<Key, Waiting>>);
+
+type Waiting = watch::Receiver<Option<Confirmed>>;
+
+/// An entry that the store still has.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cache) struct Confirmed {
+    stamp: Stamp,
+    /// Taken before the store was asked.
+    reading: Reading,
+}
 
 /// The turn of a caller that finds a doubtful value.
 pub(in crate::cache) enum Asking<'a> {
     Asker(Asker<'a>),
-    Waiter(watch::Receiver<Option<Reading>>),
+    Waiter(Waiting),
 }
 
 /// A caller that asks. When it is dropped, the waiters ask for themselves, unless it has their answer.
 pub(in crate::cache) struct Asker<'a> {
     local: &'a Local,
     key: &'a Key,
-    answer: watch::Sender<Option<Reading>>,
+    kept: Arc<Kept>,
+    /// The key and the records of the tags.
+    keys: Vec<Key>,
+    answer: watch::Sender<Option<Confirmed>>,
     /// Taken before the store is asked.
     reading: Reading,
 }
@@ -47,7 +60,7 @@ pub(in crate::cache) enum Doubt {
 
 impl Local {
     /// Joins the callers that find a doubtful value of `key`.
-    pub(in crate::cache) fn ask<'a>(&'a self, key: &'a Key) -> Asking<'a> {
+    pub(in crate::cache) fn ask<'a>(&'a self, key: &'a Key, kept: &Arc<Kept>) -> Asking<'a> {
         self.counts.doubtful.fetch_add(1, Relaxed);
         let mut asked = self.confirming.0.lock();
         if let Some(answer) = asked.get(key) {
@@ -55,37 +68,44 @@ impl Local {
         }
         let (answer, waiters) = watch::channel(None);
         asked.insert(key.clone(), waiters);
+        let tags = kept.facts.tags.iter().map(|tag| tag.key.clone());
         Asking::Asker(Asker {
             local: self,
             key,
+            kept: Arc::clone(kept),
+            keys: iter::once(key.clone()).chain(tags).collect(),
             answer,
-            reading: self.reading(key),
+            reading: self.reading_of(key, kept),
         })
     }
 
-    /// Waits for the answer to another caller. Returns whether the value is unchanged, also since that caller asked.
+    /// Waits for the answer to another caller. Returns whether it is about the same entry, which has not changed since that caller
+    /// asked. A slow reader may have put an older entry in the place of the one that is asked about.
     pub(in crate::cache) async fn is_confirmed(
         &self,
         key: &Key,
-        mut answer: watch::Receiver<Option<Reading>>,
+        kept: &Kept,
+        mut answer: Waiting,
     ) -> bool {
         // Without an answer the sender is dropped, which is an error here.
         let _ = answer.wait_for(Option::is_some).await;
         let confirmed = *answer.borrow();
-        confirmed.is_some_and(|reading| reading == self.reading(key))
+        confirmed.is_some_and(|confirmed| {
+            confirmed.stamp == kept.facts.meta.stamp
+                && confirmed.reading == self.reading_of(key, kept)
+        })
     }
 }
 
 impl Asker<'_> {
     /// The keys to be asked for the first [`HEAD`] bytes of.
     pub(in crate::cache) fn keys(&self) -> &[Key] {
-        slice::from_ref(self.key)
+        &self.keys
     }
 
     /// Compares the answer of the store to the value.
     pub(in crate::cache) fn judge(
         self,
-        kept: &Arc<Kept>,
         heads: Result<Vec<Option<Vec<u8>>>, Error>,
         period: Duration,
     ) -> Doubt {
@@ -93,18 +113,22 @@ impl Asker<'_> {
             Ok(heads) => heads,
             Err(error) => return Doubt::Failed(error),
         };
-        let stamp = match heads.first() {
-            Some(Some(head)) => entry::whole_stamp_of(head),
-            _ => None,
-        };
-        if stamp != Some(kept.facts.meta.stamp) {
+        let facts = &self.kept.facts;
+        let mut heads = heads.iter().map(Option::as_deref);
+        let stamp = heads.next().flatten().and_then(entry::whole_stamp_of);
+        let of_tags = heads.map(|record| entry::stamp_in(record?));
+        let named = facts.tags.iter().map(|tag| Some(tag.stamp));
+        if stamp != Some(facts.meta.stamp) || !of_tags.eq(named) {
             self.local.counts.dropped.fetch_add(1, Relaxed);
             self.local.forget(self.key);
             return Doubt::Changed;
         }
         self.local.counts.confirmed.fetch_add(1, Relaxed);
-        kept.confirm(self.reading, self.local.until(period));
-        self.answer.send_replace(Some(self.reading));
+        self.kept.confirm(self.reading, self.local.until(period));
+        self.answer.send_replace(Some(Confirmed {
+            stamp: facts.meta.stamp,
+            reading: self.reading,
+        }));
         Doubt::Confirmed
     }
 }

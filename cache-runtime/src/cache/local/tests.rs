@@ -31,27 +31,36 @@ impl Lab {
     }
 
     fn kept(&self, key: &Key, value: &str, reading: Reading) -> Arc<Kept> {
+        self.kept_as([7; 8], key, value, reading)
+    }
+
+    fn kept_as(&self, stamp: Stamp, key: &Key, value: &str, reading: Reading) -> Arc<Kept> {
         let meta = Meta {
-            stamp: [7; 8],
+            stamp,
             stored: 0,
             fresh_until: 0,
             is_checked: false,
         };
-        let facts = self
-            .local
-            .facts(SHAPE, meta, FRESH, value.len(), (reading, PERIOD));
+        let facts = self.local.facts(
+            SHAPE,
+            meta,
+            FRESH,
+            value.len(),
+            Box::default(),
+            (reading, PERIOD),
+        );
         let kept = Arc::new(Held::new(facts, Some(value.to_owned())));
         self.local.keep(key, kept.clone());
         kept
     }
 
     fn keep(&self, key: &Key, value: &str) {
-        self.kept(key, value, self.local.reading(key));
+        self.kept(key, value, self.local.reading(key, &[]));
     }
 
     /// Returns the value, if it is certain.
     fn certain(&self, key: &Key) -> Option<String> {
-        match self.local.find(key, SHAPE, self.local.now()) {
+        match self.local.find(key, &[], SHAPE, self.local.now()) {
             Found::Certain(kept) => kept.value::<Option<String>>().cloned().flatten(),
             _ => None,
         }
@@ -59,14 +68,14 @@ impl Lab {
 
     fn is_doubtful(&self, key: &Key) -> bool {
         matches!(
-            self.local.find(key, SHAPE, self.local.now()),
+            self.local.find(key, &[], SHAPE, self.local.now()),
             Found::Doubtful(_)
         )
     }
 
     fn is_gone(&self, key: &Key) -> bool {
         matches!(
-            self.local.find(key, SHAPE, self.local.now()),
+            self.local.find(key, &[], SHAPE, self.local.now()),
             Found::Nothing
         )
     }
@@ -96,7 +105,7 @@ fn a_value_is_certain_until_its_period_ends_and_gone_when_its_entry_is_stale() {
 #[test]
 fn a_change_between_a_read_and_its_insertion_leaves_the_value_doubtful() {
     let lab = Lab::new();
-    let reading = lab.local.reading(&key("user:1"));
+    let reading = lab.local.reading(&key("user:1"), &[]);
 
     lab.local.doubt(&[Target::Key(key("user:1"))]);
     lab.kept(&key("user:1"), "Ada", reading);
@@ -133,17 +142,47 @@ fn every_kind_of_change_leaves_values_doubtful() {
 #[test]
 fn a_confirmed_value_is_certain_again_but_not_beyond_its_entry() {
     let lab = Lab::new();
-    let kept = lab.kept(&key("user:1"), "Ada", lab.local.reading(&key("user:1")));
+    let kept = lab.kept(
+        &key("user:1"),
+        "Ada",
+        lab.local.reading(&key("user:1"), &[]),
+    );
     lab.local.doubt(&[Target::All]);
 
     kept.confirm(
-        lab.local.reading(&key("user:1")),
+        lab.local.reading(&key("user:1"), &[]),
         lab.local.until(FRESH * 2),
     );
 
     assert!(lab.certain(&key("user:1")).is_some());
     lab.clock.advance(FRESH);
     assert!(lab.is_gone(&key("user:1")));
+}
+
+/// The beginning of an entry with this stamp.
+fn head(stamp: Stamp) -> Vec<u8> {
+    [[0; 8], stamp].concat()
+}
+
+#[tokio::test]
+async fn an_answer_about_one_entry_says_nothing_about_another() {
+    let (lab, key) = (Lab::new(), key("user:1"));
+    let newer = lab.kept(&key, "Ada", lab.local.reading(&key, &[]));
+    lab.local.doubt(&[Target::All]);
+
+    let Asking::Asker(asker) = lab.local.ask(&key, &newer) else {
+        panic!("nobody else asks")
+    };
+    // A slow reader puts what it read before the last change in its place.
+    let older = lab.kept_as([6; 8], &key, "Bob", lab.local.reading(&key, &[]));
+    let Asking::Waiter(answer) = lab.local.ask(&key, &older) else {
+        panic!("the first caller asks")
+    };
+    let doubt = asker.judge(Ok(vec![Some(head([7; 8]))]), PERIOD);
+
+    assert!(matches!(doubt, Doubt::Confirmed));
+    assert!(lab.local.is_confirmed(&key, &newer, answer.clone()).await);
+    assert!(!lab.local.is_confirmed(&key, &older, answer).await);
 }
 
 #[test]
@@ -161,7 +200,7 @@ fn a_value_of_another_type_or_version_is_not_found() {
             ..SHAPE
         },
     ] {
-        let found = lab.local.find(&key("user:1"), shape, lab.local.now());
+        let found = lab.local.find(&key("user:1"), &[], shape, lab.local.now());
         assert!(matches!(found, Found::Nothing), "{shape:?}");
     }
 }
@@ -187,9 +226,9 @@ fn the_weight_never_exceeds_the_capacity_and_evictions_are_counted() {
 fn keys_with_other_beginnings_are_not_kept() {
     let clock = Clock::stopped();
     let local = Local::new(&Config::default().clock(clock), false);
-    assert!(!local.keeps(&key("user:1")));
+    assert!(!local.keeps(&key("user:1"), &[]));
 
     local.doubts.hears(vec!["dev_user:".to_owned()]);
 
-    assert!(local.keeps(&key("user:1")) && !local.keeps(&key("event:1")));
+    assert!(local.keeps(&key("user:1"), &[]) && !local.keeps(&key("event:1"), &[]));
 }

@@ -23,6 +23,14 @@ static STEADY: Site = Site::new("tests::steady", "user:<id>")
     .local_millis(5_000)
     .local_outage_serve();
 
+static MEMBER: Site = Site::new("tests::member", "user:<id>")
+    .reads()
+    .tags("team:<id>")
+    .local_millis(5_000);
+
+/// The record of the tag of a member.
+const TAG: &str = "test_cache:tag:team:1";
+
 /// Longer than the default staleness.
 const LONG: Duration = Duration::from_secs(3);
 
@@ -57,6 +65,14 @@ impl Lab {
         lab
     }
 
+    /// The same for a function whose values have a tag.
+    async fn warm_with_tag(config: Config) -> Self {
+        let mut lab = Self::new(config).await;
+        lab.site = &MEMBER;
+        lab.warm_up().await;
+        lab
+    }
+
     async fn warm_up(&self) {
         self.user().await;
         until("changes are heard", || self.is_trusted()).await;
@@ -71,6 +87,11 @@ impl Lab {
         let mut call = ReadCall::by(self.site, &self.cache);
         if let Some(mut key) = call.key("user:") {
             key.value(&1);
+        }
+        if !self.site.tags.is_empty()
+            && let Some(mut tag) = call.tag("team:")
+        {
+            tag.value(&1);
         }
         let outcome = Some(Returns::<Arc<User>>::new().__outcome());
         let mut call = cacheable_local(call, outcome, keep, no_own_ttl, no_tags);
@@ -101,8 +122,12 @@ impl Lab {
     }
 
     fn reading(&self) -> Reading {
+        self.reading_of("test_user:1")
+    }
+
+    fn reading_of(&self, name: &str) -> Reading {
         let doubts = self.doubts();
-        doubts.reading(doubts.hash(b"test_user:1"))
+        doubts.reading(doubts.hash(name.as_bytes()))
     }
 
     fn hits_local(&self) -> u64 {
@@ -158,6 +183,64 @@ async fn a_change_by_another_process_is_heard() {
 
     lab.change_elsewhere(&server).await;
     until("it is heard", || lab.reading() != before).await;
+
+    assert_eq!(lab.user().await, 2);
+}
+
+#[tokio::test]
+async fn an_eviction_by_tag_in_another_process_is_heard() {
+    let server = server();
+    let lab = Lab::warm_with_tag(config(&server)).await;
+    let before = lab.reading_of(TAG);
+
+    lab.version.store(2, SeqCst);
+    let removed: u32 = ask(&server, &["DEL", TAG]);
+    until("it is heard", || lab.reading_of(TAG) != before).await;
+
+    assert_eq!((removed, lab.user().await), (1, 2));
+}
+
+#[tokio::test]
+async fn an_eviction_by_tag_in_this_process_holds_at_once() {
+    let server = server();
+    for lab in [
+        Lab::warm_with_tag(config(&server)).await,
+        Lab::warm_in_memory_as(&MEMBER).await,
+    ] {
+        lab.version.store(2, SeqCst);
+
+        lab.cache.delete_tagged("team:1").await;
+
+        assert_eq!(lab.user().await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_doubtful_value_with_a_tag_is_compared_together_with_its_tag() {
+    let (server, clock) = (server(), Clock::stopped());
+    let lab = Lab::warm_with_tag(config(&server).clock(clock.clone())).await;
+    let (gets, peeks) = (lab.asked("get"), lab.asked("confirm"));
+
+    // Longer than values are certain.
+    clock.advance(LONG * 2);
+    assert_eq!(lab.user().await, 1);
+    assert_eq!((lab.asked("get"), lab.asked("confirm")), (gets, peeks + 1));
+
+    // The entry has the same stamp, and its tag has not.
+    lab.version.store(2, SeqCst);
+    kill_listener(&server);
+    until("the end of the connection is noticed", || !lab.is_trusted()).await;
+    let _: String = ask(&server, &["SET", TAG, "0123456789abcdef"]);
+    assert_eq!(lab.user().await, 2);
+}
+
+#[tokio::test]
+async fn a_value_without_the_tag_of_a_call_is_not_served() {
+    let server = server();
+    let mut lab = Lab::warm(config(&server)).await;
+
+    lab.site = &MEMBER;
+    lab.version.store(2, SeqCst);
 
     assert_eq!(lab.user().await, 2);
 }
@@ -458,7 +541,12 @@ async fn a_server_that_does_not_report_changes_leaves_functions_as_without_local
 
 impl Lab {
     async fn warm_in_memory() -> Self {
-        let lab = Self::new(Config::default()).await;
+        Self::warm_in_memory_as(&USER).await
+    }
+
+    async fn warm_in_memory_as(site: &'static Site) -> Self {
+        let mut lab = Self::new(Config::default()).await;
+        lab.site = site;
         for _ in 0..3 {
             lab.user().await;
         }
