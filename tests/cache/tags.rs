@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cache_runtime::testing::{FaultProxy, RedisServer};
 use cache_runtime::{Cache, Evicted, Mode, cache_evict, cacheable};
 use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 use tracing::Level;
 
@@ -270,6 +272,64 @@ async fn change_events(cache: &Cache, table: &Table) -> usize {
 #[cache_evict(tag = "organizer:<organizer>", cache = cache)]
 async fn change_organizer(cache: &Cache, table: &Table, organizer: u64) -> usize {
     table.write()
+}
+
+#[cache_evict(tag = "organizer:<organizer>", fence, cache = cache)]
+async fn change_organizer_behind_a_fence(
+    cache: &Cache,
+    table: &Table,
+    organizer: u64,
+    gate: &Gate,
+) -> usize {
+    gate.pass().await;
+    table.write()
+}
+
+/// Ends the records of tags that Redis keeps for the life of a fence or for less, as if this time had passed. A load that runs
+/// prolongs its lease.
+async fn end_fences(raw: &mut MultiplexedConnection, life: Duration) {
+    let keys: Vec<String> = raw.keys("test_cache:tag*").await.expect("the keys");
+    for key in keys {
+        let left: i64 = raw.pttl(&key).await.expect("the server answers");
+        if Duration::from_millis(left.unsigned_abs()) <= life {
+            let _: bool = raw.pexpire(&key, 0).await.expect("the server answers");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_load_under_the_fence_of_a_process_that_died_is_not_stored_after_it() {
+    let server = server();
+    let proxy = FaultProxy::start(&server).expect("the proxy starts");
+    let fence_ttl = Duration::from_secs(30);
+    let dying = connect(proxy.config().fence_ttl(fence_ttl)).await;
+    let (reader, other) = (cache(&server).await, cache(&server).await);
+    let (table, mut raw) = (Table::default(), raw(&server).await);
+    let (loading, writing) = (Gate::new(), Gate::new());
+    let write = tokio::spawn({
+        let (table, gate) = (table.clone(), writing.clone());
+        async move { change_organizer_behind_a_fence(&dying, &table, 7, &gate).await }
+    });
+    writing.arrival().await;
+    let load = tokio::spawn({
+        let (table, gate) = (table.clone(), loading.clone());
+        async move { event(&reader, &table, 1, 7, &gate).await }
+    });
+    loading.arrival().await;
+
+    // The write is committed, and its process never reaches Redis again.
+    proxy.cut();
+    writing.open(1);
+    soon("the write returns", write).await.expect("no panic");
+    end_fences(&mut raw, fence_ttl).await;
+    loading.open(10);
+
+    let old = soon("the load returns", load).await.expect("no panic");
+    assert_eq!(old.version, 0);
+    for _ in 0..2 {
+        assert_eq!(event(&other, &table, 1, 7, &loading).await.version, 1);
+    }
+    assert_eq!(table.reads(), 2);
 }
 
 #[tokio::test]

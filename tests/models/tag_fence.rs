@@ -61,11 +61,12 @@ fn a_writer_that_fenced_a_tag_over_the_return_value_and_dies_leaves_no_stale_val
     });
 
     explored.assert_holds(
-        5_000,
+        4_000,
         &[
             "dies",
             "the fence of a tag ends",
             "the marker of a fence ends",
+            "finds its family fenced",
             "finds a tag fenced",
             "finds another marker",
             "fills",
@@ -103,25 +104,45 @@ fn a_capture_that_prolongs_a_fence_is_caught() {
     explored.assert_breaks(Wrong::Stuck);
 }
 
-/// A load that began under the fence, and whose tag is only known when the fence has ended, must find another marker.
+/// The tag of a load that began under the fence may only be known when the fence has ended.
 #[test]
-fn a_marker_that_outlives_its_fence_is_caught() {
-    let mut model = dying(Does::EvictBehindFence { tag: 1 }, OVER_THE_RETURN_VALUE);
-    model.readers = 1;
-    for task in &mut model.writers {
-        task.fence_marker = FenceMarker::OutlivesTheFence;
-    }
+fn a_fence_that_leaves_the_family_open_is_caught() {
+    for fence_marker in [FenceMarker::Replaced, FenceMarker::Removed] {
+        let mut model = dying(Does::EvictBehindFence { tag: 1 }, OVER_THE_RETURN_VALUE);
+        model.readers = 1;
+        for task in &mut model.writers {
+            task.fence_marker = fence_marker;
+        }
 
-    explore(&model).assert_breaks(Wrong::StaleAtRest);
+        explore(&model).assert_breaks(Wrong::StaleAtRest);
+    }
 }
 
-/// A limit of fences: an eviction by another writer removes the fence of a tag, as it removes the fence of an entry.
 #[test]
-fn a_writer_that_dies_after_its_tag_was_evicted_is_caught() {
+fn a_load_that_stores_although_it_captured_the_fence_of_its_family_is_caught() {
+    let rules = Rules {
+        ignores_fences: true,
+        ..OVER_THE_RETURN_VALUE
+    };
     let explored = explore(&Tagged {
-        one_after_another: false,
-        ..dying(Does::EvictBehindFence { tag: 0 }, Rules::AS_BUILT)
+        readers: 1,
+        ..dying(Does::EvictBehindFence { tag: 1 }, rules)
     });
 
     explored.assert_breaks(Wrong::StaleAtRest);
+}
+
+/// A limit of fences: an eviction by another writer removes the fence of a tag and of its family, as it removes the fence of an
+/// entry.
+#[test]
+fn a_writer_that_dies_after_its_tag_was_evicted_is_caught() {
+    for (tag, rules) in [(0, Rules::AS_BUILT), (1, OVER_THE_RETURN_VALUE)] {
+        let explored = explore(&Tagged {
+            readers: 1,
+            one_after_another: false,
+            ..dying(Does::EvictBehindFence { tag }, rules)
+        });
+
+        explored.assert_breaks(Wrong::StaleAtRest);
+    }
 }

@@ -3,7 +3,7 @@
 //! eviction of a tag removes the key of the tag. No command names two keys, so each may be on another server.
 //!
 //! The first tag is over the arguments. The second is too, or it is over the return value: then its name is not known before
-//! the body, and its *family* has a marker, which every eviction of a tag of this family replaces first.
+//! the body, and its *family* has a marker, which every eviction of a tag of this family removes first.
 //!
 //! `tagged/reader.rs` has the steps of readers, `tagged/writer.rs` the steps of evictions and puts.
 
@@ -36,8 +36,7 @@ pub(crate) enum Stamp {
     By(Call),
     /// Made by the second attempt of a call.
     Again(Call),
-    /// The fence of a writer: in the key of a tag, a load that captures it stores nothing; in a marker, it is a stamp that
-    /// ends with the fence.
+    /// The fence of a writer. A load that captures it stores nothing.
     Open {
         by: Call,
         /// Twin: its life was raised to the life of an entry.
@@ -139,7 +138,8 @@ impl Model for Tagged {
     fn wrong_at_rest(&self, state: &State) -> Option<Wrong> {
         let are_done =
             state.readers.iter().all(|reader| *reader == Reader::Done) && state.are_through(CALLS);
-        let is_blocked = state.tags.iter().flatten().any(|stamp| {
+        let records = state.tags.iter().chain([&state.marker]);
+        let is_blocked = records.flatten().any(|stamp| {
             matches!(
                 stamp,
                 Stamp::Open {
@@ -180,13 +180,10 @@ impl Tagged {
             let mut next = *state;
             next.tags[tag] = None;
             match state.tags[tag] {
-                // The marker of the same fence was placed earlier, and ends earlier.
-                Some(
-                    open @ Stamp::Open {
-                        is_prolonged: false,
-                        ..
-                    },
-                ) if !state.needs_anybody_a_fence() && state.marker != Some(open) => {
+                Some(Stamp::Open {
+                    is_prolonged: false,
+                    ..
+                }) if !state.needs_anybody_a_fence() => {
                     steps.add(Who::Clock, "the fence of a tag ends", next);
                 }
                 Some(Stamp::By(_) | Stamp::Again(_)) if self.loses_tags => {
@@ -197,7 +194,10 @@ impl Tagged {
         }
         let marker = None;
         match state.marker {
-            Some(Stamp::Open { .. }) if !state.needs_anybody_a_fence() => {
+            Some(Stamp::Open {
+                is_prolonged: false,
+                ..
+            }) if !state.needs_anybody_a_fence() => {
                 steps.add(
                     Who::Clock,
                     "the marker of a fence ends",
@@ -245,13 +245,28 @@ impl State {
 
     /// `SET NX GET`: returns the stamp of a tag, which is created if there is none.
     fn capture(&mut self, tag: usize, stamp: Stamp, rules: Rules) -> Stamp {
-        let stamp = self.tags[tag].get_or_insert(stamp);
-        if let Stamp::Open { is_prolonged, .. } = stamp {
-            // The life of a captured tag is raised above the life of the entry, but not the life of a fence.
-            *is_prolonged |= rules.prolongs_fences;
-        }
-        *stamp
+        captured(&mut self.tags[tag], stamp, rules)
     }
+
+    /// The same for the marker.
+    fn capture_marker(&mut self, stamp: Stamp, rules: Rules) -> Stamp {
+        captured(&mut self.marker, stamp, rules)
+    }
+}
+
+impl Stamp {
+    fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+}
+
+fn captured(record: &mut Option<Stamp>, stamp: Stamp, rules: Rules) -> Stamp {
+    let stamp = record.get_or_insert(stamp);
+    if let Stamp::Open { is_prolonged, .. } = stamp {
+        // The life of a captured record is raised above the life of the entry, but not the life of a fence.
+        *is_prolonged |= rules.prolongs_fences;
+    }
+    *stamp
 }
 
 /// The value of an entry: its version and its age.

@@ -14,9 +14,9 @@ use crate::tag::Tag;
 use crate::target::Target;
 
 impl Inner {
-    /// Places a fence at every key and tag among `targets`. While a fence exists no process stores a value under it, so a
-    /// process that ends between its commit and its eviction leaves no stale value. Returns those targets, and whether Redis
-    /// has answered.
+    /// Places a fence at every key and tag among `targets`, and at the markers of the families of tags. While a fence exists no
+    /// process stores a value under it, so a process that ends between its commit and its eviction leaves no stale value.
+    /// Returns those targets, and whether Redis has answered.
     pub(super) async fn fence(
         &self,
         site: &'static Site,
@@ -25,17 +25,18 @@ impl Inner {
     ) -> (Vec<Target>, bool) {
         let now = self.config.clock.now_millis();
         let ttl = self.config.fence_ttl;
-        let (mut fenced, mut fences) = (Vec::new(), Vec::new());
-        let (mut records, mut markers) = (Vec::new(), Vec::new());
+        let (mut fenced, mut fences, mut records) = (Vec::new(), Vec::new(), Vec::new());
         for target in targets {
             match target {
                 Target::Key(key) => {
                     fences.push((key.clone(), entry::fence(key, now, ttl).into_bytes()));
                 }
                 Target::Tag(tag) => {
-                    records.push((tag.key().clone(), FENCED.to_vec()));
-                    // A load that began before the fence may end after it, and then name this tag.
-                    markers.push(Tag::marker(&self.config.prefix, tag.family()));
+                    // A load that began before the end of the fence may end after it, and only then name this tag.
+                    let marker = Tag::marker(&self.config.prefix, tag.family());
+                    for record in [marker, tag.key().clone()] {
+                        records.push((record, FENCED.to_vec()));
+                    }
                 }
                 Target::Pattern(_) | Target::All => continue,
             }
@@ -53,11 +54,8 @@ impl Inner {
             let Some((first, _)) = records.first() else {
                 return true;
             };
-            let op = || Op::new("fence", site, metrics, On::Key(first));
-            let placed = self.run(op(), |store| store.set_many(&records, ttl));
-            let removed = self.run(op(), |store| store.delete(&markers));
-            let (placed, removed) = tokio::join!(placed, removed);
-            is_answered(placed) && is_answered(removed)
+            let op = Op::new("fence", site, metrics, On::Key(first));
+            is_answered(self.run(op, |store| store.set_many(&records, ttl)).await)
         };
         let (keys, tags) = tokio::join!(keys, tags);
         (fenced, keys && tags)

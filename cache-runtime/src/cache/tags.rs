@@ -8,7 +8,7 @@
 //! A tag over the returned value has no name before the body. Its family has a record as well, its marker, which is captured
 //! in its place. After the body, the tag is captured, and then the marker is read again. An eviction removes the marker
 //! together with the tag. So a load that captured a tag only after an eviction finds that the marker changed, and stores
-//! nothing.
+//! nothing. A fence takes the place of both.
 
 use std::collections::HashSet;
 use std::iter;

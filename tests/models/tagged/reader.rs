@@ -302,6 +302,11 @@ impl Reader {
                 // Or the process died.
                 step("fails to load", Self::Done, after);
             }
+            Self::Loaded(hold, captured, _)
+                if captured.is_family_fenced() && !rules.ignores_fences =>
+            {
+                step("finds its family fenced", Self::Releasing(hold), after);
+            }
             Self::Loaded(hold, captured, version)
                 if rules.has_family && rules.rereads == Rereads::BeforeTheCapture =>
             {
@@ -363,7 +368,7 @@ impl Reader {
     ) {
         let next = (0..TAGS).find(|tag| rules.are_early(*tag) && captured.tags[*tag].is_none());
         if rules.has_family && captured.marker.is_none() {
-            captured.marker = Some(*after.marker.get_or_insert(Stamp::By(me)));
+            captured.marker = Some(after.capture_marker(Stamp::By(me), rules));
             step(
                 "captures the marker",
                 Self::Capturing(hold, captured),
@@ -426,7 +431,10 @@ impl Captured {
     }
 
     fn is_fenced(self) -> bool {
-        let is_open = |stamp| matches!(stamp, Stamp::Open { .. });
-        self.tags.into_iter().flatten().any(is_open)
+        self.tags.into_iter().flatten().any(Stamp::is_open)
+    }
+
+    fn is_family_fenced(self) -> bool {
+        self.marker.is_some_and(Stamp::is_open)
     }
 }

@@ -1,8 +1,8 @@
 //! The steps of a call that evicts a tag, or puts a value with tags, in its own process.
 //!
 //! ```text
-//! evict                                       body commits ──► replace the marker ──► DEL tag
-//! evict with a fence  replace the marker, open stamp, body commits ──► replace the marker ──► DEL tag
+//! evict                                   body commits ──► DEL marker ──► DEL tag
+//! evict with a fence  open marker, open stamp, body commits ──► DEL marker ──► DEL tag
 //! put                 fence of the entry, capture tags, body commits ──► replace, if the fence was alone and still stands
 //! ```
 
@@ -13,7 +13,7 @@ use crate::row::{self, Call, Entry, Version};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Writer {
     Start,
-    /// Has replaced the marker, and places its fence.
+    /// Has placed a fence in the marker, or not, and places the fence of the tag.
     Fencing,
     /// A put whose fence of the entry was alone or not, and what it has captured.
     Capturing(bool, Stamps),
@@ -47,7 +47,7 @@ pub(crate) enum Does {
     Put,
 }
 
-/// What an eviction does to the marker of the family of its tag.
+/// When an eviction removes the marker of the family of its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Marks {
     BeforeTheTag,
@@ -57,12 +57,15 @@ pub(crate) enum Marks {
     Never,
 }
 
-/// How long the marker lasts that a fence places.
+/// What a fence does to the marker of the family of its tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FenceMarker {
-    EndsWithTheFence,
+    /// It places an open stamp.
+    Fenced,
+    /// Twin: it places a stamp that outlives the fence.
+    Replaced,
     /// Twin.
-    OutlivesTheFence,
+    Removed,
 }
 
 impl Task {
@@ -70,7 +73,7 @@ impl Task {
         Self {
             does,
             marks: Marks::BeforeTheTag,
-            fence_marker: FenceMarker::EndsWithTheFence,
+            fence_marker: FenceMarker::Fenced,
             may_die: false,
         }
     }
@@ -92,11 +95,12 @@ impl Writer {
             Self::Start => match task.does {
                 Does::Evict { .. } => step("begins", Self::Writing(true, none), after),
                 Does::EvictBehindFence { tag } if task.has_marker(tag, rules) => {
-                    after.marker = Some(match task.fence_marker {
-                        FenceMarker::EndsWithTheFence => Stamp::fence(me),
-                        FenceMarker::OutlivesTheFence => Stamp::Again(me),
-                    });
-                    step("replaces the marker", Self::Fencing, after);
+                    after.marker = match task.fence_marker {
+                        FenceMarker::Fenced => Some(Stamp::fence(me)),
+                        FenceMarker::Replaced => Some(Stamp::Again(me)),
+                        FenceMarker::Removed => None,
+                    };
+                    step("fences the marker", Self::Fencing, after);
                 }
                 Does::EvictBehindFence { tag } => {
                     after.tags[tag] = Some(Stamp::fence(me));
@@ -139,8 +143,8 @@ impl Writer {
                             step("evicts the tag", Self::Evicting(version), after);
                         }
                         (true, _) => {
-                            after.marker = Some(Stamp::By(me));
-                            step("replaces the marker", Self::Evicting(version), after);
+                            after.marker = None;
+                            step("removes the marker", Self::Evicting(version), after);
                         }
                     }
                 }
@@ -148,8 +152,8 @@ impl Writer {
             Self::Evicting(version) => {
                 after.row.promise(version);
                 if task.marks == Marks::AfterTheTag {
-                    after.marker = Some(Stamp::By(me));
-                    step("replaces the marker", Self::Done, after);
+                    after.marker = None;
+                    step("removes the marker", Self::Done, after);
                 } else {
                     after.tags[task.does.tag()] = None;
                     step("evicts the tag", Self::Done, after);
@@ -188,10 +192,7 @@ impl Writer {
             );
             return;
         }
-        let is_fenced = stamps
-            .iter()
-            .flatten()
-            .any(|stamp| matches!(stamp, Stamp::Open { .. }));
+        let is_fenced = stamps.iter().flatten().any(|stamp| stamp.is_open());
         let entry = Entry::value(me, version);
         if is_alone && !is_fenced && after.row.replace(row::Stamp::Fence(me), entry) {
             after.named = stamps;
@@ -209,7 +210,7 @@ impl Writer {
 }
 
 impl Task {
-    /// Returns whether an eviction replaces a marker: the tag is of a family over the return value.
+    /// Returns whether an eviction removes a marker: the tag is of a family over the return value.
     fn has_marker(self, tag: usize, rules: Rules) -> bool {
         rules.has_family && tag == RETURNED && self.marks != Marks::Never
     }
