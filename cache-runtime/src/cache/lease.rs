@@ -181,6 +181,19 @@ impl<'a> LeaseRequest<'a> {
         }
     }
 
+    /// The lease may take the place of a found entry whose tags make it unusable. Returns whether it makes sense to ask again.
+    ///
+    /// It does any number of times: as long as a tag is evicted often, slow loads of other processes fill such entries.
+    pub(super) async fn outdates(&mut self, entry: &[u8]) -> bool {
+        match entry::whole_stamp_of(entry) {
+            Some(stamp) => {
+                self.replaces(stamp);
+                Instant::now() < self.give_up
+            }
+            None => self.discard(entry).await,
+        }
+    }
+
     /// Removes an unreadable entry. Returns whether it makes sense to ask again.
     pub(super) async fn discard(&mut self, entry: &[u8]) -> bool {
         self.unreadable += 1;

@@ -154,7 +154,7 @@ impl CallContext<'_> {
                     Claim::Found { entry, .. }
                         if !self.is_current(&entry).await.unwrap_or(false) =>
                     {
-                        if !request.discard(&entry).await {
+                        if !request.outdates(&entry).await {
                             break None;
                         }
                     }

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::site::{OwnRules, Plain, ResultOf, Site, TagRules, Ttl};
 use crate::store::memory::MemoryStore;
-use crate::store::{Store, support};
+use crate::store::{Store, gate, support};
 use crate::tag::TagWriter;
 use crate::target::Target;
 use crate::testing::RedisServer;
@@ -50,6 +50,7 @@ on_every_store! {
     an_entry_without_a_tag_of_the_call_is_loaded_again
     a_tag_that_is_lost_costs_loads_and_serves_nothing_old
     a_load_that_began_before_an_eviction_is_not_served_after_it
+    an_entry_whose_tag_was_evicted_is_not_taken_by_a_caller_that_waits_for_its_load
     callers_share_a_load_under_a_tag
     a_load_of_a_value_that_was_evicted_by_its_tag_is_not_stored
     a_value_evicted_by_its_own_tag_is_loaded_again
@@ -334,6 +335,70 @@ async fn a_load_that_began_before_an_eviction_is_not_served_after_it(lab: Lab) {
             assert_eq!(lab.list(reader, id, &["events"]).await, 2);
         }
     }
+}
+
+async fn an_entry_whose_tag_was_evicted_is_not_taken_by_a_caller_that_waits_for_its_load(lab: Lab) {
+    let gate = Gate::new();
+    lab.is_organized_by(1);
+    let load = lab.list_by(1, 1, &["events"], gate.hold(lab.body()));
+    let waiting = async {
+        // The load has its lease.
+        gate.arrived.acquire().await.expect("open").forget();
+        let waiter = lab.list(0, 1, &["events"]);
+        let eviction = async {
+            while lab.misses(0, "leased") == 0 {
+                tokio::task::yield_now().await;
+            }
+            lab.is_organized_by(2);
+            // Another process evicts, so neither of these knows of it.
+            let record = [Tag::named("dev_", "events").key().clone()];
+            let store = lab.caches[0].inner.guard.store();
+            assert_eq!(store.delete(&record).await.expect("deleted"), 1);
+            gate.opened.add_permits(1);
+        };
+        tokio::join!(waiter, eviction).0
+    };
+
+    let (loaded, waited) = tokio::join!(load, waiting);
+
+    assert_eq!((loaded, waited), (1, 2));
+    assert_eq!(lab.caches[1].stats().total.fills, 1);
+}
+
+#[tokio::test]
+async fn a_load_gets_its_lease_however_often_others_store_what_a_tag_makes_unusable() {
+    let (clock, gate) = (Clock::default(), gate::Gate::default());
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, clock.clone()));
+    let gated = Arc::new(gate::Gated::new(Arc::clone(&store), gate.clone()));
+    let cache = |store| {
+        let config = Config::default().prefix("dev_").clock(clock.clone());
+        Cache::around(config, None, |config, wake| {
+            Guard::local(store, config, wake)
+        })
+    };
+    let lab = Lab::with([cache(gated), cache(store)], clock.clone(), None);
+    gate.stop_after(0);
+    let load = lab.list(0, 1, &["events"]);
+    let others = async {
+        for _ in 0..50 {
+            gate.reached().await;
+            let other = lab.caches[1].tagged(&["events"]);
+            assert!(other.set("list:1", &9_u32, 60).await);
+            lab.evict(1, "events").await;
+            gate.stop_after(0);
+            gate.open();
+        }
+        gate.disarm();
+    };
+
+    let loaded = tokio::select! {
+        biased;
+        loaded = load => loaded,
+        () = async { others.await; std::future::pending().await } => 0,
+    };
+
+    assert_eq!(loaded, 7);
+    assert_eq!(lab.caches[0].stats().total.fills, 1);
 }
 
 async fn callers_share_a_load_under_a_tag(lab: Lab) {
