@@ -108,6 +108,7 @@ mod tests {
 
     async fn read(cache: &Cache, load: impl Future<Output = u32>) -> u32 {
         let load = async { Ok::<_, Infallible>(load.await) };
+        let cache = cache.tagged(&["rows"]);
         let Ok(value) = cache.get_or_load("row:1", 60_u64, load).await;
         value
     }
@@ -146,7 +147,11 @@ mod tests {
             cache.delete_matching("row:*").await;
         })
         .await;
+        let by_tag = evict_during_a_load(&cache, async |cache| {
+            cache.delete_tagged("rows").await;
+        })
+        .await;
 
-        assert_eq!((by_key, by_pattern), ((1, 2), (1, 2)));
+        assert_eq!((by_key, by_pattern, by_tag), ((1, 2), (1, 2), (1, 2)));
     }
 }

@@ -2,6 +2,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 
 use super::*;
+use crate::tag::Tag;
 
 const LEASE: Stamp = [7; 8];
 
@@ -128,6 +129,25 @@ async fn a_caller_after_an_eviction_begins_a_new_load() {
     assert!(matches!(waiter.arrival().await, Arrival::Landed(_)));
     drop(invalidated);
     assert_eq!(flights.len(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_after_an_eviction_of_a_tag_or_of_its_family_begins_a_new_load() {
+    let tag = |text| Tag::parse("dev_", text).expect("a valid tag");
+    let evict = |text| [Target::Tag(tag(text))];
+    for hash in [tag("organizer:7").key().hash(), family_hash("organizer")] {
+        let ((flights, _), tags) = (flights(), [hash]);
+        let join = || flights.join(&KEY, &tags, observation());
+        let Turn::Lead(first) = join() else {
+            panic!("another caller leads already");
+        };
+
+        flights.invalidate(&evict("place:7"));
+        assert!(!first.is_invalidated() && matches!(join(), Turn::Wait(_)));
+        flights.invalidate(&evict("organizer:7"));
+
+        assert!(first.is_invalidated() && matches!(join(), Turn::Lead(_)));
+    }
 }
 
 #[tokio::test(start_paused = true)]
