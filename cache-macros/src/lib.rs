@@ -410,6 +410,7 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// - A call needs one more operation.
 /// - The values are removed even if the body fails.
+/// - While the fence of a tag exists, no value is stored that has any tag of the same family over the returned value.
 ///
 /// The keys of a pattern or of a `<return…>` are not known before the body runs, so they cannot be fenced.
 ///

@@ -1,6 +1,6 @@
 //! A tag over the return value has no name before the body, so its stamp is captured after the body. The marker of its family
 //! shows whether a tag of the family was evicted meanwhile: it is captured before the body, and read again after the tag was
-//! captured. An eviction replaces the marker first, then it removes the tag.
+//! captured. An eviction removes the marker first, and then the tag.
 //!
 //! Two readers whose second tag is over the return value, and two writers that evict it, or the tag over the arguments.
 

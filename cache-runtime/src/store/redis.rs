@@ -371,6 +371,7 @@ impl Store for RedisStore {
                 return Ok(Vec::new());
             }
             let tags: Vec<_> = tags.iter().map(|tag| (tag.clone(), ())).collect();
+            // Sent once: if a stamp arrived again after an eviction, loads from before it could store under the same stamp.
             let answers = self.run_each(&CAPTURE, &tags, arguments).await;
             let stamps = answers.and_then(|answers| answers.into_iter().map(stamp_of).collect());
             stamps.map_err(|failure| failure.during(|| format!("stamps of {} tags", tags.len())))
