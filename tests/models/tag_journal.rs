@@ -1,6 +1,6 @@
 //! An eviction of a tag that Redis did not acknowledge is kept in the journal of its process. The process neither takes nor
 //! stores values of the tag until the eviction is applied. Each attempt replaces the marker of the family by a new stamp, and
-//! then removes the tag.
+//! then removes the tag. (The cache removes the marker, and the next load makes a new one. To a load that runs, this is the same.)
 //!
 //! One process loses and regains its connection; it has a reader, and writers that evict the tag. Another process stays
 //! connected and has a reader. A command without an answer may run much later, or never. Fills are stored unconditionally: the
