@@ -271,9 +271,10 @@ impl Evictors {
         Known::new(site).evicted_by(&self.0)
     }
 
-    /// Returns whether anything but its TTL ends an entry of a function.
+    /// Returns whether a function evicts the entries of this one by name, or puts new ones. `all_entries` names nothing: it says little
+    /// about when the data of one key changes.
     pub(crate) fn is_renewed(&self, site: &'static Site) -> bool {
-        Known::new(site).is_renewed(&self.0)
+        Known::new(site).is_renewed(&self.0, |kind| kind != TargetKind::All)
     }
 }
 
@@ -426,15 +427,16 @@ impl Known {
             .collect()
     }
 
-    /// Returns whether a function evicts the entries of this one or puts new ones.
-    fn is_renewed(&self, others: &[Self]) -> bool {
+    /// Returns whether a function evicts the entries of this one by a target of a kind that counts, or puts new ones.
+    fn is_renewed(&self, others: &[Self], counts: impl Fn(TargetKind) -> bool) -> bool {
         let Some(key) = self.key() else {
             return false;
         };
         let is_put = |other: &Self| {
             other.site.role == Role::Puts && other.key().is_some_and(|put| put.overlaps(key))
         };
-        !self.evicted_by(others).is_empty() || others.iter().any(is_put)
+        let evicted = self.evicted_by(others);
+        evicted.iter().any(|by| counts(by.target.kind)) || others.iter().any(is_put)
     }
 
     fn describe(&self, config: &Config, others: &[Self]) -> Function {

@@ -66,7 +66,7 @@ fn lifetimes(one: &Known, function: &Function, known: &[Known], findings: &mut V
     else {
         return;
     };
-    if one.is_renewed(known) {
+    if one.is_renewed(known, |_| true) {
         return;
     }
     let Stores {

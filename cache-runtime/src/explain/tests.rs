@@ -118,7 +118,7 @@ async fn a_function_that_nothing_evicts_is_warned_about() {
     assert_eq!(codes(unevicted), ["not-evicted"]);
     assert_eq!(
         unevicted.warnings[0].message,
-        "no function evicts or puts `unevicted:<id>`"
+        "no function evicts or puts `unevicted:<id>` by a key, a pattern or a tag"
     );
     assert!(codes(evicted).is_empty(), "{evicted:?}");
     assert!(codes(replaced).is_empty(), "{replaced:?}");

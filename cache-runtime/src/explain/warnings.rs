@@ -47,7 +47,10 @@ fn not_evicted(site: &'static Site, evictors: &Evictors) -> Option<ExplainWarnin
     }
     Some(ExplainWarning {
         code: "not-evicted",
-        message: format!("no function evicts or puts `{}`", site.template),
+        message: format!(
+            "no function evicts or puts `{}` by a key, a pattern or a tag",
+            site.template
+        ),
         advice: "callers see a change only when the TTL ends: add `#[cache_evict]` to the functions that change this data, or \
                  keep the TTL as short as the data may be old",
     })
