@@ -1,7 +1,7 @@
 //! Functions with `local`: values in the process, in front of Redis.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use cache_runtime::testing::RedisServer;
 use cache_runtime::{Cache, CacheStatus, LocalState, cacheable};
@@ -121,32 +121,51 @@ async fn every_view_shows_a_hit_in_the_process() {
     }
 }
 
+static VERSION: AtomicU64 = AtomicU64::new(1);
+
 #[cacheable(key = "grouped:<id>", ttl = 60, tag = "group:<id>", local = "5s", cache = cache)]
 async fn grouped(cache: &Cache, id: u64) -> u64 {
-    id
+    id + VERSION.load(Ordering::SeqCst)
 }
 
 /// The same entries, by a function that does not know of the tag.
 #[cacheable(key = "grouped:<id>", ttl = 60, local = "5s", cache = cache)]
 async fn ungrouped(cache: &Cache, id: u64) -> u64 {
-    id
+    id + VERSION.load(Ordering::SeqCst)
+}
+
+#[cacheable(key = "named:<id>", ttl = 60, tag = "group:<return.0>", local = "5s", cache = cache)]
+async fn named(cache: &Cache, id: u64) -> (u64, u64) {
+    (id, id)
 }
 
 #[tokio::test]
-async fn a_value_with_tags_is_not_kept() {
+async fn a_kept_value_ends_with_its_tag_whoever_reads_it() {
     let server = RedisServer::start().expect("a server");
     let cache = connect(&server).await;
+    keep(&cache, async || grouped(&cache, 6).await).await;
+    assert_eq!(ungrouped(&cache, 6).await, 7);
+
+    VERSION.store(2, Ordering::SeqCst);
+    cache.delete_tagged("group:6").await;
+
+    assert_eq!(ungrouped(&cache, 6).await, 8);
+    assert_eq!(grouped(&cache, 6).await, 8);
+}
+
+#[tokio::test]
+async fn a_value_with_a_tag_over_itself_is_not_kept() {
+    let server = RedisServer::start().expect("a server");
+    let cache = connect(&server).await;
+    // So that changes are listened for.
     keep(&cache, async || shared(&cache, 4).await).await;
-    // So that the keys are listened for.
-    keep(&cache, async || ungrouped(&cache, 5).await).await;
     let before = cache.stats().total;
 
     for _ in 0..5 {
-        grouped(&cache, 6).await;
-        ungrouped(&cache, 6).await;
+        named(&cache, 6).await;
     }
 
     let after = cache.stats().total;
     assert_eq!(after.hits_local, before.hits_local);
-    assert_eq!(after.hits, before.hits + 9);
+    assert_eq!(after.hits, before.hits + 4);
 }
