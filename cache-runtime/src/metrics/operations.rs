@@ -1,6 +1,7 @@
 //! How store operations went, by operation. The table has the size of the list below, whatever is called.
 
 use std::array;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -91,8 +92,19 @@ impl Stripe {
 }
 
 /// Returns the name of an operation as a label of metrics and a field of spans.
-pub(crate) fn label(operation: &str) -> String {
-    operation.replace(' ', "_")
+pub(crate) fn label(operation: &str) -> impl fmt::Display {
+    Label(operation)
+}
+
+/// Makes no text of its own: the fields of spans are evaluated for every operation if a dependency enables `tracing/log`.
+struct Label<'a>(&'a str);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = self.0.split(' ');
+        f.write_str(words.next().unwrap_or_default())?;
+        words.try_for_each(|word| write!(f, "_{word}"))
+    }
 }
 
 impl Operations {
@@ -165,7 +177,7 @@ pub(crate) struct Operation {
 impl Operation {
     /// The name as the value of a label.
     pub(super) fn label(&self) -> String {
-        label(self.name)
+        label(self.name).to_string()
     }
 
     /// How often it failed, by reason.

@@ -19,7 +19,7 @@ pub(super) fn around(op: &Op<'_>) -> Span {
         otel.kind = "client",
         db.system.name = "redis",
         db.operation.name = command(op.name),
-        cache.operation = operation_label(op.name),
+        cache.operation = %operation_label(op.name),
         cache.function = op.site.name,
         "error.type" = Empty,
     )
