@@ -1,8 +1,0 @@
-use cache_runtime::cacheable;
-
-#[cacheable(key = "event:<id>", tag = "events")]
-async fn find(id: i64) -> Option<String> {
-    Some(id.to_string())
-}
-
-fn main() {}
