@@ -49,7 +49,7 @@ impl Reading {
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             changes: self.changes.wrapping_add(other.changes),
-            // Taken last, so that it does not count a gap after the first.
+            // The older of both: a gap between them is one after this reading.
             gaps: self.gaps.min(other.gaps),
         }
     }

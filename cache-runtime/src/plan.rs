@@ -36,6 +36,12 @@ impl ReadPlan {
             tags: Vec::new(),
         }
     }
+
+    /// Keeps the buffers of its names for other calls of this thread.
+    pub(crate) fn recycle(self) {
+        self.key.recycle();
+        self.tags.into_iter().for_each(Tag::recycle);
+    }
 }
 
 impl EvictPlan {

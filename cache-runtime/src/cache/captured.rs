@@ -39,9 +39,7 @@ impl Captured {
             Self::Unasked | Self::Refused => None,
         }
     }
-}
 
-impl Captured {
     /// Returns the tags of an entry that is stored at once.
     pub(super) fn into_tags(self) -> Result<Vec<Tagged>, Error> {
         match self {

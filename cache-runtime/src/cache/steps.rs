@@ -14,7 +14,6 @@ use super::write::EvictContext;
 use super::{Used, boxed};
 use crate::plan::{EvictPlan, ReadPlan};
 use crate::spare::Spare;
-use crate::tag::Tag;
 
 /// What is left to do for a call.
 pub(crate) enum Steps {
@@ -80,7 +79,7 @@ pub(crate) fn read(
 /// The same if the caller has the value from this process.
 pub(super) fn served(call: Option<(Used, ReadPlan)>) -> Option<Steps> {
     let (_, plan) = call?;
-    plan.key.recycle();
+    plan.recycle();
     Some(Steps::Served)
 }
 
@@ -161,8 +160,7 @@ fn poll_lookup(
     let call = CallContext::again(cache.inner(), &plan, facts);
     let (path, is_hit) = match call.judge(answer, caller) {
         Lookup::Hit => {
-            plan.key.recycle();
-            plan.tags.into_iter().for_each(Tag::recycle);
+            plan.recycle();
             (None, true)
         }
         found => {
