@@ -129,6 +129,16 @@ impl Endpoint {
     }
 }
 
+impl Config {
+    /// Has a cache with this configuration listen for changes at this address, such as that of a [`FaultProxy`], and send everything
+    /// else as before.
+    #[must_use]
+    pub fn listen_at(mut self, address: Address) -> Self {
+        self.listen_at = Some(address);
+        self
+    }
+}
+
 fn percent_encoded(text: &str) -> String {
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {

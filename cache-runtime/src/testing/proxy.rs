@@ -34,6 +34,7 @@ enum Mode {
     Pass,
     Stall,
     Cut,
+    HalfOpen,
     Delay(Duration),
     Trickle(Duration),
 }
@@ -107,15 +108,6 @@ impl FaultProxy {
         self.endpoint.config()
     }
 
-    /// Has a cache with this configuration listen for changes through this proxy, and send everything else as before.
-    #[must_use]
-    pub fn listened_through(&self, config: Config) -> Config {
-        Config {
-            listen_at: Some(self.endpoint.address.clone()),
-            ..config
-        }
-    }
-
     /// Forwards everything, beginning with the data that a stall held back.
     pub fn pass(&self) {
         self.switch(Mode::Pass);
@@ -129,6 +121,12 @@ impl FaultProxy {
     /// Closes every connection and refuses new ones.
     pub fn cut(&self) {
         self.switch(Mode::Cut);
+    }
+
+    /// Accepts connections and forwards requests, but no answers. The answers are lost, so a connection that has lost one delivers
+    /// none after this mode either, until it is closed.
+    pub fn half_open(&self) {
+        self.switch(Mode::HalfOpen);
     }
 
     /// Delays every answer, so that each round trip takes this much longer.
@@ -371,10 +369,15 @@ async fn pump(
         }
     };
     let writing = async move {
+        let mut has_lost = false;
         while let Some((since, chunk)) = leaving.recv().await {
             due(since, &mut mode, direction).await;
             if chunk.is_empty() {
                 return to.shutdown().await;
+            }
+            has_lost |= direction == Direction::Answers && *mode.borrow() == Mode::HalfOpen;
+            if has_lost {
+                continue;
             }
             let mut rest = &chunk[..];
             while !rest.is_empty() {
@@ -409,7 +412,7 @@ async fn due(since: Instant, mode: &mut watch::Receiver<Mode>, direction: Direct
                 () = sleep_until(since + by) => return,
                 _ = mode.changed() => {}
             },
-            Mode::Pass | Mode::Delay(_) | Mode::Trickle(_) => return,
+            Mode::Pass | Mode::HalfOpen | Mode::Delay(_) | Mode::Trickle(_) => return,
             // `Cut` ends this task.
             Mode::Stall | Mode::Cut => {
                 if mode.changed().await.is_err() {

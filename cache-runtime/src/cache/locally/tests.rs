@@ -324,7 +324,9 @@ async fn after_a_reconnect_values_are_confirmed_and_not_loaded_again() {
 async fn a_listener_that_hears_nothing_hides_a_change_for_the_staleness_only() {
     let (server, clock) = (server(), Clock::stopped());
     let proxy = FaultProxy::start(&server).expect("a proxy");
-    let config = proxy.listened_through(config(&server).clock(clock.clone()));
+    let config = config(&server)
+        .clock(clock.clone())
+        .listen_at(proxy.address().clone());
     let staleness = config.local_staleness;
     let lab = Lab::warm(config).await;
 
@@ -340,7 +342,7 @@ async fn a_listener_that_hears_nothing_hides_a_change_for_the_staleness_only() {
 async fn a_cut_listener_leaves_values_to_be_confirmed() {
     let server = server();
     let proxy = FaultProxy::start(&server).expect("a proxy");
-    let lab = Lab::warm(proxy.listened_through(config(&server))).await;
+    let lab = Lab::warm(config(&server).listen_at(proxy.address().clone())).await;
     let (gets, peeks) = (lab.asked("get"), lab.asked("confirm"));
 
     proxy.cut();
@@ -356,7 +358,9 @@ async fn a_cut_listener_leaves_values_to_be_confirmed() {
 async fn the_own_eviction_counts_even_if_nothing_is_heard() {
     let (server, clock) = (server(), Clock::stopped());
     let proxy = FaultProxy::start(&server).expect("a proxy");
-    let config = proxy.listened_through(config(&server).clock(clock));
+    let config = config(&server)
+        .clock(clock)
+        .listen_at(proxy.address().clone());
     let lab = Lab::warm(config).await;
     proxy.stall();
 

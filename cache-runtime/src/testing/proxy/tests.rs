@@ -117,6 +117,26 @@ fn a_delay_holds_back_each_answer_and_ends_immediately() {
 }
 
 #[test]
+fn a_half_open_connection_reaches_the_server_and_never_answers_again() {
+    let server = RedisServer::start().unwrap();
+    let proxy = FaultProxy::start(&server).unwrap();
+    let mut client = Client::connect(&proxy).unwrap();
+    client.ping().unwrap();
+    let (requests, answers) = (proxy.bytes_to_server(), proxy.bytes_to_client());
+
+    proxy.half_open();
+    client.send();
+    assert_eq!(client.answer(SILENCE), Err(ErrorKind::WouldBlock));
+    assert!(proxy.bytes_to_server() > requests);
+
+    proxy.pass();
+    client.send();
+    assert_eq!(client.answer(SILENCE), Err(ErrorKind::WouldBlock));
+    assert_eq!(proxy.bytes_to_client(), answers);
+    Client::connect(&proxy).unwrap().ping().unwrap();
+}
+
+#[test]
 fn a_stopped_server_closes_its_clients() {
     let mut server = RedisServer::start().unwrap();
     let proxy = FaultProxy::start(&server).unwrap();
