@@ -41,7 +41,6 @@ fn evictions_by_tag_leave_no_stale_entry() {
     );
 }
 
-/// The bound is checked under faults of the network by `race --local --chaos`, which takes longer.
 #[test]
 fn values_in_the_process_are_no_older_than_its_evictions() {
     let (succeeded, report) = race(&["--mode", "mixed", "--local"]);
@@ -51,11 +50,23 @@ fn values_in_the_process_are_no_older_than_its_evictions() {
 }
 
 #[test]
-fn three_processes_and_their_listeners_keep_the_bound_while_the_network_fails() {
+fn four_processes_and_their_listeners_keep_the_bound_while_the_network_fails() {
     let (succeeded, report) = race(&["--mode", "mixed", "--local", "--chaos", "--seconds", "15"]);
 
     assert!(succeeded, "{report}");
     assert!(count(&report, "hits in the process:") > 0, "{report}");
+}
+
+/// Fails if a listener ignores the reports of Redis.
+#[test]
+fn four_processes_keep_the_bound_while_hardly_anything_fails() {
+    for tag in [&["--local"][..], &["--local", "--tag"]] {
+        let calm = [tag, &["--mode", "mixed", "--calm", "--seconds", "8"]].concat();
+        let (succeeded, report) = race(&calm);
+
+        assert!(succeeded, "{report}");
+        assert!(count(&report, "hits in the process:") > 0, "{report}");
+    }
 }
 
 #[test]

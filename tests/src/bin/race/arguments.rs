@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--readers N] [--seed N] [--redis URL | --chaos] [--unsafe | --tag | --local]";
+const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--readers N] [--seed N] [--redis URL | --chaos | --calm] [--unsafe | --tag | --local]";
 
 /// How writers update the cache.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -36,8 +36,19 @@ pub(crate) struct Arguments {
     pub(crate) redis: Option<String>,
     pub(crate) guard: Guard,
     pub(crate) entries: Entries,
-    pub(crate) chaos: bool,
+    /// Several processes race while these happen.
+    pub(crate) faults: Option<Faults>,
     pub(crate) seed: u64,
+}
+
+/// Which faults happen, and how often.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Faults {
+    /// All kinds, about one a second.
+    Many,
+    /// Only kinds that hardly disturb calls, with more time between two than values in a process may be old. A process whose
+    /// connections are opened again all the time confirms its values so often that reports of changes hardly matter.
+    Few,
 }
 
 /// What entries have, beside a key.
@@ -58,7 +69,7 @@ impl Arguments {
             redis: None,
             guard: Guard::Attributes,
             entries: Entries::default(),
-            chaos: false,
+            faults: None,
             seed: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         };
         while let Some(word) = words.next() {
@@ -85,13 +96,19 @@ impl Arguments {
                 "--unsafe" => parsed.guard = Guard::Nothing,
                 "--tag" => parsed.entries.tagged = true,
                 "--local" => parsed.entries.local = true,
-                "--chaos" => parsed.chaos = true,
+                "--chaos" => parsed.faults = Some(Faults::Many),
+                "--calm" => parsed.faults = Some(Faults::Few),
                 "--seed" => parsed.seed = value()?.parse().context(USAGE)?,
                 _ => bail!("`{word}` is not an argument; {USAGE}"),
             }
         }
-        if parsed.chaos && parsed.redis.is_some() {
-            bail!("`--chaos` kills its Redis, so it starts one itself; leave out `--redis`");
+        if parsed.faults.is_some() && parsed.redis.is_some() {
+            bail!(
+                "`--chaos` and `--calm` disturb their Redis, so they start one; leave out `--redis`"
+            );
+        }
+        if parsed.faults == Some(Faults::Few) && !parsed.entries.local {
+            bail!("`--calm` has faults for processes that keep values; add `--local`");
         }
         if parsed.guard == Guard::Nothing && parsed.entries != Entries::default() {
             bail!("`--unsafe` uses no attributes; leave out `--tag` and `--local`");

@@ -1,12 +1,16 @@
 //! Compares every entry with the table while no call runs.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use redis::Client;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client};
 use sqlx::SqlitePool;
 
 use crate::service::{KEYS, PREFIX, Row, key};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads Redis directly, without the cache and its checks.
 pub(crate) struct Audit {
@@ -78,7 +82,7 @@ impl Audit {
             return Ok(true);
         }
         let names: Vec<_> = tags.iter().map(|tag| tag.name.as_str()).collect();
-        let mut connection = self.redis.get_multiplexed_async_connection().await?;
+        let mut connection = self.connect().await?;
         let records: Vec<Option<String>> = redis::cmd("MGET")
             .arg(names)
             .query_async(&mut connection)
@@ -87,9 +91,20 @@ impl Audit {
         Ok(both.all(|(tag, record)| record.as_ref() == Some(&tag.stamp)))
     }
 
+    /// With more time than the client allows by default: on a busy machine Redis may need seconds.
+    async fn connect(&self) -> Result<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let connection = self
+            .redis
+            .get_multiplexed_async_connection_with_config(&config);
+        Ok(connection.await?)
+    }
+
     async fn entries(&self) -> Result<Vec<Option<Vec<u8>>>> {
         let keys: Vec<String> = (0..KEYS).map(|id| format!("{PREFIX}{}", key(id))).collect();
-        let mut connection = self.redis.get_multiplexed_async_connection().await?;
+        let mut connection = self.connect().await?;
         Ok(redis::cmd("MGET")
             .arg(keys)
             .query_async(&mut connection)

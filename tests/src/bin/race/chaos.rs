@@ -12,14 +12,14 @@
 
 mod faults;
 mod fleet;
-mod wire;
 mod worker;
 
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use cache_runtime::Address;
 use cache_runtime::testing::{FaultProxy, RedisServer};
 use redis::Client;
 use tests::figures::Figures;
@@ -28,15 +28,31 @@ use tokio::time::sleep;
 
 use self::faults::{Deck, Fault};
 use self::fleet::Fleet;
-use self::wire::Wire;
 pub(crate) use self::worker::{Job, work};
-use crate::arguments::{Arguments, Mode};
+use crate::arguments::{Arguments, Faults, Mode};
 use crate::audit::Audit;
 use crate::dice::Dice;
 use crate::service::Database;
 use crate::verdict;
 
-const WORKERS: usize = 3;
+const WORKERS: usize = 4;
+
+/// How long calls run before each fault, in milliseconds: with few faults longer than values in a process may be old.
+fn pace(faults: Faults) -> (u64, u64) {
+    match faults {
+        Faults::Many => (300, 900),
+        Faults::Few => (2_500, 3_500),
+    }
+}
+
+/// The longest pauses of a reader and of a writer. Readers pause, because an overloaded machine would only measure itself. Writers
+/// pause for longer, so that values stay for some time.
+fn pauses(faults: Faults) -> (u64, u64) {
+    match faults {
+        Faults::Many => (4, 20),
+        Faults::Few => (4, 200),
+    }
+}
 
 /// Longer than a fence or a lease of a killed worker may last.
 const CLAIMS: Duration = Duration::from_secs(8);
@@ -44,8 +60,8 @@ const CLAIMS: Duration = Duration::from_secs(8);
 /// Everything that must end with the parent, in this order.
 struct Chaos {
     fleet: Fleet,
-    /// Between the workers and `network`, if they have listeners.
-    wire: Option<Wire>,
+    /// In front of `network` for the connections on which Redis reports changes, if the workers keep values.
+    listeners: Option<FaultProxy>,
     network: FaultProxy,
     server: RedisServer,
     audit: Audit,
@@ -56,19 +72,19 @@ struct Chaos {
 }
 
 /// Runs the race. Everything that it started ends with it, also after an error or a signal.
-pub(crate) async fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub(crate) async fn run(arguments: &Arguments, faults: Faults) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,
     );
     tokio::select! {
-        ended = judge(arguments) => ended,
+        ended = judge(arguments, faults) => ended,
         _ = interrupt.recv() => bail!("interrupted"),
         _ = terminate.recv() => bail!("terminated"),
     }
 }
 
-async fn judge(arguments: &Arguments) -> Result<ExitCode> {
+async fn judge(arguments: &Arguments, faults: Faults) -> Result<ExitCode> {
     let Arguments {
         duration,
         mode,
@@ -79,12 +95,13 @@ async fn judge(arguments: &Arguments) -> Result<ExitCode> {
     } = *arguments;
     let mut figures = Figures::default();
     figures.heading(format_args!(
-        "chaos over {WORKERS} processes, mode {mode:?}, guarded by {guard:?}, {entries:?}, seed {seed}:"
+        "{faults:?} faults over {WORKERS} processes, mode {mode:?}, guarded by {guard:?}, {entries:?}, seed {seed}:"
     ));
-    let mut chaos = Chaos::begin(arguments).await?;
-    let mut deck = Deck::new(seed, may_kill(mode), entries.local);
+    let mut chaos = Chaos::begin(arguments, faults).await?;
+    let mut deck = Deck::new(seed, faults, may_kill(mode), entries.local);
+    let (shortest, longest) = pace(faults);
     while chaos.began.elapsed() < duration {
-        chaos.hammer(300, 900).await?;
+        chaos.hammer(shortest, longest).await?;
         chaos.rest("peace").await?;
         chaos.fleet.go()?;
         let fault = deck.draw();
@@ -108,8 +125,8 @@ async fn judge(arguments: &Arguments) -> Result<ExitCode> {
     report.print(&mut figures);
     report.print_waits(&worker::config(&chaos.network.url())?, &mut figures);
     report.print_complaints(&figures);
-    if let Some(wire) = &chaos.wire {
-        let listeners = wire.listeners();
+    if let Some(listeners) = &chaos.listeners {
+        let listeners = listeners.connections();
         let each = "each worker needs one";
         figures.check("listeners", listeners, each, listeners >= WORKERS as u64);
     }
@@ -129,20 +146,16 @@ fn may_kill(mode: Mode) -> bool {
     !matches!(mode, Mode::Pattern)
 }
 
-/// Returns the port in the URL of a server on this machine.
-fn port(url: &str) -> Result<u16> {
-    let (_, port) = url.rsplit_once(':').context("a URL with a port")?;
-    Ok(port.trim_end_matches('/').parse()?)
-}
-
-/// Returns the URL of the same server behind another port.
-fn at_port(url: &str, port: u16) -> Result<String> {
-    let (host, _) = url.rsplit_once(':').context("a URL with a port")?;
-    Ok(format!("{host}:{port}"))
+/// Returns the port of a proxy.
+fn port(proxy: &FaultProxy) -> Result<u16> {
+    let Address::Tcp(_, port) = proxy.address() else {
+        bail!("a proxy without a port")
+    };
+    Ok(*port)
 }
 
 impl Chaos {
-    async fn begin(arguments: &Arguments) -> Result<Self> {
+    async fn begin(arguments: &Arguments, faults: Faults) -> Result<Self> {
         let server = RedisServer::builder()
             .args(["--appendonly", "yes", "--appendfsync", "always"])
             // A file that exists for a minute needs no rewrite.
@@ -150,20 +163,18 @@ impl Chaos {
             .start()?;
         let network = FaultProxy::start(&server)?;
         let (database, table) = Database::create().await?;
-        let wire = match arguments.entries.local {
-            true => Some(Wire::start(port(&network.url())?).await?),
+        let listeners = match arguments.entries.local {
+            true => Some(FaultProxy::to(network.address().clone())?),
             false => None,
         };
-        let redis = match &wire {
-            Some(wire) => at_port(&network.url(), wire.port())?,
-            None => network.url(),
-        };
         let job = Job {
-            redis,
+            redis: network.url(),
+            listen_at: listeners.as_ref().map(port).transpose()?,
             table: database.path(),
             ledger: database.ledger(),
             mode: arguments.mode,
             readers: arguments.readers.unwrap_or(4),
+            pauses: pauses(faults),
             guard: arguments.guard,
             entries: arguments.entries,
             may_die: may_kill(arguments.mode),
@@ -172,7 +183,7 @@ impl Chaos {
         };
         Ok(Self {
             fleet: Fleet::start(job, WORKERS)?,
-            wire,
+            listeners,
             network,
             audit: Audit::new(Client::open(server.url())?, table),
             server,
@@ -213,8 +224,10 @@ impl Chaos {
                 self.say(outcome);
             }
             fault => {
-                let wire = self.wire.as_ref();
-                fault.inflict(&mut self.server, &self.network, wire).await?;
+                let listeners = self.listeners.as_ref().unwrap_or(&self.network);
+                fault
+                    .inflict(&mut self.server, &self.network, listeners)
+                    .await?;
             }
         }
         Ok(())

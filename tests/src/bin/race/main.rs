@@ -8,6 +8,7 @@
 //! cargo run --release -p tests --bin race -- --seconds 60 --chaos
 //! cargo run --release -p tests --bin race -- --seconds 30 --tag                  # entries with tags, evicted by tag; also with --chaos
 //! cargo run --release -p tests --bin race -- --seconds 60 --local --chaos        # values in the processes; also with --tag
+//! cargo run --release -p tests --bin race -- --seconds 60 --local --calm         # few faults, so that only reports of changes help
 //! ```
 
 mod arguments;
@@ -50,10 +51,9 @@ async fn main() -> Result<ExitCode> {
         return chaos::work(job).await;
     }
     let arguments = Arguments::parse(std::env::args().skip(1))?;
-    if arguments.chaos {
-        chaos::run(&arguments).await
-    } else {
-        race(&arguments).await
+    match arguments.faults {
+        Some(faults) => chaos::run(&arguments, faults).await,
+        None => race(&arguments).await,
     }
 }
 

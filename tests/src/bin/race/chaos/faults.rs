@@ -10,18 +10,16 @@ use redis::{Client, Connection, FromRedisValue};
 use tokio::time::sleep;
 
 use super::WORKERS;
-use super::wire::{self, Wire};
+use crate::arguments::Faults;
 use crate::dice::Dice;
 
 /// A fault and how long it lasts.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
-    /// Every connection is closed, and new connections are refused.
-    Cut(Duration),
-    /// No data passes, and connections stay open.
-    Stall(Duration),
-    /// Every answer is delayed.
-    Delay { by: Duration, lasting: Duration },
+    /// The network of all connections fails.
+    Network(Failure, Duration),
+    /// Only the network of the connections on which Redis reports changes fails.
+    Listeners(Failure, Duration),
     /// The server process is stopped.
     Freeze(Duration),
     /// The server dies, and is restarted with its data.
@@ -34,11 +32,11 @@ pub(super) enum Fault {
     ForgetScripts,
     /// Memory is short, and Redis removes the least recently used keys.
     Squeeze(Duration),
+    /// The same, and Redis also closes connections that take memory.
+    SqueezeAll(Duration),
     /// A worker dies, and another takes its place.
     KillWorker(usize),
-    /// Only the connections on which Redis announces changes fail.
-    Listeners(wire::Mode, Duration),
-    /// Redis closes these connections.
+    /// Redis closes the connections on which it reports changes.
     KillListeners,
     /// Redis closes every connection.
     KillClients,
@@ -46,31 +44,50 @@ pub(super) enum Fault {
     EvictClients(Duration),
 }
 
+/// How a network fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Failure {
+    /// Every connection is closed, and new connections are refused.
+    Cut,
+    /// No data passes, and connections stay open.
+    Stall,
+    /// Redis gets requests, and answers are lost.
+    HalfOpen,
+    /// Every answer is delayed.
+    Delay(Duration),
+}
+
 /// Each kind with its name. The durations are above and below the limits of the cache: half of the `command_timeout` (50 ms),
 /// all of it (100 ms), and the pauses of the probe.
 type Kind = (&'static str, fn(&mut Dice) -> Fault);
 
 const KINDS: &[Kind] = &[
-    ("short cut", |dice| Fault::Cut(dice.between(0, 50))),
-    ("long cut", |dice| Fault::Cut(dice.between(200, 1_500))),
+    ("short cut", |dice| {
+        Fault::Network(Failure::Cut, dice.between(0, 50))
+    }),
+    ("long cut", |dice| {
+        Fault::Network(Failure::Cut, dice.between(200, 1_500))
+    }),
     ("stall within half of the timeout", |dice| {
-        Fault::Stall(dice.between(10, 45))
+        Fault::Network(Failure::Stall, dice.between(10, 45))
     }),
     ("stall within the timeout", |dice| {
-        Fault::Stall(dice.between(55, 95))
+        Fault::Network(Failure::Stall, dice.between(55, 95))
     }),
-    ("long stall", |dice| Fault::Stall(dice.between(150, 1_500))),
-    ("delay within half of the timeout", |dice| Fault::Delay {
-        by: dice.between(5, 45),
-        lasting: dice.between(300, 1_000),
+    ("long stall", |dice| {
+        Fault::Network(Failure::Stall, dice.between(150, 1_500))
     }),
-    ("delay within the timeout", |dice| Fault::Delay {
-        by: dice.between(55, 95),
-        lasting: dice.between(300, 1_000),
+    ("delay within half of the timeout", |dice| {
+        let by = dice.between(5, 45);
+        Fault::Network(Failure::Delay(by), dice.between(300, 1_000))
     }),
-    ("delay above the timeout", |dice| Fault::Delay {
-        by: dice.between(105, 250),
-        lasting: dice.between(300, 1_000),
+    ("delay within the timeout", |dice| {
+        let by = dice.between(55, 95);
+        Fault::Network(Failure::Delay(by), dice.between(300, 1_000))
+    }),
+    ("delay above the timeout", |dice| {
+        let by = dice.between(105, 250);
+        Fault::Network(Failure::Delay(by), dice.between(300, 1_000))
     }),
     ("short freeze", |dice| Fault::Freeze(dice.between(10, 95))),
     ("long freeze", |dice| {
@@ -80,8 +97,12 @@ const KINDS: &[Kind] = &[
     ("loss of all data", |dice| {
         Fault::Loss(dice.between(0, 1_000))
     }),
-    ("flush", |_| Fault::Flush),
     ("script flush", |_| Fault::ForgetScripts),
+];
+
+/// Faults that close no connections.
+const OF_MEMORY: &[Kind] = &[
+    ("flush", |_| Fault::Flush),
     ("memory pressure", |dice| {
         Fault::Squeeze(dice.between(500, 1_500))
     }),
@@ -90,21 +111,32 @@ const KINDS: &[Kind] = &[
 /// Faults for processes that keep values. A listener must miss two pings before its process knows, and the bound is 2 s.
 const OF_LISTENERS: &[Kind] = &[
     ("cut of the listeners", |dice| {
-        Fault::Listeners(wire::Mode::Cut, dice.between(100, 4_000))
+        Fault::Listeners(Failure::Cut, dice.between(100, 4_000))
     }),
     ("short stall of the listeners", |dice| {
-        Fault::Listeners(wire::Mode::Stall, dice.between(100, 1_500))
+        Fault::Listeners(Failure::Stall, dice.between(100, 1_500))
     }),
     ("long stall of the listeners", |dice| {
-        Fault::Listeners(wire::Mode::Stall, dice.between(2_000, 5_000))
+        Fault::Listeners(Failure::Stall, dice.between(2_000, 5_000))
     }),
     ("half-open listeners", |dice| {
-        Fault::Listeners(wire::Mode::HalfOpen, dice.between(1_000, 5_000))
+        Fault::Listeners(Failure::HalfOpen, dice.between(1_000, 5_000))
+    }),
+    ("delay of the listeners within the bound", |dice| {
+        let by = dice.between(100, 1_800);
+        Fault::Listeners(Failure::Delay(by), dice.between(3_000, 6_000))
+    }),
+    ("delay of the listeners above the bound", |dice| {
+        let by = dice.between(2_100, 4_000);
+        Fault::Listeners(Failure::Delay(by), dice.between(3_000, 6_000))
     }),
     ("kill of the listeners", |_| Fault::KillListeners),
     ("kill of all connections", |_| Fault::KillClients),
     ("eviction of clients", |dice| {
         Fault::EvictClients(dice.between(200, 1_000))
+    }),
+    ("memory pressure and eviction of clients", |dice| {
+        Fault::SqueezeAll(dice.between(500, 1_500))
     }),
 ];
 
@@ -121,14 +153,17 @@ pub(super) struct Deck {
 }
 
 impl Deck {
-    pub(super) fn new(seed: u64, may_kill: bool, has_listeners: bool) -> Self {
-        let mut kinds = KINDS.to_vec();
+    pub(super) fn new(seed: u64, faults: Faults, may_kill: bool, has_listeners: bool) -> Self {
+        let mut kinds = OF_MEMORY.to_vec();
         if has_listeners {
             kinds.extend(OF_LISTENERS);
         }
-        if may_kill {
-            // Each kill hits a write at another moment.
-            kinds.extend([KILL; 3]);
+        if faults == Faults::Many {
+            kinds.extend(KINDS);
+            if may_kill {
+                // Each kill hits a write at another moment.
+                kinds.extend([KILL; 3]);
+            }
         }
         Self {
             dice: Dice::new(seed),
@@ -165,24 +200,11 @@ impl Fault {
         &self,
         server: &mut RedisServer,
         network: &FaultProxy,
-        wire: Option<&Wire>,
+        listeners: &FaultProxy,
     ) -> Result<()> {
         match *self {
-            Self::Cut(lasting) => {
-                network.cut();
-                sleep(lasting).await;
-                network.pass();
-            }
-            Self::Stall(lasting) => {
-                network.stall();
-                sleep(lasting).await;
-                network.pass();
-            }
-            Self::Delay { by, lasting } => {
-                network.delay(by);
-                sleep(lasting).await;
-                network.pass();
-            }
+            Self::Network(failure, lasting) => failure.inflict(network, lasting).await,
+            Self::Listeners(failure, lasting) => failure.inflict(listeners, lasting).await,
             Self::Freeze(lasting) => {
                 server.stop()?;
                 sleep(lasting).await;
@@ -200,15 +222,15 @@ impl Fault {
             }
             Self::Flush => server.flush()?,
             Self::ForgetScripts => ask(server, &["SCRIPT", "FLUSH"])?,
-            Self::Squeeze(lasting) => squeeze(server, lasting).await?,
-            Self::KillWorker(_) => {}
-            Self::Listeners(mode, lasting) => {
-                if let Some(wire) = wire {
-                    wire.switch(mode);
-                    sleep(lasting).await;
-                    wire.switch(wire::Mode::Pass);
-                }
+            Self::Squeeze(lasting) => squeeze(&mut connect_protected(server)?, lasting).await?,
+            Self::SqueezeAll(lasting) => {
+                let mut own = connect_protected(server)?;
+                limit_clients(&mut own, true)?;
+                let squeezed = squeeze(&mut own, lasting).await;
+                limit_clients(&mut own, false)?;
+                squeezed?;
             }
+            Self::KillWorker(_) => {}
             Self::KillListeners => kill_listeners(server)?,
             Self::KillClients => {
                 let _: u64 = ask(
@@ -216,25 +238,47 @@ impl Fault {
                     &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
                 )?;
             }
-            Self::EvictClients(lasting) => evict_clients(server, lasting).await?,
+            Self::EvictClients(lasting) => {
+                let mut own = connect_protected(server)?;
+                limit_clients(&mut own, true)?;
+                sleep(lasting).await;
+                limit_clients(&mut own, false)?;
+            }
         }
         Ok(())
+    }
+}
+
+impl Failure {
+    /// Begins the failure, waits, and ends it.
+    async fn inflict(self, network: &FaultProxy, lasting: Duration) {
+        match self {
+            Self::Cut => network.cut(),
+            Self::Stall => network.stall(),
+            Self::HalfOpen => network.half_open(),
+            Self::Delay(by) => network.delay(by),
+        }
+        sleep(lasting).await;
+        network.pass();
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cut(lasting) => write!(f, "cut for {lasting:?}"),
-            Self::Stall(lasting) => write!(f, "stall for {lasting:?}"),
-            Self::Delay { by, lasting } => write!(f, "delay by {by:?} for {lasting:?}"),
+            Self::Network(failure, lasting) => write!(f, "network: {failure:?} for {lasting:?}"),
+            Self::Listeners(failure, lasting) => {
+                write!(f, "listeners: {failure:?} for {lasting:?}")
+            }
             Self::Freeze(lasting) => write!(f, "freeze for {lasting:?}"),
             Self::Crash(down) => write!(f, "crash, down for {down:?}"),
             Self::Loss(down) => write!(f, "loss of all data, down for {down:?}"),
             Self::Flush => write!(f, "flush"),
             Self::ForgetScripts => write!(f, "script flush"),
             Self::Squeeze(lasting) => write!(f, "memory pressure for {lasting:?}"),
-            Self::Listeners(mode, lasting) => write!(f, "listeners: {mode:?} for {lasting:?}"),
+            Self::SqueezeAll(lasting) => {
+                write!(f, "memory pressure and eviction of clients for {lasting:?}")
+            }
             Self::KillListeners => write!(f, "kill of the listeners"),
             Self::KillClients => write!(f, "kill of all connections"),
             Self::EvictClients(lasting) => write!(f, "eviction of clients for {lasting:?}"),
@@ -243,7 +287,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Closes the connections that track keys.
+/// Closes the connections that track keys. `CLIENT KILL TYPE pubsub` would close none: Redis counts them as normal.
 fn kill_listeners(server: &RedisServer) -> Result<()> {
     let clients: String = ask(server, &["CLIENT", "LIST"])?;
     for client in clients.lines() {
@@ -257,43 +301,42 @@ fn kill_listeners(server: &RedisServer) -> Result<()> {
     Ok(())
 }
 
-/// Leaves almost no memory to clients, so that Redis closes the connections of all others.
-async fn evict_clients(server: &RedisServer, lasting: Duration) -> Result<()> {
+/// Leaves almost no memory to clients, so that Redis closes connections, or as much as they need.
+fn limit_clients(own: &mut Connection, is_limited: bool) -> Result<()> {
+    let bytes = if is_limited { "64kb" } else { "0" };
+    set(own, "maxmemory-clients", bytes)
+}
+
+/// Returns a connection that Redis does not close for memory.
+fn connect_protected(server: &RedisServer) -> Result<Connection> {
     let mut own = connect(server)?;
     redis::cmd("CLIENT")
         .arg(&["NO-EVICT", "ON"])
         .exec(&mut own)?;
-    let mut limit = |bytes: &str| {
-        let mut command = redis::cmd("CONFIG");
-        command
-            .arg(&["SET", "maxmemory-clients", bytes])
-            .exec(&mut own)
-    };
-    limit("64kb")?;
-    sleep(lasting).await;
-    Ok(limit("0")?)
+    Ok(own)
+}
+
+fn set(own: &mut Connection, option: &str, value: &str) -> Result<()> {
+    let mut command = redis::cmd("CONFIG");
+    Ok(command.arg(&["SET", option, value]).exec(own)?)
 }
 
 /// Leaves 512 KiB of memory and writes several times as much.
-async fn squeeze(server: &RedisServer, lasting: Duration) -> Result<()> {
+async fn squeeze(own: &mut Connection, lasting: Duration) -> Result<()> {
     const ROOM: u64 = 512 << 10;
     const FILLERS: usize = 400;
     const FILLER: usize = 10 << 10;
     const PATIENCE: Duration = Duration::from_secs(5);
-    let evicted = info(server, "evicted_keys:")?;
-    let limit = (info(server, "used_memory:")? + ROOM).to_string();
-    let () = ask(
-        server,
-        &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"],
-    )?;
-    let () = ask(server, &["CONFIG", "SET", "maxmemory", &limit])?;
+    let evicted = info(own, "evicted_keys:")?;
+    let limit = (info(own, "used_memory:")? + ROOM).to_string();
+    set(own, "maxmemory-policy", "allkeys-lru")?;
+    set(own, "maxmemory", &limit)?;
 
     let end = Instant::now() + lasting;
-    let mut connection = connect(server)?;
     for number in 0.. {
         // A busy machine may need longer to fill the memory.
         let past = Instant::now().saturating_duration_since(end);
-        if past > PATIENCE || !past.is_zero() && info(server, "evicted_keys:")? > evicted {
+        if past > PATIENCE || !past.is_zero() && info(own, "evicted_keys:")? > evicted {
             break;
         }
         let filler = format!("filler:{}", number % FILLERS);
@@ -301,23 +344,23 @@ async fn squeeze(server: &RedisServer, lasting: Duration) -> Result<()> {
         let _ = redis::cmd("SET")
             .arg(filler)
             .arg(vec![0_u8; FILLER])
-            .exec(&mut connection);
+            .exec(own);
         sleep(Duration::from_millis(1)).await;
     }
-    let () = ask(server, &["CONFIG", "SET", "maxmemory", "0"])?;
+    set(own, "maxmemory", "0")?;
     let fillers: Vec<String> = (0..FILLERS)
         .map(|number| format!("filler:{number}"))
         .collect();
-    redis::cmd("UNLINK").arg(fillers).exec(&mut connection)?;
+    redis::cmd("UNLINK").arg(fillers).exec(own)?;
     ensure!(
-        info(server, "evicted_keys:")? > evicted,
+        info(own, "evicted_keys:")? > evicted,
         "Redis removed no keys: memory was not short enough"
     );
     Ok(())
 }
 
-fn info(server: &RedisServer, name: &str) -> Result<u64> {
-    let all: String = ask(server, &["INFO"])?;
+fn info(own: &mut Connection, name: &str) -> Result<u64> {
+    let all: String = redis::cmd("INFO").query(own)?;
     let mut lines = all.lines();
     let value = lines.find_map(|line| line.strip_prefix(name)?.parse().ok());
     value.with_context(|| format!("`INFO` has no `{name}`"))
@@ -340,7 +383,7 @@ mod tests {
     #[test]
     fn the_same_seed_deals_the_same_faults() {
         let dealt = |seed| {
-            let mut deck = Deck::new(seed, true, true);
+            let mut deck = Deck::new(seed, Faults::Many, true, true);
             let faults = (0..60).map(|_| deck.draw().to_string());
             faults.collect::<Vec<_>>()
         };
@@ -351,12 +394,13 @@ mod tests {
 
     #[test]
     fn every_kind_is_dealt_before_any_is_repeated() {
-        let mut deck = Deck::new(7, false, false);
+        let mut deck = Deck::new(7, Faults::Many, false, false);
+        let kinds = KINDS.len() + OF_MEMORY.len();
 
-        for _ in KINDS {
+        for _ in 0..kinds {
             deck.draw();
         }
 
-        assert_eq!(deck.dealt.len(), KINDS.len(), "{}", deck.told());
+        assert_eq!(deck.dealt.len(), kinds, "{}", deck.told());
     }
 }

@@ -1,6 +1,7 @@
 //! A worker process.
 
 use std::io::{self, BufRead, Write};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cache_runtime::{Cache, Config};
+use cache_runtime::{Address, Cache, Config};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::interval;
@@ -24,10 +25,13 @@ use crate::service::{PREFIX, Service, open};
 pub(crate) struct Job {
     /// The address of the proxy.
     pub(super) redis: String,
+    /// The port of the proxy for the connection on which Redis reports changes.
+    pub(super) listen_at: Option<u16>,
     pub(super) table: PathBuf,
     pub(super) ledger: PathBuf,
     pub(super) mode: Mode,
     pub(super) readers: u64,
+    pub(super) pauses: (u64, u64),
     pub(super) guard: Guard,
     pub(super) entries: Entries,
     pub(super) may_die: bool,
@@ -62,19 +66,30 @@ impl Job {
         let job = job.map(|job| serde_json::from_str(&job)).transpose();
         job.context("invalid job of a worker; unset RACE_WORKER")
     }
+
+    fn config(&self) -> Result<Config> {
+        let config = config(&self.redis)?;
+        Ok(match self.listen_at {
+            Some(port) => config.listen_at(Address::Tcp(Ipv4Addr::LOCALHOST.to_string(), port)),
+            None => config,
+        })
+    }
 }
 
-/// The defaults, except that reconnecting takes at most 500 ms, so that one minute has many recoveries.
+/// The defaults, except that reconnecting takes at most 500 ms, and opening a connection at most 1 s, so that one minute has many
+/// recoveries.
 pub(super) fn config(redis: &str) -> Result<Config> {
     let config = Config::default().redis_url(redis)?.prefix(PREFIX);
-    Ok(config.reconnect_max_delay(Duration::from_millis(500)))
+    Ok(config
+        .reconnect_max_delay(Duration::from_millis(500))
+        .connect_timeout(Duration::from_secs(1)))
 }
 
 /// Reads and writes until the parent is gone.
 pub(crate) async fn work(job: Job) -> Result<ExitCode> {
     let service = Service {
         table: open(&job.table).await?,
-        cache: Cache::connect(config(&job.redis)?).await?,
+        cache: Cache::connect(job.config()?).await?,
         ledger: Arc::new(Ledger::open(&job.ledger)?),
         guard: job.guard,
         entries: job.entries,
@@ -82,9 +97,7 @@ pub(crate) async fn work(job: Job) -> Result<ExitCode> {
     let crew = Crew {
         readers: job.readers,
         writers: if job.writes { 2 } else { 0 },
-        // Readers pause, because an overloaded machine would only measure itself. Writers pause for longer, so that values stay for
-        // some time.
-        pauses: (4, 20),
+        pauses: job.pauses,
         mode: job.mode,
         entries: job.entries,
         may_die: job.may_die,
