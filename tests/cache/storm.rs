@@ -3,32 +3,43 @@
 //!
 //! Two caches on one server represent two processes. 200 tasks call all functions and drop most calls, either after some
 //! polls or when the call is woken. Bodies are slow, fail and panic. The clock is advanced, so that values become stale and
-//! are refreshed.
+//! are refreshed. Entries may have tags, and processes may keep values.
 //!
-//! `STORM_SEED` sets the seed. The seed decides what the callers do, but not in which order.
+//! `STORM_SEED` sets the seed. The seed decides what the callers do, but not in which order. `STORM_SECONDS` sets how long each
+//! storm lasts:
+//!
+//! ```sh
+//! STORM_SECONDS=600 cargo test -p tests --test cache storm
+//! ```
 
 mod census;
 mod cut;
 mod database;
+mod functions;
 mod whim;
+mod world;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::env;
 use std::time::Duration;
 
 use cache_runtime::testing::RedisServer;
-use cache_runtime::{Cache, Clock, Config, Stats, cache_evict, cache_put, cacheable};
+use cache_runtime::{Clock, Config, Stats};
 use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::census::Census;
 use self::cut::{Cut, Ends};
-use self::database::{Database, Failed, Place, Row};
+use self::database::{Failed, Place, Row};
+use self::functions::load;
 use self::whim::{Seed, Whim};
-use crate::support::{connect, raw, server, soon, until};
+use self::world::{Entries, How, World};
+use crate::support::{raw, server, soon, until};
 
-const STORM: Duration = Duration::from_secs(10);
+/// How long a storm lasts, unless `STORM_SECONDS` is set.
+const STORM: Duration = Duration::from_secs(6);
 /// For this long the clock stands still at the end, so that no error disappears by expiry.
 const STILL: Duration = Duration::from_secs(3);
 const CALLERS: u64 = 200;
@@ -39,16 +50,53 @@ const LEASE: Duration = Duration::from_secs(1);
 const LEASE_WAIT: Duration = Duration::from_secs(1);
 /// Shorter than some bodies.
 const FENCE_LIFE: Duration = Duration::from_millis(300);
+/// Short, so that a value is often asked about.
+const STALENESS: Duration = Duration::from_millis(500);
 /// Long enough for a busy machine: other tests check late answers.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_left_after_a_storm_of_cancelled_calls() {
+    nothing_is_left_after_a_storm(Entries::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_left_after_a_storm_with_tags() {
+    nothing_is_left_after_a_storm(Entries {
+        tagged: true,
+        local: false,
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_left_after_a_storm_with_values_in_the_processes() {
+    nothing_is_left_after_a_storm(Entries {
+        tagged: false,
+        local: true,
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_left_after_a_storm_with_tags_and_values_in_the_processes() {
+    nothing_is_left_after_a_storm(Entries {
+        tagged: true,
+        local: true,
+    })
+    .await;
+}
+
+/// Each storm uses the whole machine, so there is one at a time.
+static ONE: Mutex<()> = Mutex::const_new(());
+
+async fn nothing_is_left_after_a_storm(entries: Entries) {
+    let _alone = ONE.lock().await;
     let seed = Seed::of_this_run();
     let server = server();
     let mut raw = raw(&server).await;
     let clock = Clock::default();
-    let worlds = worlds(&server, &clock).await;
+    let worlds = World::two(storm_config(&server, &clock), entries).await;
     let before = soon("no call runs", Census::at_rest(&worlds, &mut raw)).await;
 
     let ends = storm(&worlds, &clock, seed.0).await;
@@ -67,6 +115,12 @@ async fn nothing_is_left_after_a_storm_of_cancelled_calls() {
         .await
         .expect("every row is stored again and Redis has nothing else");
     for world in &worlds {
+        if entries.local {
+            until("no process keeps an old value", async || {
+                world.none_is_old().await
+            })
+            .await;
+        }
         world.assert_all_hit_and_none_is_old().await;
     }
     until(
@@ -77,22 +131,8 @@ async fn nothing_is_left_after_a_storm_of_cancelled_calls() {
     for world in &worlds {
         let stats = world.cache.stats();
         assert_nothing_went_wrong(&stats);
-        assert_it_was_a_storm(ends, &stats);
+        assert_it_was_a_storm(entries, ends, &stats);
     }
-}
-
-async fn worlds(server: &RedisServer, clock: &Clock) -> [World; 2] {
-    let database = Arc::new(Database::new());
-    let config = storm_config(server, clock);
-    let one = World {
-        cache: connect(config.clone()).await,
-        database: Arc::clone(&database),
-    };
-    let two = World {
-        cache: connect(config).await,
-        database,
-    };
-    [one, two]
 }
 
 fn storm_config(server: &RedisServer, clock: &Clock) -> Config {
@@ -102,6 +142,7 @@ fn storm_config(server: &RedisServer, clock: &Clock) -> Config {
         .lease(LEASE)
         .lease_wait(LEASE_WAIT)
         .fence_ttl(FENCE_LIFE)
+        .local_staleness(STALENESS)
         .command_timeout(PATIENCE)
         .pool_min(POOL_MIN)
         .pool_max(6)
@@ -111,7 +152,7 @@ fn storm_config(server: &RedisServer, clock: &Clock) -> Config {
 
 /// Runs the storm and returns how the calls ended.
 async fn storm(worlds: &[World; 2], clock: &Clock, seed: u64) -> Ends {
-    let end = Instant::now() + STORM;
+    let end = Instant::now() + lasting();
     let mut callers = JoinSet::new();
     for number in 0..CALLERS {
         let world = worlds[usize::from(number % 2 == 1)].clone();
@@ -127,19 +168,28 @@ async fn storm(worlds: &[World; 2], clock: &Clock, seed: u64) -> Ends {
             ends
         });
     }
+    let (pause, step) = worlds[0].pace();
     while Instant::now() < end - STILL {
-        sleep(Duration::from_millis(10)).await;
-        clock.advance(Duration::from_secs(30));
+        sleep(pause).await;
+        clock.advance(step);
     }
     let ends = soon("all callers end", callers.join_all()).await;
     ends.into_iter().fold(Ends::default(), Ends::and)
 }
 
+fn lasting() -> Duration {
+    let given = env::var("STORM_SECONDS").ok();
+    let seconds = given.map(|given| given.parse().expect("STORM_SECONDS is a number"));
+    seconds.map_or(STORM, Duration::from_secs).max(2 * STILL)
+}
+
 /// Makes one random call and checks its answer.
 async fn call(world: &World, mut whim: Whim) {
-    let World { cache, database } = world;
+    let World {
+        cache, database, ..
+    } = world;
     let row = Place::any(&mut whim);
-    let known = database.acknowledged(row);
+    let known = world.acknowledged(row);
     let is_read = |answer: Result<Row, Failed>| {
         if let Ok(answer) = answer {
             database.check(&answer, &row.key(), row, known);
@@ -147,26 +197,33 @@ async fn call(world: &World, mut whim: Whim) {
     };
     let is_written = |rows: &[Place], answer: Result<u64, Failed>| {
         if let Ok(version) = answer {
-            database.acknowledge(rows, version);
+            world.acknowledge(rows, version);
         }
     };
+    if world.entries.tagged && whim.below(100) == 0 {
+        let (rows, answer) = world.update_tag(row, whim).await;
+        return is_written(&rows, answer);
+    }
     match whim.below(200) {
-        0..50 => is_read(read(world, row, whim).await),
-        50..100 => is_read(read_with_grace(world, row, whim).await),
-        100..140 => is_read(read_behind(world.clone(), row, whim).await),
+        0..50 => is_read(world.read(How::Plain, row, whim).await),
+        50..100 => is_read(world.read(How::Grace, row, whim).await),
+        100..140 => is_read(world.read(How::Behind, row, whim).await),
         140..155 => {
             let load = load(database, row, whim);
-            is_read(cache.get_or_load(&row.key(), 60, load).await);
+            is_read(world.get_or_load(row, load).await);
         }
         155..163 => {
-            let answer = put(world, row, whim).await;
+            let answer = world.put(row, whim).await;
             is_written(&[row], answer.map(|row| row.version));
         }
-        163..165 => is_written(&[row], update(world, row, whim).await),
-        165..167 => is_written(&[row], update_behind_a_fence(world, row, whim).await),
-        167..169 => is_written(&[row], update_or_fail(world, row, whim).await),
+        163..165 => is_written(&[row], functions::update(world, row, whim).await),
+        165..167 => is_written(
+            &[row],
+            functions::update_behind_a_fence(world, row, whim).await,
+        ),
+        167..169 => is_written(&[row], functions::update_or_fail(world, row, whim).await),
         169 => {
-            let answer = update_group(world, row.group, whim).await;
+            let answer = functions::update_group(world, row.group, whim).await;
             is_written(&Place::of_group(row.group), answer);
         }
         170..172 => {
@@ -196,113 +253,6 @@ async fn call(world: &World, mut whim: Whim) {
     }
 }
 
-#[cacheable(key = "row:<row.group>:<row.id>", ignore = [whim], ttl = 60, cache = world.cache)]
-async fn read(world: &World, row: Place, whim: Whim) -> Result<Row, Failed> {
-    load(&world.database, row, whim).await
-}
-
-#[cacheable(key = "row:<row.group>:<row.id>", ignore = [whim], ttl = 60, grace = "10m", cache = world.cache)]
-async fn read_with_grace(world: &World, row: Place, whim: Whim) -> Result<Row, Failed> {
-    load(&world.database, row, whim).await
-}
-
-#[cacheable(
-    key = "row:<row.group>:<row.id>", ignore = [whim],
-    ttl = 60,
-    grace = "10m",
-    refresh = "background",
-    cache = world.cache
-)]
-async fn read_behind(world: World, row: Place, whim: Whim) -> Result<Row, Failed> {
-    load(&world.database, row, whim).await
-}
-
-#[cache_put(key = "row:<row.group>:<row.id>", ttl = 60, cache = world.cache)]
-async fn put(world: &World, row: Place, mut whim: Whim) -> Result<Row, Failed> {
-    whim.dawdle().await;
-    world.database.write(&[row]);
-    let written = world.database.read(row);
-    whim.dawdle().await;
-    whim.may_fail()?;
-    Ok(written)
-}
-
-#[cache_evict(key = "row:<row.group>:<row.id>", cache = world.cache)]
-async fn update(world: &World, row: Place, whim: Whim) -> Result<u64, Failed> {
-    write(&world.database, &[row], whim).await
-}
-
-#[cache_evict(key = "row:<row.group>:<row.id>", fence, cache = world.cache)]
-async fn update_behind_a_fence(world: &World, row: Place, whim: Whim) -> Result<u64, Failed> {
-    write(&world.database, &[row], whim).await
-}
-
-#[cache_evict(key = "row:<row.group>:<row.id>", always, cache = world.cache)]
-async fn update_or_fail(world: &World, row: Place, mut whim: Whim) -> Result<u64, Failed> {
-    let version = world.database.write(&[row]);
-    whim.dawdle().await;
-    whim.may_fail()?;
-    Ok(version)
-}
-
-#[cache_evict(pattern = "row:<group>:*", cache = world.cache)]
-async fn update_group(world: &World, group: usize, whim: Whim) -> Result<u64, Failed> {
-    write(&world.database, &Place::of_group(group), whim).await
-}
-
-async fn load(database: &Database, row: Place, mut whim: Whim) -> Result<Row, Failed> {
-    whim.dawdle().await;
-    let found = database.read(row);
-    whim.dawdle().await;
-    whim.may_fail()?;
-    Ok(found)
-}
-
-/// Fails only before it writes: after an `Err` nothing is evicted.
-async fn write(database: &Database, rows: &[Place], mut whim: Whim) -> Result<u64, Failed> {
-    whim.dawdle().await;
-    whim.may_fail()?;
-    let version = database.write(rows);
-    whim.dawdle().await;
-    Ok(version)
-}
-
-/// One process.
-#[derive(Clone)]
-struct World {
-    cache: Cache,
-    database: Arc<Database>,
-}
-
-impl World {
-    /// Reads every row once, all at the same time.
-    async fn read_all(&self) -> Vec<(Place, Row)> {
-        let mut reading = JoinSet::new();
-        for row in Place::all() {
-            let world = self.clone();
-            reading.spawn(async move {
-                let known = world.database.acknowledged(row);
-                let found = read(&world, row, Whim::CALM).await;
-                let found = found.expect("calm bodies do not fail");
-                world.database.check(&found, &row.key(), row, known);
-                (row, found)
-            });
-        }
-        reading.join_all().await
-    }
-
-    /// Asserts that every row is cached and current, even if its last writer was dropped after it wrote.
-    async fn assert_all_hit_and_none_is_old(&self) {
-        let before = self.cache.stats().total;
-        for (row, found) in self.read_all().await {
-            assert_eq!(found.version, self.database.read(row).version, "{row:?}");
-        }
-        let after = self.cache.stats().total;
-        assert_eq!(after.hits - before.hits, Place::all().count() as u64);
-        assert_eq!(after.loads, before.loads);
-    }
-}
-
 /// Reads until every row is stored. The claims of cancelled calls expire.
 async fn settle(world: &World, raw: &MultiplexedConnection) {
     let _ = world.cache.delete_matching("notes:*").await;
@@ -311,16 +261,14 @@ async fn settle(world: &World, raw: &MultiplexedConnection) {
         .collect();
     loop {
         world.read_all().await;
-        let there: BTreeSet<String> = redis::cmd("KEYS")
+        let mut there: BTreeSet<String> = redis::cmd("KEYS")
             .arg("*")
             .query_async(&mut raw.clone())
             .await
             .expect("KEYS");
-        let mut stored = there == wanted;
-        for row in Place::all() {
-            stored &= world.cache.exists(&row.key()).await;
-        }
-        if stored {
+        // The records of tags outlive the entries that name them.
+        there.retain(|key| !key.starts_with("test_cache:tag"));
+        if there == wanted && world.all_hit().await {
             return;
         }
         sleep(Duration::from_millis(20)).await;
@@ -352,9 +300,9 @@ fn assert_nothing_went_wrong(stats: &Stats) {
 }
 
 /// Asserts that every kind of event happened: a storm without events proves nothing.
-fn assert_it_was_a_storm(ends: Ends, stats: &Stats) {
+fn assert_it_was_a_storm(entries: Entries, ends: Ends, stats: &Stats) {
     let total = &stats.total;
-    let happened = [
+    let mut happened = vec![
         ("answered", ends.answered),
         ("dropped", ends.dropped),
         ("panicked", ends.panicked),
@@ -371,7 +319,19 @@ fn assert_it_was_a_storm(ends: Ends, stats: &Stats) {
         ("degraded puts", total.puts_degraded),
         ("journaled evictions", total.evictions_journaled),
     ];
-    for (what, count) in happened {
-        assert!(count > 0, "no {what}: {happened:?}");
+    if entries.tagged {
+        let by_tag = total.misses_by_reason.get("tag").copied();
+        happened.push(("misses by tag", by_tag.unwrap_or_default()));
+    }
+    if entries.local {
+        let local = stats.local.as_ref().expect("functions with local");
+        happened.extend([
+            ("hits in the process", total.hits_local),
+            ("confirmed values", local.confirmed),
+            ("dropped values", local.dropped),
+        ]);
+    }
+    for (what, count) in &happened {
+        assert!(*count > 0, "no {what}: {happened:?}");
     }
 }

@@ -1,6 +1,9 @@
 //! The rows of the storm, and the versions that a caller may see.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +69,16 @@ impl Place {
         format!("row:{}:{}", self.group, self.id)
     }
 
+    /// Returns whether its entry always has the tag [`name`](Self::name).
+    pub(super) fn is_named(self) -> bool {
+        self.id < 3
+    }
+
+    /// The tag over the returned value.
+    pub(super) fn name(self) -> String {
+        cache_runtime::key!("name:<key>", key = self.key())
+    }
+
     /// The key of a value that is set by hand and is not in the database.
     pub(super) fn notes_key(self) -> String {
         format!("notes:{}:{}", self.group, self.id)
@@ -77,24 +90,34 @@ pub(super) struct Database {
     /// The version of the latest write to any row.
     latest: AtomicU64,
     written: Vec<AtomicU64>,
-    /// The version whose eviction has returned to its writer. Later callers must not see an older version.
-    acknowledged: Vec<AtomicU64>,
+    acknowledged: Vec<Mutex<Acknowledged>>,
     texts: Vec<String>,
+    /// How long a process may see an older version after the eviction in another process has returned.
+    bound: Duration,
+}
+
+/// The versions of a row whose evictions have returned to their writers.
+#[derive(Default)]
+struct Acknowledged {
+    /// For each process, the latest of its own. Later callers in this process must not see an older version.
+    own: [u64; 2],
+    /// Those of all processes that were the latest, and when they were acknowledged.
+    of_any: VecDeque<(Instant, u64)>,
 }
 
 impl Database {
-    pub(super) fn new() -> Self {
-        let versions = || Place::all().map(|_| AtomicU64::new(0)).collect();
+    pub(super) fn new(bound: Duration) -> Self {
         // Random letters that do not compress well.
         let mut whim = Whim::of(0);
         let mut letter = |_| char::from(b'a' + whim.below(26) as u8);
         Self {
             latest: AtomicU64::new(0),
-            written: versions(),
-            acknowledged: versions(),
+            written: Place::all().map(|_| AtomicU64::new(0)).collect(),
+            acknowledged: Place::all().map(|_| Mutex::default()).collect(),
             texts: Place::all()
                 .map(|row| (0..row.text_bytes()).map(&mut letter).collect())
                 .collect(),
+            bound,
         }
     }
 
@@ -122,14 +145,32 @@ impl Database {
         }
     }
 
-    pub(super) fn acknowledge(&self, rows: &[Place], version: u64) {
+    pub(super) fn acknowledge(&self, process: usize, rows: &[Place], version: u64) {
         for row in rows {
-            self.acknowledged[row.index()].fetch_max(version, Ordering::SeqCst);
+            let mut acknowledged = self.of_row(*row);
+            let Acknowledged { own, of_any } = &mut *acknowledged;
+            own[process] = own[process].max(version);
+            if of_any.back().is_none_or(|(_, latest)| version > *latest) {
+                of_any.push_back((Instant::now(), version));
+            }
         }
     }
 
-    pub(super) fn acknowledged(&self, row: Place) -> u64 {
-        self.acknowledged[row.index()].load(Ordering::SeqCst)
+    /// Returns the version that a call of this process must see at least if it begins now.
+    pub(super) fn acknowledged(&self, process: usize, row: Place) -> u64 {
+        let mut acknowledged = self.of_row(row);
+        let Acknowledged { own, of_any } = &mut *acknowledged;
+        let is_due = |(at, _): &(Instant, u64)| at.elapsed() >= self.bound;
+        while of_any.get(1).is_some_and(is_due) {
+            of_any.pop_front();
+        }
+        let of_any = of_any.front().filter(|first| is_due(first));
+        own[process].max(of_any.map_or(0, |(_, version)| *version))
+    }
+
+    fn of_row(&self, row: Place) -> MutexGuard<'_, Acknowledged> {
+        let acknowledged = &self.acknowledged[row.index()];
+        acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn check(&self, found: &Row, key: &str, row: Place, known: u64) {

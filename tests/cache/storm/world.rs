@@ -1,0 +1,204 @@
+//! One of the two processes of the storm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache_runtime::{Cache, Config, LocalState};
+use tokio::task::JoinSet;
+
+use super::STALENESS;
+use super::database::{Database, Failed, Place, Row};
+use super::functions;
+use super::whim::Whim;
+use crate::support::{connect, until};
+
+/// A report of a change may be late by this much more on a busy machine.
+const LATENESS: Duration = Duration::from_secs(1);
+
+/// What entries have, beside a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entries {
+    pub(super) tagged: bool,
+    /// Processes keep values.
+    pub(super) local: bool,
+}
+
+/// One process.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) cache: Cache,
+    pub(super) database: Arc<Database>,
+    pub(super) entries: Entries,
+    number: usize,
+}
+
+/// How a row is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    Plain,
+    Grace,
+    Behind,
+}
+
+impl World {
+    /// Two processes on one server. If they keep values, they hear of changes.
+    pub(super) async fn two(config: Config, entries: Entries) -> [Self; 2] {
+        let bound = match entries.local {
+            true => STALENESS + LATENESS,
+            false => Duration::ZERO,
+        };
+        let database = Arc::new(Database::new(bound));
+        let world = async |number| Self {
+            cache: connect(config.clone()).await,
+            database: Arc::clone(&database),
+            entries,
+            number,
+        };
+        let worlds = [world(0).await, world(1).await];
+        if entries.local {
+            for world in &worlds {
+                until("changes are heard", async || {
+                    world.read_all().await;
+                    let local = world.cache.stats().local;
+                    local.is_some_and(|local| local.state == LocalState::Certain)
+                })
+                .await;
+            }
+        }
+        worlds
+    }
+
+    /// How often the clock is advanced, and by how much. Values in a process are doubtful after each step until its listener has
+    /// been answered twice.
+    pub(super) fn pace(&self) -> (Duration, Duration) {
+        match self.entries.local {
+            true => (STALENESS, Duration::from_secs(70)),
+            false => (Duration::from_millis(10), Duration::from_secs(30)),
+        }
+    }
+
+    /// Returns the version that a call which begins now must see at least.
+    pub(super) fn acknowledged(&self, row: Place) -> u64 {
+        self.database.acknowledged(self.number, row)
+    }
+
+    /// An eviction or a put of these rows has returned to this process.
+    pub(super) fn acknowledge(&self, rows: &[Place], version: u64) {
+        self.database.acknowledge(self.number, rows, version);
+    }
+
+    pub(super) async fn read(&self, how: How, row: Place, whim: Whim) -> Result<Row, Failed> {
+        let Entries { tagged, local } = self.entries;
+        match (tagged, local, how) {
+            (true, ..) if row.is_named() => functions::read_named(self, row, whim).await,
+            (false, true, How::Plain) => functions::read_local(self, row, whim).await,
+            (false, true, How::Behind) => {
+                functions::read_local_behind(self.clone(), row, whim).await
+            }
+            (true, true, How::Plain | How::Grace) => {
+                functions::read_local_tagged(self, row, whim).await
+            }
+            (true, true, How::Behind) => {
+                functions::read_local_tagged_behind(self.clone(), row, whim).await
+            }
+            (true, false, How::Plain | How::Grace) => functions::read_tagged(self, row, whim).await,
+            (true, false, How::Behind) => {
+                functions::read_tagged_behind(self.clone(), row, whim).await
+            }
+            (false, false, How::Plain) => functions::read(self, row, whim).await,
+            (false, _, How::Grace) => functions::read_with_grace(self, row, whim).await,
+            (false, false, How::Behind) => functions::read_behind(self.clone(), row, whim).await,
+        }
+    }
+
+    pub(super) async fn get_or_load(
+        &self,
+        row: Place,
+        load: impl Future<Output = Result<Row, Failed>>,
+    ) -> Result<Row, Failed> {
+        if !self.entries.tagged {
+            return self.cache.get_or_load(&row.key(), 60, load).await;
+        }
+        let (group, name) = (format!("group:{}", row.group), row.name());
+        let tags: &[&str] = match row.is_named() {
+            true => &[&group, &name],
+            false => &[&group],
+        };
+        let tagged = self.cache.tagged(tags);
+        tagged.get_or_load(&row.key(), 60, load).await
+    }
+
+    pub(super) async fn put(&self, row: Place, whim: Whim) -> Result<Row, Failed> {
+        match self.entries.tagged {
+            true => functions::put_tagged(self, row, whim).await,
+            false => functions::put(self, row, whim).await,
+        }
+    }
+
+    /// Writes the row, or the rows of its group, and evicts them by a tag.
+    pub(super) async fn update_tag(
+        &self,
+        row: Place,
+        mut whim: Whim,
+    ) -> (Vec<Place>, Result<u64, Failed>) {
+        let group = row.group;
+        let rows = Place::of_group(group);
+        let answer = match whim.below(4) {
+            _ if row.is_named() => {
+                let written = functions::update_named(self, row, whim).await;
+                return (vec![row], written.map(|row| row.version));
+            }
+            0 => functions::update_tag(self, group, whim).await,
+            1 => functions::update_tag_behind_a_fence(self, group, whim).await,
+            2 => functions::update_tag_or_fail(self, group, whim).await,
+            _ => {
+                let version = self.database.write(&rows);
+                let _ = self.cache.delete_tagged(&format!("group:{group}")).await;
+                Ok(version)
+            }
+        };
+        (rows.to_vec(), answer)
+    }
+
+    /// Reads every row once, all at the same time.
+    pub(super) async fn read_all(&self) -> Vec<(Place, Row)> {
+        let mut reading = JoinSet::new();
+        for row in Place::all() {
+            let world = self.clone();
+            reading.spawn(async move {
+                let known = world.acknowledged(row);
+                let found = world.read(How::Plain, row, Whim::CALM).await;
+                let found = found.expect("calm bodies do not fail");
+                world.database.check(&found, &row.key(), row, known);
+                (row, found)
+            });
+        }
+        reading.join_all().await
+    }
+
+    /// Reads every row, and returns whether all reads were hits.
+    pub(super) async fn all_hit(&self) -> bool {
+        let before = self.cache.stats().total;
+        self.read_all().await;
+        let after = self.cache.stats().total;
+        after.hits - before.hits == Place::all().count() as u64 && after.loads == before.loads
+    }
+
+    /// Reads every row, and returns whether all are current.
+    pub(super) async fn none_is_old(&self) -> bool {
+        let found = self.read_all().await;
+        let mut found = found.iter();
+        found.all(|(row, found)| found.version == self.database.read(*row).version)
+    }
+
+    /// Asserts that every row is cached and current, even if its last writer was dropped after it wrote.
+    pub(super) async fn assert_all_hit_and_none_is_old(&self) {
+        let before = self.cache.stats().total;
+        for (row, found) in self.read_all().await {
+            assert_eq!(found.version, self.database.read(row).version, "{row:?}");
+        }
+        let after = self.cache.stats().total;
+        assert_eq!(after.hits - before.hits, Place::all().count() as u64);
+        assert_eq!(after.loads, before.loads);
+    }
+}
