@@ -179,6 +179,7 @@ impl Chaos {
             entries: arguments.entries,
             may_die: may_kill(arguments.mode),
             writes: true,
+            is_strict: true,
             seed: arguments.seed,
         };
         Ok(Self {

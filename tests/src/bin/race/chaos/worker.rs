@@ -36,6 +36,9 @@ pub(crate) struct Job {
     pub(super) entries: Entries,
     pub(super) may_die: bool,
     pub(super) writes: bool,
+    /// Whether an operation ends within the `command_timeout` also while other replies arrive or the process lags. This makes the
+    /// bounds of calls strict. By default such an operation goes on, which is raced as well.
+    pub(super) is_strict: bool,
     pub(super) seed: u64,
 }
 
@@ -69,6 +72,11 @@ impl Job {
 
     fn config(&self) -> Result<Config> {
         let config = config(&self.redis)?;
+        let each = config.command_timeout;
+        let config = match self.is_strict {
+            true => config.command_timeout_max(each),
+            false => config,
+        };
         Ok(match self.listen_at {
             Some(port) => config.listen_at(Address::Tcp(Ipv4Addr::LOCALHOST.to_string(), port)),
             None => config,
