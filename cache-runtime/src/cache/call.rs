@@ -42,7 +42,7 @@ pub(super) struct Facts {
     pub(super) grace: Duration,
     pub(super) ttl_jitter: u8,
     pub(super) is_off: bool,
-    /// Taken before the store is asked, if the value is to be kept in this process.
+    /// Of the key and the tags over arguments, taken before the store is asked, if the value is to be kept in this process.
     pub(super) reading: Option<Reading>,
     pub(super) scope: ScopeState,
     pub(super) started: Instant,

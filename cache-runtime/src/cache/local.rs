@@ -222,34 +222,43 @@ impl Local {
 
     /// Returns the reading that belongs to a read of `key` and of these tags that is about to be sent.
     pub(super) fn reading(&self, key: &Key, tags: &[Tag]) -> Reading {
-        let tags = tags.iter().map(|tag| self.hash(tag.key()));
-        self.read(self.hash(key), tags)
+        self.reading_with(self.doubts.reading(self.hash(key)), tags)
+    }
+
+    /// Adds the counters of tags, each of them once.
+    pub(super) fn reading_with(&self, reading: Reading, tags: &[Tag]) -> Reading {
+        let is_first = |(at, tag): &(usize, &Tag)| !tags[..*at].contains(tag);
+        let first = tags.iter().enumerate().filter(is_first);
+        self.sum(reading, first.map(|(_, tag)| self.hash(tag.key())))
     }
 
     /// Returns the reading that a value of `key` must have to be certain.
     pub(super) fn reading_of(&self, key: &Key, kept: &Kept) -> Reading {
-        self.read(self.hash(key), kept.facts.tags.iter().map(|tag| tag.hash))
+        self.read(self.hash(key), kept)
     }
 
-    fn read(&self, key: u64, tags: impl Iterator<Item = u64>) -> Reading {
-        let reading = self.doubts.reading(key);
+    fn read(&self, key: u64, kept: &Kept) -> Reading {
+        let tags = kept.facts.tags.iter().map(|tag| tag.hash);
+        self.sum(self.doubts.reading(key), tags)
+    }
+
+    fn sum(&self, reading: Reading, tags: impl Iterator<Item = u64>) -> Reading {
         tags.fold(reading, |reading, tag| {
             reading.and(self.doubts.reading(tag))
         })
     }
 
-    /// Returns the tags of an entry, if each of them is a tag of the call, whose changes its reading contains.
-    pub(super) fn tags(&self, entry: &[u8], of_call: &[Tag]) -> Option<Box<[KeptTag]>> {
-        let tags = entry::tags(entry).map(|(name, stamp)| {
-            let tag = of_call.iter().find(|tag| tag.text() == name)?;
-            Some(KeptTag {
-                key: tag.key().clone(),
-                hash: self.hash(tag.key()),
-                stamp,
-            })
-        });
-        let tags: Option<Box<[_]>> = tags.collect();
-        tags.filter(|tags| tags.len() == of_call.len())
+    /// Returns the tags of an entry of a cache with this prefix, each of them once.
+    pub(super) fn tags(&self, prefix: &str, entry: &[u8]) -> Box<[KeptTag]> {
+        let mut tags: Vec<KeptTag> = Vec::new();
+        for (name, stamp) in entry::tags(entry) {
+            let key = Tag::named(prefix, name).key().clone();
+            if tags.iter().all(|tag| tag.key != key) {
+                let hash = self.hash(&key);
+                tags.push(KeptTag { key, hash, stamp });
+            }
+        }
+        tags.into()
     }
 
     /// Looks for a value of this shape and with these tags whose time is not over.
@@ -267,7 +276,7 @@ impl Local {
         }
         // Before the reading, which then includes all changes that the trust is about.
         let is_trusted = self.doubts.is_trusted(now);
-        let reading = self.read(hash, kept.facts.tags.iter().map(|tag| tag.hash));
+        let reading = self.read(hash, &kept);
         match is_trusted && kept.is_certain(reading, now) {
             true => Found::Certain(kept),
             false => Found::Doubtful(kept),

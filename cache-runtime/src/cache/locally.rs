@@ -49,13 +49,10 @@ pub(super) fn certain(cache: &Used, plan: &ReadPlan, of: ValueType) -> Option<Ar
 }
 
 impl Inner {
-    /// Returns the reading for a read that is about to be sent, if its value would be kept. Values with tags over the returned value
-    /// are not: the reading would have to contain the changes of tags that are not known yet.
+    /// Returns the reading for a read that is about to be sent, if its value would be kept.
     pub(super) fn reading_of(&self, plan: &ReadPlan) -> Option<Reading> {
-        let ReadPlan {
-            site, key, tags, ..
-        } = plan;
-        let is_kept = site.tag_families.is_empty() && self.local.keeps(key, tags);
+        let ReadPlan { key, tags, .. } = plan;
+        let is_kept = self.local.keeps(key, tags);
         is_kept.then(|| self.local.reading(key, tags))
     }
 
@@ -174,7 +171,20 @@ impl CallContext<'_> {
         is_served.then_some(Answer::Kept(kept, Event::HitOutage))
     }
 
-    /// Keeps the value that the caller has decoded. `reading` was taken before the store was asked for it.
+    /// Returns the reading for an entry with these tags besides those of the call, whose stamps the store is about to be asked for.
+    pub(super) fn reading_with(&self, unknown: &[Tag]) -> Option<Reading> {
+        let reading = self.reading?;
+        let local = &self.inner.local;
+        if !local.keeps(self.key, unknown) {
+            // From now on, for functions that declare no tags themselves.
+            local.wanted.add(Tag::begin(&self.inner.config.prefix));
+            return None;
+        }
+        Some(local.reading_with(reading, unknown))
+    }
+
+    /// Keeps the value that the caller has decoded. `reading` is that of its key and its tags, each taken before the store was asked
+    /// for it.
     pub(super) fn keep_locally(
         &self,
         caller: &dyn Caller,
@@ -186,15 +196,12 @@ impl CallContext<'_> {
         let Some(period) = self.site.local else {
             return;
         };
-        let Some(tags) = local.tags(bytes, self.tags) else {
-            return;
-        };
         let facts = local.facts(
             shape(self.site, self.of),
             meta,
             Duration::from_millis(meta.fresh_until.saturating_sub(self.now())),
             entry::json_bytes(bytes),
-            tags,
+            local.tags(&self.inner.config.prefix, bytes),
             (reading, period),
         );
         if let Some(Some(kept)) = entry::caught(|| caller.keep(&facts)) {

@@ -12,6 +12,7 @@ use super::flight::Observed;
 use super::local::Kept;
 use super::pending::ScopeState;
 use super::{Backend, boxed, reconnect};
+use crate::doubt::Reading;
 use crate::entry::{self, Stamp, Unreadable};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{Event, Timer};
@@ -52,7 +53,8 @@ pub(super) enum LoadMode {
 
 /// What the store answered, or why it was not asked.
 pub(super) enum Answer {
-    Found(Found),
+    /// An entry or nothing, and the reading with which a value is kept in this process.
+    Found(Found, Option<Reading>),
     /// An entry that its tags make unusable.
     Outdated(Found),
     Failed(Error),
@@ -156,16 +158,19 @@ impl CallContext<'_> {
                     entry::whole_stamp_of(entry).map_or(Observed::Nothing, Observed::Entry);
                 (Event::MissTag, LoadMode::Store, observed, None)
             }
-            Answer::Found(Found {
-                entry: Some(bytes),
-                stamps: of_tags,
-            }) => {
+            Answer::Found(
+                Found {
+                    entry: Some(bytes),
+                    stamps: of_tags,
+                },
+                reading,
+            ) => {
                 stamps = of_tags;
                 let (decoded, bytes) = self.decode(bytes, caller);
                 let event = match decoded {
                     Decoded::Fresh(event, meta) => {
                         self.hit(event, bytes.len());
-                        if let Some(reading) = self.reading {
+                        if let Some(reading) = reading {
                             self.keep_locally(caller, &bytes, meta, reading);
                         }
                         return Lookup::Hit;
@@ -181,7 +186,7 @@ impl CallContext<'_> {
                     entry::whole_stamp_of(&bytes).map_or(Observed::Nothing, Observed::Entry);
                 (event, LoadMode::Store, observed, None)
             }
-            Answer::Found(Found { entry: None, .. }) => {
+            Answer::Found(Found { entry: None, .. }, _) => {
                 (Event::MissAbsent, LoadMode::Store, Observed::Nothing, None)
             }
             Answer::Failed(error) => {

@@ -23,6 +23,7 @@ use super::flight::Observed;
 use super::lookup::{Answer, LoadMode, Miss};
 use super::pending::{self, ScopeState};
 use super::{Cache, boxed, caller};
+use crate::doubt::Reading;
 use crate::entry::{self, Stamp, Tagged};
 use crate::error::Error;
 use crate::key::Key;
@@ -41,7 +42,8 @@ enum Tags {
 
 /// Whether an entry may be served.
 enum Checked {
-    Current,
+    /// With the reading that a value of it gets in this process.
+    Current(Option<Reading>),
     Outdated,
     /// An eviction by tag that is not in the store yet hides it.
     Hidden(Miss),
@@ -236,13 +238,13 @@ impl CallContext<'_> {
     #[inline]
     pub(super) async fn check_found(&self, found: Found) -> Answer {
         let Some(entry) = &found.entry else {
-            return Answer::Found(found);
+            return Answer::Found(found, None);
         };
         if self.tags.is_empty() && !entry::has_tags(entry) {
-            return Answer::Found(found);
+            return Answer::Found(found, self.reading);
         }
         match self.check(entry, &found.stamps).await {
-            Checked::Current => Answer::Found(found),
+            Checked::Current(reading) => Answer::Found(found, reading),
             Checked::Outdated => Answer::Outdated(found),
             Checked::Hidden(miss) => Answer::Unasked(miss),
             Checked::Failed(error) => Answer::Failed(error),
@@ -261,7 +263,7 @@ impl CallContext<'_> {
                 false => self.stamps_now(&keys).await?,
             };
             match self.check(entry, &stamps).await {
-                Checked::Current => Ok(true),
+                Checked::Current(_) => Ok(true),
                 Checked::Outdated | Checked::Hidden(_) => Ok(false),
                 Checked::Failed(error) => Err(error),
             }
@@ -288,7 +290,7 @@ impl CallContext<'_> {
     async fn check(&self, entry: &[u8], stamps: &[Option<Stamp>]) -> Checked {
         match self.compare(entry, self.tags, stamps) {
             Tags::Outdated => Checked::Outdated,
-            Tags::Current if self.is_plain() => Checked::Current,
+            Tags::Current if self.is_plain() => Checked::Current(self.reading),
             tags => boxed(|| self.check_more(entry, stamps, tags)).await,
         }
     }
@@ -303,8 +305,10 @@ impl CallContext<'_> {
             return Checked::Hidden(miss);
         }
         let Tags::Unknown(unknown) = tags else {
-            return Checked::Current;
+            return Checked::Current(self.reading);
         };
+        // Before the store is asked for the stamps.
+        let reading = self.reading_with(&unknown);
         let keys: Vec<_> = unknown.iter().map(|tag| tag.key().clone()).collect();
         let more = match self.stamps_now(&keys).await {
             Ok(more) => more,
@@ -313,7 +317,7 @@ impl CallContext<'_> {
         let known: Vec<_> = self.tags.iter().chain(&unknown).cloned().collect();
         let stamps: Vec<_> = stamps.iter().copied().chain(more).collect();
         match self.compare(entry, &known, &stamps) {
-            Tags::Current => Checked::Current,
+            Tags::Current => Checked::Current(reading),
             Tags::Outdated | Tags::Unknown(_) => Checked::Outdated,
         }
     }
@@ -350,6 +354,7 @@ impl CallContext<'_> {
             match known.iter().position(|tag| tag.text() == name) {
                 Some(at) if stamps.get(at) == Some(&Some(stamp)) => {}
                 Some(_) => return Tags::Outdated,
+                None if unknown.iter().any(|tag: &Tag| tag.text() == name) => {}
                 None => unknown.push(Tag::named(&self.inner.config.prefix, name)),
             }
         }
@@ -395,7 +400,7 @@ impl Cache {
                 stamps: Vec::new(),
             };
             match tags {
-                Tags::Current => Answer::Found(found),
+                Tags::Current => Answer::Found(found, None),
                 Tags::Outdated | Tags::Unknown(_) => Answer::Outdated(found),
             }
         });

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::__private::{Bodied, cacheable_local, keep, no_own_ttl, no_tags};
+use crate::__private::{Bodied, TagWriter, cacheable_local, keep, no_own_ttl};
 use crate::calls::ReadCall;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -28,7 +28,21 @@ static MEMBER: Site = Site::new("tests::member", "user:<id>")
     .tags("team:<id>")
     .local_millis(5_000);
 
-/// The record of the tag of a member.
+/// The tag is over the returned value.
+static PLAYER: Site = Site::new("tests::player", "user:<id>")
+    .reads()
+    .tags("team:<return.team>")
+    .tag_families(&["team"])
+    .local_millis(5_000);
+
+/// Both tags are the same.
+static CAPTAIN: Site = Site::new("tests::captain", "user:<id>")
+    .reads()
+    .tags("team:<id>, team:<return.team>")
+    .tag_families(&["team"])
+    .local_millis(5_000);
+
+/// The record of the tag of a member and of a player.
 const TAG: &str = "test_cache:tag:team:1";
 
 /// Longer than the default staleness.
@@ -65,10 +79,10 @@ impl Lab {
         lab
     }
 
-    /// The same for a function whose values have a tag.
-    async fn warm_with_tag(config: Config) -> Self {
+    /// The same for another function.
+    async fn warm_as(site: &'static Site, config: Config) -> Self {
         let mut lab = Self::new(config).await;
-        lab.site = &MEMBER;
+        lab.site = site;
         lab.warm_up().await;
         lab
     }
@@ -88,13 +102,20 @@ impl Lab {
         if let Some(mut key) = call.key("user:") {
             key.value(&1);
         }
-        if !self.site.tags.is_empty()
+        if self.site.tags.contains("team:<id>")
             && let Some(mut tag) = call.tag("team:")
         {
             tag.value(&1);
         }
         let outcome = Some(Returns::<Arc<User>>::new().__outcome());
-        let mut call = cacheable_local(call, outcome, keep, no_own_ttl, no_tags);
+        let tags = |_: &Arc<User>, tags: &mut TagWriter| {
+            if !self.site.tag_families.is_empty() {
+                tags.tag(&mut |tag| {
+                    tag.text("team:").value(&1);
+                });
+            }
+        };
+        let mut call = cacheable_local(call, outcome, keep, no_own_ttl, tags);
         let body = pin!(async {
             self.loads.fetch_add(1, SeqCst);
             Arc::new(User {
@@ -188,11 +209,37 @@ async fn a_change_by_another_process_is_heard() {
 }
 
 #[tokio::test]
-async fn an_eviction_by_tag_in_another_process_is_heard() {
+async fn a_value_with_a_tag_over_itself_is_kept_and_then_served_without_redis() {
     let server = server();
-    let lab = Lab::warm_with_tag(config(&server)).await;
-    let before = lab.reading_of(TAG);
+    for site in [&PLAYER, &CAPTAIN] {
+        server.flush().expect("flushed");
+        let lab = Lab::warm_as(site, config(&server)).await;
+        let sent = || ["get", "tags", "confirm"].map(|operation| lab.asked(operation));
+        let (before, hits) = (sent(), lab.hits_local());
 
+        for _ in 0..10 {
+            assert_eq!(lab.user().await, 1);
+        }
+
+        assert_eq!(sent(), before, "{}", site.name);
+        assert_eq!(lab.hits_local(), hits + 10);
+    }
+}
+
+#[tokio::test]
+async fn a_function_without_tags_listens_for_those_that_its_entries_have() {
+    let server = server();
+    let lab = Lab::new(config(&server)).await;
+    let user = User { version: 1 };
+    lab.user().await;
+    until("changes are heard", || lab.is_trusted()).await;
+    assert!(!lab.doubts().is_heard(TAG));
+
+    let cache = lab.cache.tagged(&["team:1"]);
+    assert!(cache.set("user:1", &user, 60_u64).await);
+    let hits = lab.hits_local();
+    until_served(&lab, hits).await;
+    let before = lab.reading_of(TAG);
     lab.version.store(2, SeqCst);
     let removed: u32 = ask(&server, &["DEL", TAG]);
     until("it is heard", || lab.reading_of(TAG) != before).await;
@@ -200,25 +247,89 @@ async fn an_eviction_by_tag_in_another_process_is_heard() {
     assert_eq!((removed, lab.user().await), (1, 2));
 }
 
+/// Calls until a hit is served without Redis.
+async fn until_served(lab: &Lab, hits: u64) {
+    let served = async {
+        while lab.hits_local() == hits {
+            lab.user().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let served = tokio::time::timeout(Duration::from_secs(10), served).await;
+    served.expect("it is served without Redis");
+}
+
+#[tokio::test]
+async fn an_eviction_by_tag_in_another_process_is_heard() {
+    let server = server();
+    for site in [&MEMBER, &PLAYER, &CAPTAIN] {
+        server.flush().expect("flushed");
+        let lab = Lab::warm_as(site, config(&server)).await;
+        let before = lab.reading_of(TAG);
+
+        lab.version.store(2, SeqCst);
+        let removed: u32 = ask(&server, &["DEL", TAG]);
+        until("it is heard", || lab.reading_of(TAG) != before).await;
+
+        assert_eq!((removed, lab.user().await), (1, 2));
+    }
+}
+
 #[tokio::test]
 async fn an_eviction_by_tag_in_this_process_holds_at_once() {
     let server = server();
-    for lab in [
-        Lab::warm_with_tag(config(&server)).await,
-        Lab::warm_in_memory_as(&MEMBER).await,
-    ] {
-        lab.version.store(2, SeqCst);
+    for site in [&MEMBER, &PLAYER, &CAPTAIN] {
+        server.flush().expect("flushed");
+        for lab in [
+            Lab::warm_as(site, config(&server)).await,
+            Lab::warm_in_memory_as(site).await,
+        ] {
+            lab.version.store(2, SeqCst);
 
-        lab.cache.delete_tagged("team:1").await;
+            lab.cache.delete_tagged("team:1").await;
 
-        assert_eq!(lab.user().await, 2);
+            assert_eq!(lab.user().await, 2);
+        }
     }
+}
+
+#[tokio::test]
+async fn a_tag_that_changed_after_its_stamp_was_read_leaves_the_value_doubtful() {
+    let server = server();
+    let proxy = FaultProxy::start(&server).expect("a proxy");
+    let mut config = proxy.config();
+    config.command_timeout = Duration::from_secs(5);
+    config.command_timeout_max = Duration::from_secs(5);
+    config.listen_at = Some(server.address().clone());
+    let mut lab = Lab::new(config).await;
+    lab.site = &PLAYER;
+    lab.user().await;
+    until("changes are heard", || lab.is_trusted()).await;
+    let (before, gets) = (lab.reading_of(TAG), lab.asked("get"));
+
+    // The stamp of the tag is on its way when the tag changes.
+    proxy.delay(Duration::from_millis(300));
+    let read = lab.user();
+    let change = async {
+        until("the entry is read", || lab.asked("get") > gets).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let removed: u32 = ask(&server, &["DEL", TAG]);
+        until("the change is heard", || lab.reading_of(TAG) != before).await;
+        removed
+    };
+    lab.version.store(2, SeqCst);
+    let (old, removed) = tokio::join!(read, change);
+    proxy.pass();
+
+    assert_eq!((old, removed), (1, 1));
+    assert_eq!(lab.cache.inner.local.usage().0, 1);
+    assert_eq!(lab.user().await, 2);
 }
 
 #[tokio::test]
 async fn a_doubtful_value_with_a_tag_is_compared_together_with_its_tag() {
     let (server, clock) = (server(), Clock::stopped());
-    let lab = Lab::warm_with_tag(config(&server).clock(clock.clone())).await;
+    let lab = Lab::warm_as(&MEMBER, config(&server).clock(clock.clone())).await;
     let (gets, peeks) = (lab.asked("get"), lab.asked("confirm"));
 
     // Longer than values are certain.
