@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use cache_runtime::testing::RedisServer;
 use cache_runtime::{Cache, CacheStatus, LocalState, cacheable};
+use redis::aio::MultiplexedConnection;
+use tokio::task::JoinSet;
 
-use crate::support::until;
+use crate::support::{calls, raw, until};
 
 static LOADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -139,6 +141,80 @@ async fn ungrouped(cache: &Cache, id: u64) -> u64 {
 async fn named(cache: &Cache, id: u64) -> (u64, u64) {
     NAMED.fetch_add(1, Ordering::SeqCst);
     (id, id)
+}
+
+#[cacheable(key = "hot:<id>", ttl = 60, tag = ["hot", "hot:<return>"], local = "5m", cache = cache)]
+async fn hot(cache: &Cache, id: u64) -> u64 {
+    id
+}
+
+/// Ends the connection on which the process listens for changes.
+async fn kill_listener(raw: &mut MultiplexedConnection) {
+    let list: String = redis::cmd("CLIENT")
+        .arg("LIST")
+        .query_async(raw)
+        .await
+        .expect("a list");
+    let fields = |line: &str| {
+        let fields = line.split(' ').filter_map(|field| field.split_once('='));
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        fields.collect::<std::collections::HashMap<_, _>>()
+    };
+    // `B`: it tracks in the mode of broadcasts.
+    let mut listeners = list
+        .lines()
+        .map(fields)
+        .filter(|line| line["flags"].contains('B'));
+    let listener = listeners.next().expect("it listens");
+    let killed: u64 = redis::cmd("CLIENT")
+        .arg(&["KILL", "ID", &listener["id"]])
+        .query_async(raw)
+        .await
+        .expect("killed");
+    assert_eq!(killed, 1);
+}
+
+#[tokio::test]
+async fn values_that_become_doubtful_together_are_confirmed_together() {
+    const HOT: u64 = 1_000;
+    let server = RedisServer::start().expect("a server");
+    let (cache, mut raw) = (connect(&server).await, raw(&server).await);
+    let all = async || {
+        let call = |id| {
+            let cache = cache.clone();
+            async move { hot(&cache, id).await }
+        };
+        let calls: JoinSet<_> = (0..HOT).map(call).collect();
+        calls.join_all().await.into_iter().sum::<u64>()
+    };
+    until("all values are in the process", async || {
+        let before = cache.stats().total.hits_local;
+        all().await;
+        cache.stats().total.hits_local == before + HOT
+    })
+    .await;
+    let local = || cache.stats().local.expect("a function was called");
+    let before = local();
+
+    kill_listener(&mut raw).await;
+    until("it listens again", async || {
+        hot(&cache, 0).await;
+        local().confirmed > before.confirmed && local().state == LocalState::Certain
+    })
+    .await;
+    let sent = async |raw: &mut _| [calls(raw, "getrange").await, calls(raw, "mget").await];
+    let (sent_before, before) = (sent(&mut raw).await, local());
+    let sum = all().await;
+
+    assert_eq!(sum, (0..HOT).sum::<u64>());
+    let [heads, reads] = sent(&mut raw).await;
+    // Each entry, the tag of each, and the tag of all once for each question.
+    let asked = heads - sent_before[0];
+    assert!((1_990..2_050).contains(&asked), "{asked}");
+    assert_eq!(reads, sent_before[1]);
+    let after = local();
+    assert_eq!(after.dropped, before.dropped);
+    assert_eq!(after.confirmed - before.confirmed, HOT - 1);
 }
 
 #[tokio::test]

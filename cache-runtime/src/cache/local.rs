@@ -5,6 +5,7 @@
 //! (`confirm.rs`). What is heard, and until when that is everything, is in `doubt.rs`.
 
 mod confirm;
+mod gather;
 
 use std::any::Any;
 use std::fmt;
@@ -18,6 +19,8 @@ use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
 use self::confirm::Confirming;
 pub(super) use self::confirm::{Asking, Doubt, HEAD};
+use self::gather::Gathering;
+pub(super) use self::gather::{Heads, Runner, Turn};
 use crate::clock::whole_millis;
 use crate::config::Config;
 use crate::doubt::{Doubts, Reading};
@@ -58,6 +61,7 @@ pub(super) struct Local {
     /// Made with the first value.
     values: OnceLock<Values>,
     confirming: Confirming,
+    gathering: Arc<Gathering>,
     counts: Arc<Counts>,
     /// When the cache was made, by the coarse clock.
     made: u64,
@@ -196,6 +200,7 @@ impl Local {
             capacity: config.local_capacity,
             values: OnceLock::new(),
             confirming: Confirming::default(),
+            gathering: Arc::default(),
             counts: Arc::default(),
             made: doubts.earliest(),
             doubts: Arc::new(doubts),
@@ -311,6 +316,11 @@ impl Local {
     /// Returns the end of a period that begins now, by the coarse clock.
     fn until(&self, period: Duration) -> u64 {
         self.doubts.earliest().saturating_add(whole_millis(period))
+    }
+
+    /// Returns how a caller asks the store for the heads of these keys.
+    pub(super) fn gather(&self, keys: &[Key]) -> Turn {
+        self.gathering.join(keys)
     }
 
     /// Keeps a value.

@@ -3,23 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::call::{CallContext, ValueType};
 use super::call_report;
 use super::caller::Caller;
-use super::local::{Asking, Doubt, Found, HEAD, Kept, Local, Shape};
+use super::local::{Asking, Doubt, Found, HEAD, Heads, Kept, Local, Runner, Shape, Turn};
 use super::lookup::Answer;
 use super::pending;
 use super::used::Used;
-use super::{Backend, Inner};
+use super::{Backend, Inner, boxed};
 use crate::doubt::Reading;
 use crate::entry::{self, Meta};
+use crate::error::Error;
 use crate::key::Key;
 use crate::metrics::Event;
 use crate::plan::ReadPlan;
 use crate::registry;
 use crate::site::{LocalOutage, Site};
+use crate::store::Store;
 use crate::tag::Tag;
 
 /// Returns a certain value, and counts it, for a call that nothing unusual is asked of: no scope, no view, no disabled key and no
@@ -134,7 +137,7 @@ impl CallContext<'_> {
             }
             Asking::Asker(asker) => {
                 let heads = self
-                    .ask("confirm", |store| store.peek(asker.keys(), HEAD))
+                    .ask("confirm", |store| boxed(|| self.heads(store, asker.keys())))
                     .await;
                 let period = self.site.local.unwrap_or_default();
                 match asker.judge(heads, period) {
@@ -146,6 +149,21 @@ impl CallContext<'_> {
                         .or(Some(Answer::Failed(error))),
                 }
             }
+        }
+    }
+
+    /// Returns the first bytes of what the store holds for the keys, together with other callers that ask at the same time.
+    async fn heads(&self, store: &dyn Store, keys: &[Key]) -> Result<Heads, Error> {
+        let (answer, runner) = match self.inner.local.gather(keys) {
+            Turn::Alone(_alone) => return store.peek(keys, HEAD).await,
+            Turn::Gathers(answer, runner) => (answer, runner),
+        };
+        if let (Some(runner), Some(inner)) = (runner, self.inner.this.upgrade()) {
+            tokio::spawn(ask_for_all(inner, runner));
+        }
+        match answer.await {
+            Ok(heads) => Ok(heads),
+            Err(_) => store.peek(keys, HEAD).await,
         }
     }
 
@@ -218,6 +236,16 @@ impl CallContext<'_> {
         self.metrics.found(&kept.facts().meta, self.now());
         self.metrics.count_at(event, self.started.into_std());
         self.log_hit(event, self.started.elapsed());
+    }
+}
+
+/// Asks the store for the callers that gather. Each of them has a deadline of its own.
+async fn ask_for_all(inner: Arc<Inner>, mut runner: Runner) {
+    while let Some(question) = runner.next() {
+        let answer = inner.guard.store().peek(question.keys(), HEAD);
+        if let Ok(Ok(heads)) = timeout(inner.config.operation_max(), answer).await {
+            question.answer(&heads);
+        }
     }
 }
 

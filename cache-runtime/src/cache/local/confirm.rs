@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Kept, Local};
+use super::{Heads, Kept, Local};
 use crate::doubt::Reading;
 use crate::entry::{self, Stamp};
 use crate::error::Error;
@@ -104,11 +104,7 @@ impl Asker<'_> {
     }
 
     /// Compares the answer of the store to the value.
-    pub(in crate::cache) fn judge(
-        self,
-        heads: Result<Vec<Option<Vec<u8>>>, Error>,
-        period: Duration,
-    ) -> Doubt {
+    pub(in crate::cache) fn judge(self, heads: Result<Heads, Error>, period: Duration) -> Doubt {
         let heads = match heads {
             Ok(heads) => heads,
             Err(error) => return Doubt::Failed(error),
