@@ -45,6 +45,8 @@ pub(super) fn certain(cache: &Used, plan: &ReadPlan, of: ValueType) -> Option<Ar
         Found::Certain(kept) => {
             let metrics = inner.metrics.site(&plan.site.metrics);
             metrics.count_in(Event::HitLocal, inner.local.second(now));
+            #[cfg(feature = "admin")]
+            metrics.saw_hit(plan.key.as_str());
             Some(kept)
         }
         Found::Doubtful(_) | Found::Nothing => None,
@@ -236,6 +238,8 @@ impl CallContext<'_> {
         self.metrics.found(&kept.facts().meta, self.now());
         self.metrics.count_at(event, self.started.into_std());
         self.log_hit(event, self.started.elapsed());
+        #[cfg(feature = "admin")]
+        self.metrics.saw_hit(self.key.as_str());
     }
 }
 

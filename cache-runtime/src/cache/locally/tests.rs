@@ -183,6 +183,30 @@ async fn a_hit_of_redis_is_kept_and_then_served_without_redis() {
     assert_eq!(lab.loads(), 1);
 }
 
+#[cfg(feature = "admin")]
+#[tokio::test]
+async fn hits_in_the_process_count_for_the_hot_keys() {
+    let lab = Lab::warm_in_memory().await;
+    let hot = lab.cache.inner.metrics.hot();
+    hot.set(true);
+
+    for _ in 0..160 {
+        lab.user().await;
+    }
+    // A call in a view takes the longer way.
+    let _ = lab
+        .cache
+        .explain(async {
+            for _ in 0..160 {
+                lab.user().await;
+            }
+        })
+        .await;
+
+    let top = hot.top(lab.cache.prefix(), 9);
+    assert_eq!((&*top[0].key, top[0].hits, top.len()), ("user:1", 320, 1));
+}
+
 #[tokio::test]
 async fn a_function_does_not_keep_what_it_loaded_itself() {
     let server = server();
