@@ -227,13 +227,25 @@ async fn a_stream_sends_the_view_and_ends_by_itself() {
 async fn the_view_is_computed_once_for_all_pages_and_not_without_a_page() {
     let service = with_tokens(&Cache::memory());
     assert!(events::is_idle(&service.shared.feed));
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let before = tasks();
 
     let pages = (0..events::MAX_STREAMS).map(|page| {
         let (service, token) = (&service, if page == 0 { READ } else { WRITE });
         async move { send(service, remote("GET", "/api/events", token), "").await }
     });
-    let pages = futures_util::future::join_all(pages).await;
+    let while_open = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        tasks()
+    };
+    let (pages, while_open) =
+        futures_util::future::join(futures_util::future::join_all(pages), while_open).await;
 
+    assert_eq!(while_open, before + 1, "one task for all pages");
     let mut computed = std::collections::HashSet::new();
     for (number, page) in pages.iter().enumerate() {
         let views = page
