@@ -55,6 +55,31 @@ async fn an_eviction_by_tag_is_one_command_however_many_entries_there_are() {
 }
 
 #[tokio::test]
+async fn a_tag_is_one_record_that_expires_however_many_entries_have_it() {
+    let server = server();
+    let cache = cache(&server).await;
+    let (mut raw, table) = (raw(&server).await, Table::default());
+
+    for _ in 0..3 {
+        for id in 0..300 {
+            tagged_row(&cache, &table, id).await;
+        }
+        let _ = cache.delete_tagged("rows").await;
+    }
+    tagged_row(&cache, &table, 1).await;
+
+    let keys: u64 = redis::cmd("DBSIZE")
+        .query_async(&mut raw)
+        .await
+        .expect("counted");
+    assert_eq!((keys, table.reads()), (301, 901));
+    let tag = "test_cache:tag:rows";
+    let length: u64 = raw.strlen(tag).await.expect("a text");
+    let left: i64 = raw.pttl(tag).await.expect("a record");
+    assert!(length == 16 && left > 0, "{length} {left}");
+}
+
+#[tokio::test]
 async fn a_hit_sends_one_command_with_and_without_tags() {
     let server = server();
     let cache = cache(&server).await;

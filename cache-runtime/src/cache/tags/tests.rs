@@ -50,6 +50,7 @@ on_every_store! {
     an_entry_without_a_tag_of_the_call_is_loaded_again
     a_tag_that_is_lost_costs_loads_and_serves_nothing_old
     a_load_that_began_before_an_eviction_is_not_served_after_it
+    a_refresh_that_began_before_an_eviction_is_not_served_after_it
     an_entry_whose_tag_was_evicted_is_not_taken_by_a_caller_that_waits_for_its_load
     callers_share_a_load_under_a_tag
     a_load_of_a_value_that_was_evicted_by_its_tag_is_not_stored
@@ -334,6 +335,64 @@ async fn a_load_that_began_before_an_eviction_is_not_served_after_it(lab: Lab) {
         for reader in 0..2 {
             assert_eq!(lab.list(reader, id, &["events"]).await, 2);
         }
+    }
+}
+
+async fn a_refresh_that_began_before_an_eviction_is_not_served_after_it(lab: Lab) {
+    for process in 0..2 {
+        let gate = Gate::new();
+        lab.is_organized_by(1);
+        let id = 10 + process as u32;
+        lab.list(0, id, &["events"]).await;
+        lab.clock.advance(Duration::from_secs(61));
+        let before = lab.loads();
+        let refresh = lab.list_by(0, id, &["events"], gate.hold(lab.body()));
+
+        let old = during(refresh, &gate, async {
+            assert_eq!(lab.loads(), before + 1);
+            lab.is_organized_by(2);
+            lab.evict(process, "events").await;
+        })
+        .await;
+
+        assert_eq!(old, 1);
+        for reader in 0..2 {
+            assert_eq!(lab.list(reader, id, &["events"]).await, 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_clocks_of_processes_do_not_matter_to_an_eviction_by_tag() {
+    let (early, late) = (Clock::stopped(), Clock::stopped());
+    late.advance(Duration::from_secs(5));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(1 << 20, early.clone()));
+    let cache = |clock: &Clock| {
+        let config = Config::default().prefix("dev_").clock(clock.clone());
+        Cache::around(config, None, |config, wake| {
+            Guard::local(Arc::clone(&store), config, wake)
+        })
+    };
+    let lab = Lab::with([cache(&early), cache(&late)], early.clone(), None);
+
+    for (round, (writer, other)) in (1..).zip([(0, 1), (1, 0)]) {
+        lab.is_organized_by(round);
+        let gate = Gate::new();
+        lab.list(writer, 1, &["events"]).await;
+        let load = lab.list_by(other, 2, &["events"], gate.hold(lab.body()));
+
+        during(load, &gate, async {
+            lab.is_organized_by(10 * round);
+            lab.evict(writer, "events").await;
+        })
+        .await;
+
+        for process in 0..2 {
+            for id in 1..3 {
+                assert_eq!(lab.list(process, id, &["events"]).await, 10 * round);
+            }
+        }
+        lab.evict(writer, "events").await;
     }
 }
 
