@@ -39,6 +39,7 @@ pub async fn find<'a>(pool: &'a Pool, id: i64) -> Result<Option<Event>, Error> {
         },
         |event| event.is_none(),
         ::cache_runtime::__private::no_own_ttl,
+        ::cache_runtime::__private::no_tags,
     );
     ::cache_runtime::__private::Bodied {
         call: &mut __cache_call,

@@ -33,7 +33,7 @@ async fn find(organizer: String, id: i64) -> Result<Option<Event>, Error> {
         ::core::option::Option::None:: < Result < Option < Event >, Error > > { return
         __cache_never; } } query(organizer, id). await }
     );
-    let mut __cache_call = ::cache_runtime::__private::cacheable_tagged(
+    let mut __cache_call = ::cache_runtime::__private::cacheable_with_rules(
         __cache_call,
         if false {
             ::core::option::Option::Some(

@@ -434,13 +434,13 @@ fn variant(
     work: &Work,
     storing: &StoreArgs,
 ) -> (&'static str, Option<TokenStream>) {
-    let decides = storing.unless.is_some() || matches!(storing.ttl, Some(TtlArg::OfValue(_)));
-    let names = storing.tags.iter().any(Template::names_returned);
-    let variant = match (storing.local, names, decides) {
-        (Some(_), ..) => "_local",
-        (None, true, _) => "_tagged",
-        (None, false, true) => return ("_with_rules", Some(rules(p, storing))),
-        (None, false, false) => return ("", None),
+    let decides = storing.unless.is_some()
+        || matches!(storing.ttl, Some(TtlArg::OfValue(_)))
+        || storing.tags.iter().any(Template::names_returned);
+    let variant = match storing.local {
+        Some(_) => "_local",
+        None if decides => "_with_rules",
+        None => return ("", None),
     };
     let (rules, tags) = (rules(p, storing), tags(p, work, storing));
     (variant, Some(quote!(#rules, #tags)))

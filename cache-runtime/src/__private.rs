@@ -20,7 +20,7 @@ pub use crate::registry::RegisteredLimit;
 pub use crate::site::{
     CacheValue, LocalValue, Outcome, Returns, Site, Ttl, locally_storable, storable, ttl_of,
 };
-use crate::site::{NoRules, OwnRules, TagRules};
+use crate::site::{NoRules, OwnRules};
 pub use crate::tag::TagWriter;
 
 /// `#[cacheable]`: the call returns the stored value, or the body's. Of the outcome only the type counts.
@@ -31,25 +31,15 @@ pub fn cacheable<O: Outcome<Value: CacheValue>>(
     Storing::<O, _, _>::new(read::<O>(call), NoRules)
 }
 
-/// The same with `unless` or with a `ttl` that is computed from each value.
+/// The same with `unless`, with a `ttl` that is computed from each value, or with a tag over the returned value.
 pub fn cacheable_with_rules<O: Outcome<Value: CacheValue>>(
-    call: ReadCall,
-    _outcome: Option<O>,
-    unless: impl Fn(&O::Returned) -> bool,
-    ttl: impl Fn(&O::Value) -> Option<Ttl>,
-) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _, _>::new(read::<O>(call), OwnRules { unless, ttl })
-}
-
-/// The same with a tag over the returned value.
-pub fn cacheable_tagged<O: Outcome<Value: CacheValue>>(
     call: ReadCall,
     _outcome: Option<O>,
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     tags: impl Fn(&O::Value, &mut TagWriter),
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _, _>::new(read::<O>(call), TagRules { unless, ttl, tags })
+    Storing::<O, _, _>::new(read::<O>(call), OwnRules { unless, ttl, tags })
 }
 
 /// The same with `local`: a value that Redis returned is also kept in the memory of the process.
@@ -60,7 +50,7 @@ pub fn cacheable_local<O: Outcome<Value: CacheValue + LocalValue>>(
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     tags: impl Fn(&O::Value, &mut TagWriter),
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _, _>::local(call.into_parts(), TagRules { unless, ttl, tags })
+    Storing::<O, _, _>::local(call.into_parts(), OwnRules { unless, ttl, tags })
 }
 
 /// `#[cache_put]`: the call returns the body's value and stores it.
@@ -71,25 +61,15 @@ pub fn cache_put<O: Outcome<Value: CacheValue>>(
     Storing::<O, _, _>::new(write::<O>(call), NoRules)
 }
 
-/// The same with `unless` or with a `ttl` that is computed from each value.
+/// The same with `unless`, with a `ttl` that is computed from each value, or with a tag over the returned value.
 pub fn cache_put_with_rules<O: Outcome<Value: CacheValue>>(
-    call: ReadCall,
-    _outcome: Option<O>,
-    unless: impl Fn(&O::Returned) -> bool,
-    ttl: impl Fn(&O::Value) -> Option<Ttl>,
-) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _, _>::new(write::<O>(call), OwnRules { unless, ttl })
-}
-
-/// The same with a tag over the returned value.
-pub fn cache_put_tagged<O: Outcome<Value: CacheValue>>(
     call: ReadCall,
     _outcome: Option<O>,
     unless: impl Fn(&O::Returned) -> bool,
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     tags: impl Fn(&O::Value, &mut TagWriter),
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _, _>::new(write::<O>(call), TagRules { unless, ttl, tags })
+    Storing::<O, _, _>::new(write::<O>(call), OwnRules { unless, ttl, tags })
 }
 
 /// `#[cache_evict]`: the call returns the body's value after it removed the targets. `more` adds the targets that

@@ -4,7 +4,7 @@
 use crate::cache::{self, Detachable, Refresh, ValueType};
 use crate::calls::ReadCall;
 use crate::run::in_current_run;
-use crate::site::{CacheValue, LocalValue, Outcome, Rules, TagRules, Ttl};
+use crate::site::{CacheValue, LocalValue, Outcome, OwnRules, Rules, Ttl};
 use crate::tag::TagWriter;
 
 /// Checks that a body can run in its own task, at a place where nothing else can fail to compile.
@@ -27,7 +27,7 @@ pub fn cacheable_background<O>(
 where
     O: Outcome<Output: Send, Value: CacheValue> + 'static,
 {
-    detachable::<O, _, _>(call, TagRules { unless, ttl, tags }, body)
+    detachable::<O, _, _>(call, OwnRules { unless, ttl, tags }, body)
 }
 
 /// The same with `local`: a value that Redis returned is also kept in the memory of the process.
@@ -42,7 +42,7 @@ pub fn cacheable_background_local<O>(
 where
     O: Outcome<Output: Send, Value: CacheValue + LocalValue> + 'static,
 {
-    let rules = TagRules { unless, ttl, tags };
+    let rules = OwnRules { unless, ttl, tags };
     // A refresh runs in another task and must use the same cache and limiter as this task.
     Detachable::<O, _, _, _, _>::local(call.into_parts(), rules, body, in_current_run)
 }

@@ -307,20 +307,13 @@ pub(crate) trait Rules<O: Outcome> {
     fn tags(&self, value: &O::Value, tags: &mut TagWriter);
 }
 
-/// The rules of an attribute that has neither `unless` nor `ttl = |value| …`.
+/// The rules of an attribute that has none of `unless`, `ttl = |value| …` and a tag over the returned value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoRules;
 
-/// The rules of an attribute that has at least one of them, but no tag over the returned value.
+/// The rules of an attribute that has at least one of them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OwnRules<U, L> {
-    pub(crate) unless: U,
-    pub(crate) ttl: L,
-}
-
-/// The rules of an attribute that has a tag over the returned value.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TagRules<U, L, G> {
+pub(crate) struct OwnRules<U, L, G> {
     pub(crate) unless: U,
     pub(crate) ttl: L,
     pub(crate) tags: G,
@@ -341,25 +334,7 @@ impl<O: Outcome> Rules<O> for NoRules {
     fn tags(&self, _: &O::Value, _: &mut TagWriter) {}
 }
 
-impl<O, U, L> Rules<O> for OwnRules<U, L>
-where
-    O: Outcome,
-    U: Fn(&O::Returned) -> bool,
-    L: Fn(&O::Value) -> Option<Ttl>,
-{
-    fn excludes(&self, returned: &O::Returned) -> bool {
-        (self.unless)(returned)
-    }
-
-    fn ttl(&self, value: &O::Value) -> Option<Ttl> {
-        (self.ttl)(value)
-    }
-
-    #[inline(always)]
-    fn tags(&self, _: &O::Value, _: &mut TagWriter) {}
-}
-
-impl<O, U, L, G> Rules<O> for TagRules<U, L, G>
+impl<O, U, L, G> Rules<O> for OwnRules<U, L, G>
 where
     O: Outcome,
     U: Fn(&O::Returned) -> bool,

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::{Cache, Guard, Used};
+use crate::__private::no_tags;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::key::Key;
@@ -71,6 +72,7 @@ impl Lab {
         let rules = OwnRules {
             unless: |_: &u32| false,
             ttl: |_: &u32| None,
+            tags: no_tags,
         };
         let body = async {
             self.loads.fetch_add(1, Ordering::SeqCst);

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::entry::{self, Build, Origin, Reader};
 use crate::key::{Key, Pattern};
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{Plain, Site, TagRules, Ttl};
+use crate::site::{OwnRules, Plain, Site, Ttl};
 use crate::store::gate::{Gate, Gated};
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
@@ -228,7 +228,7 @@ impl World {
     async fn run(&self, actor: Actor, process: usize) -> Option<u64> {
         let cache = &self.caches[process];
         let is_named = self.tagging == Tagging::OverValue;
-        let rules = TagRules {
+        let rules = OwnRules {
             unless: |_: &u64| false,
             ttl: |_: &u64| None::<Ttl>,
             tags: move |_: &u64, tags: &mut TagWriter| {
@@ -266,7 +266,7 @@ impl World {
         match actor {
             Read => {
                 let mut load = pin!(load);
-                let read = Cache::read_by::<Plain<u64>>(
+                let read = Cache::read::<Plain<u64>>(
                     Some((Used::named(cache), self.plan(&READ, &READ_NAMED))),
                     rules,
                     load.as_mut(),
@@ -275,7 +275,7 @@ impl World {
             }
             ReadBehind => {
                 return Some(
-                    Cache::read_behind_by::<Plain<u64>, _, _>(
+                    Cache::read_with_background_refresh::<Plain<u64>, _, _>(
                         Some((Used::named(cache), self.plan(&READ, &READ_NAMED))),
                         rules,
                         load,
@@ -286,7 +286,7 @@ impl World {
             }
             Put => {
                 let call = Some((Used::named(cache), self.plan(&WRITE, &WRITE_NAMED)));
-                Cache::write_by::<Plain<u64>>(call, rules, pin!(write)).await;
+                Cache::write::<Plain<u64>>(call, rules, pin!(write)).await;
             }
             EvictKey => evict(key(), false, write).await,
             EvictFenced => {

@@ -9,19 +9,10 @@ use super::{
 };
 use crate::calls::EvictCall;
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{CacheValue, Outcome, OwnRules, Rules, Ttl};
+use crate::site::{CacheValue, Outcome, Rules};
 
 impl Cache {
     pub(super) fn read<O: Outcome<Value: CacheValue>>(
-        call: Option<(Used, ReadPlan)>,
-        rules: OwnRules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> impl Future<Output = O::Output> {
-        Self::read_by::<O>(call, rules, body)
-    }
-
-    /// The same with any rules.
-    pub(super) fn read_by<O: Outcome<Value: CacheValue>>(
         call: Option<(Used, ReadPlan)>,
         rules: impl Rules<O>,
         body: Pin<&mut impl Future<Output = O::Output>>,
@@ -31,24 +22,6 @@ impl Cache {
     }
 
     pub(super) fn read_with_background_refresh<O, B, C>(
-        call: Option<(Used, ReadPlan)>,
-        rules: OwnRules<
-            impl Fn(&O::Returned) -> bool + Send + Sync + 'static,
-            impl Fn(&O::Value) -> Option<Ttl> + Send + Sync + 'static,
-        >,
-        body: B,
-        carried: impl Fn(B) -> C,
-    ) -> impl Future<Output = O::Output>
-    where
-        O: Outcome<Output: Send, Value: CacheValue> + 'static,
-        B: Future<Output = O::Output>,
-        C: Future<Output = O::Output> + Send + 'static,
-    {
-        Self::read_behind_by::<O, B, C>(call, rules, body, carried)
-    }
-
-    /// The same with any rules.
-    pub(super) fn read_behind_by<O, B, C>(
         call: Option<(Used, ReadPlan)>,
         rules: impl Rules<O> + Send + Sync + 'static,
         body: B,
@@ -64,15 +37,6 @@ impl Cache {
     }
 
     pub(super) fn write<O: Outcome<Value: CacheValue>>(
-        call: Option<(Used, ReadPlan)>,
-        rules: OwnRules<impl Fn(&O::Returned) -> bool, impl Fn(&O::Value) -> Option<Ttl>>,
-        body: Pin<&mut impl Future<Output = O::Output>>,
-    ) -> impl Future<Output = O::Output> {
-        Self::write_by::<O>(call, rules, body)
-    }
-
-    /// The same with any rules.
-    pub(super) fn write_by<O: Outcome<Value: CacheValue>>(
         call: Option<(Used, ReadPlan)>,
         rules: impl Rules<O>,
         body: Pin<&mut impl Future<Output = O::Output>>,

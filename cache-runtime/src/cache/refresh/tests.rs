@@ -7,6 +7,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{advance, sleep};
 
 use super::*;
+use crate::__private::no_tags;
 use crate::cache::{Cache, Guard, Used};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -15,6 +16,7 @@ use crate::plan::EvictPlan;
 use crate::site::{OwnRules, ResultOfOption, Site, Ttl};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::tag::TagWriter;
 use crate::target::Target;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -142,10 +144,15 @@ impl Lab {
     }
 }
 
-fn rules() -> OwnRules<impl Fn(&Option<u32>) -> bool, impl Fn(&u32) -> Option<Ttl>> {
+fn rules() -> OwnRules<
+    impl Fn(&Option<u32>) -> bool,
+    impl Fn(&u32) -> Option<Ttl>,
+    impl Fn(&u32, &mut TagWriter),
+> {
     OwnRules {
         unless: |_: &Option<u32>| false,
         ttl: |_: &u32| None,
+        tags: no_tags,
     }
 }
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
+use crate::__private::no_tags;
 use crate::cache::{Cache, Used};
 use crate::config::Config;
 use crate::key::{Key, Pattern};
@@ -34,6 +35,7 @@ async fn read(cache: &Cache, value: u32) -> u32 {
     let rules = OwnRules {
         unless: |_: &u32| false,
         ttl: |_: &u32| None::<Ttl>,
+        tags: no_tags,
     };
     Cache::read::<Plain<u32>>(call, rules, pin!(async { value })).await
 }

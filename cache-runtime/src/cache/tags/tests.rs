@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::__private::no_tags;
 use crate::cache::{CacheScope, Evicted, Guard, Refresh, Storing, Used, ValueType, function, read};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{OwnRules, Plain, ResultOf, Site, TagRules, Ttl};
+use crate::site::{OwnRules, Plain, ResultOf, Rules, Site, Ttl};
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, gate, support};
 use crate::tag::TagWriter;
@@ -155,7 +156,7 @@ impl Lab {
             Used::named(&self.caches[process]),
             plan(&EVENT, "event", id, &[]),
         ));
-        let rules = TagRules {
+        let rules = OwnRules {
             unless: |_: &u32| false,
             ttl: |_: &u32| None::<Ttl>,
             tags: |organizer: &u32, tags: &mut TagWriter| {
@@ -209,10 +210,11 @@ fn plan(site: &'static Site, name: &str, id: u32, tags: &[&str]) -> ReadPlan {
     }
 }
 
-fn no_rules() -> OwnRules<impl Fn(&u32) -> bool, impl Fn(&u32) -> Option<Ttl>> {
+fn no_rules() -> impl Rules<Plain<u32>> {
     OwnRules {
         unless: |_: &u32| false,
         ttl: |_: &u32| None,
+        tags: no_tags,
     }
 }
 
@@ -633,6 +635,7 @@ async fn a_tag_lives_as_long_as_a_value_with_a_longer_ttl(lab: Lab) {
     let rules = OwnRules {
         unless: |_: &u32| false,
         ttl: |_: &u32| Some(Ttl::from(6_000_u64)),
+        tags: no_tags,
     };
     Cache::read::<Plain<u32>>(call, rules, pin!(lab.body())).await;
 
