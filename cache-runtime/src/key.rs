@@ -435,15 +435,15 @@ impl<'a> KeyWriter<'a> {
     }
 
     /// Writes digits and a sign. They need escaping only for an unusual separator.
-    fn number(&mut self, value: fmt::Arguments<'_>) {
+    fn number(&mut self, digits: &str) {
         if self
             .separator
             .is_some_and(|separator| separator == '-' || separator.is_ascii_digit())
         {
-            self.display(&value);
+            self.escaped(digits);
         } else {
             self.seam();
-            let _ = self.name.write_fmt(value);
+            self.name.push_str(digits);
         }
     }
 

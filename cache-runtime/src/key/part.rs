@@ -69,7 +69,7 @@ macro_rules! numbers {
     ($($number:ty)*) => {$(
         impl KeyPart for $number {
             fn write_key(&self, key: &mut KeyWriter<'_>) {
-                key.number(format_args!("{self}"));
+                key.number(itoa::Buffer::new().format(*self));
             }
         }
 

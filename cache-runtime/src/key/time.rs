@@ -8,8 +8,8 @@ use super::{KeyPart, KeyWriter};
 impl KeyPart for SystemTime {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
         match self.duration_since(UNIX_EPOCH) {
-            Ok(since) => key.number(format_args!("{}", since.as_nanos())),
-            Err(before) => key.number(format_args!("-{}", before.duration().as_nanos())),
+            Ok(since) => key.number(itoa::Buffer::new().format(since.as_nanos())),
+            Err(before) => key.number(&format!("-{}", before.duration().as_nanos())),
         }
     }
 }
@@ -34,7 +34,7 @@ impl KeyPart for chrono::NaiveDate {
 #[cfg(feature = "time")]
 impl KeyPart for time::OffsetDateTime {
     fn write_key(&self, key: &mut KeyWriter<'_>) {
-        key.number(format_args!("{}", self.unix_timestamp_nanos()));
+        key.number(itoa::Buffer::new().format(self.unix_timestamp_nanos()));
     }
 }
 
