@@ -8,6 +8,7 @@
 //!
 //! A batch never fails a read. If its `MGET` fails, for example because one value is too long, each of its callers reads alone.
 
+use std::cmp;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -148,6 +149,7 @@ impl Runner {
         let mut state = self.batches.state.lock();
         let most = (state.waiting.len() / SHARE).clamp(KEYS, MAX_KEYS);
         let (mut batch, mut keys, mut bytes) = (Vec::new(), 0, 0);
+        let mut seen = SeenTags::default();
         while keys < most && bytes < BYTES {
             let Some(waiting) = state.waiting.pop_front() else {
                 break;
@@ -155,7 +157,7 @@ impl Runner {
             // Skips the reads of cancelled callers.
             if !waiting.found.is_closed() {
                 bytes += waiting.expected;
-                keys += 1 + waiting.tags.len();
+                keys += 1 + seen.add(&waiting.tags);
                 batch.push(waiting);
             }
         }
@@ -176,6 +178,25 @@ impl Drop for Runner {
             state.waiting.clear();
             self.batches.leave(&mut state);
         }
+    }
+}
+
+/// The tags that a batch asks for, by some bits of their hashes. An estimate is enough to limit a batch.
+#[derive(Default)]
+struct SeenTags([u64; 8]);
+
+impl SeenTags {
+    /// Returns how many of these tags are new.
+    fn add(&mut self, tags: &[Tag]) -> usize {
+        let is_new = |tag: &&Tag| {
+            let hash = tag.key().hash();
+            let bit = 1 << (hash % 64);
+            let word = &mut self.0[(hash / 64 % 8) as usize];
+            let is_new = *word & bit == 0;
+            *word |= bit;
+            is_new
+        };
+        tags.iter().filter(is_new).count()
     }
 }
 
@@ -216,7 +237,8 @@ impl RedisStore {
         batch.sort_unstable_by_key(|waiting| waiting.key.hash());
         let mut keys: Vec<Key> = Vec::with_capacity(batch.len());
         let mut readers: Vec<Vec<_>> = Vec::with_capacity(batch.len());
-        let (mut tags, mut bytes) = (Vec::new(), 0);
+        let mut tags = tags_of(&batch);
+        let mut bytes = tags.len() * STAMP_TEXT;
         for Waiting {
             key,
             tags: wanted,
@@ -225,8 +247,6 @@ impl RedisStore {
             ..
         } in batch
         {
-            // Tags are asked for once, after all entries.
-            tags.extend(wanted.iter().map(|tag| tag.key().clone()));
             match (keys.last(), readers.last_mut()) {
                 (Some(last), Some(others)) if *last == key => others.push((found, wanted)),
                 _ => {
@@ -236,9 +256,6 @@ impl RedisStore {
                 }
             }
         }
-        tags.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
-        tags.dedup();
-        bytes += tags.len() * STAMP_TEXT;
         let entries = keys.len();
         keys.append(&mut tags);
         let batches = &self.batches;
@@ -251,8 +268,7 @@ impl RedisStore {
         let records = values.split_off(entries);
         let tags = keys.get(entries..).unwrap_or_default();
         let stamp_of = |tag: &Tag| {
-            let name = tag.key().as_str();
-            let at = tags.binary_search_by(|there| there.as_str().cmp(name));
+            let at = tags.binary_search_by(|there| by_hash(there, tag.key()));
             stamp_in(records.get(at.ok()?)?.as_deref()?)
         };
         for (readers, entry) in readers.into_iter().zip(values) {
@@ -270,5 +286,44 @@ impl RedisStore {
                 answer(last, entry);
             }
         }
+    }
+}
+
+/// Returns the records of the tags of these reads, each of them once, in the order of [`by_hash`].
+fn tags_of(batch: &[Waiting]) -> Vec<Key> {
+    let tags = batch.iter().flat_map(|waiting| &waiting.tags);
+    let mut tags: Vec<_> = tags.map(Tag::key).collect();
+    tags.sort_unstable_by(|one, other| by_hash(one, other));
+    tags.dedup();
+    tags.into_iter().cloned().collect()
+}
+
+/// Compares hashes first, which is faster than to compare names.
+fn by_hash(one: &Key, other: &Key) -> cmp::Ordering {
+    let by_name = || one.as_str().cmp(other.as_str());
+    one.hash().cmp(&other.hash()).then_with(by_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use super::*;
+
+    #[test]
+    fn a_tag_that_all_reads_name_takes_one_place_in_a_batch() {
+        let batches = Batches::new(&Config::default());
+        let tag = Tag::parse("dev_", "events").expect("a valid tag");
+        let (mut runners, mut values) = (Vec::new(), Vec::new());
+        for id in 0..KEYS {
+            let key = Key::parse("dev_", &format!("event:{id}")).expect("a valid key");
+            let (value, runner) = batches.join(&key, slice::from_ref(&tag), 0);
+            values.push(value);
+            runners.extend(runner);
+        }
+
+        let batch = runners[0].next().expect("reads wait");
+
+        assert_eq!(batch.len() + 1, KEYS);
     }
 }
