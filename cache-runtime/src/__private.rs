@@ -50,7 +50,8 @@ pub fn cacheable_local<O: Outcome<Value: CacheValue + LocalValue>>(
     ttl: impl Fn(&O::Value) -> Option<Ttl>,
     tags: impl Fn(&O::Value, &mut TagWriter),
 ) -> impl Bodiless<Output = O::Output> {
-    Storing::<O, _, _>::local(call.into_parts(), OwnRules { unless, ttl, tags })
+    let (steps, found) = call.find_locally::<O>(Refresh::Caller);
+    Storing::<O, _, _>::local(steps, found, OwnRules { unless, ttl, tags })
 }
 
 /// `#[cache_put]`: the call returns the body's value and stores it.

@@ -44,7 +44,8 @@ where
 {
     let rules = OwnRules { unless, ttl, tags };
     // A refresh runs in another task and must use the same cache and limiter as this task.
-    Detachable::<O, _, _, _, _>::local(call.into_parts(), rules, body, in_current_run)
+    let (steps, found) = call.find_locally::<O>(Refresh::Background);
+    Detachable::<O, _, _, _, _>::local(steps, found, rules, body, in_current_run)
 }
 
 #[inline(always)]

@@ -89,7 +89,7 @@ pub(crate) use self::call_report::{
 use self::disabled::Disabled;
 use self::flight::Flights;
 pub use self::function::{Bodied, Bodiless};
-pub(crate) use self::function::{Detachable, Evicting, Storing};
+pub(crate) use self::function::{Detachable, Evicting, Storing, find_locally};
 pub use self::health::{Health, HealthCheck, HealthStatus};
 use self::journal::Journal;
 pub use self::keys::KeyStream;

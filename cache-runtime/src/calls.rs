@@ -4,10 +4,10 @@ use std::sync::Once;
 
 use tracing::warn;
 
-use crate::cache::{Cache, Used};
-use crate::key::{Key, KeyWriter, Pattern, PatternWriter};
-use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{Site, Ttl};
+use crate::cache::{self, Cache, Refresh, Steps, Used, ValueType};
+use crate::key::{self, Key, KeyWriter, Pattern, PatternWriter};
+use crate::plan::{EvictPlan, ReadNames, ReadPlan};
+use crate::site::{CacheValue, LocalValue, Outcome, Site, Ttl};
 use crate::tag::Tag;
 use crate::target::Target;
 
@@ -83,6 +83,55 @@ impl ReadCall {
         name.push_str(text);
         self.tags.push(name);
         self.tags.last_mut().map(KeyWriter::new)
+    }
+
+    /// Returns the steps of a call of a function with `local`, and the value if this process has it. Such a hit is found before
+    /// there is a request to the cache.
+    #[inline(always)]
+    pub(crate) fn find_locally<O>(mut self, refresh: Refresh) -> (Option<Steps>, Option<O::Output>)
+    where
+        O: Outcome<Value: CacheValue + LocalValue>,
+    {
+        if let Some((cache, names)) = self.names()
+            && let Some(output) = cache::find_locally::<O>(cache, names)
+        {
+            self.recycle();
+            return (Some(Steps::Served), Some(output));
+        }
+        let of = ValueType::of_outcome::<O>();
+        (cache::read(self.into_parts(), of, refresh), None)
+    }
+
+    /// Completes the names. Returns them with the cache, if there is a cache.
+    fn names(&mut self) -> Option<(&Used, ReadNames<'_>)> {
+        let Self {
+            cache,
+            site,
+            ttl: _,
+            name,
+            tags,
+        } = self;
+        let (cache, name) = (cache.as_ref()?, name.as_mut()?);
+        key::complete(name, cache.prefix());
+        for tag in tags.iter_mut() {
+            key::complete_record(tag, cache.prefix());
+        }
+        let names = ReadNames {
+            site,
+            key: name,
+            tags,
+        };
+        Some((cache, names))
+    }
+
+    /// Keeps the buffers of its names for other calls of this thread.
+    fn recycle(self) {
+        if let Some(name) = self.name {
+            key::recycle(name);
+        }
+        for tag in self.tags {
+            key::recycle(tag);
+        }
     }
 
     /// Returns the cache, if there is a cache, and the request to it.

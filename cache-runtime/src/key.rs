@@ -95,14 +95,15 @@ impl Key {
     }
 
     /// Keeps the buffer of its name for another key of this thread.
+    #[inline]
     pub(crate) fn recycle(self) {
-        Spare::keep(&SPARE, self.name);
+        recycle(self.name);
     }
 
-    /// Returns the key with this name, which is complete.
+    /// Returns the key with this name, to which nothing more is written.
     pub(crate) fn end(mut name: String, prefix: &str) -> Self {
-        keep_off_roots(&mut name, prefix.len());
-        Self::end_of_record(name, prefix)
+        complete(&mut name, prefix);
+        Self::named(name, prefix.len())
     }
 
     /// Returns the key of one of the cache's own records. No entry has this key, and no operation on entries reaches it.
@@ -127,11 +128,9 @@ impl Key {
         Ok(Self::end_of_record([prefix, root, text].concat(), prefix))
     }
 
-    /// Returns the key of a record with this name, which is complete and has the prefix.
+    /// Returns the key of a record with this name, which has the prefix, and to which nothing more is written.
     pub(crate) fn end_of_record(mut name: String, prefix: &str) -> Self {
-        if name.len() > NAME_CAP {
-            shorten(&mut name, prefix.len());
-        }
+        complete_record(&mut name, prefix);
         Self::named(name, prefix.len())
     }
 
@@ -191,6 +190,26 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// Turns what a [`KeyWriter`] has written into the name of an entry. A name that is complete stays as it is.
+#[inline]
+pub(crate) fn complete(name: &mut String, prefix: &str) {
+    keep_off_roots(name, prefix.len());
+    complete_record(name, prefix);
+}
+
+/// The same for the name of one of the cache's own records.
+#[inline]
+pub(crate) fn complete_record(name: &mut String, prefix: &str) {
+    if name.len() > NAME_CAP {
+        shorten(name, prefix.len());
+    }
+}
+
+/// Keeps the buffer of a name for a key of this thread.
+pub(crate) fn recycle(name: String) {
+    Spare::keep(&SPARE, name);
+}
+
 /// Returns whether `name` is one of the cache's own records under `prefix`, which no operation on entries may touch.
 pub(crate) fn is_reserved(prefix: &str, name: &str) -> bool {
     name.strip_prefix(prefix)
@@ -198,6 +217,7 @@ pub(crate) fn is_reserved(prefix: &str, name: &str) -> bool {
 }
 
 /// Returns the root of the cache's own records that `text`, without a prefix, begins with.
+#[inline]
 pub(crate) fn reserved_root(text: &str) -> Option<&'static str> {
     RESERVED.into_iter().find(|root| text.starts_with(root))
 }
@@ -233,6 +253,7 @@ fn check_text(what: &str, text: &str) -> Result<(), Error> {
 
 /// Marks a name that begins with a reserved root. A template that begins with a placeholder can produce such a name, which must be
 /// an ordinary entry.
+#[inline]
 fn keep_off_roots(name: &mut String, prefix: usize) {
     if let Some(root) = reserved_root(&name[prefix..]) {
         name.insert_str(prefix + root.len() - 1, "%r");
@@ -435,6 +456,7 @@ impl<'a> KeyWriter<'a> {
     }
 
     /// Writes digits and a sign. They need escaping only for an unusual separator.
+    #[inline]
     fn number(&mut self, digits: &str) {
         if self
             .separator
@@ -447,6 +469,7 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
+    #[inline]
     fn seam(&mut self) {
         if std::mem::replace(&mut self.joined, true) {
             self.name.push_str("%c");

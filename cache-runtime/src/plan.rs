@@ -15,6 +15,15 @@ pub(crate) struct ReadPlan {
     pub(crate) tags: Vec<Tag>,
 }
 
+/// The complete names of a read. A hit in this process needs no more of a [`ReadPlan`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadNames<'a> {
+    pub(crate) site: &'static Site,
+    pub(crate) key: &'a str,
+    /// The names of the records of the tags.
+    pub(crate) tags: &'a [String],
+}
+
 /// The targets of an eviction, and when it runs.
 #[derive(Debug)]
 pub(crate) struct EvictPlan {

@@ -62,7 +62,6 @@ impl Deref for CallContext<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ValueType {
     pub(super) name: &'static str,
-    /// A number that is meaningful only in this build.
     pub(super) number: u64,
     pub(super) layers: Layers,
 }
@@ -72,9 +71,15 @@ impl ValueType {
     pub(super) fn of<T>(layers: Layers) -> Self {
         Self {
             name: type_name::<T>(),
-            number: Origin::number_of(typeid::of::<T>()),
+            number: Self::number_of::<T>(),
             layers,
         }
+    }
+
+    /// A number of a type that is meaningful only in this build.
+    #[inline(always)]
+    pub(super) fn number_of<T>() -> u64 {
+        Origin::number_of(typeid::of::<T>())
     }
 
     /// The type of which an annotated function stores values.

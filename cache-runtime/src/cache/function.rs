@@ -10,12 +10,11 @@ use std::task::{Context, Poll};
 use super::call::ValueType;
 use super::caller::{Appraisal, Caller, Driver, Path, Source, WriteJob, Written};
 use super::local::{Held, HeldFacts, Kept};
-use super::read::Refresh;
 use super::steps::{self, Steps};
 use super::used::Used;
 use super::{boxed, locally};
 use crate::entry::{Json, Layers, Unreadable};
-use crate::plan::ReadPlan;
+use crate::plan::ReadNames;
 use crate::site::{CacheValue, LocalValue, Outcome, Rules};
 use crate::tag::TagWriter;
 use crate::target::Target;
@@ -203,20 +202,16 @@ impl<O: Outcome<Value: CacheValue + LocalValue>> Keeping<O> for KeptLocally {
     }
 }
 
-/// The steps of a call of a function with `local`, and the value if this process has it.
+/// Returns the value of a call of a function with `local`, if this process has it and nothing unusual is asked of the call.
 #[inline(always)]
-fn find_locally<O: Outcome<Value: CacheValue + LocalValue>>(
-    call: Option<(Used, ReadPlan)>,
-    refresh: Refresh,
-) -> (Option<Steps>, Option<O::Output>) {
-    let of = ValueType::of_outcome::<O>();
-    if let Some((cache, plan)) = &call
-        && let Some(kept) = locally::certain(cache, plan, of)
-        && let Some(output) = <KeptLocally as Keeping<O>>::take(&kept)
-    {
-        return (steps::served(call), Some(output));
+pub(crate) fn find_locally<O: Outcome<Value: CacheValue + LocalValue>>(
+    cache: &Used,
+    names: ReadNames<'_>,
+) -> Option<O::Output> {
+    match locally::certain(cache, names, ValueType::number_of::<O::Value>()) {
+        Some(kept) => <KeptLocally as Keeping<O>>::take(&kept),
+        None => None,
     }
-    (steps::read(call, of, refresh), None)
 }
 
 /// A call of a function, and its body. Only this is compiled for each function. Everything else is compiled once for all
@@ -288,8 +283,7 @@ impl<O: Outcome, R> Storing<O, R, NotKept> {
 impl<O: Outcome<Value: CacheValue + LocalValue>, R> Storing<O, R, KeptLocally> {
     /// The same for a function with `local`.
     #[inline(always)]
-    pub(crate) fn local(call: Option<(Used, ReadPlan)>, rules: R) -> Self {
-        let (steps, found) = find_locally::<O>(call, Refresh::Caller);
+    pub(crate) fn local(steps: Option<Steps>, found: Option<O::Output>, rules: R) -> Self {
         Self {
             steps,
             rules,
@@ -408,8 +402,13 @@ impl<O: Outcome, R, B, C> Detachable<O, R, B, C, NotKept> {
 
 impl<O: Outcome<Value: CacheValue + LocalValue>, R, B, C> Detachable<O, R, B, C, KeptLocally> {
     /// The same for a function with `local`.
-    pub(crate) fn local(call: Option<(Used, ReadPlan)>, rules: R, body: B, carried: C) -> Self {
-        let (steps, found) = find_locally::<O>(call, Refresh::Background);
+    pub(crate) fn local(
+        steps: Option<Steps>,
+        found: Option<O::Output>,
+        rules: R,
+        body: B,
+        carried: C,
+    ) -> Self {
         Self {
             steps,
             detached: Detached::new(rules, body, carried, found),

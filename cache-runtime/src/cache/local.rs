@@ -154,6 +154,7 @@ impl Kept {
     }
 
     /// Whether nothing was heard of a change since the value was read. Changes that nobody reported do not count.
+    #[inline]
     pub(super) fn is_unchanged(&self, reading: Reading) -> bool {
         self.changes.load(Relaxed) == reading.changes
     }
@@ -164,11 +165,12 @@ impl Kept {
     }
 
     /// Returns whether its entry has all of these tags.
-    fn has_all(&self, tags: &[Tag]) -> bool {
-        let has = |tag: &Tag| self.facts.tags.iter().any(|kept| kept.key == *tag.key());
-        tags.iter().all(has)
+    #[inline]
+    fn has_all<'a>(&self, mut tags: impl Iterator<Item = &'a str>) -> bool {
+        tags.all(|tag| self.facts.tags.iter().any(|kept| kept.key.as_str() == tag))
     }
 
+    #[inline]
     fn is_certain(&self, reading: Reading, now: u64) -> bool {
         self.is_unchanged(reading)
             && self.gaps.load(Relaxed) == reading.gaps
@@ -242,11 +244,13 @@ impl Local {
         self.read(self.hash(key), kept)
     }
 
+    #[inline]
     fn read(&self, key: u64, kept: &Kept) -> Reading {
         let tags = kept.facts.tags.iter().map(|tag| tag.hash);
         self.sum(self.doubts.reading(key), tags)
     }
 
+    #[inline]
     fn sum(&self, reading: Reading, tags: impl Iterator<Item = u64>) -> Reading {
         tags.fold(reading, |reading, tag| {
             reading.and(self.doubts.reading(tag))
@@ -266,14 +270,20 @@ impl Local {
         tags.into()
     }
 
-    /// Looks for a value of this shape and with these tags whose time is not over.
+    /// Looks for a value of this shape and with these tags whose time is not over. `key` and `tags` are whole names.
     #[inline]
-    pub(super) fn find(&self, key: &Key, tags: &[Tag], shape: Shape, now: u64) -> Found {
+    pub(super) fn find<'a>(
+        &self,
+        key: &str,
+        tags: impl Iterator<Item = &'a str>,
+        shape: Shape,
+        now: u64,
+    ) -> Found {
         let Some(values) = self.values.get() else {
             return Found::Nothing;
         };
-        let hash = self.hash(key);
-        let Some(kept) = values.get(&Asked::of(hash, key)) else {
+        let hash = self.doubts.hash(key.as_bytes());
+        let Some(kept) = values.get(&Asked { hash, name: key }) else {
             return Found::Nothing;
         };
         if kept.facts.shape != shape || now >= kept.facts.gone_at || !kept.has_all(tags) {
@@ -336,7 +346,10 @@ impl Local {
     /// Forgets a value that has turned out to be another one in the store.
     pub(super) fn forget(&self, key: &Key) {
         if let Some(values) = self.values.get() {
-            values.remove(&Asked::of(self.hash(key), key));
+            values.remove(&Asked {
+                hash: self.hash(key),
+                name: key.as_str(),
+            });
         }
     }
 
@@ -433,13 +446,6 @@ impl Hash for Name {
 struct Asked<'a> {
     hash: u64,
     name: &'a str,
-}
-
-impl<'a> Asked<'a> {
-    fn of(hash: u64, key: &'a Key) -> Self {
-        let name = key.as_str();
-        Self { hash, name }
-    }
 }
 
 impl Hash for Asked<'_> {

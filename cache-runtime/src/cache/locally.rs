@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::call::{CallContext, ValueType};
+use super::call::CallContext;
 use super::call_report;
 use super::caller::Caller;
 use super::local::{Asking, Doubt, Found, HEAD, Heads, Kept, Local, Runner, Shape, Turn};
@@ -19,7 +19,7 @@ use crate::entry::{self, Meta};
 use crate::error::Error;
 use crate::key::Key;
 use crate::metrics::Event;
-use crate::plan::ReadPlan;
+use crate::plan::{ReadNames, ReadPlan};
 use crate::registry;
 use crate::site::{LocalOutage, Site};
 use crate::store::Store;
@@ -27,7 +27,8 @@ use crate::tag::Tag;
 
 /// Returns a certain value, and counts it, for a call that nothing unusual is asked of: no scope, no view, no disabled key and no
 /// pending eviction. All else is for [`CallContext::look_locally`]. This is all of a hit in this process.
-pub(super) fn certain(cache: &Used, plan: &ReadPlan, of: ValueType) -> Option<Arc<Kept>> {
+pub(super) fn certain(cache: &Used, names: ReadNames<'_>, of_type: u64) -> Option<Arc<Kept>> {
+    let ReadNames { site, key, tags } = names;
     let inner = cache.inner();
     let is_usual = inner.guard.is_connected()
         && inner.journal.depth() == 0
@@ -38,12 +39,10 @@ pub(super) fn certain(cache: &Used, plan: &ReadPlan, of: ValueType) -> Option<Ar
         return None;
     }
     let now = inner.local.now();
-    match inner
-        .local
-        .find(&plan.key, &plan.tags, shape(plan.site, of), now)
-    {
+    let tags = tags.iter().map(String::as_str);
+    match inner.local.find(key, tags, shape(site, of_type), now) {
         Found::Certain(kept) => {
-            let metrics = inner.metrics.site(&plan.site.metrics);
+            let metrics = inner.metrics.site(&site.metrics);
             metrics.count_in(Event::HitLocal, inner.local.second(now));
             #[cfg(feature = "admin")]
             metrics.saw_hit(plan.key.as_str());
@@ -107,9 +106,9 @@ fn head(template: &str) -> &str {
     &template[..end.unwrap_or(template.len())]
 }
 
-fn shape(site: &Site, of: ValueType) -> Shape {
+fn shape(site: &Site, of_type: u64) -> Shape {
     Shape {
-        of_type: of.number,
+        of_type,
         version: site.version,
     }
 }
@@ -171,8 +170,9 @@ impl CallContext<'_> {
 
     fn find_locally(&self) -> Found {
         let local = &self.inner.local;
-        let shape = shape(self.site, self.of);
-        match local.find(self.key, self.tags, shape, local.now()) {
+        let shape = shape(self.site, self.of.number);
+        let tags = self.tags.iter().map(|tag| tag.key().as_str());
+        match local.find(self.key.as_str(), tags, shape, local.now()) {
             // An eviction by tag may wait that hides it.
             Found::Certain(kept) | Found::Doubtful(kept) if kept.has_tags() && !self.is_plain() => {
                 Found::Nothing
@@ -217,7 +217,7 @@ impl CallContext<'_> {
             return;
         };
         let facts = local.facts(
-            shape(self.site, self.of),
+            shape(self.site, self.of.number),
             meta,
             Duration::from_millis(meta.fresh_until.saturating_sub(self.now())),
             entry::json_bytes(bytes),

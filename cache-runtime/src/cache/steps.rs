@@ -76,13 +76,6 @@ pub(crate) fn read(
     Some(Steps::Lookup(begin_lookup(cache, plan, of), refresh))
 }
 
-/// The same if the caller has the value from this process.
-pub(super) fn served(call: Option<(Used, ReadPlan)>) -> Option<Steps> {
-    let (_, plan) = call?;
-    plan.recycle();
-    Some(Steps::Served)
-}
-
 fn begin_lookup(cache: Used, plan: ReadPlan, of: ValueType) -> Boxed {
     match Spare::take(&SPARE) {
         Some(mut spare) => {

@@ -40,6 +40,7 @@ impl Origin {
     }
 
     /// Returns the number of a type: of `typeid::of`, not of `TypeId::of`, since a value may borrow. Its lifetimes do not count.
+    #[inline]
     pub(crate) fn number_of(id: TypeId) -> u64 {
         let mut hasher = Taken(0);
         id.hash(&mut hasher);
@@ -57,6 +58,7 @@ impl Origin {
 struct Taken(u64);
 
 impl Hasher for Taken {
+    #[inline]
     fn finish(&self) -> u64 {
         self.0
     }
@@ -65,6 +67,7 @@ impl Hasher for Taken {
         self.0 ^= xxh3_64(bytes);
     }
 
+    #[inline]
     fn write_u64(&mut self, part: u64) {
         self.0 ^= part;
     }

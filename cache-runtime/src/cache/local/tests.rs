@@ -1,3 +1,5 @@
+use std::iter;
+
 use super::*;
 use crate::clock::{COARSE, Clock};
 
@@ -54,30 +56,29 @@ impl Lab {
         kept
     }
 
+    fn find(&self, key: &Key, shape: Shape) -> Found {
+        let now = self.local.now();
+        self.local.find(key.as_str(), iter::empty(), shape, now)
+    }
+
     fn keep(&self, key: &Key, value: &str) {
         self.kept(key, value, self.local.reading(key, &[]));
     }
 
     /// Returns the value, if it is certain.
     fn certain(&self, key: &Key) -> Option<String> {
-        match self.local.find(key, &[], SHAPE, self.local.now()) {
+        match self.find(key, SHAPE) {
             Found::Certain(kept) => kept.value::<Option<String>>().cloned().flatten(),
             _ => None,
         }
     }
 
     fn is_doubtful(&self, key: &Key) -> bool {
-        matches!(
-            self.local.find(key, &[], SHAPE, self.local.now()),
-            Found::Doubtful(_)
-        )
+        matches!(self.find(key, SHAPE), Found::Doubtful(_))
     }
 
     fn is_gone(&self, key: &Key) -> bool {
-        matches!(
-            self.local.find(key, &[], SHAPE, self.local.now()),
-            Found::Nothing
-        )
+        matches!(self.find(key, SHAPE), Found::Nothing)
     }
 }
 
@@ -200,7 +201,7 @@ fn a_value_of_another_type_or_version_is_not_found() {
             ..SHAPE
         },
     ] {
-        let found = lab.local.find(&key("user:1"), &[], shape, lab.local.now());
+        let found = lab.find(&key("user:1"), shape);
         assert!(matches!(found, Found::Nothing), "{shape:?}");
     }
 }
