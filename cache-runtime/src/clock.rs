@@ -58,6 +58,7 @@ impl Clock {
 
     /// Returns milliseconds that never go back, for periods inside this process. It is read much faster than other clocks and
     /// is up to [`COARSE`] behind.
+    #[inline]
     pub(crate) fn coarse_millis(&self) -> u64 {
         self.stopped_at
             .or_else(tokio_millis)

@@ -69,11 +69,13 @@ impl Doubts {
     }
 
     /// Returns the hash of a key, by which it is looked up here.
+    #[inline]
     pub(crate) fn hash(&self, name: &[u8]) -> u64 {
         xxh3_64_with_seed(name, self.seed)
     }
 
     /// Reads the counters of a key. To be taken before the store is asked.
+    #[inline]
     pub(crate) fn reading(&self, hash: u64) -> Reading {
         let counter = self.counters.get_or_init(counters);
         let changes = counter[index(hash)].load(Ordering::Acquire);
@@ -139,6 +141,7 @@ impl Doubts {
 
     /// Returns whether values are served unasked. To be called before a [`reading`](Self::reading), which then includes all
     /// changes that this promises.
+    #[inline]
     pub(crate) fn is_trusted(&self, now: u64) -> bool {
         now < self.trusted_until.load(Ordering::Acquire)
     }
@@ -149,6 +152,7 @@ impl Doubts {
     }
 
     /// Returns the time that has passed at most, in which a value must still be good.
+    #[inline]
     pub(crate) fn latest(&self) -> u64 {
         self.clock.coarse_millis().saturating_add(COARSE)
     }
@@ -159,6 +163,7 @@ fn counters() -> Box<[AtomicU64]> {
 }
 
 /// The lower bits choose the slot in the maps of the values.
+#[inline]
 fn index(hash: u64) -> usize {
     (hash >> 48) as usize % COUNTERS
 }

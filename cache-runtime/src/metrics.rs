@@ -191,6 +191,7 @@ impl Metrics {
     }
 
     /// The numbers of `site` in this cache. Takes no lock, unless the site is also used with a cache that came first.
+    #[inline]
     pub(crate) fn site(&self, site: &'static SiteSlot) -> SiteRef {
         let (owner, metrics) = site.metrics.get_or_init(|| (self.id, self.register(site)));
         if *owner == self.id {
@@ -433,6 +434,7 @@ impl SiteMetrics {
     }
 
     /// `event` happened in this second since the start, for callers that need no exact time.
+    #[inline]
     pub(crate) fn count_in(&self, event: Event, second: u64) {
         let stripe = self.stripe();
         stripe.counters[event as usize].fetch_add(1, Relaxed);
@@ -532,6 +534,7 @@ impl SiteMetrics {
         self.warned.load(Relaxed) & bit == 0 && self.warned.fetch_or(bit, Relaxed) & bit == 0
     }
 
+    #[inline]
     fn stripe(&self) -> &Stripe {
         &self.stripes[stripe()]
     }

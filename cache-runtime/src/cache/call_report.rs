@@ -197,6 +197,7 @@ pub(crate) fn in_current_view<F: Future>(work: F) -> impl Future<Output = F::Out
 }
 
 /// Returns whether somebody wants the report of a call that begins here.
+#[inline]
 pub(super) fn is_viewed() -> bool {
     COLLECTOR.try_with(Option::is_some).unwrap_or(false)
 }

@@ -28,6 +28,7 @@ impl Disabled {
     }
 
     /// Returns whether any pattern is switched off.
+    #[inline]
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Acquire)
     }

@@ -119,6 +119,7 @@ impl Journal {
         self.depth() > 0 && self.lock().targets.covers_tags(slice::from_ref(tag), &[])
     }
 
+    #[inline]
     pub(crate) fn depth(&self) -> usize {
         self.depth.load(Ordering::Acquire)
     }

@@ -58,6 +58,7 @@ pub(super) fn covers_tag(inner: &Inner, tag: &Tag) -> bool {
 }
 
 /// Returns whether this task is in a scope.
+#[inline]
 pub(super) fn is_scoped() -> bool {
     CURRENT.try_with(|_| ()).is_ok()
 }

@@ -8,6 +8,7 @@ use super::{since_1970, whole_millis};
 static BEGINNING: LazyLock<(u64, u64)> = LazyLock::new(|| (whole_millis(since_1970()), elapsed()));
 
 /// Milliseconds since 1970 as they were known at the beginning. The clock of the system may be set later; this one is not.
+#[inline]
 pub(super) fn millis() -> u64 {
     let (day, beginning) = *BEGINNING;
     day.saturating_add(elapsed().saturating_sub(beginning))

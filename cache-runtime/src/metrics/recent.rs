@@ -20,6 +20,7 @@ impl Recent {
     }
 
     /// Counts `n` in `second`, which is counted from any fixed moment.
+    #[inline]
     pub(super) fn record(&self, second: u64, n: u64) {
         let slot = &self.slots[(second % SLOTS as u64) as usize];
         let _ = slot.fetch_update(Relaxed, Relaxed, |packed| {

@@ -162,6 +162,7 @@ impl Guard {
         }
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> State {
         match self.state.load(Ordering::Acquire) {
             0 => State::Connected,
@@ -176,6 +177,7 @@ impl Guard {
         self.states.subscribe()
     }
 
+    #[inline]
     pub(crate) fn is_connected(&self) -> bool {
         self.state() == State::Connected
     }
