@@ -45,7 +45,7 @@ pub(super) fn certain(cache: &Used, names: ReadNames<'_>, of_type: u64) -> Optio
             let metrics = inner.metrics.site(&site.metrics);
             metrics.count_in(Event::HitLocal, inner.local.second(now));
             #[cfg(feature = "admin")]
-            metrics.saw_hit(plan.key.as_str());
+            metrics.saw_hit(key);
             Some(kept)
         }
         Found::Doubtful(_) | Found::Nothing => None,
