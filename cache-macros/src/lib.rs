@@ -59,9 +59,9 @@ use written::Attribute;
 /// | `grace = "10m"` | How long after its TTL a value may be served while it is refreshed or after the refresh failed: seconds or a text; see [Grace](#grace). Default: not served |
 /// | `refresh = "background"` | Refreshes a stale value in a separate task, so that no caller waits; see [Grace](#grace) |
 /// | `none_ttl = 30` | Also stores `None`, for this TTL: seconds or a text. Default: `None` is not stored. It has no effect on a function that does not return an `Option` |
-/// | `policy = "events"` | Takes `ttl`, `grace` and `none_ttl` from the policy of this name in the configuration, so that they can change without a build. An argument of the attribute overrides the policy, even if the environment sets the policy: do not write `ttl` here if `CACHE_POLICY_EVENTS_TTL` should decide. When the cache is installed, it reports names that are missing from the configuration |
+/// | `policy = "events"` | Takes `ttl`, `grace`, `none_ttl` and the limit of loads from the policy of this name in the configuration, so that they can change without a build. An argument of the attribute overrides the policy, even if the environment sets the policy: do not write `ttl` here if `CACHE_POLICY_EVENTS_TTL` should decide. When the cache is installed, it reports names that are missing from the configuration |
 /// | `tag = "organizer:<id>"` | A name that groups entries, or a list of names, so that one `#[cache_evict(tag = …)]` removes all entries with it; see [Tags](#tags) |
-/// | `local = "5s"` | Also keeps values in the memory of the process, and asks Redis again after this time: seconds or a text; see [Values in the process](#values-in-the-process) |
+/// | `local = "5s"` | Also keeps values in the memory of the process, and asks Redis again after this time: seconds or a text, at least 1 ms; see [Values in the process](#values-in-the-process). Default: no value is kept |
 /// | `local_outage = "serve"` | While Redis is unavailable, values in the process are served until their TTL ends. Default: `"bypass"`, which serves none |
 /// | `condition = id > 0` | An expression over the arguments, evaluated first. If it is false, the call behaves as if it had no attribute |
 /// | `unless = \|event\| event.draft` | A closure over a reference to the returned value, inside `Ok` for a `Result`. If it returns true, the value is not stored |
@@ -152,8 +152,8 @@ use written::Attribute;
 ///
 /// # Tags
 ///
-/// A tag is a name that many entries have. Evicting it removes all of them in one step. The time does not depend on how many entries
-/// there are, or on how many keys Redis holds. Use a tag where the keys that change are not known, such as the pages of a list:
+/// A tag is a name that many entries share. Evicting the tag removes all of them in one step. The time does not depend on the number
+/// of entries, or on the number of keys in Redis. Use a tag if the keys that change are not known, such as the pages of a list:
 ///
 /// ```
 /// # #[derive(serde::Serialize, serde::Deserialize)] pub struct Event { id: i64, organizer_id: i64 }
@@ -180,24 +180,46 @@ use written::Attribute;
 /// }
 /// ```
 ///
-/// - A tag is written like a key. Values are escaped, and any first word is allowed.
+/// - A tag is written like a key, without wildcards and white space. Values are escaped, and any first word is allowed.
 /// - `<return>`, `<return.field>` and `<return.method()>` stand for the returned value, inside `Ok` and `Some`. Such a tag must begin with
 ///   a word and a `:`, as in `organizer:<return.organizer_id>`. A stored `None` does not have it.
 /// - A tag does not distinguish entries: an argument that only a tag names is still missing from the key.
 /// - An entry has the tags of the call that stored it. Functions that share a key should have the same tags.
-/// - Each call asks Redis for its tags together with the entry.
+/// - An entry has one tag for each text in `tag`. A list cannot have a tag for each of its elements: use a tag over an argument, or one
+///   tag for all lists.
+/// - Each call asks Redis for its tags over arguments together with the entry. For tags over the returned value, a hit in Redis needs a
+///   second round trip, and a load needs two more operations after its body.
 ///
 /// # Values in the process
 ///
-/// With `local`, a value that a call found in Redis is also kept in the memory of the process, without its JSON. Later calls get it from
-/// there. Redis tells the process when an entry changes. A value is never served longer than its TTL, and after the time of `local` it is
-/// compared with the entry in Redis before it is served again.
+/// With `local`, a value that a call found in Redis is also kept in the memory of the process, decoded. Later calls get it from there. Redis
+/// tells the process when an entry changes. A value is never served longer than its TTL. After the time of `local` it is compared with the
+/// entry in Redis before it is served again.
+///
+/// ```
+/// # #[derive(serde::Serialize, serde::Deserialize)] pub struct Fees { cents: u32 }
+/// # pub struct DbError;
+/// use std::sync::Arc;
+///
+/// use cache_runtime::cacheable;
+///
+/// #[cacheable(key = "fees:<country>", ttl = "10m", local = "5s")]
+/// pub async fn fees(country: u32) -> Result<Option<Arc<Fees>>, DbError> {
+///     // Reads the database.
+/// #   Ok(Some(Arc::new(Fees { cents: country })))
+/// }
+/// ```
 ///
 /// - The value must be `Clone + Send + Sync + 'static`. Each call clones it, so return `Arc<T>` for a large value: all callers then share
-///   one.
-/// - Use it for values that are read very often, and that may be older than the last eviction by a moment. In the process that evicts,
-///   the value is gone when the eviction returns. In other processes it is served until they have heard of the eviction.
-/// - If the server cannot notify the process, the attribute behaves as without `local`.
+///   one value.
+/// - Use it for values that are read very often, and that may be outdated for a moment after an eviction. In the process that evicts,
+///   no older value is served when the eviction has returned. Another process may serve its copy until it hears of the eviction, for at
+///   most `local_staleness` (2 s) plus the duration of one operation.
+/// - All functions of a cache share `local_capacity` (64 MiB).
+/// - Begin the key with a word. Redis reports every key that begins with the text before the first placeholder to each process.
+/// - The methods of `Cache` do not use these values.
+/// - If Redis does not report changes, a warning is logged, and the attribute behaves as without `local`. A Redis user needs the
+///   permissions `client|tracking`, `client|trackinginfo` and `ping`.
 ///
 /// # Keys that a client chooses
 ///
@@ -372,7 +394,8 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// After the function has returned, no process that reaches the same Redis serves a value that was loaded before the eviction. If
+/// After the function has returned, no process that reaches the same Redis serves a value that was loaded before the eviction. With
+/// `local`, another process may serve its own copy a moment longer: see [Values in the process](macro@cacheable#values-in-the-process). If
 /// Redis is unavailable, the process keeps the eviction and applies it before it uses Redis again.
 ///
 /// When the cache is installed, it warns about each target that matches no key or tag of a `#[cacheable]` or `#[cache_put]` in the
@@ -384,7 +407,7 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `key = "event:<id>"` | The key of an entry, or a list: `key = ["event:<id>", "user:<user>"]`; see [keys](macro@cacheable#keys) |
 /// | `tag = "events"` | Every entry with this tag, or a list of tags; see [tags](macro@cacheable#tags) |
-/// | `pattern = "events:*"` | Every matching entry, or a list of patterns: `*` matches any characters, `?` matches one. A value in a placeholder is never a wildcard. Redis walks all its keys, so a tag is faster where there are many |
+/// | `pattern = "events:*"` | Every matching entry, or a list of patterns: `*` matches any characters, `?` matches one. A value in a placeholder is never a wildcard. This scans all keys of Redis; a tag does not |
 /// | `all_entries` | Every entry under the cache's prefix |
 /// | `before` | Also removes the entries before the body runs |
 /// | `fence` | Keeps every `key` and `tag` uncached while the body runs; see [A process that dies](#a-process-that-dies) |
@@ -410,9 +433,11 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// - A call needs one more operation.
 /// - The values are removed even if the body fails.
-/// - While the fence of a tag exists, no value is stored that has any tag of the same family over the returned value.
+/// - While the fence of a tag exists, no value with a tag of the same family over the returned value is stored. The family is the text
+///   before the first `:`.
 ///
-/// The keys of a pattern or of a `<return…>` are not known before the body runs, so they cannot be fenced.
+/// The keys of a pattern are not known before the body runs: a pattern may stand next to a fenced `key` or `tag`, but is not fenced. A
+/// `key` or `tag` with `<return…>` and `fence` is a compile error.
 ///
 /// # Cancellation
 ///

@@ -181,9 +181,10 @@ enum Backend {
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Evicted {
-    /// No process serves a matching entry any more.
+    /// No process serves a matching entry any more. With `local`, another process may serve its copy for at most `local_staleness`
+    /// plus the duration of one operation.
     Applied {
-        /// The number of removed keys.
+        /// The number of removed keys. Entries that are evicted by a tag are not counted.
         keys: u64,
     },
     /// Redis is unavailable. This process serves no matching entry. Other processes may, until the journal is applied.

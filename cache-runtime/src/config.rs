@@ -151,10 +151,11 @@ pub struct Config {
     pub compress_above: usize,
     /// The capacity of the memory store, in bytes. Default: 64 MiB.
     pub memory_capacity: usize,
-    /// The capacity of the values that functions with `local` keep in this process, in bytes. Default: 64 MiB.
+    /// The capacity of the values that functions with `local` keep in this process, in bytes. A value counts as twice its JSON, plus
+    /// its key and its tags, plus 256 bytes. Default: 64 MiB.
     pub local_capacity: usize,
-    /// The longest time for which this process may not hear of a change and still serve such a value without asking. Default:
-    /// 2 s.
+    /// The longest time for which this process serves such a value without asking Redis after a change that it did not hear of.
+    /// At least 100 ms. Default: 2 s.
     pub local_staleness: Duration,
     /// The number of evictions that are remembered during an outage. Default: 100,000.
     pub journal_capacity: usize,

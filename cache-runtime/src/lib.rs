@@ -63,6 +63,9 @@
 //!                body ──► fill if the lease still stands ────► value
 //! ```
 //!
+//! A function with `local` looks for the value in this process before it asks Redis. A function with `tag` also reads the records of its
+//! tags. If a tag was evicted after the load of an entry began, the entry is not served.
+//!
 //! While Redis is unavailable, no call waits for it. Bodies run, and evictions are kept in a journal until Redis is back.
 //!
 //! # Main items
@@ -74,6 +77,7 @@
 //! | [`macro@cache_evict`] | Runs the body and removes entries |
 //! | [`Cache`] | The cache: [`connect`](Cache::connect) creates it and [`install`](Cache::install) makes it the cache of all annotated functions; `get`, `set` and `delete` use it directly |
 //! | [`Cache::run`], [`limit::RateLimiter::run`] | Sets the cache or the limiter of one test; [`in_current_run`] passes it on to a task |
+//! | [`Cache::tagged`], [`Cache::delete_tagged`] | Stores values under tags, and evicts all entries with a tag |
 //! | [`CacheScope`] | Delays evictions until a transaction commits |
 //! | [`Config`] | Holds every option with its default, from code, a file or the environment |
 //! | [`Stats`] | Holds the counters, in total and for each function; [`Cache::prometheus`] writes them for Prometheus |

@@ -1,7 +1,7 @@
-//! Tags: names that group entries, so that one step evicts all entries that bear a tag.
+//! Tags: names that group entries, so that one step evicts all entries that have a tag.
 //!
-//! A tag is one record in Redis, `<prefix>cache:tag:<tag>`. Its family is its text before the first `:`. A family has a record as well,
-//! `<prefix>cache:tags:<family>`.
+//! A tag is one record in Redis, `<prefix>cache:tag:<tag>`. Its family is its text before the first `:`, or the whole text. A family
+//! has a record as well, `<prefix>cache:tags:<family>`.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ const ROOT: &str = "cache:tag:";
 const FAMILIES: &str = "cache:tags:";
 
 impl Tag {
-    /// Returns the tag `text`. No character is escaped. A long name is shortened as that of an attribute is.
+    /// Returns the tag `text`. No character is escaped. A long name is shortened in the same way as in attributes.
     ///
     /// # Errors
     ///
@@ -43,12 +43,12 @@ impl Tag {
         name
     }
 
-    /// Returns the tag with this name, which is complete.
+    /// Returns the tag with this complete name.
     pub(crate) fn end(name: String, prefix: &str) -> Self {
         Self(Key::end_of_record(name, prefix))
     }
 
-    /// Returns the tag that an entry names.
+    /// Returns the tag with this text, as an entry names it.
     pub(crate) fn named(prefix: &str, text: &str) -> Self {
         let mut name = Self::begin(prefix);
         name.push_str(text);
@@ -88,7 +88,7 @@ impl Tag {
     }
 }
 
-/// Returns what identifies a family in this process.
+/// Returns the hash that identifies a family in this process.
 pub(crate) fn family_hash(family: &str) -> u64 {
     xxh3_64(family.as_bytes())
 }
@@ -107,7 +107,7 @@ pub struct TagWriter {
 }
 
 impl TagWriter {
-    /// For a cache with this prefix.
+    /// Creates a writer for a cache with this prefix.
     pub(crate) fn new(prefix: &str) -> Self {
         Self {
             prefix: prefix.to_owned(),

@@ -38,7 +38,7 @@ pub struct Health {
     /// What does not work although the cache does, one sentence each: operations that Redis refuses, and pending evictions in the
     /// journal. A refusal is reported until the same operation succeeds, or for 60 s.
     pub problems: Vec<String>,
-    /// Keys and patterns in the journal: evicted, but not seen by Redis yet. One eviction may name several.
+    /// Keys, patterns and tags in the journal: they were evicted, but Redis has not acknowledged it yet. One eviction may name several.
     pub journal_depth: usize,
     /// Whether values in this process are served without asking Redis. `None` before the first call of a function with `local`.
     pub local: Option<LocalState>,

@@ -71,14 +71,14 @@ use super::removal::Eviction;
 ///
 /// | what | does inside a scope |
 /// |---|---|
-/// | `#[cache_evict]`, [`Cache::delete`](crate::Cache::delete) and its relatives, [`Cache::clear`](crate::Cache::clear) | join it; the handle answers [`Evicted::Deferred`]. With `before` the named entries are also removed at once |
-/// | `#[cacheable]` of a key that the scope evicts | runs its body: the transaction sees its own writes |
+/// | `#[cache_evict]`, [`Cache::delete`](crate::Cache::delete), `delete_many`, `delete_matching`, `delete_tagged`, [`Cache::clear`](crate::Cache::clear) | join the scope; the methods return [`Evicted::Deferred`]. With `before` the entries are also removed before the body |
+/// | `#[cacheable]` of a key or with a tag that the scope evicts | runs its body: the transaction sees its own writes |
 /// | `#[cacheable]` of any other key | reads as usual. A miss runs its body for this call alone and stores nothing, since what it loads may never be committed |
 /// | `#[cache_put]`, [`Cache::set`](crate::Cache::set) | store nothing: they evict their key |
 ///
 /// A scope belongs to the task that [`run`](Self::run)s it. What that task spawns is outside of it.
 ///
-/// With `fence`, a key is not cached from the start of the body on. So even a process that ends between the commit of the
+/// With `fence`, a key or a tag is not cached from the start of the body on. So even a process that ends between the commit of the
 /// database and the commit of the scope leaves no stale entry, if the database commits within `fence_ttl` of the body.
 ///
 /// # Endings

@@ -1,4 +1,4 @@
-//! The cache by hand, under tags.
+//! Methods of [`Cache`] that store values under tags, and that evict by tag.
 
 use std::future::Future;
 
@@ -8,7 +8,7 @@ use crate::site::{CacheValue, Ttl};
 use crate::tag::Tag;
 use crate::target::Target;
 
-/// Methods of [`Cache`] whose values get tags. [`Cache::tagged`] returns it.
+/// Methods of [`Cache`] that store values under tags. [`Cache::tagged`] returns it.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it does nothing until one of its methods is called"]
 pub struct TaggedCache<'a> {
@@ -17,7 +17,7 @@ pub struct TaggedCache<'a> {
 }
 
 impl Cache {
-    /// Returns the methods that store values under these tags. One step evicts everything that has a tag:
+    /// Returns a handle whose methods store values under these tags. One step evicts everything that has a tag:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -31,13 +31,17 @@ impl Cache {
     /// # }
     /// ```
     ///
-    /// Tags are used as they are, like keys. [`key!`](macro@crate::key) writes one with escaped values.
+    /// Tags are used as they are, like keys. To escape values as attributes do, write them with [`key!`](macro@crate::key). A tag is
+    /// invalid if it is empty, or contains white space or a control character.
     pub fn tagged<'a>(&'a self, tags: &'a [&'a str]) -> TaggedCache<'a> {
         TaggedCache { cache: self, tags }
     }
 
     /// Evicts every entry that has this tag, in one step, however many there are. Their number is not known, so
-    /// [`Evicted::Applied`] has 0 keys. The entries stay in Redis until their TTL ends, and no process serves them.
+    /// [`Evicted::Applied`] has 0 keys. The entries stay in Redis until they expire or are replaced, but they are not served.
+    ///
+    /// If the tag is invalid, this logs a warning, evicts nothing, and also returns [`Evicted::Applied`] with 0 keys. Use
+    /// [`try_delete_tagged`](Self::try_delete_tagged) to get the error.
     pub async fn delete_tagged(&self, tag: &str) -> Evicted {
         let evicted = self.try_delete_tagged(tag).await;
         evicted.unwrap_or_else(|error| {
@@ -46,17 +50,18 @@ impl Cache {
         })
     }
 
-    /// Refuses a tag that cannot be used.
+    /// Returns an error if the tag is invalid.
     #[cfg(feature = "admin")]
     pub(crate) fn check_tag(&self, tag: &str) -> Result<(), Error> {
         Tag::parse(self.prefix(), tag).map(drop)
     }
 
-    /// [`delete_tagged`](Self::delete_tagged), refusing a tag that cannot be used.
+    /// The same as [`delete_tagged`](Self::delete_tagged), but returns an error if the tag is invalid.
     ///
     /// # Errors
     ///
-    /// The tag is invalid. An unavailable Redis is not an error: the eviction is then [`Evicted::Journaled`].
+    /// [`ErrorKind::Input`](crate::ErrorKind::Input) if the tag is invalid. An unavailable Redis is not an error: the eviction is then
+    /// [`Evicted::Journaled`].
     pub async fn try_delete_tagged(&self, tag: &str) -> Result<Evicted, Error> {
         let tag = Tag::parse(self.prefix(), tag)?;
         Ok(self.remove(&[Target::Tag(tag)]).await)
@@ -64,7 +69,7 @@ impl Cache {
 }
 
 impl TaggedCache<'_> {
-    /// [`Cache::set`]
+    /// The same as [`Cache::set`], under the tags. Returns whether the value is stored. An error is logged.
     pub async fn set<T: CacheValue>(&self, key: &str, value: &T, ttl: impl Into<Ttl>) -> bool {
         self.try_set(key, value, ttl)
             .await
@@ -72,11 +77,13 @@ impl TaggedCache<'_> {
             .unwrap_or_else(self.cache.forgive("set"))
     }
 
-    /// [`Cache::try_set`]
+    /// The same as [`Cache::try_set`], under the tags.
     ///
     /// # Errors
     ///
-    /// As [`Cache::try_set`]. Or a tag is invalid, or is being evicted with a `fence`.
+    /// - The errors of [`Cache::try_set`].
+    /// - [`ErrorKind::Input`](crate::ErrorKind::Input) if a tag is invalid.
+    /// - [`ErrorKind::Refused`](crate::ErrorKind::Refused) if a tag is being evicted with `fence`, or if Redis does not return its stamp.
     pub async fn try_set<T: CacheValue>(
         &self,
         key: &str,
@@ -86,7 +93,7 @@ impl TaggedCache<'_> {
         self.try_set_many(&[(key, value)], ttl).await
     }
 
-    /// [`Cache::set_many`]
+    /// The same as [`Cache::set_many`], under the tags. Returns whether the values are stored. An error is logged.
     pub async fn set_many<T: CacheValue>(&self, pairs: &[(&str, &T)], ttl: impl Into<Ttl>) -> bool {
         self.try_set_many(pairs, ttl)
             .await
@@ -94,11 +101,11 @@ impl TaggedCache<'_> {
             .unwrap_or_else(self.cache.forgive("set"))
     }
 
-    /// [`Cache::try_set_many`]
+    /// The same as [`Cache::try_set_many`], under the tags.
     ///
     /// # Errors
     ///
-    /// As [`try_set`](Self::try_set), for the first pair that has any.
+    /// The errors of [`try_set`](Self::try_set), for the first pair that fails.
     pub async fn try_set_many<T: CacheValue>(
         &self,
         pairs: &[(&str, &T)],
@@ -107,7 +114,9 @@ impl TaggedCache<'_> {
         self.cache.store(&self.parsed()?, pairs, ttl.into()).await
     }
 
-    /// [`Cache::get_or_load`]. An entry that does not have all of these tags is a miss.
+    /// The same as [`Cache::get_or_load`], under the tags. An entry that does not have all of these tags is a miss.
+    ///
+    /// If a tag is invalid, this logs a warning, runs `load`, and stores nothing.
     pub async fn get_or_load<T: CacheValue, E>(
         &self,
         key: &str,

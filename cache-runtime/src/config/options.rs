@@ -221,7 +221,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "local_capacity",
         field: |config| Field::Bytes(&mut config.local_capacity, 1..=usize::MAX),
     },
-    // Shorter than this, pings of every process would be a load, and a coarse clock would be too coarse.
+    // With less, the pings of all processes would load Redis, and the coarse clock would not be exact enough.
     Setting {
         name: "local_staleness",
         field: |config| {

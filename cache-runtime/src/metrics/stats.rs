@@ -30,7 +30,7 @@ pub struct Stats {
     pub operations: Vec<OperationStats>,
     /// The time without Redis.
     pub fallback: FallbackStats,
-    /// The number of keys and patterns in the journal. They were evicted, but Redis has not acknowledged it yet. One eviction may
+    /// The number of keys, patterns and tags in the journal. They were evicted, but Redis has not acknowledged it yet. One eviction may
     /// name several of them.
     pub journal_depth: usize,
     /// Loads that wait at this moment because `max_loads` bodies run.
@@ -86,7 +86,8 @@ pub struct Counts {
     pub hits_stale: u64,
     /// Hits that were served from this process, for functions with `local`.
     pub hits_local: u64,
-    /// The same while Redis was unavailable, with `local_outage = "serve"`.
+    /// Hits that were served from this process while Redis was unavailable, with `local_outage = "serve"`. They are not in
+    /// [`hits_local`](Self::hits_local).
     pub hits_outage: u64,
     /// Reads that did not return an entry, for any reason.
     pub misses: u64,
