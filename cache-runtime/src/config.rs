@@ -1,5 +1,7 @@
 //! Every option of the cache, with its default and the reason for the default.
 
+mod access;
+mod credentials;
 mod env;
 mod keys;
 mod options;
@@ -11,8 +13,11 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use self::access::Access;
+pub use self::credentials::{Credentials, Login};
 pub use self::env::Environment;
 #[cfg(feature = "sessions")]
 pub(crate) use self::keys::SessionKey;
@@ -73,10 +78,31 @@ pub struct Config {
     pub username: Option<String>,
     /// The password to authenticate with. Default: `None`.
     pub password: Option<Secret>,
+    /// A file with the password. It is read each time that a connection opens. Default: `None`.
+    pub password_file: Option<PathBuf>,
+    /// A function that provides the user and the password each time that a connection opens. Default: `None`.
+    pub credentials: Option<Credentials>,
     /// The index of the database to select. Default: 0.
     pub database: i64,
     /// Whether connections are encrypted. Default: `Off`.
     pub tls: Tls,
+    /// The certificate that the cache shows to Redis, and its chain: a PEM file, which is read each time that a connection opens.
+    /// Default: `None`.
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of that certificate: a PEM file, which may be the same. Default: `None`.
+    pub tls_key: Option<PathBuf>,
+    /// The user to authenticate as at the sentinels. Default: `None`.
+    pub sentinel_username: Option<String>,
+    /// The password of the sentinels. Default: `None`.
+    pub sentinel_password: Option<Secret>,
+    /// A file with the password of the sentinels, like [`password_file`](Self::password_file). Default: `None`.
+    pub sentinel_password_file: Option<PathBuf>,
+    /// Whether connections to sentinels are encrypted. Default: `Off`.
+    pub sentinel_tls: Tls,
+    /// The certificate that the cache shows to sentinels, like [`tls_cert`](Self::tls_cert). Default: `None`.
+    pub sentinel_tls_cert: Option<PathBuf>,
+    /// The private key of that certificate. Default: `None`.
+    pub sentinel_tls_key: Option<PathBuf>,
     /// The name of connections in `CLIENT LIST`. Default: `cache-runtime`.
     pub client_name: String,
     /// The TTL of a value whose site does not set one. Default: 3600 s.
@@ -184,9 +210,20 @@ impl Default for Config {
             require_redis: None,
             username: None,
             password: None,
+            password_file: None,
+            credentials: None,
             // The default of Redis clients.
             database: 0,
             tls: Tls::Off,
+            tls_cert: None,
+            tls_key: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            sentinel_password_file: None,
+            // Sentinels have ports and certificates of their own, and most of them have none.
+            sentinel_tls: Tls::Off,
+            sentinel_tls_cert: None,
+            sentinel_tls_key: None,
             // Identifies the connections in `CLIENT LIST`.
             client_name: "cache-runtime".to_owned(),
             // Long enough to be useful, and short enough that a forgotten eviction ends within a working day.
@@ -293,8 +330,18 @@ setters! {
     require_redis: impl Into<Option<bool>> => require_redis.into(),
     username: impl Into<String> => Some(username.into()),
     password: impl Into<Secret> => Some(password.into()),
+    password_file: impl Into<Option<PathBuf>> => password_file.into(),
+    credentials: impl Into<Option<Credentials>> => credentials.into(),
     database: i64 => database,
     tls: Tls => tls,
+    tls_cert: impl Into<Option<PathBuf>> => tls_cert.into(),
+    tls_key: impl Into<Option<PathBuf>> => tls_key.into(),
+    sentinel_username: impl Into<String> => Some(sentinel_username.into()),
+    sentinel_password: impl Into<Secret> => Some(sentinel_password.into()),
+    sentinel_password_file: impl Into<Option<PathBuf>> => sentinel_password_file.into(),
+    sentinel_tls: Tls => sentinel_tls,
+    sentinel_tls_cert: impl Into<Option<PathBuf>> => sentinel_tls_cert.into(),
+    sentinel_tls_key: impl Into<Option<PathBuf>> => sentinel_tls_key.into(),
     client_name: impl Into<String> => client_name.into(),
     default_ttl: Duration => default_ttl,
     ttl_jitter: u8 => ttl_jitter,
@@ -358,8 +405,8 @@ impl Config {
 
     /// Sets the address of Redis, in any form that `REDIS_URL` may have.
     ///
-    /// If a Redis was already set, all its settings are replaced. What the address does not name then has these values: user
-    /// and password `None`, database 0, encryption off.
+    /// If a Redis was already set, all its settings are replaced, and those of its sentinels. What the address does not name then
+    /// has these values: user, password and certificates `None`, database 0, encryption off.
     ///
     /// If none was set, the user, password, database and encryption that were set before apply to this one, unless the address
     /// names them.
@@ -402,7 +449,6 @@ impl Config {
     /// Returns every option with the value in effect. Secrets are masked. [`Display`](fmt::Display) prints the same, one option
     /// per line.
     pub fn describe(&self) -> Vec<(String, String)> {
-        let given = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
         let address = self
             .redis
             .as_ref()
@@ -410,19 +456,14 @@ impl Config {
         let special = [
             ("environment", self.environment.name().to_owned()),
             ("redis", address),
-            ("username", given(self.username.clone())),
-            (
-                "password",
-                given(self.password.as_ref().map(|_| "***".to_owned())),
-            ),
             ("database", self.database.to_string()),
-            ("tls", self.tls.show()),
             (
                 "session_keys",
                 SessionKeys::show(self.session_keys.as_ref()),
             ),
         ];
         let mut copy = self.clone();
+        let access = [copy.redis_fields().show(), copy.sentinel_fields().show()];
         let settings = SETTINGS
             .iter()
             .map(|setting| (setting.name.to_owned(), setting.show(&mut copy)));
@@ -443,6 +484,7 @@ impl Config {
         special
             .map(|(name, value)| (name.to_owned(), value))
             .into_iter()
+            .chain(access.into_iter().flatten())
             .chain(settings)
             .chain(policies)
             .chain(max_loads)
@@ -527,13 +569,14 @@ impl Config {
             encrypted,
         } = url;
         if self.redis.replace(topology).is_some() {
-            self.username = None;
-            self.password = None;
+            self.redis_fields().taken();
+            self.sentinel_fields().taken();
             self.database = 0;
-            self.tls = Tls::Off;
         }
         self.username = username.or(self.username.take());
-        self.password = password.or(self.password.take());
+        if let Some(password) = password {
+            self.redis_fields().set_password(password);
+        }
         self.database = database.unwrap_or(self.database);
         if encrypted && self.tls == Tls::Off {
             self.tls = Tls::WebRoots;

@@ -98,7 +98,9 @@
 //! | `compression` | yes | Compresses values above `compress_above`. Without it, values that another process compressed count as misses | `lz4_flex` |
 //! | `limits` | yes | The module `limit` and `#[rate_limit]` | |
 //! | `sessions` | yes | The module `session` | `aes-gcm`, `hkdf`, `hmac` |
-//! | `tls` | yes | `rediss://` and `REDIS_TLS` | `rustls`, `tokio-rustls`, `webpki-roots` |
+//! | `ring` | yes | Encrypts with `ring`. Enables `tls` | `ring` |
+//! | `tls` | yes | `rediss://` and `REDIS_TLS`. Without `ring` and `aws-lc`, it encrypts with the provider that the process has installed in `rustls` | `rustls`, `tokio-rustls`, `webpki-roots` |
+//! | `aws-lc` | no | Encrypts with AWS-LC, in place of `ring`. Enables `tls` | `aws-lc-rs` |
 //! | `admin` | no | `http::admin`: a page and an API for operators. Enables `http` | `hmac` |
 //! | `axum` | no | For handlers of axum: `ClientIp`, `Session` and `Sessions` as extractors, `IntoResponse` for rejections and errors, and rejections counted by route. Enables `http` | `axum` |
 //! | `chrono` | no | `DateTime` and `NaiveDate` in keys | `chrono` |
@@ -109,7 +111,7 @@
 //! | `tower-sessions` | no | `session::TowerSessionStore`: a store for services that already use the crate `tower-sessions`. Enables `sessions` | `tower-sessions-core` |
 //! | `uuid` | no | `Uuid` in keys | `uuid` |
 //!
-//! If you also depend on argon2 0.3, leave `tls` out: `default-features = false, features = ["compression", "limits", "sessions"]`.
+//! If you also depend on argon2 0.3, leave `ring` and `tls` out: `default-features = false, features = ["compression", "limits", "sessions"]`.
 //! argon2 0.3 needs `subtle` before 2.5, and rustls needs a later version.
 //!
 //! `docs/consistency.md` in the repository describes the promises about stale values, outages and races, and their limits.
@@ -177,7 +179,8 @@ pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key};
 pub use cache_status::CacheStatus;
 pub use clock::Clock;
 pub use config::{
-    Address, Config, Environment, Quota, Secret, SessionKeys, Tls, Topology, TtlPolicy,
+    Address, Config, Credentials, Environment, Login, Quota, Secret, SessionKeys, Tls, Topology,
+    TtlPolicy,
 };
 pub use error::{AlreadyInstalled, Error, ErrorKind};
 pub use explain::{ExplainWarning, ExplainedCall, Explanation};

@@ -8,7 +8,7 @@ use cache_runtime::{Cache, cache_evict, cache_put, cacheable};
 
 use crate::support::{Table, connect, raw, row, server, soon};
 
-const DOCUMENTED: &str = include_str!("../../docs/configuration.md");
+const DOCUMENTED: &str = include_str!("../../docs/deployment.md");
 
 #[cacheable(key = "stale:<id>", ignore = [table], ttl = "50ms", grace = 60, cache = cache)]
 async fn stale(cache: &Cache, table: &Table, id: u64) -> usize {

@@ -5,6 +5,7 @@ mod by_hand;
 mod claims;
 mod connections;
 mod consistency;
+mod credentials;
 mod deadlines;
 mod events;
 mod fallback;

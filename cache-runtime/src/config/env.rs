@@ -1,5 +1,6 @@
 //! A configuration from the environment. `docs/configuration.md` lists the variables.
 
+mod access;
 mod links;
 mod variables;
 
@@ -12,7 +13,10 @@ use self::variables::Variables;
 use super::options::{SETTINGS, time_range};
 use super::problem::{MAX_LOADS, Problem, QUOTA, idle_excludes, problems, report};
 use super::redis::{RedisUrl, database_index, host_name, port_number};
-use super::{Address, Config, Secret, SessionKeys, Tls, Topology, TtlPolicy, plain_name, text};
+use super::{
+    Address, Config, SessionKeys, Topology, TtlPolicy, access as options_of_access, plain_name,
+    text,
+};
 use crate::error::{Error, ErrorKind};
 
 /// The environment that a service runs in: a lower-case word such as `staging`.
@@ -83,10 +87,6 @@ impl Default for Environment {
 
 const ENV: &str = "CACHE_ENV";
 const URL: &str = "REDIS_URL";
-const USERNAME: &str = "REDIS_USERNAME";
-const PASSWORD: &str = "REDIS_PASSWORD";
-const TLS: &str = "REDIS_TLS";
-const TLS_CA: &str = "REDIS_TLS_CA";
 const POLICY: &str = "CACHE_POLICY_";
 const LIMIT: &str = "CACHE_LIMIT_";
 const SESSION_KEYS: &str = "CACHE_SESSION_KEYS";
@@ -296,11 +296,11 @@ fn set_in_code(config: &Config) -> BTreeSet<String> {
 fn variable_of(option: &str, environment: &Environment) -> String {
     match option {
         "redis" => URL.to_owned(),
-        "username" => USERNAME.to_owned(),
-        "password" => PASSWORD.to_owned(),
         "database" => environment.variable("DB"),
-        "tls" => TLS.to_owned(),
+        // Only code can set it.
+        "credentials" => option.to_owned(),
         "environment" => ENV.to_owned(),
+        option if options_of_access::is_option(option) => options_of_access::variable(option),
         option => {
             let roots = [("policies.", POLICY), ("limits.", LIMIT)];
             let named = roots
@@ -367,25 +367,15 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: &Environme
         }
     };
 
-    let mut given = Vec::new();
-    if let Some(username) = vars.take_verbatim(USERNAME) {
-        config.username = Some(username);
-        given.push(USERNAME);
-    }
-    for name in [PASSWORD, &own_password] {
-        if let Some(password) = vars.take_verbatim(name) {
-            config.password = Some(Secret::from(password));
-            given.push(name);
-        }
-    }
+    let mut given = access::read(config.redis_fields(), vars, &[&own_password]);
+    given.extend(access::read(config.sentinel_fields(), vars, &[]));
     if let Some(index) = vars.take_as(&db, database_index, "a database index, such as `0`") {
         config.database = index;
         // Database 0 is the default, so it asks for nothing.
         if index > 0 {
-            given.push(&db);
+            given.push(db);
         }
     }
-    given.extend(tls(config, vars));
     // Without this error, a service would run without the Redis that its operator expects.
     if config.redis.is_none() && !is_url_wrong && !is_part_wrong {
         for name in given {
@@ -394,43 +384,6 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: &Environme
                 format!("is set, but no Redis server is configured; set {URL} or {host}"),
             ));
         }
-    }
-}
-
-/// Reads whether connections are encrypted. Returns the variable that asks for it.
-fn tls(config: &mut Config, vars: &mut Variables) -> Option<&'static str> {
-    let switch = vars.take_as(TLS, text::switch, "`true` or `false`");
-    let ca = vars.take(TLS_CA);
-    match (switch, ca) {
-        (Some(false), Some(_)) => {
-            vars.problems.push(Problem::new(
-                TLS,
-                format!("is off, but {TLS_CA} is set, which turns it on; unset one of them"),
-            ));
-            None
-        }
-        (Some(false), None) if vars.is_given(URL) && config.tls != Tls::Off => {
-            vars.problems.push(Problem::new(
-                TLS,
-                format!("is off, but {URL} starts with `rediss`; use `redis` instead"),
-            ));
-            None
-        }
-        (Some(false), None) => {
-            config.tls = Tls::Off;
-            None
-        }
-        (_, Some(ca)) => {
-            config.tls = Tls::Ca(ca.into());
-            Some(TLS_CA)
-        }
-        (Some(true), None) => {
-            if config.tls == Tls::Off {
-                config.tls = Tls::WebRoots;
-            }
-            Some(TLS)
-        }
-        (None, None) => None,
     }
 }
 

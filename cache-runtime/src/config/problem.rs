@@ -95,6 +95,16 @@ pub(super) fn problems(config: &Config, called: &dyn Fn(&str) -> String) -> Vec<
     }
     contradictions(config, called, &mut problems);
     connection(config, called, &mut problems);
+    config.redis_fields().problems(called, &mut problems);
+    let sentinels = config.sentinel_fields();
+    sentinels.problems(called, &mut problems);
+    let set = sentinels.set_options();
+    if matches!(&config.redis, Some(topology) if !matches!(topology, Topology::Sentinel { .. })) {
+        problems.extend(set.iter().map(|option| {
+            let what = "is set, but the address names no sentinels; remove it, or use a `redis+sentinel://` address";
+            Problem::new(called(option), what)
+        }));
+    }
     problems
 }
 
@@ -166,8 +176,6 @@ pub(super) fn idle_excludes<'a>(
 fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut Vec<Problem>) {
     let Config {
         redis,
-        username,
-        password,
         database,
         tls,
         ..
@@ -177,16 +185,6 @@ fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut V
             called("database"),
             &database.to_string(),
             "a database index, such as `0`",
-        ));
-    }
-    if username.is_some() && password.is_none() {
-        let what = format!("is set without a password; also set {}", called("password"));
-        problems.push(Problem::new(called("username"), what));
-    }
-    if *tls != Tls::Off && !cfg!(feature = "tls") {
-        problems.push(Problem::new(
-            called("tls"),
-            "is on, but cache-runtime was built without its feature `tls`; enable the feature, or use a `redis://` address",
         ));
     }
     let Some(topology) = redis else { return };

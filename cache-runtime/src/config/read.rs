@@ -10,7 +10,7 @@ use super::env::ENVIRONMENTS;
 use super::options::SETTINGS;
 use super::problem::{Problem, QUOTA, report};
 use super::redis::{RedisUrl, database_index};
-use super::{Config, Environment, SessionKeys, Tls, did_you_mean, text};
+use super::{Config, Environment, SessionKeys, access, did_you_mean, text};
 
 /// An option as a file holds it. Numbers and switches are kept as the texts that they would be in a variable.
 enum Written {
@@ -67,26 +67,18 @@ impl<'de> Visitor<'de> for ConfigVisitor {
 }
 
 /// Options that are more than one value, or must not be shown.
-const SPECIAL: [&str; 7] = [
-    "environment",
-    "redis",
-    "username",
-    "password",
-    "database",
-    "tls",
-    "session_keys",
-];
+const SPECIAL: [&str; 4] = ["environment", "redis", "database", "session_keys"];
 
-fn options() -> impl Iterator<Item = &'static str> {
-    SPECIAL
-        .into_iter()
-        .chain(SETTINGS.iter().map(|setting| setting.name))
+fn options() -> impl Iterator<Item = String> {
+    let settings = SETTINGS.iter().map(|setting| setting.name);
+    let names = SPECIAL.into_iter().chain(settings).map(str::to_owned);
+    names.chain(access::options())
 }
 
 fn unknown(name: &str) -> Problem {
     let advice = did_you_mean(
         name,
-        options().chain(["policies", "limits"]).map(str::to_owned),
+        options().chain(["policies", "limits"].map(str::to_owned)),
     );
     Problem::new(text::shown(name), format!("is not an option; {advice}"))
 }
@@ -116,14 +108,6 @@ fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
             }
             Err(allowed) => allowed,
         },
-        "username" => {
-            config.username = Some(value);
-            return None;
-        }
-        "password" => {
-            config.password = Some(value.into());
-            return None;
-        }
         "database" => match database_index(&value) {
             Some(index) => {
                 config.database = index;
@@ -148,11 +132,8 @@ fn apply(config: &mut Config, name: &str, value: Written) -> Option<Problem> {
             };
         }
         _ => {
-            config.tls = match text::switch(&value) {
-                Some(true) => Tls::WebRoots,
-                Some(false) => Tls::Off,
-                None => Tls::Ca(value.into()),
-            };
+            let (mut fields, name) = config.fields_of(name);
+            fields.set(name, value);
             return None;
         }
     };
@@ -237,7 +218,7 @@ mod tests {
     use serde_json::{from_value, json};
 
     use super::*;
-    use crate::config::{Quota, Topology, TtlPolicy};
+    use crate::config::{Quota, Tls, Topology, TtlPolicy};
 
     #[test]
     fn options_missing_from_a_file_have_their_defaults() {

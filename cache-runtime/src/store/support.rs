@@ -76,56 +76,143 @@ pub(crate) fn kill_listener(server: &RedisServer) {
     assert!(killed.sum::<u32>() > 0, "nothing listens: {clients}");
 }
 
-/// A server with a self-signed certificate for `localhost`.
+/// A server with a certificate for `localhost`.
 pub(super) struct TlsServer {
     pub(super) server: RedisServer,
+    /// The certificate to trust.
     pub(super) authority: PathBuf,
     pub(super) port: u16,
     _directory: Directory,
 }
 
 impl TlsServer {
-    /// Starts it with a certificate for servers only.
-    pub(super) fn start() -> Self {
-        Self::with(&["-addext", "basicConstraints=critical,CA:FALSE"])
+    /// Starts it with a self-signed certificate for servers only. Returns [`None`] if the server was built without TLS.
+    pub(super) fn start() -> Option<Self> {
+        Self::self_signed(&["-addext", "basicConstraints=critical,CA:FALSE"])
     }
 
     /// Starts it with the default certificate of `openssl req -x509`, which is one of an authority.
-    pub(super) fn start_as_authority() -> Self {
-        Self::with(&[])
+    pub(super) fn start_as_authority() -> Option<Self> {
+        Self::self_signed(&[])
     }
 
-    fn with(extensions: &[&str]) -> Self {
+    fn self_signed(arguments: &[&str]) -> Option<Self> {
         let directory = Directory::new().unwrap();
-        let [key, authority] = ["key.pem", "cert.pem"].map(|name| directory.path.join(name));
-        let made = Command::new("openssl")
-            .args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost".split(' '))
-            .args(["-addext", "subjectAltName=DNS:localhost"])
-            .args(extensions)
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&authority)
-            .stderr(Stdio::null())
-            .status();
-        assert!(made.unwrap().success());
+        let papers = certify(&directory.path, "localhost", arguments);
+        let authority = papers.certificate.clone();
+        Self::with(directory, &papers, authority, "no")
+    }
+
+    /// Starts it with a certificate of `authority`. Clients must show one of the same authority.
+    pub(super) fn start_for_clients_of(authority: &Authority) -> Option<Self> {
+        let papers = authority.issue("localhost");
+        Self::with(
+            Directory::new().unwrap(),
+            &papers,
+            authority.certificate(),
+            "yes",
+        )
+    }
+
+    fn with(
+        directory: Directory,
+        papers: &Papers,
+        authority: PathBuf,
+        clients: &str,
+    ) -> Option<Self> {
         let port = free_port().unwrap();
-        let text = |path: &Path| path.display().to_string();
-        let server = RedisServer::builder()
-            .args(["--tls-port".into(), port.to_string()])
-            .args(["--tls-auth-clients", "no"])
-            .args(["--tls-key-file".into(), text(&key)])
-            .args(["--tls-cert-file".into(), text(&authority)])
-            .args(["--tls-ca-cert-file".into(), text(&authority)])
-            .start()
-            .unwrap();
-        Self {
+        let started = RedisServer::builder()
+            .args(["--tls-port", &port.to_string()])
+            .args(["--tls-auth-clients", clients])
+            .args(papers.arguments())
+            .args(["--tls-ca-cert-file", &text(&authority)])
+            .start();
+        let server = match started {
+            Ok(server) => server,
+            Err(error) if error.to_string().contains("tls-port") => {
+                eprintln!("skipped: this server was built without TLS");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        Some(Self {
             server,
             authority,
             port,
             _directory: directory,
+        })
+    }
+}
+
+/// A certificate and its key.
+pub(super) struct Papers {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl Papers {
+    /// The arguments of a server with this certificate.
+    pub(super) fn arguments(&self) -> [String; 4] {
+        [
+            "--tls-cert-file".to_owned(),
+            text(&self.certificate),
+            "--tls-key-file".to_owned(),
+            text(&self.key),
+        ]
+    }
+}
+
+/// An authority that issues certificates for servers and clients.
+pub(super) struct Authority {
+    papers: Papers,
+    directory: Directory,
+}
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let directory = Directory::new().unwrap();
+        Self {
+            papers: certify(&directory.path, "authority", &[]),
+            directory,
         }
     }
+
+    pub(super) fn certificate(&self) -> PathBuf {
+        self.papers.certificate.clone()
+    }
+
+    /// Issues a certificate for this name.
+    pub(super) fn issue(&self, name: &str) -> Papers {
+        let [by, with] = [&self.papers.certificate, &self.papers.key].map(|path| text(path));
+        let no_authority = ["-addext", "basicConstraints=critical,CA:FALSE"];
+        let arguments = [&["-CA", &*by, "-CAkey", &*with], &no_authority[..]].concat();
+        certify(&self.directory.path, name, &arguments)
+    }
+}
+
+/// Creates a certificate with a key, signed by that key unless the arguments name another.
+fn certify(directory: &Path, name: &str, arguments: &[&str]) -> Papers {
+    let papers = Papers {
+        certificate: directory.join(format!("{name}.pem")),
+        key: directory.join(format!("{name}.key")),
+    };
+    let made = Command::new("openssl")
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' '))
+        .args(["-subj", &format!("/CN={name}")])
+        .args(["-addext", &format!("subjectAltName=DNS:{name}")])
+        .args(arguments)
+        .arg("-keyout")
+        .arg(&papers.key)
+        .arg("-out")
+        .arg(&papers.certificate)
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.unwrap().success());
+    papers
+}
+
+pub(super) fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// A sentinel for a master called `main`. Dropping this kills it.
@@ -136,17 +223,23 @@ pub(super) struct Sentinel {
 
 impl Sentinel {
     pub(super) fn start(port: u16, master: u16) -> Self {
+        Self::start_with(port, master, &[format!("port {port}")])
+    }
+
+    /// Starts it with these lines in its configuration, by which it listens at `port`.
+    pub(super) fn start_with(port: u16, master: u16, lines: &[String]) -> Self {
         let directory = Directory::new().unwrap();
         // A sentinel needs a configuration file, and writes its state into it.
         let file = directory.path.join("sentinel.conf");
+        let lines = lines.join("\n");
         std::fs::write(
             &file,
-            format!("sentinel monitor main 127.0.0.1 {master} 1\n"),
+            format!("{lines}\nsentinel monitor main 127.0.0.1 {master} 1\n"),
         )
         .unwrap();
         let process = Command::new("redis-server")
             .arg(&file)
-            .args(["--sentinel", "--port", &port.to_string(), "--dir"])
+            .args(["--sentinel", "--dir"])
             .arg(&directory.path)
             .stdout(Stdio::null())
             .spawn()

@@ -1,5 +1,7 @@
 //! Opens one connection. This is the only file that knows what is behind an address. Its parts are in `topology/`.
 
+mod access;
+mod file;
 mod introduction;
 mod race;
 mod sentinels;
@@ -22,8 +24,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::access::{Gate, Pass};
 pub(super) use self::introduction::Identity;
-use self::introduction::{Expected, refusal, refuses_resp3};
+use self::introduction::{Expected, refuses_resp3};
 use self::race::Favourites;
 pub(super) use self::sentinels::{LOOK, Sentinels};
 use crate::config::{Address, Config, Topology};
@@ -56,9 +59,9 @@ pub(super) type Pushes = Arc<dyn Fn(PushInfo) + Send + Sync>;
 pub(super) struct Connector {
     topology: Topology,
     sentinels: Option<Sentinels>,
-    session: RedisConnectionInfo,
+    gate: Gate,
+    sentinel_gate: Gate,
     database: i64,
-    tls: Option<tls::Client>,
     client_name: String,
     connect_timeout: Duration,
     greeting_timeout: Duration,
@@ -74,7 +77,7 @@ impl fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// Reads the certificate authority, if there is one; opens nothing.
+    /// Reads the files of passwords and certificates, if there are any. Opens nothing.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let Some(topology) = config.redis.clone() else {
             return Err(Error::new(
@@ -82,14 +85,9 @@ impl Connector {
                 "no Redis is configured; set `REDIS_URL`",
             ));
         };
-        let mut session =
+        let session =
             RedisConnectionInfo::default().set_lib_name("cache-runtime", env!("CARGO_PKG_VERSION"));
-        if let Some(username) = &config.username {
-            session = session.set_username(username);
-        }
-        if let Some(password) = &config.password {
-            session = session.set_password(password.expose());
-        }
+        let sentinel_session = RedisConnectionInfo::default().set_skip_set_lib_name();
         let sentinels = match &topology {
             Topology::Standalone(_) => None,
             Topology::Sentinel { sentinels, master } => {
@@ -99,9 +97,9 @@ impl Connector {
         Ok(Self {
             topology,
             sentinels,
-            session,
+            gate: Gate::new(config.access(), session)?,
+            sentinel_gate: Gate::new(config.sentinel_access(), sentinel_session)?,
             database: config.database,
-            tls: tls::client(&config.tls)?,
             client_name: config.client_name.clone(),
             connect_timeout: config.connect_timeout,
             // A server that accepts a connection but stays silent for this many command timeouts cannot be used. Waiting
@@ -162,15 +160,18 @@ impl Connector {
         pushes: Option<&Pushes>,
     ) -> Result<Opened, Error> {
         let deadline = Instant::now() + self.connect_timeout;
+        let pass = &self.gate.pass(self.connect_timeout).await?;
         let addresses = match address {
             Address::Unix(_) => {
-                return self.try_at(address, None, deadline, expected, pushes).await;
+                return self
+                    .try_at(address, None, pass, deadline, expected, pushes)
+                    .await;
             }
             Address::Tcp(host, port) => self.addresses_of(address, host, *port).await?,
         };
         let has_several = addresses.len() > 1;
         let addresses = self.favourites.order(address, addresses);
-        let attempt = |socket| self.try_at(address, Some(socket), deadline, expected, pushes);
+        let attempt = |socket| self.try_at(address, Some(socket), pass, deadline, expected, pushes);
         let (socket, opened) = race::race(addresses, self.connect_timeout, attempt)
             .await
             .map_err(|failures| race::none_of(address, failures))?;
@@ -184,23 +185,24 @@ impl Connector {
         &self,
         address: &Address,
         socket: Option<SocketAddr>,
+        pass: &Pass,
         deadline: Instant,
         expected: Expected,
         pushes: Option<&Pushes>,
     ) -> Result<Opened, Error> {
-        let newest = self.session.clone().set_protocol(ProtocolVersion::RESP3);
-        let tls = self.tls.as_ref();
+        let newest = pass.session.clone().set_protocol(ProtocolVersion::RESP3);
+        let tls = pass.tls.as_ref();
         let traffic = Arc::default();
         let observed = |socket| Observed::new(socket, Arc::clone(&traffic));
         let wire = observed(self.reach(address, socket, tls, deadline).await?);
         let greeted = match self.greet(address, wire, &newest, pushes).await? {
             Err(error) if refuses_resp3(&error) && pushes.is_none() => {
                 let wire = observed(self.reach(address, socket, tls, deadline).await?);
-                self.greet(address, wire, &self.session, None).await?
+                self.greet(address, wire, &pass.session, None).await?
             }
             greeted => greeted,
         };
-        let (mut link, mut driver) = greeted.map_err(|error| refusal(address, &error))?;
+        let (mut link, mut driver) = greeted.map_err(|error| pass.refusal(address, &error))?;
         let introduction = timeout(
             self.greeting_timeout,
             self.introduce(&mut link, address, expected),
@@ -264,7 +266,10 @@ impl Connector {
         };
         match timeout_at(deadline, connect).await {
             Ok(Ok(wire)) => Ok(wire),
-            Ok(Err(error)) => Err(unreachable(address, error)),
+            Ok(Err(error)) => match tls.and_then(|tls| tls.advice(&error)) {
+                Some(advice) => Err(advised(address, &advice).because(error)),
+                None => Err(unreachable(address, error)),
+            },
             Err(_) => Err(silence(address, self.connect_timeout)),
         }
     }
@@ -310,6 +315,14 @@ fn unreachable(address: &Address, error: io::Error) -> Error {
         format!("cannot connect to {address}"),
     )
     .because(error)
+}
+
+/// Like [`unreachable`], where it is known what to do.
+fn advised(address: &Address, advice: &str) -> Error {
+    Error::new(
+        ErrorKind::Connection,
+        format!("cannot connect to {address}: {advice}"),
+    )
 }
 
 fn silence(address: &Address, after: Duration) -> Error {

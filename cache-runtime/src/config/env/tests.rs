@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Quota;
+use crate::config::{Quota, Tls};
 
 fn read(vars: &[(&str, &str)]) -> Config {
     Config::from_vars(vars.iter().copied()).unwrap_or_else(|error| panic!("{error}"))

@@ -6,12 +6,11 @@ use std::ffi::OsString;
 use tracing::info;
 
 use super::{
-    ENV, ENVIRONMENTS, Environment, LIMIT, PASSWORD, POLICY, POLICY_FIELDS, SESSION_KEYS, TLS,
-    TLS_CA, URL, USERNAME, links,
+    ENV, ENVIRONMENTS, Environment, LIMIT, POLICY, POLICY_FIELDS, SESSION_KEYS, URL, links,
 };
 use crate::config::options::{SETTINGS, Setting};
 use crate::config::problem::Problem;
-use crate::config::{did_you_mean, text};
+use crate::config::{access, did_you_mean, text};
 
 /// Which `redis-server` the module `testing` starts: not an option of a cache, and set where tests run.
 const TEST_SERVER: &str = "CACHE_TEST_REDIS_SERVER";
@@ -134,13 +133,14 @@ impl Variables {
 
 /// The names of all variables.
 pub(super) fn known() -> impl Iterator<Item = String> {
-    let connection = [ENV, URL, USERNAME, PASSWORD, TLS, TLS_CA, SESSION_KEYS].map(str::to_owned);
+    let connection = [ENV, URL, SESSION_KEYS].map(str::to_owned);
     let parts = Environment::KNOWN
         .into_iter()
         .flat_map(|env| ["HOST", "PORT", "PASSWORD", "DB"].map(|part| env.variable(part)));
     let policies = POLICY_FIELDS.map(|(suffix, _)| format!("{POLICY}<NAME>{suffix}"));
     connection
         .into_iter()
+        .chain(access::variables())
         .chain(parts)
         .chain(SETTINGS.iter().map(Setting::variable))
         .chain(policies)

@@ -242,15 +242,19 @@ pub(super) fn refuses_resp3(error: &RedisError) -> bool {
             .is_some_and(|detail| detail.starts_with("unknown command") && detail.contains("HELLO"))
 }
 
+/// Returns whether a server wants other credentials, or any.
+pub(super) fn refuses_credentials(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+        || error.detail().is_some_and(|detail| detail.contains("AUTH"))
+}
+
 /// Returns the error for a rejected handshake. Arguments that the server repeats are not included, because they contain the
 /// credentials.
 pub(super) fn refusal(address: &Address, error: &RedisError) -> Error {
     let code = error.code().unwrap_or_default();
     let detail = error.detail().unwrap_or_default();
-    let credentials = error.kind() == redis::ErrorKind::AuthenticationFailed
-        || matches!(code, "NOAUTH" | "WRONGPASS")
-        || detail.contains("AUTH");
-    if credentials {
+    if refuses_credentials(error) {
         let text = format!(
             "Redis at {address} refused the credentials; check the user name and the password"
         );

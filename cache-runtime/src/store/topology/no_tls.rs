@@ -2,22 +2,47 @@
 
 use std::io;
 
+use redis::RedisError;
 use tokio::net::TcpStream;
 
-use crate::config::Tls;
+use crate::config::{Access, Tls};
 use crate::error::{Error, ErrorKind};
 
 /// Cannot be created without TLS.
+#[derive(Clone)]
 pub(super) enum Client {}
 
-/// The check of the configuration has already rejected everything else with a better error.
-pub(super) fn client(tls: &Tls) -> Result<Option<Client>, Error> {
-    match tls {
-        Tls::Off => Ok(None),
-        _ => Err(Error::new(
-            ErrorKind::Config,
-            "encryption needs the feature `tls` of cache-runtime",
-        )),
+/// The same.
+pub(super) enum Certificates {}
+
+impl Certificates {
+    /// The check of the configuration has already rejected everything else with a better error.
+    pub(super) fn new(access: &Access) -> Result<Option<Self>, Error> {
+        match access.tls {
+            Tls::Off => Ok(None),
+            _ => Err(Error::new(
+                ErrorKind::Config,
+                "encryption needs the feature `tls` of cache-runtime",
+            )),
+        }
+    }
+
+    pub(super) fn are_in_files(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn client(&self) -> Result<Client, Error> {
+        match *self {}
+    }
+}
+
+impl Client {
+    pub(super) fn advice(&self, _: &io::Error) -> Option<String> {
+        match *self {}
+    }
+
+    pub(super) fn late_advice(&self, _: &RedisError) -> Option<String> {
+        match *self {}
     }
 }
 

@@ -8,11 +8,11 @@ use futures_util::future::Fuse;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use redis::aio::MultiplexedConnection;
-use redis::{ProtocolVersion, PushInfo, RedisConnectionInfo, Value};
+use redis::{ProtocolVersion, PushInfo, RedisError, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::introduction::{fields, refusal, refuses_resp3};
+use super::introduction::{fields, refusal, refuses_credentials, refuses_resp3};
 use super::{Connector, Driver, Pushes, closed, silence};
 use crate::config::Address;
 use crate::error::{Error, ErrorKind};
@@ -204,20 +204,23 @@ impl Connector {
         let address = &sentinels.addresses[index];
         let opening = async {
             let deadline = Instant::now() + PATIENCE;
-            let session = RedisConnectionInfo::default().set_skip_set_lib_name();
-            let newest = session.clone().set_protocol(ProtocolVersion::RESP3);
+            let pass = self.sentinel_gate.pass(PATIENCE).await?;
+            let newest = pass.session.clone().set_protocol(ProtocolVersion::RESP3);
+            let tls = pass.tls.as_ref();
             let (sender, pushes) = mpsc::unbounded_channel();
-            let wire = self.reach(address, None, None, deadline).await?;
+            let wire = self.reach(address, None, tls, deadline).await?;
             let push: Pushes = Arc::new(move |push| drop(sender.send(push)));
             let greeted = match self.greet(address, wire, &newest, Some(&push)).await? {
                 // Without RESP3 the sentinel is polled, because it pushes nothing.
                 Err(error) if refuses_resp3(&error) => {
-                    let wire = self.reach(address, None, None, deadline).await?;
-                    self.greet(address, wire, &session, None).await?
+                    let wire = self.reach(address, None, tls, deadline).await?;
+                    self.greet(address, wire, &pass.session, None).await?
                 }
                 greeted => greeted,
             };
-            let (link, driver) = greeted.map_err(|error| refusal(address, &error))?;
+            let (link, driver) = greeted.map_err(|error| {
+                unwelcome(address, &error).unwrap_or_else(|| pass.refusal(address, &error))
+            })?;
             Ok(Link {
                 index,
                 link,
@@ -247,7 +250,7 @@ impl Link {
         question.cmd("SENTINEL").arg("MASTER").arg(&sentinels.name);
         let answers = tokio::select! {
             answers = timeout(PATIENCE, self.link.send_packed_commands(&question, 0, 2)) => match answers {
-                Ok(answers) => answers.map_err(|error| refusal(address, &error)),
+                Ok(answers) => answers.map_err(|error| refused(address, &error)),
                 Err(_) => Err(silence(address, PATIENCE)),
             },
             () = &mut self.driver => Err(closed(address)),
@@ -282,11 +285,25 @@ impl Link {
     }
 }
 
+fn refused(address: &Address, error: &RedisError) -> Error {
+    unwelcome(address, error).unwrap_or_else(|| refusal(address, error))
+}
+
+/// Returns the error for a sentinel that wants other credentials: they are not those of Redis.
+fn unwelcome(address: &Address, error: &RedisError) -> Option<Error> {
+    refuses_credentials(error).then(|| {
+        let text = format!(
+            "the sentinel at {address} refused the credentials; set `REDIS_SENTINEL_USERNAME` and `REDIS_SENTINEL_PASSWORD`"
+        );
+        Error::new(ErrorKind::Connection, text)
+    })
+}
+
 fn master_of(answers: Vec<Value>, address: &Address) -> Result<Option<Master>, Error> {
     let mut answers = answers.into_iter();
     let place = match answers.next() {
         Some(Value::Array(parts)) => parts,
-        Some(Value::ServerError(error)) => return Err(refusal(address, &error.into())),
+        Some(Value::ServerError(error)) => return Err(refused(address, &error.into())),
         _ => return Ok(None),
     };
     let mut place = place.into_iter().filter_map(|part| reply::text(part).ok());
