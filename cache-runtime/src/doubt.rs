@@ -32,6 +32,8 @@ pub(crate) struct Doubts {
     gaps: AtomicU64,
     /// Beginnings of the keys whose changes are heard. None of them is ever given up.
     heard: ArcSwapOption<Vec<String>>,
+    /// Why no changes are heard, if the server does not report them.
+    refused: ArcSwapOption<String>,
     /// Until when the process knows all changes that are older than its staleness allows, by [`Clock::coarse_millis`].
     trusted_until: AtomicU64,
 }
@@ -64,6 +66,7 @@ impl Doubts {
             sweeping: AtomicU64::new(0),
             gaps: AtomicU64::new(0),
             heard: ArcSwapOption::empty(),
+            refused: ArcSwapOption::empty(),
             trusted_until: AtomicU64::new(0),
         }
     }
@@ -99,6 +102,7 @@ impl Doubts {
 
     /// From now on the changes of all keys with one of these beginnings are heard. Earlier changes may have been missed.
     pub(crate) fn hears(&self, beginnings: Vec<String>) {
+        self.refused.store(None);
         self.heard.store(Some(Arc::new(beginnings)));
         self.gaps.fetch_add(1, Ordering::AcqRel);
     }
@@ -112,9 +116,15 @@ impl Doubts {
     }
 
     /// No changes are heard, and none will be: the server does not report them.
-    pub(crate) fn hears_nothing(&self) {
+    pub(crate) fn hears_nothing(&self, reason: String) {
+        self.refused.store(Some(Arc::new(reason)));
         self.heard.store(None);
         self.distrust();
+    }
+
+    /// Returns why the server does not report changes, if it refused that.
+    pub(crate) fn refusal(&self) -> Option<Arc<String>> {
+        self.refused.load_full()
     }
 
     /// Returns whether the changes of any keys are heard.
@@ -216,7 +226,7 @@ mod tests {
         doubts.hears(vec!["event:".to_owned(), "user:".to_owned()]);
         assert!(doubts.is_heard("user:1") && !doubts.is_heard("users:1"));
 
-        doubts.hears_nothing();
+        doubts.hears_nothing("refused".to_owned());
         assert!(!doubts.is_heard("user:1"));
     }
 

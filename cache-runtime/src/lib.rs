@@ -126,6 +126,7 @@
     )
 )]
 
+mod acl;
 mod background;
 mod cache;
 mod cache_status;
@@ -170,6 +171,7 @@ pub mod __private;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use acl::{AclPart, AclRule};
 pub use cache::{
     Cache, CacheScope, Evicted, Health, HealthCheck, HealthStatus, KeyStream, TaggedCache,
 };

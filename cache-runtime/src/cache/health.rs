@@ -35,8 +35,8 @@ pub struct Health {
     pub fallback_seconds: Option<f64>,
     /// Why the last attempt to reach Redis failed; `None` while it answers, and in memory mode.
     pub fallback_reason: Option<String>,
-    /// What does not work although the cache does, one sentence each: operations that Redis refuses, and pending evictions in the
-    /// journal. A refusal is reported until the same operation succeeds, or for 60 s.
+    /// What does not work although the cache does, one sentence each: operations that Redis refuses, pending evictions in the
+    /// journal, and changes that Redis does not report. A refusal is reported until the same operation succeeds, or for 60 s.
     pub problems: Vec<String>,
     /// Keys, patterns and tags in the journal: they were evicted, but Redis has not acknowledged it yet. One eviction may name several.
     pub journal_depth: usize,
@@ -57,6 +57,7 @@ pub enum HealthStatus {
     /// - Redis is unavailable, so functions run uncached.
     /// - Redis refuses some operations, for example writes because its memory is full.
     /// - Evictions wait in the journal, so other processes may serve old values.
+    /// - Redis does not report changes of entries, so functions with `local` keep no values in the process.
     Degraded,
     /// The cache was shut down.
     Down,
@@ -101,6 +102,11 @@ impl HealthCheck<'_> {
         let mode = inner.guard.mode();
         let mut problems = inner.guard.refusals();
         problems.extend(inner.journal.problem());
+        problems.extend(inner.local.doubts.refusal().map(|reason| {
+            format!(
+                "Redis does not report changes, so functions with `local` keep no values: {reason}"
+            )
+        }));
         Health {
             status: match (inner.guard.state(), mode) {
                 (State::Closed, _) => HealthStatus::Down,

@@ -13,7 +13,7 @@ use super::{Decision, Identity, Policy, RateLimiter};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::metrics::{LimitStats, Mode};
-use crate::store::support::{config, until};
+use crate::store::support::{as_user, config, server_with_user, until};
 use crate::testing::RedisServer;
 
 /// A limiter with a Redis and a clock that the test controls.
@@ -26,7 +26,7 @@ struct Bench {
 
 impl Bench {
     async fn new(policies: impl IntoIterator<Item = Policy>) -> Self {
-        let server = RedisServer::start().unwrap();
+        let server = server_with_user(&[]);
         let clock = Clock::stopped();
         let (cache, limiter) = another(&server, &clock, policies).await;
         Self {
@@ -90,7 +90,7 @@ async fn another(
     clock: &Clock,
     policies: impl IntoIterator<Item = Policy>,
 ) -> (Cache, RateLimiter) {
-    let config = config(server).clock(clock.clone());
+    let config = as_user(config(server)).clock(clock.clone());
     let cache = Cache::connect(config).await.unwrap();
     let limiter = RateLimiter::new(&cache, policies).unwrap();
     (cache, limiter)

@@ -22,7 +22,7 @@ use super::{COOKIE, NewSession, SessionError, SessionStore, SessionToken, Stored
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, SessionKeys};
-use crate::store::support::{ask, config, until};
+use crate::store::support::{as_user, ask, config, server_with_user, until};
 use crate::testing::{FaultProxy, RedisServer};
 
 const KEY: &str = "a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -62,10 +62,10 @@ impl Bench {
     }
 
     async fn with(set: impl FnOnce(Config) -> Config) -> Self {
-        let server = RedisServer::start().unwrap();
+        let server = server_with_user(&[]);
         let clock = Clock::stopped();
         let config = config(&server).clock(clock.clone()).session_keys(keys(KEY));
-        let cache = Cache::connect(set(config)).await.unwrap();
+        let cache = Cache::connect(as_user(set(config))).await.unwrap();
         Self {
             server: Some(server),
             store: SessionStore::new(&cache).unwrap(),
@@ -104,7 +104,8 @@ impl Bench {
 
     async fn another_with(&self, set: impl FnOnce(Config) -> Config) -> SessionStore {
         let config = config(self.server()).clock(self.clock.clone());
-        store(set(config.session_keys(keys(KEY)))).await
+        let config = set(config.session_keys(keys(KEY)));
+        store(as_user(config)).await
     }
 
     /// What the server knows of a session.

@@ -51,8 +51,9 @@ fn memory() -> Subject {
 }
 
 async fn redis() -> Subject {
-    let server = support::server();
-    let store = RedisStore::new(&support::config(&server)).unwrap();
+    let server = support::server_with_user(&[]);
+    let config = support::as_user(support::config(&server));
+    let store = RedisStore::new(&config).unwrap();
     store.probe().await.unwrap();
     Subject {
         store: Arc::new(store),

@@ -169,7 +169,7 @@ impl Listener {
             let pause = match end {
                 End::Over => return,
                 End::Refused(reason) => {
-                    self.doubts.hears_nothing();
+                    self.doubts.hears_nothing(reason.clone());
                     if refused.as_ref() != Some(&reason) {
                         warn!(
                             reason,

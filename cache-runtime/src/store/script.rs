@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use redis::{Cmd, Value};
+use redis::{Cmd, ServerError, Value};
 
 use super::BoxFuture;
 use super::reply::{self, Failure};
 use crate::error::Error;
+
+/// What Redis 7 answers if the user may not run a command in a script.
+const DENIED: &str = "can't run this command or subcommand";
 
 /// A script, and the hash that identifies it on a server.
 pub(crate) struct Script {
@@ -37,9 +40,47 @@ impl Script {
         call("EVALSHA", &self.hash, keys, arguments)
     }
 
+    /// Returns the error with the command that the user may not run. Redis 7 reports only its line, as `on @user_script:12.`, and
+    /// a script may add the command. Other servers report the command.
+    pub(super) fn explained(&self, error: ServerError) -> ServerError {
+        let details = error.details().unwrap_or_default();
+        let Some((_, place)) = details.split_once(DENIED) else {
+            return error;
+        };
+        let added = place
+            .strip_prefix(": ")
+            .and_then(|rest| rest.split(' ').next());
+        let Some(command) = added.or_else(|| self.line(place).and_then(command_in)) else {
+            return error;
+        };
+        let command = command.to_ascii_lowercase();
+        let text = format!(
+            "-NOPERM this user may not run `{command}` in a script; grant `+{command}`\r\n"
+        );
+        match redis::parse_redis_value(text.as_bytes()) {
+            Ok(Value::ServerError(named)) => named,
+            _ => error,
+        }
+    }
+
+    /// Returns the line of the script in which an error occurred.
+    fn line(&self, place: &str) -> Option<&str> {
+        let (_, number) = place.split_once("@user_script:")?;
+        let (number, _) = number.split_once('.')?;
+        self.text
+            .lines()
+            .nth(number.parse::<usize>().ok()?.checked_sub(1)?)
+    }
+
     pub(super) fn by_text(&self, keys: &[&str], arguments: impl Fn(&mut Cmd)) -> Cmd {
         call("EVAL", self.text, keys, arguments)
     }
+}
+
+/// Returns the command that a line of a script runs: the first text in quotes that has only capitals.
+fn command_in(line: &str) -> Option<&str> {
+    let mut quoted = line.split('\'').skip(1).step_by(2);
+    quoted.find(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase()))
 }
 
 fn call(name: &str, script: &str, keys: &[&str], arguments: impl Fn(&mut Cmd)) -> Cmd {

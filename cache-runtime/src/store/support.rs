@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ::redis::FromRedisValue;
 
+use crate::acl::AclPart;
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::Key;
@@ -47,6 +48,31 @@ pub(crate) fn config(server: &RedisServer) -> Config {
         command_timeout: Duration::from_secs(2),
         ..server.config()
     }
+}
+
+/// Starts a server with a user that may run only the commands that this crate needs, so that tests show what these are.
+pub(crate) fn server_with_user(arguments: &[&str]) -> RedisServer {
+    let every = [
+        AclPart::Cache,
+        AclPart::Local,
+        AclPart::Limits,
+        AclPart::Sessions,
+    ];
+    let rules = Config::default().acl_rule().only(&every).rules();
+    // Tests use several prefixes.
+    let rules = rules.into_iter().filter(|rule| !rule.starts_with('~'));
+    // In the arguments, so that a server that starts again still has it.
+    RedisServer::builder()
+        .args(["--user", "app"])
+        .args(rules.chain(["~*".to_owned()]))
+        .args(arguments.iter().copied())
+        .start()
+        .unwrap()
+}
+
+/// Returns the configuration with that user.
+pub(crate) fn as_user(config: Config) -> Config {
+    config.username("app").password("password")
 }
 
 /// Sends a command to the server without the store.
@@ -129,7 +155,11 @@ impl TlsServer {
             .start();
         let server = match started {
             Ok(server) => server,
-            Err(error) if error.to_string().contains("tls-port") => {
+            Err(error)
+                if WITHOUT_TLS
+                    .iter()
+                    .any(|said| error.to_string().contains(said)) =>
+            {
                 eprintln!("skipped: this server was built without TLS");
                 return None;
             }

@@ -32,13 +32,14 @@ const DEBUG_TOKEN: Duration = Duration::from_secs(60 * 60);
 const GRACE: Duration = Duration::from_secs(10);
 
 const HELP: &str = "\
-Usage: event-service [warm | catalog [--json] | debug-token]
+Usage: event-service [warm | catalog [--json] | acl | debug-token]
 
 Without a command it serves HTTP.
 
 Commands:
   warm               fills the cache in Redis with the most requested data, then exits
   catalog [--json]   prints what is cached and which functions evict it; fails if anything looks like a mistake
+  acl                prints the command that creates a Redis user with the permissions that the service needs
   debug-token        prints a token for the header `Cache-Debug` that is valid for 1 hour; needs CACHE_SESSION_KEYS
 
 Variables: BIND, DATABASE_URL, SLOW_DB_MS, WARM_EVERY, TRUSTED_PROXIES, TRUSTED_ORIGINS, INSECURE_COOKIE,
@@ -71,6 +72,7 @@ async fn main() -> ExitCode {
         ["catalog", "--json"] => {
             catalog(|catalog| Ok(serde_json::to_string_pretty(catalog)? + "\n"))
         }
+        ["acl"] => print_acl(),
         ["debug-token"] => print_debug_token(),
         ["-h" | "--help"] => say(HELP),
         _ => {
@@ -135,6 +137,11 @@ fn catalog(write: impl FnOnce(&Catalog) -> anyhow::Result<String>) -> anyhow::Re
     say(&write(&catalog)?)?;
     ensure!(catalog.findings.is_empty(), "the catalog has findings");
     Ok(())
+}
+
+/// `event-service acl`, under the configuration that the service would have. It does not connect to Redis.
+fn print_acl() -> anyhow::Result<()> {
+    say(&format!("{}\n", Config::from_env()?.acl_rule()))
 }
 
 /// `event-service debug-token`

@@ -40,6 +40,10 @@ local function ask(command, ...)
   if failed(answer, 'WRONGTYPE') then
     redis.call('DEL', index)
   end
+  if failed(answer, "can't run this command") then
+    -- Redis 7 reports only the line, which is the same for all commands.
+    error({ err = answer.err .. ': ' .. command })
+  end
   return redis.call(command, index, ...)
 end
 

@@ -9,5 +9,5 @@ local record = redis.pcall('GET', KEYS[1])
 if type(record) == 'table' and string.find(record.err, 'WRONGTYPE', 1, true) then
   return ''
 end
--- Any other error is passed on: it does not mean that there is no session.
-return record
+-- Any other error is passed on, with its line: it does not mean that there is no session.
+return type(record) == 'table' and redis.call('GET', KEYS[1]) or record

@@ -8,14 +8,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A server that keeps its sessions when it is killed.
 async fn lasting() -> Bench {
-    let server = RedisServer::builder()
-        .args(["--appendonly", "yes", "--appendfsync", "always"])
-        .start()
-        .unwrap();
+    let server = server_with_user(&["--appendonly", "yes", "--appendfsync", "always"]);
     let clock = Clock::stopped();
     let config = config(&server).clock(clock.clone()).session_keys(keys(KEY));
     Bench {
-        store: store(config).await,
+        store: store(as_user(config)).await,
         server: Some(server),
         clock,
     }

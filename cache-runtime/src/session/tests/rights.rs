@@ -22,7 +22,7 @@ fn allow(server: &RedisServer, command: &str, is_allowed: bool) {
     let sign = if is_allowed { '+' } else { '-' };
     let rule = format!("{sign}{command}");
     // The reply comes on a connection that may still run the command.
-    let () = ask(server, &["ACL", "SETUSER", "default", &rule]);
+    let () = ask(server, &["ACL", "SETUSER", "app", &rule]);
 }
 
 /// A store with the clock of the server, so that scripts call `TIME`.

@@ -71,7 +71,7 @@ async fn a_value_that_may_not_be_read_is_not_deleted() {
     let server = subject.server.as_ref().unwrap();
     let (store, key) = (&subject.store, key("a"));
     store.set(&key, b"another entry", TTL).await.unwrap();
-    let () = ask(server, &["ACL", "SETUSER", "default", "-getrange"]);
+    let () = ask(server, &["ACL", "SETUSER", "app", "-getrange"]);
 
     let deleted = store.delete_if(&key, b"stamp--1").await;
 

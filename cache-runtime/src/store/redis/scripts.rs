@@ -51,12 +51,16 @@ impl RedisStore {
             true => self.read(&command, bytes, &[]).await,
             false => self.ask(&command, bytes).await,
         };
-        match ask(script.by_hash(keys, &arguments)).await {
+        let answer = match ask(script.by_hash(keys, &arguments)).await {
             Err(Failure::Refused(error)) if reply::is_no_script(&error) => {
                 ask(script.by_text(keys, &arguments)).await
             }
             answer => answer,
-        }
+        };
+        answer.map_err(|failure| match failure {
+            Failure::Refused(error) => Failure::Refused(script.explained(error)),
+            failure => failure,
+        })
     }
 
     /// The same for many keys at once, each with arguments of its own, as one batch. The answers are in the order of the
@@ -81,7 +85,11 @@ impl RedisStore {
                 .filter(|(answer, _)| is_missing_script(answer))
                 .collect();
             if missed.is_empty() {
-                return Ok(answers);
+                let explained = |answer| match answer {
+                    Value::ServerError(error) => Value::ServerError(script.explained(error)),
+                    answer => answer,
+                };
+                return Ok(answers.into_iter().map(explained).collect());
             }
             // The first brings the script, and the others find it.
             let mut again = Pipeline::with_capacity(missed.len());

@@ -16,7 +16,8 @@ for index, key in ipairs(KEYS) do
   if type(head) == 'table' then
     -- A value that is not a string is not an entry.
     if not string.find(head.err, 'WRONGTYPE', 1, true) then
-      return head
+      -- Calls again without `pcall`, which passes the error on with its line.
+      redis.call('GETRANGE', key, 0, at + 1)
     end
   elseif string.len(head) == at + 2 and string.sub(head, 1, string.len(magic)) == magic then
     local owner = prefix
