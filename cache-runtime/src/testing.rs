@@ -87,7 +87,7 @@ mod server;
 pub use proxy::FaultProxy;
 pub use sentinels::Sentinels;
 #[cfg(test)]
-pub(crate) use server::{Directory, free_port};
+pub(crate) use server::{Directory, binary, free_port};
 pub use server::{RedisServer, RedisServerBuilder};
 
 pub use crate::clock::{Clock, assume_real_time};

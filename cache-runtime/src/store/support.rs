@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::key::Key;
 use crate::metrics::{PoolStats, StoreStats};
 use crate::store::Store;
-use crate::testing::{Directory, RedisServer, free_port};
+use crate::testing::{Directory, RedisServer, binary, free_port};
 
 /// Operations of tests on a single entry.
 pub(crate) trait SingleEntry: Store {
@@ -174,6 +174,9 @@ impl TlsServer {
     }
 }
 
+/// What servers say that were built without TLS.
+const WITHOUT_TLS: [&str; 2] = ["Bad directive", "Failed finding TLS support"];
+
 /// A certificate and its key.
 pub(super) struct Papers {
     pub(super) certificate: PathBuf,
@@ -267,7 +270,7 @@ impl Sentinel {
             format!("{lines}\nsentinel monitor main 127.0.0.1 {master} 1\n"),
         )
         .unwrap();
-        let process = Command::new("redis-server")
+        let process = Command::new(binary())
             .arg(&file)
             .args(["--sentinel", "--dir"])
             .arg(&directory.path)

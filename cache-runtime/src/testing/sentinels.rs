@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::server::{Directory, RedisServer, free_port};
+use super::server::{Directory, RedisServer, binary, free_port};
 use crate::config::{Address, Config, Topology};
 
 /// The name of the primary in the sentinels.
@@ -187,7 +187,7 @@ impl Sentinel {
             format!("sentinel failover-timeout {NAME} 10000"),
         ];
         fs::write(&file, lines.join("\n") + "\n")?;
-        let process = Command::new("redis-server")
+        let process = Command::new(binary())
             .arg(&file)
             .arg("--sentinel")
             .arg("--dir")

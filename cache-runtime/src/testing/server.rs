@@ -214,7 +214,7 @@ impl RedisServer {
     }
 
     fn launch(&mut self) -> io::Result<()> {
-        let binary = std::env::var(BINARY_VARIABLE).unwrap_or_else(|_| "redis-server".into());
+        let binary = binary();
         let child = self
             .command(&binary)?
             .spawn()
@@ -365,6 +365,11 @@ impl Drop for Directory {
 
 pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Returns the program that is started.
+pub(crate) fn binary() -> String {
+    std::env::var(BINARY_VARIABLE).unwrap_or_else(|_| "redis-server".into())
 }
 
 fn not_started(binary: &str, error: &Error) -> Error {
