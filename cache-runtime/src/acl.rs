@@ -65,6 +65,7 @@ pub struct AclRule {
     username: String,
     prefix: String,
     selects: bool,
+    waits: bool,
     parts: Vec<AclPart>,
 }
 
@@ -85,6 +86,7 @@ impl Config {
             username: self.username.clone().unwrap_or_else(|| "app".to_owned()),
             prefix: self.prefix.clone(),
             selects: self.database != 0,
+            waits: self.evict_durability.replicas().is_some(),
             parts: parts.filter(has).collect(),
         }
     }
@@ -115,8 +117,10 @@ impl AclRule {
         let has = |part: &AclPart| self.parts.contains(part);
         let commands = COMMANDS.iter().filter(move |(part, _)| has(part));
         let select = self.selects.then_some("select");
+        let wait = self.waits.then_some("wait");
         select
             .into_iter()
+            .chain(wait)
             .chain(commands.flat_map(|(_, commands)| commands.iter().copied()))
     }
 }

@@ -262,7 +262,13 @@ impl Cache {
                 bulkhead: Bulkhead::new(&config),
                 local: Local::new(&config, matches!(backend, Some(Backend::Memory))),
                 refused: Throttle::new(),
-                replays: Replays::new(&config),
+                replays: Replays::new(
+                    &config,
+                    match &backend {
+                        Some(Backend::Redis(store)) => store.confirmations(&config),
+                        Some(Backend::Memory) | None => None,
+                    },
+                ),
                 metrics: Metrics::new(),
                 reported: Mutex::default(),
                 disabled: Disabled::new(&config),

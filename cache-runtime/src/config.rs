@@ -2,6 +2,7 @@
 
 mod access;
 mod credentials;
+mod durability;
 mod env;
 mod keys;
 mod options;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub(crate) use self::access::Access;
 pub use self::credentials::{Credentials, Login};
+pub use self::durability::EvictDurability;
 pub use self::env::Environment;
 #[cfg(feature = "sessions")]
 pub(crate) use self::keys::SessionKey;
@@ -171,6 +173,8 @@ pub struct Config {
     /// How long evictions and ended sessions that Redis acknowledged are remembered. They are applied again if another server
     /// takes its place. Default: 30 s.
     pub failover_memory: Duration,
+    /// What an eviction waits for. Default: `Primary`.
+    pub evict_durability: EvictDurability,
     /// The largest value that is stored, in bytes of JSON. Default: 1 MiB.
     pub max_value: usize,
     /// The size above which a value is compressed, in bytes of JSON. Default: 1 KiB.
@@ -284,6 +288,8 @@ impl Default for Config {
             fence_ttl: Duration::from_secs(5),
             // Sentinels demote the old master up to 11 s after they promoted the new one. Replicas lag by less.
             failover_memory: Duration::from_secs(30),
+            // A wait for a replica costs a round trip, and the whole deadline while no replica answers.
+            evict_durability: EvictDurability::Primary,
             // 10 ms on a gigabit network: larger values delay other commands on their connection.
             max_value: 1 << 20,
             // For smaller values the header of LZ4 and the time cost more than the saved bytes.
@@ -372,6 +378,7 @@ setters! {
     max_refreshes: usize => max_refreshes,
     fence_ttl: Duration => fence_ttl,
     failover_memory: Duration => failover_memory,
+    evict_durability: EvictDurability => evict_durability,
     max_value: usize => max_value,
     compress_above: usize => compress_above,
     memory_capacity: usize => memory_capacity,

@@ -181,8 +181,8 @@ pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key};
 pub use cache_status::CacheStatus;
 pub use clock::Clock;
 pub use config::{
-    Address, Config, Credentials, Environment, Login, Quota, Secret, SessionKeys, Tls, Topology,
-    TtlPolicy,
+    Address, Config, Credentials, Environment, EvictDurability, Login, Quota, Secret, SessionKeys,
+    Tls, Topology, TtlPolicy,
 };
 pub use error::{AlreadyInstalled, Error, ErrorKind};
 pub use explain::{ExplainWarning, ExplainedCall, Explanation};

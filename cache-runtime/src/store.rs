@@ -1,6 +1,7 @@
 //! The contract between the cache and the store that keeps its entries.
 
 pub(crate) mod backoff;
+pub(crate) mod confirm;
 mod connection;
 #[cfg(test)]
 mod contract;

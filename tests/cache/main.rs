@@ -7,6 +7,7 @@ mod connections;
 mod consistency;
 mod credentials;
 mod deadlines;
+mod durability;
 mod events;
 mod fallback;
 mod futurelock;

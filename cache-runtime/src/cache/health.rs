@@ -102,6 +102,7 @@ impl HealthCheck<'_> {
         let mode = inner.guard.mode();
         let mut problems = inner.guard.refusals();
         problems.extend(inner.journal.problem());
+        problems.extend(inner.replays.problem());
         problems.extend(inner.local.doubts.refusal().map(|reason| {
             format!(
                 "Redis does not report changes, so functions with `local` keep no values: {reason}"

@@ -35,6 +35,7 @@ impl Inner {
             return self.invalidate_after_shutdown(site, metrics, targets).await;
         }
         self.note(targets.iter().cloned());
+        let term = self.guard.store().term();
         let mut purge = Purge::new(targets.iter().cloned(), &self.config.prefix);
         let behalf = Behalf {
             site,
@@ -50,6 +51,7 @@ impl Inner {
         metrics.add(Event::EvictedKeys, removed);
         let evicted = if refused.is_empty() && rest.is_empty() {
             metrics.count(Event::EvictApplied);
+            self.confirm(targets, term).await;
             Evicted::Applied { keys: removed }
         } else {
             metrics.count(Event::EvictJournaled);

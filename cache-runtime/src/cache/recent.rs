@@ -1,7 +1,7 @@
 //! What Redis acknowledged a short while ago. A replica that is promoted, or a server that starts from an older snapshot, may
 //! not know it, so it is applied again before callers use such a server.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ struct Generations<T> {
     young: HashSet<T>,
     old: HashSet<T>,
     began: Instant,
+    /// What no replica has confirmed, each with the number of its call. It stays until a replica does.
+    held: HashMap<T, u64>,
+    holds: u64,
 }
 
 /// Whether all that is recent is still known.
@@ -40,6 +43,8 @@ impl<T: Clone + Eq + Hash> Recent<T> {
             young: HashSet::new(),
             old: HashSet::new(),
             began: Instant::now(),
+            held: HashMap::new(),
+            holds: 0,
         };
         Self {
             memory,
@@ -55,7 +60,9 @@ impl<T: Clone + Eq + Hash> Recent<T> {
             return Room::Enough;
         }
         let mut generations = self.lock();
-        let Generations { young, old, began } = &mut *generations;
+        let Generations {
+            young, old, began, ..
+        } = &mut *generations;
         if confirmed.saturating_duration_since(*began) >= self.memory {
             *old = std::mem::take(young);
             *began = Instant::now();
@@ -69,11 +76,43 @@ impl<T: Clone + Eq + Hash> Recent<T> {
         Room::Exceeded
     }
 
+    /// Remembers what was acknowledged and not confirmed by replicas, until it is.
+    pub(crate) fn hold(&self, items: impl IntoIterator<Item = T>) -> Room {
+        let mut generations = self.lock();
+        let Generations { held, holds, .. } = &mut *generations;
+        *holds += 1;
+        held.extend(items.into_iter().map(|item| (item, *holds)));
+        if held.len() <= self.capacity {
+            return Room::Enough;
+        }
+        held.clear();
+        Room::Exceeded
+    }
+
+    /// Returns the number of the last call of [`hold`](Self::hold).
+    pub(crate) fn holds(&self) -> u64 {
+        self.lock().holds
+    }
+
+    /// Forgets what the calls of [`hold`](Self::hold) up to this one hold: replicas have it.
+    pub(crate) fn release(&self, until: u64) {
+        self.lock().held.retain(|_, number| *number > until);
+    }
+
+    /// How much is held.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().held.len()
+    }
+
     /// All that is remembered.
     pub(crate) fn all(&self) -> Vec<T> {
         let generations = self.lock();
-        let Generations { young, old, .. } = &*generations;
-        young.union(old).cloned().collect()
+        let Generations {
+            young, old, held, ..
+        } = &*generations;
+        let mut all: HashSet<_> = young.union(old).cloned().collect();
+        all.extend(held.keys().cloned());
+        all.into_iter().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Generations<T>> {
@@ -122,6 +161,23 @@ mod tests {
         }
 
         assert_eq!(sorted(&recent), [0, 1, 2, 3, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_replica_confirms_is_remembered_until_one_does() {
+        let recent = Recent::new(MEMORY, 10);
+        recent.hold([1]);
+        let before = recent.holds();
+        recent.hold([2]);
+        for item in 3..6 {
+            tokio::time::advance(2 * MEMORY).await;
+            recent.add([item], Instant::now());
+        }
+
+        assert_eq!(sorted(&recent), [1, 2, 4, 5]);
+        recent.release(before);
+        assert_eq!(sorted(&recent), [2, 4, 5]);
+        assert_eq!(recent.hold(10..20), Room::Exceeded);
     }
 
     #[tokio::test(start_paused = true)]

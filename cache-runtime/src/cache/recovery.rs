@@ -131,6 +131,7 @@ impl Recovery {
             refused,
         } = progress;
         inner.journal.applied(batch, &applied);
+        inner.hold_unconfirmed(&applied);
         for (target, cause) in &refused {
             inner.journal.refused(batch, target, cause);
         }

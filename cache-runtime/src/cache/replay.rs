@@ -1,13 +1,14 @@
 //! Evictions and revocations that are applied again when another server replaces the one that acknowledged them.
 
-use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::recent::{Recent, Room};
 use super::{Cache, Inner};
 use crate::config::Config;
+use crate::store::confirm::Confirmations;
 use crate::sync::Mutex;
 use crate::target::Target;
 
@@ -20,14 +21,19 @@ pub(crate) trait Replay: Send + Sync {
 /// What the last server acknowledged, and the other parts that remember such acknowledgements.
 pub(super) struct Replays {
     evictions: Recent<Target>,
+    confirmations: Option<Arc<Confirmations>>,
+    /// Why the last eviction was not confirmed.
+    unconfirmed: Mutex<Option<String>>,
     others: Mutex<Vec<Weak<dyn Replay>>>,
     /// The server for which everything was applied again.
     term: AtomicU64,
 }
 
 impl Replays {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, confirmations: Option<Arc<Confirmations>>) -> Self {
         Self {
+            confirmations,
+            unconfirmed: Mutex::default(),
             evictions: Recent::new(config.failover_memory, config.journal_capacity),
             others: Mutex::default(),
             term: AtomicU64::new(0),
@@ -35,7 +41,57 @@ impl Replays {
     }
 }
 
+impl Replays {
+    /// Returns why evictions are not confirmed, if they should be.
+    pub(super) fn problem(&self) -> Option<String> {
+        let reason = self.unconfirmed.lock().clone()?;
+        let held = self.evictions.held();
+        Some(format!(
+            "evictions that replicas have not confirmed: {held}; {reason}"
+        ))
+    }
+
+    fn hold(&self, targets: &[Target]) {
+        if self.evictions.hold(targets.iter().cloned()) == Room::Exceeded {
+            self.evictions.hold([Target::All]);
+        }
+    }
+}
+
 impl Inner {
+    /// Waits until replicas have the removal of `targets`, which the server of `term` acknowledged. Until they do, `targets` are
+    /// applied again on another server.
+    pub(super) async fn confirm(&self, targets: &[Target], term: u64) {
+        let replays = &self.replays;
+        let Some(confirmations) = &replays.confirmations else {
+            return;
+        };
+        // What is held later may be acknowledged later.
+        let held = replays.evictions.holds();
+        let outcome = confirmations.confirm(term).await;
+        match &outcome {
+            Ok(()) => replays.evictions.release(held),
+            Err(_) => replays.hold(targets),
+        }
+        let before = std::mem::replace(&mut *replays.unconfirmed.lock(), outcome.err());
+        let now = replays.unconfirmed.lock().clone();
+        match (before, now) {
+            (None, Some(reason)) => warn!(
+                reason,
+                "replicas do not confirm evictions; they are remembered, and applied again after a failover"
+            ),
+            (Some(_), None) => info!("replicas confirm evictions again"),
+            _ => {}
+        }
+    }
+
+    /// The same without the wait, for the background task.
+    pub(super) fn hold_unconfirmed(&self, targets: &[Target]) {
+        if self.replays.confirmations.is_some() {
+            self.replays.hold(targets);
+        }
+    }
+
     /// Remembers that `targets` are about to be removed from Redis, or to be replaced there. Before that is sent: what is
     /// acknowledged must be remembered when another server appears.
     pub(super) fn note(&self, targets: impl IntoIterator<Item = Target>) {

@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Config, text};
+use super::{Config, EvictDurability, durability, text};
 use crate::key::reserved_root;
 
 /// A plain option. Its name is that of the field, and its variable that name in capitals behind `CACHE_`.
@@ -30,6 +30,7 @@ enum Field<'a> {
     Switch(&'a mut bool),
     /// A switch, or `None` for the default of the environment.
     Auto(&'a mut Option<bool>),
+    Durability(&'a mut EvictDurability),
 }
 
 /// A rule for text: a test, and its description.
@@ -206,6 +207,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         field: |config| Field::Duration(&mut config.failover_memory, Duration::ZERO..=MAX_TIME),
     },
     Setting {
+        name: "evict_durability",
+        field: |config| Field::Durability(&mut config.evict_durability),
+    },
+    Setting {
         name: "max_value",
         field: |config| Field::Bytes(&mut config.max_value, 1..=MAX_VALUE),
     },
@@ -307,6 +312,7 @@ impl Field<'_> {
             Self::Switch(value) => *value = text::switch(written)?,
             Self::Auto(value) if written.eq_ignore_ascii_case(AUTO) => *value = None,
             Self::Auto(value) => *value = Some(text::switch(written)?),
+            Self::Durability(value) => *value = EvictDurability::read(written)?,
         }
         Some(())
     }
@@ -325,6 +331,7 @@ impl Field<'_> {
             }
             Self::Switch(value) => value.to_string(),
             Self::Auto(value) => value.map_or_else(|| AUTO.to_owned(), |is_on| is_on.to_string()),
+            Self::Durability(value) => value.to_string(),
         }
     }
 
@@ -340,6 +347,7 @@ impl Field<'_> {
             Self::Count(value, limits) | Self::Bytes(value, limits) => limits.contains(value),
             Self::Percent(value, limits) => limits.contains(value),
             Self::Limit(value) => **value != Some(0),
+            Self::Durability(value) => **value != EvictDurability::Replicas(0),
             Self::Switch(_) | Self::Auto(_) => true,
         }
     }
@@ -374,6 +382,7 @@ impl Field<'_> {
             Self::Limit(_) => format!("a whole number such as `10`, at least 1, or `{UNLIMITED}`"),
             Self::Switch(_) => "`true` or `false`".to_owned(),
             Self::Auto(_) => format!("`true`, `false` or `{AUTO}`"),
+            Self::Durability(_) => durability::ALLOWED.to_owned(),
         }
     }
 }

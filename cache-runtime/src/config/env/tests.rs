@@ -162,6 +162,7 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_MAX_REFRESHES", "8"),
         ("CACHE_FENCE_TTL", "4s"),
         ("CACHE_FAILOVER_MEMORY", "40s"),
+        ("CACHE_EVICT_DURABILITY", "replicas:2"),
         ("CACHE_MAX_VALUE", "2MiB"),
         ("CACHE_COMPRESS_ABOVE", "4KiB"),
         ("CACHE_MEMORY_CAPACITY", "8MiB"),
@@ -624,7 +625,17 @@ fn each_variable_overrides_the_default_of_the_code() {
     for setting in SETTINGS {
         let usual = setting.show(&mut Config::default());
         // Another valid value for each option.
-        let others = ["7", "9", "12h", "70ms", "true", "12%", "event:*", "on"];
+        let others = [
+            "7",
+            "9",
+            "12h",
+            "70ms",
+            "true",
+            "12%",
+            "event:*",
+            "on",
+            "replicas:1",
+        ];
         let mut allowed = others.into_iter().filter(|text| {
             let mut config = Config::default();
             setting.set(&mut config, text).is_ok()
