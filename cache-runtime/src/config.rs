@@ -144,6 +144,9 @@ pub struct Config {
     pub pool_max: usize,
     /// How long a connection above the minimum may be idle. Default: 300 s.
     pub pool_idle: Duration,
+    /// Where the nodes of a cluster are reached, if not where they announce it, as behind NAT: pairs of an announced and a reachable
+    /// address. Default: empty.
+    pub cluster_map: Vec<(Address, Address)>,
     /// How long a connection may take to open. Default: 10 s.
     pub connect_timeout: Duration,
     /// How long a caller waits for one operation while nothing arrives from Redis. Default: 100 ms.
@@ -263,6 +266,8 @@ impl Default for Config {
             pool_max: 50,
             // Longer than the time between two bursts, and shorter than the idle limits of common firewalls and servers.
             pool_idle: Duration::from_secs(300),
+            // Nodes usually announce the addresses at which clients reach them.
+            cluster_map: Vec::new(),
             // No caller waits for it. It must only be longer than a slow TLS handshake over a bad network.
             connect_timeout: Duration::from_secs(10),
             // 200 times what Redis takes in one data centre. Beyond that, the database answers sooner.
@@ -365,6 +370,7 @@ setters! {
     pool_min: usize => pool_min,
     pool_max: usize => pool_max,
     pool_idle: Duration => pool_idle,
+    cluster_map: impl IntoIterator<Item = (Address, Address)> => cluster_map.into_iter().collect(),
     connect_timeout: Duration => connect_timeout,
     command_timeout: Duration => command_timeout,
     command_timeout_max: Duration => command_timeout_max,

@@ -349,12 +349,19 @@ fn connection(config: &mut Config, vars: &mut Variables, environment: &Environme
         (None | Some(Topology::Standalone(Address::Unix(_))), (Some(host), port)) => Some(
             Topology::Standalone(Address::Tcp(host, port.unwrap_or(6379))),
         ),
-        (topology @ Some(Topology::Sentinel { .. }), (host_given, _)) => {
+        (
+            Some(topology @ (Topology::Sentinel { .. } | Topology::Cluster { .. })),
+            (host_given, _),
+        ) => {
             let name = if host_given.is_some() { &host } else { &port };
+            let other = match topology {
+                Topology::Cluster { .. } => "a cluster",
+                _ => "sentinels",
+            };
             let what =
-                format!("cannot be combined with sentinels; unset it, or set {URL} to one server");
+                format!("cannot be combined with {other}; unset it, or set {URL} to one server");
             vars.problems.push(Problem::new(name, what));
-            topology
+            Some(topology)
         }
         (topology, (None, Some(_))) => {
             if !is_url_wrong && !is_part_wrong {

@@ -3,10 +3,12 @@
 //! The variables of the environment, configuration files, the check of the limits and the print-out all follow this
 //! table.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Config, EvictDurability, durability, text};
+use super::redis::{is_host_and_port, mapped};
+use super::{Address, Config, EvictDurability, durability, text};
 use crate::key::reserved_root;
 
 /// A plain option. Its name is that of the field, and its variable that name in capitals behind `CACHE_`.
@@ -19,6 +21,8 @@ pub(super) struct Setting {
 enum Field<'a> {
     Text(&'a mut String, Rule),
     Patterns(&'a mut Vec<String>),
+    /// Pairs of addresses.
+    Map(&'a mut Vec<(Address, Address)>),
     Duration(&'a mut Duration, RangeInclusive<Duration>),
     /// A duration, or `None` if it is not set.
     Optional(&'a mut Option<Duration>, RangeInclusive<Duration>),
@@ -146,6 +150,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         field: |config| Field::Duration(&mut config.pool_idle, TIME_RANGE),
     },
     Setting {
+        name: "cluster_map",
+        field: |config| Field::Map(&mut config.cluster_map),
+    },
+    Setting {
         name: "connect_timeout",
         field: |config| Field::Duration(&mut config.connect_timeout, TIME_RANGE),
     },
@@ -264,10 +272,14 @@ impl Setting {
         (self.field)(config).set(text).ok_or_else(|| self.allowed())
     }
 
-    /// The same for a list of texts, each of which may hold any character; only the option of patterns takes one.
+    /// The same for a list of texts, each of which may hold any character; only options that are lists take one.
     pub(super) fn set_list(&self, config: &mut Config, list: Vec<String>) -> Result<(), String> {
         match (self.field)(config) {
             Field::Patterns(patterns) => *patterns = list,
+            Field::Map(pairs) => {
+                let read: Option<_> = list.iter().map(|pair| mapped(pair)).collect();
+                *pairs = read.ok_or_else(|| self.allowed())?;
+            }
             _ => return Err(self.allowed()),
         }
         Ok(())
@@ -293,14 +305,8 @@ impl Field<'_> {
     fn set(self, written: &str) -> Option<()> {
         match self {
             Self::Text(value, _) => written.clone_into(value),
-            Self::Patterns(value) => {
-                *value = written
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|text| !text.is_empty())
-                    .map(str::to_owned)
-                    .collect();
-            }
+            Self::Patterns(value) => *value = listed(written).map(str::to_owned).collect(),
+            Self::Map(value) => *value = listed(written).map(mapped).collect::<Option<_>>()?,
             Self::Duration(value, _) => *value = text::duration(written)?,
             Self::Optional(value, _) if written.eq_ignore_ascii_case(NONE) => *value = None,
             Self::Optional(value, _) => *value = Some(text::duration(written)?),
@@ -321,6 +327,10 @@ impl Field<'_> {
         match self {
             Self::Text(value, _) => (*value).clone(),
             Self::Patterns(value) => value.join(","),
+            Self::Map(value) => {
+                let pairs = value.iter().map(|(from, to)| format!("{from}={to}"));
+                pairs.collect::<Vec<_>>().join(",")
+            }
             Self::Duration(value, _) => text::show_duration(**value),
             Self::Optional(value, _) => value.map_or_else(|| NONE.to_owned(), text::show_duration),
             Self::Count(value, _) => value.to_string(),
@@ -339,6 +349,13 @@ impl Field<'_> {
         match self {
             Self::Text(value, (is_allowed, _)) => is_allowed(value),
             Self::Patterns(value) => value.iter().all(|pattern| PATTERN.0(pattern)),
+            Self::Map(value) => {
+                let announced: HashSet<_> = value.iter().map(|(announced, _)| announced).collect();
+                announced.len() == value.len()
+                    && value
+                        .iter()
+                        .all(|(from, to)| is_host_and_port(from) && is_host_and_port(to))
+            }
             // The type is named because some crates implement comparisons with durations.
             Self::Duration(value, limits) => limits.contains::<Duration>(value),
             Self::Optional(value, limits) => {
@@ -358,6 +375,10 @@ impl Field<'_> {
         match self {
             Self::Text(_, (_, allowed)) => (*allowed).to_owned(),
             Self::Patterns(_) => PATTERN.1.to_owned(),
+            Self::Map(_) => {
+                "pairs of announced and reachable addresses such as `10.0.0.1:7000=example.com:17000`, each announced address once"
+                    .to_owned()
+            }
             Self::Duration(_, limits) => {
                 let limits = between(limits, |limit| text::show_duration(*limit), Duration::MAX);
                 format!("a duration such as `{example}`, or a number of seconds, {limits}")
@@ -385,6 +406,14 @@ impl Field<'_> {
             Self::Durability(_) => durability::ALLOWED.to_owned(),
         }
     }
+}
+
+/// Returns the parts of a list with commas.
+fn listed(written: &str) -> impl Iterator<Item = &str> {
+    written
+        .split(',')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
 }
 
 const UNLIMITED: &str = "unlimited";

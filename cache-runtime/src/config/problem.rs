@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::options::{SETTINGS, TIME_RANGE, time_range};
+use super::redis::{ONLY_DATABASE, is_host_and_port};
 use super::{Address, Config, Tls, Topology, text};
 use crate::error::Error;
 
@@ -178,8 +179,21 @@ fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut V
         redis,
         database,
         tls,
+        cluster_map,
         ..
     } = config;
+    let is_cluster = matches!(redis, Some(Topology::Cluster { .. }));
+    if !cluster_map.is_empty() && !is_cluster {
+        let what = format!(
+            "is set, but {} is not a cluster; use `redis+cluster://`, or unset it",
+            called("redis")
+        );
+        problems.push(Problem::new(called("cluster_map"), what));
+    }
+    if is_cluster && *database > 0 {
+        let what = format!("is {database}, but {ONLY_DATABASE}; unset it");
+        problems.push(Problem::new(called("database"), what));
+    }
     if *database < 0 {
         problems.push(Problem::wrong(
             called("database"),
@@ -199,11 +213,20 @@ fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut V
             }
             sentinels
         }
+        Topology::Cluster { nodes } => {
+            if nodes.is_empty() {
+                problems.push(Problem::new(
+                    called("redis"),
+                    "needs at least one node of the cluster",
+                ));
+            }
+            nodes
+        }
     };
-    if addresses
-        .iter()
-        .any(|address| matches!(address, Address::Tcp(host, port) if host.is_empty() || *port == 0))
-    {
+    if addresses.iter().any(|address| match address {
+        Address::Tcp(..) => !is_host_and_port(address),
+        Address::Unix(_) => is_cluster,
+    }) {
         problems.push(Problem::wrong(
             called("redis"),
             &topology.to_string(),

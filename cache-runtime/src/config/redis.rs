@@ -20,6 +20,11 @@ pub enum Topology {
         /// The master's name.
         master: String,
     },
+    /// A Redis Cluster.
+    Cluster {
+        /// Some of its nodes. The others are found through them.
+        nodes: Vec<Address>,
+    },
 }
 
 /// Where a server listens.
@@ -81,11 +86,16 @@ impl fmt::Display for Topology {
             Self::Standalone(Address::Unix(path)) => write!(f, "unix://{}", path.display()),
             Self::Standalone(address) => write!(f, "redis://{address}"),
             Self::Sentinel { sentinels, master } => {
-                let sentinels: Vec<_> = sentinels.iter().map(Address::to_string).collect();
-                write!(f, "redis+sentinel://{}/{master}", sentinels.join(","))
+                write!(f, "redis+sentinel://{}/{master}", list(sentinels))
             }
+            Self::Cluster { nodes } => write!(f, "redis+cluster://{}", list(nodes)),
         }
     }
+}
+
+fn list(addresses: &[Address]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(Address::to_string).collect();
+    addresses.join(",")
 }
 
 impl fmt::Display for Address {
@@ -119,12 +129,15 @@ pub(super) struct RedisUrl {
     pub(super) encrypted: bool,
 }
 
+/// Why a cluster cannot be given another database.
+pub(super) const ONLY_DATABASE: &str = "a Redis Cluster has only the database 0";
+
 /// The form that the error of every rejected address shows.
 const FORMS: &str = "an address such as `redis://localhost:6379`";
 
 impl RedisUrl {
     /// Parses `redis://[user[:password]@]host[:port][/database]`, the same with `rediss`, `unix:///path`,
-    /// `redis+sentinel://host[:port],…/master[/database]`, and a bare `host[:port]`.
+    /// `redis+sentinel://host[:port],…/master[/database]`, `redis+cluster://host[:port],…`, and a bare `host[:port]`.
     ///
     /// The error says what is allowed; it never contains a part of `text`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
@@ -137,12 +150,13 @@ impl RedisUrl {
             "unix" | "redis+unix" => Self::socket(rest),
             "redis+sentinel" => Self::sentinels(rest, false),
             "rediss+sentinel" => Self::sentinels(rest, true),
-            "redis+cluster" | "rediss+cluster" => Err("the address of one server or of sentinels, with `redis://` or \
-                `redis+sentinel://`; this version does not support Redis Cluster"
-                .to_owned()),
-            _ => Err("an address that begins with `redis://`, `rediss://`, `redis+unix://`, `unix://` or \
-                `redis+sentinel://`, or just `host:port`"
-                .to_owned()),
+            "redis+cluster" => Self::cluster(rest, false),
+            "rediss+cluster" => Self::cluster(rest, true),
+            _ => Err(
+                "an address that begins with `redis://`, `rediss://`, `redis+unix://`, `unix://`, \
+                `redis+sentinel://` or `redis+cluster://`, or just `host:port`"
+                    .to_owned(),
+            ),
         }
     }
 
@@ -198,6 +212,40 @@ impl RedisUrl {
         })
     }
 
+    fn cluster(rest: &str, encrypted: bool) -> Result<Self, String> {
+        let (rest, query) = match rest.rsplit_once('?') {
+            // Otherwise it is a part of the credentials, which tell how to write it.
+            Some((rest, query)) if !query.contains('@') => (rest, Some(query)),
+            _ => (rest, None),
+        };
+        if query.is_some_and(|query| query != "read=primary") {
+            return Err(
+                "only `?read=primary` after the nodes, because a replica can return entries that were evicted"
+                    .to_owned(),
+            );
+        }
+        let (username, password, rest) = credentials(rest)?;
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let nodes = hosts
+            .split(',')
+            .map(|host| address(host, PORT))
+            .collect::<Result<_, _>>()?;
+        let database = match path {
+            "" => None,
+            "0" => Some(0),
+            _ => {
+                return Err(format!("nodes without a database index; {ONLY_DATABASE}"));
+            }
+        };
+        Ok(Self {
+            topology: Topology::Cluster { nodes },
+            username,
+            password,
+            database,
+            encrypted,
+        })
+    }
+
     /// `/path`, with `?db=`, `?user=` and `?pass=`, which is how other clients write them.
     fn socket(rest: &str) -> Result<Self, String> {
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -249,6 +297,18 @@ pub(super) fn port_number(text: &str) -> Option<u16> {
 
 pub(super) fn database_index(text: &str) -> Option<i64> {
     text.parse().ok().filter(|index| *index >= 0)
+}
+
+/// Parses `announced=reachable`: where a node of a cluster says that it is, and where this process reaches it.
+pub(super) fn mapped(text: &str) -> Option<(Address, Address)> {
+    let (announced, reachable) = text.split_once('=')?;
+    let address = |text: &str| address(text.trim(), PORT).ok();
+    Some((address(announced)?, address(reachable)?))
+}
+
+/// Returns whether an address can be that of a node of a cluster.
+pub(super) fn is_host_and_port(address: &Address) -> bool {
+    matches!(address, Address::Tcp(host, port) if !host.is_empty() && *port > 0)
 }
 
 fn credentials(rest: &str) -> Result<(Option<String>, Option<Secret>, &str), String> {

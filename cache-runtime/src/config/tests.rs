@@ -60,6 +60,7 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         pool_min,
         pool_max,
         pool_idle,
+        cluster_map,
         connect_timeout,
         command_timeout,
         command_timeout_max,
@@ -106,6 +107,13 @@ fn every_field_can_be_set_in_each_way_and_is_printed() {
         ("pool_min", pool_min.to_string()),
         ("pool_max", pool_max.to_string()),
         ("pool_idle", time(pool_idle)),
+        (
+            "cluster_map",
+            cluster_map
+                .iter()
+                .map(|(from, to)| format!("{from}={to}"))
+                .collect(),
+        ),
         ("connect_timeout", time(connect_timeout)),
         ("command_timeout", time(command_timeout)),
         ("command_timeout_max", time(command_timeout_max)),
@@ -322,6 +330,11 @@ fn contradictory_options_are_reported() {
         master: "m".to_owned(),
     });
     let nowhere = Config::default().redis(Topology::Standalone(Address::Tcp("host".to_owned(), 0)));
+    let nodes = |nodes: &[Address]| {
+        Config::default().redis(Topology::Cluster {
+            nodes: nodes.to_vec(),
+        })
+    };
 
     assert!(
         problem_of(pools).contains("pool_max: found `5`, allowed: at least pool_min, which is 6")
@@ -334,6 +347,16 @@ fn contradictory_options_are_reported() {
     assert!(problem_of(socket).contains("tls: cannot be on for a Unix socket"));
     assert!(problem_of(nobody).contains("redis: needs at least one sentinel"));
     assert!(problem_of(nowhere).contains("redis: found `redis://host:0`"));
+    assert!(problem_of(nodes(&[])).contains("redis: needs at least one node of the cluster"));
+    let socket = Address::Unix("/run/redis.sock".into());
+    assert!(
+        problem_of(nodes(&[socket]))
+            .contains("redis: found `redis+cluster:///run/redis.sock`, allowed: a host and a port")
+    );
+    assert!(
+        problem_of(nodes(&[Address::Tcp("h".to_owned(), 1)]).database(2))
+            .contains("database: is 2, but a Redis Cluster has only the database 0")
+    );
 }
 
 #[test]

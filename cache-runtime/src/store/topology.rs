@@ -93,6 +93,14 @@ impl Connector {
             Topology::Sentinel { sentinels, master } => {
                 Some(Sentinels::new(sentinels.clone(), master.clone()))
             }
+            Topology::Cluster { .. } => {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!(
+                        "{topology} is a Redis Cluster, which this version does not support; use one server or sentinels"
+                    ),
+                ));
+            }
         };
         Ok(Self {
             topology,

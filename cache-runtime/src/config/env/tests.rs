@@ -149,6 +149,10 @@ fn every_option_is_read_from_its_variable() {
         ("CACHE_POOL_MIN", "2"),
         ("CACHE_POOL_MAX", "9"),
         ("CACHE_POOL_IDLE", "1m"),
+        (
+            "CACHE_CLUSTER_MAP",
+            "10.0.0.1:7000=h:17000,[::1]:7000=h:17001",
+        ),
         ("CACHE_CONNECT_TIMEOUT", "2s"),
         ("CACHE_COMMAND_TIMEOUT", "50ms"),
         ("CACHE_COMMAND_TIMEOUT_MAX", "3s"),
@@ -181,12 +185,15 @@ fn every_option_is_read_from_its_variable() {
             .collect::<Vec<_>>()
     );
 
-    // `session_idle` excludes two other options, so it is read separately.
-    let (idle, others): (Vec<_>, Vec<_>) = values
+    // `session_idle` excludes two other options, and `cluster_map` needs a cluster, so they are read separately.
+    let (mut special, others): (Vec<_>, Vec<_>) = values
         .iter()
-        .partition(|(name, _)| *name == "CACHE_SESSION_IDLE");
+        .partition(|(name, _)| ["CACHE_SESSION_IDLE", "CACHE_CLUSTER_MAP"].contains(name));
+    special.push(("REDIS_URL", "redis+cluster://h"));
+    let special = read(&special);
     let config = Config {
-        session_idle: read(&idle).session_idle,
+        session_idle: special.session_idle,
+        cluster_map: special.cluster_map,
         ..read(&others)
     };
 
@@ -398,7 +405,7 @@ fn an_invalid_limit_is_reported_with_the_allowed_values() {
 fn each_invalid_variable_has_one_line() {
     let problem = problem(&[
         ("CACHE_ENV", "production"),
-        ("REDIS_URL", "redis+cluster://h1:7000"),
+        ("REDIS_URL", "redis+cluster://h1:7000/1"),
         ("DEV_REDIS_PORT", "0"),
         ("DEV_REDIS_DB", "first"),
         ("CACHE_POOL_MIN", "few"),
@@ -420,7 +427,7 @@ fn each_invalid_variable_has_one_line() {
 
     for line in [
         "CACHE_ENV: found `production`, allowed: `dev`, `test`, `prod`, or another word of lower-case letters, digits and `-`, such as `staging`; production is `prod`",
-        "REDIS_URL: found `redis+cluster://h1:7000`, allowed: the address of one server or of sentinels, with `redis://` or",
+        "REDIS_URL: found `redis+cluster://h1:7000/1`, allowed: nodes without a database index; a Redis Cluster has only the database 0",
         "DEV_REDIS_PORT: found `0`, allowed: a port from 1 to 65535",
         "DEV_REDIS_DB: found `first`",
         "CACHE_POOL_MIN: found `few`, allowed: a whole number such as `5`, from 1 to 10000",
@@ -480,6 +487,57 @@ fn variables_of_redis_need_a_redis() {
     assert!(problem(&[("REDIS_TLS", "on")]).contains("REDIS_TLS: is set, but"));
     // These explicitly ask for the default.
     read(&[("REDIS_TLS", "off"), ("DEV_REDIS_DB", "0")]);
+}
+
+#[test]
+fn variables_that_a_cluster_has_no_use_for_are_refused() {
+    let cluster = ("REDIS_URL", "redis+cluster://h1:7000,h2");
+    let map = (
+        "CACHE_CLUSTER_MAP",
+        "10.0.0.1:7000=h1:7000, 10.0.0.2:7000=h2",
+    );
+
+    let config = read(&[cluster, map, ("DEV_REDIS_DB", "0")]);
+    assert_eq!(address(&config), "redis+cluster://h1:7000,h2:6379");
+    let tcp = |host: &str, port| Address::Tcp(host.to_owned(), port);
+    assert_eq!(
+        config.cluster_map,
+        [
+            (tcp("10.0.0.1", 7000), tcp("h1", 7000)),
+            (tcp("10.0.0.2", 7000), tcp("h2", 6379))
+        ]
+    );
+    let line = (
+        "cluster_map".to_owned(),
+        "10.0.0.1:7000=h1:7000,10.0.0.2:7000=h2:6379".to_owned(),
+    );
+    assert!(config.describe().contains(&line));
+
+    for (variables, expected) in [
+        (
+            [cluster, ("DEV_REDIS_DB", "2")],
+            "DEV_REDIS_DB: is 2, but a Redis Cluster has only the database 0; unset it",
+        ),
+        (
+            [cluster, ("DEV_REDIS_HOST", "h")],
+            "DEV_REDIS_HOST: cannot be combined with a cluster; unset it, or set REDIS_URL to one server",
+        ),
+        (
+            [("REDIS_URL", "redis://h"), map],
+            "CACHE_CLUSTER_MAP: is set, but REDIS_URL is not a cluster; use `redis+cluster://`, or unset it",
+        ),
+        (
+            [cluster, ("CACHE_CLUSTER_MAP", "a=b,a=c")],
+            "CACHE_CLUSTER_MAP: found `a:6379=b:6379,a:6379=c:6379`, allowed: pairs of announced and reachable addresses",
+        ),
+        (
+            [cluster, ("CACHE_CLUSTER_MAP", "a")],
+            "CACHE_CLUSTER_MAP: found `a`, allowed: pairs of announced and reachable addresses such as `10.0.0.1:7000=example.com:17000`",
+        ),
+    ] {
+        let problem = problem(&variables);
+        assert!(problem.contains(expected), "{problem}");
+    }
 }
 
 #[test]
@@ -635,6 +693,7 @@ fn each_variable_overrides_the_default_of_the_code() {
             "event:*",
             "on",
             "replicas:1",
+            "a:1=b:2",
         ];
         let mut allowed = others.into_iter().filter(|text| {
             let mut config = Config::default();
@@ -655,6 +714,7 @@ fn each_variable_overrides_the_default_of_the_code() {
             "pool_max" => defaults.pool_min(1),
             "session_absolute" => defaults.session_ttl(Duration::from_millis(70)),
             "load_deadline" => defaults.lease(Duration::from_millis(100)),
+            "cluster_map" => defaults.redis_url("redis+cluster://h").expect("valid"),
             _ => defaults,
         };
 

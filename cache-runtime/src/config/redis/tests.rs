@@ -78,6 +78,38 @@ fn sentinels_are_a_list_with_a_master() {
 }
 
 #[test]
+fn a_cluster_is_a_list_of_nodes() {
+    for text in [
+        "redis+cluster://app:pw@h1:7000,h2,[::1]:7001",
+        "redis+cluster://app:pw@h1:7000,h2,[::1]:7001/0?read=primary",
+        "rediss+cluster://app:pw@h1:7000,h2,[::1]:7001/?read=primary",
+    ] {
+        let url = parsed(text);
+
+        let nodes = vec![tcp("h1", 7000), tcp("h2", 6379), tcp("::1", 7001)];
+        assert_eq!(url.topology, Topology::Cluster { nodes }, "{text}");
+        assert_eq!(
+            (url.username.as_deref(), url.password),
+            (Some("app"), Some("pw".into()))
+        );
+        assert_eq!(url.encrypted, text.starts_with("rediss"));
+        assert_eq!(url.database, text.contains("/0").then_some(0));
+    }
+}
+
+#[test]
+fn an_address_is_mapped_to_another() {
+    assert_eq!(
+        mapped("10.0.0.1:7000 = example.com:17000"),
+        Some((tcp("10.0.0.1", 7000), tcp("example.com", 17000)))
+    );
+    assert_eq!(mapped("[::1]:1=h"), Some((tcp("::1", 1), tcp("h", 6379))));
+    for wrong in ["", "a", "a=", "=b", "a=b=c", "a:0=b", "a=b:x"] {
+        assert_eq!(mapped(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
 fn a_socket_takes_its_parts_from_parameters() {
     let url = parsed("unix:///run/redis.sock?db=4&user=app&pass=p%26w");
 
@@ -91,10 +123,16 @@ fn a_socket_takes_its_parts_from_parameters() {
 #[test]
 fn an_invalid_address_is_reported_with_the_allowed_forms() {
     for (text, advice) in [
+        ("redis+cluster://h1,h2/1", "only the database 0"),
+        ("redis+cluster://h1,h2/x", "only the database 0"),
+        ("redis+cluster://h1,h2?read=replica", "only `?read=primary`"),
         (
-            "redis+cluster://h1:7000,h2:7001",
-            "this version does not support Redis Cluster",
+            "redis+cluster://h1?read=primary&x=1",
+            "only `?read=primary`",
         ),
+        ("redis+cluster://:a?b@h1", "`%3F`"),
+        ("redis+cluster://", "the host is a name"),
+        ("redis+cluster://h1,,h2", "the host is a name"),
         ("http://host", "begins with `redis://`"),
         ("redis://", "the host is a name"),
         ("redis://host:0", "from 1 to 65535"),
@@ -127,7 +165,7 @@ fn an_invalid_address_is_reported_with_the_allowed_forms() {
 proptest! {
     #[test]
     fn no_address_causes_a_panic_or_is_repeated_in_its_problem(
-        text in "(redis|rediss|unix|redis\\+sentinel)?(://)?[a-z0-9:@/?#%\\[\\],é]{0,30}",
+        text in "(redis|rediss|unix|redis\\+sentinel|redis\\+cluster)?(://)?[a-z0-9:@/?#%\\[\\],é]{0,30}",
         secret in "hunter[0-9]{8}",
     ) {
         let _ = RedisUrl::parse(&text);
@@ -138,7 +176,7 @@ proptest! {
 
     #[test]
     fn a_topology_is_printed_as_its_address(host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16..) {
-        for text in [format!("redis://{host}:{port}"), format!("redis+sentinel://{host}:{port},[::1]:{port}/m")] {
+        for text in [format!("redis://{host}:{port}"), format!("redis+sentinel://{host}:{port},[::1]:{port}/m"), format!("redis+cluster://{host}:{port},[::1]:{port}")] {
             prop_assert_eq!(parsed(&text).topology.to_string(), text);
         }
     }

@@ -100,7 +100,11 @@ impl Connector {
             let role = link.send_packed_command(&redis::cmd("ROLE")).await;
             said.role = role.ok().as_ref().and_then(first_text);
         }
-        said.judge(address, expected)?;
+        let scheme = match self.tls {
+            Some(_) => "rediss",
+            None => "redis",
+        };
+        said.judge(address, expected, scheme)?;
         if let Some(Value::ServerError(error)) = replies.next() {
             let index = self.database;
             let text = if reply::said(&error).contains("out of range") {
@@ -147,17 +151,18 @@ impl Said {
     }
 
     /// Returns whether the cache can use this server. An error of kind `Config` means that another one must be configured.
-    fn judge(&self, address: &Address, expected: Expected) -> Result<(), Error> {
+    /// `scheme` is that of a URL with the same encryption.
+    fn judge(&self, address: &Address, expected: Expected, scheme: &str) -> Result<(), Error> {
         let wrong = |text: String| Err(Error::new(ErrorKind::Config, text));
         match self.mode.as_deref() {
             Some("sentinel") => {
                 return wrong(format!(
-                    "{address} is a sentinel, not a Redis server; use `redis+sentinel://{address}/<master>` with the name of the master"
+                    "{address} is a sentinel, not a Redis server; use `{scheme}+sentinel://{address}/<master>` with the name of the master"
                 ));
             }
             Some("cluster") => {
                 return wrong(format!(
-                    "{address} is a node of a Redis Cluster, which this version does not support; use a server without `cluster-enabled`"
+                    "{address} is a node of a Redis Cluster; use `{scheme}+cluster://{address}`"
                 ));
             }
             _ => {}

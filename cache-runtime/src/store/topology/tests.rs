@@ -420,7 +420,13 @@ async fn replicas_sentinels_and_cluster_nodes_are_refused_with_advice() {
             sentinel_port,
             "is a sentinel, not a Redis server; use `redis+sentinel://127.0.0.1".to_owned(),
         ),
-        (port_of(&node), "is a node of a Redis Cluster".to_owned()),
+        (
+            port_of(&node),
+            format!(
+                "is a node of a Redis Cluster; use `redis+cluster://127.0.0.1:{}`",
+                port_of(&node)
+            ),
+        ),
     ];
     for (port, expected) in cases {
         // The error names the server, even if the index of the database would be refused too.
