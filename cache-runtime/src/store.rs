@@ -15,7 +15,10 @@ mod pool;
 pub(crate) mod redis;
 mod reply;
 pub(crate) mod script;
-#[expect(dead_code, reason = "the router of clusters will use it")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the router of clusters will use it")
+)]
 mod slots;
 #[cfg(test)]
 pub(crate) mod support;

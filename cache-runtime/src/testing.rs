@@ -41,6 +41,8 @@
 //! # }
 //! ```
 //!
+//! [`Sentinels`] and [`Cluster`] start several servers that replace a primary that fails.
+//!
 //! # Time
 //!
 //! A [`Clock`] in the [`Config`] sets the time of one cache. The test can stop it and advance it.
@@ -78,12 +80,14 @@
 //! `redis-server` must be in the path. Otherwise `CACHE_TEST_REDIS_SERVER` must name it, or a compatible server such as
 //! `valkey-server`.
 
+mod cluster;
 #[cfg(test)]
 pub(crate) mod log;
 mod proxy;
 mod sentinels;
 mod server;
 
+pub use cluster::{Cluster, ClusterBuilder, Failover, Migration};
 pub use proxy::FaultProxy;
 pub use sentinels::Sentinels;
 #[cfg(test)]

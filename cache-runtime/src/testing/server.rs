@@ -213,6 +213,11 @@ impl RedisServer {
         &self.endpoint
     }
 
+    /// Returns whether the process was started and not killed. It may be frozen.
+    pub(super) fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     fn launch(&mut self) -> io::Result<()> {
         let binary = binary();
         let child = self
@@ -285,7 +290,7 @@ impl RedisServer {
         })
     }
 
-    fn connection(&self) -> redis::RedisResult<redis::Connection> {
+    pub(super) fn connection(&self) -> redis::RedisResult<redis::Connection> {
         let limit = Duration::from_secs(5);
         let connection = redis::Client::open(self.url())?.get_connection_with_timeout(limit)?;
         connection.set_read_timeout(Some(limit))?;

@@ -5,6 +5,7 @@ use redis::Value;
 use super::*;
 use crate::config::Address;
 use crate::store::reply::Failure;
+use crate::testing::{Cluster, Failover};
 
 const ADDRESSES: [&[u8]; 2] = [
     include_bytes!("vectors/addresses.resp2"),
@@ -440,4 +441,42 @@ fn nodes_that_are_not_met_yet_are_left_out() {
     table.learn(answer);
 
     assert_eq!(table.members().count(), 3);
+}
+
+/// Asks a node of a real cluster.
+fn ask(cluster: &Cluster, node: usize) -> Answer {
+    let client = redis::Client::open(cluster.server(node).url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let answers: Vec<Value> = Answer::questions().query(&mut connection).unwrap();
+    Answer::read(answers, cluster.address(node), false, &Places::default()).unwrap()
+}
+
+#[test]
+fn a_table_follows_a_real_cluster() {
+    let cluster = Cluster::start().unwrap();
+    let mut table = Table::default();
+    table.learn(ask(&cluster, 5));
+    for key in ["a", "b", "c", "d", "{user:1}:a"] {
+        let slot = Slot::of(key.as_bytes());
+        assert_eq!(slot.to_string(), cluster.slot(key).unwrap().to_string());
+        let owner = cluster.owner(cluster.slot(key).unwrap()).unwrap();
+        assert_eq!(table.owner(slot).unwrap().address, *cluster.address(owner));
+    }
+
+    let migration = cluster.begin_migration(9, 1).unwrap();
+    table.learn(ask(&cluster, 0));
+    let ids = [0, 1].map(|node| id(cluster.id(node)));
+    let open: Vec<_> = table.open().into_iter().collect();
+    assert_eq!(open, [(slot(9), ids[0], ids[1])]);
+    cluster.finish_migration(migration).unwrap();
+    assert_eq!(table.learn(ask(&cluster, 1)), [slot(9)]);
+    table.learn(ask(&cluster, 0));
+    assert!(table.open().is_empty());
+
+    let lagging = ask(&cluster, 0);
+    cluster.failover(4, Failover::Plain).unwrap();
+    assert!(!table.learn(ask(&cluster, 4)).is_empty());
+    assert_eq!(owner(&table, 9), id(cluster.id(4)));
+    assert!(table.learn(lagging).is_empty());
+    assert_eq!(owner(&table, 9), id(cluster.id(4)));
 }
