@@ -111,6 +111,7 @@ impl Connection {
             driver,
             address: _,
             identity: _,
+            evicts: _,
             traffic,
         } = opened;
         let connection = Arc::new_cyclic(|connection: &Weak<Self>| {

@@ -350,6 +350,14 @@ impl Pool {
         {
             return Arc::clone(known);
         }
+        if let Some(policy) = &opened.evicts {
+            warn!(
+                address = %opened.address,
+                policy,
+                "Redis evicts keys when its memory is full, and a user whose session is evicted is logged out; set \
+                 `maxmemory-policy noeviction`, or keep sessions in a Redis of their own"
+            );
+        }
         let server = Arc::new(Server::new(lanes.term() + 1, opened));
         if let Some(known) = lanes.server.replace(Arc::clone(&server)) {
             let address = &opened.address;

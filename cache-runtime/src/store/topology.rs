@@ -46,6 +46,8 @@ pub(super) struct Opened {
     pub(super) driver: Driver,
     pub(super) address: Address,
     pub(super) identity: Identity,
+    /// How the server evicts keys when its memory is full, if it may evict sessions and if this process has any.
+    pub(super) evicts: Option<String>,
     pub(super) traffic: Arc<Traffic>,
 }
 
@@ -62,6 +64,7 @@ pub(super) struct Connector {
     gate: Gate,
     sentinel_gate: Gate,
     database: i64,
+    keeps_sessions: bool,
     client_name: String,
     connect_timeout: Duration,
     greeting_timeout: Duration,
@@ -90,9 +93,6 @@ impl Connector {
         let sentinel_session = RedisConnectionInfo::default().set_skip_set_lib_name();
         let sentinels = match &topology {
             Topology::Standalone(_) => None,
-            Topology::Sentinel { sentinels, master } => {
-                Some(Sentinels::new(sentinels.clone(), master.clone()))
-            }
             Topology::Cluster { .. } => {
                 return Err(Error::new(
                     ErrorKind::Config,
@@ -101,6 +101,9 @@ impl Connector {
                     ),
                 ));
             }
+            Topology::Sentinel { sentinels, master } => {
+                Some(Sentinels::new(sentinels.clone(), master.clone()))
+            }
         };
         Ok(Self {
             topology,
@@ -108,6 +111,8 @@ impl Connector {
             gate: Gate::new(config.access(), session)?,
             sentinel_gate: Gate::new(config.sentinel_access(), sentinel_session)?,
             database: config.database,
+            // Sessions without keys end with the process, so they need no server that keeps them.
+            keeps_sessions: config.session_keys.is_some(),
             client_name: config.client_name.clone(),
             connect_timeout: config.connect_timeout,
             // A server that accepts a connection but stays silent for this many command timeouts cannot be used. Waiting
@@ -211,19 +216,20 @@ impl Connector {
             greeted => greeted,
         };
         let (mut link, mut driver) = greeted.map_err(|error| pass.refusal(address, &error))?;
-        let introduction = timeout(
+        let introducing = timeout(
             self.greeting_timeout,
             self.introduce(&mut link, address, expected),
         );
-        let identity = tokio::select! {
-            introduced = introduction => introduced.map_err(|_| silence(address, self.greeting_timeout))??,
+        let introduction = tokio::select! {
+            introduced = introducing => introduced.map_err(|_| silence(address, self.greeting_timeout))??,
             () = &mut driver => return Err(closed(address)),
         };
         Ok(Opened {
             link,
             driver,
             address: address.clone(),
-            identity: identity.at(socket),
+            identity: introduction.identity.at(socket),
+            evicts: introduction.evicts,
             traffic,
         })
     }

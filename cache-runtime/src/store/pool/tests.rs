@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
+use tracing::Level;
 
 use super::{Access, BULK, COMMANDS, Pool};
-use crate::config::Config;
+use crate::config::{Config, SessionKeys};
 use crate::error::ErrorKind;
 use crate::store::Store;
 use crate::store::connection::Connection;
 use crate::store::redis::RedisStore;
-use crate::store::support::{SingleEntry, ask, cause, config, key, pool_of, server, until};
+use crate::store::support::{
+    SingleEntry, ask, cause, config, key, pool_of, server, server_with, until,
+};
 use crate::testing::RedisServer;
+use crate::testing::log::Log;
 
 const TTL: Duration = Duration::from_secs(60);
 
@@ -40,6 +44,36 @@ async fn a_probe_opens_one_connection_and_maintenance_opens_the_minimum() {
     until("5 connections are open", || pool_of(&store).open == 5).await;
     assert_eq!(clients(&server), 5);
     assert_eq!(pool_of(&store).max, 50);
+}
+
+#[tokio::test]
+async fn a_server_that_may_evict_sessions_causes_one_warning() {
+    let keys = SessionKeys::parse("a:q3Jy0wq1Yc3QmFhk3o8Qm0r5c8m1v2yq9b0p4x7z1s0=").unwrap();
+    for (memory, policy, keeps_sessions, warnings) in [
+        ("100mb", "allkeys-lru", true, 1),
+        ("100mb", "volatile-ttl", true, 1),
+        ("100mb", "noeviction", true, 0),
+        ("0", "allkeys-lru", true, 0),
+        ("100mb", "allkeys-lru", false, 0),
+    ] {
+        let server = server_with(&["--maxmemory", memory, "--maxmemory-policy", policy]);
+        let log = Log::listen(Level::WARN);
+        let store = RedisStore::new(&Config {
+            session_keys: keeps_sessions.then(|| keys.clone()),
+            ..config(&server)
+        })
+        .unwrap();
+
+        store.probe().await.unwrap();
+        until("5 connections are open", || pool_of(&store).open == 5).await;
+
+        let lines = log.take();
+        let found = lines.iter().filter(|line| {
+            let line = line.to_string();
+            line.contains("noeviction") && line.contains(policy)
+        });
+        assert_eq!(found.count(), warnings, "{memory} {policy}");
+    }
 }
 
 #[tokio::test]

@@ -52,6 +52,14 @@ impl Identity {
     }
 }
 
+/// What is known about a server that the cache can use.
+#[derive(Debug)]
+pub(super) struct Introduction {
+    pub(super) identity: Identity,
+    /// How it evicts keys when its memory is full, if it may evict sessions and if this process has any.
+    pub(super) evicts: Option<String>,
+}
+
 /// What a server reports about itself, as far as the user has the right to ask.
 #[derive(Debug, Default)]
 struct Said {
@@ -59,6 +67,7 @@ struct Said {
     mode: Option<String>,
     role: Option<String>,
     primary: Option<String>,
+    evicts: Option<String>,
     identity: Identity,
 }
 
@@ -69,13 +78,16 @@ impl Connector {
         link: &mut MultiplexedConnection,
         address: &Address,
         expected: Expected,
-    ) -> Result<Identity, Error> {
-        let mut pipeline = redis::Pipeline::with_capacity(5);
+    ) -> Result<Introduction, Error> {
+        let mut pipeline = redis::Pipeline::with_capacity(6);
         pipeline.cmd("CLIENT").arg("SETNAME").arg(&self.client_name);
         // Without arguments every user may ask this, if the command is there.
         pipeline.cmd("HELLO");
         pipeline.cmd("INFO").arg("server");
         pipeline.cmd("INFO").arg("replication");
+        if self.keeps_sessions {
+            pipeline.cmd("INFO").arg("memory");
+        }
         if self.database != 0 {
             pipeline.cmd("SELECT").arg(self.database);
         }
@@ -96,6 +108,9 @@ impl Connector {
         said.hear_hello(replies.next());
         said.hear_server(replies.next());
         said.hear_replication(replies.next());
+        if self.keeps_sessions {
+            said.hear_memory(replies.next());
+        }
         if said.role.is_none() && said.mode.as_deref() != Some("sentinel") {
             let role = link.send_packed_command(&redis::cmd("ROLE")).await;
             said.role = role.ok().as_ref().and_then(first_text);
@@ -116,7 +131,10 @@ impl Connector {
             };
             return Err(Error::new(ErrorKind::Command, text).because(reply::said(&error)));
         }
-        Ok(said.identity)
+        Ok(Introduction {
+            identity: said.identity,
+            evicts: said.evicts,
+        })
     }
 }
 
@@ -148,6 +166,16 @@ impl Said {
         if let (Some(host), Some(port)) = (field("master_host"), field("master_port")) {
             self.primary = Some(format!("{host}:{port}"));
         }
+    }
+
+    fn hear_memory(&mut self, answer: Option<Value>) {
+        let Some(info) = answer.and_then(|answer| reply::text(answer).ok()) else {
+            return;
+        };
+        let field = |name| reply::info_field(&info, name);
+        let has_limit = field("maxmemory").is_some_and(|limit| limit != "0");
+        let policy = field("maxmemory_policy").filter(|policy| *policy != "noeviction");
+        self.evicts = policy.filter(|_| has_limit).map(str::to_owned);
     }
 
     /// Returns whether the cache can use this server. An error of kind `Config` means that another one must be configured.
