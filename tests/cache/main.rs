@@ -15,6 +15,7 @@ mod keys;
 mod local;
 #[path = "../../cache-runtime/src/testing/log.rs"]
 mod log;
+mod ops;
 mod overload;
 mod patterns;
 mod pipeline;
