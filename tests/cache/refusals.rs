@@ -104,6 +104,34 @@ async fn refused_evictions_are_counted_and_reported() {
     assert_eq!(cache.health().await.status, HealthStatus::Healthy);
 }
 
+#[tokio::test]
+async fn a_command_that_the_server_does_not_have_is_named() {
+    let server = RedisServer::builder()
+        .args([
+            "--rename-command",
+            "UNLINK",
+            "",
+            "--rename-command",
+            "EVALSHA",
+            "",
+        ])
+        .start()
+        .expect("redis-server starts");
+    let cache = cache(&server).await;
+    let table = Table::default();
+
+    row(&cache, &table, 1).await;
+    update(&cache, &table, 1).await;
+
+    let health = cache.health().await;
+    assert_eq!(health.status, HealthStatus::Degraded);
+    let problems = health.problems.join("\n");
+    for command in ["UNLINK", "EVALSHA"] {
+        let expected = format!("unknown command '{command}'");
+        assert!(problems.contains(&expected), "{problems}");
+    }
+}
+
 async fn config_set(raw: &mut MultiplexedConnection, name: &str, value: &str) {
     let _: () = redis::cmd("CONFIG")
         .arg(&["SET", name, value])
