@@ -12,15 +12,16 @@
 
 mod beat;
 mod books;
+mod breaker;
 mod span;
 mod timer;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -31,28 +32,13 @@ use tracing::{Instrument, Span, info, warn};
 use self::beat::Beat;
 use self::books::Books;
 pub(crate) use self::books::{On, Op, Via};
-use self::timer::Timer;
+use self::breaker::Breaker;
 use crate::clock::in_real_time;
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, with_causes};
+use crate::error::{Error, with_causes};
 use crate::metrics::{Mode, StoreStats};
 use crate::store::Store;
 use crate::sync::Mutex;
-
-/// This many unanswered operations in a row, each timed out or lost with a connection, are an outage. Fewer happen when a
-/// server forks or sends a large reply.
-const TIMEOUTS_IN_A_ROW: u32 = 5;
-
-/// The number of callers that wait for the whole deadline if the server does not respond. They are enough to open the
-/// breaker.
-const CANARIES: u32 = TIMEOUTS_IN_A_ROW;
-
-/// A timer that fires later than this shows that the process lags: an answer may be here that no task has read.
-const LAG: Duration = Duration::from_millis(10);
-
-/// The resolution of the time of the last answer.
-const HEARING: Duration = Duration::from_millis(4);
-const HEARINGS_PER_SECOND: u64 = 1_000_000_000 / HEARING.subsec_nanos() as u64;
 
 /// The state of the guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,36 +64,19 @@ pub(crate) struct Outages {
 pub(crate) struct Guard {
     store: Arc<dyn Store>,
     /// `None` for a store in this process, which is never late.
-    patience: Option<Patience>,
+    breaker: Option<Breaker>,
     /// Whether answers take real time, also in a test that pauses tokio's clock.
     has_connections: bool,
     /// Read by every call, so without a lock.
     state: AtomicU8,
     /// The same, for tasks that wait for a change.
     states: watch::Sender<State>,
-    timeouts: AtomicU32,
-    /// How many connections the pool had lost when an operation was lost last.
-    seen_losses: AtomicU64,
-    /// When Redis answered an operation last, in [`HEARING`]s since `made`. It is written only when it changes, because all
-    /// callers read it.
-    heard: AtomicU64,
-    made: Instant,
-    canaries: AtomicU32,
     history: Mutex<History>,
     books: Books,
     /// Whether the maintenance task is polled.
     pub(crate) beat: Beat,
     /// Wakes the maintenance task.
     wake: Arc<Notify>,
-}
-
-/// How long an operation waits.
-#[derive(Clone, Copy)]
-struct Patience {
-    /// While nothing arrives from the server.
-    silence: Duration,
-    /// In total.
-    total: Duration,
 }
 
 #[derive(Default)]
@@ -128,18 +97,15 @@ impl Guard {
     /// Creates a guard for a store that may be unavailable. It begins in fallback mode, because nothing is known of the
     /// store yet.
     pub(crate) fn remote(store: Arc<dyn Store>, config: &Config, wake: Arc<Notify>) -> Self {
-        let patience = Patience {
-            silence: config.command_timeout,
-            total: config.operation_max(),
-        };
-        let guard = Self::new(store, Some(patience), State::Fallback, config, wake);
+        let breaker = Breaker::new(config);
+        let guard = Self::new(store, Some(breaker), State::Fallback, config, wake);
         guard.history().since = Some(Instant::now());
         guard
     }
 
     fn new(
         store: Arc<dyn Store>,
-        patience: Option<Patience>,
+        breaker: Option<Breaker>,
         state: State,
         config: &Config,
         wake: Arc<Notify>,
@@ -147,14 +113,9 @@ impl Guard {
         Self {
             has_connections: matches!(store.stats(), StoreStats::Redis(_)),
             store,
-            patience,
+            breaker,
             state: AtomicU8::new(state as u8),
             states: watch::Sender::new(state),
-            timeouts: AtomicU32::new(0),
-            seen_losses: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
-            made: Instant::now(),
-            canaries: AtomicU32::new(0),
             history: Mutex::default(),
             books: Books::new(config),
             beat: Beat::new(),
@@ -183,7 +144,7 @@ impl Guard {
     }
 
     pub(crate) fn is_local(&self) -> bool {
-        self.patience.is_none()
+        self.breaker.is_none()
     }
 
     /// Where entries are kept at this moment.
@@ -240,29 +201,22 @@ impl Guard {
             Via::Recovery => self.store.for_recovery(),
         });
         let operation = pin!(operation.instrument(span.clone()));
-        let result = match self.patience {
-            Some(patience) if self.has_connections => {
-                let in_time = self.in_time(op.began, operation, patience);
-                in_real_time(patience.total, in_time).await
+        let result = match &self.breaker {
+            Some(breaker) if self.has_connections => {
+                let in_time = breaker.in_time(op.began, operation, &*self.store);
+                in_real_time(breaker.longest(), in_time).await
             }
-            Some(patience) => self.in_time(op.began, operation, patience).await,
-            None => Some(operation.await),
+            Some(breaker) => breaker.in_time(op.began, operation, &*self.store).await,
+            None => Ok(operation.await),
         };
+        let result = result.unwrap_or_else(|late| Err(late.into()));
         let at = Instant::now();
-        let result = match result {
-            None => Err(self.timed_out(op.began)),
-            Some(result) => {
-                match result.as_ref().map_err(Error::kind) {
-                    Err(ErrorKind::Unavailable) => {
-                        self.trip("no connection is open", result.as_ref().err());
-                    }
-                    Err(ErrorKind::Connection) => self.lost(op.began, result.as_ref().err()),
-                    Err(ErrorKind::Stalled) => {}
-                    Ok(_) | Err(_) => self.hear(at),
-                }
-                result
+        if let Some(breaker) = &self.breaker {
+            let failure = result.as_ref().err().map(Error::kind);
+            if let Some(reason) = breaker.judge(op.began, at, failure, &*self.store) {
+                self.trip(reason, result.as_ref().err());
             }
-        };
+        }
         if let Err(error) = &result {
             span::fail(&span, error.kind());
         }
@@ -278,122 +232,9 @@ impl Guard {
         }
     }
 
-    /// Waits while answers arrive from the server: on a shared connection they come in order, so as long as others arrive, this
-    /// one is coming. If nothing has arrived for half of the time that silence may last, the server is stalled. Then a few
-    /// canaries keep waiting to find out whether it recovers. All other callers give up, and later callers do not wait at all.
-    /// Returns [`None`] on timeout.
-    async fn in_time<T>(
-        &self,
-        began: Instant,
-        mut operation: Pin<&mut impl Future<Output = Result<T, Error>>>,
-        patience: Patience,
-    ) -> Option<Result<T, Error>> {
-        if self.canaries.load(Ordering::Relaxed) >= CANARIES {
-            return Some(Err(stalled()));
-        }
-        let Patience { silence, total } = patience;
-        let give_up = began + total;
-        let mut silent_since = began;
-        let mut canary = None;
-        let mut until = began + silence / 2;
-        let mut timer = Timer::until(until.min(give_up));
-        loop {
-            if let Some(result) = timer.wait_for(operation.as_mut()).await {
-                return Some(result);
-            }
-            let now = Instant::now();
-            if now >= give_up {
-                return None;
-            }
-            silent_since = match now.saturating_duration_since(until) {
-                lag if lag >= LAG => now,
-                _ => silent_since.max(self.last_sign()),
-            };
-            if now < silent_since + silence / 2 {
-                canary = None;
-                until = silent_since + silence / 2;
-            } else if now < silent_since + silence {
-                let canary = canary.get_or_insert_with(|| Canary::new(&self.canaries));
-                if canary.index >= CANARIES {
-                    return Some(Err(stalled()));
-                }
-                until = silent_since + silence;
-            } else {
-                return None;
-            }
-            timer.reset(until.min(give_up));
-        }
-    }
-
-    /// Returns when Redis gave the last sign of life.
-    fn last_sign(&self) -> Instant {
-        let heard = self.heard.load(Ordering::Relaxed);
-        let heard = Duration::new(
-            heard / HEARINGS_PER_SECOND,
-            (heard % HEARINGS_PER_SECOND) as u32 * HEARING.subsec_nanos(),
-        );
-        let heard = self.made + heard;
-        self.store
-            .last_arrival()
-            .map_or(heard, |arrival| heard.max(arrival))
-    }
-
-    /// Records that Redis answered an operation.
-    fn hear(&self, at: Instant) {
-        let at = self.hearing(at);
-        if self.heard.load(Ordering::Relaxed) != at {
-            self.heard.store(at, Ordering::Relaxed);
-        }
-        if self.timeouts.load(Ordering::Relaxed) != 0 {
-            self.timeouts.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn timed_out(&self, began: Instant) -> Error {
-        let waited = self.patience.map(|patience| match began.elapsed() {
-            elapsed if elapsed < patience.total => patience.silence,
-            _ => patience.total,
-        });
-        let error = Error::timeout(waited.unwrap_or_default());
-        if self.is_one_too_many(began) {
-            self.trip("operations time out", Some(&error));
-        }
-        error
-    }
-
-    /// The connection of an operation was lost. If others are open, this is not an outage: the server may have closed only
-    /// this one.
-    fn lost(&self, began: Instant, error: Option<&Error>) {
-        // Operations that are lost with one connection count once.
-        let losses = self.losses();
-        let is_another = self.seen_losses.swap(losses, Ordering::Relaxed) != losses;
-        if !self.store.is_open() || (is_another && self.is_one_too_many(began)) {
-            self.trip("the connection is lost", error);
-        }
-    }
-
     /// The number of connections to the server that were lost so far.
     pub(crate) fn losses(&self) -> u64 {
-        let scripts = self.store.scripts();
-        scripts.map_or(0, |scripts| scripts.losses())
-    }
-
-    /// Counts an unanswered operation. If others are answered, the cause is its connection or a busy process, not the
-    /// server.
-    fn is_one_too_many(&self, began: Instant) -> bool {
-        self.is_silent_since(began)
-            && self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= TIMEOUTS_IN_A_ROW
-    }
-
-    fn is_silent_since(&self, began: Instant) -> bool {
-        self.last_sign() <= began
-    }
-
-    fn hearing(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.made);
-        // Without a division of 128 bits, which `as_millis` would need.
-        since.as_secs() * HEARINGS_PER_SECOND
-            + u64::from(since.subsec_nanos() / HEARING.subsec_nanos())
+        breaker::Watched::losses(&*self.store)
     }
 
     /// Enters fallback mode, if it is not entered yet.
@@ -481,7 +322,9 @@ impl Guard {
         if self.state() != State::Recovering {
             return;
         }
-        self.timeouts.store(0, Ordering::Relaxed);
+        if let Some(breaker) = &self.breaker {
+            breaker.reset();
+        }
         history.reason = None;
         let lasted = history
             .since
@@ -519,34 +362,8 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// A caller that waits through the second half, by order of arrival.
-struct Canary<'a> {
-    count: &'a AtomicU32,
-    index: u32,
-}
-
-impl<'a> Canary<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        let index = count.fetch_add(1, Ordering::Relaxed);
-        Self { count, index }
-    }
-}
-
-impl Drop for Canary<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Returns whether a timer is available. Outside of tokio there is none, and creating one would panic.
 pub(crate) fn in_runtime() -> bool {
     // The handle has a reference count that all threads share, so the task id is checked first.
     tokio::task::try_id().is_some() || Handle::try_current().is_ok()
-}
-
-fn stalled() -> Error {
-    Error::new(
-        ErrorKind::Stalled,
-        "Redis does not respond; gave up early while a few operations keep probing",
-    )
 }
