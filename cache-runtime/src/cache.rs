@@ -205,7 +205,8 @@ impl Cache {
     ///
     /// - The configuration is invalid. The error contains every problem.
     /// - Redis is not configured but [`require_redis`](Config::require_redis) is set, as in production.
-    /// - The cache cannot use the server: Redis before 7.0, a replica, a sentinel, or a node of a Redis Cluster.
+    /// - The cache cannot use the server: Redis before 7.0, a replica, a sentinel, or a node of a Redis Cluster without
+    ///   `redis+cluster://`.
     /// - The call is outside a tokio runtime, which the connections need.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         config.check()?;

@@ -202,4 +202,4 @@ pub use background::{background, cacheable_background, cacheable_background_loca
 pub use limited::{FromLimited, Refusable, refused};
 #[doc(hidden)]
 pub use site::{LocalValue, ValueTtl, locally_storable, storable, ttl_of};
-pub use store::ServerInfo;
+pub use store::{NodeHealth, NodeState, ServerInfo};

@@ -1,6 +1,7 @@
 //! The contract between the cache and the store that keeps its entries.
 
 pub(crate) mod backoff;
+mod cluster;
 pub(crate) mod confirm;
 mod connection;
 #[cfg(test)]
@@ -11,14 +12,12 @@ pub(crate) mod guard;
 pub(crate) mod listener;
 mod maintenance;
 pub(crate) mod memory;
+mod peer;
 mod pool;
+pub(crate) mod reach;
 pub(crate) mod redis;
 mod reply;
 pub(crate) mod script;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the router of clusters will use it")
-)]
 mod slots;
 #[cfg(test)]
 pub(crate) mod support;
@@ -35,6 +34,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::cluster::Tour;
+use self::reach::Reach;
 use self::script::Scripts;
 use crate::error::Error;
 use crate::key::{Key, Pattern};
@@ -179,6 +180,14 @@ pub(crate) trait Store: Send + Sync + Debug {
         cursor: Cursor,
     ) -> BoxFuture<'a, Result<Scanned, Error>>;
 
+    /// The same for a removal: every name that is there all the time is among those of a walk, also if it moves between the
+    /// nodes of a cluster.
+    fn walk<'a>(
+        &'a self,
+        patterns: &'a [Pattern],
+        walk: &'a Walk,
+    ) -> BoxFuture<'a, Result<Walked, Error>>;
+
     /// Makes the store reachable if possible: opens what is needed and sends a ping.
     fn probe(&self) -> BoxFuture<'_, Result<(), Error>>;
 
@@ -194,6 +203,12 @@ pub(crate) trait Store: Send + Sync + Debug {
 
     /// Lets callers use the server of `term`. Returns whether it is still the current one.
     fn admit(&self, term: u64) -> bool;
+
+    /// Returns a number that grows whenever a part of the store may be reachable again that was not. Without parts it is 0.
+    fn reopened(&self) -> u64;
+
+    /// The nodes of a cluster that take writes; none without a cluster.
+    fn nodes(&self) -> Vec<NodeHealth>;
 
     /// The same store for the recovery, which prepares a new server for callers.
     fn for_recovery(&self) -> &dyn Store;
@@ -250,6 +265,85 @@ pub(crate) struct Scanned {
     pub(crate) next: Option<Cursor>,
     /// About how many keys it looked at.
     pub(crate) looked: usize,
+}
+
+/// A walk of the keyspace, or of a part. Only the store that returned it can go on with it; the default is the beginning.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    within: Reach,
+    cursor: Cursor,
+    tour: Option<Box<Tour>>,
+}
+
+impl Walk {
+    /// The beginning of a walk that finds at least the keys of this part.
+    pub(crate) fn within(within: Reach) -> Self {
+        Self {
+            within,
+            cursor: Cursor::default(),
+            tour: None,
+        }
+    }
+
+    /// The same walk from its beginning.
+    pub(crate) fn again(&self) -> Self {
+        Self::within(self.within.clone())
+    }
+
+    /// What a step of a scan found, in a store whose keys do not move.
+    fn step(&self, scanned: Scanned) -> Walked {
+        let Scanned {
+            names,
+            next,
+            looked,
+        } = scanned;
+        Walked {
+            names,
+            next: next.map(|cursor| Self {
+                cursor,
+                ..self.clone()
+            }),
+            looked,
+            missed: Reach::nothing(),
+        }
+    }
+}
+
+/// One step of a walk.
+#[derive(Debug)]
+pub(crate) struct Walked {
+    pub(crate) names: Vec<Key>,
+    /// Where to continue; [`None`] at the end.
+    pub(crate) next: Option<Walk>,
+    /// About how many keys it looked at.
+    pub(crate) looked: usize,
+    /// At the end: the part that could not be reached.
+    pub(crate) missed: Reach,
+}
+
+/// The state of a node of a cluster that takes writes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct NodeHealth {
+    /// Where it is reached.
+    pub address: String,
+    /// Whether its keys are cached.
+    pub state: NodeState,
+    /// Why the last attempt to reach it failed, unless it is connected.
+    pub reason: Option<String>,
+}
+
+/// Whether the keys of a node are cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum NodeState {
+    /// They are.
+    Connected,
+    /// The node answers. What it may lack is applied first.
+    Recovering,
+    /// They are not: functions run uncached for them.
+    Unavailable,
 }
 
 /// The result of removing the keys that a scan found.
@@ -318,4 +412,23 @@ pub struct ServerInfo {
     pub keys: u64,
     /// `evicted_keys`: keys that the server evicted because of `maxmemory`, since its start.
     pub evicted_keys: u64,
+}
+
+impl ServerInfo {
+    /// Two servers as one: sums, and the later start.
+    fn plus(self, other: Self) -> Self {
+        Self {
+            version: self.version,
+            run_id: self.run_id,
+            uptime_seconds: self.uptime_seconds.min(other.uptime_seconds),
+            memory_used: self.memory_used + other.memory_used,
+            memory_peak: self.memory_peak + other.memory_peak,
+            memory_max: self
+                .memory_max
+                .zip(other.memory_max)
+                .map(|(one, other)| one + other),
+            keys: self.keys + other.keys,
+            evicted_keys: self.evicted_keys + other.evicted_keys,
+        }
+    }
 }

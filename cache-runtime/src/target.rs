@@ -99,6 +99,16 @@ impl<V> TargetMap<V> {
                 .any(|pattern| pattern.matches(key.as_str()))
     }
 
+    /// The same for the targets whose values meet a condition.
+    pub(crate) fn covers_where(&self, key: &Key, mut holds: impl FnMut(&V) -> bool) -> bool {
+        self.all.as_ref().is_some_and(&mut holds)
+            || self.keys.get(key).is_some_and(&mut holds)
+            || self
+                .patterns
+                .iter()
+                .any(|(pattern, value)| pattern.matches(key.as_str()) && holds(value))
+    }
+
     /// Returns whether one of these tags, or a tag of one of these families, is one of the targets.
     pub(crate) fn covers_tags(&self, tags: &[Tag], families: &[&str]) -> bool {
         if self.tags.is_empty() {
@@ -121,6 +131,15 @@ impl<V> TargetMap<V> {
     /// Counts the keys, patterns and tags, without "all entries".
     pub(crate) fn named(&self) -> usize {
         self.keys.len() + self.patterns.len() + self.tags.len()
+    }
+
+    pub(crate) fn get(&self, target: &Target) -> Option<&V> {
+        match target {
+            Target::Key(key) => self.keys.get(key),
+            Target::Pattern(pattern) => self.patterns.get(pattern),
+            Target::Tag(tag) => self.tags.get(tag),
+            Target::All => self.all.as_ref(),
+        }
     }
 
     pub(crate) fn get_mut(&mut self, target: &Target) -> Option<&mut V> {

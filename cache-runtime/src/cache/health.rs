@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::Cache;
 use crate::metrics::{LocalState, Mode};
-use crate::store::ServerInfo;
 use crate::store::guard::State;
+use crate::store::{NodeHealth, NodeState, ServerInfo};
 
 /// The health of a cache: [`live`](Self::live) and [`ready`](Self::ready) for probes, and [`detail`](Self::detail) for people and
 /// alerts. Awaiting it is the same as `detail`.
@@ -35,6 +35,8 @@ pub struct Health {
     pub fallback_seconds: Option<f64>,
     /// Why the last attempt to reach Redis failed; `None` while it answers, and in memory mode.
     pub fallback_reason: Option<String>,
+    /// The nodes of a Redis Cluster that take writes. Empty without a cluster.
+    pub nodes: Vec<NodeHealth>,
     /// What does not work although the cache does, one sentence each: operations that Redis refuses, pending evictions in the
     /// journal, and changes that Redis does not report. A refusal is reported until the same operation succeeds, or for 60 s.
     pub problems: Vec<String>,
@@ -58,6 +60,7 @@ pub enum HealthStatus {
     /// - Redis refuses some operations, for example writes because its memory is full.
     /// - Evictions wait in the journal, so other processes may serve old values.
     /// - Redis does not report changes of entries, so functions with `local` keep no values in the process.
+    /// - A node of a cluster is unavailable, so functions run uncached for its keys.
     Degraded,
     /// The cache was shut down.
     Down,
@@ -77,6 +80,13 @@ impl Cache {
     /// ```
     pub fn health(&self) -> HealthCheck<'_> {
         HealthCheck { cache: self }
+    }
+}
+
+#[cfg(test)]
+impl Cache {
+    pub(crate) fn nodes(&self) -> Vec<NodeHealth> {
+        self.inner.guard.store().nodes()
     }
 }
 
@@ -108,6 +118,8 @@ impl HealthCheck<'_> {
                 "Redis does not report changes, so functions with `local` keep no values: {reason}"
             )
         }));
+        let nodes = inner.guard.store().nodes();
+        problems.extend(nodes.iter().filter_map(problem));
         Health {
             status: match (inner.guard.state(), mode) {
                 (State::Closed, _) => HealthStatus::Down,
@@ -124,11 +136,30 @@ impl HealthCheck<'_> {
                 .current
                 .map(|current| current.as_secs_f64()),
             fallback_reason: inner.guard.why_unavailable(),
+            nodes,
             problems,
             journal_depth: inner.journal.depth(),
             local: inner.local.stats().map(|local| local.state),
         }
     }
+}
+
+/// What does not work because of a node.
+fn problem(node: &NodeHealth) -> Option<String> {
+    let NodeHealth {
+        address,
+        state,
+        reason,
+    } = node;
+    let state = match state {
+        NodeState::Connected => return None,
+        NodeState::Recovering => "is recovering",
+        NodeState::Unavailable => "is unavailable",
+    };
+    Some(match reason {
+        Some(reason) => format!("the node {address} {state}: {reason}"),
+        None => format!("the node {address} {state}"),
+    })
 }
 
 impl<'a> IntoFuture for HealthCheck<'a> {

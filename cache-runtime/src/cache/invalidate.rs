@@ -17,6 +17,7 @@ use super::{Evicted, Inner, log, reconnect};
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
 use crate::store::guard::{State, Via};
+use crate::store::reach::Reach;
 use crate::target::Target;
 
 impl Inner {
@@ -36,7 +37,8 @@ impl Inner {
         }
         self.note(targets.iter().cloned());
         let term = self.guard.store().term();
-        let mut purge = Purge::new(targets.iter().cloned(), &self.config.prefix);
+        let everywhere = Reach::Everything;
+        let mut purge = Purge::new(targets.iter().cloned(), everywhere, &self.config.prefix);
         let behalf = Behalf {
             site,
             metrics,
@@ -45,17 +47,21 @@ impl Inner {
         // The store has recorded the cause, and the rest goes into the journal.
         let _ = purge.run(self, behalf).await;
         let Progress {
-            removed, refused, ..
+            removed,
+            applied: _,
+            refused,
+            missed,
         } = purge.take_progress();
         let rest = purge.into_rest();
         metrics.add(Event::EvictedKeys, removed);
-        let evicted = if refused.is_empty() && rest.is_empty() {
+        let evicted = if refused.is_empty() && rest.is_empty() && missed.is_empty() {
             metrics.count(Event::EvictApplied);
             self.confirm(targets, term).await;
             Evicted::Applied { keys: removed }
         } else {
             metrics.count(Event::EvictJournaled);
             self.journal.add_refused(&refused);
+            self.journal.add_missed(&missed);
             self.enqueue(&rest);
             Evicted::Journaled
         };

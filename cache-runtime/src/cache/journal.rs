@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::key::Key;
+use crate::store::reach::Reach;
 use crate::sync::Mutex;
 use crate::tag::Tag;
 use crate::target::{Target, TargetMap};
@@ -35,17 +36,29 @@ struct Intents {
     obstacle: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Intent {
     number: u64,
+    trial: Trial,
+    /// The part of the keyspace that has not seen it.
+    reach: Reach,
+}
+
+/// What came of the attempt to apply an intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trial {
+    /// It was not tried yet.
+    Pending,
     /// Redis refused it. It is not tried again before [`Journal::retry_refused`].
-    is_refused: bool,
+    Refused,
+    /// A node of the cluster was unavailable. It is not tried again before [`Journal::retry_held`].
+    Held,
 }
 
 /// Intents to be applied, as they were at one moment.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    numbers: HashMap<Target, u64>,
+    intents: HashMap<Target, (u64, Reach)>,
 }
 
 impl Journal {
@@ -60,7 +73,20 @@ impl Journal {
 
     /// Remembers `targets`. More than the journal can hold become "all entries": it may evict too much, never too little.
     pub(crate) fn add<'a>(&self, targets: impl IntoIterator<Item = &'a Target>) {
-        self.insert(targets, false);
+        let targets = targets
+            .into_iter()
+            .map(|target| (target, &Reach::Everything));
+        self.insert(targets, Trial::Pending);
+        self.wake.notify_one();
+    }
+
+    /// Remembers targets that a part of the keyspace has not seen.
+    pub(crate) fn add_missed(&self, targets: &[(Target, Reach)]) {
+        if targets.is_empty() {
+            return;
+        }
+        let targets = targets.iter().map(|(target, reach)| (target, reach));
+        self.insert(targets, Trial::Pending);
         self.wake.notify_one();
     }
 
@@ -69,18 +95,26 @@ impl Journal {
         let Some((_, cause)) = targets.last() else {
             return;
         };
-        self.insert(targets.iter().map(|(target, _)| target), true);
+        let refused = targets
+            .iter()
+            .map(|(target, _)| (target, &Reach::Everything));
+        self.insert(refused, Trial::Refused);
         self.lock().obstacle = Some(refusal(cause));
         self.wake.notify_one();
     }
 
-    fn insert<'a>(&self, targets: impl IntoIterator<Item = &'a Target>, is_refused: bool) {
+    fn insert<'a>(&self, targets: impl IntoIterator<Item = (&'a Target, &'a Reach)>, trial: Trial) {
         let mut intents = self.lock();
-        for target in targets {
+        for (target, reach) in targets {
             intents.next += 1;
+            let reach = match intents.targets.get(target) {
+                Some(known) => known.reach.and(reach),
+                None => reach.clone(),
+            };
             let intent = Intent {
                 number: intents.next,
-                is_refused,
+                trial,
+                reach,
             };
             intents.targets.insert(target, intent);
         }
@@ -91,7 +125,8 @@ impl Journal {
             );
             let intent = Intent {
                 number: intents.next,
-                is_refused: false,
+                trial: Trial::Pending,
+                reach: Reach::Everything,
             };
             intents.targets.widen(intent);
             intents.obstacle = None;
@@ -104,14 +139,14 @@ impl Journal {
         if self.depth() == 0 {
             return false;
         }
-        self.lock().targets.covers(key)
+        self.lock().blocks(key)
     }
 
     /// Returns whether an eviction of a call is still to be applied: of its key, of one of its tags, or of a tag that its
     /// value may have.
     pub(crate) fn blocks_call(&self, key: &Key, tags: &[Tag], families: &[&str]) -> bool {
-        let targets = &self.lock().targets;
-        targets.covers(key) || targets.covers_tags(tags, families)
+        let intents = self.lock();
+        intents.blocks(key) || intents.targets.covers_tags(tags, families)
     }
 
     /// Returns whether an eviction of `tag` is still to be applied.
@@ -124,16 +159,16 @@ impl Journal {
         self.depth.load(Ordering::Acquire)
     }
 
-    /// All that is still to be applied, without what Redis refused.
+    /// All that is still to be applied, without what Redis refused and what waits for a node.
     pub(crate) fn pending(&self) -> Option<Batch> {
         let intents = self.lock();
-        let numbers: HashMap<_, _> = intents
+        let intents: HashMap<_, _> = intents
             .targets
             .iter()
-            .filter(|(_, intent)| !intent.is_refused)
-            .map(|(target, intent)| (target, intent.number))
+            .filter(|(_, intent)| intent.trial == Trial::Pending)
+            .map(|(target, intent)| (target, (intent.number, intent.reach.clone())))
             .collect();
-        (!numbers.is_empty()).then_some(Batch { numbers })
+        (!intents.is_empty()).then_some(Batch { intents })
     }
 
     /// Some of the pending targets, refused or not.
@@ -148,7 +183,7 @@ impl Journal {
     pub(crate) fn applied(&self, batch: &Batch, targets: &[Target]) {
         let mut intents = self.lock();
         for target in targets {
-            if let Some(number) = batch.numbers.get(target) {
+            if let Some((number, _)) = batch.intents.get(target) {
                 intents.remove(target, *number);
             }
         }
@@ -162,13 +197,20 @@ impl Journal {
     /// Keeps a target of `batch` that Redis refuses, with the reason, and does not retry it for now.
     pub(crate) fn refused(&self, batch: &Batch, target: &Target, cause: &str) {
         let mut intents = self.lock();
-        let number = batch.numbers.get(target);
-        if let Some(intent) = intents.targets.get_mut(target)
-            && Some(&intent.number) == number
-        {
-            intent.is_refused = true;
+        if let Some(intent) = intents.same(batch, target) {
+            intent.trial = Trial::Refused;
         }
         intents.obstacle = Some(refusal(cause));
+    }
+
+    /// Keeps a target of `batch` that this part has not seen, because its node was unavailable.
+    pub(crate) fn missed(&self, batch: &Batch, target: &Target, part: &Reach) {
+        let mut intents = self.lock();
+        if let Some(intent) = intents.same(batch, target) {
+            intent.trial = Trial::Held;
+            intent.reach = part.clone();
+        }
+        intents.obstacle = Some("a node of the cluster is unavailable".to_owned());
     }
 
     /// Why the journal does not shrink, if it is not because of a refusal.
@@ -189,19 +231,31 @@ impl Journal {
 
     /// Makes refused targets pending again. Returns whether there were any.
     pub(crate) fn retry_refused(&self) -> bool {
+        self.retry(Trial::Refused)
+    }
+
+    /// Makes targets pending again that waited for a node. Returns whether there were any.
+    pub(crate) fn retry_held(&self) -> bool {
+        self.retry(Trial::Held)
+    }
+
+    fn retry(&self, trial: Trial) -> bool {
         let mut any = false;
         for intent in self.lock().targets.values_mut() {
-            any |= std::mem::take(&mut intent.is_refused);
+            if intent.trial == trial {
+                intent.trial = Trial::Pending;
+                any = true;
+            }
         }
         any
     }
 
-    /// Runs `then` if everything left was tried and refused, and lets no target be added while it runs. Returns whether
+    /// Runs `then` if everything left was tried, and lets no target be added while it runs. Returns whether
     /// anything is left.
     pub(crate) fn if_tried(&self, then: impl FnOnce()) -> bool {
         let intents = self.lock();
         let mut every = intents.targets.values();
-        if every.all(|intent| intent.is_refused) {
+        if every.all(|intent| intent.trial != Trial::Pending) {
             then();
         }
         intents.targets.len() > 0
@@ -217,6 +271,18 @@ fn refusal(cause: &str) -> String {
 }
 
 impl Intents {
+    fn blocks(&self, key: &Key) -> bool {
+        self.targets
+            .covers_where(key, |intent| intent.reach.contains(key))
+    }
+
+    /// The intent of `batch`, unless it was added again since.
+    fn same(&mut self, batch: &Batch, target: &Target) -> Option<&mut Intent> {
+        let (number, _) = batch.intents.get(target)?;
+        let intent = self.targets.get_mut(target)?;
+        (intent.number == *number).then_some(intent)
+    }
+
     fn remove(&mut self, target: &Target, number: u64) {
         let intent = self.targets.get_mut(target);
         if intent.is_some_and(|intent| intent.number == number) {
@@ -227,7 +293,17 @@ impl Intents {
 
 impl Batch {
     pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
-        self.numbers.keys().cloned()
+        self.intents.keys().cloned()
+    }
+
+    /// The part of the keyspace that has not seen some of the patterns.
+    pub(crate) fn reach(&self) -> Reach {
+        let patterns = self
+            .intents
+            .iter()
+            .filter(|(target, _)| matches!(target, Target::Pattern(_) | Target::All));
+        let parts = patterns.map(|(_, (_, reach))| reach);
+        parts.fold(Reach::nothing(), |sum, part| sum.and(part))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Removes targets from the store: keys and tags in batches, and all patterns in one scan of the keyspace.
 //!
-//! A target that Redis refuses does not keep the others from being removed. An error of any other kind stops the purge, and
-//! the next [`run`](Purge::run) goes on where it stopped.
+//! A target that Redis refuses does not keep the others from being removed, and neither does one whose node of a cluster is
+//! unavailable. An error of any other kind stops the purge, and the next [`run`](Purge::run) goes on where it stopped.
 
 use std::mem;
 
@@ -13,7 +13,8 @@ use crate::key::{Key, Pattern};
 use crate::metrics::{SiteMetrics, Warning};
 use crate::site::Site;
 use crate::store::guard::{On, Op, Via};
-use crate::store::{Cursor, Scanned};
+use crate::store::reach::Reach;
+use crate::store::{Walk, Walked};
 use crate::tag::Tag;
 use crate::target::Target;
 
@@ -45,6 +46,8 @@ pub(super) struct Progress {
     pub(super) applied: Vec<Target>,
     /// What Redis refuses, and its words for that.
     pub(super) refused: Vec<(Target, String)>,
+    /// What nodes of a cluster have not seen because they are unavailable, and their part of the keyspace.
+    pub(super) missed: Vec<(Target, Reach)>,
 }
 
 /// One scan of the keyspace for all patterns.
@@ -52,7 +55,7 @@ pub(super) struct Progress {
 struct Scan {
     targets: Vec<Target>,
     patterns: Vec<Pattern>,
-    cursor: Cursor,
+    walk: Walk,
     /// The keys that it has looked at.
     looked: usize,
 }
@@ -78,12 +81,17 @@ impl<'a> Behalf<'a> {
 }
 
 impl Purge {
-    pub(super) fn new(targets: impl IntoIterator<Item = Target>, prefix: &str) -> Self {
+    /// Removes `targets`, and patterns only from the part `within`.
+    pub(super) fn new(
+        targets: impl IntoIterator<Item = Target>,
+        within: Reach,
+        prefix: &str,
+    ) -> Self {
         let mut purge = Self::default();
         let mut scan = Scan {
             targets: Vec::new(),
             patterns: Vec::new(),
-            cursor: Cursor::default(),
+            walk: Walk::within(within),
             looked: 0,
         };
         for target in targets {
@@ -104,13 +112,20 @@ impl Purge {
         purge
     }
 
-    /// Removes what is left, until all is removed or refused.
+    /// Removes what is left, until all is removed or refused, or waits for a node.
     pub(super) async fn run(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
+        let is_divided = inner.guard.is_divided();
         while !self.keys.is_empty() {
-            self.remove_keys(inner, behalf).await?;
+            match is_divided {
+                true => self.remove_keys_each(inner, behalf).await?,
+                false => self.remove_keys(inner, behalf).await?,
+            }
         }
         while !self.tags.is_empty() {
-            self.remove_tags(inner, behalf).await?;
+            match is_divided {
+                true => self.remove_tags_each(inner, behalf).await?,
+                false => self.remove_tags(inner, behalf).await?,
+            }
         }
         while self.scan.is_some() {
             self.step(inner, behalf).await?;
@@ -121,7 +136,7 @@ impl Purge {
     /// Resets the position of the scan, because the server or its state has changed.
     pub(super) fn restart_scan(&mut self) {
         if let Some(scan) = &mut self.scan {
-            scan.cursor = Cursor::default();
+            scan.walk = scan.walk.again();
         }
     }
 
@@ -180,6 +195,51 @@ impl Purge {
         Ok(())
     }
 
+    /// Removes keys from the nodes of a cluster, which fail one by one.
+    async fn remove_keys_each(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
+        let from = self.keys.len().saturating_sub(BATCH);
+        let batch = &self.keys[from..];
+        let op = behalf.op("delete", On::Key(&batch[0]));
+        let outcomes = inner.run(op, |store| store.delete_each(batch)).await?;
+        let (mut rest, mut hindrance) = (Vec::new(), None);
+        for (key, outcome) in self.keys.drain(from..).zip(outcomes) {
+            self.progress.removed += u64::from(matches!(outcome, Ok(true)));
+            if let Err(error) = self.progress.book(Target::Key(key.clone()), outcome) {
+                rest.push(key);
+                hindrance = Some(error);
+            }
+        }
+        self.keys.append(&mut rest);
+        hindrance.map_or(Ok(()), Err)
+    }
+
+    /// The same for tags. The marker of a family is removed before its tag: a load that captures the tag after its removal must
+    /// find that the marker changed.
+    async fn remove_tags_each(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
+        let from = self.tags.len().saturating_sub(BATCH);
+        let batch = &self.tags[from..];
+        let op = || behalf.op("delete", On::Key(batch[0].key()));
+        let prefix = &inner.config.prefix;
+        let markers = batch.iter().map(|tag| Tag::marker(prefix, tag.family()));
+        let markers: Vec<_> = markers.collect();
+        let of_markers = inner.run(op(), |store| store.delete_each(&markers)).await?;
+        let records = batch.iter().zip(&of_markers);
+        let records = records.filter(|(_, outcome)| outcome.is_ok());
+        let records: Vec<_> = records.map(|(tag, _)| tag.key().clone()).collect();
+        let of_records = inner.run(op(), |store| store.delete_each(&records)).await?;
+        let mut of_records = of_records.into_iter();
+        let (mut rest, mut hindrance) = (Vec::new(), None);
+        for (tag, of_marker) in self.tags.drain(from..).zip(of_markers) {
+            let outcome = of_marker.and_then(|_| of_records.next().unwrap_or(Ok(false)));
+            if let Err(error) = self.progress.book(Target::Tag(tag.clone()), outcome) {
+                rest.push(tag);
+                hindrance = Some(error);
+            }
+        }
+        self.tags.append(&mut rest);
+        hindrance.map_or(Ok(()), Err)
+    }
+
     /// Removes the records of tags, each in one step with the marker of its family. How many entries have a tag is not known.
     async fn remove_tags(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
         let most = if self.is_tag_refused { 1 } else { BATCH / 2 };
@@ -213,14 +273,15 @@ impl Purge {
             return Ok(());
         };
         let op = behalf.op("scan", On::Pattern(&scan.patterns[0]));
-        let scanned = inner
-            .run(op, |store| store.scan(&scan.patterns, scan.cursor))
+        let walked = inner
+            .run(op, |store| store.walk(&scan.patterns, &scan.walk))
             .await;
-        let Scanned {
+        let Walked {
             names,
             next,
             looked,
-        } = match scanned {
+            missed,
+        } = match walked {
             Ok(slice) => slice,
             Err(error) if error.kind() == ErrorKind::Command => {
                 let cause = error.cause();
@@ -251,11 +312,33 @@ impl Purge {
             }
         }
         match next {
-            Some(next) if !scan.targets.is_empty() => scan.cursor = next,
+            Some(next) if !scan.targets.is_empty() => scan.walk = next,
             _ => {
-                self.progress.applied.append(&mut scan.targets);
+                let targets = scan.targets.drain(..);
+                match missed.is_nothing() {
+                    true => self.progress.applied.extend(targets),
+                    false => {
+                        let targets = targets.map(|target| (target, missed.clone()));
+                        self.progress.missed.extend(targets);
+                    }
+                }
                 self.scan = None;
             }
+        }
+        Ok(())
+    }
+}
+
+impl Progress {
+    /// Records what came of a target at its node. Returns the error if the target must be tried again soon.
+    fn book<T>(&mut self, target: Target, outcome: Result<T, Error>) -> Result<(), Error> {
+        match outcome {
+            Ok(_) => self.applied.push(target),
+            Err(error) => match error.kind() {
+                ErrorKind::Command => self.refused.push((target, error.cause())),
+                ErrorKind::Unavailable => self.missed.push((target, Reach::Everything)),
+                _ => return Err(error),
+            },
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ pub(super) struct Recovery {
     /// Rounds in a row in which Redis refused something.
     refusals: u32,
     retry_at: Option<Instant>,
+    /// How often parts of the store had come back when the journal was applied last.
+    reopened: u64,
     /// The reasons that were warned about.
     warned: BTreeSet<String>,
 }
@@ -63,7 +65,16 @@ impl Recovery {
             self.retry_at = None;
             inner.journal.retry_refused();
         }
+        let reopened = inner.guard.store().reopened();
+        if reopened != self.reopened {
+            self.reopened = reopened;
+            inner.journal.retry_held();
+        }
         let server = inner.catch_up();
+        if inner.guard.is_divided() {
+            // What a node may lack is in the journal, which blocks it key by key.
+            inner.guard.store().admit(server);
+        }
         if let Err(error) = self.apply(inner).await {
             self.failures += 1;
             debug!(%error, failures = self.failures, "the journal could not be applied yet");
@@ -129,8 +140,12 @@ impl Recovery {
             removed: _,
             applied,
             refused,
+            missed,
         } = progress;
         inner.journal.applied(batch, &applied);
+        for (target, part) in &missed {
+            inner.journal.missed(batch, target, part);
+        }
         inner.hold_unconfirmed(&applied);
         for (target, cause) in &refused {
             inner.journal.refused(batch, target, cause);
@@ -153,9 +168,9 @@ impl Recovery {
 impl Round {
     async fn begin(inner: &Inner, batch: Batch) -> Self {
         inner.note(batch.targets());
-        let purge = Purge::new(batch.targets(), &inner.config.prefix);
+        let purge = Purge::new(batch.targets(), batch.reach(), &inner.config.prefix);
         let losses = inner.guard.losses();
-        let server = match purge.is_scanning() {
+        let server = match purge.is_scanning() && !inner.guard.is_divided() {
             true => server(inner).await,
             false => None,
         };
@@ -169,7 +184,8 @@ impl Round {
 
     async fn run(&mut self, inner: &Inner) -> Result<(), Error> {
         let losses = inner.guard.losses();
-        if self.purge.is_scanning() && losses != self.losses {
+        // The walk of a cluster knows its servers itself.
+        if self.purge.is_scanning() && losses != self.losses && !inner.guard.is_divided() {
             // A cursor has no meaning on another server, or on the same server after a restart.
             let server = server(inner).await;
             if server.is_none() || server != self.server {

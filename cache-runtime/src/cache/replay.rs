@@ -119,11 +119,13 @@ impl Inner {
         let others: Vec<_> = self.others().iter().filter_map(Weak::upgrade).collect();
         let sessions: usize = others.iter().map(|other| other.replay()).sum();
         let evictions = evictions.len();
-        info!(
-            evictions,
-            sessions,
-            "Redis is a different server: recent evictions and ended sessions are applied again"
-        );
+        if evictions + sessions > 0 {
+            info!(
+                evictions,
+                sessions,
+                "Redis is a different server: recent evictions and ended sessions are applied again"
+            );
+        }
         term
     }
 

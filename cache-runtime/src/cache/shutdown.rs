@@ -16,6 +16,7 @@ use super::{Cache, Evicted, Inner};
 use crate::metrics::{Event, SiteMetrics};
 use crate::site::Site;
 use crate::store::guard::{Guard, Via, in_runtime};
+use crate::store::reach::Reach;
 use crate::store::redis::RedisStore;
 use crate::target::Target;
 
@@ -175,7 +176,7 @@ impl Inner {
                     metrics: &metrics,
                     via: Via::Caller,
                 };
-                let mut purge = Purge::new(all(), &self.config.prefix);
+                let mut purge = Purge::new(all(), Reach::Everything, &self.config.prefix);
                 let _ = purge.run(inner, behalf).await;
                 let progress = purge.take_progress();
                 let mut left = purge.into_rest();

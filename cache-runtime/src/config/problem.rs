@@ -180,6 +180,7 @@ fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut V
         database,
         tls,
         cluster_map,
+        evict_durability,
         ..
     } = config;
     let is_cluster = matches!(redis, Some(Topology::Cluster { .. }));
@@ -189,6 +190,12 @@ fn connection(config: &Config, called: &dyn Fn(&str) -> String, problems: &mut V
             called("redis")
         );
         problems.push(Problem::new(called("cluster_map"), what));
+    }
+    if is_cluster && evict_durability.replicas().is_some() {
+        let what = format!(
+            "is `{evict_durability}`, but evictions in a cluster cannot wait for replicas; unset it"
+        );
+        problems.push(Problem::new(called("evict_durability"), what));
     }
     if is_cluster && *database > 0 {
         let what = format!("is {database}, but {ONLY_DATABASE}; unset it");

@@ -234,6 +234,29 @@ pub struct PoolStats {
     pub(crate) sampled: Sampled,
 }
 
+impl PoolStats {
+    /// The connections to two servers together. The busier server gives the utilisation.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        let mut sampled = self.sampled;
+        sampled.send_wait.add(&other.sampled.send_wait);
+        sampled.lag.add(&other.sampled.lag);
+        Self {
+            open: self.open + other.open,
+            connecting: self.connecting + other.connecting,
+            max: self.max + other.max,
+            in_flight: self.in_flight + other.in_flight,
+            utilisation: self.utilisation.max(other.utilisation),
+            opened: self.opened + other.opened,
+            lost: self.lost + other.lost,
+            batches: self.batches + other.batches,
+            batched_reads: self.batched_reads + other.batched_reads,
+            send_wait: sampled.send_wait.times(),
+            lag: sampled.lag.times(),
+            sampled,
+        }
+    }
+}
+
 /// What the pool samples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sampled {

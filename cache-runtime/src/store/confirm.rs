@@ -55,11 +55,11 @@ impl Drop for Link {
 }
 
 impl RedisStore {
-    /// Returns what confirms evictions, if the configuration asks for that.
+    /// Returns what confirms evictions, if the configuration asks for that. It does not for a cluster.
     pub(crate) fn confirmations(&self, config: &Config) -> Option<Arc<Confirmations>> {
         let replicas = config.evict_durability.replicas()?;
         Some(Arc::new(Confirmations {
-            pool: Arc::downgrade(self.connections()),
+            pool: Arc::downgrade(self.connections()?),
             replicas,
             limit: config.command_timeout,
             marker: format!("{}cache:wait", config.prefix),

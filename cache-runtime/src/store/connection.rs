@@ -24,19 +24,18 @@ pub(super) struct Server {
     pub(super) term: u64,
     pub(super) address: Address,
     pub(super) identity: Identity,
-    /// Whether callers may use it. The first server is admitted at once. A later one may lack what an earlier one
-    /// acknowledged.
+    /// Whether callers may use it. It may lack what an earlier one acknowledged.
     is_admitted: AtomicBool,
     connections: Mutex<Vec<Weak<Connection>>>,
 }
 
 impl Server {
-    pub(super) fn new(term: u64, opened: &Opened) -> Self {
+    pub(super) fn new(term: u64, opened: &Opened, is_admitted: bool) -> Self {
         Self {
             term,
             address: opened.address.clone(),
             identity: opened.identity.clone(),
-            is_admitted: AtomicBool::new(term == 1),
+            is_admitted: AtomicBool::new(is_admitted),
             connections: Mutex::default(),
         }
     }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::script::Scripts;
 use super::{
-    BoxFuture, Cursor, Deleted, Found, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals,
-    Store,
+    BoxFuture, Cursor, Deleted, Found, Mark, NodeHealth, Refreshing, Replaced, Scanned, ServerInfo,
+    Signals, Store, Walk, Walked,
 };
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
@@ -154,6 +154,7 @@ impl Store for Gated {
         delete_each(keys: &'a [Key]) -> Vec<Result<bool, Error>>;
         delete_entries(keys: &'a [Key]) -> Deleted;
         scan(patterns: &'a [Pattern], cursor: Cursor) -> Scanned;
+        walk(patterns: &'a [Pattern], walk: &'a Walk) -> Walked;
         peek(keys: &'a [Key], length: usize) -> Vec<Option<Vec<u8>>>;
         measure(key: &'a Key) -> Option<(usize, Duration)>;
     }
@@ -183,6 +184,14 @@ impl Store for Gated {
 
     fn admit(&self, term: u64) -> bool {
         self.store.admit(term)
+    }
+
+    fn reopened(&self) -> u64 {
+        self.store.reopened()
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        self.store.nodes()
     }
 
     fn for_recovery(&self) -> &dyn Store {

@@ -32,9 +32,10 @@ use tracing::{Instrument, Span, info, warn};
 use self::beat::Beat;
 use self::books::Books;
 pub(crate) use self::books::{On, Op, Via};
-use self::breaker::Breaker;
+pub(in crate::store) use self::breaker::{Breaker, Late, Watched};
+use self::timer::Timer;
 use crate::clock::in_real_time;
-use crate::config::Config;
+use crate::config::{Config, Topology};
 use crate::error::{Error, with_causes};
 use crate::metrics::{Mode, StoreStats};
 use crate::store::Store;
@@ -63,8 +64,7 @@ pub(crate) struct Outages {
 /// A store behind a deadline and a breaker.
 pub(crate) struct Guard {
     store: Arc<dyn Store>,
-    /// `None` for a store in this process, which is never late.
-    breaker: Option<Breaker>,
+    judge: Judge,
     /// Whether answers take real time, also in a test that pauses tokio's clock.
     has_connections: bool,
     /// Read by every call, so without a lock.
@@ -79,6 +79,17 @@ pub(crate) struct Guard {
     wake: Arc<Notify>,
 }
 
+/// What judges the store.
+enum Judge {
+    /// A store in this process is never late.
+    Nobody,
+    /// One server.
+    Breaker(Breaker),
+    /// The nodes of a cluster have breakers of their own. The whole is unavailable while none of them answers. An operation on
+    /// several of them takes this long at most.
+    Nodes { longest: Duration },
+}
+
 #[derive(Default)]
 struct History {
     /// Why the store is unavailable.
@@ -91,21 +102,26 @@ struct History {
 impl Guard {
     /// Around a store in this process, which is always there.
     pub(crate) fn local(store: Arc<dyn Store>, config: &Config, wake: Arc<Notify>) -> Self {
-        Self::new(store, None, State::Connected, config, wake)
+        Self::new(store, Judge::Nobody, State::Connected, config, wake)
     }
 
     /// Creates a guard for a store that may be unavailable. It begins in fallback mode, because nothing is known of the
     /// store yet.
     pub(crate) fn remote(store: Arc<dyn Store>, config: &Config, wake: Arc<Notify>) -> Self {
-        let breaker = Breaker::new(config);
-        let guard = Self::new(store, Some(breaker), State::Fallback, config, wake);
+        let judge = match &config.redis {
+            Some(Topology::Cluster { .. }) => Judge::Nodes {
+                longest: config.operation_max(),
+            },
+            _ => Judge::Breaker(Breaker::new(config)),
+        };
+        let guard = Self::new(store, judge, State::Fallback, config, wake);
         guard.history().since = Some(Instant::now());
         guard
     }
 
     fn new(
         store: Arc<dyn Store>,
-        breaker: Option<Breaker>,
+        judge: Judge,
         state: State,
         config: &Config,
         wake: Arc<Notify>,
@@ -113,7 +129,7 @@ impl Guard {
         Self {
             has_connections: matches!(store.stats(), StoreStats::Redis(_)),
             store,
-            breaker,
+            judge,
             state: AtomicU8::new(state as u8),
             states: watch::Sender::new(state),
             history: Mutex::default(),
@@ -144,7 +160,12 @@ impl Guard {
     }
 
     pub(crate) fn is_local(&self) -> bool {
-        self.breaker.is_none()
+        matches!(self.judge, Judge::Nobody)
+    }
+
+    /// Returns whether parts of the store can be unavailable alone.
+    pub(crate) fn is_divided(&self) -> bool {
+        matches!(self.judge, Judge::Nodes { .. })
     }
 
     /// Where entries are kept at this moment.
@@ -201,21 +222,37 @@ impl Guard {
             Via::Recovery => self.store.for_recovery(),
         });
         let operation = pin!(operation.instrument(span.clone()));
-        let result = match &self.breaker {
-            Some(breaker) if self.has_connections => {
+        let result = match &self.judge {
+            Judge::Breaker(breaker) if self.has_connections => {
                 let in_time = breaker.in_time(op.began, operation, &*self.store);
-                in_real_time(breaker.longest(), in_time).await
+                let in_time = async { Some(in_time.await) };
+                let longest = breaker.longest();
+                let outcome = in_real_time(longest, in_time).await;
+                outcome.unwrap_or(Err(Late::TimedOut(longest)))
             }
-            Some(breaker) => breaker.in_time(op.began, operation, &*self.store).await,
-            None => Ok(operation.await),
+            Judge::Breaker(breaker) => breaker.in_time(op.began, operation, &*self.store).await,
+            Judge::Nodes { longest } => {
+                let mut timer = Timer::until(op.began + *longest);
+                let answered = in_real_time(*longest, timer.wait_for(operation)).await;
+                answered.ok_or(Late::TimedOut(*longest))
+            }
+            Judge::Nobody => Ok(operation.await),
         };
         let result = result.unwrap_or_else(|late| Err(late.into()));
         let at = Instant::now();
-        if let Some(breaker) = &self.breaker {
-            let failure = result.as_ref().err().map(Error::kind);
-            if let Some(reason) = breaker.judge(op.began, at, failure, &*self.store) {
-                self.trip(reason, result.as_ref().err());
+        let error = result.as_ref().err();
+        let unavailable = match &self.judge {
+            Judge::Breaker(breaker) => {
+                breaker.judge(op.began, at, error.map(Error::kind), &*self.store)
             }
+            Judge::Nodes { .. } => {
+                let is_lost = error.is_some() && !Store::is_open(&*self.store);
+                is_lost.then_some("no node of the cluster answers")
+            }
+            Judge::Nobody => None,
+        };
+        if let Some(reason) = unavailable {
+            self.trip(reason, error);
         }
         if let Err(error) = &result {
             span::fail(&span, error.kind());
@@ -234,7 +271,7 @@ impl Guard {
 
     /// The number of connections to the server that were lost so far.
     pub(crate) fn losses(&self) -> u64 {
-        breaker::Watched::losses(&*self.store)
+        Watched::losses(&*self.store)
     }
 
     /// Enters fallback mode, if it is not entered yet.
@@ -304,7 +341,7 @@ impl Guard {
 
     /// Enters fallback mode if no connection is open, before a caller finds that out. Returns whether it was entered.
     pub(crate) fn notice_loss(&self) -> bool {
-        let is_lost = self.state() != State::Closed && !self.store.is_open();
+        let is_lost = self.state() != State::Closed && !Store::is_open(&*self.store);
         if is_lost {
             self.trip("no connection is open", None);
         }
@@ -322,7 +359,7 @@ impl Guard {
         if self.state() != State::Recovering {
             return;
         }
-        if let Some(breaker) = &self.breaker {
+        if let Judge::Breaker(breaker) = &self.judge {
             breaker.reset();
         }
         history.reason = None;

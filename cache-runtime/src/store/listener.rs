@@ -103,7 +103,12 @@ impl RedisStore {
         doubts: &Arc<Doubts>,
         wanted: &Arc<Wanted>,
     ) -> Result<Listener, Error> {
-        let pool = self.connections();
+        let Some(pool) = self.connections() else {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "functions with `local` keep no values in this process while they use a Redis Cluster",
+            ));
+        };
         let heard = Arc::clone(doubts);
         Ok(Listener {
             pool: Arc::downgrade(pool),

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use self::shard::Shard;
 use super::script::Scripts;
 use super::{
-    BoxFuture, Cursor, Deleted, Found, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals,
-    Store,
+    BoxFuture, Cursor, Deleted, Found, Mark, NodeHealth, Refreshing, Replaced, Scanned, ServerInfo,
+    Signals, Store, Walk, Walked,
 };
 use crate::clock::{Clock, whole_millis};
 use crate::entry::{self, FENCE_COUNT_AT, HEAD, stamp_of};
@@ -393,6 +393,17 @@ impl Store for MemoryStore {
         self.done(move || ())
     }
 
+    fn walk<'a>(
+        &'a self,
+        patterns: &'a [Pattern],
+        walk: &'a Walk,
+    ) -> BoxFuture<'a, Result<Walked, Error>> {
+        Box::pin(async move {
+            let scanned = self.scan(patterns, walk.cursor).await?;
+            Ok(walk.step(scanned))
+        })
+    }
+
     fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
         self.done(move || None)
     }
@@ -407,6 +418,14 @@ impl Store for MemoryStore {
 
     fn admit(&self, _term: u64) -> bool {
         true
+    }
+
+    fn reopened(&self) -> u64 {
+        0
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        Vec::new()
     }
 
     fn for_recovery(&self) -> &dyn Store {

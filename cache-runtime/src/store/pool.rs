@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::Signals;
 use super::connection::{Connection, Server, Ticket};
 use super::reply::Failure;
-use super::topology::{Connector, Identity, Opened};
+use super::topology::{Connector, Identity, Opened, Sentinels};
 use super::traffic::Load;
 use crate::clock::hold;
 use crate::config::{Address, Config};
@@ -57,6 +57,8 @@ pub(super) struct Limits {
 pub(super) struct Pool {
     pub(super) limits: Limits,
     connector: Arc<Connector>,
+    /// Whether the server is a node of a cluster.
+    is_node: bool,
     /// Read by every command and changed by few, so a reader takes no lock: two threads that share one wait for each other
     /// longer than the rest of a pick takes.
     lanes: ArcSwap<Lanes>,
@@ -125,8 +127,19 @@ pub(super) enum Lane {
 impl Pool {
     /// Opens nothing yet.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self::with(Connector::new(config)?, config))
+    }
+
+    /// The same for a node of a cluster. No server of it is admitted by itself: it may be a replica that was promoted.
+    pub(super) fn of_node(connector: Connector, config: &Config) -> Self {
+        let mut pool = Self::with(connector, config);
+        pool.is_node = true;
+        pool
+    }
+
+    fn with(connector: Connector, config: &Config) -> Self {
         let max = config.pool_max.max(1);
-        Ok(Self {
+        Self {
             limits: Limits {
                 min: config.pool_min.clamp(1, max),
                 max,
@@ -136,7 +149,8 @@ impl Pool {
                 longest_pause: config.reconnect_max_delay,
                 connect: config.connect_timeout,
             },
-            connector: Arc::new(Connector::new(config)?),
+            connector: Arc::new(connector),
+            is_node: false,
             lanes: ArcSwap::default(),
             changing: Mutex::default(),
             watched: AtomicBool::new(false),
@@ -152,7 +166,11 @@ impl Pool {
             dice: AtomicU64::new(0),
             send_wait: Histogram::new(),
             lag: Histogram::new(),
-        })
+        }
+    }
+
+    pub(super) fn is_node(&self) -> bool {
+        self.is_node
     }
 
     /// Room for one command or pipeline that moves `bytes`, at once or not at all.
@@ -358,7 +376,10 @@ impl Pool {
                  `maxmemory-policy noeviction`, or keep sessions in a Redis of their own"
             );
         }
-        let server = Arc::new(Server::new(lanes.term() + 1, opened));
+        let term = lanes.term() + 1;
+        // Callers had no earlier server, so the first one lacks nothing.
+        let is_admitted = term == 1 && !self.is_node;
+        let server = Arc::new(Server::new(term, opened, is_admitted));
         if let Some(known) = lanes.server.replace(Arc::clone(&server)) {
             let address = &opened.address;
             info!(%address, "Redis is a different server now, or it restarted");
@@ -421,6 +442,22 @@ impl Pool {
     /// Connections lost since the start.
     pub(super) fn losses(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the last part of any answer arrived. [`None`] if no connection is open.
+    pub(super) fn last_arrival(&self) -> Option<Instant> {
+        let lanes = self.lanes();
+        let open = lanes.all().filter(|connection| connection.is_open());
+        open.map(|connection| connection.last_arrival()).max()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.lanes().open() > 0
+    }
+
+    /// Returns when a sentinel confirmed last that this is the right server. [`None`] without sentinels.
+    pub(super) fn confirmed(&self) -> Option<Instant> {
+        self.connector.sentinels().and_then(Sentinels::confirmed)
     }
 
     /// Removes lost connections, and logs one line for all of them.

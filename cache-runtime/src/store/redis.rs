@@ -1,82 +1,77 @@
-//! Entries in Redis 7 or newer (`SET` with both `NX` and `GET`): commands and scripts, blind to where the server is.
+//! Entries in Redis 7 or newer (`SET` with both `NX` and `GET`): commands and scripts, blind to where the servers are.
 
-mod batch;
-mod long;
 mod scan;
 mod scripts;
 
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
-use self::batch::Batches;
-use self::long::{Longest, Reading};
 use self::scripts::{CAPTURE, DELETE_DEAD, DELETE_IF, FENCE, REFRESH, REPLACE};
+use super::cluster::{Cluster, Errand};
 use super::maintenance;
+use super::peer::{self, Peer, USUAL_ENTRY};
 use super::pool::{Access, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
 use super::{
-    BoxFuture, Cursor, Deleted, Found, Mark, Refreshing, Replaced, Scanned, ServerInfo, Signals,
-    Store,
+    BoxFuture, Cursor, Deleted, Found, Mark, NodeHealth, Refreshing, Replaced, Scanned, ServerInfo,
+    Signals, Store, Walk, Walked,
 };
 use crate::clock::whole_millis;
-use crate::config::Config;
+use crate::config::{Config, Topology};
 use crate::entry::{self, CLOCK_SKEW, FENCE_COUNT_AT, FRESH_AT, HEAD, REFRESH_AT, START};
 use crate::error::Error;
 use crate::key::{Key, Pattern};
-use crate::metrics::{PoolStats, StoreStats};
-use crate::spare::Spare;
+use crate::metrics::StoreStats;
 use crate::tag::Tag;
 
 /// Commands in one pipeline: enough to be cheap, few enough that others are not held up.
 const SLICE: usize = 500;
 /// Bytes in one pipeline, for the same reason.
 const SLICE_BYTES: usize = 1 << 20;
-/// The size to plan for if the size of an entry is unknown.
-const USUAL_ENTRY: usize = 1 << 10;
 
-/// Keeps entries in one Redis.
+/// Keeps entries in Redis: in one server, or in a cluster.
 #[derive(Debug)]
 pub(crate) struct RedisStore {
-    pool: Arc<Pool>,
-    access: Access,
-    longest: Arc<Longest>,
-    batches: Arc<Batches>,
+    route: Route,
     /// The same for recovery; `None` in that one.
     recovery: Option<Box<Self>>,
+}
+
+/// Where commands go.
+#[derive(Debug)]
+enum Route {
+    Server(Peer),
+    Cluster(Arc<Cluster>, Access),
+}
+
+impl Route {
+    fn with(&self, access: Access) -> Self {
+        match self {
+            Self::Server(peer) => Self::Server(peer.with(access)),
+            Self::Cluster(cluster, _) => Self::Cluster(Arc::clone(cluster), access),
+        }
+    }
 }
 
 impl RedisStore {
     /// Does not connect. The first [`probe`](Store::probe) connects, on its own runtime.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let pool = Arc::new(Pool::new(config)?);
-        let longest = Longest::new(config);
-        let store = Self {
-            pool,
-            longest,
-            batches: Batches::new(config),
-            access: Access::Caller,
+        let route = match &config.redis {
+            Some(Topology::Cluster { .. }) => Route::Cluster(Cluster::new(config)?, Access::Caller),
+            _ => Route::Server(Peer::new(Pool::new(config)?, config)),
+        };
+        let recovery = Self {
+            route: route.with(Access::Recovery),
             recovery: None,
         };
         Ok(Self {
-            recovery: Some(Box::new(store.with(Access::Recovery))),
-            ..store
+            route,
+            recovery: Some(Box::new(recovery)),
         })
-    }
-
-    /// The same store on behalf of another, which has no recovery of its own.
-    fn with(&self, access: Access) -> Self {
-        Self {
-            pool: Arc::clone(&self.pool),
-            longest: Arc::clone(&self.longest),
-            batches: Arc::clone(&self.batches),
-            access,
-            recovery: None,
-        }
     }
 
     /// [`Store::find`], for a caller that has a box already.
@@ -86,117 +81,76 @@ impl RedisStore {
         tags: &[Tag],
         expected: usize,
     ) -> Result<Found, Error> {
-        if let Some(found) = self.read_in_batch(key, tags, expected).await {
-            return Ok(found);
-        }
-        let command = Get::of(key, tags);
-        let expected = expected + tags.len() * entry::STAMP_TEXT;
-        let answer = self.read(&command.0, expected, slice::from_ref(key)).await;
-        let answer = match tags {
-            [] => answer.and_then(reply::bytes).map(|entry| Found {
-                entry,
-                stamps: Vec::new(),
-            }),
-            _ => answer.and_then(|answer| found(answer, tags.len())),
+        let answer = match &self.route {
+            Route::Server(peer) => peer.lookup(key, tags, expected).await,
+            Route::Cluster(cluster, access) => {
+                Box::pin(cluster.lookup(key, tags, expected, *access)).await
+            }
         };
         answer.map_err(|failure| failure.during(|| format!("get of `{}`", key.as_str())))
     }
 
-    pub(super) fn connections(&self) -> &Arc<Pool> {
-        &self.pool
+    /// The connections to the only server; [`None`] in a cluster.
+    pub(super) fn connections(&self) -> Option<&Arc<Pool>> {
+        match &self.route {
+            Route::Server(peer) => Some(&peer.pool),
+            Route::Cluster(..) => None,
+        }
     }
 
     async fn ask(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
-        self.pool.ticket(bytes, self.access)?.ask(command).await
+        match &self.route {
+            Route::Server(peer) => peer.ask(command, bytes).await,
+            Route::Cluster(cluster, access) => {
+                cluster.ask(Errand::new(command, bytes, *access)).await
+            }
+        }
     }
 
+    /// Sends commands as one batch. In a cluster, that is one batch for each node.
     async fn ask_all(&self, commands: &Pipeline, bytes: usize) -> Result<Vec<Value>, Failure> {
-        self.pool
-            .ticket(bytes, self.access)?
-            .ask_all(commands)
-            .await
+        match &self.route {
+            Route::Server(peer) => peer.ask_all(commands, bytes).await,
+            Route::Cluster(cluster, access) => {
+                let answers = Box::pin(cluster.ask_each(commands, bytes, *access)).await;
+                answers.into_iter().collect()
+            }
+        }
     }
 
-    /// For a command that may run twice, such as one that changes nothing: if its connection is lost, it is sent once more
-    /// on another. If the caller is cancelled before the answer arrives, a check finds out whether one of the `values` that
-    /// the command reads is too long.
-    pub(super) async fn read(
+    /// The same with an answer for each command, because the nodes of a cluster fail one by one.
+    async fn ask_each(
         &self,
-        command: &Cmd,
+        commands: &Pipeline,
         bytes: usize,
-        values: &[Key],
-    ) -> Result<Value, Failure> {
-        let ticket = || self.pool.ticket(bytes, self.access);
-        let mut reading = Reading::new(self, values, ticket()?);
-        match reading.ticket.ask(command).await {
-            Err(Failure::Lost(reason)) => match ticket() {
-                Ok(second) => {
-                    reading.ticket = second;
-                    // Rare, so it is not worth room in the future of every read.
-                    Box::pin(reading.ticket.ask(command)).await
-                }
-                Err(Failure::Unavailable) => Err(Failure::Lost(reason)),
-                Err(failure) => Err(failure),
-            },
-            first => first,
+    ) -> Result<Vec<Result<Value, Failure>>, Failure> {
+        match &self.route {
+            Route::Server(peer) => {
+                let answers = peer.ask_all(commands, bytes).await?;
+                Ok(answers.into_iter().map(Ok).collect())
+            }
+            Route::Cluster(cluster, access) => {
+                Ok(Box::pin(cluster.ask_each(commands, bytes, *access)).await)
+            }
         }
     }
 
-    async fn fetch_slice(
-        &self,
-        keys: &[Key],
-        whole: usize,
-    ) -> Result<Vec<Option<Vec<u8>>>, Failure> {
-        let mut command = redis::cmd("MGET");
-        for key in keys {
-            command.arg(key.as_str());
+    /// For a command that may run twice, such as one that changes nothing.
+    async fn read(&self, command: &Cmd, bytes: usize) -> Result<Value, Failure> {
+        match &self.route {
+            Route::Server(peer) => peer.read(command, bytes, &[]).await,
+            Route::Cluster(cluster, access) => {
+                let errand = Errand::new(command, bytes, *access);
+                cluster.ask(errand.repeatable()).await
+            }
         }
-        let values = reply::array(self.read(&command, whole, keys).await?)?;
-        if values.len() != keys.len() {
-            return Err(Failure::Nonsense("as many values as keys"));
+    }
+
+    async fn fetch_each(&self, keys: &[Key], bytes: usize) -> Result<Vec<Value>, Failure> {
+        match &self.route {
+            Route::Server(peer) => peer.fetch_each(keys, bytes).await,
+            Route::Cluster(..) => self.ask_all(&peer::get_all(keys), bytes).await,
         }
-        values.into_iter().map(reply::bytes).collect()
-    }
-}
-
-thread_local! {
-    static SPARE: Spare<Cmd> = const { Spare::new() };
-}
-
-/// A `GET`, or an `MGET` with tags. Every hit sends one, so its buffers are used again.
-struct Get(Cmd);
-
-impl Get {
-    fn of(key: &Key, tags: &[Tag]) -> Self {
-        let mut command = Spare::take(&SPARE).unwrap_or_default();
-        command.clear();
-        let name = if tags.is_empty() { "GET" } else { "MGET" };
-        command.arg(name).arg(key.as_str());
-        for tag in tags {
-            command.arg(tag.key().as_str());
-        }
-        Self(command)
-    }
-}
-
-/// The answer of an `MGET` of an entry and so many tags.
-fn found(answer: Value, tags: usize) -> Result<Found, Failure> {
-    let values = reply::array(answer)?;
-    if values.len() != 1 + tags {
-        return Err(Failure::Nonsense("as many values as keys"));
-    }
-    let mut values = values.into_iter().map(reply::bytes);
-    Ok(Found {
-        entry: values.next().transpose()?.flatten(),
-        stamps: values
-            .map(|record| Ok(record?.as_deref().and_then(entry::stamp_in)))
-            .collect::<Result<_, _>>()?,
-    })
-}
-
-impl Drop for Get {
-    fn drop(&mut self) {
-        Spare::keep(&SPARE, self.0.take());
     }
 }
 
@@ -225,7 +179,11 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut values = Vec::with_capacity(keys.len());
             for slice in keys.chunks(SLICE) {
-                let found = self.fetch_slice(slice, slice.len() * USUAL_ENTRY).await;
+                let found = self.fetch_each(slice, slice.len() * USUAL_ENTRY).await;
+                let found = found.and_then(|found| {
+                    let found = found.into_iter().map(reply::string);
+                    found.collect::<Result<Vec<_>, _>>()
+                });
                 values.extend(
                     found.map_err(|failure| {
                         failure.during(|| format!("get of {} keys", keys.len()))
@@ -362,10 +320,9 @@ impl Store for RedisStore {
                     .arg(millis(life))
                     .arg(millis(longer));
             };
-            let stamp_of = |answer| match reply::bytes(answer) {
-                Ok(record) => Ok(record.as_deref().and_then(entry::stamp_in)),
-                Err(Failure::Refused(error)) if reply::is_wrong_type(&error) => Ok(None),
-                Err(failure) => Err(failure),
+            let stamp_of = |answer| {
+                let record = reply::string(answer)?;
+                Ok(record.as_deref().and_then(entry::stamp_in))
             };
             if tags.is_empty() {
                 return Ok(Vec::new());
@@ -410,14 +367,20 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut removed = 0;
             for slice in keys.chunks(SLICE) {
-                let mut command = redis::cmd("UNLINK");
-                for key in slice {
-                    command.arg(key.as_str());
-                }
-                let count = self
-                    .ask(&command, slice.len() * USUAL_ENTRY)
-                    .await
-                    .and_then(reply::count);
+                let count = match &self.route {
+                    Route::Cluster(..) => {
+                        let answers = self.ask_all(&unlink_each(slice), 0).await;
+                        answers.and_then(|answers| answers.into_iter().map(reply::count).sum())
+                    }
+                    Route::Server(peer) => {
+                        let mut command = redis::cmd("UNLINK");
+                        for key in slice {
+                            command.arg(key.as_str());
+                        }
+                        let bytes = slice.len() * USUAL_ENTRY;
+                        peer.ask(&command, bytes).await.and_then(reply::count)
+                    }
+                };
                 removed += count.map_err(|failure| {
                     failure.during(|| match keys {
                         [key] => format!("delete of `{}`", key.as_str()),
@@ -474,16 +437,12 @@ impl Store for RedisStore {
             if keys.is_empty() {
                 return Ok(Vec::new());
             }
-            let mut pipeline = Pipeline::with_capacity(keys.len());
-            for key in keys {
-                pipeline.cmd("UNLINK").arg(key.as_str());
-            }
-            let answers = self.ask_all(&pipeline, 0).await;
+            let answers = self.ask_each(&unlink_each(keys), 0).await;
             let answers = answers.map_err(|failure| {
                 failure.during(|| format!("delete of {} keys, one by one", keys.len()))
             })?;
-            let answer = |(key, answer): (&Key, Value)| {
-                let removed = reply::integer(answer).map(is_one);
+            let answer = |(key, answer): (&Key, Result<Value, Failure>)| {
+                let removed = answer.and_then(reply::integer).map(is_one);
                 removed
                     .map_err(|failure| failure.during(|| format!("delete of `{}`", key.as_str())))
             };
@@ -501,6 +460,25 @@ impl Store for RedisStore {
         cursor: Cursor,
     ) -> BoxFuture<'a, Result<Scanned, Error>> {
         Box::pin(self.scan_step(patterns, cursor))
+    }
+
+    fn walk<'a>(
+        &'a self,
+        patterns: &'a [Pattern],
+        walk: &'a Walk,
+    ) -> BoxFuture<'a, Result<Walked, Error>> {
+        Box::pin(async move {
+            match &self.route {
+                Route::Server(_) => {
+                    let scanned = self.scan_step(patterns, walk.cursor).await?;
+                    Ok(walk.step(scanned))
+                }
+                Route::Cluster(cluster, access) => {
+                    let walked = cluster.walk(patterns, walk, *access).await;
+                    walked.map_err(|failure| scan::during(failure, patterns))
+                }
+            }
+        })
     }
 
     fn peek<'a>(
@@ -564,20 +542,22 @@ impl Store for RedisStore {
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async {
-            maintenance::ensure(&self.pool);
-            self.pool.probe().await
-        })
+        match &self.route {
+            Route::Server(Peer { pool, .. }) => Box::pin(async {
+                maintenance::ensure(pool);
+                pool.probe().await
+            }),
+            Route::Cluster(cluster, _) => Box::pin(cluster.probe()),
+        }
     }
 
     fn server(&self) -> BoxFuture<'_, Result<Option<ServerInfo>, Error>> {
         Box::pin(async move {
-            let answer = self
-                .read(redis::cmd("INFO").arg("default"), USUAL_ENTRY, &[])
-                .await
-                .and_then(reply::text);
-            answer
-                .map(|info| Some(reply::server_info(&info)))
+            let info = match &self.route {
+                Route::Server(peer) => peer.info().await,
+                Route::Cluster(cluster, access) => cluster.info(*access).await,
+            };
+            info.map(Some)
                 .map_err(|failure| failure.during(|| "info of the server".to_owned()))
         })
     }
@@ -587,11 +567,31 @@ impl Store for RedisStore {
     }
 
     fn term(&self) -> u64 {
-        self.pool.term()
+        match &self.route {
+            Route::Server(Peer { pool, .. }) => pool.term(),
+            Route::Cluster(cluster, _) => cluster.term(),
+        }
     }
 
     fn admit(&self, term: u64) -> bool {
-        self.pool.admit(term)
+        match &self.route {
+            Route::Server(Peer { pool, .. }) => pool.admit(term),
+            Route::Cluster(cluster, _) => cluster.admit(term),
+        }
+    }
+
+    fn reopened(&self) -> u64 {
+        match &self.route {
+            Route::Server(_) => 0,
+            Route::Cluster(cluster, _) => cluster.reopened(),
+        }
+    }
+
+    fn nodes(&self) -> Vec<NodeHealth> {
+        match &self.route {
+            Route::Server(_) => Vec::new(),
+            Route::Cluster(cluster, _) => cluster.health(),
+        }
     }
 
     fn for_recovery(&self) -> &dyn Store {
@@ -602,39 +602,59 @@ impl Store for RedisStore {
     }
 
     fn signals(&self) -> Arc<Signals> {
-        Arc::clone(self.pool.signals())
+        Arc::clone(match &self.route {
+            Route::Server(Peer { pool, .. }) => pool.signals(),
+            Route::Cluster(cluster, _) => cluster.signals(),
+        })
     }
 
     fn confirmed(&self) -> Instant {
         let now = Instant::now();
-        match self.pool.connector().sentinels() {
-            Some(sentinels) => sentinels.confirmed().map_or(now, |at| at.min(now)),
-            None => now,
-        }
+        let confirmed = match &self.route {
+            Route::Server(Peer { pool, .. }) => pool.confirmed(),
+            Route::Cluster(cluster, _) => cluster.confirmed(),
+        };
+        confirmed.map_or(now, |at| at.min(now))
     }
 
     fn last_arrival(&self) -> Option<Instant> {
-        let lanes = self.pool.lanes();
-        let open = lanes.all().filter(|connection| connection.is_open());
-        open.map(|connection| connection.last_arrival()).max()
+        match &self.route {
+            Route::Server(Peer { pool, .. }) => pool.last_arrival(),
+            Route::Cluster(cluster, _) => cluster.last_arrival(),
+        }
     }
 
     fn is_open(&self) -> bool {
-        self.pool.lanes().open() > 0
+        match &self.route {
+            Route::Server(Peer { pool, .. }) => pool.is_open(),
+            Route::Cluster(cluster, _) => cluster.is_open(),
+        }
     }
 
     fn stats(&self) -> StoreStats {
-        let (batches, batched_reads) = self.batches.counts();
-        StoreStats::Redis(Box::new(PoolStats {
-            batches,
-            batched_reads,
-            ..self.pool.stats()
+        StoreStats::Redis(Box::new(match &self.route {
+            Route::Server(peer) => peer.stats(),
+            Route::Cluster(cluster, _) => cluster.stats(),
         }))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.pool.close() })
+        Box::pin(async move {
+            match &self.route {
+                Route::Server(Peer { pool, .. }) => pool.close(),
+                Route::Cluster(cluster, _) => cluster.close(),
+            }
+        })
     }
+}
+
+/// Removes each key by a command of its own, so that one that is refused does not affect the others.
+fn unlink_each(keys: &[Key]) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(keys.len());
+    for key in keys {
+        pipeline.cmd("UNLINK").arg(key.as_str());
+    }
+    pipeline
 }
 
 /// `GET` is there because it rejects a value that is not a string. A bare `SET` would replace a list of another program.

@@ -3,13 +3,18 @@
 use redis::{ServerError, ServerErrorKind, Value};
 
 use super::ServerInfo;
+use super::guard::Late;
 use crate::error::{Error, ErrorKind};
 
 /// Why a command has no answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// No connection is open: nothing was sent.
     Unavailable,
+    /// No node of the cluster serves the key now: nothing was done.
+    Away(&'static str),
+    /// The node of the cluster did not answer in time.
+    Late(Late),
     /// The connection was lost while the command was under way.
     Lost(String),
     /// The server answered with an error.
@@ -19,6 +24,18 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Returns the kind of the error.
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unavailable | Self::Away(_) => ErrorKind::Unavailable,
+            Self::Late(Late::TimedOut(_)) => ErrorKind::Timeout,
+            Self::Late(Late::Stalled) => ErrorKind::Stalled,
+            Self::Lost(_) => ErrorKind::Connection,
+            Self::Refused(error) if is_wrong_type(error) => ErrorKind::Foreign,
+            Self::Refused(_) | Self::Nonsense(_) => ErrorKind::Command,
+        }
+    }
+
     /// Returns the error with the name of the operation, such as "get of `dev_event:42`".
     pub(super) fn during(self, operation: impl FnOnce() -> String) -> Error {
         let operation = operation();
@@ -27,6 +44,12 @@ impl Failure {
                 ErrorKind::Unavailable,
                 format!("{operation}: no connection to Redis is open"),
             ),
+            Self::Away(reason) => Error::new(
+                ErrorKind::Unavailable,
+                format!("{operation}: no node of the cluster serves the key now"),
+            )
+            .because(reason),
+            Self::Late(late) => late.into(),
             Self::Lost(reason) => Error::new(
                 ErrorKind::Connection,
                 format!("{operation}: the connection to Redis was lost"),
@@ -89,6 +112,14 @@ pub(super) fn bytes(value: Value) -> Result<Option<Vec<u8>>, Failure> {
         Value::BulkString(bytes) => Ok(Some(bytes)),
         Value::Nil => Ok(None),
         _ => Err(Failure::Nonsense("a string")),
+    }
+}
+
+/// The same where a value of another type counts as none.
+pub(super) fn string(value: Value) -> Result<Option<Vec<u8>>, Failure> {
+    match bytes(value) {
+        Err(Failure::Refused(error)) if is_wrong_type(&error) => Ok(None),
+        other => other,
     }
 }
 

@@ -25,8 +25,8 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::access::{Gate, Pass};
-pub(super) use self::introduction::Identity;
-use self::introduction::{Expected, refuses_resp3};
+use self::introduction::refuses_resp3;
+pub(super) use self::introduction::{Expected, Identity};
 use self::race::Favourites;
 pub(super) use self::sentinels::{LOOK, Sentinels};
 use crate::config::{Address, Config, Topology};
@@ -60,6 +60,8 @@ pub(super) type Pushes = Arc<dyn Fn(PushInfo) + Send + Sync>;
 /// Knows where the server is and how to introduce itself.
 pub(super) struct Connector {
     topology: Topology,
+    /// What a server that is configured by its address is meant to be.
+    expected: Expected,
     sentinels: Option<Sentinels>,
     gate: Gate,
     sentinel_gate: Gate,
@@ -92,21 +94,14 @@ impl Connector {
             RedisConnectionInfo::default().set_lib_name("cache-runtime", env!("CARGO_PKG_VERSION"));
         let sentinel_session = RedisConnectionInfo::default().set_skip_set_lib_name();
         let sentinels = match &topology {
-            Topology::Standalone(_) => None,
-            Topology::Cluster { .. } => {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!(
-                        "{topology} is a Redis Cluster, which this version does not support; use one server or sentinels"
-                    ),
-                ));
-            }
+            Topology::Standalone(_) | Topology::Cluster { .. } => None,
             Topology::Sentinel { sentinels, master } => {
                 Some(Sentinels::new(sentinels.clone(), master.clone()))
             }
         };
         Ok(Self {
             topology,
+            expected: Expected::Primary,
             sentinels,
             gate: Gate::new(config.access(), session)?,
             sentinel_gate: Gate::new(config.sentinel_access(), sentinel_session)?,
@@ -127,6 +122,22 @@ impl Connector {
         })
     }
 
+    /// The same for a node of a cluster at `address`.
+    pub(super) fn for_node(
+        config: &Config,
+        address: &Address,
+        expected: Expected,
+    ) -> Result<Self, Error> {
+        let config = Config {
+            redis: Some(Topology::Standalone(address.clone())),
+            ..config.clone()
+        };
+        Ok(Self {
+            expected,
+            ..Self::new(&config)?
+        })
+    }
+
     /// The sentinels, if configured.
     pub(super) fn sentinels(&self) -> Option<&Sentinels> {
         self.sentinels.as_ref()
@@ -141,7 +152,7 @@ impl Connector {
     pub(super) async fn open_with(&self, pushes: Option<&Pushes>) -> Result<Opened, Error> {
         let sentinels = match (&self.topology, &self.sentinels) {
             (Topology::Standalone(address), _) => {
-                return self.open_at(address, Expected::Primary, pushes).await;
+                return self.open_at(address, self.expected, pushes).await;
             }
             (_, None) => return Err(Error::away()),
             (_, Some(sentinels)) => sentinels,

@@ -439,7 +439,7 @@ async fn open(config: Config) -> Arc<Pool> {
 async fn store_and_pool(config: Config) -> (Arc<RedisStore>, Arc<Pool>) {
     let store = Arc::new(RedisStore::new(&config).unwrap());
     store.probe().await.unwrap();
-    let pool = store.connections().clone();
+    let pool = store.connections().unwrap().clone();
     (store, pool)
 }
 

@@ -1,9 +1,9 @@
 //! Scans of the keyspace: one step of a scan, and the removal of the entries that it found.
 
-use redis::Cmd;
+use redis::{Cmd, Value};
 
-use super::RedisStore;
 use super::scripts::DELETE_ENTRIES;
+use super::{RedisStore, Route};
 use crate::entry::{MAGIC, PREFIX_AT, PREFIXED_FORMAT};
 use crate::error::Error;
 use crate::key::{Key, Pattern};
@@ -11,42 +11,17 @@ use crate::store::pool::BULK;
 use crate::store::reply::{self, Failure};
 use crate::store::{Cursor, Deleted, Scanned};
 
-/// Keys that one step of a scan looks at. With 100 to 500 keys the slowest answers for other callers do not change; with
-/// 1,000 they take five times as long.
-const SCAN_COUNT: usize = 250;
-
 impl RedisStore {
     pub(super) async fn scan_step(
         &self,
         patterns: &[Pattern],
         cursor: Cursor,
     ) -> Result<Scanned, Error> {
-        self.names(patterns, cursor).await.map_err(|failure| {
-            failure.during(|| format!("scan for `{}`", Pattern::common_glob(patterns)))
-        })
-    }
-
-    /// One step of a scan: the next cursor, and the names that the patterns match.
-    async fn names(&self, patterns: &[Pattern], cursor: Cursor) -> Result<Scanned, Failure> {
-        let mut command = redis::cmd("SCAN");
-        command
-            .arg(cursor.0)
-            .arg("MATCH")
-            .arg(&*Pattern::common_glob(patterns))
-            .arg("COUNT")
-            .arg(SCAN_COUNT);
-        let (next, names) = reply::page(self.read(&command, BULK, &[]).await?)?;
-        // Redis matched a glob; this second look keeps other prefixes and reserved roots safe.
-        let meant = |name: Vec<u8>| {
-            let name = String::from_utf8(name).ok()?;
-            let pattern = patterns.iter().find(|pattern| pattern.matches(&name))?;
-            Some(pattern.key(name))
+        let scanned = match &self.route {
+            Route::Server(peer) => peer.scan(patterns, cursor).await,
+            Route::Cluster(cluster, access) => cluster.scan(patterns, cursor, *access).await,
         };
-        Ok(Scanned {
-            names: names.into_iter().filter_map(meant).collect(),
-            next: (next != 0).then_some(Cursor(next)),
-            looked: SCAN_COUNT,
-        })
+        scanned.map_err(|failure| during(failure, patterns))
     }
 
     /// Removes the keys that hold an entry of their own prefix.
@@ -62,12 +37,20 @@ impl RedisStore {
                 .arg(PREFIX_AT)
                 .arg(first.prefix_len());
         };
-        let answers = self
-            .run_on(&DELETE_ENTRIES, &names, arguments, BULK)
-            .await
-            .and_then(reply::array)
-            .and_then(|answers| answers.into_iter().map(reply::integer).collect());
+        let answers = match &self.route {
+            Route::Cluster(..) => {
+                let keys: Vec<_> = keys.iter().map(|key| (key.clone(), ())).collect();
+                let arguments = |(): &(), command: &mut Cmd| arguments(command);
+                let answers = self.run_each(&DELETE_ENTRIES, &keys, arguments).await;
+                answers.and_then(|answers| answers.into_iter().map(only_one).collect())
+            }
+            Route::Server(_) => {
+                let answers = self.run_on(&DELETE_ENTRIES, &names, arguments, BULK).await;
+                answers.and_then(reply::array)
+            }
+        };
         let answers: Vec<i64> = answers
+            .and_then(|answers| answers.into_iter().map(reply::integer).collect())
             .map_err(|failure| failure.during(|| format!("delete of {} entries", keys.len())))?;
         let mut deleted = Deleted::default();
         for (name, answer) in names.iter().zip(answers) {
@@ -81,4 +64,16 @@ impl RedisStore {
         }
         Ok(deleted)
     }
+}
+
+pub(super) fn during(failure: Failure, patterns: &[Pattern]) -> Error {
+    failure.during(|| format!("scan for `{}`", Pattern::common_glob(patterns)))
+}
+
+/// The answer of a script for its only key.
+fn only_one(answer: Value) -> Result<Value, Failure> {
+    let mut answers = reply::array(answer)?.into_iter();
+    answers
+        .next()
+        .ok_or(Failure::Nonsense("as many answers as keys"))
 }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, Pipeline, Value};
 
-use super::RedisStore;
+use super::{RedisStore, Route};
 use crate::error::Error;
 use crate::key::Key;
 use crate::store::BoxFuture;
@@ -48,7 +48,7 @@ impl RedisStore {
         bytes: usize,
     ) -> Result<Value, Failure> {
         let ask = async |command: Cmd| match script.is_repeatable {
-            true => self.read(&command, bytes, &[]).await,
+            true => self.read(&command, bytes).await,
             false => self.ask(&command, bytes).await,
         };
         let answer = match ask(script.by_hash(keys, &arguments)).await {
@@ -116,6 +116,8 @@ impl Scripts for RedisStore {
         keys: &'a [&'a str],
         arguments: &'a [&'a [u8]],
     ) -> BoxFuture<'a, Result<Reply, Error>> {
+        #[cfg(test)]
+        expect_one_slot(keys);
         Box::pin(async move {
             let bytes = arguments.iter().map(|argument| argument.len()).sum();
             let arguments = |command: &mut Cmd| {
@@ -129,8 +131,25 @@ impl Scripts for RedisStore {
     }
 
     fn losses(&self) -> u64 {
-        self.pool.losses()
+        match &self.route {
+            Route::Server(peer) => peer.pool.losses(),
+            Route::Cluster(cluster, _) => cluster.losses(),
+        }
     }
+}
+
+/// With this, the tests of limiters and sessions show that their scripts run in a cluster.
+#[cfg(test)]
+fn expect_one_slot(keys: &[&str]) {
+    use crate::store::slots::Slot;
+
+    let slots = keys.iter().map(|key| Slot::of(key.as_bytes()));
+    let slots: std::collections::BTreeSet<_> = slots.collect();
+    assert!(
+        slots.len() <= 1,
+        "a script on keys of {} slots: {keys:?}",
+        slots.len()
+    );
 }
 
 fn is_missing_script(answer: &Value) -> bool {

@@ -42,6 +42,11 @@ impl Gate {
         })
     }
 
+    /// Returns whether connections are encrypted.
+    pub(super) fn encrypts(&self) -> bool {
+        self.files.certificates.is_some()
+    }
+
     /// Returns what the next connection shows. A function of the user may take `limit`.
     pub(super) async fn pass(&self, limit: Duration) -> Result<Pass, Error> {
         let (password, tls) = match self.files.is_any() {

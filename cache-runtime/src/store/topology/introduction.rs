@@ -17,11 +17,15 @@ const OLDEST: u64 = 7;
 
 /// Which server a connection is meant to lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
+pub(in crate::store) enum Expected {
     /// A server that is configured by its address.
     Primary,
     /// A server that sentinels reported.
     MasterOfSentinels,
+    /// A node of a cluster, for what every node knows.
+    Node,
+    /// A node of a cluster that takes writes.
+    PrimaryNode,
 }
 
 /// Distinguishes a server from another one, and from itself after it may have lost what it acknowledged.
@@ -115,9 +119,9 @@ impl Connector {
             let role = link.send_packed_command(&redis::cmd("ROLE")).await;
             said.role = role.ok().as_ref().and_then(first_text);
         }
-        let scheme = match self.tls {
-            Some(_) => "rediss",
-            None => "redis",
+        let scheme = match self.gate.encrypts() {
+            true => "rediss",
+            false => "redis",
         };
         said.judge(address, expected, scheme)?;
         if let Some(Value::ServerError(error)) = replies.next() {
@@ -182,15 +186,21 @@ impl Said {
     /// `scheme` is that of a URL with the same encryption.
     fn judge(&self, address: &Address, expected: Expected, scheme: &str) -> Result<(), Error> {
         let wrong = |text: String| Err(Error::new(ErrorKind::Config, text));
+        let is_node = matches!(expected, Expected::Node | Expected::PrimaryNode);
         match self.mode.as_deref() {
             Some("sentinel") => {
                 return wrong(format!(
                     "{address} is a sentinel, not a Redis server; use `{scheme}+sentinel://{address}/<master>` with the name of the master"
                 ));
             }
-            Some("cluster") => {
+            Some("cluster") if !is_node => {
                 return wrong(format!(
                     "{address} is a node of a Redis Cluster; use `{scheme}+cluster://{address}`"
+                ));
+            }
+            Some("standalone") if is_node => {
+                return wrong(format!(
+                    "{address} is a single Redis server, not a node of a cluster; use `{scheme}://{address}`"
                 ));
             }
             _ => {}
@@ -205,7 +215,13 @@ impl Said {
             ));
         }
         match (self.role.as_deref(), expected) {
-            (Some("master"), _) | (None, Expected::Primary) => Ok(()),
+            (Some("master"), _)
+            | (_, Expected::Node)
+            | (None, Expected::Primary | Expected::PrimaryNode) => Ok(()),
+            (Some(_), Expected::PrimaryNode) => Err(Error::new(
+                ErrorKind::Connection,
+                format!("{address} is a replica now"),
+            )),
             (Some(_), Expected::Primary) => {
                 let primary = match &self.primary {
                     Some(primary) => format!(" ({primary})"),

@@ -318,7 +318,7 @@ async fn an_address_that_drops_packets_delays_nothing_and_is_tried_last_afterwar
     store.probe().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(1), "{began:?}");
 
-    let connector = store.connections().connector();
+    let connector = store.connections().unwrap().connector();
     let began = Instant::now();
     let again = connector.open().await.unwrap();
     assert!(began.elapsed() < Duration::from_millis(250), "{began:?}");

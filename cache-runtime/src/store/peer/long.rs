@@ -8,7 +8,7 @@ use redis::{Cmd, Value};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::RedisStore;
+use super::Peer;
 use crate::config::Config;
 use crate::key::Key;
 use crate::singleton::Singleton;
@@ -47,15 +47,15 @@ impl Longest {
 
 /// A read of values. If it is dropped before its answer arrives, it was given up.
 pub(super) struct Reading<'a> {
-    store: &'a RedisStore,
+    peer: &'a Peer,
     values: &'a [Key],
     pub(super) ticket: Ticket,
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(store: &'a RedisStore, values: &'a [Key], ticket: Ticket) -> Self {
+    pub(super) fn new(peer: &'a Peer, values: &'a [Key], ticket: Ticket) -> Self {
         Self {
-            store,
+            peer,
             values,
             ticket,
         }
@@ -67,11 +67,11 @@ impl Drop for Reading<'_> {
         if self.values.is_empty() || self.ticket.is_answered() {
             return;
         }
-        let longest = &self.store.longest;
+        let longest = &self.peer.longest;
         // One check at a time: a server that does not respond must not get one more request from each caller.
         longest.looking.start(|running| {
             let longest = Arc::clone(longest);
-            let (pool, keys) = (Arc::clone(&self.store.pool), self.values.to_vec());
+            let (pool, keys) = (Arc::clone(&self.peer.pool), self.values.to_vec());
             let connection = Arc::clone(self.ticket.connection());
             async move {
                 let _running = running;

@@ -7,6 +7,8 @@
 //! Tags that many reads name are asked for once.
 //!
 //! A batch never fails a read. If its `MGET` fails, for example because one value is too long, each of its callers reads alone.
+//! A node of a cluster gets the reads of its keys as one batch of `GET`s, because it refuses an `MGET` of several slots. A caller
+//! whose key it does not serve reads alone.
 
 use std::cmp;
 use std::collections::VecDeque;
@@ -18,12 +20,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::RedisStore;
+use super::Peer;
 use crate::config::Config;
 use crate::entry::{STAMP_TEXT, stamp_in};
 use crate::key::Key;
 use crate::store::Found;
 use crate::store::pool::Access;
+use crate::store::reply;
 use crate::sync::Mutex;
 use crate::tag::Tag;
 
@@ -138,9 +141,9 @@ struct Runner {
 }
 
 impl Runner {
-    async fn run(mut self, store: RedisStore) {
+    async fn run(mut self, peer: Peer) {
         while let Some(batch) = self.next() {
-            store.read_batch(batch).await;
+            peer.read_batch(batch).await;
         }
     }
 
@@ -207,7 +210,12 @@ impl Batches {
     }
 }
 
-impl RedisStore {
+impl Peer {
+    /// Returns whether reads are sent in batches now.
+    fn is_crowded(&self) -> bool {
+        self.batches.is_running.load(Ordering::Relaxed) || self.pool.commands_ahead() >= CROWD
+    }
+
     /// Reads a value of about `expected` bytes in a batch, together with the stamps of tags. Returns [`None`] if the caller
     /// should read it alone.
     pub(super) async fn read_in_batch(
@@ -216,20 +224,17 @@ impl RedisStore {
         tags: &[Tag],
         expected: usize,
     ) -> Option<Found> {
-        let is_crowded = || {
-            self.batches.is_running.load(Ordering::Relaxed) || self.pool.commands_ahead() >= CROWD
-        };
-        if expected > SMALL || self.access != Access::Caller || !is_crowded() {
+        if expected > SMALL || self.access != Access::Caller || !self.is_crowded() {
             return None;
         }
         let (value, runner) = self.batches.join(key, tags, expected);
         if let Some(runner) = runner {
-            tokio::spawn(runner.run(self.with(self.access)));
+            tokio::spawn(runner.run(self.clone()));
         }
         value.await.ok()
     }
 
-    /// Reads the values of a batch and answers its callers. If the `MGET` fails, it answers none of them.
+    /// Reads the values of a batch and answers its callers. It answers none of them if the server answers nothing.
     async fn read_batch(&self, mut batch: Vec<Waiting>) {
         if let Some(oldest) = batch.first() {
             self.pool.send_wait.record(oldest.since.elapsed());
@@ -261,23 +266,32 @@ impl RedisStore {
         let batches = &self.batches;
         batches.sent.fetch_add(1, Ordering::Relaxed);
         batches.keys.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        let read = self.fetch_slice(&keys, bytes);
-        let Ok(Ok(mut values)) = timeout(batches.patience, read).await else {
+        let read = self.fetch_each(&keys, bytes);
+        let Ok(Ok(values)) = timeout(batches.patience, read).await else {
             return;
         };
+        // A node of a cluster answers some keys and not others.
+        let mut values: Vec<_> = values
+            .into_iter()
+            .map(|value| reply::string(value).ok())
+            .collect();
         let records = values.split_off(entries);
         let tags = keys.get(entries..).unwrap_or_default();
         let stamp_of = |tag: &Tag| {
             let at = tags.binary_search_by(|there| by_hash(there, tag.key()));
-            stamp_in(records.get(at.ok()?)?.as_deref()?)
+            let record = records.get(at.ok()?)?.as_ref()?;
+            Some(record.as_deref().and_then(stamp_in))
         };
         for (readers, entry) in readers.into_iter().zip(values) {
+            let Some(entry) = entry else { continue };
             let mut readers = readers.into_iter();
             let last = readers.next_back();
             let answer = |(found, wanted): (oneshot::Sender<_>, Vec<Tag>), entry| {
-                let stamps = wanted.iter().map(stamp_of).collect();
-                // An error means that the caller was cancelled.
-                let _ = found.send(Found { entry, stamps });
+                let stamps: Option<Vec<_>> = wanted.iter().map(stamp_of).collect();
+                if let Some(stamps) = stamps {
+                    // An error means that the caller was cancelled.
+                    let _ = found.send(Found { entry, stamps });
+                }
             };
             for reader in readers {
                 answer(reader, entry.clone());
