@@ -107,14 +107,7 @@ async fn refused_evictions_are_counted_and_reported() {
 #[tokio::test]
 async fn a_command_that_the_server_does_not_have_is_named() {
     let server = RedisServer::builder()
-        .args([
-            "--rename-command",
-            "UNLINK",
-            "",
-            "--rename-command",
-            "EVALSHA",
-            "",
-        ])
+        .args(["--rename-command", "UNLINK", ""])
         .start()
         .expect("redis-server starts");
     let cache = cache(&server).await;
@@ -126,10 +119,10 @@ async fn a_command_that_the_server_does_not_have_is_named() {
     let health = cache.health().await;
     assert_eq!(health.status, HealthStatus::Degraded);
     let problems = health.problems.join("\n");
-    for command in ["UNLINK", "EVALSHA"] {
-        let expected = format!("unknown command '{command}'");
-        assert!(problems.contains(&expected), "{problems}");
-    }
+    assert!(
+        problems.contains("Redis refuses `delete`: ERR unknown command 'UNLINK'"),
+        "{problems}"
+    );
 }
 
 async fn config_set(raw: &mut MultiplexedConnection, name: &str, value: &str) {
