@@ -159,7 +159,7 @@ async fn a_function_provides_a_token_for_every_connection() {
 #[tokio::test]
 async fn a_function_that_does_not_return_delays_no_caller() {
     let server = server();
-    let forever = Credentials::new(|| std::future::pending::<Result<Login, std::fmt::Error>>());
+    let forever = Credentials::new(std::future::pending::<Result<Login, std::fmt::Error>>);
     let limit = std::time::Duration::from_millis(200);
 
     let cache = connect(server.config().connect_timeout(limit).credentials(forever)).await;

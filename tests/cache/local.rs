@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use cache_runtime::testing::RedisServer;
 use cache_runtime::{Cache, CacheStatus, LocalState, cacheable};
@@ -178,7 +179,11 @@ async fn kill_listener(raw: &mut MultiplexedConnection) {
 async fn values_that_become_doubtful_together_are_confirmed_together() {
     const HOT: u64 = 1_000;
     let server = RedisServer::start().expect("a server");
-    let (cache, mut raw) = (connect(&server).await, raw(&server).await);
+    // So that a busy machine gives up no confirmation.
+    let patient = Duration::from_secs(5);
+    let config = server.config().command_timeout(patient);
+    let cache = Cache::connect(config.command_timeout_max(patient)).await;
+    let (cache, mut raw) = (cache.expect("a configuration"), raw(&server).await);
     let all = async || {
         let call = |id| {
             let cache = cache.clone();

@@ -13,7 +13,7 @@ use super::local::{Held, HeldFacts, Kept};
 use super::steps::{self, Steps};
 use super::used::Used;
 use super::{boxed, locally};
-use crate::entry::{Json, Layers, Unreadable};
+use crate::entry::{self, Json, Layers, Unreadable};
 use crate::plan::ReadNames;
 use crate::site::{CacheValue, LocalValue, Outcome, Rules};
 use crate::tag::TagWriter;
@@ -208,10 +208,11 @@ pub(crate) fn find_locally<O: Outcome<Value: CacheValue + LocalValue>>(
     cache: &Used,
     names: ReadNames<'_>,
 ) -> Option<O::Output> {
-    match locally::certain(cache, names, ValueType::number_of::<O::Value>()) {
-        Some(kept) => <KeptLocally as Keeping<O>>::take(&kept),
-        None => None,
-    }
+    let kept = locally::certain(cache, names, ValueType::number_of::<O::Value>())?;
+    // A `Clone` that panics must not take the call down.
+    let value = entry::caught(|| <KeptLocally as Keeping<O>>::take(&kept))??;
+    locally::count(cache, names);
+    Some(value)
 }
 
 /// A call of a function, and its body. Only this is compiled for each function. Everything else is compiled once for all

@@ -12,12 +12,11 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::{Cache, Guard, Used};
-use crate::__private::no_tags;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::key::Key;
 use crate::plan::ReadPlan;
-use crate::site::{OwnRules, Plain, Site};
+use crate::site::{NoRules, Plain, Site};
 use crate::store::gate::{Gate, Gated};
 use crate::store::memory::MemoryStore;
 
@@ -69,18 +68,13 @@ impl Lab {
         let key = Key::render(self.cache.prefix(), |key| {
             key.text("row:").value(&id);
         });
-        let rules = OwnRules {
-            unless: |_: &u32| false,
-            ttl: |_: &u32| None,
-            tags: no_tags,
-        };
         let body = async {
             self.loads.fetch_add(1, Ordering::SeqCst);
             body.await
         };
         let cache = Used::named(&self.cache);
         let call = Some((cache, ReadPlan::new(&SITE, key)));
-        Cache::read::<Plain<u32>>(call, rules, pin!(body)).await
+        Cache::read::<Plain<u32>>(call, NoRules, pin!(body)).await
     }
 
     fn loads(&self) -> u32 {

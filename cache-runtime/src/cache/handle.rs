@@ -318,7 +318,10 @@ impl Cache {
         let replaced = call.ask("expire", |store| {
             store.replace(call.key, seen, entry.as_bytes(), ttl + grace)
         });
-        Ok(replaced.await? == Replaced::Done)
+        let replaced = replaced.await;
+        // An operation that failed may have been applied. A value in this process keeps the old time.
+        self.inner.local.doubt(&[Target::Key(call.key.clone())]);
+        Ok(replaced? == Replaced::Done)
     }
 
     /// Returns the value at `key`, or what `load` returns. It takes the same path as `#[cacheable]`: one load among all

@@ -99,10 +99,10 @@ pub(crate) struct HeldFacts {
     tags: Box<[KeptTag]>,
 }
 
-/// A tag of an entry: its record, and the stamp that the entry names.
+/// A tag of an entry, and the stamp that the entry names.
 #[derive(Clone, Debug)]
 pub(super) struct KeptTag {
-    key: Key,
+    tag: Tag,
     hash: u64,
     stamp: Stamp,
 }
@@ -160,14 +160,15 @@ impl Kept {
     }
 
     /// Returns whether its entry has tags.
-    pub(super) fn has_tags(&self) -> bool {
-        !self.facts.tags.is_empty()
+    /// The tags of its entry.
+    pub(super) fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.facts.tags.iter().map(|kept| &kept.tag)
     }
 
     /// Returns whether its entry has all of these tags.
     #[inline]
     fn has_all<'a>(&self, mut tags: impl Iterator<Item = &'a str>) -> bool {
-        tags.all(|tag| self.facts.tags.iter().any(|kept| kept.key.as_str() == tag))
+        tags.all(|tag| self.tags().any(|kept| kept.key().as_str() == tag))
     }
 
     #[inline]
@@ -261,10 +262,10 @@ impl Local {
     pub(super) fn tags(&self, prefix: &str, entry: &[u8]) -> Box<[KeptTag]> {
         let mut tags: Vec<KeptTag> = Vec::new();
         for (name, stamp) in entry::tags(entry) {
-            let key = Tag::named(prefix, name).key().clone();
-            if tags.iter().all(|tag| tag.key != key) {
-                let hash = self.hash(&key);
-                tags.push(KeptTag { key, hash, stamp });
+            let tag = Tag::named(prefix, name);
+            if tags.iter().all(|kept| kept.tag != tag) {
+                let hash = self.hash(tag.key());
+                tags.push(KeptTag { tag, hash, stamp });
             }
         }
         tags.into()
@@ -310,7 +311,7 @@ impl Local {
         (reading, period): (Reading, Duration),
     ) -> HeldFacts {
         let gone_at = self.until(fresh);
-        let of_tags = tags.iter().map(|tag| tag.key.as_str().len() + TAG);
+        let of_tags = tags.iter().map(|kept| kept.tag.key().as_str().len() + TAG);
         let weight = json_bytes.saturating_mul(DECODED) + OVERHEAD;
         HeldFacts {
             shape,
@@ -340,6 +341,8 @@ impl Local {
             hash: self.hash(key),
             name: key.as_str().into(),
         };
+        // The map reports a value that an insertion replaces as evicted.
+        self.forget(key);
         values.insert(name, kept);
     }
 

@@ -25,8 +25,8 @@ use crate::site::{LocalOutage, Site};
 use crate::store::Store;
 use crate::tag::Tag;
 
-/// Returns a certain value, and counts it, for a call that nothing unusual is asked of: no scope, no view, no disabled key and no
-/// pending eviction. All else is for [`CallContext::look_locally`]. This is all of a hit in this process.
+/// Returns a certain value for a call that nothing unusual is asked of: no scope, no view, no disabled key and no pending eviction.
+/// All else is for [`CallContext::look_locally`]. This and [`count`] are all of a hit in this process.
 pub(super) fn certain(cache: &Used, names: ReadNames<'_>, of_type: u64) -> Option<Arc<Kept>> {
     let ReadNames { site, key, tags } = names;
     let inner = cache.inner();
@@ -38,18 +38,21 @@ pub(super) fn certain(cache: &Used, names: ReadNames<'_>, of_type: u64) -> Optio
     if !is_usual {
         return None;
     }
-    let now = inner.local.now();
     let tags = tags.iter().map(String::as_str);
-    match inner.local.find(key, tags, shape(site, of_type), now) {
-        Found::Certain(kept) => {
-            let metrics = inner.metrics.site(&site.metrics);
-            metrics.count_in(Event::HitLocal, inner.local.second(now));
-            #[cfg(feature = "admin")]
-            metrics.saw_hit(key);
-            Some(kept)
-        }
+    let shape = shape(site, of_type);
+    match inner.local.find(key, tags, shape, inner.local.now()) {
+        Found::Certain(kept) => Some(kept),
         Found::Doubtful(_) | Found::Nothing => None,
     }
+}
+
+/// Counts a hit in this process.
+pub(super) fn count(cache: &Used, names: ReadNames<'_>) {
+    let inner = cache.inner();
+    let metrics = inner.metrics.site(&names.site.metrics);
+    metrics.count_in(Event::HitLocal, inner.local.second(inner.local.now()));
+    #[cfg(feature = "admin")]
+    metrics.saw_hit(names.key);
 }
 
 impl Inner {
@@ -131,25 +134,27 @@ impl CallContext<'_> {
             Found::Doubtful(kept) => kept,
             Found::Nothing => return None,
         };
-        match local.ask(self.key, &kept) {
+        let doubt = match local.ask(self.key, &kept) {
             Asking::Waiter(answer) => {
-                let is_confirmed = local.is_confirmed(self.key, &kept, answer).await;
-                is_confirmed.then_some(Answer::Kept(kept, Event::HitLocal))
+                let patience = self.inner.config.command_timeout;
+                local
+                    .answer_to_another(self.key, &kept, answer, patience)
+                    .await
             }
             Asking::Asker(asker) => {
                 let heads = self
                     .ask("confirm", |store| boxed(|| self.heads(store, asker.keys())))
                     .await;
-                let period = self.site.local.unwrap_or_default();
-                match asker.judge(heads, period) {
-                    Doubt::Confirmed => Some(Answer::Kept(kept, Event::HitLocal)),
-                    Doubt::Changed => None,
-                    Doubt::Failed(error) => self
-                        .serve_in_outage(Found::Doubtful(kept))
-                        // A call waits for Redis once.
-                        .or(Some(Answer::Failed(error))),
-                }
+                asker.judge(heads, self.site.local.unwrap_or_default())
             }
+        };
+        match doubt {
+            Doubt::Confirmed => Some(Answer::Kept(kept, Event::HitLocal)),
+            Doubt::Changed => None,
+            Doubt::Failed(error) => self
+                .serve_in_outage(Found::Doubtful(kept))
+                // A call waits for Redis once.
+                .or(Some(Answer::Failed(error))),
         }
     }
 
@@ -173,12 +178,18 @@ impl CallContext<'_> {
         let shape = shape(self.site, self.of.number);
         let tags = self.tags.iter().map(|tag| tag.key().as_str());
         match local.find(self.key.as_str(), tags, shape, local.now()) {
-            // An eviction by tag may wait that hides it.
-            Found::Certain(kept) | Found::Doubtful(kept) if kept.has_tags() && !self.is_plain() => {
+            Found::Certain(kept) | Found::Doubtful(kept) if self.is_hidden_by_a_tag(&kept) => {
                 Found::Nothing
             }
             found => found,
         }
+    }
+
+    /// Returns whether an eviction by tag waits that hides the value from this call.
+    fn is_hidden_by_a_tag(&self, kept: &Kept) -> bool {
+        let is_evicted =
+            |tag| pending::covers_tag(self.inner, tag) || self.inner.journal.blocks_tag(tag);
+        !self.is_plain() && kept.tags().any(is_evicted)
     }
 
     /// Returns a value that may be served without Redis, and is not known to have changed.

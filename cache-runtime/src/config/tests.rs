@@ -357,6 +357,9 @@ fn contradictory_options_are_reported() {
         problem_of(nodes(&[Address::Tcp("h".to_owned(), 1)]).database(2))
             .contains("database: is 2, but a Redis Cluster has only the database 0")
     );
+    let waiting =
+        nodes(&[Address::Tcp("h".to_owned(), 1)]).evict_durability(EvictDurability::Replicas(1));
+    assert!(problem_of(waiting).contains("evict_durability: is `replicas:1`, but evictions"));
 }
 
 #[test]

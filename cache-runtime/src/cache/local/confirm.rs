@@ -7,12 +7,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::{Heads, Kept, Local};
+use crate::clock::in_real_time;
 use crate::doubt::Reading;
 use crate::entry::{self, Stamp};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::key::Key;
+use crate::store::guard::in_runtime;
 use crate::sync::Mutex;
 
 /// The bytes of an entry that contain its stamp.
@@ -22,7 +25,14 @@ pub(in crate::cache) const HEAD: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Confirming(Mutex<HashMap<Key, Waiting>>);
 
-type Waiting = watch::Receiver<Option<Confirmed>>;
+type Waiting = watch::Receiver<Option<Told>>;
+
+/// What a caller that asked tells the others.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cache) enum Told {
+    Confirmed(Confirmed),
+    Failed(ErrorKind),
+}
 
 /// An entry that the store still has.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +55,7 @@ pub(in crate::cache) struct Asker<'a> {
     kept: Arc<Kept>,
     /// The key and the records of the tags.
     keys: Vec<Key>,
-    answer: watch::Sender<Option<Confirmed>>,
+    answer: watch::Sender<Option<Told>>,
     /// Taken before the store is asked.
     reading: Reading,
 }
@@ -53,7 +63,7 @@ pub(in crate::cache) struct Asker<'a> {
 /// What has become of a doubtful value.
 pub(in crate::cache) enum Doubt {
     Confirmed,
-    /// The entry is another one now, or it is gone.
+    /// The entry is another one now, it is gone, or nothing is known of it.
     Changed,
     Failed(Error),
 }
@@ -68,7 +78,7 @@ impl Local {
         }
         let (answer, waiters) = watch::channel(None);
         asked.insert(key.clone(), waiters);
-        let tags = kept.facts.tags.iter().map(|tag| tag.key.clone());
+        let tags = kept.tags().map(|tag| tag.key().clone());
         Asking::Asker(Asker {
             local: self,
             key,
@@ -79,21 +89,38 @@ impl Local {
         })
     }
 
-    /// Waits for the answer to another caller. Returns whether it is about the same entry, which has not changed since that caller
-    /// asked. A slow reader may have put an older entry in the place of the one that is asked about.
-    pub(in crate::cache) async fn is_confirmed(
+    /// Waits for the answer to another caller, for at most `patience`: that caller may not be polled. The answer counts if it is about
+    /// the same entry, which has not changed since that caller asked. A slow reader may have put an older entry in the place of the
+    /// one that is asked about.
+    pub(in crate::cache) async fn answer_to_another(
         &self,
         key: &Key,
         kept: &Kept,
         mut answer: Waiting,
-    ) -> bool {
-        // Without an answer the sender is dropped, which is an error here.
-        let _ = answer.wait_for(Option::is_some).await;
-        let confirmed = *answer.borrow();
-        confirmed.is_some_and(|confirmed| {
-            confirmed.stamp == kept.facts.meta.stamp
-                && confirmed.reading == self.reading_of(key, kept)
-        })
+        patience: Duration,
+    ) -> Doubt {
+        if in_runtime() {
+            // Without an answer the sender is dropped, which is an error here.
+            let told = async {
+                let told = timeout(patience, answer.wait_for(Option::is_some)).await;
+                told.is_ok().then_some(())
+            };
+            let _ = in_real_time(patience, told).await;
+        }
+        let told = *answer.borrow();
+        match told {
+            Some(Told::Confirmed(confirmed))
+                if confirmed.stamp == kept.facts.meta.stamp
+                    && confirmed.reading == self.reading_of(key, kept) =>
+            {
+                Doubt::Confirmed
+            }
+            Some(Told::Failed(kind)) => Doubt::Failed(Error::new(
+                kind,
+                "another caller asked Redis about the same value and got no answer",
+            )),
+            Some(Told::Confirmed(_)) | None => Doubt::Changed,
+        }
     }
 }
 
@@ -107,7 +134,10 @@ impl Asker<'_> {
     pub(in crate::cache) fn judge(self, heads: Result<Heads, Error>, period: Duration) -> Doubt {
         let heads = match heads {
             Ok(heads) => heads,
-            Err(error) => return Doubt::Failed(error),
+            Err(error) => {
+                self.answer.send_replace(Some(Told::Failed(error.kind())));
+                return Doubt::Failed(error);
+            }
         };
         let facts = &self.kept.facts;
         let mut heads = heads.iter().map(Option::as_deref);
@@ -121,10 +151,10 @@ impl Asker<'_> {
         }
         self.local.counts.confirmed.fetch_add(1, Relaxed);
         self.kept.confirm(self.reading, self.local.until(period));
-        self.answer.send_replace(Some(Confirmed {
+        self.answer.send_replace(Some(Told::Confirmed(Confirmed {
             stamp: facts.meta.stamp,
             reading: self.reading,
-        }));
+        })));
         Doubt::Confirmed
     }
 }

@@ -182,8 +182,12 @@ async fn an_answer_about_one_entry_says_nothing_about_another() {
     let doubt = asker.judge(Ok(vec![Some(head([7; 8]))]), PERIOD);
 
     assert!(matches!(doubt, Doubt::Confirmed));
-    assert!(lab.local.is_confirmed(&key, &newer, answer.clone()).await);
-    assert!(!lab.local.is_confirmed(&key, &older, answer).await);
+    let of_newer = lab
+        .local
+        .answer_to_another(&key, &newer, answer.clone(), PERIOD);
+    assert!(matches!(of_newer.await, Doubt::Confirmed));
+    let of_older = lab.local.answer_to_another(&key, &older, answer, PERIOD);
+    assert!(matches!(of_older.await, Doubt::Changed));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+mod failures;
+
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 

@@ -7,16 +7,14 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::__private::no_tags;
 use crate::cache::{Cache, Guard, Used};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Counts;
 use crate::plan::EvictPlan;
-use crate::site::{OwnRules, ResultOfOption, Site, Ttl};
+use crate::site::{NoRules, ResultOfOption, Site};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
-use crate::tag::TagWriter;
 use crate::target::Target;
 
 const TTL: Duration = Duration::from_secs(60);
@@ -118,7 +116,7 @@ impl Lab {
     fn read(self: &Arc<Self>, process: usize, key: u32) -> JoinHandle<Returned> {
         let lab = Arc::clone(self);
         tokio::spawn(async move {
-            Cache::read::<Row>(lab.call(process, key), rules(), pin!(lab.body())).await
+            Cache::read::<Row>(lab.call(process, key), NoRules, pin!(lab.body())).await
         })
     }
 
@@ -128,7 +126,7 @@ impl Lab {
             let carried = Arc::clone(&lab);
             let body = async move { carried.body().await };
             let call = lab.call(process, key);
-            Cache::read_with_background_refresh::<Row, _, _>(call, rules(), body, identity).await
+            Cache::read_with_background_refresh::<Row, _, _>(call, NoRules, body, identity).await
         })
     }
 
@@ -141,18 +139,6 @@ impl Lab {
         let mut body = pin!(async { Ok::<_, &str>(Some(1)) });
         let evicted = Cache::evict::<Row>(call, body.as_mut());
         evicted.await.unwrap();
-    }
-}
-
-fn rules() -> OwnRules<
-    impl Fn(&Option<u32>) -> bool,
-    impl Fn(&u32) -> Option<Ttl>,
-    impl Fn(&u32, &mut TagWriter),
-> {
-    OwnRules {
-        unless: |_: &Option<u32>| false,
-        ttl: |_: &u32| None,
-        tags: no_tags,
     }
 }
 

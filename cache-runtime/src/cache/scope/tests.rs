@@ -5,12 +5,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
-use crate::__private::no_tags;
 use crate::cache::{Cache, Used};
 use crate::config::Config;
 use crate::key::{Key, Pattern};
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{OwnRules, Plain, ResultOf, Site, Ttl};
+use crate::site::{NoRules, Plain, ResultOf, Site};
 use crate::target::{Target, TargetSet};
 
 static READ: Site = Site::new("row", "row:<id>")
@@ -32,12 +31,7 @@ fn target(id: u64) -> Target {
 async fn read(cache: &Cache, value: u32) -> u32 {
     let cache = Used::named(cache);
     let call = Some((cache, ReadPlan::new(&READ, key(1))));
-    let rules = OwnRules {
-        unless: |_: &u32| false,
-        ttl: |_: &u32| None::<Ttl>,
-        tags: no_tags,
-    };
-    Cache::read::<Plain<u32>>(call, rules, pin!(async { value })).await
+    Cache::read::<Plain<u32>>(call, NoRules, pin!(async { value })).await
 }
 
 /// Writes row 1 behind a fence.

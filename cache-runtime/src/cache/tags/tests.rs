@@ -12,7 +12,7 @@ use crate::cache::{CacheScope, Evicted, Guard, Refresh, Storing, Used, ValueType
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::plan::{EvictPlan, ReadPlan};
-use crate::site::{OwnRules, Plain, ResultOf, Rules, Site, Ttl};
+use crate::site::{NoRules, OwnRules, Plain, ResultOf, Site, Ttl};
 use crate::store::memory::MemoryStore;
 use crate::store::{Store, gate, support};
 use crate::tag::TagWriter;
@@ -143,7 +143,7 @@ impl Lab {
     ) -> u32 {
         let plan = plan(&LIST, "list", id, tags);
         let call = Some((Used::named(&self.caches[process]), plan));
-        Cache::read::<Plain<u32>>(call, no_rules(), pin!(body)).await
+        Cache::read::<Plain<u32>>(call, NoRules, pin!(body)).await
     }
 
     /// Reads an event.
@@ -207,14 +207,6 @@ fn plan(site: &'static Site, name: &str, id: u32, tags: &[&str]) -> ReadPlan {
     ReadPlan {
         tags: tags.iter().map(|tag| Tag::named("dev_", tag)).collect(),
         ..ReadPlan::new(site, key)
-    }
-}
-
-fn no_rules() -> impl Rules<Plain<u32>> {
-    OwnRules {
-        unless: |_: &u32| false,
-        ttl: |_: &u32| None,
-        tags: no_tags,
     }
 }
 
@@ -708,7 +700,7 @@ async fn a_put_stores_under_its_tags(lab: Lab) {
     let put = async |tags: &[&str], body: &mut dyn FnMut() -> u32| {
         let call = Some((Used::named(&lab.caches[0]), plan(&LIST, "list", 1, tags)));
         let value = body();
-        Cache::write::<Plain<u32>>(call, no_rules(), pin!(async { value })).await
+        Cache::write::<Plain<u32>>(call, NoRules, pin!(async { value })).await
     };
     put(&["events"], &mut || 3).await;
     assert_eq!(lab.list(1, 1, &["events"]).await, 3);
@@ -722,7 +714,7 @@ async fn a_put_stores_under_its_tags(lab: Lab) {
         plan(&LIST, "list", 1, &["events"]),
     ));
     let body = pin!(gate.hold(async { 4 }));
-    let put = Cache::write::<Plain<u32>>(call, no_rules(), body);
+    let put = Cache::write::<Plain<u32>>(call, NoRules, body);
     during(put, &gate, lab.evict(1, "events")).await;
     assert_eq!(lab.list(1, 1, &["events"]).await, 7);
 }

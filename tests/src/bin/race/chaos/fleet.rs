@@ -145,7 +145,7 @@ impl Fleet {
         Worker::start(&Job {
             // A process that evicts nothing learns of changes only from Redis.
             writes: !self.job.entries.local || number != READS_ONLY,
-            is_strict: number % 2 == 0,
+            is_strict: number.is_multiple_of(2),
             seed: self.job.seed.wrapping_add(1_000 * self.started),
             ..self.job.clone()
         })
