@@ -415,13 +415,14 @@ impl Cluster {
         if let Some(promoted) = *node.promoted.lock() {
             thread::sleep(self.election.saturating_sub(promoted.elapsed()));
         }
-        let mut asked: Option<Instant> = None;
+        node.ask::<()>(command)?;
+        let mut asked = Instant::now();
         self.wait("a replica is promoted", |cluster| {
             let promoted = node.view().is_ok_and(|view| view.owns_slots(&node.id));
             // A node gives up after 5 s, for example if an election has no majority.
-            if !promoted && asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(6)) {
+            if !promoted && asked.elapsed() > Duration::from_secs(6) {
                 node.ask::<()>(command)?;
-                asked = Some(Instant::now());
+                asked = Instant::now();
             }
             Ok(promoted && cluster.are_agreed()?)
         })?;
