@@ -160,6 +160,39 @@ impl World {
         (rows.to_vec(), answer)
     }
 
+    /// Returns how often each kind of event that makes a storm has happened.
+    pub(super) fn events(&self) -> Vec<(&'static str, u64)> {
+        let stats = self.cache.stats();
+        let total = &stats.total;
+        let mut events = vec![
+            ("hits", total.hits),
+            ("stale hits", total.hits_stale),
+            ("shared loads", total.loads_shared),
+            ("awaited loads", total.loads_awaited),
+            ("failed loads", total.loads_failed),
+            ("fills", total.fills),
+            ("refused fills", total.fills_refused),
+            ("refreshes", total.refreshes),
+            ("failed refreshes", total.refreshes_failed),
+            ("puts", total.puts - total.puts_degraded),
+            ("degraded puts", total.puts_degraded),
+            ("journaled evictions", total.evictions_journaled),
+        ];
+        if self.entries.tagged {
+            let by_tag = total.misses_by_reason.get("tag").copied();
+            events.push(("misses by tag", by_tag.unwrap_or_default()));
+        }
+        if self.entries.local {
+            let local = stats.local.as_ref();
+            events.extend([
+                ("hits in the process", total.hits_local),
+                ("confirmed values", local.map_or(0, |local| local.confirmed)),
+                ("dropped values", local.map_or(0, |local| local.dropped)),
+            ]);
+        }
+        events
+    }
+
     /// Reads every row once, all at the same time.
     pub(super) async fn read_all(&self) -> Vec<(Place, Row)> {
         let mut reading = JoinSet::new();
