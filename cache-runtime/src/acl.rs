@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::Config;
+use crate::config::{Config, Topology};
 use crate::registry;
 
 /// A part of this crate that needs commands of its own.
@@ -48,6 +48,9 @@ const COMMANDS: [(AclPart, &[&str]); 4] = [
     ),
 ];
 
+/// What every part needs in a Redis Cluster.
+const IN_A_CLUSTER: [&str; 3] = ["asking", "cluster|shards", "cluster|nodes"];
+
 /// Commands that the cache works without: `info` tells servers apart, the others are for people and for failing networks.
 const OPTIONAL: [&str; 3] = ["info", "ping", "client|setname"];
 
@@ -66,6 +69,7 @@ pub struct AclRule {
     prefix: String,
     selects: bool,
     waits: bool,
+    is_cluster: bool,
     parts: Vec<AclPart>,
 }
 
@@ -87,6 +91,7 @@ impl Config {
             prefix: self.prefix.clone(),
             selects: self.database != 0,
             waits: self.evict_durability.replicas().is_some(),
+            is_cluster: matches!(self.redis, Some(Topology::Cluster { .. })),
             parts: parts.filter(has).collect(),
         }
     }
@@ -118,9 +123,11 @@ impl AclRule {
         let commands = COMMANDS.iter().filter(move |(part, _)| has(part));
         let select = self.selects.then_some("select");
         let wait = self.waits.then_some("wait");
+        let cluster = self.is_cluster.then_some(IN_A_CLUSTER);
         select
             .into_iter()
             .chain(wait)
+            .chain(cluster.into_iter().flatten())
             .chain(commands.flat_map(|(_, commands)| commands.iter().copied()))
     }
 }
@@ -133,5 +140,25 @@ impl fmt::Display for AclRule {
             self.username,
             self.rules().join(" ")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Address;
+
+    #[test]
+    fn a_cluster_needs_commands_of_its_own() {
+        let nodes = vec![Address::Tcp("node".to_owned(), 7000)];
+        let cluster = Config::default()
+            .redis(Topology::Cluster { nodes })
+            .acl_rule();
+        let server = Config::default().acl_rule();
+
+        for command in IN_A_CLUSTER {
+            assert!(cluster.commands().any(|name| name == command), "{command}");
+            assert!(server.commands().all(|name| name != command), "{command}");
+        }
     }
 }
