@@ -9,8 +9,8 @@ use crate::registry;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AclPart {
-    /// Entries: what attributes and the methods of [`Cache`](crate::Cache) do, and the page for operators.
-    Cache,
+    /// What attributes and the methods of [`Cache`](crate::Cache) do, and the page for operators.
+    Entries,
     /// Values in the process, for functions with `local`.
     Local,
     /// Rate limits.
@@ -22,7 +22,7 @@ pub enum AclPart {
 /// The commands of each part, as in a rule of an ACL.
 const COMMANDS: [(AclPart, &[&str]); 4] = [
     (
-        AclPart::Cache,
+        AclPart::Entries,
         &[
             "get", "mget", "set", "unlink", "scan", "eval", "evalsha", "getrange", "strlen",
             "exists", "pttl", "pexpire", "setrange", "time",
@@ -60,7 +60,7 @@ const OPTIONAL: [&str; 3] = ["info", "ping", "client|setname"];
 /// use cache_runtime::{AclPart, Config};
 ///
 /// let rule = Config::default().prefix("shop_").acl_rule();
-/// let rule = rule.only(&[AclPart::Cache]).to_string();
+/// let rule = rule.only(&[AclPart::Entries]).to_string();
 /// assert!(rule.starts_with("ACL SETUSER app reset on >password ~shop_* +info +ping"), "{rule}");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Config {
     /// The password in the rule is the word `password`, whatever the configuration has.
     pub fn acl_rule(&self) -> AclRule {
         let has = |part: &AclPart| match part {
-            AclPart::Cache => true,
+            AclPart::Entries => true,
             AclPart::Local => registry::sites().any(|site| site.local.is_some()),
             AclPart::Limits => cfg!(feature = "limits"),
             AclPart::Sessions => cfg!(feature = "sessions"),

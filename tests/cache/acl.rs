@@ -56,7 +56,7 @@ fn the_documentation_has_the_rule_of_every_part() {
     let documented = documented();
 
     for text in [
-        config().only(&[AclPart::Cache]).to_string(),
+        config().only(&[AclPart::Entries]).to_string(),
         config().to_string(),
         added(AclPart::Local),
         added(AclPart::Limits),
@@ -228,7 +228,7 @@ async fn the_permissions_are_enough() {
 #[tokio::test]
 async fn health_names_each_permission_of_the_cache_that_is_missing() {
     let rule = Config::default().database(1).acl_rule();
-    let rule = rule.only(&[AclPart::Cache, AclPart::Local]);
+    let rule = rule.only(&[AclPart::Entries, AclPart::Local]);
     let commands: Vec<_> = rule.commands().collect();
     for command in commands {
         let (_server, config, _) = prepare(Some(command)).await;

@@ -53,7 +53,7 @@ pub(crate) fn config(server: &RedisServer) -> Config {
 /// Starts a server with a user that may run only the commands that this crate needs, so that tests show what these are.
 pub(crate) fn server_with_user(arguments: &[&str]) -> RedisServer {
     let every = [
-        AclPart::Cache,
+        AclPart::Entries,
         AclPart::Local,
         AclPart::Limits,
         AclPart::Sessions,
