@@ -44,14 +44,16 @@ const PORT_ATTEMPTS: u32 = 5;
 /// let mut cluster = Cluster::start()?;
 /// let slot = cluster.slot("user:42")?;
 /// let owner = cluster.owner(slot)?;
+/// let replica = cluster.replica_of(owner)?;
 ///
-/// cluster.failover(cluster.replica_of(owner)?, Failover::Plain)?;
-/// assert_ne!(cluster.owner(slot)?, owner);
+/// cluster.failover(replica, Failover::Plain)?;
+/// assert_eq!(cluster.owner(slot)?, replica);
 ///
-/// cluster.reshard(slot..=slot, owner)?;       // moves the slot with its keys
-/// assert_eq!(cluster.owner(slot)?, owner);
+/// let other = (owner + 1) % 3;                // another primary
+/// cluster.reshard(slot..=slot, other)?;       // moves the slot with its keys
+/// assert_eq!(cluster.owner(slot)?, other);
 ///
-/// cluster.kill(owner);                        // its replica takes over
+/// cluster.kill(other);                        // its replica takes over
 /// cluster.settle()?;
 /// # Ok(())
 /// # }
