@@ -1,9 +1,9 @@
 //! Scans of the keyspace of a cluster.
 //!
-//! A walk looks at all nodes at the same time. It must find each key that is there all the time, also if the key moves to another
-//! node meanwhile. A node reports a key if it has it during its whole scan. A key that was missed was therefore on its way from a
-//! node of this pass to another one. So after a pass, all nodes that got slots from a node of the pass, or may have got keys of them,
-//! are scanned once more, until there is none.
+//! A walk looks at all nodes at the same time. It must find each key that exists during the whole walk, even if the key moves to
+//! another node. A node reports a key if it has it during its whole scan. If a key was missed, it moved from a node of this pass to
+//! another node. So after a pass, all nodes that got slots from a node of the pass, or may have got keys of them, are scanned once
+//! more, until there is none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -194,7 +194,7 @@ impl Cluster {
         })
     }
 
-    /// Looks at the next slice of one node after the other. A key that moves meanwhile may be missing.
+    /// Looks at the next slice of one node after the other. A key that moves during the scan may be missing.
     pub(in crate::store) async fn scan(
         &self,
         patterns: &[Pattern],

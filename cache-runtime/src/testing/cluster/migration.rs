@@ -100,7 +100,7 @@ impl Cluster {
 
     /// Closes the slot at its old owner (`CLUSTER SETSLOT … STABLE`), and moves the keys back.
     ///
-    /// Nothing may use the slot meanwhile: the old owner answers as if keys that are not back yet did not exist.
+    /// Nothing may use the slot at that time: the old owner answers as if keys that are not back yet did not exist.
     ///
     /// # Errors
     ///
