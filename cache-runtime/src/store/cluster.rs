@@ -173,7 +173,7 @@ impl Cluster {
         let bytes = expected + tags.len() * STAMP_TEXT;
         let each = peer::get_each(key, tags);
         let answers = self.ask_each(&each, bytes, access).await;
-        peer::found(answers.into_iter().collect::<Result<_, _>>()?)
+        peer::found(answers.into_iter().collect::<Result<_, _>>()?, tags.len())
     }
 
     /// Returns the node that owns a slot.

@@ -3,6 +3,7 @@
 mod batch;
 mod long;
 
+use std::iter;
 use std::slice;
 use std::sync::Arc;
 
@@ -66,7 +67,8 @@ impl Peer {
         }
         let expected = expected + tags.len() * STAMP_TEXT;
         if self.has_slots() && !tags.is_empty() {
-            return found(self.ask_all(&get_each(key, tags), expected).await?);
+            let values = self.ask_all(&get_each(key, tags), expected).await?;
+            return found(values, tags.len());
         }
         let command = Get::of(key, tags);
         let answer = self
@@ -77,7 +79,7 @@ impl Peer {
                 entry: reply::bytes(answer)?,
                 stamps: Vec::new(),
             }),
-            _ => found(reply::array(answer)?),
+            _ => found(reply::array(answer)?, tags.len()),
         }
     }
 
@@ -143,7 +145,7 @@ impl Peer {
         bytes: usize,
     ) -> Result<Vec<Value>, Failure> {
         if self.has_slots() {
-            return self.ask_all(&get_all(keys), bytes).await;
+            return self.ask_all(&each("GET", keys), bytes).await;
         }
         let mut command = redis::cmd("MGET");
         for key in keys {
@@ -233,25 +235,23 @@ impl Drop for Get {
 
 /// Reads an entry and its tags by a command of its own for each, because they may be in several slots.
 pub(super) fn get_each(key: &Key, tags: &[Tag]) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(1 + tags.len());
-    pipeline.cmd("GET").arg(key.as_str());
-    for tag in tags {
-        pipeline.cmd("GET").arg(tag.key().as_str());
-    }
-    pipeline
+    each("GET", iter::once(key).chain(tags.iter().map(Tag::key)))
 }
 
-/// The same for many keys.
-pub(super) fn get_all(keys: &[Key]) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(keys.len());
+/// Sends a command of its own for each key, so that one that is refused does not affect the others.
+pub(super) fn each<'a>(command: &str, keys: impl IntoIterator<Item = &'a Key>) -> Pipeline {
+    let mut pipeline = Pipeline::new();
     for key in keys {
-        pipeline.cmd("GET").arg(key.as_str());
+        pipeline.cmd(command).arg(key.as_str());
     }
     pipeline
 }
 
-/// The answers for an entry and its tags.
-pub(super) fn found(values: Vec<Value>) -> Result<Found, Failure> {
+/// The answers for an entry and so many tags.
+pub(super) fn found(values: Vec<Value>, tags: usize) -> Result<Found, Failure> {
+    if values.len() != 1 + tags {
+        return Err(Failure::Nonsense("as many values as keys"));
+    }
     let mut values = values.into_iter();
     let entry = values.next().map_or(Ok(None), reply::bytes)?;
     let stamps = values.map(|record| {

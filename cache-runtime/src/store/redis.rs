@@ -149,7 +149,7 @@ impl RedisStore {
     async fn fetch_each(&self, keys: &[Key], bytes: usize) -> Result<Vec<Value>, Failure> {
         match &self.route {
             Route::Server(peer) => peer.fetch_each(keys, bytes).await,
-            Route::Cluster(..) => self.ask_all(&peer::get_all(keys), bytes).await,
+            Route::Cluster(..) => self.ask_all(&peer::each("GET", keys), bytes).await,
         }
     }
 }
@@ -369,7 +369,7 @@ impl Store for RedisStore {
             for slice in keys.chunks(SLICE) {
                 let count = match &self.route {
                     Route::Cluster(..) => {
-                        let answers = self.ask_all(&unlink_each(slice), 0).await;
+                        let answers = self.ask_all(&peer::each("UNLINK", slice), 0).await;
                         answers.and_then(|answers| answers.into_iter().map(reply::count).sum())
                     }
                     Route::Server(peer) => {
@@ -437,7 +437,7 @@ impl Store for RedisStore {
             if keys.is_empty() {
                 return Ok(Vec::new());
             }
-            let answers = self.ask_each(&unlink_each(keys), 0).await;
+            let answers = self.ask_each(&peer::each("UNLINK", keys), 0).await;
             let answers = answers.map_err(|failure| {
                 failure.during(|| format!("delete of {} keys, one by one", keys.len()))
             })?;
@@ -646,15 +646,6 @@ impl Store for RedisStore {
             }
         })
     }
-}
-
-/// Removes each key by a command of its own, so that one that is refused does not affect the others.
-fn unlink_each(keys: &[Key]) -> Pipeline {
-    let mut pipeline = Pipeline::with_capacity(keys.len());
-    for key in keys {
-        pipeline.cmd("UNLINK").arg(key.as_str());
-    }
-    pipeline
 }
 
 /// `GET` is there because it rejects a value that is not a string. A bare `SET` would replace a list of another program.
