@@ -117,7 +117,7 @@ impl Purge {
         let is_divided = inner.guard.is_divided();
         while !self.keys.is_empty() {
             match is_divided {
-                true => self.remove_keys_each(inner, behalf).await?,
+                true => self.remove_keys_each(inner, behalf, "delete").await?,
                 false => self.remove_keys(inner, behalf).await?,
             }
         }
@@ -173,21 +173,7 @@ impl Purge {
             }
             Err(_) => {
                 // One key of them is enough to be refused.
-                let op = behalf.op("delete each", On::Key(&batch[0]));
-                let answers = inner.run(op, |store| store.delete_each(batch)).await?;
-                for (key, answer) in self.keys.drain(from..).zip(answers) {
-                    match answer {
-                        Ok(removed) => {
-                            self.progress.removed += u64::from(removed);
-                            self.progress.applied.push(Target::Key(key));
-                        }
-                        Err(error) => self
-                            .progress
-                            .refused
-                            .push((Target::Key(key), error.cause())),
-                    }
-                }
-                return Ok(());
+                return self.remove_keys_each(inner, behalf, "delete each").await;
             }
         }
         let removed = self.keys.drain(from..).map(Target::Key);
@@ -195,22 +181,23 @@ impl Purge {
         Ok(())
     }
 
-    /// Removes keys from the nodes of a cluster, which fail one by one.
-    async fn remove_keys_each(&mut self, inner: &Inner, behalf: Behalf<'_>) -> Result<(), Error> {
+    /// Removes keys that fail one by one: because Redis refuses some of them, or because they are at several nodes of a cluster.
+    async fn remove_keys_each(
+        &mut self,
+        inner: &Inner,
+        behalf: Behalf<'_>,
+        name: &'static str,
+    ) -> Result<(), Error> {
         let from = self.keys.len().saturating_sub(BATCH);
         let batch = &self.keys[from..];
-        let op = behalf.op("delete", On::Key(&batch[0]));
+        let op = behalf.op(name, On::Key(&batch[0]));
         let outcomes = inner.run(op, |store| store.delete_each(batch)).await?;
-        let (mut rest, mut hindrance) = (Vec::new(), None);
-        for (key, outcome) in self.keys.drain(from..).zip(outcomes) {
-            self.progress.removed += u64::from(matches!(outcome, Ok(true)));
-            if let Err(error) = self.progress.book(Target::Key(key.clone()), outcome) {
-                rest.push(key);
-                hindrance = Some(error);
-            }
-        }
-        self.keys.append(&mut rest);
-        hindrance.map_or(Ok(()), Err)
+        let existed = outcomes
+            .iter()
+            .filter(|outcome| matches!(outcome, Ok(true)));
+        self.progress.removed += existed.count() as u64;
+        let batch = self.keys.split_off(from).into_iter().zip(outcomes);
+        self.progress.book_each(batch, Target::Key, &mut self.keys)
     }
 
     /// The same for tags. The marker of a family is removed before its tag: a load that captures the tag after its removal must
@@ -228,16 +215,11 @@ impl Purge {
         let records: Vec<_> = records.map(|(tag, _)| tag.key().clone()).collect();
         let of_records = inner.run(op(), |store| store.delete_each(&records)).await?;
         let mut of_records = of_records.into_iter();
-        let (mut rest, mut hindrance) = (Vec::new(), None);
-        for (tag, of_marker) in self.tags.drain(from..).zip(of_markers) {
-            let outcome = of_marker.and_then(|_| of_records.next().unwrap_or(Ok(false)));
-            if let Err(error) = self.progress.book(Target::Tag(tag.clone()), outcome) {
-                rest.push(tag);
-                hindrance = Some(error);
-            }
-        }
-        self.tags.append(&mut rest);
-        hindrance.map_or(Ok(()), Err)
+        let outcomes = of_markers
+            .into_iter()
+            .map(|of_marker| of_marker.and_then(|_| of_records.next().unwrap_or(Ok(false))));
+        let batch = self.tags.split_off(from).into_iter().zip(outcomes);
+        self.progress.book_each(batch, Target::Tag, &mut self.tags)
     }
 
     /// Removes the records of tags, each in one step with the marker of its family. How many entries have a tag is not known.
@@ -330,17 +312,30 @@ impl Purge {
 }
 
 impl Progress {
-    /// Records what came of a target at its node. Returns the error if the target must be tried again soon.
-    fn book<T>(&mut self, target: Target, outcome: Result<T, Error>) -> Result<(), Error> {
-        match outcome {
-            Ok(_) => self.applied.push(target),
-            Err(error) => match error.kind() {
-                ErrorKind::Command => self.refused.push((target, error.cause())),
-                ErrorKind::Unavailable => self.missed.push((target, Reach::Everything)),
-                _ => return Err(error),
-            },
+    /// Records what came of each item. Those that must be tried again soon are left, and the last of their errors is returned.
+    fn book_each<T>(
+        &mut self,
+        outcomes: impl Iterator<Item = (T, Result<bool, Error>)>,
+        target: fn(T) -> Target,
+        left: &mut Vec<T>,
+    ) -> Result<(), Error> {
+        let mut hindrance = Ok(());
+        for (item, outcome) in outcomes {
+            match outcome.map_err(|error| (error.kind(), error)) {
+                Ok(_) => self.applied.push(target(item)),
+                Err((ErrorKind::Command, error)) => {
+                    self.refused.push((target(item), error.cause()));
+                }
+                Err((ErrorKind::Unavailable, _)) => {
+                    self.missed.push((target(item), Reach::Everything));
+                }
+                Err((_, error)) => {
+                    left.push(item);
+                    hindrance = Err(error);
+                }
+            }
         }
-        Ok(())
+        hindrance
     }
 }
 
