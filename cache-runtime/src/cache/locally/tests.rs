@@ -169,6 +169,15 @@ impl Lab {
     }
 }
 
+/// Commands go through the proxy and may take long. Changes are heard from the server itself.
+fn patient(proxy: &FaultProxy, server: &RedisServer) -> Config {
+    let mut config = proxy.config();
+    config.command_timeout = Duration::from_secs(5);
+    config.command_timeout_max = Duration::from_secs(5);
+    config.listen_at = Some(server.address().clone());
+    config
+}
+
 #[tokio::test]
 async fn a_hit_of_redis_is_kept_and_then_served_without_redis() {
     let server = server();
@@ -323,11 +332,7 @@ async fn an_eviction_by_tag_in_this_process_holds_at_once() {
 async fn a_tag_that_changed_after_its_stamp_was_read_leaves_the_value_doubtful() {
     let server = server();
     let proxy = FaultProxy::start(&server).expect("a proxy");
-    let mut config = proxy.config();
-    config.command_timeout = Duration::from_secs(5);
-    config.command_timeout_max = Duration::from_secs(5);
-    config.listen_at = Some(server.address().clone());
-    let mut lab = Lab::new(config).await;
+    let mut lab = Lab::new(patient(&proxy, &server)).await;
     lab.site = &PLAYER;
     lab.user().await;
     until("changes are heard", || lab.is_trusted()).await;
@@ -399,11 +404,7 @@ async fn an_emptied_database_is_heard() {
 async fn a_value_that_changed_on_its_way_is_not_served_unasked() {
     let server = server();
     let proxy = FaultProxy::start(&server).expect("a proxy");
-    let mut config = proxy.config();
-    config.command_timeout = Duration::from_secs(5);
-    config.command_timeout_max = Duration::from_secs(5);
-    config.listen_at = Some(server.address().clone());
-    let lab = Lab::new(config).await;
+    let lab = Lab::new(patient(&proxy, &server)).await;
     lab.user().await;
     until("changes are heard", || lab.is_trusted()).await;
     let before = lab.reading();

@@ -14,7 +14,7 @@ use crate::store::reach::Reach;
 use crate::store::redis::RedisStore;
 use crate::store::support::{ask, key, until};
 use crate::store::{Cursor, NodeState, Replaced, Store, Walk, Walked};
-use crate::testing::{Cluster as Servers, Failover};
+use crate::testing::{Cluster as Servers, Failover, Migration};
 use crate::{HealthStatus, testing};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -117,6 +117,15 @@ fn slot(servers: &Servers, key: &Key) -> u16 {
     servers.slot(key.as_str()).unwrap()
 }
 
+/// Begins to move the slot of a key to another primary.
+fn begin_to_move(servers: &Servers, key: &Key) -> Migration {
+    let slot = slot(servers, key);
+    let from = servers.owner(slot).unwrap();
+    let primaries = servers.primaries().unwrap();
+    let to = primaries.into_iter().find(|node| *node != from).unwrap();
+    servers.begin_migration(slot, to).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_keys_of_all_slots_are_cached() {
     let servers = servers();
@@ -179,16 +188,9 @@ async fn a_moving_slot_is_followed() {
     let cache = connect(&servers).await;
     let rows = Rows::default();
     rows.read_all(&cache).await;
-    let moving = slot(&servers, &Key::parse("test_", "row:3").unwrap());
-    let from = servers.owner(moving).unwrap();
-    let to = servers
-        .primaries()
-        .unwrap()
-        .into_iter()
-        .find(|node| *node != from)
-        .unwrap();
 
-    let migration = servers.begin_migration(moving, to).unwrap();
+    let moving = Key::parse("test_", "row:3").unwrap();
+    let migration = begin_to_move(&servers, &moving);
     assert_eq!(rows.loads_of_all(&cache).await, 0, "nothing moved yet");
     servers.move_keys(migration, 100).unwrap();
     assert_eq!(rows.loads_of_all(&cache).await, 0, "the key moved");
@@ -231,15 +233,7 @@ async fn batches_are_split_and_their_answers_keep_their_order() {
             .iter()
             .all(|head| head.as_deref() == Some(b"dev_row:".as_slice()))
     );
-    let moving = slot(&servers, &keys[5]);
-    let from = servers.owner(moving).unwrap();
-    let to = servers
-        .primaries()
-        .unwrap()
-        .into_iter()
-        .find(|node| *node != from)
-        .unwrap();
-    let migration = servers.begin_migration(moving, to).unwrap();
+    let migration = begin_to_move(&servers, &keys[5]);
     servers.move_keys(migration, 100).unwrap();
     assert_eq!(store.get_many(&keys).await.unwrap(), expected);
     let fences: Vec<_> = keys
@@ -260,15 +254,7 @@ async fn a_script_runs_on_the_importing_node_that_does_not_know_it() {
         .set_many(&[(key.clone(), entry.clone())], TTL)
         .await
         .unwrap();
-    let moving = slot(&servers, &key);
-    let from = servers.owner(moving).unwrap();
-    let to = servers
-        .primaries()
-        .unwrap()
-        .into_iter()
-        .find(|node| *node != from)
-        .unwrap();
-    let migration = servers.begin_migration(moving, to).unwrap();
+    let migration = begin_to_move(&servers, &key);
     servers.move_keys(migration, 100).unwrap();
 
     let replaced = store.replace(&key, *b"stamp--1", &entry, TTL).await;
@@ -456,15 +442,7 @@ async fn a_walk_ends_while_a_slot_stays_open() {
         .set_many(&[(key.clone(), b"entry".to_vec())], TTL)
         .await
         .unwrap();
-    let moving = slot(&servers, &key);
-    let from = servers.owner(moving).unwrap();
-    let to = servers
-        .primaries()
-        .unwrap()
-        .into_iter()
-        .find(|node| *node != from)
-        .unwrap();
-    let migration = servers.begin_migration(moving, to).unwrap();
+    let migration = begin_to_move(&servers, &key);
     servers.move_keys(migration, 1).unwrap();
 
     let pattern = [Pattern::parse("dev_", "row:*").unwrap()];
