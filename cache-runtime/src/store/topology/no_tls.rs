@@ -18,8 +18,14 @@ pub(super) enum Certificates {}
 impl Certificates {
     /// The check of the configuration has already rejected everything else with a better error.
     pub(super) fn new(access: &Access) -> Result<Option<Self>, Error> {
-        match access.tls {
-            Tls::Off => Ok(None),
+        let Access {
+            tls,
+            tls_cert,
+            tls_key,
+            ..
+        } = access;
+        match (tls, tls_cert, tls_key) {
+            (Tls::Off, None, None) => Ok(None),
             _ => Err(Error::new(
                 ErrorKind::Config,
                 "encryption needs the feature `tls` of cache-runtime",
