@@ -1,7 +1,7 @@
-//! The output of rustc for programs that use the macros. The programs in `ui/<macro>/pass` compile without messages. Each
-//! program in `ui/<macro>/fail` has one mistake, and its messages are compared with the expected output.
+//! The output of rustc for programs that use the macros. The programs in `<macro>/pass` compile without messages. Each
+//! program in `<macro>/fail` has one mistake, and its messages are compared with the expected output.
 //!
-//! After a change, `TRYBUILD=overwrite cargo test -p tests --test macros` rewrites the outputs; then read them. `ui/rustc-version`
+//! After a change, `TRYBUILD=overwrite cargo test -p ui` rewrites the outputs; then read them. `rustc-version`
 //! names the compiler that wrote them.
 
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ const MACROS: [&str; 6] = [
 const LONGEST: usize = 25;
 
 /// The compiler that wrote the expected outputs. The wording of other compilers differs.
-const WRITTEN_WITH: &str = include_str!("ui/rustc-version");
+const WRITTEN_WITH: &str = include_str!("rustc-version");
 
 /// Parts of the messages that `on_unimplemented` gives to the compiler. All other errors with a code are the compiler's own.
 const OWN_MESSAGES: [&str; 4] = [
@@ -46,9 +46,9 @@ fn programs_compile_or_fail_with_advice() {
     let is_written_with = version.starts_with(written_with);
     let cases = trybuild::TestCases::new();
     for name in MACROS {
-        cases.pass(format!("ui/{name}/pass/*.rs"));
+        cases.pass(format!("{name}/pass/*.rs"));
         if is_written_with {
-            cases.compile_fail(format!("ui/{name}/fail/*.rs"));
+            cases.compile_fail(format!("{name}/fail/*.rs"));
         }
     }
     // The cases run when they are dropped.
@@ -143,7 +143,6 @@ fn what_is_shown(output: &str) -> usize {
 
 fn outputs(name: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("ui")
         .join(name)
         .join("fail");
     fs::read_dir(folder)
