@@ -148,6 +148,7 @@ pub mod limit;
 mod limited;
 mod metrics;
 mod plan;
+mod queue;
 mod registry;
 mod run;
 mod sensitive;

@@ -20,7 +20,7 @@ use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 use self::confirm::Confirming;
 pub(super) use self::confirm::{Asking, Doubt, HEAD};
 use self::gather::Gathering;
-pub(super) use self::gather::{Heads, Runner, Turn};
+pub(super) use self::gather::{Heads, Question, Runner, Turn};
 use crate::clock::whole_millis;
 use crate::config::Config;
 use crate::doubt::{Doubts, Reading};
@@ -61,7 +61,7 @@ pub(super) struct Local {
     /// Made with the first value.
     values: OnceLock<Values>,
     confirming: Confirming,
-    gathering: Arc<Gathering>,
+    gathering: Gathering,
     counts: Arc<Counts>,
     /// When the cache was made, by the coarse clock.
     made: u64,
@@ -203,7 +203,7 @@ impl Local {
             capacity: config.local_capacity,
             values: OnceLock::new(),
             confirming: Confirming::default(),
-            gathering: Arc::default(),
+            gathering: Gathering::default(),
             counts: Arc::default(),
             made: doubts.earliest(),
             doubts: Arc::new(doubts),

@@ -9,7 +9,7 @@ use tracing::warn;
 use super::call::CallContext;
 use super::call_report;
 use super::caller::Caller;
-use super::local::{Asking, Doubt, Found, HEAD, Heads, Kept, Local, Runner, Shape, Turn};
+use super::local::{Asking, Doubt, Found, HEAD, Heads, Kept, Local, Question, Runner, Shape, Turn};
 use super::lookup::Answer;
 use super::pending;
 use super::used::Used;
@@ -256,7 +256,7 @@ impl CallContext<'_> {
 
 /// Asks the store for the callers that gather. Each of them has a deadline of its own.
 async fn ask_for_all(inner: Arc<Inner>, mut runner: Runner) {
-    while let Some(question) = runner.next() {
+    while let Some(question) = Question::next(&mut runner) {
         let answer = inner.guard.store().peek(question.keys(), HEAD);
         if let Ok(Ok(heads)) = timeout(inner.config.operation_max(), answer).await {
             question.answer(&heads);

@@ -5,14 +5,16 @@
 //!
 //! A question never fails its callers. If the store does not answer it, each of them asks alone.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
 use crate::key::Key;
+use crate::queue::{self, Queue, Waiting};
 use crate::store::guard::in_runtime;
-use crate::sync::Mutex;
 
 /// With fewer callers that ask alone, callers would only wait for each other.
 const ALONE: usize = 4;
@@ -27,21 +29,14 @@ const KEYS: usize = 256;
 pub(in crate::cache) type Heads = Vec<Option<Vec<u8>>>;
 
 /// The callers that ask.
-#[derive(Debug, Default)]
-pub(super) struct Gathering(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    alone: usize,
-    tasks: usize,
-    waiting: VecDeque<Waiting>,
-}
-
 #[derive(Debug)]
-struct Waiting {
-    keys: Vec<Key>,
-    heads: oneshot::Sender<Heads>,
+pub(super) struct Gathering {
+    alone: Arc<AtomicUsize>,
+    queue: Arc<Queue<Vec<Key>, Heads>>,
 }
+
+/// A task that asks until no caller waits.
+pub(in crate::cache) type Runner = queue::Runner<Vec<Key>, Heads>;
 
 /// How a caller asks.
 pub(in crate::cache) enum Turn {
@@ -51,93 +46,64 @@ pub(in crate::cache) enum Turn {
 }
 
 /// A caller that asks alone, until this is dropped.
-pub(in crate::cache) struct Alone(Arc<Gathering>);
-
-/// Asks until no caller waits.
-pub(in crate::cache) struct Runner {
-    gathering: Arc<Gathering>,
-    is_over: bool,
-}
+pub(in crate::cache) struct Alone(Arc<AtomicUsize>);
 
 /// The keys that are asked for in one round trip, each of them once.
-#[derive(Default)]
 pub(in crate::cache) struct Question {
     keys: Vec<Key>,
-    places: HashMap<Key, usize>,
     /// The callers, with the places of their keys.
     callers: Vec<(Vec<usize>, oneshot::Sender<Heads>)>,
 }
 
+impl Default for Gathering {
+    fn default() -> Self {
+        Self {
+            alone: Arc::default(),
+            queue: Queue::new(TASKS),
+        }
+    }
+}
+
 impl Gathering {
     /// Returns how a caller asks for the heads of these keys.
-    pub(super) fn join(self: &Arc<Self>, keys: &[Key]) -> Turn {
-        let mut state = self.0.lock();
-        if state.alone < ALONE || !in_runtime() {
-            state.alone += 1;
-            return Turn::Alone(Alone(Arc::clone(self)));
+    pub(super) fn join(&self, keys: &[Key]) -> Turn {
+        let joins = |alone| (alone < ALONE || !in_runtime()).then_some(alone + 1);
+        if self.alone.fetch_update(Relaxed, Relaxed, joins).is_ok() {
+            return Turn::Alone(Alone(Arc::clone(&self.alone)));
         }
-        let (heads, answer) = oneshot::channel();
-        let keys = keys.to_vec();
-        state.waiting.push_back(Waiting { keys, heads });
-        let begins = state.tasks < TASKS;
-        state.tasks += usize::from(begins);
-        let runner = begins.then(|| Runner {
-            gathering: Arc::clone(self),
-            is_over: false,
-        });
+        let (answer, runner) = self.queue.join(keys.to_vec());
         Turn::Gathers(answer, runner)
     }
 }
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        self.0.0.lock().alone -= 1;
-    }
-}
-
-impl Runner {
-    /// Returns the next question.
-    pub(in crate::cache) fn next(&mut self) -> Option<Question> {
-        let mut state = self.gathering.0.lock();
-        let mut question = Question::default();
-        while question.keys.len() < KEYS
-            && let Some(waiting) = state.waiting.pop_front()
-        {
-            // Skips the callers that were cancelled.
-            if !waiting.heads.is_closed() {
-                question.add(waiting);
-            }
-        }
-        if question.callers.is_empty() {
-            self.is_over = true;
-            state.tasks -= 1;
-            return None;
-        }
-        Some(question)
-    }
-}
-
-impl Drop for Runner {
-    /// The runtime of the task may have ended. Waiting callers of other runtimes then ask alone.
-    fn drop(&mut self) {
-        if !self.is_over {
-            let mut state = self.gathering.0.lock();
-            state.waiting.clear();
-            state.tasks -= 1;
-        }
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
 impl Question {
-    fn add(&mut self, Waiting { keys, heads }: Waiting) {
-        let place = |key: Key| {
-            *self.places.entry(key).or_insert_with_key(|key| {
-                self.keys.push(key.clone());
-                self.keys.len() - 1
+    /// Returns the next question.
+    pub(in crate::cache) fn next(runner: &mut Runner) -> Option<Self> {
+        let callers = runner.next(|_| {
+            let mut seen = HashSet::new();
+            move |keys: &Vec<Key>| {
+                seen.extend(keys.iter().map(Key::hash));
+                seen.len() < KEYS
+            }
+        })?;
+        let (mut keys, mut places) = (Vec::new(), HashMap::new());
+        let mut place = |key: Key| {
+            *places.entry(key).or_insert_with_key(|key| {
+                keys.push(key.clone());
+                keys.len() - 1
             })
         };
-        let places = keys.into_iter().map(place).collect();
-        self.callers.push((places, heads));
+        let caller_of = |Waiting { question, caller }: Waiting<Vec<Key>, _>| {
+            (question.into_iter().map(&mut place).collect(), caller)
+        };
+        let callers = callers.into_iter().map(caller_of).collect();
+        Some(Self { keys, callers })
     }
 
     pub(in crate::cache) fn keys(&self) -> &[Key] {
@@ -162,17 +128,14 @@ mod tests {
         Key::parse("dev_", name).expect("a valid key")
     }
 
-    fn alone(gathering: &Arc<Gathering>) -> Alone {
+    fn alone(gathering: &Gathering) -> Alone {
         match gathering.join(&[key("alone")]) {
             Turn::Alone(alone) => alone,
             Turn::Gathers(..) => panic!("it should ask alone"),
         }
     }
 
-    fn gathers(
-        gathering: &Arc<Gathering>,
-        keys: &[&str],
-    ) -> (oneshot::Receiver<Heads>, Option<Runner>) {
+    fn gathers(gathering: &Gathering, keys: &[&str]) -> (oneshot::Receiver<Heads>, Option<Runner>) {
         let keys: Vec<_> = keys.iter().map(|name| key(name)).collect();
         match gathering.join(&keys) {
             Turn::Gathers(answer, runner) => (answer, runner),
@@ -186,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn callers_gather_while_others_ask_and_each_gets_its_own_answer() {
-        let gathering = Arc::<Gathering>::default();
+        let gathering = Gathering::default();
         let crowd: Vec<_> = (0..ALONE).map(|_| alone(&gathering)).collect();
         let (one, runner) = gathers(&gathering, &["user:1", "team"]);
         let (other, _second) = gathers(&gathering, &["user:2", "team"]);
@@ -195,24 +158,24 @@ mod tests {
         drop(cancelled);
 
         let mut runner = runner.expect("a task");
-        let question = runner.next().expect("two callers wait");
+        let question = Question::next(&mut runner).expect("two callers wait");
         assert_eq!(question.keys(), [key("user:1"), key("team"), key("user:2")]);
         question.answer(&[head("one"), head("team"), None]);
 
         assert_eq!(one.await, Ok(vec![head("one"), head("team")]));
         assert_eq!(other.await, Ok(vec![None, head("team")]));
-        assert!(runner.next().is_none());
+        assert!(Question::next(&mut runner).is_none());
         drop(crowd);
         alone(&gathering);
     }
 
     #[tokio::test]
     async fn callers_ask_alone_if_their_question_is_not_answered_or_their_task_ends() {
-        let gathering = Arc::<Gathering>::default();
+        let gathering = Gathering::default();
         let _crowd: Vec<_> = (0..ALONE).map(|_| alone(&gathering)).collect();
         let (unanswered, runner) = gathers(&gathering, &["user:1"]);
         let mut runner = runner.expect("a task");
-        drop(runner.next());
+        drop(Question::next(&mut runner));
         let (left, _second) = gathers(&gathering, &["user:2"]);
 
         drop(runner);

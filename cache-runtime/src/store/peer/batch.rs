@@ -11,10 +11,9 @@
 //! whose key it does not serve reads alone.
 
 use std::cmp;
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -24,10 +23,10 @@ use super::Peer;
 use crate::config::Config;
 use crate::entry::{STAMP_TEXT, stamp_in};
 use crate::key::Key;
+use crate::queue::{Queue, Runner, Waiting};
 use crate::store::Found;
 use crate::store::pool::Access;
 use crate::store::reply;
-use crate::sync::Mutex;
 use crate::tag::Tag;
 
 /// With fewer commands under way, each read is sent alone.
@@ -52,37 +51,28 @@ const BATCHES: usize = 2;
 /// A larger value is read alone, because receiving it takes longer than a batch saves.
 const SMALL: usize = 1 << 10;
 
-/// The reads that wait for a batch.
+/// The reads that are sent in batches.
 pub(super) struct Batches {
-    state: Mutex<State>,
-    /// Whether batches run. Read without the lock.
-    is_running: AtomicBool,
+    queue: Arc<Queue<Read, Found>>,
     /// A batch that takes longer is abandoned. Its callers have timed out before that.
     patience: Duration,
     sent: AtomicU64,
     keys: AtomicU64,
 }
 
-#[derive(Default)]
-struct State {
-    waiting: VecDeque<Waiting>,
-    running: usize,
-}
-
-struct Waiting {
+/// A read that is sent in a batch.
+struct Read {
     since: Instant,
     key: Key,
     tags: Vec<Tag>,
     /// How many bytes the value is expected to have.
     expected: usize,
-    found: oneshot::Sender<Found>,
 }
 
 impl Batches {
     pub(super) fn new(config: &Config) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
-            is_running: AtomicBool::new(false),
+            queue: Queue::new(BATCHES),
             patience: config.operation_max(),
             sent: AtomicU64::new(0),
             keys: AtomicU64::new(0),
@@ -93,36 +83,6 @@ impl Batches {
     pub(super) fn counts(&self) -> (u64, u64) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (of(&self.sent), of(&self.keys))
-    }
-
-    /// Adds a read to the next batch. Returns the runner of another batch, if one may begin.
-    fn join(
-        self: &Arc<Self>,
-        key: &Key,
-        tags: &[Tag],
-        expected: usize,
-    ) -> (oneshot::Receiver<Found>, Option<Runner>) {
-        let (found, value) = oneshot::channel();
-        let waiting = Waiting {
-            since: Instant::now(),
-            key: key.clone(),
-            tags: tags.to_vec(),
-            expected,
-            found,
-        };
-        let mut state = self.state.lock();
-        state.waiting.push_back(waiting);
-        let begins = state.running < BATCHES;
-        if begins {
-            state.running += 1;
-            self.is_running.store(true, Ordering::Relaxed);
-        }
-        drop(state);
-        let runner = begins.then(|| Runner {
-            batches: Arc::clone(self),
-            is_over: false,
-        });
-        (value, runner)
     }
 }
 
@@ -135,52 +95,21 @@ impl fmt::Debug for Batches {
 }
 
 /// Sends batches until no read waits.
-struct Runner {
-    batches: Arc<Batches>,
-    is_over: bool,
-}
-
-impl Runner {
-    async fn run(mut self, peer: Peer) {
-        while let Some(batch) = self.next() {
-            peer.read_batch(batch).await;
-        }
-    }
-
-    /// Takes the reads of the next batch.
-    fn next(&mut self) -> Option<Vec<Waiting>> {
-        let mut state = self.batches.state.lock();
-        let most = (state.waiting.len() / SHARE).clamp(KEYS, MAX_KEYS);
-        let (mut batch, mut keys, mut bytes) = (Vec::new(), 0, 0);
-        let mut seen = SeenTags::default();
-        while keys < most && bytes < BYTES {
-            let Some(waiting) = state.waiting.pop_front() else {
-                break;
-            };
-            // Skips the reads of cancelled callers.
-            if !waiting.found.is_closed() {
-                bytes += waiting.expected;
-                keys += 1 + seen.add(&waiting.tags);
-                batch.push(waiting);
-            }
-        }
-        if batch.is_empty() {
-            self.is_over = true;
-            self.batches.leave(&mut state);
-            return None;
-        }
-        Some(batch)
+async fn send(mut runner: Runner<Read, Found>, peer: Peer) {
+    while let Some(batch) = runner.next(room) {
+        peer.read_batch(batch).await;
     }
 }
 
-impl Drop for Runner {
-    /// The runtime of the runner may have ended. Waiting callers of other runtimes then read alone.
-    fn drop(&mut self) {
-        if !self.is_over {
-            let mut state = self.batches.state.lock();
-            state.waiting.clear();
-            self.batches.leave(&mut state);
-        }
+/// Returns whether a batch has room after each of its reads, while so many reads wait.
+fn room(waiting: usize) -> impl FnMut(&Read) -> bool {
+    let most = (waiting / SHARE).clamp(KEYS, MAX_KEYS);
+    let (mut keys, mut bytes) = (0, 0);
+    let mut seen = SeenTags::default();
+    move |read| {
+        bytes += read.expected;
+        keys += 1 + seen.add(&read.tags);
+        keys < most && bytes < BYTES
     }
 }
 
@@ -203,17 +132,10 @@ impl SeenTags {
     }
 }
 
-impl Batches {
-    fn leave(&self, state: &mut State) {
-        state.running -= 1;
-        self.is_running.store(state.running > 0, Ordering::Relaxed);
-    }
-}
-
 impl Peer {
     /// Returns whether reads are sent in batches now.
     fn is_crowded(&self) -> bool {
-        self.batches.is_running.load(Ordering::Relaxed) || self.pool.commands_ahead() >= CROWD
+        self.batches.queue.is_running() || self.pool.commands_ahead() >= CROWD
     }
 
     /// Reads a value of about `expected` bytes in a batch, together with the stamps of tags. Returns [`None`] if the caller
@@ -227,37 +149,41 @@ impl Peer {
         if expected > SMALL || self.access != Access::Caller || !self.is_crowded() {
             return None;
         }
-        let (value, runner) = self.batches.join(key, tags, expected);
+        let (value, runner) = self.batches.queue.join(Read {
+            since: Instant::now(),
+            key: key.clone(),
+            tags: tags.to_vec(),
+            expected,
+        });
         if let Some(runner) = runner {
-            tokio::spawn(runner.run(self.clone()));
+            tokio::spawn(send(runner, self.clone()));
         }
         value.await.ok()
     }
 
     /// Reads the values of a batch and answers its callers. It answers none of them if the server answers nothing.
-    async fn read_batch(&self, mut batch: Vec<Waiting>) {
+    async fn read_batch(&self, mut batch: Vec<Waiting<Read, Found>>) {
         if let Some(oldest) = batch.first() {
-            self.pool.send_wait.record(oldest.since.elapsed());
+            self.pool.send_wait.record(oldest.question.since.elapsed());
         }
-        batch.sort_unstable_by_key(|waiting| waiting.key.hash());
+        batch.sort_unstable_by_key(|waiting| waiting.question.key.hash());
         let mut keys: Vec<Key> = Vec::with_capacity(batch.len());
         let mut readers: Vec<Vec<_>> = Vec::with_capacity(batch.len());
         let mut tags = tags_of(&batch);
         let mut bytes = tags.len() * STAMP_TEXT;
-        for Waiting {
-            key,
-            tags: wanted,
-            expected,
-            found,
-            ..
-        } in batch
-        {
+        for Waiting { question, caller } in batch {
+            let Read {
+                key,
+                tags: wanted,
+                expected,
+                ..
+            } = question;
             match (keys.last(), readers.last_mut()) {
-                (Some(last), Some(others)) if *last == key => others.push((found, wanted)),
+                (Some(last), Some(others)) if *last == key => others.push((caller, wanted)),
                 _ => {
                     bytes += expected;
                     keys.push(key);
-                    readers.push(vec![(found, wanted)]);
+                    readers.push(vec![(caller, wanted)]);
                 }
             }
         }
@@ -286,11 +212,11 @@ impl Peer {
             let Some(entry) = entry else { continue };
             let mut readers = readers.into_iter();
             let last = readers.next_back();
-            let answer = |(found, wanted): (oneshot::Sender<_>, Vec<Tag>), entry| {
+            let answer = |(caller, wanted): (oneshot::Sender<_>, Vec<Tag>), entry| {
                 let stamps: Option<Vec<_>> = wanted.iter().map(stamp_of).collect();
                 if let Some(stamps) = stamps {
                     // An error means that the caller was cancelled.
-                    let _ = found.send(Found { entry, stamps });
+                    let _ = caller.send(Found { entry, stamps });
                 }
             };
             for reader in readers {
@@ -304,8 +230,8 @@ impl Peer {
 }
 
 /// Returns the records of the tags of these reads, each of them once, in the order of [`by_hash`].
-fn tags_of(batch: &[Waiting]) -> Vec<Key> {
-    let tags = batch.iter().flat_map(|waiting| &waiting.tags);
+fn tags_of(batch: &[Waiting<Read, Found>]) -> Vec<Key> {
+    let tags = batch.iter().flat_map(|waiting| &waiting.question.tags);
     let mut tags: Vec<_> = tags.map(Tag::key).collect();
     tags.sort_unstable_by(|one, other| by_hash(one, other));
     tags.dedup();
@@ -320,24 +246,21 @@ fn by_hash(one: &Key, other: &Key) -> cmp::Ordering {
 
 #[cfg(test)]
 mod tests {
-    use std::slice;
-
     use super::*;
 
     #[test]
     fn a_tag_that_all_reads_name_takes_one_place_in_a_batch() {
-        let batches = Batches::new(&Config::default());
         let tag = Tag::parse("dev_", "events").expect("a valid tag");
-        let (mut runners, mut values) = (Vec::new(), Vec::new());
-        for id in 0..KEYS {
-            let key = Key::parse("dev_", &format!("event:{id}")).expect("a valid key");
-            let (value, runner) = batches.join(&key, slice::from_ref(&tag), 0);
-            values.push(value);
-            runners.extend(runner);
-        }
+        let mut has_room_after = room(KEYS);
+        let mut reads = (0..KEYS).map(|id| Read {
+            since: Instant::now(),
+            key: Key::parse("dev_", &format!("event:{id}")).expect("a valid key"),
+            tags: vec![tag.clone()],
+            expected: 0,
+        });
 
-        let batch = runners[0].next().expect("reads wait");
+        let taken = reads.position(|read| !has_room_after(&read));
 
-        assert_eq!(batch.len() + 1, KEYS);
+        assert_eq!(taken, Some(KEYS - 2), "with the tag, {KEYS} keys are read");
     }
 }
