@@ -57,6 +57,25 @@ fn four_processes_and_their_listeners_keep_the_bound_while_the_network_fails() {
     assert!(count(&report, "hits in the process:") > 0, "{report}");
 }
 
+#[test]
+fn four_processes_on_a_cluster_have_no_stale_entry_while_nodes_fail_and_slots_move() {
+    let (succeeded, report) = race(&["--mode", "mixed", "--chaos", "--cluster", "--seconds", "12"]);
+
+    assert!(succeeded, "{report}");
+}
+
+/// Fails if what a primary acknowledged is not applied again.
+#[test]
+fn four_processes_have_no_stale_entry_after_replicas_lacked_evictions() {
+    let (succeeded, report) = race(&["--mode", "mixed", "--failovers", "--seconds", "12"]);
+
+    assert!(succeeded, "{report}");
+    assert!(
+        report.contains("× loss of acknowledged evictions"),
+        "{report}"
+    );
+}
+
 /// Fails if a listener ignores the reports of Redis.
 #[test]
 fn four_processes_keep_the_bound_while_hardly_anything_fails() {

@@ -171,6 +171,8 @@ pub mod __private;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+use testing::shared;
 
 pub use acl::{AclPart, AclRule};
 pub use cache::{

@@ -86,6 +86,8 @@ pub(crate) mod log;
 mod proxy;
 mod sentinels;
 mod server;
+#[cfg(test)]
+pub(crate) mod shared;
 
 pub use cluster::{Cluster, ClusterBuilder, Failover, Migration};
 pub use proxy::FaultProxy;

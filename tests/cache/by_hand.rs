@@ -5,7 +5,18 @@ use std::time::Duration;
 use cache_runtime::{Cache, ErrorKind, Evicted, Mode};
 use redis::AsyncCommands;
 
+use crate::shared::on_a_cluster;
 use crate::support::{cache, raw, server};
+
+on_a_cluster! {
+    get_returns_what_set_stored_until_it_is_deleted
+    batches_keep_their_order
+    keys_are_listed_by_pattern_without_the_prefix
+    a_ttl_can_be_read_and_changed
+    get_or_load_runs_the_load_once
+    invalid_keys_are_refused_and_remove_nothing
+    a_zero_ttl_is_refused
+}
 
 /// Runs the same steps with Redis and in memory mode. Both must give the same results.
 async fn on_both(steps: impl AsyncFn(&Cache)) {

@@ -23,9 +23,14 @@ mod prefixes;
 mod refusals;
 mod scopes;
 mod sentinels;
+#[path = "../../cache-runtime/src/testing/shared.rs"]
+mod shared;
 mod stampede;
 mod storm;
 mod support;
 mod tags;
 mod values;
 mod warming;
+
+use cache_runtime::testing::{Cluster, RedisServer};
+use cache_runtime::{AclPart, Config};

@@ -9,7 +9,28 @@ use cache_runtime::{Cache, CacheScope, Evicted, Mode, cache_evict, cache_put, ca
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
 use sqlx::{SqliteConnection, SqlitePool};
 
+use crate::shared::on_a_cluster;
 use crate::support::{Gate, Table, cache, connect, gated_row, raw, row, server, soon, until};
+
+on_a_cluster! {
+    evictions_wait_for_the_commit
+    cache_methods_wait_for_the_commit
+    a_rollback_evicts_nothing
+    a_dropped_scope_evicts_in_the_background
+    a_cancelled_body_still_joins_its_scope
+    a_failed_body_joins_only_with_always_and_before_evicts_immediately
+    a_put_stores_nothing_before_the_commit
+    a_fence_lasts_from_before_the_step_until_the_commit
+    a_transaction_reads_its_own_writes
+    a_load_in_a_scope_is_not_stored_or_shared
+    tasks_spawned_in_a_scope_are_outside_of_it
+    a_savepoint_waits_for_the_outer_scope
+    a_rolled_back_savepoint_discards_only_its_own_evictions
+    a_dropped_savepoint_waits_for_the_outer_scope
+    a_call_that_outlives_its_scope_evicts_itself
+    an_empty_scope_evicts_nothing
+    readers_see_all_of_a_transaction_or_nothing
+}
 
 #[cache_evict(key = "row:<id>", cache = cache)]
 async fn update(cache: &Cache, table: &Table, id: u64) -> usize {

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cache_runtime::testing::RedisServer;
-use cache_runtime::{Cache, Config, cacheable};
+use cache_runtime::{Cache, Config, NodeState, cacheable};
 use redis::aio::MultiplexedConnection;
+
+use crate::shared;
 
 /// A database of one row. Its value counts writes, and reads are counted separately.
 #[derive(Clone, Debug, Default)]
@@ -84,11 +86,18 @@ impl Gate {
 }
 
 pub(crate) fn server() -> RedisServer {
+    shared::begin_empty();
     RedisServer::start().expect("redis-server starts")
 }
 
 pub(crate) async fn cache(server: &RedisServer) -> Cache {
-    connect(server.config()).await
+    let cache = connect(shared::config(server)).await;
+    until("all nodes of a cluster are used", async || {
+        let nodes = cache.health().detail().await.nodes;
+        nodes.iter().all(|node| node.state == NodeState::Connected)
+    })
+    .await;
+    cache
 }
 
 pub(crate) async fn connect(config: Config) -> Cache {

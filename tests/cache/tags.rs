@@ -12,7 +12,14 @@ use serde::{Deserialize, Serialize};
 use tracing::Level;
 
 use crate::log::Log;
+use crate::shared::on_a_cluster;
 use crate::support::{Gate, Table, cache, calls, connect, raw, server, soon, until};
+
+on_a_cluster! {
+    reads_in_batches_ask_for_a_tag_once_and_see_its_eviction
+    functions_store_and_evict_under_tags
+    a_load_that_runs_while_its_value_is_evicted_by_tag_is_not_stored
+}
 
 /// The value of the row, under a tag.
 async fn tagged_row(cache: &Cache, table: &Table, id: u64) -> usize {

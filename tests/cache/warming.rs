@@ -13,7 +13,17 @@ use cache_runtime::warm::{self, Schedule};
 use cache_runtime::{Cache, Mode, cacheable};
 use redis::AsyncCommands;
 
+use crate::shared::on_a_cluster;
 use crate::support::{Gate, Table, cache, connect, gated_row, raw, row, server, soon, until};
+
+on_a_cluster! {
+    missing_entries_are_loaded_and_fresh_ones_are_not
+    failed_items_are_counted_and_ten_errors_are_kept
+    concurrency_is_bounded_and_items_are_taken_when_there_is_room
+    progress_is_reported_after_each_item_with_a_known_total
+    a_run_is_send_if_its_parts_are
+    one_instance_runs_the_job_in_each_round
+}
 
 async fn warmed_row(cache: &Cache, table: &Table, id: u64) -> Result<usize, Infallible> {
     Ok(row(cache, table, id).await)

@@ -17,6 +17,7 @@
 //! | `refresh.rs` | refreshes of a stale value against evictions and puts |
 //! | `scan.rs` | an eviction by pattern against concurrent fills and puts |
 //! | `journal.rs` | evictions that Redis did not acknowledge, and commands that it carries out late |
+//! | `failover.rs` | a replica that takes the place of the primary, and lacks its last evictions |
 //! | `flights.rs`, `flights/caller.rs` | callers in one process that share a load |
 //! | `tagged.rs`, `tagged/` | readers and writers of one key with two tags |
 //! | `tags.rs` | loads and puts against evictions of their tags, and tags that are lost |
@@ -39,6 +40,7 @@
 
 mod crash;
 mod explorer;
+mod failover;
 mod family;
 mod flights;
 mod journal;

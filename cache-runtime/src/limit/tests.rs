@@ -13,7 +13,7 @@ use super::{Decision, Identity, Policy, RateLimiter};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::metrics::{LimitStats, Mode};
-use crate::store::support::{as_user, config, server_with_user, until};
+use crate::store::support::{as_user, config, connect, server_with_user, until};
 use crate::testing::RedisServer;
 
 /// A limiter with a Redis and a clock that the test controls.
@@ -91,7 +91,7 @@ async fn another(
     policies: impl IntoIterator<Item = Policy>,
 ) -> (Cache, RateLimiter) {
     let config = as_user(config(server)).clock(clock.clone());
-    let cache = Cache::connect(config).await.unwrap();
+    let cache = connect(config).await;
     let limiter = RateLimiter::new(&cache, policies).unwrap();
     (cache, limiter)
 }

@@ -22,7 +22,8 @@ use super::{COOKIE, NewSession, SessionError, SessionStore, SessionToken, Stored
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, SessionKeys};
-use crate::store::support::{as_user, ask, config, server_with_user, until};
+use crate::shared::on_a_cluster;
+use crate::store::support::{as_user, ask, config, connect, server_with_user, until};
 use crate::testing::{FaultProxy, RedisServer};
 
 const KEY: &str = "a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -65,7 +66,7 @@ impl Bench {
         let server = server_with_user(&[]);
         let clock = Clock::stopped();
         let config = config(&server).clock(clock.clone()).session_keys(keys(KEY));
-        let cache = Cache::connect(as_user(set(config))).await.unwrap();
+        let cache = connect(as_user(set(config))).await;
         Self {
             server: Some(server),
             store: SessionStore::new(&cache).unwrap(),
@@ -140,7 +141,7 @@ impl Bench {
 }
 
 async fn store(config: Config) -> SessionStore {
-    SessionStore::new(&Cache::connect(config).await.unwrap()).unwrap()
+    SessionStore::new(&connect(config).await).unwrap()
 }
 
 /// An attacker that writes to the server directly.

@@ -11,17 +11,22 @@ use super::{Cursor, Mark, Refreshing, Scanned, Store};
 use crate::clock::Clock;
 use crate::entry::{FENCE_COUNT_AT, REFRESH_AT};
 use crate::key::{Key, Pattern};
+use crate::shared::Turn;
 use crate::testing::RedisServer;
 
 macro_rules! on_every_store {
     ($($test:ident)+) => {
         mod on_memory {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(super::memory()).await; })+
+            async fn $test() { super::$test(crate::store::contract::memory()).await; })+
         }
         mod on_redis {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() { super::$test(super::redis().await).await; })+
+            async fn $test() { super::$test(crate::store::contract::redis().await).await; })+
+        }
+        mod on_cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() { super::$test(crate::store::contract::cluster().await).await; })+
         }
     };
 }
@@ -39,6 +44,7 @@ struct Subject {
     store: Arc<dyn Store>,
     clock: Clock,
     server: Option<RedisServer>,
+    cluster: Option<Turn>,
 }
 
 fn memory() -> Subject {
@@ -47,6 +53,7 @@ fn memory() -> Subject {
         store: Arc::new(MemoryStore::new(64 << 20, clock.clone())),
         clock,
         server: None,
+        cluster: None,
     }
 }
 
@@ -59,13 +66,25 @@ async fn redis() -> Subject {
         store: Arc::new(store),
         clock: Clock::default(),
         server: Some(server),
+        cluster: None,
+    }
+}
+
+async fn cluster() -> Subject {
+    let turn = Turn::take();
+    let config = support::as_user(support::patient(turn.cluster().config()));
+    Subject {
+        store: Arc::new(support::open_all_nodes(&config).await),
+        clock: Clock::default(),
+        server: None,
+        cluster: Some(turn),
     }
 }
 
 impl Subject {
     /// Ends the life of `key`: in memory time passes, in Redis the key is made to expire.
     fn expire(&self, key: &Key, ttl: Duration) {
-        match &self.server {
+        match self.server_of(key) {
             None => self.clock.advance(ttl),
             Some(server) => assert_eq!(ask::<u32>(server, &["PEXPIRE", key.as_str(), "0"]), 1),
         }
@@ -77,7 +96,7 @@ impl Subject {
         const NOW: &str = "local time = redis.call('TIME')
             local now = time[1] * 1000 + math.floor(time[2] / 1000)
             return redis.call('SETRANGE', KEYS[1], ARGV[1], struct.pack('<I8', now))";
-        match &self.server {
+        match self.server_of(key) {
             None => self.clock.advance(ttl),
             Some(server) => assert_eq!(
                 ask::<u32>(
@@ -87,6 +106,15 @@ impl Subject {
                 96
             ),
         }
+    }
+
+    /// Returns the server that has a key, if there is one.
+    fn server_of(&self, key: &Key) -> Option<&RedisServer> {
+        let in_cluster = self
+            .cluster
+            .as_ref()
+            .map(|turn| turn.server_of(key.as_str()));
+        self.server.as_ref().or(in_cluster)
     }
 
     /// Returns the time of the store.

@@ -7,11 +7,15 @@ use std::time::{Duration, Instant};
 use ::redis::FromRedisValue;
 
 use crate::acl::AclPart;
+#[cfg(any(feature = "limits", feature = "sessions"))]
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::error::Error;
 use crate::key::Key;
 use crate::metrics::{PoolStats, StoreStats};
-use crate::store::Store;
+use crate::shared;
+use crate::store::redis::RedisStore;
+use crate::store::{NodeState, Store};
 use crate::testing::{Directory, RedisServer, binary, free_port};
 
 /// Operations of tests on a single entry.
@@ -44,14 +48,46 @@ pub(crate) fn server() -> RedisServer {
 
 /// Returns the configuration for `server`, with a timeout for busy machines.
 pub(crate) fn config(server: &RedisServer) -> Config {
+    patient(shared::config(server))
+}
+
+/// Adds a timeout for busy machines.
+pub(crate) fn patient(config: Config) -> Config {
     Config {
         command_timeout: Duration::from_secs(2),
-        ..server.config()
+        ..config
     }
+}
+
+/// Connects, and waits until callers may use all primaries of a cluster.
+#[cfg(any(feature = "limits", feature = "sessions"))]
+pub(crate) async fn connect(config: Config) -> Cache {
+    let cache = Cache::connect(config).await.unwrap();
+    until("all nodes of a cluster are used", || {
+        let mut nodes = cache.nodes().into_iter();
+        nodes.all(|node| node.state == NodeState::Connected)
+    })
+    .await;
+    cache
+}
+
+/// Opens a store on a cluster, and waits until callers may use all primaries.
+pub(super) async fn open_all_nodes(config: &Config) -> RedisStore {
+    let store = RedisStore::new(config).unwrap();
+    for _ in 0..100 {
+        store.probe().await.unwrap();
+        store.admit(store.term());
+        let mut nodes = store.nodes().into_iter();
+        if nodes.all(|node| node.state == NodeState::Connected) {
+            return store;
+        }
+    }
+    panic!("not connected: {:?}", store.nodes());
 }
 
 /// Starts a server with a user that may run only the commands that this crate needs, so that tests show what these are.
 pub(crate) fn server_with_user(arguments: &[&str]) -> RedisServer {
+    shared::begin_empty();
     let every = [
         AclPart::Entries,
         AclPart::Local,

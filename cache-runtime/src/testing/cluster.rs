@@ -1,8 +1,10 @@
 //! A Redis Cluster for one test.
 
 mod migration;
+mod shared;
 mod view;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Error, ErrorKind};
 use std::ops::RangeInclusive;
@@ -444,19 +446,23 @@ impl Cluster {
         })
     }
 
-    /// Moves slots with their keys, one after another, to another node. Slots that this node owns already are skipped.
+    /// Moves slots with their keys, some at a time, to another node. Slots that this node owns already are skipped.
     ///
     /// # Errors
     ///
-    /// If a node does not answer or refuses. The slot then stays open, as after a `redis-cli --cluster reshard` that was ended.
+    /// If a node does not answer or refuses. Some slots then stay open, as after a `redis-cli --cluster reshard` that was ended.
     pub fn reshard(&self, slots: RangeInclusive<u16>, to: usize) -> io::Result<()> {
-        let (view, primaries) = (self.view()?, self.running_primaries()?);
+        let view = self.view()?;
+        let mut moving: BTreeMap<usize, Vec<u16>> = BTreeMap::new();
         for slot in slots {
             let owner = view.owner(slot).and_then(|id| self.number(id));
             let from = owner.ok_or_else(|| nobody_owns(slot))?;
             if from != to {
-                self.close_slot(self.open_slot(slot, from, to)?, &primaries)?;
+                moving.entry(from).or_default().push(slot);
             }
+        }
+        for (from, slots) in moving {
+            self.move_slots(&slots, from, to)?;
         }
         self.wait("all nodes know the new owners", Self::are_agreed)
     }
@@ -577,6 +583,18 @@ impl Node {
 
     fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> io::Result<T> {
         self.send(redis::cmd(command[0]).arg(&command[1..]))
+    }
+
+    /// Sends commands together. A node that saves its table of slots after a command saves it once for all of them.
+    fn send_all(&self, commands: &redis::Pipeline) -> io::Result<()> {
+        let mut wire = self.wire.lock();
+        let mut open = match wire.take() {
+            Some(open) => open,
+            None => self.server.connection().map_err(Error::other)?,
+        };
+        commands.exec(&mut open).map_err(Error::other)?;
+        *wire = Some(open);
+        Ok(())
     }
 
     /// Sends a command on a connection that stays open.

@@ -213,6 +213,16 @@ impl RedisServer {
         &self.endpoint
     }
 
+    /// Returns the number of the process, unless it was killed.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.process.as_ref().map(std::process::Child::id)
+    }
+
+    /// Returns where the server keeps its data and its log.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory.path
+    }
+
     /// Returns whether the process was started and not killed. It may be frozen.
     pub(super) fn is_running(&self) -> bool {
         self.process.is_some()

@@ -3,6 +3,24 @@
 use super::super::{Algorithm, Backend, Identity, Penalty, Policy, RateLimiter, Verdict};
 use super::{Bench, admitted, another, check, client, in_memory, millis, policy};
 use crate::error::ErrorKind;
+use crate::shared::on_a_cluster;
+
+on_a_cluster! {
+    no_window_of_a_hammering_client_holds_more_than_the_limit
+    a_client_is_admitted_at_retry_after_and_not_1_ms_earlier
+    four_concurrent_processes_admit_the_limit_in_total
+    the_remaining_units_are_exact
+    a_call_counts_in_all_its_policies_or_in_none
+    a_call_uses_as_many_units_as_it_costs
+    peek_counts_nothing
+    a_changed_limit_keeps_the_usage
+    the_shortest_and_the_longest_windows_work
+    one_window_is_one_strike_and_the_second_strike_blocks
+    a_strike_is_forgiven_after_its_time
+    memory_mode_decides_like_redis
+    an_unknown_policy_is_an_error_with_the_known_names
+    each_client_has_its_own_count
+}
 
 /// Returns the most admissions in any window.
 fn most_in_a_window(stamps: &[u64], window: u64) -> usize {

@@ -3,6 +3,17 @@
 use super::super::{Algorithm, Identity, Penalty, Policy, Verdict};
 use super::{Bench, admitted, another, check, client, in_memory, millis, policy};
 use crate::error::ErrorKind;
+use crate::shared::on_a_cluster;
+
+on_a_cluster! {
+    a_reset_applies_immediately_here_and_within_1_s_elsewhere
+    a_blocked_client_is_blocked_everywhere_until_unblocked
+    top_limited_includes_all_processes
+    decisions_are_counted_by_policy_and_route
+    routes_above_the_cap_are_counted_together
+    a_refund_returns_only_the_units_of_an_allowed_call
+    only_a_client_that_keeps_failing_is_blocked
+}
 
 #[tokio::test]
 async fn a_reset_applies_immediately_here_and_within_1_s_elsewhere() {

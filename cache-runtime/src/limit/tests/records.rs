@@ -3,8 +3,14 @@
 use super::super::{Algorithm, Identity, Penalty, Policy, Verdict};
 use super::{Bench, admitted, check, client, millis, policy};
 use crate::cache::Cache;
+use crate::shared::on_a_cluster;
 use crate::store::support::{ask, config};
 use crate::testing::RedisServer;
+
+on_a_cluster! {
+    a_block_outlives_the_process
+    all_records_of_a_client_are_in_one_slot
+}
 
 const KEY: &str = "test_ratelimit:{user:1}:test";
 

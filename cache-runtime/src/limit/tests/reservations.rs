@@ -8,6 +8,20 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::limit::{Algorithm, Limit, Penalty, Verdict};
+use crate::shared::on_a_cluster;
+
+on_a_cluster! {
+    concurrent_calls_that_do_not_count_are_all_admitted
+    no_more_counting_calls_than_the_limit_are_admitted
+    a_dropped_reservation_counts_and_lets_the_next_call_continue
+    a_call_dropped_while_waiting_blocks_no_other_call
+    a_call_waits_at_most_10_s_for_undecided_calls
+    clients_do_not_wait_for_each_other
+    calls_beyond_the_queue_are_rejected_without_waiting
+    calls_do_not_wait_if_there_is_room_for_all
+    no_call_waits_beyond_the_window
+    a_call_cancelled_after_its_window_returns_no_units
+}
 
 fn logins() -> [Policy; 2] {
     [

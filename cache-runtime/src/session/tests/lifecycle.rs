@@ -2,6 +2,19 @@
 
 use super::*;
 
+on_a_cluster! {
+    the_second_of_two_saves_from_one_revision_is_a_conflict
+    destroy_user_ends_all_sessions_except_the_kept_session
+    a_login_above_the_limit_replaces_the_session_that_ends_first
+    a_token_from_before_a_login_is_invalid_after_it
+    a_session_cannot_change_its_user
+    a_slow_request_cannot_revive_an_ended_session
+    a_login_at_the_limit_replaces_only_its_own_former_session
+    a_list_contains_active_sessions_in_the_order_of_their_end
+    only_its_user_can_end_a_listed_session_by_id
+    another_user_has_another_session_and_another_token
+}
+
 #[tokio::test]
 async fn the_second_of_two_saves_from_one_revision_is_a_conflict() {
     for bench in Bench::both().await {

@@ -2,6 +2,14 @@
 
 use super::*;
 
+on_a_cluster! {
+    concurrent_updates_are_not_lost
+    one_of_two_concurrent_rotations_succeeds
+    a_concurrent_rotation_and_logout_leave_no_session
+    a_concurrent_rotation_and_save_lose_nothing
+    a_logout_everywhere_ends_earlier_sessions_and_spares_later_ones
+}
+
 #[tokio::test]
 async fn concurrent_updates_are_not_lost() {
     for bench in Bench::both().await {

@@ -2,6 +2,17 @@
 
 use super::*;
 
+on_a_cluster! {
+    a_rotated_session_continues_only_under_the_new_token
+    a_rotation_does_not_lose_a_concurrent_save
+    a_rotation_stores_earlier_changes
+    an_old_token_ends_the_rotated_session_for_1_min
+    a_login_replaces_the_rotated_former_session
+    an_old_token_can_name_the_session_to_keep
+    a_logout_with_a_much_older_token_ends_the_session
+    a_login_with_a_much_older_token_replaces_the_session
+}
+
 #[tokio::test]
 async fn a_rotated_session_continues_only_under_the_new_token() {
     for bench in Bench::both().await {

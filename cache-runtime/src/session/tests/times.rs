@@ -2,6 +2,19 @@
 
 use super::*;
 
+on_a_cluster! {
+    a_use_extends_a_session_by_1_h_and_not_beyond_25_h
+    a_session_ends_exactly_at_its_end
+    uses_do_not_extend_a_session_beyond_its_latest_end
+    a_rotation_does_not_extend_a_session
+    a_session_without_extension_ends_at_its_ttl
+    a_ttl_of_30_min_with_30_min_extension_lasts_at_most_1_h
+    a_session_with_an_idle_time_ends_that_long_after_its_last_use
+    an_idle_time_does_not_exceed_the_latest_end
+    a_touch_interval_shortens_the_idle_time_by_at_most_a_60th
+    the_next_use_applies_a_new_idle_time
+}
+
 #[tokio::test]
 async fn a_use_extends_a_session_by_1_h_and_not_beyond_25_h() {
     for bench in Bench::both().await {

@@ -314,7 +314,8 @@ impl Cluster {
         }));
         for node in &gone {
             // Its callers still wait for their answers, so its connections end with the last of them.
-            known.former_losses += node.pool.losses();
+            // The node that has its slots now may lack what it had, which is one loss more.
+            known.former_losses += node.pool.losses() + 1;
             info!(node = %node.address, "a node is no primary of the cluster any more");
         }
         if !gone.is_empty() {

@@ -1,5 +1,7 @@
 //! Tests of the router on a real cluster of three primaries and three replicas.
 
+mod failovers;
+
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use crate::key::Pattern;
 use crate::metrics::Mode;
 use crate::store::reach::Reach;
 use crate::store::redis::RedisStore;
-use crate::store::support::{ask, key, until};
+use crate::store::support::{ask, key, open_all_nodes, until};
 use crate::store::{Cursor, NodeState, Replaced, Store, Walk, Walked};
 use crate::testing::{Cluster as Servers, Failover, Migration};
 use crate::{HealthStatus, testing};
@@ -97,20 +99,7 @@ async fn all_connected(cache: &Cache, count: usize) {
 }
 
 async fn store(servers: &Servers) -> RedisStore {
-    let store = RedisStore::new(&config(servers)).unwrap();
-    // All primaries, not only the first that answers.
-    for _ in 0..100 {
-        store.probe().await.unwrap();
-        store.admit(store.term());
-        if store
-            .nodes()
-            .iter()
-            .all(|node| node.state == NodeState::Connected)
-        {
-            return store;
-        }
-    }
-    panic!("not connected: {:?}", store.nodes());
+    open_all_nodes(&config(servers)).await
 }
 
 fn slot(servers: &Servers, key: &Key) -> u16 {

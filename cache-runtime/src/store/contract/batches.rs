@@ -1,6 +1,6 @@
 //! Operations on many keys, by name or by pattern.
 
-use super::{KIND_LEASE, SingleEntry, Subject, TTL, entry, fence, key, memory, redis};
+use super::{KIND_LEASE, SingleEntry, Subject, TTL, entry, fence, key};
 use crate::entry::FENCE_COUNT_AT;
 use crate::key::Key;
 

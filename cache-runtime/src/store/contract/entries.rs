@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{KIND_LEASE, SingleEntry, Subject, TTL, at_once, entry, fence, key, memory, redis};
+use super::{KIND_LEASE, SingleEntry, Subject, TTL, at_once, entry, fence, key};
 use crate::entry::{self, CLOCK_SKEW, FENCE_COUNT_AT};
 use crate::error::ErrorKind;
 use crate::store::Replaced;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Mark, Refreshing, SingleEntry, Subject, TTL, at_once, entry, key, memory, redis};
+use super::{Mark, Refreshing, SingleEntry, Subject, TTL, at_once, entry, key};
 use crate::entry::{self, Draft, Layers, Limits, Origin, REFRESH_AT, Read, Reader};
 
 on_every_store! {

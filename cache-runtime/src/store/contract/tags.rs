@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{SingleEntry, Subject, TTL, at_once, key, memory, redis};
+use super::{SingleEntry, Subject, TTL, at_once, key};
 use crate::entry::FENCED;
 
 on_every_store! {

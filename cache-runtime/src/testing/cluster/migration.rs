@@ -8,6 +8,9 @@ use crate::config::Address;
 /// How many keys one step moves.
 const BATCH: usize = 100;
 
+/// How many slots move at the same time.
+const AT_ONCE: usize = 50;
+
 /// How long a step may take, in milliseconds.
 const STEP_LIMIT: u32 = 5_000;
 
@@ -64,31 +67,51 @@ impl Cluster {
     ///
     /// If a node does not answer or refuses.
     pub fn finish_migration(&self, migration: Migration) -> io::Result<()> {
-        self.close_slot(migration, &self.running_primaries()?)
+        let Migration { slot, from, to } = migration;
+        self.close_slots(&[slot], from, to, &self.running_primaries()?)
     }
 
-    pub(super) fn open_slot(&self, slot: u16, from: usize, to: usize) -> io::Result<Migration> {
+    fn open_slot(&self, slot: u16, from: usize, to: usize) -> io::Result<Migration> {
         let [source, target] = [&self.nodes[from], &self.nodes[to]];
         target.set_slot(slot, &["IMPORTING", &source.id])?;
         source.set_slot(slot, &["MIGRATING", &target.id])?;
         Ok(Migration { slot, from, to })
     }
 
-    pub(super) fn close_slot(&self, migration: Migration, primaries: &[usize]) -> io::Result<()> {
-        let Migration { slot, from, to } = migration;
-        while self.move_keys(migration, BATCH)? > 0 {}
+    /// Moves slots with their keys.
+    pub(super) fn move_slots(&self, slots: &[u16], from: usize, to: usize) -> io::Result<()> {
+        let primaries = self.running_primaries()?;
+        let [source, target] = [&self.nodes[from], &self.nodes[to]];
+        for slots in slots.chunks(AT_ONCE) {
+            target.set_slots(slots, &["IMPORTING", &source.id])?;
+            source.set_slots(slots, &["MIGRATING", &target.id])?;
+            self.close_slots(slots, from, to, &primaries)?;
+        }
+        Ok(())
+    }
+
+    fn close_slots(
+        &self,
+        slots: &[u16],
+        from: usize,
+        to: usize,
+        primaries: &[usize],
+    ) -> io::Result<()> {
+        for slot in slots {
+            while self.nodes[from].send_keys(*slot, &self.nodes[to], BATCH)? > 0 {}
+        }
         let id = self.id(to);
         // The new owner first: until it knows that it is the owner, the old one must not send clients to it.
-        self.nodes[to].set_slot(slot, &["NODE", id])?;
-        self.nodes[from].set_slot(slot, &["NODE", id])?;
+        self.nodes[to].set_slots(slots, &["NODE", id])?;
+        self.nodes[from].set_slots(slots, &["NODE", id])?;
         for other in primaries.iter().filter(|node| ![from, to].contains(node)) {
-            self.nodes[*other].set_slot(slot, &["NODE", id])?;
+            self.nodes[*other].set_slots(slots, &["NODE", id])?;
         }
         Ok(())
     }
 
     /// Returns the primaries that run, with slots or without.
-    pub(super) fn running_primaries(&self) -> io::Result<Vec<usize>> {
+    fn running_primaries(&self) -> io::Result<Vec<usize>> {
         let mut primaries = Vec::new();
         for (number, node) in self.running() {
             if node.view()?.primary_of(&node.id).is_none() {
@@ -120,6 +143,14 @@ impl Node {
         let slot = slot.to_string();
         let command = ["CLUSTER", "SETSLOT", &slot];
         self.ask(&[&command, state].concat())
+    }
+
+    fn set_slots(&self, slots: &[u16], state: &[&str]) -> io::Result<()> {
+        let mut commands = redis::Pipeline::with_capacity(slots.len());
+        for slot in slots {
+            commands.cmd("CLUSTER").arg("SETSLOT").arg(*slot).arg(state);
+        }
+        self.send_all(&commands)
     }
 
     /// Moves up to `limit` keys of a slot to another node. Returns how many it moved.

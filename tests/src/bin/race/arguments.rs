@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--readers N] [--seed N] [--redis URL | --chaos | --calm] [--unsafe | --tag | --local]";
+const USAGE: &str = "usage: race [--seconds N] [--mode key|pattern|put|mixed] [--readers N] [--seed N] [--redis URL | --chaos [--cluster] | --failovers | --calm] [--unsafe | --tag | --local]";
 
 /// How writers update the cache.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub(crate) struct Arguments {
     pub(crate) entries: Entries,
     /// Several processes race while these happen.
     pub(crate) faults: Option<Faults>,
+    /// Whether the Redis that fails is a cluster.
+    pub(crate) is_cluster: bool,
     pub(crate) seed: u64,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Faults {
     /// All kinds, about one a second.
     Many,
+    /// Replicas take the place of primaries, and some of them lack evictions that their primary acknowledged.
+    Failovers,
     /// Only kinds that hardly disturb calls, with more time between two than values in a process may be old. A process whose
     /// connections are opened again all the time confirms its values so often that reports of changes hardly matter.
     Few,
@@ -70,6 +74,7 @@ impl Arguments {
             guard: Guard::Attributes,
             entries: Entries::default(),
             faults: None,
+            is_cluster: false,
             seed: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
         };
         while let Some(word) = words.next() {
@@ -97,18 +102,27 @@ impl Arguments {
                 "--tag" => parsed.entries.tagged = true,
                 "--local" => parsed.entries.local = true,
                 "--chaos" => parsed.faults = Some(Faults::Many),
+                "--failovers" => {
+                    (parsed.faults, parsed.is_cluster) = (Some(Faults::Failovers), true)
+                }
                 "--calm" => parsed.faults = Some(Faults::Few),
+                "--cluster" => parsed.is_cluster = true,
                 "--seed" => parsed.seed = value()?.parse().context(USAGE)?,
                 _ => bail!("`{word}` is not an argument; {USAGE}"),
             }
         }
         if parsed.faults.is_some() && parsed.redis.is_some() {
             bail!(
-                "`--chaos` and `--calm` disturb their Redis, so they start one; leave out `--redis`"
+                "`--chaos`, `--failovers` and `--calm` disturb their Redis, so they start one; leave out `--redis`"
             );
         }
         if parsed.faults == Some(Faults::Few) && !parsed.entries.local {
             bail!("`--calm` has faults for processes that keep values; add `--local`");
+        }
+        if parsed.is_cluster && matches!(parsed.faults, None | Some(Faults::Few)) {
+            bail!(
+                "`--cluster` is for `--chaos`; without it, give the cluster as `--redis redis+cluster://…`"
+            );
         }
         if parsed.guard == Guard::Nothing && parsed.entries != Entries::default() {
             bail!("`--unsafe` uses no attributes; leave out `--tag` and `--local`");

@@ -1,20 +1,16 @@
 //! Compares every entry with the table while no call runs.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client};
 use sqlx::SqlitePool;
 
+use crate::servers::Servers;
 use crate::service::{KEYS, PREFIX, Row, key};
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads Redis directly, without the cache and its checks.
 pub(crate) struct Audit {
-    redis: Client,
+    redis: Servers,
     table: SqlitePool,
     pub(crate) rests: u64,
     pub(crate) entries: u64,
@@ -37,7 +33,7 @@ struct Tag {
 }
 
 impl Audit {
-    pub(crate) fn new(redis: Client, table: SqlitePool) -> Self {
+    pub(crate) fn new(redis: Servers, table: SqlitePool) -> Self {
         Self {
             redis,
             table,
@@ -55,8 +51,10 @@ impl Audit {
             .await?;
         let rows: HashMap<i64, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
         let (mut stale, mut claims) = (Vec::new(), 0);
-        for (id, entry) in self.entries().await?.iter().enumerate() {
-            let Some(entry) = entry else { continue };
+        let keys: Vec<_> = (0..KEYS).map(|id| format!("{PREFIX}{}", key(id))).collect();
+        let found = self.redis.get(&keys).await?;
+        let entries = found.iter().enumerate();
+        for (id, entry) in entries.flat_map(|(id, all)| all.iter().map(move |entry| (id, entry))) {
             match read(entry).with_context(|| format!("the entry of {id}"))? {
                 Stored::Claim => claims += 1,
                 Stored::Value(_, tags) if !self.are_current(&tags).await? => self.outdated += 1,
@@ -81,34 +79,11 @@ impl Audit {
         if tags.is_empty() {
             return Ok(true);
         }
-        let names: Vec<_> = tags.iter().map(|tag| tag.name.as_str()).collect();
-        let mut connection = self.connect().await?;
-        let records: Vec<Option<String>> = redis::cmd("MGET")
-            .arg(names)
-            .query_async(&mut connection)
-            .await?;
+        let names: Vec<_> = tags.iter().map(|tag| tag.name.clone()).collect();
+        let records = self.redis.get(&names).await?;
+        let is = |tag: &Tag, record: &Vec<u8>| *record == *tag.stamp.as_bytes();
         let mut both = tags.iter().zip(records);
-        Ok(both.all(|(tag, record)| record.as_ref() == Some(&tag.stamp)))
-    }
-
-    /// With more time than the client allows by default: on a busy machine Redis may need seconds.
-    async fn connect(&self) -> Result<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
-        let connection = self
-            .redis
-            .get_multiplexed_async_connection_with_config(&config);
-        Ok(connection.await?)
-    }
-
-    async fn entries(&self) -> Result<Vec<Option<Vec<u8>>>> {
-        let keys: Vec<String> = (0..KEYS).map(|id| format!("{PREFIX}{}", key(id))).collect();
-        let mut connection = self.connect().await?;
-        Ok(redis::cmd("MGET")
-            .arg(keys)
-            .query_async(&mut connection)
-            .await?)
+        Ok(both.all(|(tag, records)| records.iter().any(|record| is(tag, record))))
     }
 }
 

@@ -6,6 +6,9 @@
 //! cargo run --release -p tests --bin race -- --seconds 30 --mode key --unsafe   # must find stale entries
 //! cargo run --release -p tests --bin race -- --seconds 60 --readers 200          # so many that their reads leave in batches
 //! cargo run --release -p tests --bin race -- --seconds 60 --chaos
+//! cargo run --release -p tests --bin race -- --seconds 60 --chaos --cluster      # slots move, and primaries are replaced
+//! cargo run --release -p tests --bin race -- --seconds 900 --failovers           # replicas that lack acknowledged evictions
+//! cargo run --release -p tests --bin race -- --seconds 30 --redis redis+cluster://127.0.0.1:7001   # see ops/cluster.sh
 //! cargo run --release -p tests --bin race -- --seconds 30 --tag                  # entries with tags, evicted by tag; also with --chaos
 //! cargo run --release -p tests --bin race -- --seconds 60 --local --chaos        # values in the processes; also with --tag
 //! cargo run --release -p tests --bin race -- --seconds 60 --local --calm         # few faults, so that only reports of changes help
@@ -18,6 +21,7 @@ mod dice;
 mod hammer;
 mod ledger;
 mod report;
+mod servers;
 mod service;
 mod waits;
 
@@ -28,7 +32,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use cache_runtime::testing::RedisServer;
 use cache_runtime::{Cache, Config, Mode};
-use redis::Client;
 use tests::figures::Figures;
 use tokio::time::{sleep, timeout};
 
@@ -37,6 +40,7 @@ use self::audit::Audit;
 use self::hammer::{Crew, Hammer};
 use self::ledger::Ledger;
 use self::report::{Report, SHOWN};
+use self::servers::Servers;
 use self::service::{Database, EVERYTHING, PREFIX, Service};
 
 /// How long tasks run between two pauses. A later write evicts a stale entry, so a single check at the end would miss it.
@@ -78,7 +82,7 @@ async fn race(arguments: &Arguments) -> Result<ExitCode> {
         guard: arguments.guard,
         entries: arguments.entries,
     };
-    let mut audit = Audit::new(Client::open(url)?, table);
+    let mut audit = Audit::new(Servers::at(&url)?, table);
     let mut hammer = Hammer::start(
         &service,
         Crew {

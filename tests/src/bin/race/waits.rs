@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cache_runtime::Config;
+use cache_runtime::{Config, Topology};
 use serde::{Deserialize, Serialize};
 use tokio::task::{self, Id};
 use tokio::time::sleep;
@@ -43,14 +43,25 @@ const EDGE: Duration = Duration::from_millis(5);
 /// About one for every 250 keys in Redis: the rows, and the fillers of the chaos.
 const SLICES: u32 = 4;
 
+/// The table of slots, the keys of all nodes and their removal, and the table again. While a slot is under way, a second scan follows.
+const SLICES_IN_A_CLUSTER: u32 = 8;
+
+/// The tags of an eviction, and the markers of their families, are one operation. In a cluster they may be at two nodes, and the
+/// markers are removed first.
+const TAGS_IN_A_CLUSTER: u32 = 2;
+
 impl Bound {
     pub(crate) fn of(kind: Kind, config: &Config) -> Self {
+        let is_cluster = matches!(config.redis, Some(Topology::Cluster { .. }));
+        let tags = if is_cluster { TAGS_IN_A_CLUSTER } else { 1 };
         let operations = match kind {
             // Look up, mark a stale value, ask for the lease if the value is gone by then, and fill.
             Kind::Read => 4,
-            // The tags of an eviction, and the markers of their families, are one operation.
-            Kind::Evict | Kind::EvictTag => 1,
-            Kind::EvictFenced | Kind::EvictTagFenced => 2,
+            Kind::Evict => 1,
+            Kind::EvictTag => tags,
+            Kind::EvictFenced => 2,
+            Kind::EvictTagFenced => 1 + tags,
+            Kind::EvictMatching if is_cluster => SLICES_IN_A_CLUSTER,
             Kind::EvictMatching => SLICES,
             // Fence, store, and evict if storing failed.
             Kind::Put => 3,

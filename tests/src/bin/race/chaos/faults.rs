@@ -5,11 +5,12 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cache_runtime::testing::{FaultProxy, RedisServer};
+use cache_runtime::testing::{Failover, FaultProxy, RedisServer};
 use redis::{Client, Connection, FromRedisValue};
 use tokio::time::sleep;
 
 use super::WORKERS;
+use super::cluster::{self, slot, slots};
 use crate::arguments::Faults;
 use crate::dice::Dice;
 
@@ -40,6 +41,8 @@ pub(super) enum Fault {
     KillListeners,
     /// Redis closes every connection.
     KillClients,
+    /// A node of a cluster fails, or its slots move.
+    Cluster(cluster::Fault),
     /// Redis closes connections because they take too much memory, which `CLIENT NO-EVICT` would prevent.
     EvictClients(Duration),
 }
@@ -140,6 +143,84 @@ const OF_LISTENERS: &[Kind] = &[
     }),
 ];
 
+/// Faults of clusters. A node that is silent for 1 s is replaced.
+const OF_CLUSTERS: &[Kind] = &[
+    ("reshard", |dice| {
+        Fault::Cluster(cluster::Fault::Reshard(slots(dice, 500)))
+    }),
+    ("large reshard", |dice| {
+        Fault::Cluster(cluster::Fault::Reshard(slots(dice, 4_096)))
+    }),
+    ("open slot", |dice| {
+        Fault::Cluster(cluster::Fault::OpenSlot(slot(dice)))
+    }),
+    ("short freeze of a primary", |dice| {
+        Fault::Cluster(cluster::Fault::FreezePrimary(
+            slot(dice),
+            dice.between(10, 500),
+        ))
+    }),
+    ("long freeze of a primary", |dice| {
+        Fault::Cluster(cluster::Fault::FreezePrimary(
+            slot(dice),
+            dice.between(2_000, 4_000),
+        ))
+    }),
+    ("cut of a primary", |dice| {
+        Fault::Cluster(cluster::Fault::CutPrimary(
+            slot(dice),
+            dice.between(0, 2_000),
+        ))
+    }),
+    ("stall of a primary", |dice| {
+        Fault::Cluster(cluster::Fault::StallPrimary(
+            slot(dice),
+            dice.between(10, 2_000),
+        ))
+    }),
+    ("kill of all nodes", |dice| {
+        Fault::Cluster(cluster::Fault::KillAll(dice.between(0, 2_000)))
+    }),
+    ("freeze of all nodes", |dice| {
+        Fault::Cluster(cluster::Fault::FreezeAll(dice.between(500, 3_000)))
+    }),
+];
+
+/// Replicas that take the place of primaries.
+const FAILOVERS: &[Kind] = &[
+    ("loss of acknowledged evictions", |dice| {
+        Fault::Cluster(cluster::Fault::LoseEvictions(
+            slot(dice),
+            dice.between(100, 500),
+        ))
+    }),
+    ("planned failover", |dice| {
+        Fault::Cluster(cluster::Fault::Failover(slot(dice), Failover::Plain))
+    }),
+    ("forced failover", |dice| {
+        Fault::Cluster(cluster::Fault::Failover(slot(dice), Failover::Force))
+    }),
+    ("takeover", |dice| {
+        Fault::Cluster(cluster::Fault::Failover(slot(dice), Failover::Takeover))
+    }),
+    ("kill of a primary", |dice| {
+        Fault::Cluster(cluster::Fault::KillPrimary(
+            slot(dice),
+            dice.between(0, 1_000),
+        ))
+    }),
+];
+
+/// What the workers use.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Setting {
+    /// One server.
+    Plain,
+    /// One server, and listeners.
+    Listeners,
+    Cluster,
+}
+
 const KILL: Kind = ("kill of a worker", |dice| {
     Fault::KillWorker(dice.below(WORKERS as u64) as usize)
 });
@@ -153,17 +234,19 @@ pub(super) struct Deck {
 }
 
 impl Deck {
-    pub(super) fn new(seed: u64, faults: Faults, may_kill: bool, has_listeners: bool) -> Self {
-        let mut kinds = OF_MEMORY.to_vec();
-        if has_listeners {
-            kinds.extend(OF_LISTENERS);
-        }
-        if faults == Faults::Many {
+    pub(super) fn new(seed: u64, faults: Faults, may_kill: bool, setting: Setting) -> Self {
+        let mut kinds = match (setting, faults) {
+            (Setting::Plain, _) => OF_MEMORY.to_vec(),
+            (Setting::Listeners, _) => [OF_MEMORY, OF_LISTENERS].concat(),
+            (Setting::Cluster, Faults::Failovers) => FAILOVERS.to_vec(),
+            (Setting::Cluster, _) => [OF_CLUSTERS, FAILOVERS].concat(),
+        };
+        if faults == Faults::Many && !matches!(setting, Setting::Cluster) {
             kinds.extend(KINDS);
-            if may_kill {
-                // Each kill hits a write at another moment.
-                kinds.extend([KILL; 3]);
-            }
+        }
+        if faults == Faults::Many && may_kill {
+            // Each kill hits a write at another moment.
+            kinds.extend([KILL; 3]);
         }
         Self {
             dice: Dice::new(seed),
@@ -230,7 +313,8 @@ impl Fault {
                 limit_clients(&mut own, false)?;
                 squeezed?;
             }
-            Self::KillWorker(_) => {}
+            // The parent does these.
+            Self::KillWorker(_) | Self::Cluster(_) => {}
             Self::KillListeners => kill_listeners(server)?,
             Self::KillClients => {
                 let _: u64 = ask(
@@ -281,6 +365,7 @@ impl fmt::Display for Fault {
             }
             Self::KillListeners => write!(f, "kill of the listeners"),
             Self::KillClients => write!(f, "kill of all connections"),
+            Self::Cluster(fault) => fault.fmt(f),
             Self::EvictClients(lasting) => write!(f, "eviction of clients for {lasting:?}"),
             Self::KillWorker(number) => write!(f, "kill of worker {number}"),
         }
@@ -383,7 +468,7 @@ mod tests {
     #[test]
     fn the_same_seed_deals_the_same_faults() {
         let dealt = |seed| {
-            let mut deck = Deck::new(seed, Faults::Many, true, true);
+            let mut deck = Deck::new(seed, Faults::Many, true, Setting::Listeners);
             let faults = (0..60).map(|_| deck.draw().to_string());
             faults.collect::<Vec<_>>()
         };
@@ -394,13 +479,17 @@ mod tests {
 
     #[test]
     fn every_kind_is_dealt_before_any_is_repeated() {
-        let mut deck = Deck::new(7, Faults::Many, false, false);
-        let kinds = KINDS.len() + OF_MEMORY.len();
+        for (setting, kinds) in [
+            (Setting::Plain, KINDS.len() + OF_MEMORY.len()),
+            (Setting::Cluster, OF_CLUSTERS.len() + FAILOVERS.len()),
+        ] {
+            let mut deck = Deck::new(7, Faults::Many, false, setting);
 
-        for _ in 0..kinds {
-            deck.draw();
+            for _ in 0..kinds {
+                deck.draw();
+            }
+
+            assert_eq!(deck.dealt.len(), kinds, "{}", deck.told());
         }
-
-        assert_eq!(deck.dealt.len(), kinds, "{}", deck.told());
     }
 }

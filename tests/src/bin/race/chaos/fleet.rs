@@ -1,5 +1,6 @@
 //! The worker processes, from the side of their parent.
 
+use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use cache_runtime::Config;
 use tokio::time::{Instant, sleep};
 
 use super::worker::{Job, Order, Word};
@@ -73,6 +75,11 @@ impl Fleet {
             all.merge(&worker.latest().report);
         }
         all
+    }
+
+    /// Returns the configuration that all workers share.
+    pub(super) fn config(&self) -> Result<Config> {
+        self.job.shared_config()
     }
 
     /// Returns an error if a worker has ended without being killed.
@@ -165,7 +172,12 @@ impl Fleet {
         while !self.workers.iter().all(|worker| holds(&worker.latest())) {
             self.check()?;
             if Instant::now() > end {
-                bail!("not within {limit:?}");
+                let workers = self
+                    .workers
+                    .iter()
+                    .map(|worker| worker.latest().to_string());
+                let workers = workers.collect::<Vec<_>>().join("; ");
+                bail!("not within {limit:?}: {workers}");
             }
             sleep(Duration::from_millis(5)).await;
         }
@@ -222,6 +234,17 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+impl fmt::Display for Latest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rest, report, .. } = self;
+        let (connected, journal) = (report.connected, report.journal);
+        write!(
+            f,
+            "rest {rest:?}, connected: {connected}, in the journal: {journal}"
+        )
     }
 }
 

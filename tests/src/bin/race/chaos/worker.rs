@@ -23,8 +23,10 @@ use crate::service::{PREFIX, Service, open};
 /// The settings of a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
-    /// The address of the proxy.
+    /// The address of the proxy, or of those of a cluster.
     pub(super) redis: String,
+    /// Which proxy is before which node of a cluster, as in `CACHE_CLUSTER_MAP`.
+    pub(super) cluster_map: Option<String>,
     /// The port of the proxy for the connection on which Redis reports changes.
     pub(super) listen_at: Option<u16>,
     pub(super) table: PathBuf,
@@ -71,7 +73,7 @@ impl Job {
     }
 
     fn config(&self) -> Result<Config> {
-        let config = config(&self.redis)?;
+        let config = self.shared_config()?;
         let each = config.command_timeout;
         let config = match self.is_strict {
             true => config.command_timeout_max(each),
@@ -82,15 +84,20 @@ impl Job {
             None => config,
         })
     }
-}
 
-/// The defaults, except that reconnecting takes at most 500 ms, and opening a connection at most 1 s, so that one minute has many
-/// recoveries.
-pub(super) fn config(redis: &str) -> Result<Config> {
-    let config = Config::default().redis_url(redis)?.prefix(PREFIX);
-    Ok(config
-        .reconnect_max_delay(Duration::from_millis(500))
-        .connect_timeout(Duration::from_secs(1)))
+    /// The defaults, except that reconnecting takes at most 500 ms, and opening a connection at most 1 s, so that one minute has many
+    /// recoveries.
+    pub(super) fn shared_config(&self) -> Result<Config> {
+        let config = Config::default().redis_url(&self.redis)?.prefix(PREFIX);
+        let config = config
+            .reconnect_max_delay(Duration::from_millis(500))
+            .connect_timeout(Duration::from_secs(1));
+        let map = self
+            .cluster_map
+            .iter()
+            .map(|map| ("CACHE_CLUSTER_MAP", map));
+        Ok(Config::from_vars_over(config, map)?)
+    }
 }
 
 /// Reads and writes until the parent is gone.
