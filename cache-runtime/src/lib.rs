@@ -157,6 +157,7 @@ mod singleton;
 mod site;
 #[cfg(feature = "limits")]
 mod sketch;
+mod slot;
 mod spare;
 mod store;
 mod sync;

@@ -113,7 +113,10 @@ impl Inner {
         if known == term || known == 0 {
             return term;
         }
-        self.local.doubts.lost_track();
+        if !self.guard.is_divided() {
+            // The nodes of a cluster are not replaced together: the cluster knows whose values are doubtful.
+            self.local.doubts.lost_track();
+        }
         let evictions = self.replays.evictions.all();
         self.journal.add(&evictions);
         let others: Vec<_> = self.others().iter().filter_map(Weak::upgrade).collect();

@@ -10,6 +10,7 @@
 //! unavailable, and no others.
 
 mod detour;
+mod hearing;
 mod keeper;
 mod node;
 mod tour;
@@ -17,7 +18,7 @@ mod tour;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -29,6 +30,7 @@ use self::detour::Detour;
 pub(super) use self::detour::Errand;
 use self::node::Node;
 pub(super) use self::tour::Tour;
+use super::listener::Hearing;
 use super::peer;
 use super::pool::Access;
 use super::reply::Failure;
@@ -64,6 +66,8 @@ pub(super) struct Cluster {
     reopened: watch::Sender<u64>,
     alarm: Arc<Alarm>,
     keeper: Singleton,
+    /// What the listeners of the nodes tell, if there is something to listen for.
+    hearing: OnceLock<Hearing>,
     /// Held by the only refresh of the table.
     refreshing: tokio::sync::Mutex<()>,
     is_closed: AtomicBool,
@@ -147,6 +151,7 @@ impl Cluster {
             reopened: watch::Sender::new(0),
             alarm: Arc::default(),
             keeper: Singleton::default(),
+            hearing: OnceLock::new(),
             refreshing: tokio::sync::Mutex::default(),
             is_closed: AtomicBool::new(false),
         }))
@@ -382,6 +387,9 @@ impl Cluster {
     fn is_ready(&self, node: &Node) {
         let known = self.known.lock();
         let is_new = node.answers();
+        if is_new && let Some(ear) = node.ear.get() {
+            ear.lost_track();
+        }
         if is_new && (known.is_used || self.term() == 0) {
             self.term.fetch_add(1, Ordering::AcqRel);
         }

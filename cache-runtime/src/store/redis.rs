@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use self::scripts::{CAPTURE, DELETE_DEAD, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::cluster::{Cluster, Errand};
+use super::listener::{Hearing, Listener};
 use super::maintenance;
 use super::peer::{self, Peer, USUAL_ENTRY};
 use super::pool::{Access, Pool};
@@ -95,6 +96,22 @@ impl RedisStore {
         match &self.route {
             Route::Server(peer) => Some(&peer.pool),
             Route::Cluster(..) => None,
+        }
+    }
+
+    /// Returns a task that hears the changes of wanted keys, from each server that keeps some of them.
+    pub(crate) fn listen(
+        &self,
+        config: &Config,
+        hearing: Hearing,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
+        match &self.route {
+            Route::Server(peer) => {
+                let ear = Arc::new(hearing.doubts.ear());
+                let listener = Listener::new(&peer.pool, config, &hearing, ear, None)?;
+                Ok(Box::pin(listener.run()))
+            }
+            Route::Cluster(cluster, _) => Ok(Box::pin(cluster.listen(hearing))),
         }
     }
 

@@ -149,7 +149,8 @@ impl Cluster {
 
     /// Returns the node that `from` names. A slot that moved is learnt, and one that is under way is not.
     fn target(&self, redirect: &Redirect, from: &Node) -> Result<Arc<Node>, Failure> {
-        let (Redirect::Moved(_, address) | Redirect::Ask(_, address)) = redirect;
+        let (Redirect::Moved(slot, address) | Redirect::Ask(slot, address)) = redirect;
+        self.doubt(*slot);
         if let Redirect::Moved(slot, _) = redirect {
             self.has_moved(*slot, from.id, address);
         }

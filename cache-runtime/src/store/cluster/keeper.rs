@@ -308,10 +308,11 @@ impl Cluster {
             .filter(|node| !old.nodes.iter().any(|other| Arc::ptr_eq(node, other)))
             .cloned()
             .collect();
-        self.map.store(Arc::new(Map {
+        let map = Arc::new(Map {
             nodes,
             owners: owners.into(),
-        }));
+        });
+        self.replace_map(&old, map);
         for node in &gone {
             // Its callers still wait for their answers, so its connections end with the last of them.
             known.former_losses += node.pool.losses();
