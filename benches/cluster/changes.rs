@@ -33,7 +33,7 @@ fn always_right(figures: &mut Figures, seen: &Seen) {
     figures.check("stale values", stale, "none", stale == 0);
 }
 
-pub async fn killed(figures: &mut Figures) -> Result<()> {
+pub(crate) async fn killed(figures: &mut Figures) -> Result<()> {
     let mut cluster = Cluster::start()?;
     let caches = [
         connect(cluster.config()).await?,
@@ -95,7 +95,7 @@ pub async fn killed(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-pub async fn planned(figures: &mut Figures) -> Result<()> {
+pub(crate) async fn planned(figures: &mut Figures) -> Result<()> {
     let cluster = Cluster::start()?;
     let caches = [
         connect(cluster.config()).await?,
@@ -114,7 +114,7 @@ pub async fn planned(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-pub async fn planned_by_sentinels(figures: &mut Figures) -> Result<()> {
+pub(crate) async fn planned_by_sentinels(figures: &mut Figures) -> Result<()> {
     let sentinels = Sentinels::start()?;
     let caches = [
         connect(sentinels.config()).await?,
@@ -155,7 +155,7 @@ async fn planned_once(
     Ok(())
 }
 
-pub async fn resharding(figures: &mut Figures) -> Result<()> {
+pub(crate) async fn resharding(figures: &mut Figures) -> Result<()> {
     let cluster = Cluster::start()?;
     let caches = [
         connect(cluster.config()).await?,

@@ -10,7 +10,7 @@ use cache_runtime::{Cache, Config, Evicted, NodeState, cacheable};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-pub const ROWS: u64 = 600;
+pub(crate) const ROWS: u64 = 600;
 const READERS: u64 = 16;
 const WRITERS: u64 = 2;
 const READ_PAUSE: Duration = Duration::from_millis(1);
@@ -52,7 +52,7 @@ async fn row(cache: &Cache, id: u64) -> u64 {
 }
 
 /// Connects, and waits for all nodes of a cluster.
-pub async fn connect(config: Config) -> Result<Cache> {
+pub(crate) async fn connect(config: Config) -> Result<Cache> {
     let cache = Cache::connect(config).await?;
     for _ in 0..1_000 {
         let nodes = cache.health().detail().await.nodes;
@@ -65,30 +65,30 @@ pub async fn connect(config: Config) -> Result<Cache> {
 }
 
 #[derive(Clone, Copy)]
-pub struct Call {
-    pub id: u64,
-    pub started: Instant,
-    pub took: Duration,
+pub(crate) struct Call {
+    pub(crate) id: u64,
+    pub(crate) started: Instant,
+    pub(crate) took: Duration,
     is_stale: bool,
 }
 
 /// Callers of two caches that run until `end` collects what they saw.
-pub struct Traffic {
+pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     readers: JoinSet<Vec<Call>>,
     writers: JoinSet<u64>,
 }
 
-pub struct Seen {
-    pub calls: Vec<Call>,
-    pub bodies: Vec<(Instant, u64)>,
-    pub evictions: u64,
-    pub failed: u64,
+pub(crate) struct Seen {
+    pub(crate) calls: Vec<Call>,
+    pub(crate) bodies: Vec<(Instant, u64)>,
+    pub(crate) evictions: u64,
+    pub(crate) failed: u64,
 }
 
 impl Traffic {
     /// Loads all rows and begins. Without `writes` a body runs only because of a fault.
-    pub async fn begin(caches: &[Cache; 2], writes: bool) -> Result<Self> {
+    pub(crate) async fn begin(caches: &[Cache; 2], writes: bool) -> Result<Self> {
         for cache in caches {
             for id in 0..ROWS {
                 row(cache, id).await;
@@ -129,7 +129,7 @@ impl Traffic {
         })
     }
 
-    pub async fn end(mut self) -> Result<Seen> {
+    pub(crate) async fn end(mut self) -> Result<Seen> {
         self.stop.store(true, SeqCst);
         let (mut calls, mut failed, mut evictions) = (Vec::new(), 0, 0);
         while let Some(ended) = self.readers.join_next().await {
@@ -204,12 +204,12 @@ async fn write(
 }
 
 impl Seen {
-    pub fn stale(&self) -> usize {
+    pub(crate) fn stale(&self) -> usize {
         self.calls.iter().filter(|call| call.is_stale).count()
     }
 
     /// The time that 99 of 100 calls did not exceed, of calls for some rows that began between two moments.
-    pub fn p99(&self, rows: &BTreeSet<u64>, from: Instant, to: Instant) -> Duration {
+    pub(crate) fn p99(&self, rows: &BTreeSet<u64>, from: Instant, to: Instant) -> Duration {
         let is_meant =
             |call: &&Call| rows.contains(&call.id) && call.started >= from && call.started < to;
         let mut took: Vec<_> = self
@@ -223,7 +223,11 @@ impl Seen {
     }
 
     /// The moments of the first and the last body that ran since `from` for some rows.
-    pub fn bodies_since(&self, rows: &BTreeSet<u64>, from: Instant) -> Option<(Instant, Instant)> {
+    pub(crate) fn bodies_since(
+        &self,
+        rows: &BTreeSet<u64>,
+        from: Instant,
+    ) -> Option<(Instant, Instant)> {
         let meant = || {
             let bodies = self.bodies.iter();
             bodies
