@@ -3,7 +3,7 @@
 mod scan;
 mod scripts;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
@@ -18,8 +18,8 @@ use super::pool::{Access, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
 use super::{
-    BoxFuture, Cursor, Deleted, Found, Mark, NodeHealth, Refreshing, Replaced, Scanned, ServerInfo,
-    Signals, Store, Walk, Walked,
+    BoxFuture, Cursor, Deleted, Found, Mark, Moves, NodeHealth, Refreshing, Replaced, Scanned,
+    ServerInfo, Signals, Store, Walk, Walked,
 };
 use crate::clock::whole_millis;
 use crate::config::{Config, Topology};
@@ -96,6 +96,13 @@ impl RedisStore {
         match &self.route {
             Route::Server(peer) => Some(&peer.pool),
             Route::Cluster(..) => None,
+        }
+    }
+
+    /// Tells `moves` of all keys that move from one server to another.
+    pub(crate) fn tell(&self, moves: Weak<dyn Moves>) {
+        if let Route::Cluster(cluster, _) = &self.route {
+            cluster.tell(moves);
         }
     }
 
@@ -608,6 +615,13 @@ impl Store for RedisStore {
         match &self.route {
             Route::Server(_) => Vec::new(),
             Route::Cluster(cluster, _) => cluster.health(),
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        match &self.route {
+            Route::Server(_) => Vec::new(),
+            Route::Cluster(cluster, _) => cluster.problems(),
         }
     }
 

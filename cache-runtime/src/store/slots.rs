@@ -11,6 +11,22 @@ pub(super) use crate::slot::Slot;
 
 use std::fmt;
 
+/// Names slots, in their order, like `0-5460, 9000`.
+pub(super) fn ranges(slots: impl IntoIterator<Item = Slot>) -> String {
+    let mut ranges: Vec<(Slot, Slot)> = Vec::new();
+    for slot in slots {
+        match ranges.last_mut() {
+            Some((_, last)) if last.index() + 1 == slot.index() => *last = slot,
+            _ => ranges.push((slot, slot)),
+        }
+    }
+    let text = |(first, last)| match first == last {
+        true => format!("{first}"),
+        false => format!("{first}-{last}"),
+    };
+    ranges.into_iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
 /// The name that a node gives itself. It survives restarts and changes of the address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NodeId([u8; 20]);

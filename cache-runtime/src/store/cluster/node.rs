@@ -134,6 +134,11 @@ impl Node {
         State::of(self.state.load(Ordering::Acquire))
     }
 
+    /// Returns whether it has ever answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.server.load(Ordering::Acquire) != 0
+    }
+
     /// Returns whether it answers.
     pub(super) fn is_usable(&self) -> bool {
         self.state() != State::Away

@@ -76,6 +76,14 @@ fn altered(vector: &[u8], changes: &[(&str, &str)]) -> Answer {
 }
 
 #[test]
+fn neighbours_are_named_together() {
+    let slots = [0, 1, 2, 7, 9, 10].map(slot);
+
+    assert_eq!(ranges(slots), "0-2, 7, 9-10");
+    assert_eq!(ranges([]), "");
+}
+
+#[test]
 fn slots_and_ids_out_of_range_do_not_exist() {
     assert!(Slot::numbered(-1).is_none());
     assert!(Slot::numbered(16_383).is_some());

@@ -1,5 +1,7 @@
 //! Values of a cluster: each primary reports the changes of its own keys.
 
+use std::time::Instant;
+
 use super::*;
 use crate::testing::{Cluster, Failover};
 
@@ -174,6 +176,7 @@ async fn the_loss_of_a_primary_leaves_the_values_of_the_others_certain() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_becomes_a_replica_is_not_trusted_for_longer_than_the_staleness() {
     let team_of = Team::warm().await;
+    let before = team_of.reading(&user(0));
     let primary = team_of.owner(&user(0));
     let replica = team_of.servers.replica_of(primary).expect("a replica");
 
@@ -182,10 +185,17 @@ async fn a_primary_that_becomes_a_replica_is_not_trusted_for_longer_than_the_sta
         .servers
         .failover(replica, Failover::Plain)
         .expect("promoted");
+    let began = Instant::now();
+    until("its listener notices that", || {
+        team_of.reading(&user(0)).gaps != before.gaps
+    })
+    .await;
+
+    // The table of slots is read every 10 s.
+    assert!(began.elapsed() < Duration::from_secs(5));
     let version = team_of.change_elsewhere(&user(0));
     let staleness = team_of.cache.config().local_staleness;
     tokio::time::sleep(staleness).await;
-
     assert_eq!(team_of.user(0).await, version);
 }
 
@@ -211,7 +221,7 @@ async fn a_primary_that_the_others_cannot_reach_is_not_trusted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_whose_slot_moved_is_confirmed_at_the_new_owner() {
-    let team_of = Team::warm().await;
+    let mut team_of = Team::warm().await;
     let (name, from) = (user(0), team_of.owner(&user(0)));
     let to = (from + 1) % 3;
     let slot = team_of.servers.slot(&name).expect("a slot");
@@ -231,6 +241,10 @@ async fn a_value_whose_slot_moved_is_confirmed_at_the_new_owner() {
     })
     .await;
     assert_eq!(team_of.user(0).await, version);
+
+    team_of.until_certain(0).await;
+    team_of.servers.kill(to);
+    until("the new owner is lost", || !team_of.is_trusted(&name)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
