@@ -54,6 +54,9 @@ const IN_A_CLUSTER: [&str; 3] = ["asking", "cluster|shards", "cluster|nodes"];
 /// Commands that the cache works without: `info` tells servers apart, the others are for people and for failing networks.
 const OPTIONAL: [&str; 3] = ["info", "ping", "client|setname"];
 
+/// The same in a Redis Cluster: it tells whether the cluster is down.
+const OPTIONAL_IN_A_CLUSTER: &str = "cluster|info";
+
 /// The permissions of a Redis user: [`Display`](fmt::Display) prints the command that creates it.
 ///
 /// ```
@@ -113,6 +116,7 @@ impl AclRule {
         user.into_iter()
             .chain([format!("~{}*", self.prefix)])
             .chain(optional)
+            .chain(self.is_cluster.then(|| format!("+{OPTIONAL_IN_A_CLUSTER}")))
             .chain(commands)
             .collect()
     }

@@ -115,6 +115,7 @@ use crate::error::{AlreadyInstalled, Error, ErrorKind};
 use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::singleton::Singleton;
+use crate::store::Moves;
 use crate::store::guard::Guard;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
@@ -227,6 +228,9 @@ impl Cache {
         let cache = Self::around(config, Some(backend), |config, wake| {
             Guard::remote(store, config, wake)
         });
+        if let Some(Backend::Redis(store)) = &cache.inner.backend {
+            store.tell(Weak::clone(&cache.inner.this) as Weak<dyn Moves>);
+        }
         reconnect::first_attempt(&cache.inner).await?;
         reconnect::ensure(&cache.inner);
         Ok(cache)

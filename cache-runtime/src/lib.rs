@@ -158,6 +158,7 @@ mod singleton;
 mod site;
 #[cfg(feature = "limits")]
 mod sketch;
+mod slot;
 mod spare;
 mod store;
 mod sync;

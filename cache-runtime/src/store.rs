@@ -210,6 +210,9 @@ pub(crate) trait Store: Send + Sync + Debug {
     /// The nodes of a cluster that take writes; none without a cluster.
     fn nodes(&self) -> Vec<NodeHealth>;
 
+    /// What does not work besides the nodes that are away, one sentence each. Nothing without a cluster.
+    fn problems(&self) -> Vec<String>;
+
     /// The same store for the recovery, which prepares a new server for callers.
     fn for_recovery(&self) -> &dyn Store;
 
@@ -352,6 +355,13 @@ pub(crate) struct Deleted {
     pub(crate) removed: u64,
     /// The prefix of another cache whose entries were among them and were skipped.
     pub(crate) other_prefix: Option<String>,
+}
+
+/// Told of keys that another server of a store has from now on.
+pub(crate) trait Moves: Send + Sync {
+    /// The keys of this part moved from one server that callers use to another. No caller uses the part before this returns. Returns
+    /// whether something must be applied there first.
+    fn have_moved(&self, part: &Reach) -> bool;
 }
 
 /// Notifies waiters of changes behind a store.

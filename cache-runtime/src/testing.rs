@@ -137,7 +137,7 @@ impl Endpoint {
 
 impl Config {
     /// Has a cache with this configuration listen for changes at this address, such as that of a [`FaultProxy`], and send everything
-    /// else as before.
+    /// else as before. A Redis Cluster ignores it, because it has several networks.
     #[must_use]
     pub fn listen_at(mut self, address: Address) -> Self {
         self.listen_at = Some(address);

@@ -60,7 +60,8 @@ pub enum HealthStatus {
     /// - Redis refuses some operations, for example writes because its memory is full.
     /// - Evictions wait in the journal, so other processes may serve old values.
     /// - Redis does not report changes of entries, so functions with `local` keep no values in the process.
-    /// - A node of a cluster is unavailable, so functions run uncached for its keys.
+    /// - A node of a cluster is unavailable, so functions run uncached for its keys. The slots that no node serves are named.
+    /// - A cluster is down (`CLUSTERDOWN`), so its nodes refuse keys.
     Degraded,
     /// The cache was shut down.
     Down,
@@ -87,6 +88,10 @@ impl Cache {
 impl Cache {
     pub(crate) fn nodes(&self) -> Vec<NodeHealth> {
         self.inner.guard.store().nodes()
+    }
+
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.inner.guard.store().problems()
     }
 }
 
@@ -120,6 +125,7 @@ impl HealthCheck<'_> {
         }));
         let nodes = inner.guard.store().nodes();
         problems.extend(nodes.iter().filter_map(problem));
+        problems.extend(inner.guard.store().problems());
         Health {
             status: match (inner.guard.state(), mode) {
                 (State::Closed, _) => HealthStatus::Down,

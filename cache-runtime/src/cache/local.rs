@@ -22,12 +22,13 @@ pub(super) use self::confirm::{Asking, Doubt, HEAD};
 use self::gather::Gathering;
 pub(super) use self::gather::{Heads, Question, Runner, Turn};
 use crate::clock::whole_millis;
-use crate::config::Config;
-use crate::doubt::{Doubts, Reading};
+use crate::config::{Config, Topology};
+use crate::doubt::{Doubts, Place, Reading};
 use crate::entry::{self, Meta, Stamp};
 use crate::key::Key;
 use crate::metrics::{LocalState, LocalStats};
 use crate::singleton::Singleton;
+use crate::slot::Slot;
 use crate::store::listener::Wanted;
 use crate::tag::Tag;
 use crate::target::Target;
@@ -90,6 +91,8 @@ pub(crate) struct HeldFacts {
     /// The type of what the function stores, and `version` of its attribute.
     shape: Shape,
     pub(super) meta: Meta,
+    /// The slot of its key.
+    slot: Slot,
     /// When the time of its entry is over, by the coarse clock.
     gone_at: u64,
     weight: usize,
@@ -103,7 +106,7 @@ pub(crate) struct HeldFacts {
 #[derive(Clone, Debug)]
 pub(super) struct KeptTag {
     tag: Tag,
-    hash: u64,
+    place: Place,
     stamp: Stamp,
 }
 
@@ -153,13 +156,20 @@ impl Kept {
         &self.facts
     }
 
+    #[inline]
+    fn place(&self, hash: u64) -> Place {
+        Place {
+            hash,
+            slot: self.facts.slot,
+        }
+    }
+
     /// Whether nothing was heard of a change since the value was read. Changes that nobody reported do not count.
     #[inline]
     pub(super) fn is_unchanged(&self, reading: Reading) -> bool {
         self.changes.load(Relaxed) == reading.changes
     }
 
-    /// Returns whether its entry has tags.
     /// The tags of its entry.
     pub(super) fn tags(&self) -> impl Iterator<Item = &Tag> {
         self.facts.tags.iter().map(|kept| &kept.tag)
@@ -191,10 +201,15 @@ impl Kept {
 impl Local {
     /// `is_alone` is whether no other process changes entries, so that there is nothing to listen for.
     pub(super) fn new(config: &Config, is_alone: bool) -> Self {
-        let doubts = Doubts::new(config.clock.clone());
+        let clock = config.clock.clone();
+        let doubts = match &config.redis {
+            Some(Topology::Cluster { .. }) => Doubts::of_cluster(clock),
+            _ => Doubts::new(clock),
+        };
         if is_alone {
-            doubts.hears(vec![config.prefix.clone()]);
-            doubts.trust(u64::MAX, Duration::ZERO);
+            let ear = doubts.ear();
+            ear.hears(vec![config.prefix.clone()]);
+            ear.trust(u64::MAX, Duration::ZERO);
         }
         Self {
             wanted: Arc::default(),
@@ -230,29 +245,30 @@ impl Local {
 
     /// Returns the reading that belongs to a read of `key` and of these tags that is about to be sent.
     pub(super) fn reading(&self, key: &Key, tags: &[Tag]) -> Reading {
-        self.reading_with(self.doubts.reading(self.hash(key)), tags)
+        self.reading_with(self.doubts.reading(self.place(key)), tags)
     }
 
     /// Adds the counters of tags, each of them once.
     pub(super) fn reading_with(&self, reading: Reading, tags: &[Tag]) -> Reading {
         let is_first = |(at, tag): &(usize, &Tag)| !tags[..*at].contains(tag);
         let first = tags.iter().enumerate().filter(is_first);
-        self.sum(reading, first.map(|(_, tag)| self.hash(tag.key())))
+        self.sum(reading, first.map(|(_, tag)| self.place(tag.key())))
     }
 
     /// Returns the reading that a value of `key` must have to be certain.
     pub(super) fn reading_of(&self, key: &Key, kept: &Kept) -> Reading {
-        self.read(self.hash(key), kept)
+        let hash = self.hash(key);
+        self.read(kept.place(hash), kept)
     }
 
     #[inline]
-    fn read(&self, key: u64, kept: &Kept) -> Reading {
-        let tags = kept.facts.tags.iter().map(|tag| tag.hash);
+    fn read(&self, key: Place, kept: &Kept) -> Reading {
+        let tags = kept.facts.tags.iter().map(|tag| tag.place);
         self.sum(self.doubts.reading(key), tags)
     }
 
     #[inline]
-    fn sum(&self, reading: Reading, tags: impl Iterator<Item = u64>) -> Reading {
+    fn sum(&self, reading: Reading, tags: impl Iterator<Item = Place>) -> Reading {
         tags.fold(reading, |reading, tag| {
             reading.and(self.doubts.reading(tag))
         })
@@ -264,8 +280,8 @@ impl Local {
         for (name, stamp) in entry::tags(entry) {
             let tag = Tag::named(prefix, name);
             if tags.iter().all(|kept| kept.tag != tag) {
-                let hash = self.hash(tag.key());
-                tags.push(KeptTag { tag, hash, stamp });
+                let place = self.place(tag.key());
+                tags.push(KeptTag { tag, place, stamp });
             }
         }
         tags.into()
@@ -291,19 +307,26 @@ impl Local {
             return Found::Nothing;
         }
         // Before the reading, which then includes all changes that the trust is about.
-        let is_trusted = self.doubts.is_trusted(now);
-        let reading = self.read(hash, &kept);
+        let place = kept.place(hash);
+        let is_trusted = self.is_trusted(place, &kept, now);
+        let reading = self.read(place, &kept);
         match is_trusted && kept.is_certain(reading, now) {
             true => Found::Certain(kept),
             false => Found::Doubtful(kept),
         }
     }
 
+    #[inline]
+    fn is_trusted(&self, key: Place, kept: &Kept, now: u64) -> bool {
+        let mut tags = kept.facts.tags.iter();
+        self.doubts.is_trusted(key, now) && tags.all(|tag| self.doubts.is_trusted(tag.place, now))
+    }
+
     /// Returns the facts of a value whose entry is fresh for `fresh` and has so many bytes of JSON. It was read after `reading`
     /// was taken, and is certain for `period`.
     pub(super) fn facts(
         &self,
-        shape: Shape,
+        (key, shape): (&Key, Shape),
         meta: Meta,
         fresh: Duration,
         json_bytes: usize,
@@ -316,6 +339,7 @@ impl Local {
         HeldFacts {
             shape,
             meta,
+            slot: self.doubts.slot(key.as_str().as_bytes()),
             gone_at,
             weight: of_tags.fold(weight, usize::saturating_add),
             tags,
@@ -391,7 +415,7 @@ impl Local {
     }
 
     fn state(&self) -> LocalState {
-        match self.doubts.is_trusted(self.now()) {
+        match self.doubts.are_all_trusted(self.now()) {
             true => LocalState::Certain,
             false if self.doubts.hears_any() => LocalState::Doubtful,
             false => LocalState::Off,
@@ -406,6 +430,10 @@ impl Local {
 
     fn hash(&self, key: &Key) -> u64 {
         self.doubts.hash(key.as_str().as_bytes())
+    }
+
+    fn place(&self, key: &Key) -> Place {
+        self.doubts.place(key.as_str().as_bytes())
     }
 
     fn values(&self) -> Values {

@@ -23,6 +23,7 @@ use crate::plan::{ReadNames, ReadPlan};
 use crate::registry;
 use crate::site::{LocalOutage, Site};
 use crate::store::Store;
+use crate::store::listener::Hearing;
 use crate::tag::Tag;
 
 /// Returns a certain value for a call that nothing unusual is asked of: no scope, no view, no disabled key and no pending eviction.
@@ -91,10 +92,11 @@ impl Inner {
             want(site);
         }
         listening.start(|running| {
-            let listener = store.listener(&self.config, doubts, wanted);
+            let (doubts, wanted) = (Arc::clone(doubts), Arc::clone(wanted));
+            let listener = store.listen(&self.config, Hearing { doubts, wanted });
             async move {
                 match listener {
-                    Ok(listener) => listener.run().await,
+                    Ok(listener) => listener.await,
                     Err(error) => warn!(%error, "cannot listen for changes in Redis"),
                 }
                 running.end_for_good();
@@ -228,7 +230,7 @@ impl CallContext<'_> {
             return;
         };
         let facts = local.facts(
-            shape(self.site, self.of.number),
+            (self.key, shape(self.site, self.of.number)),
             meta,
             Duration::from_millis(meta.fresh_until.saturating_sub(self.now())),
             entry::json_bytes(bytes),

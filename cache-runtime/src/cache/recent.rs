@@ -106,13 +106,18 @@ impl<T: Clone + Eq + Hash> Recent<T> {
 
     /// All that is remembered.
     pub(crate) fn all(&self) -> Vec<T> {
+        self.all_where(|_| true)
+    }
+
+    /// All of these that are remembered.
+    pub(crate) fn all_where(&self, is_meant: impl Fn(&T) -> bool) -> Vec<T> {
         let generations = self.lock();
         let Generations {
             young, old, held, ..
         } = &*generations;
-        let mut all: HashSet<_> = young.union(old).cloned().collect();
-        all.extend(held.keys().cloned());
-        all.into_iter().collect()
+        let all = young.iter().chain(old).chain(held.keys());
+        let all: HashSet<_> = all.filter(|item| is_meant(item)).collect();
+        all.into_iter().cloned().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Generations<T>> {

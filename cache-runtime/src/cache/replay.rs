@@ -8,14 +8,16 @@ use tracing::{info, warn};
 use super::recent::{Recent, Room};
 use super::{Cache, Inner};
 use crate::config::Config;
+use crate::store::Moves;
 use crate::store::confirm::Confirmations;
+use crate::store::reach::Reach;
 use crate::sync::Mutex;
 use crate::target::Target;
 
 /// What a higher layer keeps in order to apply it again.
 pub(crate) trait Replay: Send + Sync {
-    /// Owes again what the last server acknowledged. Returns how much that was.
-    fn replay(&self) -> usize;
+    /// Owes again what the last server of a part acknowledged. Returns how much that was.
+    fn replay(&self, part: &Reach) -> usize;
 }
 
 /// What the last server acknowledged, and the other parts that remember such acknowledgements.
@@ -113,11 +115,13 @@ impl Inner {
         if known == term || known == 0 {
             return term;
         }
-        self.local.doubts.lost_track();
+        if !self.guard.is_divided() {
+            // The nodes of a cluster are not replaced together: the cluster knows whose values are doubtful.
+            self.local.doubts.lost_track();
+        }
         let evictions = self.replays.evictions.all();
         self.journal.add(&evictions);
-        let others: Vec<_> = self.others().iter().filter_map(Weak::upgrade).collect();
-        let sessions: usize = others.iter().map(|other| other.replay()).sum();
+        let sessions = self.replay_others(&Reach::Everything);
         let evictions = evictions.len();
         if evictions + sessions > 0 {
             info!(
@@ -129,8 +133,29 @@ impl Inner {
         term
     }
 
+    fn replay_others(&self, part: &Reach) -> usize {
+        let others: Vec<_> = self.others().iter().filter_map(Weak::upgrade).collect();
+        others.iter().map(|other| other.replay(part)).sum()
+    }
+
     fn others(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Replay>>> {
         self.replays.others.lock()
+    }
+}
+
+impl Moves for Inner {
+    /// If the keys came with the slots, the evictions find nothing. But a node that took slots by force, or that has keys of an earlier
+    /// attempt to move them, may have what was evicted elsewhere.
+    fn have_moved(&self, part: &Reach) -> bool {
+        let is_there = |target: &Target| match target {
+            Target::Key(key) => part.contains(key),
+            Target::Tag(tag) => part.contains(tag.key()),
+            Target::Pattern(_) | Target::All => true,
+        };
+        let evictions = self.replays.evictions.all_where(is_there).into_iter();
+        let evictions: Vec<_> = evictions.map(|target| (target, part.clone())).collect();
+        self.journal.add_missed(&evictions);
+        !evictions.is_empty() | (self.replay_others(part) > 0)
     }
 }
 

@@ -25,6 +25,7 @@ use crate::config::{Config, Environment, SessionKeys};
 use crate::error::{Error, ErrorKind};
 use crate::metrics::{SessionEvent, SessionMetrics};
 use crate::singleton::Singleton;
+use crate::store::reach::Reach;
 use crate::throttle::Throttle;
 
 /// The pause after an attempt to end sessions that failed although Redis is there.
@@ -352,10 +353,10 @@ fn timeouts(config: &Config) -> Timeouts {
 }
 
 impl Replay for Inner {
-    fn replay(&self) -> usize {
-        let endings = self.ended.all();
+    fn replay(&self, part: &Reach) -> usize {
+        let is_there = |(tag, _): &(UserTag, Which)| part.contains(&tag.index(&self.prefix));
         let mut owed = 0;
-        for (tag, which) in endings {
+        for (tag, which) in self.ended.all_where(is_there) {
             owed += usize::from(self.revocations.add(tag, which));
         }
         if owed > 0 {

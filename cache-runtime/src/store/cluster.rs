@@ -10,14 +10,15 @@
 //! unavailable, and no others.
 
 mod detour;
+mod hearing;
 mod keeper;
 mod node;
 mod tour;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -29,11 +30,12 @@ use self::detour::Detour;
 pub(super) use self::detour::Errand;
 use self::node::Node;
 pub(super) use self::tour::Tour;
+use super::listener::Hearing;
 use super::peer;
 use super::pool::Access;
 use super::reply::Failure;
-use super::slots::{NodeId, Places, Slot, Table};
-use super::{BoxFuture, Found, NodeHealth, ServerInfo, Signals};
+use super::slots::{NodeId, Places, Slot, Table, ranges};
+use super::{BoxFuture, Found, Moves, NodeHealth, ServerInfo, Signals};
 use crate::config::{Address, Config, Topology};
 use crate::entry::STAMP_TEXT;
 use crate::error::{Error, ErrorKind};
@@ -44,6 +46,8 @@ use crate::sync::Mutex;
 use crate::tag::Tag;
 
 const NO_OWNER: Failure = Failure::Away("no node owns the slot");
+
+const DOWN: &str = "the cluster is down (`CLUSTERDOWN`), so its nodes refuse keys; with `cluster-require-full-coverage yes` all nodes refuse all keys while some slots have no node";
 
 /// The owner of a slot that no node owns.
 const NOBODY: u16 = u16::MAX;
@@ -64,8 +68,13 @@ pub(super) struct Cluster {
     reopened: watch::Sender<u64>,
     alarm: Arc<Alarm>,
     keeper: Singleton,
+    moves: OnceLock<Weak<dyn Moves>>,
+    /// What the listeners of the nodes tell, if there is something to listen for.
+    hearing: OnceLock<Hearing>,
     /// Held by the only refresh of the table.
     refreshing: tokio::sync::Mutex<()>,
+    /// Whether a node was asked for what the log says once.
+    was_asked: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -75,8 +84,12 @@ struct Known {
     table: Table,
     /// When a node reported the table last.
     confirmed: Option<Instant>,
+    /// Whether the node that reported last refuses keys because the cluster is down.
+    is_down: bool,
     /// Whether callers have used any node.
     is_used: bool,
+    /// Slots that moved between nodes that callers use. No caller uses them before those who must be told know it.
+    moving: BTreeSet<Slot>,
     /// The losses of nodes that are not in the map any more.
     former_losses: u64,
 }
@@ -147,7 +160,10 @@ impl Cluster {
             reopened: watch::Sender::new(0),
             alarm: Arc::default(),
             keeper: Singleton::default(),
+            moves: OnceLock::new(),
+            hearing: OnceLock::new(),
             refreshing: tokio::sync::Mutex::default(),
+            was_asked: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         }))
     }
@@ -347,6 +363,18 @@ impl Cluster {
         health
     }
 
+    /// What does not work although the nodes are healthy, a sentence each.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let is_down = self.known.lock().is_down;
+        let map = self.map.load();
+        let is_served = |slot: &Slot| map.owner(*slot).is_some_and(|owner| owner.is_usable());
+        let uncovered = ranges(Slot::all().filter(|slot| !is_served(slot)));
+        let is_covered = uncovered.is_empty() || map.nodes.is_empty();
+        let uncovered = (!is_covered).then(|| format!("no node serves the slots {uncovered}"));
+        let down = is_down.then(|| DOWN.to_owned());
+        down.into_iter().chain(uncovered).collect()
+    }
+
     /// Returns what the nodes report about themselves, as one server: sums, and the latest start. There is no run id.
     pub(super) async fn info(&self, access: Access) -> Result<ServerInfo, Failure> {
         let map = self.map.load_full();
@@ -382,6 +410,9 @@ impl Cluster {
     fn is_ready(&self, node: &Node) {
         let known = self.known.lock();
         let is_new = node.answers();
+        if is_new && let Some(ear) = node.ear.get() {
+            ear.lost_track();
+        }
         if is_new && (known.is_used || self.term() == 0) {
             self.term.fetch_add(1, Ordering::AcqRel);
         }

@@ -194,6 +194,10 @@ impl Store for Gated {
         self.store.nodes()
     }
 
+    fn problems(&self) -> Vec<String> {
+        self.store.problems()
+    }
+
     fn for_recovery(&self) -> &dyn Store {
         self
     }

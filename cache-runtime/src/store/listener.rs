@@ -10,19 +10,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, PushInfo, PushKind, Value};
-use tokio::sync::Notify;
+use redis::{Cmd, PushInfo, PushKind, ServerErrorKind, Value};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::backoff;
 use super::pool::Pool;
-use super::redis::RedisStore;
 use super::reply;
 use super::topology::{Connector, Driver, Pushes};
 use crate::clock::hold;
 use crate::config::Config;
-use crate::doubt::Doubts;
+use crate::doubt::{Doubts, Ear};
 use crate::error::{Error, ErrorKind};
 use crate::sync::Mutex;
 
@@ -33,7 +32,8 @@ const REFUSED: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     beginnings: Mutex<BTreeSet<String>>,
-    grown: Notify,
+    /// For the listeners of all servers.
+    grown: watch::Sender<()>,
 }
 
 impl Wanted {
@@ -43,7 +43,8 @@ impl Wanted {
         let is_covered = beginnings.iter().any(|known| beginning.starts_with(known));
         if !is_covered {
             beginnings.insert(beginning);
-            self.grown.notify_one();
+            drop(beginnings);
+            self.grown.send_replace(());
         }
     }
 
@@ -63,12 +64,23 @@ impl Wanted {
     }
 }
 
+/// What decides whether a server is still the right one for its keys, if several servers share them.
+pub(super) trait Ownership: Send + Sync {
+    /// Returns a command that the server answers only while it owns keys. It changes nothing. [`None`] if it owns none.
+    fn question(&self) -> Option<Cmd>;
+
+    /// The server says that it does not own them.
+    fn is_over(&self);
+}
+
 /// Listens to the server of a pool.
 pub(crate) struct Listener {
     pool: Weak<Pool>,
     connector: Arc<Connector>,
     doubts: Arc<Doubts>,
+    ear: Arc<Ear>,
     wanted: Arc<Wanted>,
+    ownership: Option<Box<dyn Ownership>>,
     staleness: Duration,
     /// How long the server may leave a ping unanswered.
     patience: Duration,
@@ -95,26 +107,31 @@ impl From<Error> for End {
     }
 }
 
-impl RedisStore {
-    /// Returns what listens for the changes of `wanted` keys.
-    pub(crate) fn listener(
-        &self,
+/// What listeners tell, and what they listen for.
+#[derive(Clone, Debug)]
+pub(crate) struct Hearing {
+    pub(crate) doubts: Arc<Doubts>,
+    pub(crate) wanted: Arc<Wanted>,
+}
+
+impl Listener {
+    /// Opens nothing yet. It tells `ear`.
+    pub(super) fn new(
+        pool: &Arc<Pool>,
         config: &Config,
-        doubts: &Arc<Doubts>,
-        wanted: &Arc<Wanted>,
-    ) -> Result<Listener, Error> {
-        let Some(pool) = self.connections() else {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "functions with `local` keep no values in this process while they use a Redis Cluster",
-            ));
-        };
-        let heard = Arc::clone(doubts);
-        Ok(Listener {
+        hearing: &Hearing,
+        ear: Arc<Ear>,
+        ownership: Option<Box<dyn Ownership>>,
+    ) -> Result<Self, Error> {
+        let Hearing { doubts, wanted } = hearing.clone();
+        let heard = Arc::clone(&doubts);
+        Ok(Self {
             pool: Arc::downgrade(pool),
             connector: connector(pool, config)?,
-            doubts: Arc::clone(doubts),
-            wanted: Arc::clone(wanted),
+            doubts,
+            ear,
+            wanted,
+            ownership,
             staleness: config.local_staleness,
             patience: config.local_staleness.max(config.command_timeout),
             longest_pause: config.reconnect_max_delay,
@@ -129,6 +146,8 @@ fn connector(pool: &Arc<Pool>, config: &Config) -> Result<Arc<Connector>, Error>
 
     match &config.listen_at {
         None => Ok(Arc::clone(pool.connector())),
+        // A cluster has several networks.
+        Some(_) if pool.is_node() => Ok(Arc::clone(pool.connector())),
         Some(address) => Ok(Arc::new(Connector::new(&Config {
             redis: Some(Topology::Standalone(address.clone())),
             ..config.clone()
@@ -167,14 +186,15 @@ impl Listener {
     pub(crate) async fn run(self) {
         let mut failures = 0;
         let mut refused = None;
+        let mut grown = self.wanted.grown.subscribe();
         loop {
             let began = Instant::now();
             let end = self.listen().await;
-            self.doubts.distrust();
+            self.ear.distrust();
             let pause = match end {
                 End::Over => return,
                 End::Refused(reason) => {
-                    self.doubts.hears_nothing(reason.clone());
+                    self.ear.hears_nothing(reason.clone());
                     if refused.as_ref() != Some(&reason) {
                         warn!(
                             reason,
@@ -197,7 +217,7 @@ impl Listener {
             };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = self.wanted.grown.notified() => {}
+                _ = grown.changed() => {}
             }
         }
     }
@@ -232,32 +252,53 @@ impl Listener {
             driver: opened.driver,
             patience: self.patience,
         };
+        self.ping(&mut link).await?;
+        let mut grown = self.wanted.grown.subscribe();
         let beginnings = self.wanted.reduced();
         link.track(&beginnings).await?;
         info!(
             keys = beginnings.join("*, ") + "*",
             "listening for changes in Redis"
         );
-        self.doubts.hears(beginnings.clone());
+        self.ear.hears(beginnings.clone());
         let mut earlier = None;
         loop {
             let sent = self.doubts.earliest();
-            link.ask(&redis::cmd("PING")).await?;
+            self.ping(&mut link).await?;
             if self.term()? != term {
                 return Err(End::Lost("callers use another server".into()));
             }
             if let Some(heard) = earlier.replace(sent) {
-                self.doubts.trust(heard, self.staleness);
+                self.ear.trust(heard, self.staleness);
                 tokio::select! {
                     () = sleep(self.staleness / 4) => {}
                     () = &mut link.driver => return Err(closed()),
-                    () = self.wanted.grown.notified() => {
+                    _ = grown.changed() => {
                         if self.wanted.reduced() != beginnings {
                             return Err(End::Lost("more keys are wanted".into()));
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+impl Listener {
+    /// Asks for an answer that only the right server gives.
+    async fn ping(&self, link: &mut Link) -> Result<(), End> {
+        let question = self.ownership.as_ref().and_then(|owner| owner.question());
+        let question = question.unwrap_or_else(|| redis::cmd("PING"));
+        match link.answer(&question).await? {
+            // The slot is on its way to another node, and this one still owns it.
+            Value::ServerError(error) if error.kind() == Some(ServerErrorKind::Ask) => Ok(()),
+            Value::ServerError(error) if reply::is_elsewhere(&error) => {
+                if let Some(owner) = &self.ownership {
+                    owner.is_over();
+                }
+                Err(End::Lost(reply::said(&error)))
+            }
+            answer => refuse(answer).map(drop),
         }
     }
 }
@@ -271,16 +312,17 @@ struct Link {
 
 impl Link {
     async fn ask(&mut self, command: &Cmd) -> Result<Value, End> {
+        refuse(self.answer(command).await?)
+    }
+
+    /// The answer, which may be an error of the server.
+    async fn answer(&mut self, command: &Cmd) -> Result<Value, End> {
         let _real_time = hold(self.patience);
         let answer = tokio::select! {
             answer = timeout(self.patience, self.link.send_packed_command(command)) => answer,
             () = &mut self.driver => return Err(closed()),
         };
         match answer {
-            Ok(Ok(Value::ServerError(error))) if reply::is_out_of_service(&error) => {
-                Err(End::Lost(reply::said(&error)))
-            }
-            Ok(Ok(Value::ServerError(error))) => Err(End::Refused(reply::said(&error))),
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(End::Lost(error.to_string())),
             Err(_) => Err(End::Lost(format!("no answer within {:?}", self.patience))),
@@ -302,6 +344,17 @@ impl Link {
                 "`CLIENT TRACKINGINFO` shows another state".into(),
             )),
         }
+    }
+}
+
+/// Returns an answer that is no error.
+fn refuse(answer: Value) -> Result<Value, End> {
+    match answer {
+        Value::ServerError(error) if reply::is_out_of_service(&error) => {
+            Err(End::Lost(reply::said(&error)))
+        }
+        Value::ServerError(error) => Err(End::Refused(reply::said(&error))),
+        answer => Ok(answer),
     }
 }
 

@@ -428,6 +428,10 @@ impl Store for MemoryStore {
         Vec::new()
     }
 
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn for_recovery(&self) -> &dyn Store {
         self
     }

@@ -3,7 +3,7 @@
 mod scan;
 mod scripts;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
@@ -11,14 +11,15 @@ use tokio::time::Instant;
 
 use self::scripts::{CAPTURE, DELETE_DEAD, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::cluster::{Cluster, Errand};
+use super::listener::{Hearing, Listener};
 use super::maintenance;
 use super::peer::{self, Peer, USUAL_ENTRY};
 use super::pool::{Access, Pool};
 use super::reply::{self, Failure};
 use super::script::Scripts;
 use super::{
-    BoxFuture, Cursor, Deleted, Found, Mark, NodeHealth, Refreshing, Replaced, Scanned, ServerInfo,
-    Signals, Store, Walk, Walked,
+    BoxFuture, Cursor, Deleted, Found, Mark, Moves, NodeHealth, Refreshing, Replaced, Scanned,
+    ServerInfo, Signals, Store, Walk, Walked,
 };
 use crate::clock::whole_millis;
 use crate::config::{Config, Topology};
@@ -95,6 +96,29 @@ impl RedisStore {
         match &self.route {
             Route::Server(peer) => Some(&peer.pool),
             Route::Cluster(..) => None,
+        }
+    }
+
+    /// Tells `moves` of all keys that move from one server to another.
+    pub(crate) fn tell(&self, moves: Weak<dyn Moves>) {
+        if let Route::Cluster(cluster, _) = &self.route {
+            cluster.tell(moves);
+        }
+    }
+
+    /// Returns a task that hears the changes of wanted keys, from each server that keeps some of them.
+    pub(crate) fn listen(
+        &self,
+        config: &Config,
+        hearing: Hearing,
+    ) -> Result<BoxFuture<'static, ()>, Error> {
+        match &self.route {
+            Route::Server(peer) => {
+                let ear = Arc::new(hearing.doubts.ear());
+                let listener = Listener::new(&peer.pool, config, &hearing, ear, None)?;
+                Ok(Box::pin(listener.run()))
+            }
+            Route::Cluster(cluster, _) => Ok(Box::pin(cluster.listen(hearing))),
         }
     }
 
@@ -591,6 +615,13 @@ impl Store for RedisStore {
         match &self.route {
             Route::Server(_) => Vec::new(),
             Route::Cluster(cluster, _) => cluster.health(),
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        match &self.route {
+            Route::Server(_) => Vec::new(),
+            Route::Cluster(cluster, _) => cluster.problems(),
         }
     }
 

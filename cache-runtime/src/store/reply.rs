@@ -87,6 +87,12 @@ pub(super) fn is_out_of_service(error: &ServerError) -> bool {
     matches!(error.kind(), Some(BusyLoading | MasterDown | ReadOnly))
 }
 
+/// Returns whether this answer of a node of a cluster means that it does not serve the slot.
+pub(super) fn is_elsewhere(error: &ServerError) -> bool {
+    use ServerErrorKind::{ClusterDown, Moved};
+    matches!(error.kind(), Some(Moved | ClusterDown))
+}
+
 pub(super) fn is_no_script(error: &ServerError) -> bool {
     error.kind() == Some(ServerErrorKind::NoScript)
 }

@@ -1,4 +1,4 @@
-//! Which node of a cluster holds a key: the slot of a key, and the table of the owners of all slots. Nothing here does I/O.
+//! Which node of a cluster holds a key: the table of the owners of all slots. Nothing here does I/O.
 
 mod answer;
 mod place;
@@ -7,42 +7,24 @@ mod table;
 pub(super) use self::answer::{Answer, Member, Open};
 pub(super) use self::place::{Places, Redirect};
 pub(super) use self::table::Table;
+pub(super) use crate::slot::Slot;
 
 use std::fmt;
 
-/// A part of the keyspace. One node owns all keys of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Slot(u16);
-
-impl Slot {
-    pub(super) const COUNT: usize = 16_384;
-
-    /// Returns the slot of a key, as the cluster specification of Redis defines it.
-    pub(super) fn of(key: &[u8]) -> Self {
-        // The remainder is the last 14 bits, because 16,384 is a power of two.
-        Self(checksum(hashed_part(key)) % 16_384)
+/// Names slots, in their order, like `0-5460, 9000`.
+pub(super) fn ranges(slots: impl IntoIterator<Item = Slot>) -> String {
+    let mut ranges: Vec<(Slot, Slot)> = Vec::new();
+    for slot in slots {
+        match ranges.last_mut() {
+            Some((_, last)) if last.index() + 1 == slot.index() => *last = slot,
+            _ => ranges.push((slot, slot)),
+        }
     }
-
-    /// Returns the slot with this number, if there is one.
-    pub(super) fn numbered(number: i64) -> Option<Self> {
-        let number = u16::try_from(number).ok()?;
-        (usize::from(number) < Self::COUNT).then_some(Self(number))
-    }
-
-    pub(super) fn all() -> impl ExactSizeIterator<Item = Self> {
-        (0..16_384).map(Self)
-    }
-
-    /// Returns its number, as a place in a list of all slots.
-    pub(super) fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl fmt::Display for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+    let text = |(first, last)| match first == last {
+        true => format!("{first}"),
+        false => format!("{first}-{last}"),
+    };
+    ranges.into_iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// The name that a node gives itself. It survives restarts and changes of the address.
@@ -77,48 +59,6 @@ impl fmt::Debug for NodeId {
         fmt::Display::fmt(self, f)
     }
 }
-
-/// Returns what decides the slot: the text between the first `{` and the next `}`, unless it is empty. So keys that share this
-/// text share a slot.
-fn hashed_part(key: &[u8]) -> &[u8] {
-    let tag = || {
-        let start = key.iter().position(|byte| *byte == b'{')? + 1;
-        let rest = key.get(start..)?;
-        let length = rest.iter().position(|byte| *byte == b'}')?;
-        rest.get(..length).filter(|tag| !tag.is_empty())
-    };
-    tag().unwrap_or(key)
-}
-
-/// CRC-16/XMODEM.
-fn checksum(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |checksum: u16, byte| {
-        let [high, low] = checksum.to_be_bytes();
-        u16::from_be_bytes([low, 0]) ^ CHECKSUMS[usize::from(high ^ byte)]
-    })
-}
-
-/// The checksum of each byte.
-const CHECKSUMS: [u16; 256] = {
-    const POLYNOMIAL: u16 = 0x1021;
-    let mut checksums = [0; 256];
-    let mut byte: u16 = 0;
-    while byte < 256 {
-        let mut checksum = byte << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            let carry = checksum & 0x8000 != 0;
-            checksum <<= 1;
-            if carry {
-                checksum ^= POLYNOMIAL;
-            }
-            bit += 1;
-        }
-        checksums[byte as usize] = checksum;
-        byte += 1;
-    }
-    checksums
-};
 
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,4 @@
+mod cluster;
 mod failures;
 
 use std::pin::pin;
@@ -141,7 +142,7 @@ impl Lab {
 
     fn is_trusted(&self) -> bool {
         let doubts = self.doubts();
-        doubts.is_trusted(doubts.latest())
+        doubts.are_all_trusted(doubts.latest())
     }
 
     fn reading(&self) -> Reading {
@@ -150,7 +151,7 @@ impl Lab {
 
     fn reading_of(&self, name: &str) -> Reading {
         let doubts = self.doubts();
-        doubts.reading(doubts.hash(name.as_bytes()))
+        doubts.reading(doubts.place(name.as_bytes()))
     }
 
     fn hits_local(&self) -> u64 {

@@ -25,6 +25,8 @@ const PAUSES: [Duration; 3] = [
 ];
 
 const UNKNOWN_NODE: Failure = Failure::Away("the slot moved to a node that is not known yet");
+const CATCHES_UP: Failure =
+    Failure::Away("recent evictions are applied at the new owner of the slot first");
 const TOO_MANY_HOPS: Failure = Failure::Away("the nodes do not agree who owns the slot");
 const SPLIT_KEYS: Failure = Failure::Away("the keys are being moved to another node");
 const IS_DOWN: Failure = Failure::Away("the cluster is down");
@@ -149,9 +151,12 @@ impl Cluster {
 
     /// Returns the node that `from` names. A slot that moved is learnt, and one that is under way is not.
     fn target(&self, redirect: &Redirect, from: &Node) -> Result<Arc<Node>, Failure> {
-        let (Redirect::Moved(_, address) | Redirect::Ask(_, address)) = redirect;
-        if let Redirect::Moved(slot, _) = redirect {
-            self.has_moved(*slot, from.id, address);
+        let (Redirect::Moved(slot, address) | Redirect::Ask(slot, address)) = redirect;
+        self.doubt(*slot);
+        if let Redirect::Moved(slot, _) = redirect
+            && self.has_moved(*slot, from.id, address)
+        {
+            return Err(CATCHES_UP);
         }
         let node = self.map.load().at(address).cloned();
         if node.is_none() {

@@ -10,16 +10,19 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use redis::Value;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::node::State;
-use super::{Cluster, Known, Map, NOBODY, Node};
+use super::{Cluster, DOWN, Known, Map, NOBODY, Node};
 use crate::clock::hold;
 use crate::config::{Address, Tls};
 use crate::error::{Error, ErrorKind};
+use crate::store::Moves;
 use crate::store::pool::Access;
-use crate::store::reply::Failure;
+use crate::store::reach::Reach;
+use crate::store::reply::{self, Failure};
 use crate::store::slots::{Answer, Member, NodeId, Slot, Table};
 use crate::store::topology::{Connector, Expected, Opened};
 
@@ -31,6 +34,9 @@ const PERIOD_OF_LOSS: Duration = Duration::from_millis(250);
 
 /// The shortest time between two readings. A redirected command sends nobody to the nodes again and again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The option that makes all nodes refuse all keys while some slots have no node.
+const FULL_COVERAGE: &str = "cluster-require-full-coverage";
 
 /// How many nodes are asked at the same time: one of them may be frozen, and one may know an old table.
 const ASKED: usize = 3;
@@ -203,7 +209,11 @@ impl Cluster {
             mut driver,
             ..
         } = connector.open().await?;
-        let questions = Answer::questions();
+        let mut questions = Answer::questions();
+        let is_first = !self.was_asked.load(Ordering::Relaxed);
+        if is_first {
+            questions.cmd("CONFIG").arg("GET").arg(FULL_COVERAGE);
+        }
         let asked = link.send_packed_commands(&questions, 0, questions.len());
         let answers = tokio::select! {
             answers = timeout(self.patience(), asked) => answers,
@@ -212,7 +222,7 @@ impl Cluster {
                 return Err(Error::new(ErrorKind::Connection, text));
             }
         };
-        let answers = match answers {
+        let mut answers = match answers {
             Ok(Ok(answers)) => answers,
             Ok(Err(error)) => {
                 let text = format!("lost the connection to {address}");
@@ -220,11 +230,20 @@ impl Cluster {
             }
             Err(_) => return Err(Error::timeout(self.patience())),
         };
+        // The user may not be allowed to ask it.
+        if is_first
+            && answers.pop().is_some_and(is_on)
+            && !self.was_asked.swap(true, Ordering::Relaxed)
+        {
+            warn!(
+                "`{FULL_COVERAGE}` is `yes`: if one part of the cluster is down, all nodes refuse all keys; set it to `no`"
+            );
+        }
         let answer = self.read(answers, address);
         answer.map_err(|failure| failure.during(|| format!("table of slots of {address}")))
     }
 
-    fn read(&self, answers: Vec<redis::Value>, asked: &Address) -> Result<Answer, Failure> {
+    fn read(&self, answers: Vec<Value>, asked: &Address) -> Result<Answer, Failure> {
         let is_encrypted = self.config.tls != Tls::Off;
         Answer::read(answers, asked, is_encrypted, &self.places)
     }
@@ -236,26 +255,66 @@ impl Cluster {
 
     /// Adds what a node reported.
     fn learn(&self, answer: Answer) {
-        let mut known = self.known.lock();
-        known.table.learn(answer);
-        known.confirmed = Some(Instant::now());
-        self.redraw(&mut known);
+        let moved = {
+            let mut known = self.known.lock();
+            self.is_down(&mut known, answer.is_down);
+            known.table.learn(answer);
+            known.confirmed = Some(Instant::now());
+            self.redraw(&mut known)
+        };
+        self.open_moved(moved);
     }
 
-    /// Learns from a node that a slot moved.
-    pub(super) fn has_moved(&self, slot: Slot, by: NodeId, to: &Address) {
-        let mut known = self.known.lock();
-        if known.table.moved(slot, by, to) {
-            self.redraw(&mut known);
+    fn is_down(&self, known: &mut Known, is_down: Option<bool>) {
+        let is_down = is_down.unwrap_or(false);
+        match (known.is_down, is_down) {
+            (false, true) => warn!("{DOWN}"),
+            (true, false) => info!("the cluster is up again"),
+            _ => {}
         }
-        drop(known);
-        self.alarm.table.notify_one();
+        known.is_down = is_down;
     }
 
-    /// Makes the map follow the table.
-    fn redraw(&self, known: &mut Known) {
+    /// Learns from a node that a slot moved. Returns whether something must be applied at its new owner before callers use it.
+    pub(super) fn has_moved(&self, slot: Slot, by: NodeId, to: &Address) -> bool {
+        let moved = {
+            let mut known = self.known.lock();
+            match known.table.moved(slot, by, to) {
+                true => self.redraw(&mut known),
+                false => Vec::new(),
+            }
+        };
+        self.alarm.table.notify_one();
+        self.open_moved(moved)
+    }
+
+    /// Tells `moves` of slots that move from one node to another.
+    pub(in crate::store) fn tell(&self, moves: Weak<dyn Moves>) {
+        // There is one cache.
+        let _ = self.moves.set(moves);
+    }
+
+    /// Lets callers use slots that moved, after those who must know it were told. Returns whether they have something to apply first.
+    fn open_moved(&self, moved: Vec<Slot>) -> bool {
+        if moved.is_empty() {
+            return false;
+        }
+        let part = Reach::of(moved.iter().copied());
+        let moves = self.moves.get().and_then(Weak::upgrade);
+        let is_owed = moves.is_some_and(|moves| moves.have_moved(&part));
+        let mut known = self.known.lock();
+        for slot in &moved {
+            known.moving.remove(slot);
+        }
+        self.redraw(&mut known);
+        is_owed
+    }
+
+    /// Makes the map follow the table. Returns the slots that moved from one node to another that callers use. No caller uses them
+    /// before [`open_moved`](Self::open_moved).
+    fn redraw(&self, known: &mut Known) -> Vec<Slot> {
         if self.is_closed.load(Ordering::SeqCst) {
-            return;
+            return Vec::new();
         }
         let old = self.map.load_full();
         let mut nodes = Vec::new();
@@ -282,19 +341,37 @@ impl Cluster {
             places.insert(member.id, u16::try_from(nodes.len()).unwrap_or(NOBODY));
             nodes.push(node);
         }
+        let has_answered = |node: &&Arc<Node>| node.has_answered();
+        let answered: BTreeSet<_> = nodes
+            .iter()
+            .filter(has_answered)
+            .map(|node| node.id)
+            .collect();
         let mut owners = vec![NOBODY; Slot::COUNT];
+        let mut moved = Vec::new();
         for (place, slot) in owners.iter_mut().zip(Slot::all()) {
-            let owner = known.table.owner(slot);
-            if let Some(there) = owner.and_then(|owner| places.get(&owner.id)) {
+            let Some(owner) = known.table.owner(slot) else {
+                continue;
+            };
+            let last = old.owner(slot);
+            // A node that callers have not used yet gets everything that is recent before they do.
+            if last.is_some_and(|last| last.id != owner.id) && answered.contains(&owner.id) {
+                moved.push(slot);
+            }
+            if let Some(there) = places.get(&owner.id) {
                 *place = *there;
             }
+        }
+        known.moving.extend(&moved);
+        for slot in &known.moving {
+            owners[slot.index()] = NOBODY;
         }
         let is_same = |(one, other): (&Arc<Node>, &Arc<Node>)| Arc::ptr_eq(one, other);
         if nodes.len() == old.nodes.len()
             && nodes.iter().zip(&old.nodes).all(is_same)
             && *owners == *old.owners
         {
-            return;
+            return moved;
         }
         let stays = |node: &Arc<Node>| nodes.iter().any(|other| Arc::ptr_eq(node, other));
         let gone: Vec<_> = old
@@ -308,10 +385,11 @@ impl Cluster {
             .filter(|node| !old.nodes.iter().any(|other| Arc::ptr_eq(node, other)))
             .cloned()
             .collect();
-        self.map.store(Arc::new(Map {
+        let map = Arc::new(Map {
             nodes,
             owners: owners.into(),
-        }));
+        });
+        self.replace_map(&old, map);
         for node in &gone {
             // Its callers still wait for their answers, so its connections end with the last of them.
             // The node that has its slots now may lack what it had, which is one loss more.
@@ -327,7 +405,18 @@ impl Cluster {
             node.tend(&self.this);
         }
         self.reopen();
+        moved
     }
+}
+
+/// Returns whether this is the answer about an option that is on.
+fn is_on(answer: Value) -> bool {
+    let options = match answer {
+        Value::Map(options) => options.into_iter().map(|(_, value)| value).collect(),
+        answer => reply::array(answer).unwrap_or_default(),
+    };
+    let mut texts = options.into_iter().map(reply::text);
+    texts.any(|text| text.is_ok_and(|text| text == "yes"))
 }
 
 fn random(bound: usize) -> usize {
@@ -350,6 +439,7 @@ async fn keep(cluster: Weak<Cluster>) {
             debug!(%error, "could not read the table of slots");
         }
         let is_whole = here.map.load().nodes.iter().all(|node| node.is_usable());
+        let is_whole = is_whole && !here.known.lock().is_down;
         let period = if is_whole { PERIOD } else { PERIOD_OF_LOSS };
         let alarm = Arc::clone(&here.alarm);
         drop(here);

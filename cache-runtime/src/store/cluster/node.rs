@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::{Alarm, Cluster};
 use crate::clock::hold;
 use crate::config::{Address, Config};
+use crate::doubt::Ear;
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::metrics::PoolStats;
 use crate::singleton::Singleton;
@@ -54,6 +55,9 @@ pub(super) struct Node {
     /// Wakes the task that sees to its return.
     wake: Arc<Notify>,
     tending: Singleton,
+    /// What its listener tells, if there is something to listen for.
+    pub(super) ear: OnceLock<Arc<Ear>>,
+    pub(super) listening: Singleton,
     alarm: Arc<Alarm>,
 }
 
@@ -120,12 +124,19 @@ impl Node {
             attempts: watch::Sender::new(0),
             wake: Arc::default(),
             tending: Singleton::default(),
+            ear: OnceLock::new(),
+            listening: Singleton::default(),
             alarm: Arc::clone(alarm),
         }))
     }
 
     pub(super) fn state(&self) -> State {
         State::of(self.state.load(Ordering::Acquire))
+    }
+
+    /// Returns whether it has ever answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.server.load(Ordering::Acquire) != 0
     }
 
     /// Returns whether it answers.

@@ -16,6 +16,7 @@ use crate::store::reach::Reach;
 use crate::store::redis::RedisStore;
 use crate::store::support::{ask, key, open_all_nodes, until};
 use crate::store::{Cursor, NodeState, Replaced, Store, Walk, Walked};
+use crate::testing::log::{Line, Log};
 use crate::testing::{Cluster as Servers, Failover, Migration};
 use crate::{HealthStatus, testing};
 
@@ -193,7 +194,10 @@ async fn a_moving_slot_is_followed() {
     );
     servers.finish_migration(migration).unwrap();
 
-    assert_eq!(rows.loads_of_all(&cache).await, 0, "the slot moved");
+    // Its recent eviction is applied at the new owner, too.
+    assert!(rows.loads_of_all(&cache).await <= 1, "the slot moved");
+    until_cached(&rows, &cache, 3).await;
+    assert_eq!(rows.loads_of_all(&cache).await, 0);
     assert_eq!(cache.delete("row:3").await, Evicted::Applied { keys: 1 });
     assert_eq!(cache.stats().fallback.entered, 0);
 }
@@ -471,6 +475,92 @@ async fn a_scan_lists_the_keys_of_all_nodes() {
     }
 
     assert_eq!(names.len(), keys.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_without_a_node_and_a_cluster_that_is_down_are_told() {
+    let log = Log::listen(tracing::Level::WARN);
+    let mut servers = Servers::builder().full_coverage().start().unwrap();
+    let cache = connect(&servers).await;
+    let lines = log.take();
+    let said =
+        |line: &Line| line.fields["message"].contains("`cluster-require-full-coverage` is `yes`");
+    assert!(lines.iter().any(said), "{lines:?}");
+    let killed = servers.primaries().unwrap()[0];
+    let replica = servers.replica_of(killed).unwrap();
+
+    servers.kill(replica);
+    servers.kill(killed);
+    until("the cluster is down", || cache.problems().len() == 2).await;
+
+    let problems = cache.problems();
+    assert!(problems[0].contains("CLUSTERDOWN"), "{problems:?}");
+    assert_eq!(problems[1], "no node serves the slots 0-5460");
+    let health = cache.health().detail().await;
+    assert_eq!(health.status, HealthStatus::Degraded);
+    servers.restart(killed).unwrap();
+    servers.restart(replica).unwrap();
+    servers.settle().unwrap();
+    all_connected(&cache, 3).await;
+    until("the cluster is up", || cache.problems().is_empty()).await;
+}
+
+/// Gives a slot to another primary without moving its keys, with an epoch that all accept.
+fn take_by_force(servers: &Servers, slot: u16, to: usize) {
+    let (slot, id) = (slot.to_string(), servers.id(to).to_owned());
+    let node = servers.server(to);
+    let _: String = ask(node, &["CLUSTER", "BUMPEPOCH"]);
+    let _: String = ask(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &id]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eviction_is_applied_again_where_a_slot_went_by_force() {
+    let servers = servers();
+    let cache = connect(&servers).await;
+    let rows = Rows::default();
+    assert_eq!(rows.read(&cache, 3).await, 0);
+    let moving = Key::parse("test_", "row:3").unwrap();
+    let migration = begin_to_move(&servers, &moving);
+    let [from, to] = [migration.from(), migration.to()];
+    // An attempt to move the slot that was given up left an old entry at the other node.
+    servers.move_keys(migration, 100).unwrap();
+    let number = migration.slot().to_string();
+    for node in [from, to] {
+        let stable = ["CLUSTER", "SETSLOT", &number, "STABLE"];
+        let _: String = ask(servers.server(node), &stable);
+    }
+    let version = rows.change();
+    assert_eq!(cache.delete("row:3").await, Evicted::Applied { keys: 0 });
+    assert_eq!(rows.read(&cache, 3).await, version);
+    let version = rows.change();
+    assert_eq!(cache.delete("row:3").await, Evicted::Applied { keys: 1 });
+
+    take_by_force(&servers, migration.slot(), to);
+    servers.settle().unwrap();
+
+    for _ in 0..20 {
+        assert_eq!(rows.read(&cache, 3).await, version);
+    }
+    until("the journal is applied", || {
+        cache.stats().journal_depth == 0
+    })
+    .await;
+    let loads = rows.loads.load(Ordering::SeqCst);
+    until_cached(&rows, &cache, 3).await;
+    assert_eq!(rows.read(&cache, 3).await, version);
+    assert!(rows.loads.load(Ordering::SeqCst) <= loads + 100);
+}
+
+async fn until_cached(rows: &Rows, cache: &Cache, row: usize) {
+    for _ in 0..100 {
+        let before = rows.loads.load(Ordering::SeqCst);
+        rows.read(cache, row).await;
+        if rows.loads.load(Ordering::SeqCst) == before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("row {row} is not cached");
 }
 
 #[test]

@@ -3,6 +3,7 @@ use tracing::Level;
 use super::*;
 use crate::clock::Clock;
 use crate::key::Key;
+use crate::store::redis::RedisStore;
 use crate::store::support::{SingleEntry, ask, config, kill_listener, server, server_with, until};
 use crate::store::{Mark, Store};
 use crate::testing::RedisServer;
@@ -31,8 +32,9 @@ impl Lab {
         for beginning in beginnings {
             lab.wanted.add((*beginning).to_owned());
         }
-        let listener = lab.store.listener(&config, &lab.doubts, &lab.wanted);
-        tokio::spawn(listener.expect("a configuration").run());
+        let (doubts, wanted) = (Arc::clone(&lab.doubts), Arc::clone(&lab.wanted));
+        let listener = lab.store.listen(&config, Hearing { doubts, wanted });
+        tokio::spawn(listener.expect("a configuration"));
         lab
     }
 
@@ -43,11 +45,11 @@ impl Lab {
     }
 
     fn is_trusted(&self) -> bool {
-        self.doubts.is_trusted(self.doubts.latest())
+        self.doubts.are_all_trusted(self.doubts.latest())
     }
 
     fn reading(&self, name: &str) -> crate::doubt::Reading {
-        self.doubts.reading(self.doubts.hash(name.as_bytes()))
+        self.doubts.reading(self.doubts.place(name.as_bytes()))
     }
 
     /// Returns whether `change` is heard as a change of this key.

@@ -17,6 +17,8 @@ pub(in crate::store) struct Answer {
     pub(super) members: Vec<Member>,
     /// For each slot the place of its owner among the members.
     pub(super) owners: Vec<Option<usize>>,
+    /// Whether the node refuses keys because the cluster is down. [`None`] if it does not report that.
+    pub(in crate::store) is_down: Option<bool>,
 }
 
 /// A node of the cluster.
@@ -46,9 +48,11 @@ pub(in crate::store) enum Open {
 impl Answer {
     /// The commands whose answers [`read`](Self::read) reads, in this order.
     pub(in crate::store) fn questions() -> redis::Pipeline {
-        let mut questions = redis::Pipeline::with_capacity(2);
+        let mut questions = redis::Pipeline::with_capacity(3);
         questions.cmd("CLUSTER").arg("SHARDS");
         questions.cmd("CLUSTER").arg("NODES");
+        // The user may not be allowed to ask it.
+        questions.cmd("CLUSTER").arg("INFO");
         questions
     }
 
@@ -63,6 +67,7 @@ impl Answer {
         let (Some(shards), Some(nodes)) = (answers.next(), answers.next()) else {
             return Err(Failure::Nonsense("two answers"));
         };
+        let info = answers.next().and_then(|info| reply::text(info).ok());
         let addresses = addresses(shards, asked, is_encrypted, places)?;
         let nodes = reply::text(nodes)?;
         let mut reporter = None;
@@ -99,6 +104,7 @@ impl Answer {
             reporter: reporter.ok_or(Failure::Nonsense("a list with the node itself"))?,
             members,
             owners,
+            is_down: info.map(|info| info.contains("cluster_state:fail")),
         })
     }
 }

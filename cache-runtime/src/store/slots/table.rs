@@ -35,6 +35,7 @@ impl Table {
             reporter,
             members,
             owners,
+            is_down: _,
         } = answer;
         let newest = members.iter().map(|member| member.epoch).max();
         let newest = newest.unwrap_or_default();

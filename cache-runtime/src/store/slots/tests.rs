@@ -76,29 +76,11 @@ fn altered(vector: &[u8], changes: &[(&str, &str)]) -> Answer {
 }
 
 #[test]
-fn the_slots_of_keys_are_those_of_the_specification() {
-    assert_eq!(checksum(b"123456789"), 0x31C3);
-    // Answers of `CLUSTER KEYSLOT`.
-    let keys: [(&[u8], i64); 10] = [
-        (b"", 0),
-        (b"a", 15_495),
-        (b"foo", 12_182),
-        (b"{user1000}.following", 3_443),
-        (b"{user1000}.followers", 3_443),
-        (b"foo{}{bar}", 8_363),
-        (b"foo{{bar}}zap", 4_015),
-        (b"foo{bar}{zap}", 5_061),
-        (b"{bar", 4_015),
-        (b"\xff\x00{", 159),
-    ];
-    for (key, number) in keys {
-        assert_eq!(
-            Slot::of(key),
-            slot(number),
-            "{}",
-            String::from_utf8_lossy(key)
-        );
-    }
+fn neighbours_are_named_together() {
+    let slots = [0, 1, 2, 7, 9, 10].map(slot);
+
+    assert_eq!(ranges(slots), "0-2, 7, 9-10");
+    assert_eq!(ranges([]), "");
 }
 
 #[test]

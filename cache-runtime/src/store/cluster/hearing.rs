@@ -1,0 +1,137 @@
+//! Listens to the changes of keys at all primaries: each node reports those of its slots.
+//!
+//! The values of a node are trusted as long as its own listener hears everything. A slot that moves leaves its values doubtful.
+
+use std::sync::{Arc, Weak};
+
+use redis::Cmd;
+use tracing::warn;
+
+use super::{Cluster, Map, Node};
+use crate::store::listener::{Hearing, Listener, Ownership};
+use crate::store::slots::{NodeId, Slot};
+
+/// The most names that are tried in order to find one whose slot a node owns.
+const TRIED: u32 = 1 << 15;
+
+impl Cluster {
+    /// Hears the changes of wanted keys until the cluster is gone.
+    pub(in crate::store) fn listen(
+        self: &Arc<Self>,
+        hearing: Hearing,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        {
+            let _unchanged = self.known.lock();
+            let hearing = self.hearing.get_or_init(|| hearing);
+            let map = self.map.load();
+            give_slots(hearing, &map, Slot::all());
+        }
+        listen(Arc::downgrade(self))
+    }
+
+    /// Makes the values doubtful that were read from a node that does not own their slot.
+    pub(super) fn doubt(&self, slot: Slot) {
+        if let Some(hearing) = self.hearing.get() {
+            hearing.doubts.missed_in(slot);
+        }
+    }
+
+    /// Replaces the map. The caller holds what is known of the cluster.
+    pub(super) fn replace_map(&self, old: &Map, new: Arc<Map>) {
+        let Some(hearing) = self.hearing.get() else {
+            self.map.store(new);
+            return;
+        };
+        let owner = |map: &Map, slot| map.owner(slot).map(Arc::as_ptr);
+        let is_other = |slot: &Slot| owner(old, *slot) != owner(&new, *slot);
+        let moved: Vec<_> = Slot::all().filter(is_other).collect();
+        give_slots(hearing, &new, moved.iter().copied());
+        self.map.store(Arc::clone(&new));
+        // Since the first time callers have asked the last owners, as if they were the new ones.
+        give_slots(hearing, &new, moved.into_iter());
+    }
+
+    /// Starts to listen to a node, unless that is done.
+    fn listen_to(&self, hearing: &Hearing, node: &Arc<Node>) {
+        let Some(ear) = node.ear.get().filter(|ear| ear.is_heard()) else {
+            return;
+        };
+        node.listening.start(|running| {
+            let claim = Claim {
+                cluster: Weak::clone(&self.this),
+                node: node.id,
+            };
+            let (ear, claim) = (Arc::clone(ear), Some(Box::new(claim) as _));
+            let listener = Listener::new(&node.pool, &self.config, hearing, ear, claim);
+            async move {
+                let _running = running;
+                match listener {
+                    Ok(listener) => listener.run().await,
+                    Err(error) => warn!(%error, "cannot listen for changes in Redis"),
+                }
+            }
+        });
+    }
+}
+
+/// Gives slots to the ears of their owners.
+fn give_slots(hearing: &Hearing, map: &Map, slots: impl Iterator<Item = Slot>) {
+    let doubts = &hearing.doubts;
+    for node in &map.nodes {
+        node.ear.get_or_init(|| Arc::new(doubts.ear()));
+    }
+    for slot in slots {
+        let ear = map.owner(slot).and_then(|owner| owner.ear.get());
+        doubts.give(slot, ear.map(AsRef::as_ref));
+    }
+}
+
+async fn listen(cluster: Weak<Cluster>) {
+    let Some(mut changes) = cluster.upgrade().map(|here| here.reopened.subscribe()) else {
+        return;
+    };
+    loop {
+        {
+            let Some(here) = cluster.upgrade() else {
+                return;
+            };
+            if let Some(hearing) = here.hearing.get() {
+                for node in &here.map.load().nodes {
+                    here.listen_to(hearing, node);
+                }
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The claim of a node on its slots, as far as the map knows it.
+struct Claim {
+    cluster: Weak<Cluster>,
+    node: NodeId,
+}
+
+impl Ownership for Claim {
+    /// Reads a key of one of its slots. A replica answers that it moved, and a primary that most others cannot reach answers that the
+    /// cluster is down.
+    fn question(&self) -> Option<Cmd> {
+        let cluster = self.cluster.upgrade()?;
+        let map = cluster.map.load();
+        let is_own = |slot| map.owner(slot).is_some_and(|owner| owner.id == self.node);
+        if !Slot::all().any(is_own) {
+            return None;
+        }
+        let prefix = &cluster.config.prefix;
+        let mut names = (0..TRIED).map(|number| format!("{prefix}cache:owner:{number}"));
+        let name = names.find(|name| is_own(Slot::of(name.as_bytes())))?;
+        Some(redis::cmd("GET").arg(name).take())
+    }
+
+    fn is_over(&self) {
+        if let Some(cluster) = self.cluster.upgrade() {
+            cluster.alarm.table.notify_one();
+        }
+    }
+}
