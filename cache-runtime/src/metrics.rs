@@ -396,6 +396,15 @@ struct Stripe {
     recent: Recent,
 }
 
+impl Stripe {
+    /// How many operations were counted.
+    fn operations(&self) -> u64 {
+        let counters = Event::ALL.iter().zip(&self.counters);
+        let operations = counters.filter(|((_, kind), _)| kind.is_operation());
+        operations.map(|(_, counter)| counter.load(Relaxed)).sum()
+    }
+}
+
 impl SiteMetrics {
     fn new(site: &SiteSlot, started: Instant, shared: Arc<Shared>) -> Self {
         let stripe = || Stripe {
@@ -437,18 +446,18 @@ impl SiteMetrics {
     #[inline]
     pub(crate) fn count_in(&self, event: Event, second: u64) {
         let stripe = self.stripe();
+        stripe.recent.begin(second, || stripe.operations());
         stripe.counters[event as usize].fetch_add(1, Relaxed);
-        stripe.recent.record(second, 1);
     }
 
     fn record(&self, event: Event, n: u64, now: impl FnOnce() -> Instant) {
         let stripe = self.stripe();
         let index = event as usize;
-        stripe.counters[index].fetch_add(n, Relaxed);
         if Event::ALL[index].1.is_operation() {
             let second = now().saturating_duration_since(self.started).as_secs();
-            stripe.recent.record(second, n);
+            stripe.recent.begin(second, || stripe.operations());
         }
+        stripe.counters[index].fetch_add(n, Relaxed);
     }
 
     /// Something that is timed took this long.
@@ -549,7 +558,7 @@ impl SiteMetrics {
             for (sum, histogram) in snapshot.distributions.iter_mut().zip(&stripe.histograms) {
                 sum.read(histogram);
             }
-            snapshot.last_minute += stripe.recent.minute_until(second);
+            snapshot.last_minute += stripe.recent.minute_until(second, stripe.operations());
         }
         snapshot
     }

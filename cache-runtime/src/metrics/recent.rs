@@ -6,84 +6,129 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 const SLOTS: usize = 64;
 const MINUTE: u64 = 60;
 
-/// One slot for each of the last seconds. A slot holds its second in the upper half and its count in the lower.
+/// The lower bits of a slot, which hold a total.
+const TOTAL: u64 = (1 << 40) - 1;
+
+/// How much had happened before each of the last seconds in which something happened. So an event is counted once, and only the
+/// first of a second costs more.
 #[derive(Debug)]
 pub(super) struct Recent {
+    /// The second that began last, plus 1.
+    begun: AtomicU64,
+    /// The upper bits hold how often the slot was used, with which its index makes up the second.
     slots: [AtomicU64; SLOTS],
 }
 
 impl Recent {
     pub(super) const fn new() -> Self {
         Self {
+            begun: AtomicU64::new(0),
             slots: [const { AtomicU64::new(0) }; SLOTS],
         }
     }
 
-    /// Counts `n` in `second`, which is counted from any fixed moment.
+    /// Something is about to be counted in `second`, which is counted from any fixed moment. `total` is what was counted before.
     #[inline]
-    pub(super) fn record(&self, second: u64, n: u64) {
-        let slot = &self.slots[(second % SLOTS as u64) as usize];
-        let _ = slot.fetch_update(Relaxed, Relaxed, |packed| {
-            let before = if packed >> 32 == second & HALF {
-                packed & HALF
-            } else {
-                0
-            };
-            Some((second & HALF) << 32 | before.saturating_add(n).min(HALF))
-        });
+    pub(super) fn begin(&self, second: u64, total: impl FnOnce() -> u64) {
+        let begun = self.begun.load(Relaxed);
+        // A second that is over begins no more: what happens late counts for the one after it.
+        if begun <= second
+            && self
+                .begun
+                .compare_exchange(begun, second + 1, Relaxed, Relaxed)
+                .is_ok()
+        {
+            let round = second / SLOTS as u64 + 1;
+            self.slots[second as usize % SLOTS].store(round << 40 | total() & TOTAL, Relaxed);
+        }
     }
 
-    /// What was counted in the 60 seconds that end with `second`.
-    pub(super) fn minute_until(&self, second: u64) -> u64 {
-        self.slots
-            .iter()
-            .map(|slot| slot.load(Relaxed))
-            .filter(|packed| {
-                (second & HALF)
-                    .checked_sub(packed >> 32)
-                    .is_some_and(|age| age < MINUTE)
-            })
-            .map(|packed| packed & HALF)
-            .sum()
+    /// What was counted in the 60 seconds that end with `second`, of this `total`.
+    pub(super) fn minute_until(&self, second: u64, total: u64) -> u64 {
+        let slots = self.slots.iter().zip(0..);
+        let begun = slots.filter_map(|(slot, index)| {
+            let slot = slot.load(Relaxed);
+            let then = (slot >> 40).checked_sub(1)? * SLOTS as u64 + index;
+            let is_recent = second.checked_sub(then)? < MINUTE;
+            is_recent.then_some((then, slot & TOTAL))
+        });
+        let first = begun.min_by_key(|(then, _)| *then);
+        first.map_or(0, |(_, before)| total.wrapping_sub(before) & TOTAL)
     }
 }
-
-const HALF: u64 = u32::MAX as u64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Counts as the statistics do.
+    struct Counter {
+        recent: Recent,
+        total: u64,
+    }
+
+    impl Counter {
+        fn new() -> Self {
+            Self {
+                recent: Recent::new(),
+                total: 0,
+            }
+        }
+
+        fn count(&mut self, second: u64, n: u64) {
+            self.recent.begin(second, || self.total);
+            self.total += n;
+        }
+
+        fn minute_until(&self, second: u64) -> u64 {
+            self.recent.minute_until(second, self.total)
+        }
+    }
+
     #[test]
     fn a_minute_ends_with_the_current_second_and_excludes_older_counts() {
-        let recent = Recent::new();
-        recent.record(0, 1);
-        recent.record(1, 2);
-        recent.record(60, 4);
+        let mut counter = Counter::new();
+        counter.count(0, 1);
+        counter.count(1, 2);
+        counter.count(60, 4);
 
-        assert_eq!(recent.minute_until(59), 3);
-        assert_eq!(recent.minute_until(60), 6);
-        assert_eq!(recent.minute_until(61), 4);
-        assert_eq!(recent.minute_until(120), 0);
+        assert_eq!(counter.minute_until(60), 6);
+        assert_eq!(counter.minute_until(61), 4);
+        assert_eq!(counter.minute_until(119), 4);
+        assert_eq!(counter.minute_until(120), 0);
     }
 
     #[test]
-    fn a_reused_slot_starts_at_0() {
-        let recent = Recent::new();
-        recent.record(5, 100);
+    fn a_reused_slot_counts_for_its_new_second_only() {
+        let mut counter = Counter::new();
+        counter.count(5, 100);
 
-        recent.record(5 + SLOTS as u64, 1);
+        counter.count(5 + SLOTS as u64, 1);
 
-        assert_eq!(recent.minute_until(5 + SLOTS as u64), 1);
+        assert_eq!(counter.minute_until(5 + SLOTS as u64), 1);
     }
 
     #[test]
-    fn a_count_saturates() {
-        let recent = Recent::new();
+    fn several_counts_of_a_second_and_late_ones_are_all_counted() {
+        let mut counter = Counter::new();
+        counter.count(7, 1);
+        counter.count(7, 2);
+        counter.count(8, 4);
+        counter.count(7, 8);
 
-        recent.record(7, u64::MAX);
+        assert_eq!(counter.minute_until(8), 15);
+        assert_eq!(counter.minute_until(67), 12);
+    }
 
-        assert_eq!(recent.minute_until(7), HALF);
-        assert_eq!(recent.minute_until(7 + MINUTE), 0);
+    #[test]
+    fn a_minute_of_billions_is_counted() {
+        let mut counter = Counter::new();
+        counter.count(7, 1 << 39);
+        counter.count(8, 1 << 39);
+
+        counter.count(100, 10 << 30);
+        counter.count(101, 10 << 30);
+
+        assert_eq!(counter.minute_until(101), 20 << 30);
     }
 }
