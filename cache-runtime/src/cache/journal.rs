@@ -51,7 +51,7 @@ enum Trial {
     Pending,
     /// Redis refused it. It is not tried again before [`Journal::retry_refused`].
     Refused,
-    /// A node of the cluster was unavailable. It is not tried again before [`Journal::retry_held`].
+    /// A node of the cluster was unavailable, or did not serve the slot. It is not tried again before [`Journal::retry_held`].
     Held,
 }
 

@@ -64,6 +64,8 @@ impl Recovery {
         if self.retry_at.is_some_and(|at| at <= Instant::now()) {
             self.retry_at = None;
             inner.journal.retry_refused();
+            // A node may serve its slots again without a change that anyone notices.
+            inner.journal.retry_held();
         }
         let reopened = inner.guard.store().reopened();
         if reopened != self.reopened {
