@@ -85,8 +85,8 @@ impl ReadCall {
         self.tags.last_mut().map(KeyWriter::new)
     }
 
-    /// Returns the steps of a call of a function with `local`, and the value if this process has it. Such a hit is found before
-    /// there is a request to the cache.
+    /// Returns the value of a call of a function with `local` if this process has it, or else the steps of the call. Such a hit is
+    /// found before there is a request to the cache.
     #[inline(always)]
     pub(crate) fn find_locally<O>(mut self, refresh: Refresh) -> (Option<Steps>, Option<O::Output>)
     where
@@ -96,13 +96,13 @@ impl ReadCall {
             && let Some(output) = cache::find_locally::<O>(cache, names)
         {
             self.recycle();
-            return (Some(Steps::Served), Some(output));
+            return (None, Some(output));
         }
         let of = ValueType::of_outcome::<O>();
         (cache::read(self.into_parts(), of, refresh), None)
     }
 
-    /// Completes the names. Returns them with the cache, if there is a cache.
+    /// Returns the cache, if there is a cache, and the names.
     fn names(&mut self) -> Option<(&Used, ReadNames<'_>)> {
         let Self {
             cache,
@@ -111,17 +111,12 @@ impl ReadCall {
             name,
             tags,
         } = self;
-        let (cache, name) = (cache.as_ref()?, name.as_mut()?);
-        key::complete(name, cache.prefix());
-        for tag in tags.iter_mut() {
-            key::complete_record(tag, cache.prefix());
-        }
         let names = ReadNames {
             site,
-            key: name,
+            key: name.as_mut()?,
             tags,
         };
-        Some((cache, names))
+        Some((cache.as_ref()?, names))
     }
 
     /// Keeps the buffers of its names for other calls of this thread.

@@ -15,13 +15,13 @@ pub(crate) struct ReadPlan {
     pub(crate) tags: Vec<Tag>,
 }
 
-/// The complete names of a read. A hit in this process needs no more of a [`ReadPlan`].
-#[derive(Clone, Copy, Debug)]
+/// The names of a read, to which nothing more is written. A hit in this process needs no more of a [`ReadPlan`].
+#[derive(Debug)]
 pub(crate) struct ReadNames<'a> {
     pub(crate) site: &'static Site,
-    pub(crate) key: &'a str,
+    pub(crate) key: &'a mut String,
     /// The names of the records of the tags.
-    pub(crate) tags: &'a [String],
+    pub(crate) tags: &'a mut [String],
 }
 
 /// The targets of an eviction, and when it runs.

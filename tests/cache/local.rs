@@ -85,6 +85,38 @@ async fn an_eviction_in_another_process_reaches_the_value() {
     .await;
 }
 
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+#[cacheable(key = "written", ttl = 60, local = "5s", cache = cache)]
+async fn written(cache: &Cache) -> u64 {
+    WRITTEN.load(Ordering::SeqCst)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_eviction_is_seen_at_once_while_others_hit_the_value() {
+    let server = RedisServer::start().expect("a server");
+    let cache = connect(&server).await;
+    keep(&cache, async || written(&cache).await).await;
+    let mut others = JoinSet::new();
+    for _ in 0..3 {
+        let cache = cache.clone();
+        others.spawn(async move {
+            loop {
+                written(&cache).await;
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    for _ in 0..200 {
+        let last = WRITTEN.fetch_add(1, Ordering::SeqCst) + 1;
+        cache.delete("written").await;
+        assert!(written(&cache).await >= last);
+    }
+
+    assert!(cache.stats().total.hits_local > 1_000);
+}
+
 #[tokio::test]
 async fn a_refresh_in_the_background_is_possible_too() {
     let server = RedisServer::start().expect("a server");

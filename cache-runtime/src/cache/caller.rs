@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::chain::{self, Chain};
 use super::lent::{Lent, swap};
-use super::local::{HeldFacts, Kept};
+use super::local::{Kept, KeptValue};
 use super::pulse::{Pulse, Watch};
 use crate::entry::{
     self, Draft, Entry, Json, Layers, Limits, Origin, Refusal, Tagged, Unreadable, Value,
@@ -38,7 +38,7 @@ pub(super) trait Caller {
     }
 
     /// Returns the value that was decoded last, to be kept in this process. The code of its type may panic.
-    fn keep(&self, _facts: &HeldFacts) -> Option<Arc<Kept>> {
+    fn keep(&self) -> Option<KeptValue> {
         None
     }
 

@@ -4,16 +4,15 @@ use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::mem;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::call::ValueType;
 use super::caller::{Appraisal, Caller, Driver, Path, Source, WriteJob, Written};
-use super::local::{Held, HeldFacts, Kept};
+use super::local::{Kept, KeptValue};
 use super::steps::{self, Steps};
 use super::used::Used;
 use super::{boxed, locally};
-use crate::entry::{self, Json, Layers, Unreadable};
+use crate::entry::{Json, Layers, Unreadable};
 use crate::plan::ReadNames;
 use crate::site::{CacheValue, LocalValue, Outcome, Rules};
 use crate::tag::TagWriter;
@@ -156,7 +155,7 @@ impl<T> Outputs<T> {
 /// Whether the values of a function are also kept in this process.
 pub(crate) trait Keeping<O: Outcome> {
     /// Returns the value that was found, to be kept.
-    fn keep(found: Option<&O::Output>, facts: &HeldFacts) -> Option<Arc<Kept>>;
+    fn keep(found: Option<&O::Output>) -> Option<KeptValue>;
 
     /// Returns a value that is kept, if it is of this type.
     fn take(kept: &Kept) -> Option<O::Output>;
@@ -168,7 +167,7 @@ pub(crate) struct NotKept;
 
 impl<O: Outcome> Keeping<O> for NotKept {
     #[inline(always)]
-    fn keep(_: Option<&O::Output>, _: &HeldFacts) -> Option<Arc<Kept>> {
+    fn keep(_: Option<&O::Output>) -> Option<KeptValue> {
         None
     }
 
@@ -184,12 +183,12 @@ pub(crate) struct KeptLocally;
 
 impl<O: Outcome<Value: CacheValue + LocalValue>> Keeping<O> for KeptLocally {
     #[inline(always)]
-    fn keep(found: Option<&O::Output>, facts: &HeldFacts) -> Option<Arc<Kept>> {
+    fn keep(found: Option<&O::Output>) -> Option<KeptValue> {
         let value: Option<O::Value> = match found.and_then(O::returned) {
             Some(returned) => O::value(returned).cloned(),
             None => return None,
         };
-        Some(Arc::new(Held::new(facts.clone(), value)))
+        Some(Box::new(value))
     }
 
     #[inline(always)]
@@ -208,11 +207,15 @@ pub(crate) fn find_locally<O: Outcome<Value: CacheValue + LocalValue>>(
     cache: &Used,
     names: ReadNames<'_>,
 ) -> Option<O::Output> {
-    let kept = locally::certain(cache, names, ValueType::number_of::<O::Value>())?;
-    // A `Clone` that panics must not take the call down.
-    let value = entry::caught(|| <KeptLocally as Keeping<O>>::take(&kept))??;
-    locally::count(cache, names);
-    Some(value)
+    let mut found = None;
+    let mut take = |kept: &Kept| {
+        found = <KeptLocally as Keeping<O>>::take(kept);
+        found.is_some()
+    };
+    match locally::serve(cache, names, ValueType::number_of::<O::Value>(), &mut take) {
+        true => found,
+        false => None,
+    }
 }
 
 /// A call of a function, and its body. Only this is compiled for each function. Everything else is compiled once for all
@@ -303,8 +306,8 @@ where
     R: Rules<O>,
     K: Keeping<O>,
 {
-    fn keep(&self, facts: &HeldFacts) -> Option<Arc<Kept>> {
-        K::keep(self.outputs.found.as_ref(), facts)
+    fn keep(&self) -> Option<KeptValue> {
+        K::keep(self.outputs.found.as_ref())
     }
 
     fn take(&mut self, kept: &Kept) -> bool {
@@ -356,6 +359,10 @@ where
             outputs,
             keeping,
         } = self;
+        // A value that this process had: there was nothing to do.
+        if let (None, Some(_)) = (&*steps, &outputs.found) {
+            return outputs.answer(Source::Entry);
+        }
         let mut polled = Polled::<O, R, K> {
             rules,
             outputs,
@@ -452,8 +459,8 @@ where
     F: Future<Output = O::Output> + Send + 'static,
     K: Keeping<O>,
 {
-    fn keep(&self, facts: &HeldFacts) -> Option<Arc<Kept>> {
-        K::keep(self.outputs.found.as_ref(), facts)
+    fn keep(&self) -> Option<KeptValue> {
+        K::keep(self.outputs.found.as_ref())
     }
 
     fn take(&mut self, kept: &Kept) -> bool {
@@ -533,6 +540,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Output> {
         let Self { steps, detached } = self.get_mut();
+        if let (None, Some(_)) = (&*steps, &detached.outputs.found) {
+            return detached.outputs.answer(Source::Entry);
+        }
         match steps::poll(steps, detached, cx) {
             Poll::Ready(source) => detached.outputs.answer(source),
             Poll::Pending => Poll::Pending,

@@ -5,6 +5,7 @@
 //! (`confirm.rs`). What is heard, and until when that is everything, is in `doubt.rs`.
 
 mod confirm;
+mod front;
 mod gather;
 
 use std::any::Any;
@@ -19,6 +20,7 @@ use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
 use self::confirm::Confirming;
 pub(super) use self::confirm::{Asking, Doubt, HEAD};
+use self::front::Front;
 use self::gather::Gathering;
 pub(super) use self::gather::{Heads, Runner, Turn};
 use crate::clock::whole_millis;
@@ -67,26 +69,35 @@ pub(super) struct Local {
     made: u64,
 }
 
-type Values = QuickCache<Name, Arc<Kept>, Weight, ByHash, Evictions>;
-
-/// A value in this process, with the facts of its entry.
-pub(crate) type Kept = Held<dyn Any + Send + Sync>;
+/// All values, and those that are hit often a second time.
+struct Values {
+    map: QuickCache<Name, Arc<Kept>, Weight, ByHash, Evictions>,
+    front: Arc<Front>,
+}
 
 /// A value, or a remembered `None`: the type is an `Option` of what the function stores.
+pub(crate) type KeptValue = Box<dyn Any + Send + Sync>;
+
+/// A value in this process, with the facts of its entry.
 #[derive(Debug)]
-pub(crate) struct Held<T: ?Sized> {
-    facts: HeldFacts,
+pub(crate) struct Kept {
+    facts: KeptFacts,
+    /// The whole name of its key, and the hash of that.
+    name: Box<str>,
+    hash: u64,
     /// The reading with which it is certain.
     changes: AtomicU64,
     gaps: AtomicU64,
     /// Until when it is certain, by the coarse clock.
     certain_until: AtomicU64,
-    value: T,
+    /// Until when a hit need not go through the map, by the coarse clock.
+    turn_until: AtomicU64,
+    value: KeptValue,
 }
 
 /// What is known about a value when it is kept.
-#[derive(Clone, Debug)]
-pub(crate) struct HeldFacts {
+#[derive(Debug)]
+pub(super) struct KeptFacts {
     /// The type of what the function stores, and `version` of its attribute.
     shape: Shape,
     pub(super) meta: Meta,
@@ -130,26 +141,19 @@ pub(super) struct Counts {
     pub(super) evicted: AtomicU64,
 }
 
-impl<T: Send + Sync + 'static> Held<T> {
-    pub(super) fn new(facts: HeldFacts, value: T) -> Self {
-        Self {
-            changes: AtomicU64::new(facts.reading.changes),
-            gaps: AtomicU64::new(facts.reading.gaps),
-            certain_until: AtomicU64::new(facts.certain_until),
-            facts,
-            value,
-        }
-    }
-}
-
 impl Kept {
+    #[inline]
+    fn is_named(&self, hash: u64, name: &str) -> bool {
+        self.hash == hash && *self.name == *name
+    }
+
     /// Returns the value, if it is of this type.
     #[inline(always)]
     pub(super) fn value<T: 'static>(&self) -> Option<&T> {
         self.value.downcast_ref()
     }
 
-    pub(super) fn facts(&self) -> &HeldFacts {
+    pub(super) fn facts(&self) -> &KeptFacts {
         &self.facts
     }
 
@@ -159,8 +163,7 @@ impl Kept {
         self.changes.load(Relaxed) == reading.changes
     }
 
-    /// Returns whether its entry has tags.
-    /// The tags of its entry.
+    /// Returns the tags of its entry.
     pub(super) fn tags(&self) -> impl Iterator<Item = &Tag> {
         self.facts.tags.iter().map(|kept| &kept.tag)
     }
@@ -169,6 +172,12 @@ impl Kept {
     #[inline]
     fn has_all<'a>(&self, mut tags: impl Iterator<Item = &'a str>) -> bool {
         tags.all(|tag| self.tags().any(|kept| kept.key().as_str() == tag))
+    }
+
+    /// Returns whether a hit need not go through the map.
+    #[inline]
+    fn has_turn(&self, now: u64) -> bool {
+        now < self.turn_until.load(Relaxed)
     }
 
     #[inline]
@@ -240,15 +249,11 @@ impl Local {
         self.sum(reading, first.map(|(_, tag)| self.hash(tag.key())))
     }
 
-    /// Returns the reading that a value of `key` must have to be certain.
-    pub(super) fn reading_of(&self, key: &Key, kept: &Kept) -> Reading {
-        self.read(self.hash(key), kept)
-    }
-
+    /// Returns the reading that a value must have to be certain.
     #[inline]
-    fn read(&self, key: u64, kept: &Kept) -> Reading {
+    pub(super) fn reading_of(&self, kept: &Kept) -> Reading {
         let tags = kept.facts.tags.iter().map(|tag| tag.hash);
-        self.sum(self.doubts.reading(key), tags)
+        self.sum(self.doubts.reading(kept.hash), tags)
     }
 
     #[inline]
@@ -272,7 +277,6 @@ impl Local {
     }
 
     /// Looks for a value of this shape and with these tags whose time is not over. `key` and `tags` are whole names.
-    #[inline]
     pub(super) fn find<'a>(
         &self,
         key: &str,
@@ -284,19 +288,61 @@ impl Local {
             return Found::Nothing;
         };
         let hash = self.doubts.hash(key.as_bytes());
-        let Some(kept) = values.get(&Asked { hash, name: key }) else {
+        let Some(kept) = values.map.get(&Asked { hash, name: key }) else {
             return Found::Nothing;
         };
+        match self.is_certain(&kept, tags, shape, now) {
+            Some(true) => Found::Certain(kept),
+            Some(false) => Found::Doubtful(kept),
+            None => Found::Nothing,
+        }
+    }
+
+    /// Passes a certain value to `take`: the path of a hit. Returns [`None`] if [`find`](Self::find) must be asked.
+    #[inline]
+    pub(super) fn find_certain<'a, R>(
+        &self,
+        key: &str,
+        tags: impl Iterator<Item = &'a str>,
+        shape: Shape,
+        now: u64,
+        take: impl FnOnce(&Kept) -> R,
+    ) -> Option<R> {
+        let values = self.values.get()?;
+        let hash = self.doubts.hash(key.as_bytes());
+        let front = values.front.get(hash);
+        if let Some(kept) = &*front
+            && kept.is_named(hash, key)
+            && kept.has_turn(now)
+        {
+            let is_certain = self.is_certain(kept, tags, shape, now);
+            return (is_certain == Some(true)).then(|| take(kept));
+        }
+        drop(front);
+        let kept = values.map.get(&Asked { hash, name: key })?;
+        let is_certain = self.is_certain(&kept, tags, shape, now);
+        (is_certain == Some(true)).then(|| {
+            values.offer(&kept, now);
+            take(&kept)
+        })
+    }
+
+    /// Returns whether a value is certain, or [`None`] if it is not for a call of this shape and with these tags, or too old.
+    #[inline]
+    fn is_certain<'a>(
+        &self,
+        kept: &Kept,
+        tags: impl Iterator<Item = &'a str>,
+        shape: Shape,
+        now: u64,
+    ) -> Option<bool> {
         if kept.facts.shape != shape || now >= kept.facts.gone_at || !kept.has_all(tags) {
-            return Found::Nothing;
+            return None;
         }
         // Before the reading, which then includes all changes that the trust is about.
         let is_trusted = self.doubts.is_trusted(now);
-        let reading = self.read(hash, &kept);
-        match is_trusted && kept.is_certain(reading, now) {
-            true => Found::Certain(kept),
-            false => Found::Doubtful(kept),
-        }
+        let reading = self.reading_of(kept);
+        Some(is_trusted && kept.is_certain(reading, now))
     }
 
     /// Returns the facts of a value whose entry is fresh for `fresh` and has so many bytes of JSON. It was read after `reading`
@@ -309,11 +355,11 @@ impl Local {
         json_bytes: usize,
         tags: Box<[KeptTag]>,
         (reading, period): (Reading, Duration),
-    ) -> HeldFacts {
+    ) -> KeptFacts {
         let gone_at = self.until(fresh);
         let of_tags = tags.iter().map(|kept| kept.tag.key().as_str().len() + TAG);
         let weight = json_bytes.saturating_mul(DECODED) + OVERHEAD;
-        HeldFacts {
+        KeptFacts {
             shape,
             meta,
             gone_at,
@@ -335,24 +381,34 @@ impl Local {
     }
 
     /// Keeps a value.
-    pub(super) fn keep(&self, key: &Key, kept: Arc<Kept>) {
+    pub(super) fn keep(&self, key: &Key, facts: KeptFacts, value: KeptValue) {
         let values = self.values.get_or_init(|| self.values());
-        let name = Name {
-            hash: self.hash(key),
+        let kept = Arc::new(Kept {
+            changes: AtomicU64::new(facts.reading.changes),
+            gaps: AtomicU64::new(facts.reading.gaps),
+            certain_until: AtomicU64::new(facts.certain_until),
+            facts,
             name: key.as_str().into(),
-        };
+            hash: self.hash(key),
+            turn_until: AtomicU64::new(0),
+            value,
+        });
         // The map reports a value that an insertion replaces as evicted.
         self.forget(key);
-        values.insert(name, kept);
+        values.map.insert(Name(Arc::clone(&kept)), kept);
     }
 
     /// Forgets a value that has turned out to be another one in the store.
     pub(super) fn forget(&self, key: &Key) {
-        if let Some(values) = self.values.get() {
-            values.remove(&Asked {
-                hash: self.hash(key),
-                name: key.as_str(),
-            });
+        let Some(values) = self.values.get() else {
+            return;
+        };
+        let asked = Asked {
+            hash: self.hash(key),
+            name: key.as_str(),
+        };
+        if let Some((_, kept)) = values.map.remove(&asked) {
+            values.front.remove(&kept);
         }
     }
 
@@ -401,7 +457,7 @@ impl Local {
     /// How many values there are, and their weight in bytes.
     pub(super) fn usage(&self) -> (usize, u64) {
         let values = self.values.get();
-        values.map_or((0, 0), |values| (values.len(), values.weight()))
+        values.map_or((0, 0), |values| (values.map.len(), values.map.weight()))
     }
 
     fn hash(&self, key: &Key) -> u64 {
@@ -415,11 +471,34 @@ impl Local {
             .shards(shards)
             .estimated_items_capacity(self.capacity / USUAL_WEIGHT)
             .weight_capacity(self.capacity as u64);
-        let evictions = Evictions(Arc::clone(&self.counts));
-        match options.build() {
+        let front = Arc::new(Front::new());
+        let evictions = Evictions {
+            counts: Arc::clone(&self.counts),
+            front: Arc::clone(&front),
+        };
+        let map = match options.build() {
             Ok(options) => QuickCache::with_options(options, Weight, ByHash, evictions),
             // Both numbers are given.
             Err(_) => QuickCache::with(0, 0, Weight, ByHash, evictions),
+        };
+        Values { map, front }
+    }
+}
+
+impl Values {
+    /// Puts a value that is hit where the next hits find it faster.
+    fn offer(&self, kept: &Arc<Kept>, now: u64) {
+        if !self.front.offer(kept, now) {
+            return;
+        }
+        // The map may have removed it after it returned it, and before it was in front.
+        let asked = Asked {
+            hash: kept.hash,
+            name: &kept.name,
+        };
+        let there = self.map.peek(&asked);
+        if !there.is_some_and(|there| Arc::ptr_eq(&there, kept)) {
+            self.front.remove(kept);
         }
     }
 }
@@ -432,16 +511,20 @@ impl fmt::Debug for Local {
     }
 }
 
-/// The name of a value, and its hash.
-#[derive(PartialEq, Eq)]
-struct Name {
-    hash: u64,
-    name: Box<str>,
+/// The name of a value, which is in the value.
+struct Name(Arc<Kept>);
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is_named(other.0.hash, &other.0.name)
+    }
 }
+
+impl Eq for Name {}
 
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
+        state.write_u64(self.0.hash);
     }
 }
 
@@ -459,7 +542,7 @@ impl Hash for Asked<'_> {
 
 impl Equivalent<Name> for Asked<'_> {
     fn equivalent(&self, name: &Name) -> bool {
-        self.hash == name.hash && *self.name == *name.name
+        name.0.is_named(self.hash, self.name)
     }
 }
 
@@ -497,21 +580,25 @@ impl Hasher for HashOf {
 struct Weight;
 
 impl Weighter<Name, Arc<Kept>> for Weight {
-    fn weight(&self, name: &Name, kept: &Arc<Kept>) -> u64 {
-        (name.name.len() + kept.facts.weight) as u64
+    fn weight(&self, _: &Name, kept: &Arc<Kept>) -> u64 {
+        (kept.name.len() + kept.facts.weight) as u64
     }
 }
 
-/// Counts values that are evicted for others.
+/// Sees to values that are evicted for others.
 #[derive(Clone)]
-struct Evictions(Arc<Counts>);
+struct Evictions {
+    counts: Arc<Counts>,
+    front: Arc<Front>,
+}
 
 impl Lifecycle<Name, Arc<Kept>> for Evictions {
     /// What is evicted, to be dropped without a lock: dropping it runs the code of its type.
     type RequestState = Vec<Arc<Kept>>;
 
     fn on_evict(&self, evicted: &mut Vec<Arc<Kept>>, _: Name, kept: Arc<Kept>) {
-        self.0.evicted.fetch_add(1, Relaxed);
+        self.counts.evicted.fetch_add(1, Relaxed);
+        self.front.remove(&kept);
         evicted.push(kept);
     }
 }

@@ -17,7 +17,7 @@ use super::{Backend, Inner, boxed};
 use crate::doubt::Reading;
 use crate::entry::{self, Meta};
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::{self, Key};
 use crate::metrics::Event;
 use crate::plan::{ReadNames, ReadPlan};
 use crate::registry;
@@ -25,9 +25,15 @@ use crate::site::{LocalOutage, Site};
 use crate::store::Store;
 use crate::tag::Tag;
 
-/// Returns a certain value for a call that nothing unusual is asked of: no scope, no view, no disabled key and no pending eviction.
-/// All else is for [`CallContext::look_locally`]. This and [`count`] are all of a hit in this process.
-pub(super) fn certain(cache: &Used, names: ReadNames<'_>, of_type: u64) -> Option<Arc<Kept>> {
+/// Passes a certain value to `take`, for a call that nothing unusual is asked of: no scope, no view, no disabled key and no
+/// pending eviction. All else is for [`CallContext::look_locally`]. Returns whether the call is a hit: this is all of one in this
+/// process. The code of the value's type may panic.
+pub(super) fn serve(
+    cache: &Used,
+    names: ReadNames<'_>,
+    of_type: u64,
+    take: &mut dyn FnMut(&Kept) -> bool,
+) -> bool {
     let ReadNames { site, key, tags } = names;
     let inner = cache.inner();
     let is_usual = inner.guard.is_connected()
@@ -36,23 +42,28 @@ pub(super) fn certain(cache: &Used, names: ReadNames<'_>, of_type: u64) -> Optio
         && !call_report::is_viewed()
         && !pending::is_scoped();
     if !is_usual {
-        return None;
+        return false;
     }
-    let tags = tags.iter().map(String::as_str);
-    let shape = shape(site, of_type);
-    match inner.local.find(key, tags, shape, inner.local.now()) {
-        Found::Certain(kept) => Some(kept),
-        Found::Doubtful(_) | Found::Nothing => None,
+    key::complete(key, &inner.config.prefix);
+    for tag in &mut *tags {
+        key::complete_record(tag, &inner.config.prefix);
     }
-}
-
-/// Counts a hit in this process.
-pub(super) fn count(cache: &Used, names: ReadNames<'_>) {
-    let inner = cache.inner();
-    let metrics = inner.metrics.site(&names.site.metrics);
-    metrics.count_in(Event::HitLocal, inner.local.second(inner.local.now()));
+    let now = inner.local.now();
+    let is_hit = inner.local.find_certain(
+        key,
+        tags.iter().map(String::as_str),
+        shape(site, of_type),
+        now,
+        |kept| entry::caught(|| take(kept)),
+    );
+    if is_hit != Some(Some(true)) {
+        return false;
+    }
+    let metrics = inner.metrics.site(&site.metrics);
+    metrics.count_in(Event::HitLocal, inner.local.second(now));
     #[cfg(feature = "admin")]
-    metrics.saw_hit(names.key);
+    metrics.saw_hit(key);
+    true
 }
 
 impl Inner {
@@ -137,9 +148,7 @@ impl CallContext<'_> {
         let doubt = match local.ask(self.key, &kept) {
             Asking::Waiter(answer) => {
                 let patience = self.inner.config.command_timeout;
-                local
-                    .answer_to_another(self.key, &kept, answer, patience)
-                    .await
+                local.answer_to_another(&kept, answer, patience).await
             }
             Asking::Asker(asker) => {
                 let heads = self
@@ -198,7 +207,7 @@ impl CallContext<'_> {
             return None;
         };
         let is_served = self.site.local_outage == LocalOutage::Serve
-            && kept.is_unchanged(self.inner.local.reading_of(self.key, &kept));
+            && kept.is_unchanged(self.inner.local.reading_of(&kept));
         is_served.then_some(Answer::Kept(kept, Event::HitOutage))
     }
 
@@ -227,6 +236,9 @@ impl CallContext<'_> {
         let Some(period) = self.site.local else {
             return;
         };
+        let Some(Some(value)) = entry::caught(|| caller.keep()) else {
+            return;
+        };
         let facts = local.facts(
             shape(self.site, self.of.number),
             meta,
@@ -235,9 +247,7 @@ impl CallContext<'_> {
             local.tags(&self.inner.config.prefix, bytes),
             (reading, period),
         );
-        if let Some(Some(kept)) = entry::caught(|| caller.keep(&facts)) {
-            local.keep(self.key, kept);
-        }
+        local.keep(self.key, facts, value);
     }
 
     /// Leaves a value with the caller, whose type must not take the call down.

@@ -17,8 +17,6 @@ use crate::spare::Spare;
 
 /// What is left to do for a call.
 pub(crate) enum Steps {
-    /// Nothing: the caller has the value.
-    Served,
     Lookup(Boxed, Refresh),
     Path(Driver),
 }
@@ -127,7 +125,6 @@ pub(super) fn poll(
         return Poll::Ready(Source::Entry);
     }
     match steps {
-        Some(Steps::Served) => Poll::Ready(Source::Entry),
         Some(Steps::Path(driver)) => driver.poll(caller, cx),
         Some(Steps::Lookup(..)) | None => caller.poll_body(cx).map(|_| Source::Body),
     }

@@ -85,7 +85,7 @@ impl Local {
             kept: Arc::clone(kept),
             keys: iter::once(key.clone()).chain(tags).collect(),
             answer,
-            reading: self.reading_of(key, kept),
+            reading: self.reading_of(kept),
         })
     }
 
@@ -94,7 +94,6 @@ impl Local {
     /// one that is asked about.
     pub(in crate::cache) async fn answer_to_another(
         &self,
-        key: &Key,
         kept: &Kept,
         mut answer: Waiting,
         patience: Duration,
@@ -111,7 +110,7 @@ impl Local {
         match told {
             Some(Told::Confirmed(confirmed))
                 if confirmed.stamp == kept.facts.meta.stamp
-                    && confirmed.reading == self.reading_of(key, kept) =>
+                    && confirmed.reading == self.reading_of(kept) =>
             {
                 Doubt::Confirmed
             }

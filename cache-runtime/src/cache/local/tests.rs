@@ -1,5 +1,6 @@
 use std::iter;
 
+use super::front::TURN;
 use super::*;
 use crate::clock::{COARSE, Clock};
 
@@ -51,9 +52,12 @@ impl Lab {
             Box::default(),
             (reading, PERIOD),
         );
-        let kept = Arc::new(Held::new(facts, Some(value.to_owned())));
-        self.local.keep(key, kept.clone());
-        kept
+        let value = Box::new(Some(value.to_owned()));
+        self.local.keep(key, facts, value);
+        match self.find(key, SHAPE) {
+            Found::Certain(kept) | Found::Doubtful(kept) => kept,
+            Found::Nothing => panic!("the value is kept"),
+        }
     }
 
     fn find(&self, key: &Key, shape: Shape) -> Found {
@@ -65,20 +69,43 @@ impl Lab {
         self.kept(key, value, self.local.reading(key, &[]));
     }
 
-    /// Returns the value, if it is certain.
+    /// Returns the value as a hit finds it.
+    fn hit(&self, key: &Key, shape: Shape) -> Option<String> {
+        let now = self.local.now();
+        let take = |kept: &Kept| kept.value::<Option<String>>().cloned().flatten();
+        let tags = iter::empty();
+        let found = self
+            .local
+            .find_certain(key.as_str(), tags, shape, now, take);
+        found.flatten()
+    }
+
+    /// Returns the value, if it is certain. The first hit may find it in the map, and the second finds it in front.
     fn certain(&self, key: &Key) -> Option<String> {
-        match self.find(key, SHAPE) {
+        let found = match self.find(key, SHAPE) {
             Found::Certain(kept) => kept.value::<Option<String>>().cloned().flatten(),
             _ => None,
-        }
+        };
+        assert_eq!(self.hit(key, SHAPE), found);
+        assert_eq!(self.hit(key, SHAPE), found);
+        found
     }
 
     fn is_doubtful(&self, key: &Key) -> bool {
-        matches!(self.find(key, SHAPE), Found::Doubtful(_))
+        self.hit(key, SHAPE).is_none() && matches!(self.find(key, SHAPE), Found::Doubtful(_))
     }
 
     fn is_gone(&self, key: &Key) -> bool {
-        matches!(self.find(key, SHAPE), Found::Nothing)
+        self.hit(key, SHAPE).is_none() && matches!(self.find(key, SHAPE), Found::Nothing)
+    }
+
+    /// Returns whether the next hit need not go through the map.
+    fn is_in_front(&self, key: &Key) -> bool {
+        let hash = self.local.hash(key);
+        let front = &self.local.values.get().expect("a value was kept").front;
+        let there = front.get(hash);
+        let is_named = |kept: &Arc<Kept>| kept.is_named(hash, key.as_str());
+        there.as_ref().is_some_and(is_named)
     }
 }
 
@@ -133,6 +160,7 @@ fn every_kind_of_change_leaves_values_doubtful() {
     for (what, change) in changes {
         let lab = Lab::new();
         lab.keep(&key("user:1"), "Ada");
+        assert!(lab.certain(&key("user:1")).is_some() && lab.is_in_front(&key("user:1")));
 
         change(&lab.local);
 
@@ -182,11 +210,9 @@ async fn an_answer_about_one_entry_says_nothing_about_another() {
     let doubt = asker.judge(Ok(vec![Some(head([7; 8]))]), PERIOD);
 
     assert!(matches!(doubt, Doubt::Confirmed));
-    let of_newer = lab
-        .local
-        .answer_to_another(&key, &newer, answer.clone(), PERIOD);
+    let of_newer = lab.local.answer_to_another(&newer, answer.clone(), PERIOD);
     assert!(matches!(of_newer.await, Doubt::Confirmed));
-    let of_older = lab.local.answer_to_another(&key, &older, answer, PERIOD);
+    let of_older = lab.local.answer_to_another(&older, answer, PERIOD);
     assert!(matches!(of_older.await, Doubt::Changed));
 }
 
@@ -194,6 +220,7 @@ async fn an_answer_about_one_entry_says_nothing_about_another() {
 fn a_value_of_another_type_or_version_is_not_found() {
     let lab = Lab::new();
     lab.keep(&key("user:1"), "Ada");
+    lab.certain(&key("user:1"));
 
     for shape in [
         Shape {
@@ -207,6 +234,7 @@ fn a_value_of_another_type_or_version_is_not_found() {
     ] {
         let found = lab.find(&key("user:1"), shape);
         assert!(matches!(found, Found::Nothing), "{shape:?}");
+        assert_eq!(lab.hit(&key("user:1"), shape), None);
     }
 }
 
@@ -236,4 +264,85 @@ fn keys_with_other_beginnings_are_not_kept() {
     local.doubts.hears(vec!["dev_user:".to_owned()]);
 
     assert!(local.keeps(&key("user:1"), &[]) && !local.keeps(&key("event:1"), &[]));
+}
+
+#[test]
+fn a_value_that_the_map_forgets_is_not_in_front_either() {
+    let lab = Lab::with_capacity(1 << 20);
+    let (evicted, forgotten) = (key("user:1"), key("user:2"));
+    lab.keep(&evicted, "Ada");
+    lab.keep(&forgotten, "Bob");
+    assert!(lab.certain(&evicted).is_some() && lab.certain(&forgotten).is_some());
+    assert!(lab.is_in_front(&evicted) && lab.is_in_front(&forgotten));
+
+    lab.local.forget(&forgotten);
+    for id in 3..3_000 {
+        lab.keep(&key(&format!("user:{id}")), &"x".repeat(1_000));
+    }
+
+    assert!(lab.is_gone(&forgotten) && !lab.is_in_front(&forgotten));
+    assert!(lab.is_gone(&evicted) && !lab.is_in_front(&evicted));
+}
+
+#[test]
+fn a_value_that_is_evicted_while_it_is_put_in_front_does_not_stay_there() {
+    let lab = Lab::new();
+    let user = key("user:1");
+    let kept = lab.kept(&user, "Ada", lab.local.reading(&user, &[]));
+    lab.local.forget(&user);
+
+    // As a hit does that found it in the map just before.
+    let values = lab.local.values.get().expect("a value was kept");
+    values.offer(&kept, lab.local.now());
+
+    assert!(!lab.is_in_front(&user));
+}
+
+#[test]
+fn another_value_of_the_key_is_found_at_once() {
+    let lab = Lab::new();
+    lab.keep(&key("user:1"), "Ada");
+    assert_eq!(lab.certain(&key("user:1")).as_deref(), Some("Ada"));
+
+    lab.keep(&key("user:1"), "Bob");
+
+    assert_eq!(lab.certain(&key("user:1")).as_deref(), Some("Bob"));
+}
+
+#[test]
+fn a_value_that_is_hit_in_front_stays_in_the_map() {
+    let lab = Lab::with_capacity(1 << 20);
+    let user = key("user:1");
+    lab.keep(&user, "Ada");
+
+    for id in 2..3_000 {
+        assert!(lab.hit(&user, SHAPE).is_some(), "{id}");
+        lab.clock.advance(Duration::from_millis(1));
+        lab.keep(&key(&format!("user:{id}")), &"x".repeat(1_000));
+    }
+}
+
+#[test]
+fn keys_that_share_a_place_in_front_take_turns() {
+    let lab = Lab::new();
+    let keys: Vec<_> = (0..1_000).map(|id| key(&format!("user:{id}"))).collect();
+    let slot = |key: &Key| Front::index(lab.local.hash(key));
+    let pairs = keys.iter().enumerate();
+    let mut pairs = pairs.flat_map(|(at, one)| keys[..at].iter().map(move |other| (one, other)));
+    let (one, other) = pairs
+        .find(|(one, other)| slot(one) == slot(other))
+        .expect("two of 1,000 keys share a slot");
+    lab.keep(one, "Ada");
+    lab.keep(other, "Bob");
+
+    for _ in 0..3 {
+        assert_eq!(lab.certain(one).as_deref(), Some("Ada"));
+        assert_eq!(lab.certain(other).as_deref(), Some("Bob"));
+        assert!(lab.is_in_front(one));
+    }
+    lab.clock.advance(Duration::from_millis(TURN));
+
+    assert_eq!(lab.certain(other).as_deref(), Some("Bob"));
+    assert_eq!(lab.certain(one).as_deref(), Some("Ada"));
+    assert!(lab.is_in_front(other));
 }
