@@ -318,7 +318,10 @@ fn a_value_that_is_hit_in_front_stays_in_the_map() {
     for id in 2..3_000 {
         assert!(lab.hit(&user, SHAPE).is_some(), "{id}");
         lab.clock.advance(Duration::from_millis(1));
-        lab.keep(&key(&format!("user:{id}")), &"x".repeat(1_000));
+        let other = key(&format!("user:{id}"));
+        lab.keep(&other, &"x".repeat(1_000));
+        // It is used once, and takes the place of a value that is used no more.
+        lab.find(&other, SHAPE);
     }
 }
 
