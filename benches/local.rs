@@ -140,24 +140,47 @@ fn one_task(cache: &Cache, figures: &mut Figures) -> Result<()> {
 
 fn two_tasks(figures: &mut Figures) {
     let ids = zipf(CALLS as usize * 20);
-    let mut gains = Vec::new();
+    let quick = quick_cache::sync::Cache::<u64, Arc<Event>>::new(100_000);
+    for id in 0..=2 * KEYS {
+        quick.insert(id, Arc::new(Event::sample(id)));
+    }
+    let quick_hits = |ids: &[u64]| {
+        let began = Instant::now();
+        for id in ids {
+            black_box(quick.get(id));
+        }
+        began.elapsed()
+    };
+    // The same law, without a value that both threads use.
+    let own = |thread: u64| -> Vec<u64> { ids.iter().map(|id| id / 2 * 2 + thread).collect() };
+    let (even, odd) = (own(0), own(1));
+    let (mut shared, mut apart, mut of_quick) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..BLOCKS / 10 {
-        let alone = hits(&ids);
-        let together = std::thread::scope(|scope| {
-            let other = scope.spawn(|| hits(&ids));
-            let one = hits(&ids);
-            one.max(other.join().expect("the thread ends"))
-        });
-        gains.push(2.0 * alone.as_secs_f64() / together.as_secs_f64());
+        shared.push(gain(&hits, &ids, &ids));
+        apart.push(gain(&hits, &even, &odd));
+        of_quick.push(gain(&quick_hits, &ids, &ids));
     }
     figures.heading(format_args!("two threads, {KEYS} keys by Zipf's law:"));
-    let gain = Spread::of(gains);
+    let gain = Spread::of(shared);
     figures.check(
         "throughput of two divided by one",
         gain,
         "at least 1.80",
         gain.median >= 1.80,
     );
+    figures.note("with different keys for each thread", Spread::of(apart));
+    figures.note("of bare gets of quick_cache", Spread::of(of_quick));
+}
+
+/// Returns the throughput of two threads with these keys divided by that of one thread.
+fn gain(hits: &(impl Fn(&[u64]) -> Duration + Sync), ids: &[u64], others: &[u64]) -> f64 {
+    let alone = hits(ids);
+    let together = std::thread::scope(|scope| {
+        let other = scope.spawn(|| hits(others));
+        let one = hits(ids);
+        one.max(other.join().expect("the thread ends"))
+    });
+    2.0 * alone.as_secs_f64() / together.as_secs_f64()
 }
 
 /// Keys of which the most frequent is twice as frequent as the second, and so on.
