@@ -31,7 +31,7 @@ impl Cache {
     /// # }
     /// ```
     ///
-    /// Tags are used as they are, like keys. To escape values as attributes do, write them with [`key!`](macro@crate::key). A tag is
+    /// Tags are used as they are, like keys. To escape values as attributes do, write them with [`tag!`](macro@crate::tag). A tag is
     /// invalid if it is empty, or contains white space or a control character.
     pub fn tagged<'a>(&'a self, tags: &'a [&'a str]) -> TaggedCache<'a> {
         TaggedCache { cache: self, tags }
