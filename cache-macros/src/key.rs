@@ -1,4 +1,4 @@
-//! What is written in `key!(…)`: a template, and the values of placeholders that are not in scope by their name.
+//! What is written in `key!(…)` and `tag!(…)`: a template, and the values of placeholders that are not in scope by their name.
 
 use proc_macro2::{Ident, TokenStream};
 use syn::ext::IdentExt;
@@ -9,7 +9,7 @@ use crate::report::Report;
 use crate::target::{Resolver, Template};
 use crate::template::Kind;
 
-/// A key by hand.
+/// A key or a tag by hand.
 pub(crate) struct KeyText {
     /// The path of the runtime; `None` is `::cache_runtime`.
     pub(crate) runtime: Option<Path>,
@@ -17,13 +17,14 @@ pub(crate) struct KeyText {
     pub(crate) values: Vec<(Ident, Expr)>,
 }
 
-/// Reads the arguments, and reports every mistake in them.
-pub(crate) fn read(arguments: TokenStream, report: &mut Report) -> Option<KeyText> {
+/// Reads the arguments of `key!`, or of `tag!` for a tag, and reports every mistake in them.
+pub(crate) fn read(arguments: TokenStream, kind: Kind, report: &mut Report) -> Option<KeyText> {
+    let noun = kind.noun();
     let written = |input: ParseStream<'_>| {
         let Ok(literal) = input.parse::<LitStr>() else {
-            return Err(input.error(
-                "`key!` begins with the template of a key in quotes, such as `key!(\"event:<id>\")`",
-            ));
+            return Err(input.error(format!(
+                "`{noun}!` begins with the template of a {noun} in quotes, such as `{noun}!(\"event:<id>\")`",
+            )));
         };
         let (mut runtime, mut values) = (None, Vec::new());
         while !input.is_empty() {
@@ -57,7 +58,7 @@ pub(crate) fn read(arguments: TokenStream, report: &mut Report) -> Option<KeyTex
         }
     };
     let names: Vec<Ident> = values.iter().map(|(name, _)| name.clone()).collect();
-    let template = Resolver::in_scope(&names, report).resolve(literal, Kind::Key);
+    let template = Resolver::in_scope(&names, report).resolve(literal, kind);
     for (at, name) in names.iter().enumerate() {
         let shown = name.unraw();
         if names[..at].contains(name) {
@@ -68,7 +69,9 @@ pub(crate) fn read(arguments: TokenStream, report: &mut Report) -> Option<KeyTex
         } else if template.is_understood && !template.named.contains(name) {
             report.at(
                 name,
-                format!("the key has no `<{shown}>`; add it to the key, or remove this value"),
+                format!(
+                    "the {noun} has no `<{shown}>`; add it to the {noun}, or remove this value"
+                ),
             );
         }
     }

@@ -21,6 +21,7 @@ mod unsupported;
 mod written;
 
 use proc_macro::TokenStream;
+use template::Kind;
 use written::Attribute;
 
 /// Reads through the cache: returns the value stored under the key, or runs the body and stores its result.
@@ -576,7 +577,35 @@ pub fn rate_limit(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// `cache_runtime`, if it is renamed or re-exported.
 #[proc_macro]
 pub fn key(arguments: TokenStream) -> TokenStream {
-    expand::key::text(arguments.into()).into()
+    expand::key::text(arguments.into(), Kind::Key).into()
+}
+
+/// Writes a tag by hand. Returns a `String` for `Cache::tagged` and `Cache::delete_tagged`.
+///
+/// ```
+/// use cache_runtime::{Cache, cacheable, tag};
+///
+/// # #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)] pub struct Event;
+/// # pub struct DbError;
+/// #[cacheable(key = "events:<city>", tag = "city:<city>", ttl = "5m")]
+/// async fn events(city: &str) -> Result<Event, DbError> {
+///     // Reads the database.
+/// #   Ok(Event)
+/// }
+///
+/// # async fn handle(cache: &Cache) {
+/// let city = "a:b";
+/// assert_eq!(tag!("city:<city>"), "city:a%3Ab");
+///
+/// cache.delete_tagged(&tag!("city:<city>")).await; // evicts the entries of `events(city)`
+/// # }
+/// ```
+///
+/// It is written like [`key!`](macro@key), and renders the same tag as `tag = "…"` of an attribute with the same template and the same
+/// values. `key!` does not: a tag may begin with `session:`, `ratelimit:` or `cache:`, which are reserved in keys.
+#[proc_macro]
+pub fn tag(arguments: TokenStream) -> TokenStream {
+    expand::key::text(arguments.into(), Kind::Tag).into()
 }
 
 /// Implements the trait `KeyPart` of `cache_runtime`, so that values of the type can be part of a key.

@@ -116,7 +116,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// For `key!`, which is given these values by name.
+    /// For `key!` and `tag!`, which are given these values by name.
     pub(crate) fn in_scope(values: &'a [Ident], report: &'a mut Report) -> Self {
         Self {
             names: Names::Scope(values),

@@ -87,7 +87,8 @@ pub(crate) fn parse(text: &str, kind: Kind) -> (Vec<Part>, Vec<String>) {
 }
 
 impl Kind {
-    fn noun(self) -> &'static str {
+    /// Returns the word for it in messages.
+    pub(crate) fn noun(self) -> &'static str {
         match self {
             Self::Key | Self::Client | Self::Pattern => "key",
             Self::Tag => "tag",

@@ -9,7 +9,7 @@ pub use crate::background::{background, cacheable_background, cacheable_backgrou
 use crate::cache::{self, Evicting, Refresh, Steps, Storing, ValueType};
 pub use crate::cache::{Bodied, Bodiless, Cache};
 pub use crate::calls::{EvictCall, ReadCall};
-pub use crate::key::{KeyPart, KeyWriter, PatternWriter, TypeName, key_text};
+pub use crate::key::{KeyPart, KeyWriter, PatternWriter, TypeName, key_text, tag_text};
 #[cfg(feature = "limits")]
 pub use crate::limit::RateLimiter;
 #[cfg(feature = "limits")]

@@ -192,6 +192,9 @@ pub enum Evicted {
     Journaled,
     /// Nothing was removed yet: the eviction joined a [`CacheScope`] and waits for its commit.
     Deferred,
+    /// Nothing was removed, because a key, the pattern or the tag is invalid. The cache logged a warning. The methods whose names
+    /// begin with `try_` return the error instead.
+    Refused,
 }
 
 static INSTALLED: OnceCell<Cache> = OnceCell::new();

@@ -185,7 +185,8 @@ pub struct Config {
     /// The capacity of the memory store, in bytes. Default: 64 MiB.
     pub memory_capacity: usize,
     /// The capacity of the values that functions with `local` keep in this process, in bytes. A value counts as twice its JSON, plus
-    /// its key and its tags, plus 256 bytes. Default: 64 MiB.
+    /// its key and its tags, plus 256 bytes. With 0, these functions work as if they did not have `local`, and the process does not
+    /// listen for changes. Default: 64 MiB.
     pub local_capacity: usize,
     /// The longest time for which this process serves such a value without asking Redis after a change that it did not hear of.
     /// At least 100 ms. Default: 2 s.

@@ -296,6 +296,13 @@ pub fn key_text(write: &mut dyn FnMut(&mut KeyWriter<'_>)) -> String {
     text
 }
 
+/// `tag!`: the text of a tag. Tags may begin with any word.
+pub fn tag_text(write: &mut dyn FnMut(&mut KeyWriter<'_>)) -> String {
+    let mut text = String::new();
+    write(&mut KeyWriter::new(&mut text));
+    text
+}
+
 /// Collects the parts of a key.
 #[derive(Debug)]
 pub struct KeyWriter<'a> {

@@ -181,7 +181,7 @@ pub use cache::{
 };
 #[cfg(feature = "limits")]
 pub use cache_macros::rate_limit;
-pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key};
+pub use cache_macros::{KeyPart, cache_evict, cache_put, cacheable, key, tag};
 pub use cache_status::CacheStatus;
 pub use clock::Clock;
 pub use config::{

@@ -40,6 +40,23 @@ async fn near(cache: &Cache, table: &Table, id: u64) -> usize {
     table.read()
 }
 
+#[cacheable(
+    key = "tagged:<id>",
+    ignore = [table],
+    ttl = 60,
+    tag = ["tagged", "value:<return>"],
+    local = "1s",
+    cache = cache
+)]
+async fn tagged(cache: &Cache, table: &Table, id: u64) -> usize {
+    table.read()
+}
+
+#[cache_evict(tag = "tagged", fence, cache = cache)]
+async fn retag(cache: &Cache, table: &Table) -> usize {
+    table.write()
+}
+
 /// Returns the documentation with each run of white space as one space.
 fn documented() -> String {
     DOCUMENTED.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -96,12 +113,22 @@ async fn use_everything(cache: &Cache) -> Vec<String> {
         row(cache, &table, 1).await;
         stale(cache, &table, 1).await;
         near(cache, &table, 1).await;
+        tagged(cache, &table, 1).await;
     }
     tokio::time::sleep(Duration::from_millis(60)).await;
     stale(cache, &table, 1).await;
     put(cache, &table, 1).await;
     fenced(cache, &table, 1).await;
     all_rows(cache, &table).await;
+    retag(cache, &table).await;
+    tagged(cache, &table, 1).await;
+    let by_hand = cache.tagged(&["by-hand"]);
+    by_hand.set("b", &1, 60).await;
+    by_hand
+        .get_or_load("c", 60, async { Ok::<_, ()>(1) })
+        .await
+        .ok();
+    cache.delete_tagged("by-hand").await;
 
     // An entry that another process evicts while it is loaded.
     let (gate, other) = (Gate::new(), connect(cache.config().clone()).await);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_runtime::{Cache, ErrorKind, Evicted, Mode};
+use cache_runtime::{Cache, CacheScope, ErrorKind, Evicted, Mode};
 use redis::AsyncCommands;
 
 use crate::shared::on_a_cluster;
@@ -151,7 +151,9 @@ async fn invalid_keys_are_refused_and_remove_nothing() {
             assert_eq!(error.kind(), ErrorKind::Input, "{key}");
             assert!(!cache.set(key, &1, 60_u64).await);
             assert_eq!(cache.get::<i32>(key).await, None);
-            assert_eq!(cache.delete(key).await, Evicted::Applied { keys: 0 });
+            assert_eq!(cache.delete(key).await, Evicted::Refused, "{key}");
+            let keys = ["name", key];
+            assert_eq!(cache.delete_many(&keys).await, Evicted::Refused, "{key}");
             assert_eq!(
                 cache
                     .get_or_load(key, 60_u64, async { Ok::<_, String>(7) })
@@ -166,10 +168,15 @@ async fn invalid_keys_are_refused_and_remove_nothing() {
                 .map_err(|error| error.kind()),
             Err(ErrorKind::Input)
         );
-        assert_eq!(
-            cache.delete_matching("").await,
-            Evicted::Applied { keys: 0 }
-        );
+        assert_eq!(cache.delete_matching("").await, Evicted::Refused);
+        for tag in ["", "a b", "a\nb"] {
+            assert_eq!(cache.delete_tagged(tag).await, Evicted::Refused, "{tag:?}");
+            let error = cache.try_delete_tagged(tag).await.expect_err(tag);
+            assert_eq!(error.kind(), ErrorKind::Input, "{tag:?}");
+        }
+        let scope = CacheScope::new();
+        assert_eq!(scope.run(cache.delete_tagged("")).await, Evicted::Refused);
+        assert_eq!(scope.commit().await, Evicted::Applied { keys: 0 });
         assert_eq!(cache.get::<i32>("name").await, Some(1));
     })
     .await;

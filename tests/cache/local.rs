@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cache_runtime::testing::RedisServer;
-use cache_runtime::{Cache, CacheStatus, LocalState, cacheable};
+use cache_runtime::{Cache, CacheStatus, Config, LocalState, cacheable};
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
@@ -112,6 +112,28 @@ async fn an_eviction_is_seen_at_once_while_others_hit_the_value() {
         let last = WRITTEN.fetch_add(1, Ordering::SeqCst) + 1;
         cache.delete("written").await;
         assert!(written(&cache).await >= last);
+    }
+}
+
+#[tokio::test]
+async fn a_capacity_of_0_turns_the_values_off() {
+    let server = RedisServer::start().expect("a server");
+    for config in [server.config(), Config::default()] {
+        let cache = Cache::connect(config.local_capacity(0)).await;
+        let cache = cache.expect("a configuration");
+        for _ in 0..4 {
+            shared(&cache, 4).await;
+        }
+
+        let stats = cache.stats();
+        assert_eq!((stats.total.hits, stats.total.hits_local), (3, 0));
+        assert_eq!(stats.local, None);
+        assert_eq!(cache.health().await.local, None);
+        let metrics = cache.prometheus();
+        for state in ["certain", "doubtful", "off"] {
+            let line = format!("cache_local_state{{state=\"{state}\"}} 0");
+            assert!(metrics.contains(&line), "{line} is not in {metrics}");
+        }
     }
 }
 

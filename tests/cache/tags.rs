@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cache_runtime::testing::{FaultProxy, RedisServer};
-use cache_runtime::{Cache, Evicted, Mode, cache_evict, cacheable};
+use cache_runtime::{Cache, Evicted, Mode, cache_evict, cacheable, tag};
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
@@ -412,4 +412,26 @@ async fn a_load_that_runs_while_its_value_is_evicted_by_tag_is_not_stored() {
     assert_eq!(event(&reader, &table, 1, 7, &gate).await.version, 1);
     change_organizer(&writer, &table, 7).await;
     assert_eq!(event(&reader, &table, 1, 7, &gate).await.version, 3);
+}
+
+#[cacheable(key = "login:<name>", ttl = 60, ignore = [table], tag = "session:<name>", cache = cache)]
+async fn login(cache: &Cache, table: &Table, name: &str) -> usize {
+    let _ = name;
+    table.read()
+}
+
+#[tokio::test]
+async fn a_tag_by_hand_is_that_of_an_attribute() {
+    let (cache, table) = (Cache::memory(), Table::default());
+    for name in ["ada", "a:b", "a b", "", &"x".repeat(2_000)] {
+        let before = table.reads();
+        login(&cache, &table, name).await;
+        login(&cache, &table, name).await;
+        assert_eq!(table.reads(), before + 1, "{name:?}");
+
+        cache.delete_tagged(&tag!("session:<name>")).await;
+
+        login(&cache, &table, name).await;
+        assert_eq!(table.reads(), before + 2, "{name:?}");
+    }
 }

@@ -201,7 +201,7 @@ impl Failover {
             Here::Done | Here::Deceived => {}
             Here::Start if is_away => go("finds Redis away", Here::LoadingAlone, row),
             Here::Start if state.journal => {
-                go("finds the key in the journal", Here::LoadingAlone, row)
+                go("finds the key in the journal", Here::LoadingAlone, row);
             }
             Here::Start => {
                 let since = state.promised_here;

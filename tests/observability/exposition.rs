@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cache_runtime::testing::{FaultProxy, RedisServer};
-use cache_runtime::{Cache, Mode};
+use cache_runtime::{Cache, Mode, Stats};
 use tokio::time::{sleep, timeout};
 
 use crate::promtool::promtool;
@@ -200,13 +200,41 @@ async fn metrics_equal_the_statistics() {
     work(&cache, &limiter).await;
 
     let (values, stats) = (values(&cache), cache.stats());
-    let total = &stats.total;
+    assert_equal(&values, &stats);
     let of = |name: &str, labels: &[&str]| sum(&values, name, labels) as u64;
+    let pool = stats.pool.as_ref().expect("Redis");
+    assert!(of("cache_process_lag_seconds_count", &[]) <= pool.lag.count);
+    assert_eq!(of("cache_mode", &["redis"]), 1);
+}
+
+#[tokio::test]
+async fn metrics_equal_the_statistics_with_hits_in_the_process() {
+    let cache = Cache::memory();
+    let limiter = limiter(&cache);
+
+    work(&cache, &limiter).await;
+
+    let (values, stats) = (values(&cache), cache.stats());
+    assert_eq!(stats.total.hits_local, 2);
+    assert_equal(&values, &stats);
+    assert_eq!(sum(&values, "cache_mode", &["memory"]), 1.0);
+}
+
+fn assert_equal(values: &BTreeMap<String, f64>, stats: &Stats) {
+    let total = &stats.total;
+    let of = |name: &str, labels: &[&str]| sum(values, name, labels) as u64;
     let gets = |result: &str| of("cache_gets_total", &[&format!("result=\"{result}\"")]);
     assert_eq!(
-        (gets("hit"), gets("none"), gets("stale")),
-        (total.hits - total.hits_none, total.hits_none, 0)
+        (gets("local"), gets("outage"), gets("none"), gets("stale")),
+        (
+            total.hits_local,
+            total.hits_outage,
+            total.hits_none,
+            total.hits_stale
+        )
     );
+    let hits = ["hit", "local", "outage", "none", "stale"].map(gets);
+    assert_eq!(hits.iter().sum::<u64>(), total.hits);
     assert_eq!(gets("miss") + gets("bypass"), total.misses);
     assert_eq!(of("cache_gets_total", &[]), total.gets);
     assert_eq!(of("cache_misses_total", &[]), gets("miss"));
@@ -219,7 +247,9 @@ async fn metrics_equal_the_statistics() {
     assert_eq!(of("cache_load_total", &[]), total.loads);
     assert_eq!(of("cache_load_total", &["failure"]), total.loads_failed);
     assert_eq!(of("cache_load_duration_seconds_count", &[]), total.loads);
-    assert_eq!(of("cache_hit_duration_seconds_count", &[]), total.hits);
+    let timed = of("cache_hit_duration_seconds_count", &[]);
+    assert_eq!(timed, total.hit_time.count);
+    assert_eq!(timed + gets("local") + gets("outage"), total.hits);
     assert_eq!(
         of("cache_evictions_total", &["applied"]),
         total.evictions_applied
@@ -230,8 +260,6 @@ async fn metrics_equal_the_statistics() {
         total.evictions_journaled
     );
     assert_eq!(of("cache_removals_total", &[]), total.evicted_keys);
-    let pool = stats.pool.as_ref().expect("Redis");
-    assert!(of("cache_process_lag_seconds_count", &[]) <= pool.lag.count);
     let operations: u64 = stats.operations.iter().map(|stats| stats.time.count).sum();
     assert_eq!(
         of("cache_operation_duration_seconds_count", &[]),
@@ -244,7 +272,6 @@ async fn metrics_equal_the_statistics() {
     assert_eq!(of("cache_limit_decisions_total", &["api", "allowed"]), 1);
     assert_eq!(of("cache_limit_decisions_total", &["api", "limited"]), 2);
     assert_eq!(of("cache_sessions_total", &["created"]), 1);
-    assert_eq!(of("cache_mode", &["redis"]), 1);
     assert_eq!(of("cache_mode", &[]), 1);
 }
 

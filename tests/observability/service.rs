@@ -35,6 +35,11 @@ pub(crate) async fn update(id: i64) -> i64 {
 #[cache_evict(all_entries)]
 pub(crate) async fn clear() {}
 
+#[cacheable(key = "near:<id>", local = "1m")]
+pub(crate) async fn near(id: i64) -> i64 {
+    id
+}
+
 /// Never called.
 #[cacheable(key = "unused:<id>")]
 #[expect(dead_code, reason = "it has series without a call")]
@@ -80,6 +85,10 @@ pub(crate) async fn work(cache: &Cache, limiter: &RateLimiter) {
             scope.commit().await;
             First.twin(1).await;
             Second.twin(1).await;
+            // The process keeps what the second call reads.
+            for _ in 0..4 {
+                near(1).await;
+            }
             clear().await;
         })
         .await;

@@ -10,13 +10,14 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const MACROS: [&str; 6] = [
+const MACROS: [&str; 7] = [
     "cacheable",
     "cache_put",
     "cache_evict",
     "rate_limit",
     "key_part",
     "key",
+    "tag",
 ];
 
 /// The most lines that the output for one mistake may have.

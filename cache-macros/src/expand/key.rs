@@ -1,4 +1,4 @@
-//! The code that `key!` generates.
+//! The code that `key!` and `tag!` generate.
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
@@ -6,6 +6,7 @@ use quote::quote_spanned;
 use super::{private_path, writes};
 use crate::key::{self, KeyText};
 use crate::report::Report;
+use crate::template::Kind;
 
 /// Input:
 ///
@@ -20,9 +21,11 @@ use crate::report::Report;
 ///     (name,) => p::key_text(&mut |__cache_key| { __cache_key.text("event:").value(&id).text(":").value(&name); }),
 /// }
 /// ```
-pub(crate) fn text(arguments: TokenStream) -> TokenStream {
+///
+/// `tag!` calls `tag_text` instead.
+pub(crate) fn text(arguments: TokenStream, kind: Kind) -> TokenStream {
     let mut report = Report::default();
-    let read = key::read(arguments, &mut report);
+    let read = key::read(arguments, kind, &mut report);
     match (report.into_tokens(), read) {
         (None, Some(key)) => rendered(&key),
         // A `String`, so that rustc reports nothing about its type.
@@ -38,7 +41,11 @@ fn rendered(key: &KeyText) -> TokenStream {
     } = key;
     let p = private_path(runtime.as_ref());
     let writes = writes(&p, template, &template.pieces, &mut 0);
-    let text = quote!(#p::key_text(&mut |__cache_key| { __cache_key #writes; }));
+    let text = match template.kind {
+        Kind::Tag => quote!(#p::tag_text),
+        _ => quote!(#p::key_text),
+    };
+    let text = quote!(#text(&mut |__cache_key| { __cache_key #writes; }));
     if values.is_empty() {
         return text;
     }

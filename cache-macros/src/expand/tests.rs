@@ -2,6 +2,7 @@ use expect_test::expect_file;
 use syn::{Expr, ItemFn, Stmt};
 
 use super::*;
+use crate::template::Kind;
 
 fn expanded(macro_: Attribute, arguments: &str, function: &str) -> syn::File {
     let tokens = attribute(
@@ -199,7 +200,7 @@ fn a_derived_key_part_writes_its_fields_or_variant() {
 fn a_key_by_hand_expands_to_one_call() {
     let arguments = r#""event:<id>:<name>-<self.tenant>", name = event.name()"#;
 
-    let text = key::text(arguments.parse().expect(arguments));
+    let text = key::text(arguments.parse().expect(arguments), Kind::Key);
 
     let function = quote!(fn key(&self, id: i64, event: &Event) -> String { #text });
     let file: syn::File = syn::parse2(function).expect("the expansion is Rust");

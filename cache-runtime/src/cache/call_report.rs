@@ -281,6 +281,7 @@ impl CallMetrics {
             Evicted::Applied { .. } => Event::EvictApplied,
             Evicted::Journaled => Event::EvictJournaled,
             Evicted::Deferred => Event::EvictDeferred,
+            Evicted::Refused => return,
         });
     }
 

@@ -149,7 +149,7 @@ impl Cache {
         Ok(served.collect())
     }
 
-    /// Removes the entry at `key`.
+    /// Removes the entry at `key`. If the key is invalid, this returns [`Evicted::Refused`].
     pub async fn delete(&self, key: &str) -> Evicted {
         self.delete_many(&[key]).await
     }
@@ -163,12 +163,10 @@ impl Cache {
         self.try_delete_many(&[key]).await
     }
 
-    /// Removes the entries at `keys`, in one batch.
+    /// Removes the entries at `keys`, in one batch. If a key is invalid, this removes nothing and returns [`Evicted::Refused`].
     pub async fn delete_many(&self, keys: &[&str]) -> Evicted {
-        self.try_delete_many(keys).await.unwrap_or_else(|error| {
-            self.log_failure("delete", &error);
-            Evicted::Applied { keys: 0 }
-        })
+        let evicted = self.try_delete_many(keys).await;
+        evicted.unwrap_or_else(self.refuse())
     }
 
     /// [`delete_many`](Self::delete_many), refusing keys that cannot be used.
@@ -184,17 +182,14 @@ impl Cache {
         Ok(self.remove(&keys?).await)
     }
 
-    /// Removes every entry that matches: `*` is any run of characters, `?` is one.
+    /// Removes every entry that matches: `*` is any run of characters, `?` is one. If the pattern is invalid, this returns
+    /// [`Evicted::Refused`].
     ///
     /// [`key!`](macro@crate::key) escapes the values in a pattern, so that none of their characters is a wildcard:
     /// `key!("orders:<name>:") + "*"`, with the `:` after the last value.
     pub async fn delete_matching(&self, pattern: &str) -> Evicted {
-        self.try_delete_matching(pattern)
-            .await
-            .unwrap_or_else(|error| {
-                self.log_failure("delete", &error);
-                Evicted::Applied { keys: 0 }
-            })
+        let evicted = self.try_delete_matching(pattern).await;
+        evicted.unwrap_or_else(self.refuse())
     }
 
     /// [`delete_matching`](Self::delete_matching), refusing a pattern that cannot be used.
@@ -472,6 +467,14 @@ impl Cache {
         move |error| {
             self.log_failure(operation, &error);
             T::default()
+        }
+    }
+
+    /// The same for evictions. Only invalid input makes them fail.
+    pub(super) fn refuse(&self) -> impl FnOnce(Error) -> Evicted + '_ {
+        move |error| {
+            self.log_failure("delete", &error);
+            Evicted::Refused
         }
     }
 

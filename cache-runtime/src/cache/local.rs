@@ -247,10 +247,15 @@ impl Local {
         now.saturating_sub(self.made) / 1_000
     }
 
+    /// Returns whether the configuration allows values in this process.
+    pub(super) fn is_on(&self) -> bool {
+        self.capacity > 0
+    }
+
     /// Returns whether a value of a key with these tags would be kept.
     pub(super) fn keeps(&self, key: &Key, tags: &[Tag]) -> bool {
         let is_heard = |key: &Key| self.doubts.is_heard(key.as_str());
-        is_heard(key) && tags.iter().all(|tag| is_heard(tag.key()))
+        self.is_on() && is_heard(key) && tags.iter().all(|tag| is_heard(tag.key()))
     }
 
     /// Returns the reading that belongs to a read of `key` and of these tags that is about to be sent.

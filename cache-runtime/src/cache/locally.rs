@@ -133,7 +133,7 @@ impl CallContext<'_> {
     /// Looks for a value in this process, and asks the store about a doubtful one. Returns [`None`] if the store must be asked
     /// for the value.
     pub(super) async fn look_locally(&self) -> Option<Answer> {
-        let is_allowed = !self.is_hidden() && !self.is_off;
+        let is_allowed = self.inner.local.is_on() && !self.is_hidden() && !self.is_off;
         if !is_allowed {
             return None;
         }

@@ -115,7 +115,7 @@ pub(super) fn invalidated(
             elapsed = ?took,
             "cache invalidation is pending until Redis answers"
         ),
-        Evicted::Deferred => {}
+        Evicted::Deferred | Evicted::Refused => {}
     }
 }
 

@@ -172,6 +172,7 @@ impl Evicted {
             (Self::Applied { keys }, Self::Applied { keys: more }) => {
                 Self::Applied { keys: keys + more }
             }
+            (Self::Refused, _) | (_, Self::Refused) => Self::Refused,
             (Self::Journaled, _) | (_, Self::Journaled) => Self::Journaled,
             (Self::Deferred, _) | (_, Self::Deferred) => Self::Deferred,
         }

@@ -31,7 +31,7 @@ impl Cache {
     /// # }
     /// ```
     ///
-    /// Tags are used as they are, like keys. To escape values as attributes do, write them with [`key!`](macro@crate::key). A tag is
+    /// Tags are used as they are, like keys. To escape values as attributes do, write them with [`tag!`](macro@crate::tag). A tag is
     /// invalid if it is empty, or contains white space or a control character.
     pub fn tagged<'a>(&'a self, tags: &'a [&'a str]) -> TaggedCache<'a> {
         TaggedCache { cache: self, tags }
@@ -40,14 +40,11 @@ impl Cache {
     /// Evicts every entry that has this tag, in one step, however many there are. Their number is not known, so
     /// [`Evicted::Applied`] has 0 keys. The entries stay in Redis until they expire or are replaced, but they are not served.
     ///
-    /// If the tag is invalid, this logs a warning, evicts nothing, and also returns [`Evicted::Applied`] with 0 keys. Use
+    /// If the tag is invalid, this logs a warning, evicts nothing, and returns [`Evicted::Refused`]. Use
     /// [`try_delete_tagged`](Self::try_delete_tagged) to get the error.
     pub async fn delete_tagged(&self, tag: &str) -> Evicted {
         let evicted = self.try_delete_tagged(tag).await;
-        evicted.unwrap_or_else(|error| {
-            self.log_failure("delete", &error);
-            Evicted::Applied { keys: 0 }
-        })
+        evicted.unwrap_or_else(self.refuse())
     }
 
     /// Returns an error if the tag is invalid.

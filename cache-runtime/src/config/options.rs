@@ -232,7 +232,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "local_capacity",
-        field: |config| Field::Bytes(&mut config.local_capacity, 1..=usize::MAX),
+        field: |config| Field::Bytes(&mut config.local_capacity, 0..=usize::MAX),
     },
     // With less, the pings of all processes would load Redis, and the coarse clock would not be exact enough.
     Setting {

@@ -314,7 +314,7 @@ fn write_functions(out: &mut Exposition, functions: &[Function]) {
         (
             Family::histogram(
                 "cache_hit_duration_seconds",
-                "How long hits took, from the call to the value.",
+                "How long hits took, from the call to the value, without hits in the process, which are not timed.",
             ),
             Timer::Hit,
         ),

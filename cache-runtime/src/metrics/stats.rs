@@ -182,7 +182,9 @@ pub struct Counts {
     pub operations: u64,
     /// Operations in the last 60 s.
     pub operations_per_minute: u64,
-    /// How long hits took, from the call to the value.
+    /// How long hits took, from the call to the value. Hits in the process are not timed, because that would take as long as such a
+    /// hit itself: this counts all [`hits`](Self::hits) without [`hits_local`](Self::hits_local) and
+    /// [`hits_outage`](Self::hits_outage).
     pub hit_time: Times,
     /// How long bodies ran after a miss.
     pub load_time: Times,

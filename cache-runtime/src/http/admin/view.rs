@@ -148,12 +148,13 @@ fn row(
     })
 }
 
-/// Returns how much longer the hits would have taken as loads. [`None`] while no load was timed. A negative result is a cache that
+/// Returns how much longer the hits would have taken as loads. Hits in the process are not timed and count as 0 s. [`None`] while no load was timed. A negative result is a cache that
 /// costs time.
 fn saved_seconds(counts: &Counts) -> Option<f64> {
     let load = counts.load_time.average_micros?;
     let hit = counts.hit_time.average_micros.unwrap_or_default();
-    Some(counts.hits as f64 * (load - hit) / 1e6)
+    let hits = counts.hit_time.count as f64 * hit;
+    Some((counts.hits as f64 * load - hits) / 1e6)
 }
 
 /// These types have texts as keys, so they always become JSON.

@@ -277,15 +277,15 @@ pub(super) fn write_local(out: &mut Exposition, local: Option<&LocalStats>) {
     );
     let mut states = out.family(Family::gauge(
         "cache_local_state",
-        "1 for whether they are served without asking Redis, 0 for the others.",
+        "1 for whether they are served without asking Redis, 0 for the others. All are 0 while no function uses local.",
     ));
-    let state = local.map_or(LocalState::Off, |local| local.state);
+    let state = local.map(|local| local.state);
     for (name, each) in [
         ("certain", LocalState::Certain),
         ("doubtful", LocalState::Doubtful),
         ("off", LocalState::Off),
     ] {
-        states.add(&[("state", name)], u64::from(state == each));
+        states.add(&[("state", name)], u64::from(state == Some(each)));
     }
     for (name, help, count) in [
         (

@@ -103,7 +103,7 @@ impl Arguments {
                 "--local" => parsed.entries.local = true,
                 "--chaos" => parsed.faults = Some(Faults::Many),
                 "--failovers" => {
-                    (parsed.faults, parsed.is_cluster) = (Some(Faults::Failovers), true)
+                    (parsed.faults, parsed.is_cluster) = (Some(Faults::Failovers), true);
                 }
                 "--calm" => parsed.faults = Some(Faults::Few),
                 "--cluster" => parsed.is_cluster = true,

@@ -1,0 +1,5 @@
+use cache_runtime::tag;
+
+fn main() {
+    let _ = tag!("row:*");
+}
