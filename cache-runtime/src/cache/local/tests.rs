@@ -310,22 +310,6 @@ fn another_value_of_the_key_is_found_at_once() {
 }
 
 #[test]
-fn a_value_that_is_hit_in_front_stays_in_the_map() {
-    let lab = Lab::with_capacity(1 << 20);
-    let user = key("user:1");
-    lab.keep(&user, "Ada");
-
-    for id in 2..3_000 {
-        assert!(lab.hit(&user, SHAPE).is_some(), "{id}");
-        lab.clock.advance(Duration::from_millis(1));
-        let other = key(&format!("user:{id}"));
-        lab.keep(&other, &"x".repeat(1_000));
-        // It is used once, and takes the place of a value that is used no more.
-        lab.find(&other, SHAPE);
-    }
-}
-
-#[test]
 fn keys_that_share_a_place_in_front_take_turns() {
     let lab = Lab::new();
     let keys: Vec<_> = (0..1_000).map(|id| key(&format!("user:{id}"))).collect();
