@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Cluster, Map};
 use crate::error::ErrorKind;
-use crate::key::Pattern;
+use crate::key::{Key, Pattern};
 use crate::store::pool::Access;
 use crate::store::reach::Reach;
 use crate::store::reply::Failure;
@@ -113,20 +113,62 @@ fn gained(before: &Table, after: &Table, walked: &BTreeSet<NodeId>) -> BTreeSet<
 }
 
 impl Cluster {
-    /// Looks at the next slice of all nodes of the pass.
+    /// Takes the next step: asks all nodes for the table of slots before and after each pass, and for their next slices during it. Each
+    /// step is one round trip, because it must end within the deadline of one operation.
     pub(in crate::store) async fn walk(
         &self,
         patterns: &[Pattern],
         walk: &Walk,
         access: Access,
     ) -> Result<Walked, Failure> {
-        let mut tour = match &walk.tour {
-            Some(tour) => Tour::clone(tour),
-            None => {
-                let table = self.survey(access).await?;
-                Tour::new(table, &walk.within, &self.map.load())
-            }
+        let going_on = |tour| {
+            Some(Walk {
+                tour: Some(Box::new(tour)),
+                ..walk.clone()
+            })
         };
+        let tour = match &walk.tour {
+            Some(tour) if !tour.is_pass_over() => {
+                let mut tour = Tour::clone(tour);
+                let (names, looked) = self.look(patterns, &mut tour, access).await?;
+                return Ok(Walked {
+                    names,
+                    next: going_on(tour),
+                    looked,
+                    missed: Reach::nothing(),
+                });
+            }
+            tour => tour.as_deref().cloned(),
+        };
+        let table = self.survey(access).await?;
+        let (next, missed) = match tour {
+            None => {
+                let tour = Tour::new(table, &walk.within, &self.map.load());
+                (going_on(tour), Reach::nothing())
+            }
+            Some(mut tour) => match tour.goes_on(table) {
+                true if tour.passes > PASSES => {
+                    return Err(Failure::Lost("slots move faster than a scan".to_owned()));
+                }
+                true => (going_on(tour), Reach::nothing()),
+                false => (None, tour.missed),
+            },
+        };
+        Ok(Walked {
+            names: Vec::new(),
+            next,
+            looked: 0,
+            missed,
+        })
+    }
+
+    /// Looks at the next slice of all nodes of the pass. Returns the names that were found, and how many keys were looked at.
+    async fn look(
+        &self,
+        patterns: &[Pattern],
+        tour: &mut Tour,
+        access: Access,
+    ) -> Result<(Vec<Key>, usize), Failure> {
         let began = Instant::now();
         let map = self.map.load_full();
         let stops = tour.stops.iter().filter_map(|(id, stop)| {
@@ -171,27 +213,7 @@ impl Cluster {
             };
             tour.stops.insert(id, stop);
         }
-        let mut next = Some(());
-        if tour.is_pass_over() {
-            let after = self.survey(access).await?;
-            next = tour.goes_on(after).then_some(());
-            if next.is_some() && tour.passes > PASSES {
-                return Err(Failure::Lost("slots move faster than a scan".to_owned()));
-            }
-        }
-        let missed = match next {
-            Some(()) => Reach::nothing(),
-            None => tour.missed.clone(),
-        };
-        Ok(Walked {
-            names,
-            next: next.map(|()| Walk {
-                tour: Some(Box::new(tour)),
-                ..walk.clone()
-            }),
-            looked,
-            missed,
-        })
+        Ok((names, looked))
     }
 
     /// Looks at the next slice of one node after the other. A key that moves during the scan may be missing.
