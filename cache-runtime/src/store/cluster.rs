@@ -34,7 +34,7 @@ use super::listener::Hearing;
 use super::peer;
 use super::pool::Access;
 use super::reply::Failure;
-use super::slots::{NodeId, Places, Slot, Table, ranges};
+use super::slots::{Answer, NodeId, Places, Slot, Table, ranges};
 use super::{BoxFuture, Found, Moves, NodeHealth, ServerInfo, Signals};
 use crate::config::{Address, Config, Topology};
 use crate::entry::STAMP_TEXT;
@@ -81,7 +81,9 @@ pub(super) struct Cluster {
 /// What is known of the cluster.
 #[derive(Default)]
 struct Known {
-    table: Table,
+    table: Arc<Table>,
+    /// The latest report of each node that has nothing new for the table.
+    settled: BTreeMap<NodeId, Answer>,
     /// When a node reported the table last.
     confirmed: Option<Instant>,
     /// Whether the node that reported last refuses keys because the cluster is down.
@@ -92,6 +94,36 @@ struct Known {
     moving: BTreeSet<Slot>,
     /// The losses of nodes that are not in the map any more.
     former_losses: u64,
+}
+
+impl Known {
+    /// Adds the report of a node to the table. Returns whether the table changed.
+    ///
+    /// Nearly all reports say what is known, and each scan of the keyspace asks all nodes. So a report that a node repeats is not
+    /// looked at slot by slot.
+    fn learn(&mut self, answer: Answer) -> bool {
+        if self.settled.get(&answer.reporter) == Some(&answer) {
+            return false;
+        }
+        let mut table = Table::clone(&self.table);
+        table.learn(answer.clone());
+        if table == *self.table {
+            self.settled.insert(answer.reporter, answer);
+            return false;
+        }
+        self.table = Arc::new(table);
+        self.settled.clear();
+        true
+    }
+
+    /// Records that `by` answered `MOVED`, like [`Table::moved`].
+    fn moved(&mut self, slot: Slot, by: NodeId, to: &Address) -> bool {
+        let is_moved = Arc::make_mut(&mut self.table).moved(slot, by, to);
+        if is_moved {
+            self.settled.clear();
+        }
+        is_moved
+    }
 }
 
 /// Wakes those who see to a change.

@@ -48,6 +48,19 @@ impl Reach {
         }
     }
 
+    /// What is not in the other part.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        let (mut words, removed) = match (self, other) {
+            (_, Self::Everything) => return Self::nothing(),
+            (Self::Everything, Self::Slots(removed)) => ([u64::MAX; WORDS], removed),
+            (Self::Slots(words), Self::Slots(removed)) => (**words, removed),
+        };
+        for (word, removed) in words.iter_mut().zip(removed.iter()) {
+            *word &= !removed;
+        }
+        Self::Slots(Arc::new(words))
+    }
+
     /// Both parts together.
     pub(crate) fn and(&self, other: &Self) -> Self {
         match (self, other) {
@@ -84,6 +97,18 @@ mod tests {
         assert!(both.contains(&key("a")) && both.contains(&key("b")));
         assert!(!both.contains(&key("c")));
         assert!(Reach::Everything.contains(&key("c")));
+    }
+
+    #[test]
+    fn a_part_without_another_has_the_rest() {
+        let both = reach("a").and(&reach("b"));
+
+        assert_eq!(both.without(&reach("a")), reach("b"));
+        assert!(both.without(&Reach::Everything).is_nothing());
+        let rest = Reach::Everything.without(&both);
+        assert!(rest.contains(&key("c")));
+        assert!(!rest.contains(&key("a")) && !rest.contains(&key("b")));
+        assert_eq!(rest.and(&both), Reach::of(Slot::all()));
     }
 
     #[test]

@@ -139,7 +139,7 @@ impl Cluster {
     }
 
     /// Asks all primaries that answer, so that all slots are known that are under way from one to another.
-    pub(super) async fn survey(&self, access: Access) -> Result<Table, Failure> {
+    pub(super) async fn survey(&self, access: Access) -> Result<Arc<Table>, Failure> {
         let map = self.map.load_full();
         let is_meant = |node: &&Arc<Node>| match access {
             Access::Caller => node.state() == State::Open,
@@ -149,7 +149,7 @@ impl Cluster {
         for answer in join_all(nodes.map(|node| self.ask_node(node))).await {
             self.learn(answer?);
         }
-        Ok(self.known.lock().table.clone())
+        Ok(Arc::clone(&self.known.lock().table))
     }
 
     async fn ask_node(&self, node: &Node) -> Result<Answer, Failure> {
@@ -258,9 +258,11 @@ impl Cluster {
         let moved = {
             let mut known = self.known.lock();
             self.is_down(&mut known, answer.is_down);
-            known.table.learn(answer);
             known.confirmed = Some(Instant::now());
-            self.redraw(&mut known)
+            match known.learn(answer) {
+                true => self.redraw(&mut known),
+                false => return,
+            }
         };
         self.open_moved(moved);
     }
@@ -279,7 +281,7 @@ impl Cluster {
     pub(super) fn has_moved(&self, slot: Slot, by: NodeId, to: &Address) -> bool {
         let moved = {
             let mut known = self.known.lock();
-            match known.table.moved(slot, by, to) {
+            match known.moved(slot, by, to) {
                 true => self.redraw(&mut known),
                 false => Vec::new(),
             }

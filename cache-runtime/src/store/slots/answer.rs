@@ -10,13 +10,13 @@ use crate::config::Address;
 use crate::store::reply::{self, Failure};
 
 /// The report of one node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Answer {
     /// The node that was asked.
-    pub(super) reporter: NodeId,
+    pub(in crate::store) reporter: NodeId,
     pub(super) members: Vec<Member>,
-    /// For each slot the place of its owner among the members.
-    pub(super) owners: Vec<Option<usize>>,
+    /// The first and the last slot of each range, and the place of its owner among the members.
+    pub(super) ranges: Vec<(Slot, Slot, usize)>,
     /// Whether the node refuses keys because the cluster is down. [`None`] if it does not report that.
     pub(in crate::store) is_down: Option<bool>,
 }
@@ -72,7 +72,7 @@ impl Answer {
         let nodes = reply::text(nodes)?;
         let mut reporter = None;
         let mut members = Vec::new();
-        let mut owners = vec![None; Slot::COUNT];
+        let mut ranges = Vec::new();
         for line in nodes.lines() {
             let line = Line::read(line).ok_or(Failure::Nonsense("a list of nodes"))?;
             if line.is_unknown {
@@ -88,9 +88,8 @@ impl Answer {
                 // The slots were given to it between the two answers.
                 return Err(Failure::Nonsense("an address for each owner of slots"));
             };
-            for (first, last) in line.slots {
-                owners[first.index()..=last.index()].fill(Some(members.len()));
-            }
+            let slots = line.slots.into_iter();
+            ranges.extend(slots.map(|(first, last)| (first, last, members.len())));
             members.push(Member {
                 id: line.id,
                 address: address.clone(),
@@ -103,7 +102,7 @@ impl Answer {
         Ok(Self {
             reporter: reporter.ok_or(Failure::Nonsense("a list with the node itself"))?,
             members,
-            owners,
+            ranges,
             is_down: info.map(|info| info.contains("cluster_state:fail")),
         })
     }

@@ -13,7 +13,7 @@ use crate::config::Address;
 /// - The claim of another node has a higher epoch.
 /// - The owner itself reports that it is not the owner any more. Nodes take slots on their own, so no report of a node is older than
 ///   its own claim.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Table {
     members: BTreeMap<NodeId, Member>,
     /// By the number of the slot. Empty before the first report.
@@ -22,7 +22,7 @@ pub(in crate::store) struct Table {
     newest: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Claim {
     owner: NodeId,
     epoch: u64,
@@ -34,7 +34,7 @@ impl Table {
         let Answer {
             reporter,
             members,
-            owners,
+            ranges,
             is_down: _,
         } = answer;
         let newest = members.iter().map(|member| member.epoch).max();
@@ -48,6 +48,10 @@ impl Table {
         }
         self.claims.resize(Slot::COUNT, None);
         let is_new = newest >= self.newest;
+        let mut owners = vec![None; Slot::COUNT];
+        for (first, last, place) in ranges {
+            owners[first.index()..=last.index()].fill(Some(place));
+        }
         let mut changed = Vec::new();
         for (slot, owner) in Slot::all().zip(owners) {
             let next = owner.and_then(|place| members.get(place)).map(Claim::of);
