@@ -38,6 +38,10 @@ const SHARDS: usize = 16;
 /// wait for twice its time although it may load at once.
 const MAX_AT_ONCE: usize = 2;
 
+/// The number of tags that are remembered for one key. A call has few, but callers of one key may have different ones, and the loads of
+/// a key that is always loaded never end.
+const MAX_TAGS: usize = 64;
+
 /// The loads under way.
 pub(crate) struct Flights {
     shards: [Mutex<HashMap<Key, Loads>>; SHARDS],
@@ -58,8 +62,10 @@ struct Loads {
     older: Vec<Arc<Flight>>,
     /// The load that begins when another ends. Callers wait for it already.
     next: Option<Arc<Flight>>,
-    /// The hashes of the tags and families of all callers so far.
+    /// The hashes of the tags and families of all callers so far, at most [`MAX_TAGS`].
     tags: Vec<u64>,
+    /// There were more. Then an eviction of any tag counts as one of theirs.
+    has_more_tags: bool,
 }
 
 #[derive(Debug)]
@@ -393,18 +399,25 @@ impl Loads {
     /// them, so this one may not join it.
     fn add_tags(&mut self, tags: &[u64]) {
         for tag in tags {
-            if !self.tags.contains(tag) {
-                self.tags.push(*tag);
-                self.retire_current();
+            if self.has_more_tags || self.tags.contains(tag) {
+                continue;
             }
+            match self.tags.len() < MAX_TAGS {
+                true => self.tags.push(*tag),
+                false => self.has_more_tags = true,
+            }
+            self.retire_current();
         }
     }
 
     fn have_tag_of(&self, target: &Target) -> bool {
         match target {
-            Target::Tag(tag) => [tag.key().hash(), family_hash(tag.family())]
-                .iter()
-                .any(|hash| self.tags.contains(hash)),
+            Target::Tag(tag) => {
+                self.has_more_tags
+                    || [tag.key().hash(), family_hash(tag.family())]
+                        .iter()
+                        .any(|hash| self.tags.contains(hash))
+            }
             Target::Key(_) | Target::Pattern(_) | Target::All => false,
         }
     }

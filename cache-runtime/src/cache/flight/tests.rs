@@ -150,6 +150,26 @@ async fn a_caller_after_an_eviction_of_a_tag_or_of_its_family_begins_a_new_load(
     }
 }
 
+#[tokio::test]
+async fn a_bounded_number_of_tags_is_remembered_and_none_is_missed() {
+    let (flights, _) = flights();
+    let first = lead(&flights);
+
+    for tag in 0..1_000 {
+        drop(flights.join(&KEY, &[tag], observation()));
+    }
+
+    let remembered = |loads: &Loads| loads.tags.len();
+    assert_eq!(
+        flights.shard(&KEY).get(&KEY).map(remembered),
+        Some(MAX_TAGS)
+    );
+    assert!(!first.is_invalidated());
+    let tag = Tag::parse("dev_", "organizer:7").expect("a valid tag");
+    flights.invalidate(&[Target::Tag(tag)]);
+    assert!(first.is_invalidated());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_does_not_see_the_lease_begins_a_new_load() {
     let (flights, _) = flights();
