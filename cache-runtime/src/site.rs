@@ -202,6 +202,12 @@ impl Site {
         self
     }
 
+    /// Returns the text that all its keys begin with, without the prefix.
+    pub(crate) fn head(&self) -> &'static str {
+        let end = self.template.find(['<', '*', '?', '[', '\\', '{', '%']);
+        &self.template[..end.unwrap_or(self.template.len())]
+    }
+
     /// `local_outage = "serve"`.
     pub const fn local_outage_serve(mut self) -> Self {
         self.local_outage = LocalOutage::Serve;

@@ -89,7 +89,7 @@ impl Inner {
         } = &self.local;
         let prefix = &self.config.prefix;
         let want = |site: &Site| {
-            wanted.add([prefix, head(site.template)].concat());
+            wanted.add([prefix, site.head()].concat());
             if !site.tags.is_empty() {
                 wanted.add(Tag::begin(prefix));
             }
@@ -114,12 +114,6 @@ impl Inner {
             }
         });
     }
-}
-
-/// Returns the text of a template that all its keys begin with.
-fn head(template: &str) -> &str {
-    let end = template.find(['<', '*', '?', '[', '\\', '{', '%']);
-    &template[..end.unwrap_or(template.len())]
 }
 
 fn shape(site: &Site, of_type: u64) -> Shape {

@@ -42,6 +42,9 @@ pub enum Code {
     UnkeyedArgument,
     /// `text-in-key`: a client may choose a text in the key, so it can fill the cache.
     TextInKey,
+    /// `local-hears-all`: the process hears of the changes of all keys, because the key of a function with `local` begins with a
+    /// placeholder.
+    LocalHearsAll,
     /// `unknown-policy`: the configuration lacks the policy that a function names.
     UnknownPolicy,
     /// `unused-policy`: no function names a policy of the configuration.
@@ -50,7 +53,7 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UnmatchedEviction,
         Self::NeverEvicted,
         Self::NoneNotEvicted,
@@ -59,6 +62,7 @@ impl Code {
         Self::OverlappingTags,
         Self::UnkeyedArgument,
         Self::TextInKey,
+        Self::LocalHearsAll,
         Self::UnknownPolicy,
         Self::UnusedPolicy,
     ];
@@ -74,6 +78,7 @@ impl Code {
             Self::OverlappingTags => "overlapping-tags",
             Self::UnkeyedArgument => "unkeyed-argument",
             Self::TextInKey => "text-in-key",
+            Self::LocalHearsAll => "local-hears-all",
             Self::UnknownPolicy => "unknown-policy",
             Self::UnusedPolicy => "unused-policy",
         }

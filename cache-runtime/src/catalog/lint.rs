@@ -19,6 +19,7 @@ pub(super) fn findings(known: &[Known], functions: &[Function]) -> Vec<Finding> 
     for (at, (one, function)) in known.iter().zip(functions).enumerate() {
         lifetimes(one, function, known, &mut findings);
         arguments(one, &mut findings);
+        listening(one, &mut findings);
         for other in &known[at + 1..] {
             shared_keys(one, other, &mut findings);
         }
@@ -124,6 +125,21 @@ fn arguments(one: &Known, findings: &mut Vec<Finding>) {
                 site.template, site.free_text
             ),
             advice: "add `unless` for results that are not worth an entry, or check before the call that the text is a known value".to_owned(),
+        });
+    }
+}
+
+/// Finds keys in the process for which Redis reports the changes of all keys.
+fn listening(one: &Known, findings: &mut Vec<Finding>) {
+    if one.site.local.is_some() && one.site.head().is_empty() {
+        findings.push(Finding {
+            code: Code::LocalHearsAll,
+            functions: vec![one.site.name],
+            message: format!(
+                "`{}` begins with a placeholder and the function has `local`, so Redis reports each change of any key under the prefix to each process",
+                one.site.template
+            ),
+            advice: "begin the key with a word, such as `user:<id>`".to_owned(),
         });
     }
 }

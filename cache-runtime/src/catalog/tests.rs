@@ -362,6 +362,21 @@ fn a_tag_that_no_function_has_is_found_with_the_nearest_tag() {
 }
 
 #[test]
+fn a_key_in_the_process_begins_with_a_word() {
+    static ANY: Site = Site::new("shop::any", "<kind>:<id>").reads();
+    static NEAR: Site = Site::new("shop::near", "<kind>:<id>")
+        .reads()
+        .local_millis(1_000);
+    static NAMED: Site = Site::new("shop::named", "kind:<kind>")
+        .reads()
+        .local_millis(1_000);
+
+    assert!(found(&[&ANY]).is_empty());
+    assert_eq!(found(&[&NEAR]), ["local-hears-all shop::near"]);
+    assert!(found(&[&NAMED]).is_empty());
+}
+
+#[test]
 fn different_tags_must_not_have_the_same_name() {
     static OTHER: Site = Site::new("shop::other", "other:<id>")
         .reads()
