@@ -253,6 +253,20 @@ async fn the_permissions_are_enough() {
 }
 
 #[tokio::test]
+async fn a_refused_read_of_several_keys_is_reported_although_reads_of_one_succeed() {
+    let (_server, config, _) = prepare(Some("mget")).await;
+    let cache = connect(config).await;
+
+    cache.get_many::<u64>(&["a", "b"]).await;
+    cache.get::<u64>("a").await;
+
+    let health = cache.health().await;
+    assert_eq!(health.status, HealthStatus::Degraded);
+    let problems = health.problems.join("\n");
+    assert!(problems.contains("refuses `get many`"), "{problems}");
+}
+
+#[tokio::test]
 async fn health_names_each_permission_of_the_cache_that_is_missing() {
     let rule = Config::default().database(1).acl_rule();
     let rule = rule.only(&[AclPart::Entries, AclPart::Local]);

@@ -125,7 +125,7 @@ impl Cache {
             return Ok(Vec::new());
         };
         let metrics = self.inner.metrics.site(&HANDLE.metrics);
-        let op = Op::new("get", &HANDLE, &metrics, On::Key(first));
+        let op = Op::new("get many", &HANDLE, &metrics, On::Key(first));
         let found = self.inner.run(op, |store| store.get_many(&keys)).await?;
         let mut values = Values(Vec::new());
         let calls: Vec<_> = plans

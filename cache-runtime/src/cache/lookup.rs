@@ -81,7 +81,11 @@ impl CallContext<'_> {
             return Answer::Unasked(miss);
         }
         let expected = self.metrics.expected_bytes();
-        let op = self.op("get", began);
+        // They are different commands, of which Redis may refuse one.
+        let op = match self.tags.is_empty() {
+            true => self.op("get", began),
+            false => self.op("get many", began),
+        };
         let guard = &self.inner.guard;
         let answer = match &self.inner.backend {
             // It runs in the box of this path, without another allocation.

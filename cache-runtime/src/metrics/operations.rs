@@ -12,8 +12,9 @@ use super::{STRIPES, Times, stripe};
 use crate::error::ErrorKind;
 
 /// The operations by their names in the log, the most frequent first. A name that is missing here counts as the last one.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "get",
+    "get many",
     "lease",
     "tags",
     "fill",

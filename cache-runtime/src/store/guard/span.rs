@@ -50,6 +50,7 @@ pub(super) fn fail(span: &Span, kind: ErrorKind) {
 fn command(operation: &str) -> &'static str {
     match operation {
         "get" => "GET",
+        "get many" => "MGET",
         "lease" | "set" => "SET",
         "delete" | "delete each" => "UNLINK",
         "scan" | "keys" => "SCAN",
