@@ -13,3 +13,21 @@ pub struct Readme;
 #[doc = include_str!("../../docs/admin.md")]
 #[derive(Debug)]
 pub struct AdminGuide;
+
+/// The examples of the guide about consistency compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/consistency.md")]
+#[derive(Debug)]
+pub struct ConsistencyGuide;
+
+/// The examples of the guide to the configuration compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/configuration.md")]
+#[derive(Debug)]
+pub struct ConfigurationGuide;
+
+/// The examples of the guide to metrics and logs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/observability.md")]
+#[derive(Debug)]
+pub struct ObservabilityGuide;
