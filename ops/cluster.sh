@@ -64,6 +64,8 @@ start() {
     rm "$dir/create.log"
     for node in $ports; do
         until "$cli" -p "$node" cluster info | grep -q cluster_state:ok; do sleep 0.1; done
+        # A node learns which others are replicas a little later.
+        until [ "$("$cli" -p "$node" cluster nodes | grep -c slave)" -eq 3 ]; do sleep 0.1; done
     done
     trap - EXIT
     echo "REDIS_URL=redis+cluster://127.0.0.1:$port,127.0.0.1:$((port + 1)),127.0.0.1:$((port + 2))"
