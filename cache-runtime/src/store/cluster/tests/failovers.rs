@@ -92,6 +92,8 @@ async fn a_replica_that_takes_over_counts_as_a_loss() {
     let before = cache.losses();
 
     servers.failover(replica, Failover::Plain).unwrap();
+    // A service that asks for nothing learns of it up to 10 s later.
+    Rows::default().read_all(&cache).await;
     let address = servers.address(replica).to_string();
     until("the replica is used", || {
         let nodes = cache.nodes();
