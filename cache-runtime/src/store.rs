@@ -359,8 +359,8 @@ pub(crate) struct Deleted {
 
 /// Told of keys that another server of a store has from now on.
 pub(crate) trait Moves: Send + Sync {
-    /// The keys of this part moved from one server that callers use to another. No caller uses the part before this returns. Returns
-    /// whether something must be applied there first.
+    /// Another server has the keys of this part now. No caller uses the part before this returns. Returns whether something must be
+    /// applied there first.
     fn have_moved(&self, part: &Reach) -> bool;
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::recent::{Recent, Room};
 use super::{Cache, Inner};
@@ -115,10 +115,11 @@ impl Inner {
         if known == term || known == 0 {
             return term;
         }
-        if !self.guard.is_divided() {
-            // The nodes of a cluster are not replaced together: the cluster knows whose values are doubtful.
-            self.local.doubts.lost_track();
+        if self.guard.is_divided() {
+            // The nodes of a cluster are not replaced together: it tells what each of them may lack.
+            return term;
         }
+        self.local.doubts.lost_track();
         let evictions = self.replays.evictions.all();
         self.journal.add(&evictions);
         let sessions = self.replay_others(&Reach::Everything);
@@ -155,7 +156,16 @@ impl Moves for Inner {
         let evictions = self.replays.evictions.all_where(is_there).into_iter();
         let evictions: Vec<_> = evictions.map(|target| (target, part.clone())).collect();
         self.journal.add_missed(&evictions);
-        !evictions.is_empty() | (self.replay_others(part) > 0)
+        let (evictions, sessions) = (evictions.len(), self.replay_others(part));
+        let is_owed = evictions + sessions > 0;
+        if is_owed {
+            debug!(
+                evictions,
+                sessions,
+                "another node has some slots: recent evictions and ended sessions are applied again there"
+            );
+        }
+        is_owed
     }
 }
 

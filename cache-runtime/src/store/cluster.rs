@@ -33,6 +33,7 @@ pub(super) use self::tour::Tour;
 use super::listener::Hearing;
 use super::peer;
 use super::pool::Access;
+use super::reach::Reach;
 use super::reply::Failure;
 use super::slots::{Answer, NodeId, Places, Slot, Table, ranges};
 use super::{BoxFuture, Found, Moves, NodeHealth, ServerInfo, Signals};
@@ -438,17 +439,27 @@ impl Cluster {
         self.alarm.table.notify_one();
     }
 
-    /// Records that `node` answers: it is used by callers once the recovery admits it.
+    /// Records that `node` answers: it is used by callers once the recovery admits it. If its server is another one, what its slots may
+    /// lack is owed before that.
     fn is_ready(&self, node: &Node) {
-        let known = self.known.lock();
-        let is_new = node.answers();
-        if is_new && let Some(ear) = node.ear.get() {
-            ear.lost_track();
+        let lacking = {
+            let known = self.known.lock();
+            let is_new = node.meets_its_server();
+            if is_new && let Some(ear) = node.ear.get() {
+                ear.lost_track();
+            }
+            (is_new && known.is_used).then(|| Reach::of(known.table.slots_of(node.id)))
+        };
+        if let Some(part) = &lacking {
+            self.owe(part);
         }
-        if is_new && (known.is_used || self.term() == 0) {
-            self.term.fetch_add(1, Ordering::AcqRel);
+        {
+            let _unchanged = self.known.lock();
+            node.answers();
+            if lacking.is_some() || self.term() == 0 {
+                self.term.fetch_add(1, Ordering::AcqRel);
+            }
         }
-        drop(known);
         self.reopen();
     }
 

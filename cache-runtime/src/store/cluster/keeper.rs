@@ -296,14 +296,19 @@ impl Cluster {
         let _ = self.moves.set(moves);
     }
 
+    /// Has everything recent applied where a part is now. Returns whether there is something to apply.
+    pub(super) fn owe(&self, part: &Reach) -> bool {
+        let moves = self.moves.get().and_then(Weak::upgrade);
+        moves.is_some_and(|moves| moves.have_moved(part))
+    }
+
     /// Lets callers use slots that moved, after those who must know it were told. Returns whether they have something to apply first.
     fn open_moved(&self, moved: Vec<Slot>) -> bool {
         if moved.is_empty() {
             return false;
         }
         let part = Reach::of(moved.iter().copied());
-        let moves = self.moves.get().and_then(Weak::upgrade);
-        let is_owed = moves.is_some_and(|moves| moves.have_moved(&part));
+        let is_owed = self.owe(&part);
         let mut known = self.known.lock();
         for slot in &moved {
             known.moving.remove(slot);

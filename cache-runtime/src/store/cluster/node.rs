@@ -203,13 +203,16 @@ impl Node {
         self.alarm.signals.changed.notify_one();
     }
 
-    /// Records that it answers. Returns whether its server is another one than before. The caller holds what is known of the
-    /// cluster.
-    pub(super) fn answers(&self) -> bool {
+    /// Records which server answers. Returns whether it is another one than before. The caller holds what is known of the cluster.
+    pub(super) fn meets_its_server(&self) -> bool {
         let server = self.pool.term();
+        self.server.swap(server, Ordering::AcqRel) != server
+    }
+
+    /// Records that it answers.
+    pub(super) fn answers(&self) {
         self.breaker.reset();
         self.state.store(State::Ready as u8, Ordering::Release);
-        self.server.swap(server, Ordering::AcqRel) != server
     }
 
     /// Lets callers use it if it answers. Returns whether they could not before. The caller holds what is known of the cluster.

@@ -303,6 +303,15 @@ async fn a_killed_primary_takes_only_its_keys_with_it() {
         cache.stats().journal_depth == 0
     })
     .await;
+    let before = rows.loads.load(Ordering::SeqCst);
+    for row in &kept {
+        assert_eq!(rows.read(&cache, *row).await, 1);
+    }
+    assert_eq!(
+        rows.loads.load(Ordering::SeqCst),
+        before,
+        "the others lack nothing"
+    );
     assert_eq!(rows.read_all(&cache).await, BTreeSet::from([1]));
     assert_eq!(rows.loads_of_all(&cache).await, 0);
     assert_eq!(cache.stats().fallback.entered, 0);
@@ -605,6 +614,41 @@ async fn until_cached(rows: &Rows, cache: &Cache, row: usize) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("row {row} is not cached");
+}
+
+/// Reads what a node of a cluster answered after a failover.
+fn report() -> Answer {
+    let vector = include_bytes!("../slots/vectors/failover.resp3");
+    let Ok(Value::Array(answers)) = redis::parse_redis_value(vector) else {
+        panic!("not a list")
+    };
+    let asked = Address::Tcp("seed".into(), 43_699);
+    Answer::read(answers, &asked, false, &Places::default()).unwrap()
+}
+
+#[test]
+fn a_repeated_report_is_learned_again_only_if_the_table_changed_in_between() {
+    let mut known = Known::default();
+    let owner = |known: &Known, slot| known.table.owner(slot).unwrap().clone();
+    let slot = Slot::numbered(16_383).unwrap();
+
+    assert!(known.learn(report()));
+    let table = Arc::clone(&known.table);
+    for _ in 0..2 {
+        assert!(!known.learn(report()));
+        assert!(Arc::ptr_eq(&known.table, &table));
+    }
+    let reporter = known.table.member(report().reporter).unwrap().clone();
+    let before = owner(&known, slot);
+    assert_ne!(before, reporter);
+    assert!(known.moved(slot, before.id, &reporter.address));
+    assert_eq!(owner(&known, slot), reporter);
+
+    assert!(
+        known.learn(report()),
+        "the reporter says that it is not the owner"
+    );
+    assert_ne!(known.table.owner(slot), Some(&reporter));
 }
 
 #[test]
