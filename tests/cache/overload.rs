@@ -8,7 +8,9 @@ use cache_runtime::testing::FaultProxy;
 use cache_runtime::{Cache, Config, TtlPolicy, cacheable};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::support::{Gate, Table, calls, connect, gated_row, raw, row, server, soon, until};
+use crate::support::{
+    Gate, Table, calls, connect, gated_row, patient, raw, row, server, soon, until,
+};
 
 /// How many bodies run at the same time.
 #[derive(Clone, Debug, Default)]
@@ -266,11 +268,6 @@ async fn a_cancelled_caller_leaves_the_queue() {
     until("nobody waits", async || cache.stats().loads_waiting == 0).await;
     gate.open(1);
     first.await.unwrap();
-}
-
-/// A cache that no busy machine makes give up on Redis.
-async fn patient(config: Config) -> Cache {
-    connect(config.command_timeout(Duration::from_secs(2))).await
 }
 
 /// Reads rows 1,000 times at the same time.

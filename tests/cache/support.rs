@@ -91,7 +91,16 @@ pub(crate) fn server() -> RedisServer {
 }
 
 pub(crate) async fn cache(server: &RedisServer) -> Cache {
-    let cache = connect(shared::config(server)).await;
+    used(shared::config(server)).await
+}
+
+/// A cache that no busy machine makes give up on Redis.
+pub(crate) async fn patient(config: Config) -> Cache {
+    used(config.command_timeout(Duration::from_secs(2))).await
+}
+
+async fn used(config: Config) -> Cache {
+    let cache = connect(config).await;
     until("all nodes of a cluster are used", async || {
         let nodes = cache.health().detail().await.nodes;
         nodes.iter().all(|node| node.state == NodeState::Connected)

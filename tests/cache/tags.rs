@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use tracing::Level;
 
 use crate::log::Log;
-use crate::shared::on_a_cluster;
-use crate::support::{Gate, Table, cache, calls, connect, raw, server, soon, until};
+use crate::shared::{self, on_a_cluster};
+use crate::support::{Gate, Table, cache, calls, connect, patient, raw, server, soon, until};
 
 on_a_cluster! {
     reads_in_batches_ask_for_a_tag_once_and_see_its_eviction
@@ -128,8 +128,8 @@ async fn an_operator_evicts_a_tag_with_one_del() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_in_batches_ask_for_a_tag_once_and_see_its_eviction() {
     let server = server();
-    let (reader, writer) = (cache(&server).await, cache(&server).await);
-    let table = Table::default();
+    let reader = patient(shared::config(&server)).await;
+    let (writer, table) = (cache(&server).await, Table::default());
     for id in 0..20 {
         tagged_row(&reader, &table, id).await;
     }
