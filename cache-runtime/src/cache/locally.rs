@@ -143,7 +143,9 @@ impl CallContext<'_> {
         };
         let doubt = match local.ask(self.key, &kept) {
             Asking::Waiter(answer) => {
-                let patience = self.inner.config.command_timeout;
+                // Without an answer of Redis the other caller fails first, and this one fails with it.
+                let timeout = self.inner.config.command_timeout;
+                let patience = timeout.saturating_add(timeout / 4);
                 local.answer_to_another(&kept, answer, patience).await
             }
             Asking::Asker(asker) => {
