@@ -166,7 +166,6 @@ impl Waits {
 /// Measures the calls of this process.
 pub(crate) struct Watch {
     config: Config,
-    since: Instant,
     seen: Mutex<Seen>,
 }
 
@@ -177,8 +176,8 @@ struct Seen {
     /// Calls above the bound that are not judged yet: the next tick shows how late the machine is.
     pending: Vec<Overrun>,
     complaints: Vec<String>,
-    /// The latest tick in each slot of [`SLOT`].
-    ticks: Vec<Duration>,
+    /// When the ticks that were late were due, and when they came, in this order.
+    late: Vec<(Instant, Instant)>,
     ticked: Option<Instant>,
 }
 
@@ -198,12 +197,10 @@ pub(crate) struct Sighting {
 }
 
 const TICK: Duration = Duration::from_millis(5);
-const SLOT: Duration = Duration::from_millis(100);
 impl Watch {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
-            since: Instant::now(),
             seen: Mutex::default(),
         }
     }
@@ -214,11 +211,9 @@ impl Watch {
             let due = Instant::now() + TICK;
             tokio::time::sleep_until(due.into()).await;
             let now = Instant::now();
-            let (first, last) = (self.slot(due), self.slot(now));
             let mut seen = self.seen();
-            seen.ticks.resize(last + 1, Duration::ZERO);
-            for late in &mut seen.ticks[first..] {
-                *late = (*late).max(now - due);
+            if now - due > TICK {
+                seen.late.push((due, now));
             }
             seen.ticked = Some(now);
         }
@@ -250,7 +245,7 @@ impl Watch {
         Sighting {
             waits: seen.waits.clone(),
             longest_body: seen.longest_body,
-            latest_tick: seen.ticks.iter().max().copied().unwrap_or_default(),
+            latest_tick: seen.latest_tick(),
             complaints: seen.complaints.clone(),
         }
     }
@@ -268,28 +263,39 @@ impl Watch {
         {
             let bound = Bound::of(kind, &self.config);
             let limit = bound.limit(seen.longest_body);
-            let during = self.slot(began)..=self.slot(ended);
-            let late = seen.ticks.get(during).unwrap_or_default();
-            let late = late.iter().max().copied().unwrap_or_default();
+            let late = seen.lateness(began, ended);
             let is_beyond = wait > limit + bound.slack(late);
             let waits = seen.waits.entry(kind).or_default();
             waits.above += u64::from(wait > limit);
             waits.beyond += u64::from(is_beyond);
             if is_beyond && seen.complaints.len() < SHOWN {
                 let complaint = format!(
-                    "{kind:?} waited {wait:.1?} of {limit:.1?}; ticks were {late:.1?} late"
+                    "{kind:?} waited {wait:.1?} of {limit:.1?}; the machine was late for {late:.1?} of it"
                 );
                 seen.complaints.push(complaint);
             }
         }
     }
 
-    fn slot(&self, at: Instant) -> usize {
-        ((at - self.since).as_millis() / SLOT.as_millis()) as usize
-    }
-
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    fn latest_tick(&self) -> Duration {
+        let late = self.late.iter().map(|(due, now)| *now - *due);
+        late.max().unwrap_or_default()
+    }
+
+    /// Returns for how much of a call the machine was late. Each step of the call may have waited for it.
+    fn lateness(&self, began: Instant, ended: Instant) -> Duration {
+        let later = self.late.partition_point(|(_, now)| *now <= began);
+        let during = self.late[later..].iter();
+        let during = during.take_while(|(due, _)| *due < ended);
+        during
+            .map(|(due, now)| *now.min(&ended) - *due.max(&began))
+            .sum()
     }
 }
 
@@ -301,18 +307,21 @@ mod tests {
     fn watched(wait: Duration) -> Watch {
         let config = Config::default();
         let each = config.command_timeout;
-        let mut watch = Watch::new(config.command_timeout_max(each));
+        let watch = Watch::new(config.command_timeout_max(each));
         let mut call = Call::begin(Kind::Evict, Duration::ZERO);
         call.began = Instant::now().checked_sub(wait).expect("an uptime");
-        watch.since = call.began;
         watch.over(&call);
         watch
     }
 
-    fn tick(watch: &Watch, late: Duration) {
+    /// Reports two late ticks during the call.
+    fn tick(watch: &Watch, late: [Duration; 2]) {
         let mut seen = watch.seen();
-        let slots = watch.slot(Instant::now()) + 1;
-        seen.ticks.resize(slots, late);
+        let mut due = seen.pending[0].began;
+        for late in late {
+            seen.late.push((due, due + late));
+            due += late + TICK;
+        }
         seen.ticked = Some(Instant::now());
     }
 
@@ -320,7 +329,7 @@ mod tests {
     fn a_call_above_its_bound_is_reported() {
         let watch = watched(Duration::from_millis(180));
 
-        tick(&watch, Duration::from_millis(30));
+        tick(&watch, [Duration::from_millis(15); 2]);
 
         let waits = &watch.sighting().waits[&Kind::Evict];
         assert_eq!((waits.above, waits.beyond), (1, 1));
@@ -330,7 +339,7 @@ mod tests {
     fn a_call_delayed_by_the_machine_is_not_reported() {
         let watch = watched(Duration::from_millis(120));
 
-        tick(&watch, Duration::from_millis(30));
+        tick(&watch, [Duration::from_millis(15); 2]);
 
         let waits = &watch.sighting().waits[&Kind::Evict];
         assert_eq!((waits.above, waits.beyond), (1, 0));
