@@ -151,14 +151,23 @@ fn two_tasks(figures: &mut Figures) {
         }
         began.elapsed()
     };
+    let computations = |ids: &[u64]| {
+        let began = Instant::now();
+        for id in ids {
+            black_box((0..100).fold(*id, |number, _| black_box(number).wrapping_mul(31)));
+        }
+        began.elapsed()
+    };
     // The same law, without a value that both threads use.
     let own = |thread: u64| -> Vec<u64> { ids.iter().map(|id| id / 2 * 2 + thread).collect() };
     let (even, odd) = (own(0), own(1));
     let (mut shared, mut apart, mut of_quick) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..BLOCKS / 10 {
+    let mut of_machine = Vec::new();
+    for _ in 0..BLOCKS / 4 {
         shared.push(gain(&hits, &ids, &ids));
         apart.push(gain(&hits, &even, &odd));
         of_quick.push(gain(&quick_hits, &ids, &ids));
+        of_machine.push(gain(&computations, &ids, &ids));
     }
     figures.heading(format_args!("two threads, {KEYS} keys by Zipf's law:"));
     let gain = Spread::of(shared);
@@ -170,6 +179,10 @@ fn two_tasks(figures: &mut Figures) {
     );
     figures.note("with different keys for each thread", Spread::of(apart));
     figures.note("of bare gets of quick_cache", Spread::of(of_quick));
+    figures.note(
+        "of computations that share nothing, which is what the machine allows",
+        Spread::of(of_machine),
+    );
 }
 
 /// Returns the throughput of two threads with these keys divided by that of one thread.
