@@ -26,6 +26,12 @@ pub struct ConsistencyGuide;
 #[derive(Debug)]
 pub struct ConfigurationGuide;
 
+/// The examples of the guide to deployment compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/deployment.md")]
+#[derive(Debug)]
+pub struct DeploymentGuide;
+
 /// The examples of the guide to metrics and logs compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/observability.md")]
