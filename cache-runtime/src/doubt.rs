@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub(crate) use self::sources::Ear;
+pub(crate) use self::sources::Feed;
 use self::sources::{Source, Sources};
 use crate::clock::{COARSE, Clock, whole_millis};
 use crate::slot::Slot;
@@ -127,8 +127,8 @@ impl Doubts {
     }
 
     /// Returns what a new listener tells about its server.
-    pub(crate) fn ear(&self) -> Ear {
-        Ear {
+    pub(crate) fn feed(&self) -> Feed {
+        Feed {
             place: self.sources.take(),
             sources: Arc::clone(&self.sources),
         }
@@ -136,8 +136,8 @@ impl Doubts {
 
     /// The server of `owner` owns a slot of the cluster from now on. To be called before and after callers learn it: a value that was
     /// read from the last owner is then doubtful, however late it arrives.
-    pub(crate) fn give(&self, slot: Slot, owner: Option<&Ear>) {
-        let place = owner.map_or(sources::NOBODY, |ear| ear.place);
+    pub(crate) fn give(&self, slot: Slot, owner: Option<&Feed>) {
+        let place = owner.map_or(sources::NOBODY, |feed| feed.place);
         self.sources.give(slot, place);
     }
 
@@ -202,18 +202,18 @@ impl Doubts {
     }
 }
 
-impl Ear {
+impl Feed {
     fn source(&self) -> &Source {
         self.sources.at(self.place)
     }
 
     /// Returns whether it has a place: a cluster may have too many primaries.
-    pub(crate) fn is_heard(&self) -> bool {
+    pub(crate) fn has_place(&self) -> bool {
         self.place != sources::NOBODY
     }
 
     /// From now on the changes of all keys with one of these beginnings are heard. Earlier changes may have been missed.
-    pub(crate) fn hears(&self, beginnings: Vec<String>) {
+    pub(crate) fn covers(&self, beginnings: Vec<String>) {
         let source = self.source();
         source.refused.store(None);
         source.heard.store(Some(Arc::new(beginnings)));
@@ -221,7 +221,7 @@ impl Ear {
     }
 
     /// No changes are heard, and none will be: the server does not report them.
-    pub(crate) fn hears_nothing(&self, reason: String) {
+    pub(crate) fn refused(&self, reason: String) {
         let source = self.source();
         source.refused.store(Some(Arc::new(reason)));
         source.heard.store(None);
@@ -292,7 +292,7 @@ mod tests {
 
         doubts.all_changed();
         let swept = reading_of(&doubts, "user:1");
-        doubts.ear().hears(vec!["user:".to_owned()]);
+        doubts.feed().covers(vec!["user:".to_owned()]);
         let missed = reading_of(&doubts, "user:1");
 
         assert_ne!(before.changes, swept.changes);
@@ -306,11 +306,11 @@ mod tests {
         let doubts = Doubts::new(Clock::stopped());
         assert!(!doubts.is_heard("user:1"));
 
-        let ear = doubts.ear();
-        ear.hears(vec!["event:".to_owned(), "user:".to_owned()]);
+        let feed = doubts.feed();
+        feed.covers(vec!["event:".to_owned(), "user:".to_owned()]);
         assert!(doubts.is_heard("user:1") && !doubts.is_heard("users:1"));
 
-        ear.hears_nothing("refused".to_owned());
+        feed.refused("refused".to_owned());
         assert!(!doubts.is_heard("user:1"));
     }
 
@@ -327,12 +327,12 @@ mod tests {
     fn trust_ends_one_staleness_after_what_was_heard_and_is_never_shortened() {
         let clock = Clock::stopped();
         let doubts = Doubts::new(clock.clone());
-        let ear = doubts.ear();
+        let feed = doubts.feed();
         assert!(!is_trusted(&doubts, "user:1"));
 
         let heard = doubts.earliest();
-        ear.trust(heard, STALENESS);
-        ear.trust(heard - 1_000, STALENESS);
+        feed.trust(heard, STALENESS);
+        feed.trust(heard - 1_000, STALENESS);
         clock.advance(STALENESS - Duration::from_millis(COARSE + 1));
         assert!(is_trusted(&doubts, "user:1"));
 
@@ -343,10 +343,10 @@ mod tests {
     #[test]
     fn distrust_is_immediate() {
         let doubts = Doubts::new(Clock::stopped());
-        let ear = doubts.ear();
-        ear.trust(doubts.earliest(), STALENESS);
+        let feed = doubts.feed();
+        feed.trust(doubts.earliest(), STALENESS);
 
-        ear.distrust();
+        feed.distrust();
 
         assert!(!is_trusted(&doubts, "user:1"));
     }
@@ -354,7 +354,7 @@ mod tests {
     /// A cluster of two primaries that report changes, and a key of each of them.
     struct Primaries {
         doubts: Doubts,
-        ears: [Ear; 2],
+        feeds: [Feed; 2],
     }
 
     impl Primaries {
@@ -362,13 +362,13 @@ mod tests {
 
         fn new() -> Self {
             let doubts = Doubts::of_cluster(Clock::stopped());
-            let ears = [doubts.ear(), doubts.ear()];
-            for (key, ear) in Self::KEYS.iter().zip(&ears) {
-                doubts.give(Slot::of(key.as_bytes()), Some(ear));
-                ear.hears(vec!["user:".to_owned()]);
-                ear.trust(doubts.earliest(), STALENESS);
+            let feeds = [doubts.feed(), doubts.feed()];
+            for (key, feed) in Self::KEYS.iter().zip(&feeds) {
+                doubts.give(Slot::of(key.as_bytes()), Some(feed));
+                feed.covers(vec!["user:".to_owned()]);
+                feed.trust(doubts.earliest(), STALENESS);
             }
-            Self { doubts, ears }
+            Self { doubts, feeds }
         }
 
         fn readings(&self) -> [Reading; 2] {
@@ -385,10 +385,10 @@ mod tests {
         let primaries = Primaries::new();
         let before = primaries.readings();
 
-        primaries.ears[0].distrust();
+        primaries.feeds[0].distrust();
         assert_eq!(primaries.trusted(), [false, true]);
 
-        primaries.ears[0].hears(vec!["user:".to_owned()]);
+        primaries.feeds[0].covers(vec!["user:".to_owned()]);
         let after = primaries.readings();
         assert_ne!(before[0].gaps, after[0].gaps);
         assert_eq!(before[1], after[1]);
@@ -396,18 +396,18 @@ mod tests {
 
     #[test]
     fn a_slot_that_moves_there_and_back_leaves_its_values_doubtful() {
-        let Primaries { doubts, ears } = &Primaries::new();
+        let Primaries { doubts, feeds } = &Primaries::new();
         let slot = Slot::of(Primaries::KEYS[0].as_bytes());
         let reading = || reading_of(doubts, Primaries::KEYS[0]).gaps;
         // A new owner may have had more gaps, fewer, or as many.
         for gaps in 0..3 {
             for _ in 0..gaps {
-                ears[0].lost_track();
+                feeds[0].lost_track();
             }
             let before = reading();
-            doubts.give(slot, Some(&ears[1]));
+            doubts.give(slot, Some(&feeds[1]));
             let moved = reading();
-            doubts.give(slot, Some(&ears[0]));
+            doubts.give(slot, Some(&feeds[0]));
             let back = reading();
 
             assert!(before < moved && moved < back, "{before} {moved} {back}");
@@ -428,13 +428,13 @@ mod tests {
 
     #[test]
     fn the_place_of_a_primary_that_is_gone_is_used_again_without_its_trust() {
-        let Primaries { doubts, ears } = Primaries::new();
-        let [gone, stays] = ears;
+        let Primaries { doubts, feeds } = Primaries::new();
+        let [gone, stays] = feeds;
         let place = gone.place;
         doubts.give(Slot::of(b"user:1"), Some(&stays));
         drop(gone);
 
-        let next = doubts.ear();
+        let next = doubts.feed();
         doubts.give(Slot::of(b"user:1"), Some(&next));
 
         assert_eq!(next.place, place);

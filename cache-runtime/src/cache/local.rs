@@ -217,9 +217,9 @@ impl Local {
             _ => Doubts::new(clock),
         };
         if is_alone {
-            let ear = doubts.ear();
-            ear.hears(vec![config.prefix.clone()]);
-            ear.trust(u64::MAX, Duration::ZERO);
+            let feed = doubts.feed();
+            feed.covers(vec![config.prefix.clone()]);
+            feed.trust(u64::MAX, Duration::ZERO);
         }
         Self {
             wanted: Arc::default(),

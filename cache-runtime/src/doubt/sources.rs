@@ -191,12 +191,12 @@ impl Owned {
 
 /// A server that reports changes, as its listener knows it. In a cluster its place is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Ear {
+pub(crate) struct Feed {
     pub(super) sources: Arc<Sources>,
     pub(super) place: u16,
 }
 
-impl Drop for Ear {
+impl Drop for Feed {
     fn drop(&mut self) {
         self.sources.give_back(self.place);
     }

@@ -445,8 +445,8 @@ impl Cluster {
         let lacking = {
             let known = self.known.lock();
             let is_new = node.meets_its_server();
-            if is_new && let Some(ear) = node.ear.get() {
-                ear.lost_track();
+            if is_new && let Some(feed) = node.feed.get() {
+                feed.lost_track();
             }
             (is_new && known.is_used).then(|| Reach::of(known.table.slots_of(node.id)))
         };

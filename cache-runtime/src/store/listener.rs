@@ -21,7 +21,7 @@ use super::reply;
 use super::topology::{Connector, Driver, Pushes};
 use crate::clock::hold;
 use crate::config::Config;
-use crate::doubt::{Doubts, Ear};
+use crate::doubt::{Doubts, Feed};
 use crate::error::{Error, ErrorKind};
 use crate::sync::Mutex;
 
@@ -78,7 +78,7 @@ pub(crate) struct Listener {
     pool: Weak<Pool>,
     connector: Arc<Connector>,
     doubts: Arc<Doubts>,
-    ear: Arc<Ear>,
+    feed: Arc<Feed>,
     wanted: Arc<Wanted>,
     ownership: Option<Box<dyn Ownership>>,
     staleness: Duration,
@@ -115,12 +115,12 @@ pub(crate) struct Hearing {
 }
 
 impl Listener {
-    /// Opens nothing yet. It tells `ear`.
+    /// Opens nothing yet. It tells `feed`.
     pub(super) fn new(
         pool: &Arc<Pool>,
         config: &Config,
         hearing: &Hearing,
-        ear: Arc<Ear>,
+        feed: Arc<Feed>,
         ownership: Option<Box<dyn Ownership>>,
     ) -> Result<Self, Error> {
         let Hearing { doubts, wanted } = hearing.clone();
@@ -129,7 +129,7 @@ impl Listener {
             pool: Arc::downgrade(pool),
             connector: connector(pool, config)?,
             doubts,
-            ear,
+            feed,
             wanted,
             ownership,
             staleness: config.local_staleness,
@@ -190,11 +190,11 @@ impl Listener {
         loop {
             let began = Instant::now();
             let end = self.listen().await;
-            self.ear.distrust();
+            self.feed.distrust();
             let pause = match end {
                 End::Over => return,
                 End::Refused(reason) => {
-                    self.ear.hears_nothing(reason.clone());
+                    self.feed.refused(reason.clone());
                     if refused.as_ref() != Some(&reason) {
                         warn!(
                             reason,
@@ -260,7 +260,7 @@ impl Listener {
             keys = beginnings.join("*, ") + "*",
             "listening for changes in Redis"
         );
-        self.ear.hears(beginnings.clone());
+        self.feed.covers(beginnings.clone());
         let mut earlier = None;
         loop {
             let sent = self.doubts.earliest();
@@ -269,7 +269,7 @@ impl Listener {
                 return Err(End::Lost("callers use another server".into()));
             }
             if let Some(heard) = earlier.replace(sent) {
-                self.ear.trust(heard, self.staleness);
+                self.feed.trust(heard, self.staleness);
                 tokio::select! {
                     () = sleep(self.staleness / 4) => {}
                     () = &mut link.driver => return Err(closed()),

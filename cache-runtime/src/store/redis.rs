@@ -114,8 +114,8 @@ impl RedisStore {
     ) -> Result<BoxFuture<'static, ()>, Error> {
         match &self.route {
             Route::Server(peer) => {
-                let ear = Arc::new(hearing.doubts.ear());
-                let listener = Listener::new(&peer.pool, config, &hearing, ear, None)?;
+                let feed = Arc::new(hearing.doubts.feed());
+                let listener = Listener::new(&peer.pool, config, &hearing, feed, None)?;
                 Ok(Box::pin(listener.run()))
             }
             Route::Cluster(cluster, _) => Ok(Box::pin(cluster.listen(hearing))),

@@ -153,7 +153,7 @@ fn every_kind_of_change_leaves_values_doubtful() {
         }),
         ("a push", |local| local.doubts.changed(b"dev_user:1")),
         ("another connection", |local| {
-            local.doubts.ear().hears(vec!["dev_".to_owned()]);
+            local.doubts.feed().covers(vec!["dev_".to_owned()]);
         }),
         ("another server", |local| local.doubts.lost_track()),
     ];
@@ -261,7 +261,7 @@ fn keys_with_other_beginnings_are_not_kept() {
     let local = Local::new(&Config::default().clock(clock), false);
     assert!(!local.keeps(&key("user:1"), &[]));
 
-    local.doubts.ear().hears(vec!["dev_user:".to_owned()]);
+    local.doubts.feed().covers(vec!["dev_user:".to_owned()]);
 
     assert!(local.keeps(&key("user:1"), &[]) && !local.keeps(&key("event:1"), &[]));
 }

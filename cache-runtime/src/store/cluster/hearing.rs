@@ -53,7 +53,7 @@ impl Cluster {
 
     /// Starts to listen to a node, unless that is done.
     fn listen_to(&self, hearing: &Hearing, node: &Arc<Node>) {
-        let Some(ear) = node.ear.get().filter(|ear| ear.is_heard()) else {
+        let Some(feed) = node.feed.get().filter(|feed| feed.has_place()) else {
             return;
         };
         node.listening.start(|running| {
@@ -61,8 +61,8 @@ impl Cluster {
                 cluster: Weak::clone(&self.this),
                 node: node.id,
             };
-            let (ear, claim) = (Arc::clone(ear), Some(Box::new(claim) as _));
-            let listener = Listener::new(&node.pool, &self.config, hearing, ear, claim);
+            let (feed, claim) = (Arc::clone(feed), Some(Box::new(claim) as _));
+            let listener = Listener::new(&node.pool, &self.config, hearing, feed, claim);
             async move {
                 let _running = running;
                 match listener {
@@ -74,15 +74,15 @@ impl Cluster {
     }
 }
 
-/// Gives slots to the ears of their owners.
+/// Gives slots to the feeds of their owners.
 fn give_slots(hearing: &Hearing, map: &Map, slots: impl Iterator<Item = Slot>) {
     let doubts = &hearing.doubts;
     for node in &map.nodes {
-        node.ear.get_or_init(|| Arc::new(doubts.ear()));
+        node.feed.get_or_init(|| Arc::new(doubts.feed()));
     }
     for slot in slots {
-        let ear = map.owner(slot).and_then(|owner| owner.ear.get());
-        doubts.give(slot, ear.map(AsRef::as_ref));
+        let feed = map.owner(slot).and_then(|owner| owner.feed.get());
+        doubts.give(slot, feed.map(AsRef::as_ref));
     }
 }
 

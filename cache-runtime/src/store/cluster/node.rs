@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use super::{Alarm, Cluster};
 use crate::clock::hold;
 use crate::config::{Address, Config};
-use crate::doubt::Ear;
+use crate::doubt::Feed;
 use crate::error::{Error, ErrorKind, with_causes};
 use crate::metrics::PoolStats;
 use crate::singleton::Singleton;
@@ -56,7 +56,7 @@ pub(super) struct Node {
     wake: Arc<Notify>,
     tending: Singleton,
     /// What its listener tells, if there is something to listen for.
-    pub(super) ear: OnceLock<Arc<Ear>>,
+    pub(super) feed: OnceLock<Arc<Feed>>,
     pub(super) listening: Singleton,
     alarm: Arc<Alarm>,
 }
@@ -124,7 +124,7 @@ impl Node {
             attempts: watch::Sender::new(0),
             wake: Arc::default(),
             tending: Singleton::default(),
-            ear: OnceLock::new(),
+            feed: OnceLock::new(),
             listening: Singleton::default(),
             alarm: Arc::clone(alarm),
         }))
