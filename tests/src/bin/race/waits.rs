@@ -89,9 +89,10 @@ impl Bound {
         self.each * self.operations + self.others + joined
     }
 
-    /// Returns how much longer a call may take if timers are late: each operation ends by a timer.
+    /// Returns how much longer a call may take if the machine is late for so long during it.
     fn slack(&self, lateness: Duration) -> Duration {
-        lateness * (self.operations + u32::from(self.joins)) + EDGE * self.operations
+        // Another caller may be late as well.
+        lateness * (1 + u32::from(self.joins)) + EDGE * self.operations
     }
 }
 
@@ -288,7 +289,7 @@ impl Seen {
         late.max().unwrap_or_default()
     }
 
-    /// Returns for how much of a call the machine was late. Each step of the call may have waited for it.
+    /// Returns for how much of a call the machine was late.
     fn lateness(&self, began: Instant, ended: Instant) -> Duration {
         let later = self.late.partition_point(|(_, now)| *now <= began);
         let during = self.late[later..].iter();
@@ -343,6 +344,14 @@ mod tests {
 
         let waits = &watch.sighting().waits[&Kind::Evict];
         assert_eq!((waits.above, waits.beyond), (1, 0));
+    }
+
+    #[test]
+    fn the_steps_of_a_call_are_together_as_late_as_the_machine_was() {
+        let bound = Bound::of(Kind::EvictFenced, &Config::default());
+
+        let late = Duration::from_millis(100);
+        assert_eq!(bound.slack(late), late + 2 * EDGE);
     }
 
     #[tokio::test]
