@@ -175,6 +175,7 @@ async fn fail_over(primary: &mut RedisServer, replica: &RedisServer) {
 
 fn waits(config: Config, durability: EvictDurability) -> Config {
     config
+        .command_timeout(Duration::from_secs(2))
         .failover_memory(Duration::ZERO)
         .reconnect_max_delay(Duration::from_millis(100))
         .evict_durability(durability)
@@ -191,7 +192,8 @@ async fn an_eviction_that_a_replica_confirmed_outlives_its_process_and_a_failove
     })
     .await;
 
-    cache.delete("a").await;
+    assert_eq!(cache.delete("a").await, Evicted::Applied { keys: 1 });
+    assert_eq!(cache.health().await.problems, [""; 0]);
     // So the process does not apply it again.
     drop(cache);
     fail_over(&mut primary, &replica).await;

@@ -221,7 +221,9 @@ impl Failover {
                 Some(Entry::Value { version, .. }) if version < since => {
                     go("is deceived", Here::Deceived, row);
                 }
-                Some(Entry::Value { .. }) => go("finds what was filled meanwhile", Here::Done, row),
+                Some(Entry::Value { .. }) => {
+                    go("finds what was filled in between", Here::Done, row);
+                }
                 Some(Entry::Lease { .. } | Entry::Fence { .. }) => {
                     go("waits no longer for a lease", Here::LoadingAlone, row);
                 }

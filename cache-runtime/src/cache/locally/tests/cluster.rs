@@ -87,7 +87,8 @@ impl Team {
     fn asked(&self) -> u64 {
         let stats = self.cache.stats();
         let operations = stats.operations.iter();
-        let asked = operations.filter(|op| ["get", "confirm", "tags"].contains(&op.operation));
+        let asked =
+            operations.filter(|op| ["get", "get many", "confirm", "tags"].contains(&op.operation));
         asked.map(|op| op.time.count).sum()
     }
 
