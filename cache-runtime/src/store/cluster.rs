@@ -87,11 +87,11 @@ struct Known {
     settled: BTreeMap<NodeId, Answer>,
     /// When a node reported the table last.
     confirmed: Option<Instant>,
-    /// Whether the node that reported last refuses keys because the cluster is down.
-    is_down: bool,
+    /// The primaries that refuse keys because they see the cluster as down.
+    down: BTreeSet<NodeId>,
     /// Whether callers have used any node.
     is_used: bool,
-    /// Slots that moved between nodes that callers use. No caller uses them before those who must be told know it.
+    /// Slots that moved between nodes that callers use. Callers do not use them until `moves` was told.
     moving: BTreeSet<Slot>,
     /// The losses of nodes that are not in the map any more.
     former_losses: u64,
@@ -398,7 +398,7 @@ impl Cluster {
 
     /// What does not work although the nodes are healthy, a sentence each.
     pub(super) fn problems(&self) -> Vec<String> {
-        let is_down = self.known.lock().is_down;
+        let is_down = !self.known.lock().down.is_empty();
         let map = self.map.load();
         let is_served = |slot: &Slot| map.owner(*slot).is_some_and(|owner| owner.is_usable());
         let uncovered = ranges(Slot::all().filter(|slot| !is_served(slot)));
@@ -441,10 +441,10 @@ impl Cluster {
 
     /// Records that `node` answers: it is used by callers once the recovery admits it. If its server is another one, what its slots may
     /// lack is owed before that.
-    fn is_ready(&self, node: &Node) {
+    fn node_answers(&self, node: &Node) {
         let lacking = {
             let known = self.known.lock();
-            let is_new = node.meets_its_server();
+            let is_new = node.adopt_server();
             if is_new && let Some(feed) = node.feed.get() {
                 feed.lost_track();
             }

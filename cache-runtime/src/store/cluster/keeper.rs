@@ -257,28 +257,36 @@ impl Cluster {
     fn learn(&self, answer: Answer) {
         let moved = {
             let mut known = self.known.lock();
-            self.is_down(&mut known, answer.is_down);
             known.confirmed = Some(Instant::now());
-            match known.learn(answer) {
+            let (reporter, is_down) = (answer.reporter, answer.is_down);
+            let moved = match known.learn(answer) {
                 true => self.redraw(&mut known),
-                false => return,
-            }
+                false => Vec::new(),
+            };
+            self.record_down(&mut known, reporter, is_down.unwrap_or(false));
+            moved
         };
         self.open_moved(moved);
     }
 
-    fn is_down(&self, known: &mut Known, is_down: Option<bool>) {
-        let is_down = is_down.unwrap_or(false);
-        match (known.is_down, is_down) {
+    /// Records whether a primary sees the cluster as down. The primaries may disagree.
+    fn record_down(&self, known: &mut Known, reporter: NodeId, is_down: bool) {
+        let was_any_down = !known.down.is_empty();
+        match is_down {
+            true => known.down.insert(reporter),
+            false => known.down.remove(&reporter),
+        };
+        let map = self.map.load();
+        known.down.retain(|id| map.node(*id).is_some());
+        match (was_any_down, !known.down.is_empty()) {
             (false, true) => warn!("{DOWN}"),
             (true, false) => info!("the cluster is up again"),
             _ => {}
         }
-        known.is_down = is_down;
     }
 
     /// Learns from a node that a slot moved. Returns whether something must be applied at its new owner before callers use it.
-    pub(super) fn has_moved(&self, slot: Slot, by: NodeId, to: &Address) -> bool {
+    pub(super) fn learn_move(&self, slot: Slot, by: NodeId, to: &Address) -> bool {
         let moved = {
             let mut known = self.known.lock();
             match known.moved(slot, by, to) {
@@ -299,7 +307,7 @@ impl Cluster {
     /// Has everything recent applied where a part is now. Returns whether there is something to apply.
     pub(super) fn owe(&self, part: &Reach) -> bool {
         let moves = self.moves.get().and_then(Weak::upgrade);
-        moves.is_some_and(|moves| moves.have_moved(part))
+        moves.is_some_and(|moves| moves.slots_moved(part))
     }
 
     /// Lets callers use slots that moved, after those who must know it were told. Returns whether they have something to apply first.
@@ -446,7 +454,7 @@ async fn keep(cluster: Weak<Cluster>) {
             debug!(%error, "could not read the table of slots");
         }
         let is_whole = here.map.load().nodes.iter().all(|node| node.is_usable());
-        let is_whole = is_whole && !here.known.lock().is_down;
+        let is_whole = is_whole && here.known.lock().down.is_empty();
         let period = if is_whole { PERIOD } else { PERIOD_OF_LOSS };
         let alarm = Arc::clone(&here.alarm);
         drop(here);
