@@ -10,9 +10,11 @@ use tracing::warn;
 use super::{Cluster, Map, Node};
 use crate::store::listener::{Hearing, Listener, Ownership};
 use crate::store::slots::{NodeId, Slot};
+use crate::sync::Mutex;
 
-/// The most names that are tried in order to find one whose slot a node owns.
-const TRIED: u32 = 1 << 15;
+/// The most names that are tried in order to find one whose slot a node owns. A node with one slot has no name with a probability of
+/// 1 to 3,000.
+const TRIED: u32 = 1 << 17;
 
 impl Cluster {
     /// Hears the changes of wanted keys until the cluster is gone.
@@ -60,6 +62,7 @@ impl Cluster {
             let claim = Claim {
                 cluster: Weak::clone(&self.this),
                 node: node.id,
+                last: Mutex::default(),
             };
             let (feed, claim) = (Arc::clone(feed), Some(Box::new(claim) as _));
             let listener = Listener::new(&node.pool, &self.config, hearing, feed, claim);
@@ -111,6 +114,8 @@ async fn listen(cluster: Weak<Cluster>) {
 struct Claim {
     cluster: Weak<Cluster>,
     node: NodeId,
+    /// The name that was asked for last. It is asked for again as long as the node owns its slot.
+    last: Mutex<Option<String>>,
 }
 
 impl Ownership for Claim {
@@ -120,16 +125,23 @@ impl Ownership for Claim {
         let cluster = self.cluster.upgrade()?;
         let map = cluster.map.load();
         let is_own = |slot| map.owner(slot).is_some_and(|owner| owner.id == self.node);
-        if !Slot::all().any(is_own) {
-            return None;
+        let is_at_node = |name: &String| is_own(Slot::of(name.as_bytes()));
+        let mut last = self.last.lock();
+        if !last.as_ref().is_some_and(is_at_node) {
+            *last = None;
+            if !Slot::all().any(is_own) {
+                return None;
+            }
+            let prefix = &cluster.config.prefix;
+            // Braces put all names into one slot.
+            let tried = if prefix.contains('{') { 1 } else { TRIED };
+            let mut names = (0..tried).map(|number| format!("{prefix}cache:owner:{number}"));
+            *last = names.find(is_at_node);
         }
-        let prefix = &cluster.config.prefix;
-        let mut names = (0..TRIED).map(|number| format!("{prefix}cache:owner:{number}"));
-        let name = names.find(|name| is_own(Slot::of(name.as_bytes())))?;
-        Some(redis::cmd("GET").arg(name).take())
+        Some(redis::cmd("GET").arg(last.as_deref()?).take())
     }
 
-    fn is_over(&self) {
+    fn lost(&self) {
         if let Some(cluster) = self.cluster.upgrade() {
             cluster.alarm.table.notify_one();
         }
