@@ -182,7 +182,7 @@ pub(crate) async fn resharding(figures: &mut Figures) -> Result<()> {
     figures.note("it took", format!("{:?}", done - at));
     figures.note("evictions that were applied", seen.evictions);
     figures.note(
-        "p99 before and meanwhile",
+        "p99 before and during the move",
         format!(
             "{:?} and {:?}",
             seen.p99(&all, begun, at),
@@ -197,7 +197,7 @@ pub(crate) async fn resharding(figures: &mut Figures) -> Result<()> {
         bodies.count() as f64 / (to - from).as_secs_f64()
     };
     figures.note(
-        "bodies in a second before and meanwhile",
+        "bodies in a second before and during the move",
         format!("{:.0} and {:.0}", of(begun, at), of(at, done)),
     );
     let slow = seen

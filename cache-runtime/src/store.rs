@@ -361,7 +361,7 @@ pub(crate) struct Deleted {
 pub(crate) trait Moves: Send + Sync {
     /// Another server has the keys of this part now. No caller uses the part before this returns. Returns whether something must be
     /// applied there first.
-    fn have_moved(&self, part: &Reach) -> bool;
+    fn slots_moved(&self, part: &Reach) -> bool;
 }
 
 /// Notifies waiters of changes behind a store.

@@ -210,7 +210,8 @@ impl Journal {
             intent.trial = Trial::Held;
             intent.reach = part.clone();
         }
-        intents.obstacle = Some("a node of the cluster is unavailable".to_owned());
+        intents.obstacle =
+            Some("a node of the cluster is unavailable, or does not serve a slot".to_owned());
     }
 
     /// Why the journal does not shrink, if it is not because of a refusal.

@@ -213,7 +213,7 @@ impl Local {
     pub(super) fn new(config: &Config, is_alone: bool) -> Self {
         let clock = config.clock.clone();
         let doubts = match &config.redis {
-            Some(Topology::Cluster { .. }) => Doubts::of_cluster(clock),
+            Some(Topology::Cluster { .. }) if !is_alone => Doubts::of_cluster(clock),
             _ => Doubts::new(clock),
         };
         if is_alone {
@@ -618,7 +618,7 @@ impl Weighter<Name, Arc<Kept>> for Weight {
     }
 }
 
-/// Sees to values that are evicted for others.
+/// Counts values that the map evicts for others, and removes them from the front.
 #[derive(Clone)]
 struct Evictions {
     counts: Arc<Counts>,

@@ -147,7 +147,7 @@ impl Inner {
 impl Moves for Inner {
     /// If the keys came with the slots, the evictions find nothing. But a node that took slots by force, or that has keys of an earlier
     /// attempt to move them, may have what was evicted elsewhere.
-    fn have_moved(&self, part: &Reach) -> bool {
+    fn slots_moved(&self, part: &Reach) -> bool {
         let is_there = |target: &Target| match target {
             Target::Key(key) => part.contains(key),
             Target::Tag(tag) => part.contains(tag.key()),

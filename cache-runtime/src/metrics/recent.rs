@@ -9,8 +9,7 @@ const MINUTE: u64 = 60;
 /// The lower bits of a slot, which hold a total.
 const TOTAL: u64 = (1 << 40) - 1;
 
-/// How much had happened before each of the last seconds in which something happened. So an event is counted once, and only the
-/// first of a second costs more.
+/// The total at the start of each recent second that had events. Only the first event of a second writes here.
 #[derive(Debug)]
 pub(super) struct Recent {
     /// The second that began last, plus 1.
@@ -31,7 +30,7 @@ impl Recent {
     #[inline]
     pub(super) fn begin(&self, second: u64, total: impl FnOnce() -> u64) {
         let begun = self.begun.load(Relaxed);
-        // A second that is over begins no more: what happens late counts for the one after it.
+        // A past second does not begin again. Late events count for the current one.
         if begun <= second
             && self
                 .begun

@@ -70,7 +70,7 @@ pub(super) trait Ownership: Send + Sync {
     fn question(&self) -> Option<Cmd>;
 
     /// The server says that it does not own them.
-    fn is_over(&self);
+    fn lost(&self);
 }
 
 /// Listens to the server of a pool.
@@ -294,7 +294,7 @@ impl Listener {
             Value::ServerError(error) if error.kind() == Some(ServerErrorKind::Ask) => Ok(()),
             Value::ServerError(error) if reply::is_elsewhere(&error) => {
                 if let Some(owner) = &self.ownership {
-                    owner.is_over();
+                    owner.lost();
                 }
                 Err(End::Lost(reply::said(&error)))
             }

@@ -14,7 +14,7 @@ use super::Kept;
 /// keys, 6 % of the keys share a slot. They take 128 KiB.
 const SLOTS: usize = 1 << 14;
 
-/// For so many milliseconds a value is found here. Then one hit goes through the map, which learns so that the value is used.
+/// How long a value is found here, in milliseconds. The next hit goes through the map, which records the use.
 pub(super) const TURN: u64 = 100;
 
 pub(super) struct Front {

@@ -154,7 +154,7 @@ impl Cluster {
         let (Redirect::Moved(slot, address) | Redirect::Ask(slot, address)) = redirect;
         self.doubt(*slot);
         if let Redirect::Moved(slot, _) = redirect
-            && self.has_moved(*slot, from.id, address)
+            && self.learn_move(*slot, from.id, address)
         {
             return Err(CATCHES_UP);
         }

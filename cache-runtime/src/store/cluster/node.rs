@@ -204,7 +204,7 @@ impl Node {
     }
 
     /// Records which server answers. Returns whether it is another one than before. The caller holds what is known of the cluster.
-    pub(super) fn meets_its_server(&self) -> bool {
+    pub(super) fn adopt_server(&self) -> bool {
         let server = self.pool.term();
         self.server.swap(server, Ordering::AcqRel) != server
     }
@@ -307,7 +307,7 @@ async fn tend(node: Weak<Node>, cluster: Weak<Cluster>) {
             match here.reach(bound).await {
                 Ok(()) => {
                     failures = 0;
-                    whole.is_ready(&here);
+                    whole.node_answers(&here);
                 }
                 Err(error) => {
                     failures += 1;
