@@ -5,8 +5,8 @@
 //! (`confirm.rs`). What is heard, and until when that is everything, is in `doubt.rs`.
 
 mod confirm;
-mod front;
 mod gather;
+mod hot;
 
 use std::any::Any;
 use std::fmt;
@@ -20,9 +20,9 @@ use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
 use self::confirm::Confirming;
 pub(super) use self::confirm::{Asking, Doubt, HEAD};
-use self::front::Front;
 use self::gather::Gathering;
 pub(super) use self::gather::{Heads, Question, Runner, Turn};
+use self::hot::HotTable;
 use crate::clock::whole_millis;
 use crate::config::{Config, Topology};
 use crate::doubt::{Doubts, Place, Reading};
@@ -73,7 +73,7 @@ pub(super) struct Local {
 /// All values, and those that are hit often a second time.
 struct Values {
     map: QuickCache<Name, Arc<Kept>, Weight, ByHash, Evictions>,
-    front: Arc<Front>,
+    hot: Arc<HotTable>,
 }
 
 /// A value, or a remembered `None`: the type is an `Option` of what the function stores.
@@ -92,7 +92,7 @@ pub(crate) struct Kept {
     /// Until when it is certain, by the coarse clock.
     certain_until: AtomicU64,
     /// Until when a hit need not go through the map, by the coarse clock.
-    turn_until: AtomicU64,
+    hot_until: AtomicU64,
     value: KeptValue,
 }
 
@@ -187,8 +187,8 @@ impl Kept {
 
     /// Returns whether a hit need not go through the map.
     #[inline]
-    fn has_turn(&self, now: u64) -> bool {
-        now < self.turn_until.load(Relaxed)
+    fn is_hot(&self, now: u64) -> bool {
+        now < self.hot_until.load(Relaxed)
     }
 
     #[inline]
@@ -331,19 +331,19 @@ impl Local {
     ) -> Option<R> {
         let values = self.values.get()?;
         let hash = self.doubts.hash(key.as_bytes());
-        let front = values.front.get(hash);
-        if let Some(kept) = &*front
+        let hot = values.hot.get(hash);
+        if let Some(kept) = &*hot
             && kept.is_named(hash, key)
-            && kept.has_turn(now)
+            && kept.is_hot(now)
         {
             let is_certain = self.is_certain(kept, tags, shape, now);
             return (is_certain == Some(true)).then(|| take(kept));
         }
-        drop(front);
+        drop(hot);
         let kept = values.map.get(&Asked { hash, name: key })?;
         let is_certain = self.is_certain(&kept, tags, shape, now);
         (is_certain == Some(true)).then(|| {
-            values.offer(&kept, now);
+            values.promote(&kept, now);
             take(&kept)
         })
     }
@@ -419,7 +419,7 @@ impl Local {
             facts,
             name: key.as_str().into(),
             hash: self.hash(key),
-            turn_until: AtomicU64::new(0),
+            hot_until: AtomicU64::new(0),
             value,
         });
         // The map reports a value that an insertion replaces as evicted.
@@ -437,7 +437,7 @@ impl Local {
             name: key.as_str(),
         };
         if let Some((_, kept)) = values.map.remove(&asked) {
-            values.front.remove(&kept);
+            values.hot.remove(&kept);
         }
     }
 
@@ -504,34 +504,34 @@ impl Local {
             .shards(shards)
             .estimated_items_capacity(self.capacity / USUAL_WEIGHT)
             .weight_capacity(self.capacity as u64);
-        let front = Arc::new(Front::new());
+        let hot = Arc::new(HotTable::new());
         let evictions = Evictions {
             counts: Arc::clone(&self.counts),
-            front: Arc::clone(&front),
+            hot: Arc::clone(&hot),
         };
         let map = match options.build() {
             Ok(options) => QuickCache::with_options(options, Weight, ByHash, evictions),
             // Both numbers are given.
             Err(_) => QuickCache::with(0, 0, Weight, ByHash, evictions),
         };
-        Values { map, front }
+        Values { map, hot }
     }
 }
 
 impl Values {
     /// Puts a value that is hit where the next hits find it faster.
-    fn offer(&self, kept: &Arc<Kept>, now: u64) {
-        if !self.front.offer(kept, now) {
+    fn promote(&self, kept: &Arc<Kept>, now: u64) {
+        if !self.hot.promote(kept, now) {
             return;
         }
-        // The map may have removed it after it returned it, and before it was in front.
+        // The map may have removed it after it returned it, and before it was in the hot table.
         let asked = Asked {
             hash: kept.hash,
             name: &kept.name,
         };
         let there = self.map.peek(&asked);
         if !there.is_some_and(|there| Arc::ptr_eq(&there, kept)) {
-            self.front.remove(kept);
+            self.hot.remove(kept);
         }
     }
 }
@@ -618,11 +618,11 @@ impl Weighter<Name, Arc<Kept>> for Weight {
     }
 }
 
-/// Counts values that the map evicts for others, and removes them from the front.
+/// Counts values that the map evicts for others, and removes them from the hot table.
 #[derive(Clone)]
 struct Evictions {
     counts: Arc<Counts>,
-    front: Arc<Front>,
+    hot: Arc<HotTable>,
 }
 
 impl Lifecycle<Name, Arc<Kept>> for Evictions {
@@ -631,7 +631,7 @@ impl Lifecycle<Name, Arc<Kept>> for Evictions {
 
     fn on_evict(&self, evicted: &mut Vec<Arc<Kept>>, _: Name, kept: Arc<Kept>) {
         self.counts.evicted.fetch_add(1, Relaxed);
-        self.front.remove(&kept);
+        self.hot.remove(&kept);
         evicted.push(kept);
     }
 }

@@ -23,7 +23,7 @@ use crate::plan::{ReadNames, ReadPlan};
 use crate::registry;
 use crate::site::{LocalOutage, Site};
 use crate::store::Store;
-use crate::store::listener::Hearing;
+use crate::store::listener::Tracking;
 use crate::tag::Tag;
 
 /// Passes a certain value to `take`, for a call that nothing unusual is asked of: no scope, no view, no disabled key and no
@@ -104,7 +104,7 @@ impl Inner {
         }
         listening.start(|running| {
             let (doubts, wanted) = (Arc::clone(doubts), Arc::clone(wanted));
-            let listener = store.listen(&self.config, Hearing { doubts, wanted });
+            let listener = store.listen(&self.config, Tracking { doubts, wanted });
             async move {
                 match listener {
                     Ok(listener) => listener.await,

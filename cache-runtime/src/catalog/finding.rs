@@ -42,9 +42,9 @@ pub enum Code {
     UnkeyedArgument,
     /// `text-in-key`: a client may choose a text in the key, so it can fill the cache.
     TextInKey,
-    /// `local-hears-all`: the process hears of the changes of all keys, because the key of a function with `local` begins with a
+    /// `local-tracks-all`: the process hears of the changes of all keys, because the key of a function with `local` begins with a
     /// placeholder.
-    LocalHearsAll,
+    LocalTracksAll,
     /// `unknown-policy`: the configuration lacks the policy that a function names.
     UnknownPolicy,
     /// `unused-policy`: no function names a policy of the configuration.
@@ -62,7 +62,7 @@ impl Code {
         Self::OverlappingTags,
         Self::UnkeyedArgument,
         Self::TextInKey,
-        Self::LocalHearsAll,
+        Self::LocalTracksAll,
         Self::UnknownPolicy,
         Self::UnusedPolicy,
     ];
@@ -78,7 +78,7 @@ impl Code {
             Self::OverlappingTags => "overlapping-tags",
             Self::UnkeyedArgument => "unkeyed-argument",
             Self::TextInKey => "text-in-key",
-            Self::LocalHearsAll => "local-hears-all",
+            Self::LocalTracksAll => "local-tracks-all",
             Self::UnknownPolicy => "unknown-policy",
             Self::UnusedPolicy => "unused-policy",
         }

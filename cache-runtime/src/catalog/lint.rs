@@ -133,7 +133,7 @@ fn arguments(one: &Known, findings: &mut Vec<Finding>) {
 fn listening(one: &Known, findings: &mut Vec<Finding>) {
     if one.site.local.is_some() && one.site.head().is_empty() {
         findings.push(Finding {
-            code: Code::LocalHearsAll,
+            code: Code::LocalTracksAll,
             functions: vec![one.site.name],
             message: format!(
                 "`{}` begins with a placeholder and the function has `local`, so Redis reports each change of any key under the prefix to each process",

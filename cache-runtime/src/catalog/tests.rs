@@ -372,7 +372,7 @@ fn a_key_in_the_process_begins_with_a_word() {
         .local_millis(1_000);
 
     assert!(found(&[&ANY]).is_empty());
-    assert_eq!(found(&[&NEAR]), ["local-hears-all shop::near"]);
+    assert_eq!(found(&[&NEAR]), ["local-tracks-all shop::near"]);
     assert!(found(&[&NAMED]).is_empty());
 }
 

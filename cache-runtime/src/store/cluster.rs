@@ -10,10 +10,10 @@
 //! unavailable, and no others.
 
 mod detour;
-mod hearing;
 mod keeper;
 mod node;
 mod tour;
+mod tracking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,7 +30,7 @@ use self::detour::Detour;
 pub(super) use self::detour::Errand;
 use self::node::Node;
 pub(super) use self::tour::Tour;
-use super::listener::Hearing;
+use super::listener::Tracking;
 use super::peer;
 use super::pool::Access;
 use super::reach::Reach;
@@ -71,7 +71,7 @@ pub(super) struct Cluster {
     keeper: Singleton,
     moves: OnceLock<Weak<dyn Moves>>,
     /// What the listeners of the nodes tell, if there is something to listen for.
-    hearing: OnceLock<Hearing>,
+    tracking: OnceLock<Tracking>,
     /// Held by the only refresh of the table.
     refreshing: tokio::sync::Mutex<()>,
     /// Whether a node was asked for what the log says once.
@@ -194,7 +194,7 @@ impl Cluster {
             alarm: Arc::default(),
             keeper: Singleton::default(),
             moves: OnceLock::new(),
-            hearing: OnceLock::new(),
+            tracking: OnceLock::new(),
             refreshing: tokio::sync::Mutex::default(),
             was_asked: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),

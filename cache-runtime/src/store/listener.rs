@@ -109,7 +109,7 @@ impl From<Error> for End {
 
 /// What listeners tell, and what they listen for.
 #[derive(Clone, Debug)]
-pub(crate) struct Hearing {
+pub(crate) struct Tracking {
     pub(crate) doubts: Arc<Doubts>,
     pub(crate) wanted: Arc<Wanted>,
 }
@@ -119,11 +119,11 @@ impl Listener {
     pub(super) fn new(
         pool: &Arc<Pool>,
         config: &Config,
-        hearing: &Hearing,
+        tracking: &Tracking,
         feed: Arc<Feed>,
         ownership: Option<Box<dyn Ownership>>,
     ) -> Result<Self, Error> {
-        let Hearing { doubts, wanted } = hearing.clone();
+        let Tracking { doubts, wanted } = tracking.clone();
         let heard = Arc::clone(&doubts);
         Ok(Self {
             pool: Arc::downgrade(pool),

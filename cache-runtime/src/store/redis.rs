@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use self::scripts::{CAPTURE, DELETE_DEAD, DELETE_IF, FENCE, REFRESH, REPLACE};
 use super::cluster::{Cluster, Errand};
-use super::listener::{Hearing, Listener};
+use super::listener::{Listener, Tracking};
 use super::maintenance;
 use super::peer::{self, Peer, USUAL_ENTRY};
 use super::pool::{Access, Pool};
@@ -110,15 +110,15 @@ impl RedisStore {
     pub(crate) fn listen(
         &self,
         config: &Config,
-        hearing: Hearing,
+        tracking: Tracking,
     ) -> Result<BoxFuture<'static, ()>, Error> {
         match &self.route {
             Route::Server(peer) => {
-                let feed = Arc::new(hearing.doubts.feed());
-                let listener = Listener::new(&peer.pool, config, &hearing, feed, None)?;
+                let feed = Arc::new(tracking.doubts.feed());
+                let listener = Listener::new(&peer.pool, config, &tracking, feed, None)?;
                 Ok(Box::pin(listener.run()))
             }
-            Route::Cluster(cluster, _) => Ok(Box::pin(cluster.listen(hearing))),
+            Route::Cluster(cluster, _) => Ok(Box::pin(cluster.listen(tracking))),
         }
     }
 

@@ -587,24 +587,24 @@ impl Node {
 
     /// Sends commands together. A node that saves its table of slots after a command saves it once for all of them.
     fn send_all(&self, commands: &redis::Pipeline) -> io::Result<()> {
-        let mut wire = self.wire.lock();
-        let mut open = match wire.take() {
-            Some(open) => open,
-            None => self.server.connection().map_err(Error::other)?,
-        };
-        commands.exec(&mut open).map_err(Error::other)?;
-        *wire = Some(open);
-        Ok(())
+        self.on_wire(|open| commands.exec(open))
     }
 
-    /// Sends a command on a connection that stays open.
     fn send<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> io::Result<T> {
+        self.on_wire(|open| command.query(open))
+    }
+
+    /// Uses a connection that stays open.
+    fn on_wire<T>(
+        &self,
+        run: impl FnOnce(&mut redis::Connection) -> redis::RedisResult<T>,
+    ) -> io::Result<T> {
         let mut wire = self.wire.lock();
         let mut open = match wire.take() {
             Some(open) => open,
             None => self.server.connection().map_err(Error::other)?,
         };
-        let answer: redis::RedisResult<T> = command.query(&mut open);
+        let answer = run(&mut open);
         if !matches!(&answer, Err(error) if error.is_io_error()) {
             *wire = Some(open);
         }

@@ -1,6 +1,6 @@
 use std::iter;
 
-use super::front::TURN;
+use super::hot::HOT_MILLIS;
 use super::*;
 use crate::clock::{COARSE, Clock};
 
@@ -80,7 +80,7 @@ impl Lab {
         found.flatten()
     }
 
-    /// Returns the value, if it is certain. The first hit may find it in the map, and the second finds it in front.
+    /// Returns the value, if it is certain. The first hit may find it in the map, and the second finds it in the hot table.
     fn certain(&self, key: &Key) -> Option<String> {
         let found = match self.find(key, SHAPE) {
             Found::Certain(kept) => kept.value::<Option<String>>().cloned().flatten(),
@@ -100,10 +100,10 @@ impl Lab {
     }
 
     /// Returns whether the next hit need not go through the map.
-    fn is_in_front(&self, key: &Key) -> bool {
+    fn is_hot(&self, key: &Key) -> bool {
         let hash = self.local.hash(key);
-        let front = &self.local.values.get().expect("a value was kept").front;
-        let there = front.get(hash);
+        let hot = &self.local.values.get().expect("a value was kept").hot;
+        let there = hot.get(hash);
         let is_named = |kept: &Arc<Kept>| kept.is_named(hash, key.as_str());
         there.as_ref().is_some_and(is_named)
     }
@@ -160,7 +160,7 @@ fn every_kind_of_change_leaves_values_doubtful() {
     for (what, change) in changes {
         let lab = Lab::new();
         lab.keep(&key("user:1"), "Ada");
-        assert!(lab.certain(&key("user:1")).is_some() && lab.is_in_front(&key("user:1")));
+        assert!(lab.certain(&key("user:1")).is_some() && lab.is_hot(&key("user:1")));
 
         change(&lab.local);
 
@@ -267,25 +267,25 @@ fn keys_with_other_beginnings_are_not_kept() {
 }
 
 #[test]
-fn a_value_that_the_map_forgets_is_not_in_front_either() {
+fn a_value_that_the_map_forgets_is_not_hot_either() {
     let lab = Lab::with_capacity(1 << 20);
     let (evicted, forgotten) = (key("user:1"), key("user:2"));
     lab.keep(&evicted, "Ada");
     lab.keep(&forgotten, "Bob");
     assert!(lab.certain(&evicted).is_some() && lab.certain(&forgotten).is_some());
-    assert!(lab.is_in_front(&evicted) && lab.is_in_front(&forgotten));
+    assert!(lab.is_hot(&evicted) && lab.is_hot(&forgotten));
 
     lab.local.forget(&forgotten);
     for id in 3..3_000 {
         lab.keep(&key(&format!("user:{id}")), &"x".repeat(1_000));
     }
 
-    assert!(lab.is_gone(&forgotten) && !lab.is_in_front(&forgotten));
-    assert!(lab.is_gone(&evicted) && !lab.is_in_front(&evicted));
+    assert!(lab.is_gone(&forgotten) && !lab.is_hot(&forgotten));
+    assert!(lab.is_gone(&evicted) && !lab.is_hot(&evicted));
 }
 
 #[test]
-fn a_value_that_is_evicted_while_it_is_put_in_front_does_not_stay_there() {
+fn a_value_that_is_evicted_while_it_becomes_hot_does_not_stay_so() {
     let lab = Lab::new();
     let user = key("user:1");
     let kept = lab.kept(&user, "Ada", lab.local.reading(&user, &[]));
@@ -293,9 +293,9 @@ fn a_value_that_is_evicted_while_it_is_put_in_front_does_not_stay_there() {
 
     // As a hit does that found it in the map just before.
     let values = lab.local.values.get().expect("a value was kept");
-    values.offer(&kept, lab.local.now());
+    values.promote(&kept, lab.local.now());
 
-    assert!(!lab.is_in_front(&user));
+    assert!(!lab.is_hot(&user));
 }
 
 #[test]
@@ -310,10 +310,10 @@ fn another_value_of_the_key_is_found_at_once() {
 }
 
 #[test]
-fn keys_that_share_a_place_in_front_take_turns() {
+fn keys_that_share_a_slot_of_the_hot_table_take_turns() {
     let lab = Lab::new();
     let keys: Vec<_> = (0..1_000).map(|id| key(&format!("user:{id}"))).collect();
-    let slot = |key: &Key| Front::index(lab.local.hash(key));
+    let slot = |key: &Key| HotTable::index(lab.local.hash(key));
     let pairs = keys.iter().enumerate();
     let mut pairs = pairs.flat_map(|(at, one)| keys[..at].iter().map(move |other| (one, other)));
     let (one, other) = pairs
@@ -325,11 +325,11 @@ fn keys_that_share_a_place_in_front_take_turns() {
     for _ in 0..3 {
         assert_eq!(lab.certain(one).as_deref(), Some("Ada"));
         assert_eq!(lab.certain(other).as_deref(), Some("Bob"));
-        assert!(lab.is_in_front(one));
+        assert!(lab.is_hot(one));
     }
-    lab.clock.advance(Duration::from_millis(TURN));
+    lab.clock.advance(Duration::from_millis(HOT_MILLIS));
 
     assert_eq!(lab.certain(other).as_deref(), Some("Bob"));
     assert_eq!(lab.certain(one).as_deref(), Some("Ada"));
-    assert!(lab.is_in_front(other));
+    assert!(lab.is_hot(other));
 }

@@ -33,7 +33,7 @@ impl Lab {
             lab.wanted.add((*beginning).to_owned());
         }
         let (doubts, wanted) = (Arc::clone(&lab.doubts), Arc::clone(&lab.wanted));
-        let listener = lab.store.listen(&config, Hearing { doubts, wanted });
+        let listener = lab.store.listen(&config, Tracking { doubts, wanted });
         tokio::spawn(listener.expect("a configuration"));
         lab
     }

@@ -8,7 +8,7 @@ use redis::Cmd;
 use tracing::warn;
 
 use super::{Cluster, Map, Node};
-use crate::store::listener::{Hearing, Listener, Ownership};
+use crate::store::listener::{Listener, Ownership, Tracking};
 use crate::store::slots::{NodeId, Slot};
 use crate::sync::Mutex;
 
@@ -20,41 +20,41 @@ impl Cluster {
     /// Hears the changes of wanted keys until the cluster is gone.
     pub(in crate::store) fn listen(
         self: &Arc<Self>,
-        hearing: Hearing,
+        tracking: Tracking,
     ) -> impl Future<Output = ()> + Send + use<> {
         {
             let _unchanged = self.known.lock();
-            let hearing = self.hearing.get_or_init(|| hearing);
+            let tracking = self.tracking.get_or_init(|| tracking);
             let map = self.map.load();
-            give_slots(hearing, &map, Slot::all());
+            give_slots(tracking, &map, Slot::all());
         }
         listen(Arc::downgrade(self))
     }
 
     /// Makes the values doubtful that were read from a node that does not own their slot.
     pub(super) fn doubt(&self, slot: Slot) {
-        if let Some(hearing) = self.hearing.get() {
-            hearing.doubts.missed_in(slot);
+        if let Some(tracking) = self.tracking.get() {
+            tracking.doubts.missed_in(slot);
         }
     }
 
     /// Replaces the map. The caller holds what is known of the cluster.
     pub(super) fn replace_map(&self, old: &Map, new: Arc<Map>) {
-        let Some(hearing) = self.hearing.get() else {
+        let Some(tracking) = self.tracking.get() else {
             self.map.store(new);
             return;
         };
         let owner = |map: &Map, slot| map.owner(slot).map(Arc::as_ptr);
         let is_other = |slot: &Slot| owner(old, *slot) != owner(&new, *slot);
         let moved: Vec<_> = Slot::all().filter(is_other).collect();
-        give_slots(hearing, &new, moved.iter().copied());
+        give_slots(tracking, &new, moved.iter().copied());
         self.map.store(Arc::clone(&new));
         // Since the first time callers have asked the last owners, as if they were the new ones.
-        give_slots(hearing, &new, moved.into_iter());
+        give_slots(tracking, &new, moved.into_iter());
     }
 
     /// Starts to listen to a node, unless that is done.
-    fn listen_to(&self, hearing: &Hearing, node: &Arc<Node>) {
+    fn listen_to(&self, tracking: &Tracking, node: &Arc<Node>) {
         let Some(feed) = node.feed.get().filter(|feed| feed.has_place()) else {
             return;
         };
@@ -65,7 +65,7 @@ impl Cluster {
                 last: Mutex::default(),
             };
             let (feed, claim) = (Arc::clone(feed), Some(Box::new(claim) as _));
-            let listener = Listener::new(&node.pool, &self.config, hearing, feed, claim);
+            let listener = Listener::new(&node.pool, &self.config, tracking, feed, claim);
             async move {
                 let _running = running;
                 match listener {
@@ -78,8 +78,8 @@ impl Cluster {
 }
 
 /// Gives slots to the feeds of their owners.
-fn give_slots(hearing: &Hearing, map: &Map, slots: impl Iterator<Item = Slot>) {
-    let doubts = &hearing.doubts;
+fn give_slots(tracking: &Tracking, map: &Map, slots: impl Iterator<Item = Slot>) {
+    let doubts = &tracking.doubts;
     for node in &map.nodes {
         node.feed.get_or_init(|| Arc::new(doubts.feed()));
     }
@@ -98,9 +98,9 @@ async fn listen(cluster: Weak<Cluster>) {
             let Some(here) = cluster.upgrade() else {
                 return;
             };
-            if let Some(hearing) = here.hearing.get() {
+            if let Some(tracking) = here.tracking.get() {
                 for node in &here.map.load().nodes {
-                    here.listen_to(hearing, node);
+                    here.listen_to(tracking, node);
                 }
             }
         }

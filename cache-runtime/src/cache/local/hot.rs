@@ -15,35 +15,37 @@ use super::Kept;
 const SLOTS: usize = 1 << 14;
 
 /// How long a value is found here, in milliseconds. The next hit goes through the map, which records the use.
-pub(super) const TURN: u64 = 100;
+pub(super) const HOT_MILLIS: u64 = 100;
 
-pub(super) struct Front {
+/// The table of hot values.
+pub(super) struct HotTable {
     slots: Box<[ArcSwapOption<Kept>]>,
 }
 
-impl Front {
+impl HotTable {
     pub(super) fn new() -> Self {
         Self {
             slots: (0..SLOTS).map(|_| ArcSwapOption::empty()).collect(),
         }
     }
 
-    /// Returns what is in the slot of this hash: perhaps the value of another key, or one whose turn is over.
+    /// Returns what is in the slot of this hash: perhaps the value of another key, or one that is not hot any more.
     #[inline]
     pub(super) fn get(&self, hash: u64) -> Guard<Option<Arc<Kept>>> {
         self.slot(hash).load()
     }
 
-    /// Begins a turn of a value that the map has returned, unless it is the turn of another value. Returns whether the value was
-    /// put here. Then the caller must [`remove`](Self::remove) it if the map no longer has it.
-    pub(super) fn offer(&self, kept: &Arc<Kept>, now: u64) -> bool {
+    /// Makes a value hot that the map has returned, unless another value is hot in its slot. Returns whether the value was put here.
+    /// Then the caller must [`remove`](Self::remove) it if the map no longer has it.
+    pub(super) fn promote(&self, kept: &Arc<Kept>, now: u64) -> bool {
         let slot = self.slot(kept.hash);
         let there = slot.load();
         let is_here = there.as_ref().is_some_and(|there| Arc::ptr_eq(there, kept));
-        if !is_here && there.as_ref().is_some_and(|there| there.has_turn(now)) {
+        if !is_here && there.as_ref().is_some_and(|there| there.is_hot(now)) {
             return false;
         }
-        kept.turn_until.store(now.saturating_add(TURN), Relaxed);
+        kept.hot_until
+            .store(now.saturating_add(HOT_MILLIS), Relaxed);
         if !is_here {
             slot.store(Some(Arc::clone(kept)));
         }
