@@ -37,6 +37,7 @@ use tokio::time::Instant;
 use self::cluster::Tour;
 use self::reach::Reach;
 use self::script::Scripts;
+use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::{Key, Pattern};
 use crate::metrics::StoreStats;
@@ -82,8 +83,8 @@ pub(crate) trait Store: Send + Sync + Debug {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, Error>>;
 
-    /// Replaces the entry if it still has `stamp`: for the fill of a load, the end of a put whose fence is still there, and
-    /// the renewal of a lease.
+    /// Replaces the entry if it still has `stamp`: for the renewal of a lease, and for a fill whose claim is known only by its
+    /// stamp.
     fn replace<'a>(
         &'a self,
         key: &'a Key,
@@ -91,6 +92,18 @@ pub(crate) trait Store: Send + Sync + Debug {
         entry: &'a [u8],
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Replaced, Error>>;
+
+    /// Replaces `claim`, which this process has placed, if it is still there: for the fill of a load, and the end of a put. A
+    /// lease that was renewed since is still the same claim.
+    fn fill<'a>(
+        &'a self,
+        key: &'a Key,
+        claim: &'a Entry,
+        entry: &'a [u8],
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Replaced, Error>> {
+        self.replace(key, claim.stamp(), entry, ttl)
+    }
 
     /// Marks the entry as being refreshed for `ttl` from now on, by the store's own clock, if it still has `stamp`. The
     /// rest of the entry and its expiry do not change. A `ttl` of zero removes the mark. A value that is not an entry of

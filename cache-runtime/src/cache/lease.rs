@@ -91,6 +91,11 @@ impl<'a> LeaseRequest<'a> {
         self.lease.stamp()
     }
 
+    /// Returns the lease as it was placed, if that is the one with `stamp`.
+    pub(super) fn placed(self, stamp: Stamp) -> Option<Entry> {
+        Some(self.lease).filter(|lease| lease.stamp() == stamp)
+    }
+
     /// The lease may take the place of this entry, which no call may use.
     pub(super) fn replaces(&mut self, entry: Stamp) {
         self.outdated = Some(entry);

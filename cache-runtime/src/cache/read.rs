@@ -12,7 +12,8 @@ use super::flight::{Arrival, Leader, Observed, Relieved, Turn};
 use super::lease::{Claim, Hold, LeaseRequest};
 use super::lookup::{LoadMode, Lookup, Miss};
 use super::refresh::Refreshed;
-use crate::entry::Stamp;
+use super::write::Claimed;
+use crate::entry::{Entry, Stamp};
 use crate::metrics::Event;
 use crate::store::BoxFuture;
 use crate::store::guard::in_runtime;
@@ -28,8 +29,13 @@ pub(crate) enum Refresh {
 
 /// Which process loads.
 enum Taken {
-    /// This one. The claim of another caller may still be in the store.
-    Here(Option<Stamp>),
+    /// This one.
+    Here {
+        /// The lease, if this call placed it.
+        lease: Option<Entry>,
+        /// The claim of another caller, which may still be in the store.
+        standing: Option<Stamp>,
+    },
     /// Another process has loaded the value, which the caller has.
     Elsewhere,
 }
@@ -99,7 +105,11 @@ impl CallContext<'_> {
         let may_store = miss.mode == LoadMode::Store || leader.lease().is_some();
         let capture = self.capture_if(may_store);
         let (taken, captured) = tokio::join!(self.take_lease(&mut leader, &miss), capture);
-        let Taken::Here(standing) = taken else {
+        let Taken::Here {
+            lease: placed,
+            standing,
+        } = taken
+        else {
             return Source::Entry;
         };
         let claim = leader.lease().or(standing);
@@ -120,7 +130,7 @@ impl CallContext<'_> {
             true => self.encode_for(cost, is_awaited, captured).await,
             false => None,
         };
-        self.finish(leader, entry).await;
+        self.finish(leader, placed.as_ref(), entry).await;
         Source::Body
     }
 
@@ -136,10 +146,12 @@ impl CallContext<'_> {
                 request.replaces(stamp);
             }
             leader.asks_for(request.stamp());
+            let mut won = None;
             standing = loop {
                 match request.ask(leader).await {
                     Claim::Won(stamp) if leader.set_lease(stamp) => {
                         self.metrics.set_lease(Lease::Won);
+                        won = Some(stamp);
                         break standing;
                     }
                     Claim::Won(stamp) => {
@@ -174,12 +186,22 @@ impl CallContext<'_> {
                     }
                 }
             };
+            let lease = won.and_then(|stamp| request.placed(stamp));
+            return Taken::Here { lease, standing };
         }
-        Taken::Here(standing)
+        Taken::Here {
+            lease: None,
+            standing,
+        }
     }
 
-    /// Gives the loaded value to the waiters, and stores it.
-    async fn finish(&self, mut leader: Leader<'_>, entry: Option<NewEntry>) {
+    /// Gives the loaded value to the waiters, and stores it in place of the lease, which is `placed` if this call placed it.
+    async fn finish(
+        &self,
+        mut leader: Leader<'_>,
+        placed: Option<&Entry>,
+        entry: Option<NewEntry>,
+    ) {
         let Some(new) = entry else {
             if let Some(stamp) = leader.give_up() {
                 self.let_go(Hold::Lease(stamp)).await;
@@ -194,7 +216,10 @@ impl CallContext<'_> {
                 leader.release(stamp);
             }
             Some(stamp) if !new.is_stored => self.let_go(Hold::Lease(stamp)).await,
-            Some(stamp) => self.fill(stamp, &new).await,
+            Some(stamp) => {
+                let claim = placed.map_or(Claimed::Stamp(stamp), Claimed::Whole);
+                self.fill(claim, &new).await;
+            }
             None => {}
         }
     }

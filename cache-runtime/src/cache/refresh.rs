@@ -15,6 +15,7 @@ use super::caller::{self, Source};
 use super::captured::Captured;
 use super::codec::NewEntry;
 use super::lease::{self, Hold};
+use super::write::Claimed;
 use super::{Inner, boxed, load};
 use crate::entry::Stamp;
 use crate::key::Key;
@@ -332,7 +333,7 @@ impl CallContext<'_> {
     /// shows that the stale value is outdated.
     async fn put_in_place(&self, attempt: Attempt, entry: Option<NewEntry>) {
         match entry {
-            Some(new) => self.fill(attempt.stamp, &new).await,
+            Some(new) => self.fill(Claimed::Stamp(attempt.stamp), &new).await,
             None => {
                 let _ = self
                     .ask("delete stale", |store| {

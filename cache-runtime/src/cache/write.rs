@@ -12,7 +12,7 @@ use super::captured::Captured;
 use super::codec::NewEntry;
 use super::removal::Eviction;
 use super::{Evicted, Inner, log};
-use crate::entry::{self, Stamp};
+use crate::entry::{self, Entry, Stamp};
 use crate::error::Error;
 use crate::metrics::Event;
 use crate::plan::EvictPlan;
@@ -28,16 +28,25 @@ struct Put<'a> {
 }
 
 /// The state of a put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fence {
     /// Behind a fence of its own.
-    Alone(Stamp),
+    Alone(Entry),
     /// Behind a fence with others: it may not store.
     Joined,
     /// Without one, because the key is switched off: it may not store either.
     None,
     /// Redis did not answer, or is unavailable.
     Unknown,
+}
+
+/// What a load or a put claimed: the entry that its result may replace.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Claimed<'a> {
+    /// This call placed it.
+    Whole(&'a Entry),
+    /// It is a stale value, or a lease that another call placed.
+    Stamp(Stamp),
 }
 
 /// Whether the result of a put is in the store.
@@ -71,7 +80,7 @@ impl<'a> Put<'a> {
             eviction,
         } = self;
         let stored = match entry {
-            Some(new) => call.store_put(fence, &new).await,
+            Some(new) => call.store_put(&fence, &new).await,
             None if fence == Fence::Unknown => Stored::Unknown,
             None => Stored::No,
         };
@@ -95,22 +104,21 @@ impl CallContext<'_> {
         }
         let ttl = self.inner.config.fence_ttl;
         let fence = entry::fence(self.key, self.now(), ttl);
-        let stamp = fence.stamp();
-        let fences = [(self.key.clone(), fence.into_bytes())];
+        let fences = [(self.key.clone(), fence.as_bytes().to_vec())];
         let placed = self.ask("fence", |store| store.fence(&fences, ttl));
         match placed.await.as_deref() {
-            Ok([1]) => Fence::Alone(stamp),
+            Ok([1]) => Fence::Alone(fence),
             Ok(_) => Fence::Joined,
             Err(_) => Fence::Unknown,
         }
     }
 
     /// Stores the result of a put if its fence is still there, unchanged and the only one.
-    async fn store_put(&self, fence: Fence, new: &NewEntry) -> Stored {
+    async fn store_put(&self, fence: &Fence, new: &NewEntry) -> Stored {
         self.metrics.count(Event::Put);
         let (degraded, stored) = match fence {
             _ if self.is_scoped() => (Event::PutScoped, Stored::No),
-            Fence::Alone(stamp) => match self.put(stamp, new).await {
+            Fence::Alone(fence) => match self.put(fence, new).await {
                 Ok(Replaced::Done) => {
                     self.metrics.count(Event::PutStored);
                     self.metrics
@@ -130,9 +138,9 @@ impl CallContext<'_> {
         stored
     }
 
-    /// Stores the loaded value if the lease is still there.
-    pub(super) async fn fill(&self, lease: Stamp, new: &NewEntry) {
-        let event = match self.replace("fill", lease, new).await {
+    /// Stores the loaded value if what the load claimed is still there.
+    pub(super) async fn fill(&self, claim: Claimed<'_>, new: &NewEntry) {
+        let event = match self.replace("fill", claim, new).await {
             Ok(Replaced::Done) => Event::Fill,
             Ok(Replaced::Other | Replaced::Gone) => Event::FillRefused,
             Err(_) => Event::FillFailed,
@@ -156,19 +164,21 @@ impl CallContext<'_> {
     }
 
     /// A server that does not know of a put would serve the value before it.
-    async fn put(&self, fence: Stamp, new: &NewEntry) -> Result<Replaced, Error> {
+    async fn put(&self, fence: &Entry, new: &NewEntry) -> Result<Replaced, Error> {
         self.inner.note([Target::Key(self.key.clone())]);
-        self.replace("put", fence, new).await
+        self.replace("put", Claimed::Whole(fence), new).await
     }
 
     async fn replace(
         &self,
         name: &'static str,
-        stamp: Stamp,
+        claim: Claimed<'_>,
         new: &NewEntry,
     ) -> Result<Replaced, Error> {
-        self.ask(name, |store| {
-            store.replace(self.key, stamp, new.entry.as_bytes(), new.expires_in)
+        let (entry, life) = (new.entry.as_bytes(), new.expires_in);
+        self.ask(name, |store| match claim {
+            Claimed::Whole(claim) => store.fill(self.key, claim, entry, life),
+            Claimed::Stamp(stamp) => store.replace(self.key, stamp, entry, life),
         })
         .await
     }

@@ -30,6 +30,7 @@ use self::detour::Detour;
 pub(super) use self::detour::Errand;
 use self::node::Node;
 pub(super) use self::tour::Tour;
+use super::connection::Server;
 use super::listener::Tracking;
 use super::peer;
 use super::pool::Access;
@@ -228,6 +229,12 @@ impl Cluster {
     /// Returns the node that owns a slot.
     fn owner(&self, slot: Slot) -> Result<Arc<Node>, Failure> {
         self.map.load().owner(slot).cloned().ok_or(NO_OWNER)
+    }
+
+    /// Returns the server of a key, if any was reached.
+    pub(super) fn server_of(&self, key: &Key) -> Option<Arc<Server>> {
+        let node = self.owner(Slot::of(key.as_str().as_bytes())).ok()?;
+        node.peer(Access::Caller).pool.server()
     }
 
     /// Sends a command to the node of its key.

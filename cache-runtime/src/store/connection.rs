@@ -26,6 +26,8 @@ pub(super) struct Server {
     pub(super) identity: Identity,
     /// Whether callers may use it. It may lack what an earlier one acknowledged.
     is_admitted: AtomicBool,
+    /// Whether its `SET` takes `IFEQ`, as far as is known.
+    compares: AtomicBool,
     connections: Mutex<Vec<Weak<Connection>>>,
 }
 
@@ -36,12 +38,21 @@ impl Server {
             address: opened.address.clone(),
             identity: opened.identity.clone(),
             is_admitted: AtomicBool::new(is_admitted),
+            compares: AtomicBool::new(opened.compares),
             connections: Mutex::default(),
         }
     }
 
     pub(super) fn is_admitted(&self) -> bool {
         self.is_admitted.load(Ordering::Acquire)
+    }
+
+    pub(super) fn compares(&self) -> bool {
+        self.compares.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_compares(&self, compares: bool) {
+        self.compares.store(compares, Ordering::Relaxed);
     }
 
     /// Lets callers use it.
@@ -111,6 +122,7 @@ impl Connection {
             address: _,
             identity: _,
             evicts: _,
+            compares: _,
             traffic,
         } = opened;
         let connection = Arc::new_cyclic(|connection: &Weak<Self>| {

@@ -13,6 +13,7 @@ use super::{
     BoxFuture, Cursor, Deleted, Found, Mark, NodeHealth, Refreshing, Replaced, Scanned, ServerInfo,
     Signals, Store, Walk, Walked,
 };
+use crate::entry::Entry;
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, Pattern};
 use crate::metrics::StoreStats;
@@ -145,6 +146,7 @@ impl Store for Gated {
         get_many(keys: &'a [Key]) -> Vec<Option<Vec<u8>>>;
         lease(key: &'a Key, lease: &'a [u8], ttl: Duration) -> Option<Vec<u8>>;
         replace(key: &'a Key, stamp: [u8; 8], entry: &'a [u8], ttl: Duration) -> Replaced;
+        fill(key: &'a Key, claim: &'a Entry, entry: &'a [u8], ttl: Duration) -> Replaced;
         refresh(key: &'a Key, stamp: [u8; 8], ttl: Duration, mark: Mark) -> Refreshing;
         capture(tags: &'a [Key], stamp: [u8; 8], ttl: Duration) -> Vec<Option<[u8; 8]>>;
         fence(fences: &'a [(Key, Vec<u8>)], ttl: Duration) -> Vec<u32>;

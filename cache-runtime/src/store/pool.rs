@@ -412,6 +412,11 @@ impl Pool {
         &self.connector
     }
 
+    /// Returns the current server, if any was reached.
+    pub(super) fn server(&self) -> Option<Arc<Server>> {
+        self.lanes().server.clone()
+    }
+
     /// Returns a number that grows whenever connections lead to another server.
     pub(super) fn term(&self) -> u64 {
         self.lanes().term()

@@ -97,6 +97,11 @@ pub(super) fn is_no_script(error: &ServerError) -> bool {
     error.kind() == Some(ServerErrorKind::NoScript)
 }
 
+/// Returns whether the server does not know the command, or one of its arguments.
+pub(super) fn is_unknown(error: &ServerError) -> bool {
+    error.code() == "ERR"
+}
+
 /// Redis before 7 wraps what a command inside a script answered.
 pub(super) fn is_wrong_type(error: &ServerError) -> bool {
     error.code() == "WRONGTYPE"

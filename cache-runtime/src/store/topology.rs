@@ -48,6 +48,8 @@ pub(super) struct Opened {
     pub(super) identity: Identity,
     /// How the server evicts keys when its memory is full, if it may evict sessions and if this process has any.
     pub(super) evicts: Option<String>,
+    /// Whether its `SET` takes `IFEQ`, by its version.
+    pub(super) compares: bool,
     pub(super) traffic: Arc<Traffic>,
 }
 
@@ -241,6 +243,7 @@ impl Connector {
             address: address.clone(),
             identity: introduction.identity.at(socket),
             evicts: introduction.evicts,
+            compares: introduction.compares,
             traffic,
         })
     }

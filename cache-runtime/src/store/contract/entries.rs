@@ -14,6 +14,7 @@ on_every_store! {
     the_first_caller_gets_the_lease_and_others_get_the_content
     one_of_many_concurrent_leases_wins
     a_replacement_needs_the_stamp
+    a_fill_needs_the_claim_of_its_load
     a_refused_replacement_distinguishes_another_entry_from_none
     one_of_many_concurrent_replacements_wins
     an_eviction_defeats_a_fill
@@ -180,6 +181,39 @@ async fn a_replacement_needs_the_stamp(subject: Subject) {
             .unwrap()
             .is_some_and(|ttl| ttl > Duration::from_secs(50))
     );
+}
+
+async fn a_fill_needs_the_claim_of_its_load(subject: Subject) {
+    let (store, name) = (&subject.store, key("a"));
+    let now = subject.now();
+    let claim = entry::lease(&name, now, TTL);
+    let value = entry(1, b"stamp--2");
+    let fill = || store.fill(&name, &claim, &value, TTL);
+
+    let absent = fill().await.unwrap();
+    subject.set("a", &entry(KIND_LEASE, b"stamp--1")).await;
+    let other = fill().await.unwrap();
+    subject.set("a", claim.as_bytes()).await;
+    let placed = fill().await.unwrap();
+    let filled = (subject.get(&name).await, store.ttl(&name).await.unwrap());
+    let again = fill().await.unwrap();
+    let renewed = entry::renewed_lease(claim.stamp(), &name, now + 1, TTL);
+    subject.set("a", renewed.as_bytes()).await;
+    let renewed = fill().await.unwrap();
+
+    assert_eq!(
+        [absent, other, placed, again, renewed],
+        [
+            Replaced::Gone,
+            Replaced::Other,
+            Replaced::Done,
+            Replaced::Other,
+            Replaced::Done,
+        ]
+    );
+    assert_eq!(filled.0.as_ref(), Some(&value));
+    assert!(filled.1.is_some_and(|ttl| ttl <= TTL), "{:?}", filled.1);
+    assert_eq!(subject.get(&name).await, Some(value));
 }
 
 async fn a_refused_replacement_distinguishes_another_entry_from_none(subject: Subject) {

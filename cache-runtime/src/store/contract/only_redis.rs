@@ -6,6 +6,9 @@ use super::{Mark, SingleEntry, TTL, ask, fence, key, redis};
 use crate::entry::{self, FENCE_COUNT_AT};
 use crate::error::ErrorKind;
 use crate::key::Key;
+use crate::store::redis::RedisStore;
+use crate::store::{Replaced, Store, support};
+use crate::testing::RedisServer;
 
 #[tokio::test]
 async fn a_value_that_is_not_a_string_is_foreign_and_can_be_deleted() {
@@ -121,6 +124,32 @@ async fn scripts_are_sent_again_if_the_server_lost_them() {
             .unwrap(),
         [2]
     );
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_compare_is_asked_to_once() {
+    let server = RedisServer::start().unwrap();
+    let store = RedisStore::new(&support::config(&server)).unwrap();
+    store.probe().await.unwrap();
+    let known = store.server_of(&key("a")).unwrap();
+    let by_version = known.compares();
+    known.set_compares(true);
+
+    for name in ["a", "b"] {
+        let key = key(name);
+        let claim = entry::lease(&key, 0, TTL);
+        store.lease(&key, claim.as_bytes(), TTL).await.unwrap();
+        let filled = store.fill(&key, &claim, b"entry", TTL).await.unwrap();
+        assert_eq!(filled, Replaced::Done);
+    }
+
+    assert_eq!(known.compares(), by_version);
+    let info: String = ask(&server, &["INFO", "commandstats"]);
+    let mut lines = info.lines();
+    let refused =
+        lines.any(|line| line.starts_with("cmdstat_set:") && line.ends_with("failed_calls=1"));
+    let ran_as_script = info.contains("cmdstat_eval:calls=1,");
+    assert_eq!([refused, ran_as_script], [!by_version; 2], "{info}");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
--- Replaces an entry if it still has a stamp: the fill of a load, or the value of a put whose fence is still there.
+-- Replaces an entry if it still has a stamp: the fill of a load, or the value of a put whose fence is still there. Servers that
+-- can do it with `SET` and `IFEQ` run this only for a claim that is known by its stamp alone.
 --
 -- KEYS[1]  the entry
 -- ARGV[1]  the stamp

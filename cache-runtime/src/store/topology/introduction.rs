@@ -15,6 +15,10 @@ use crate::store::reply;
 /// The oldest Redis with `SET` that takes both `NX` and `GET`. The first Valkey is newer.
 const OLDEST: u64 = 7;
 
+/// The oldest Redis and the oldest Valkey whose `SET` takes `IFEQ`, by major and minor version.
+const COMPARING_REDIS: (u64, u64) = (8, 4);
+const COMPARING_VALKEY: (u64, u64) = (8, 1);
+
 /// Which server a connection is meant to lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Expected {
@@ -62,12 +66,15 @@ pub(super) struct Introduction {
     pub(super) identity: Identity,
     /// How it evicts keys when its memory is full, if it may evict sessions and if this process has any.
     pub(super) evicts: Option<String>,
+    /// Whether its `SET` takes `IFEQ`, by its version.
+    pub(super) compares: bool,
 }
 
 /// What a server reports about itself, as far as the user has the right to ask.
 #[derive(Debug, Default)]
 struct Said {
     version: Option<String>,
+    is_valkey: bool,
     mode: Option<String>,
     role: Option<String>,
     primary: Option<String>,
@@ -136,6 +143,7 @@ impl Connector {
             return Err(Error::new(ErrorKind::Command, text).because(reply::said(&error)));
         }
         Ok(Introduction {
+            compares: said.compares(),
             identity: said.identity,
             evicts: said.evicts,
         })
@@ -146,6 +154,7 @@ impl Said {
     fn hear_hello(&mut self, answer: Option<Value>) {
         let mut fields = answer.map(fields).unwrap_or_default();
         self.version = fields.remove("version");
+        self.is_valkey = fields.remove("server").is_some_and(|name| name == "valkey");
         self.mode = fields.remove("mode");
         self.role = fields.remove("role");
     }
@@ -156,6 +165,11 @@ impl Said {
         };
         let field = |name| reply::info_field(&info, name).map(str::to_owned);
         self.identity.run = field("run_id");
+        // Valkey also reports the version of the Redis that it is compatible with, and may report only that one to `HELLO`.
+        if let Some(version) = field("valkey_version") {
+            self.version = Some(version);
+            self.is_valkey = true;
+        }
         self.version = self.version.take().or_else(|| field("redis_version"));
         self.mode = self.mode.take().or_else(|| field("redis_mode"));
     }
@@ -180,6 +194,16 @@ impl Said {
         let has_limit = field("maxmemory").is_some_and(|limit| limit != "0");
         let policy = field("maxmemory_policy").filter(|policy| *policy != "noeviction");
         self.evicts = policy.filter(|_| has_limit).map(str::to_owned);
+    }
+
+    /// Returns whether the version is known to be one whose `SET` takes `IFEQ`.
+    fn compares(&self) -> bool {
+        let oldest = match self.is_valkey {
+            true => COMPARING_VALKEY,
+            false => COMPARING_REDIS,
+        };
+        let version = self.version.as_deref().and_then(release);
+        version.is_some_and(|version| version >= oldest)
     }
 
     /// Returns whether the cache can use this server. An error of kind `Config` means that another one must be configured.
@@ -252,6 +276,12 @@ impl Said {
 fn is_too_old(version: &str) -> bool {
     let major = version.split('.').next().unwrap_or_default();
     major.parse::<u64>().is_ok_and(|major| major < OLDEST)
+}
+
+/// Returns the major and the minor version.
+fn release(version: &str) -> Option<(u64, u64)> {
+    let mut numbers = version.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 /// Returns the fields of an answer that is a map, or a list of alternating names and values. Fields that are not strings
@@ -348,6 +378,47 @@ mod tests {
         ] {
             assert!(!is_too_old(new), "{new}");
         }
+    }
+
+    #[test]
+    fn a_server_compares_from_its_version_on() {
+        let said = |is_valkey, version: &str| Said {
+            is_valkey,
+            version: Some(version.to_owned()),
+            ..Said::default()
+        };
+
+        for comparing in ["8.4.0", "8.10.1", "9.0.0"] {
+            assert!(said(false, comparing).compares(), "Redis {comparing}");
+        }
+        for older in ["7.0.15", "8.3.9", "8", "df-1.2", ""] {
+            assert!(!said(false, older).compares(), "Redis {older}");
+        }
+        for comparing in ["8.1.0", "8.1.8", "9.1.2"] {
+            assert!(said(true, comparing).compares(), "Valkey {comparing}");
+        }
+        for older in ["7.2.4", "8.0.1"] {
+            assert!(!said(true, older).compares(), "Valkey {older}");
+        }
+        assert!(!Said::default().compares());
+    }
+
+    #[test]
+    fn a_valkey_reports_its_own_version_and_that_of_a_redis() {
+        let mut said = Said::default();
+        let hello = [("server", "redis"), ("version", "7.2.4")];
+        let text = |text: &str| Value::BulkString(text.into());
+        said.hear_hello(Some(Value::Map(
+            hello.map(|(name, value)| (text(name), text(value))).into(),
+        )));
+        assert!(!said.compares());
+
+        said.hear_server(Some(text(
+            "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.8\r\n",
+        )));
+
+        assert!(said.compares());
+        assert_eq!(said.version.as_deref(), Some("8.1.8"));
     }
 
     #[test]
