@@ -191,12 +191,14 @@ impl Listener {
             let began = Instant::now();
             let end = self.listen().await;
             self.feed.distrust();
+            let server = self.server();
             let pause = match end {
                 End::Over => return,
                 End::Refused(reason) => {
                     self.feed.refused(reason.clone());
                     if refused.as_ref() != Some(&reason) {
                         warn!(
+                            server,
                             reason,
                             "Redis does not report changes of keys: functions with `local` keep no values in this process"
                         );
@@ -205,7 +207,10 @@ impl Listener {
                     REFUSED
                 }
                 End::Lost(reason) => {
-                    debug!(reason, "the connection that listens for changes was lost");
+                    debug!(
+                        server,
+                        reason, "the connection that listens for changes was lost"
+                    );
                     // A connection that lasted was no failure.
                     failures = if began.elapsed() < self.patience {
                         failures + 1
@@ -220,6 +225,12 @@ impl Listener {
                 _ = grown.changed() => {}
             }
         }
+    }
+
+    /// The address of the server that callers use, for the log.
+    fn server(&self) -> Option<String> {
+        let server = self.pool.upgrade()?.server()?;
+        Some(server.address.to_string())
     }
 
     /// The number of the server that callers use.
@@ -257,6 +268,7 @@ impl Listener {
         let beginnings = self.wanted.reduced();
         link.track(&beginnings).await?;
         info!(
+            server = self.server(),
             keys = beginnings.join("*, ") + "*",
             "listening for changes in Redis"
         );

@@ -198,6 +198,7 @@ pub(crate) struct Sighting {
 }
 
 const TICK: Duration = Duration::from_millis(5);
+
 impl Watch {
     pub(crate) fn new(config: Config) -> Self {
         Self {
