@@ -143,9 +143,8 @@ impl CallContext<'_> {
         };
         let doubt = match local.ask(self.key, &kept) {
             Asking::Waiter(answer) => {
-                // Without an answer of Redis the other caller fails first, and this one fails with it.
-                let timeout = self.inner.config.command_timeout;
-                let patience = timeout.saturating_add(timeout / 4);
+                // As long as the question may take. Without an answer of Redis the other caller fails first, and this one with it.
+                let patience = self.inner.config.operation_max();
                 local.answer_to_another(&kept, answer, patience).await
             }
             Asking::Asker(asker) => {
