@@ -1,9 +1,13 @@
 //! Thousands of callers are cancelled, at any await point. No caller gets the answer of another, no caller waits in vain, and
 //! nothing is left behind.
 //!
-//! Two caches on one server represent two processes. 200 tasks call all functions and drop most calls, either after some
-//! polls or when the call is woken. Bodies are slow, fail and panic. The clock is advanced, so that values become stale and
-//! are refreshed. Entries may have tags, and processes may keep values.
+//! Two caches on one server, or on a cluster, represent two processes. 200 tasks call all functions and drop most calls, either
+//! after some polls or when the call is woken. Bodies are slow, fail and panic. The clock is advanced, so that values become
+//! stale and are refreshed. Entries may have tags, and processes may keep values.
+//!
+//! In one of the storms, slots of the cluster move there and back, and replicas take the place of primaries. Then operations of the
+//! cache may fail, but no call does. While the cluster is disturbed, a call may miss what the other process evicted, and never what
+//! its own process evicted. After each disturbance nothing is old.
 //!
 //! `STORM_SEED` sets the seed. The seed decides what the callers do, but not in which order. `STORM_SECONDS` sets how long each
 //! storm lasts:
@@ -15,35 +19,38 @@
 mod census;
 mod cut;
 mod database;
+mod disturbances;
 mod functions;
+mod servers;
+mod stage;
 mod whim;
 mod world;
 
 use std::collections::BTreeSet;
 use std::env;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cache_runtime::testing::RedisServer;
-use cache_runtime::{Clock, Config, Stats};
-use redis::aio::MultiplexedConnection;
+use cache_runtime::{Clock, Config, HealthStatus, Stats};
 use tokio::sync::Mutex;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::census::Census;
 use self::cut::{Cut, Ends};
-use self::database::{Failed, Place, Row};
+use self::database::{Failed, Known, Place, Row};
+use self::disturbances::Disturbances;
 use self::functions::load;
+use self::servers::Servers;
+use self::stage::Stage;
 use self::whim::{Seed, Whim};
 use self::world::{Entries, How, World};
-use crate::support::{raw, server, soon, until};
+use crate::support::{soon, until};
 
 /// How long a storm lasts, unless `STORM_SECONDS` is set.
 const STORM: Duration = Duration::from_secs(3);
 /// On a busy machine it lasts longer, until every kind of event has happened.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(120);
 /// For this long the clock stands still at the end, so that no error disappears by expiry.
 const STILL: Duration = Duration::from_secs(3);
 const CALLERS: u64 = 200;
@@ -58,6 +65,10 @@ const FENCE_LIFE: Duration = Duration::from_millis(300);
 const STALENESS: Duration = Duration::from_millis(500);
 /// Long enough for a busy machine: other tests check late answers.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// No call takes as long, even on a busy machine while a primary is replaced.
+const LONGEST_CALL: Duration = Duration::from_secs(30);
+/// Short, so that a process soon uses a node that came back.
+const RECONNECT: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_left_after_a_storm_of_cancelled_calls() {
@@ -91,19 +102,46 @@ async fn nothing_is_left_after_a_storm_with_tags_and_values_in_the_processes() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_left_after_a_storm_on_a_cluster() {
+    let _alone = ONE.lock().await;
+    nothing_is_left_after(Servers::cluster(), Weather::Calm, EVERYTHING).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_left_after_a_storm_while_slots_move_and_primaries_are_replaced() {
+    let _alone = ONE.lock().await;
+    nothing_is_left_after(Servers::cluster(), Weather::Disturbed, EVERYTHING).await;
+}
+
+const EVERYTHING: Entries = Entries {
+    tagged: true,
+    local: true,
+};
+
+/// What the servers do during the storm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    Calm,
+    /// Slots of a cluster move, and replicas take the place of primaries.
+    Disturbed,
+}
+
 /// Each storm uses the whole machine, so there is one at a time.
 static ONE: Mutex<()> = Mutex::const_new(());
 
 async fn nothing_is_left_after_a_storm(entries: Entries) {
     let _alone = ONE.lock().await;
-    let seed = Seed::of_this_run();
-    let server = server();
-    let mut raw = raw(&server).await;
-    let clock = Clock::default();
-    let worlds = World::two(storm_config(&server, &clock), entries).await;
-    let before = soon("no call runs", Census::at_rest(&worlds, &mut raw)).await;
+    nothing_is_left_after(Servers::one().await, Weather::Calm, entries).await;
+}
 
-    let ends = storm(&worlds, &clock, seed.0).await;
+async fn nothing_is_left_after(mut servers: Servers, weather: Weather, entries: Entries) {
+    let seed = Seed::of_this_run();
+    let clock = Clock::default();
+    let worlds = World::two(storm_config(&servers, &clock), entries).await;
+    let before = soon("no call runs", Census::at_rest(&worlds, &servers)).await;
+
+    let ends = storm(&worlds, &clock, &mut servers, weather, seed.0).await;
 
     for world in &worlds {
         timeout(LEASE + LEASE_WAIT, world.read_all())
@@ -115,9 +153,12 @@ async fn nothing_is_left_after_a_storm(entries: Entries) {
         stats.all(|stats| stats.journal_depth == 0)
     })
     .await;
-    timeout(LEASE.max(FENCE_LIFE) + PATIENCE, settle(&worlds[0], &raw))
-        .await
-        .expect("every row is stored again and Redis has nothing else");
+    timeout(
+        LEASE.max(FENCE_LIFE) + PATIENCE,
+        settle(&worlds[0], &servers),
+    )
+    .await
+    .expect("every row is stored again and Redis has nothing else");
     for world in &worlds {
         if entries.local {
             until("no process keeps an old value", async || {
@@ -126,20 +167,25 @@ async fn nothing_is_left_after_a_storm(entries: Entries) {
             .await;
         }
         world.assert_all_hit_and_none_is_old().await;
+        until("the cache is healthy", async || {
+            world.cache.health().detail().await.status == HealthStatus::Healthy
+        })
+        .await;
     }
-    until(
-        "the numbers of tasks and connections are as before",
-        async || Census::take(&worlds, &mut raw.clone()).await == before,
-    )
-    .await;
+    before.is_again(&worlds, &servers).await;
     for world in &worlds {
-        assert_nothing_went_wrong(&world.cache.stats());
-        assert_it_was_a_storm(ends, world);
+        let stats = world.cache.stats();
+        assert_nothing_is_wrong(&stats);
+        match weather {
+            Weather::Calm => assert_nothing_failed(&stats),
+            Weather::Disturbed => assert!(connections_lost(&stats) > 0, "it was not disturbed"),
+        }
     }
+    assert_it_was_a_storm(ends, servers.events(&worlds));
 }
 
-fn storm_config(server: &RedisServer, clock: &Clock) -> Config {
-    server
+fn storm_config(servers: &Servers, clock: &Clock) -> Config {
+    servers
         .config()
         .clock(clock.clone())
         .lease(LEASE)
@@ -154,37 +200,71 @@ fn storm_config(server: &RedisServer, clock: &Clock) -> Config {
 }
 
 /// Runs the storm and returns how the calls ended.
-async fn storm(worlds: &[World; 2], clock: &Clock, seed: u64) -> Ends {
-    let is_over = Arc::new(AtomicBool::new(false));
+async fn storm(
+    worlds: &[World; 2],
+    clock: &Clock,
+    servers: &mut Servers,
+    weather: Weather,
+    seed: u64,
+) -> Ends {
+    let stage = Arc::new(Stage::default());
     let mut callers = JoinSet::new();
     for number in 0..CALLERS {
         let world = worlds[usize::from(number % 2 == 1)].clone();
         let mut whim = Whim::of(seed.wrapping_add(number));
-        let is_over = Arc::clone(&is_over);
+        let stage = Arc::clone(&stage);
         callers.spawn(async move {
             let mut ends = Ends::default();
-            while !is_over.load(Ordering::Relaxed) {
+            while !stage.is_over() {
+                let _turn = stage.call().await;
                 let call = call(&world, whim.branch());
-                ends.count(Cut::new(call, &mut whim).await);
+                let call = timeout(LONGEST_CALL, Cut::new(call, &mut whim));
+                ends.count(call.await.expect("no caller waits in vain"));
                 // A call that is answered from memory, or never polled, does not yield to other tasks.
                 yield_now().await;
             }
             ends
         });
     }
-    let (end, latest) = (Instant::now() + lasting(), Instant::now() + LONGEST);
+    let end = Instant::now() + lasting();
     let (pause, step) = worlds[0].pace();
+    let pause = match servers {
+        Servers::One { .. } => pause,
+        // Calls take longer there, so values are refreshed less often.
+        Servers::Cluster(_) => pause / 2,
+    };
+    let running = tokio::spawn({
+        let (clock, stage) = (clock.clone(), Arc::clone(&stage));
+        async move {
+            loop {
+                sleep(pause).await;
+                if !stage.is_still() {
+                    clock.advance(step);
+                }
+            }
+        }
+    });
+    if let (Weather::Disturbed, Servers::Cluster(cluster)) = (weather, &mut *servers) {
+        let disturbances = Disturbances {
+            cluster,
+            worlds,
+            whim: Whim::of(seed),
+            stage: Arc::clone(&stage),
+        };
+        disturbances.happen(end).await;
+    }
+    let latest = Instant::now() + LONGEST;
     let goes_on = || {
         let now = Instant::now();
-        let mut events = worlds.iter().flat_map(World::events);
+        let mut events = servers.events(worlds);
         now < end || now < latest && events.any(|(_, count)| count == 0)
     };
     while goes_on() {
         sleep(pause).await;
-        clock.advance(step);
     }
+    running.abort();
     sleep(STILL).await;
-    is_over.store(true, Ordering::Relaxed);
+    stage.end();
     let ends = soon("all callers end", callers.join_all()).await;
     ends.into_iter().fold(Ends::default(), Ends::and)
 }
@@ -201,7 +281,7 @@ async fn call(world: &World, mut whim: Whim) {
         cache, database, ..
     } = world;
     let row = Place::any(&mut whim);
-    let known = world.acknowledged(row);
+    let known = world.known(row);
     let is_read = |answer: Result<Row, Failed>| {
         if let Ok(answer) = answer {
             database.check(&answer, &row.key(), row, known);
@@ -253,7 +333,11 @@ async fn call(world: &World, mut whim: Whim) {
         177..180 => drop(cache.delete(&row.notes_key()).await),
         _ => {
             let keys = [row.key(), row.notes_key(), row.next().key()];
-            let asked = [(row, known), (row, 0), (row.next(), 0)];
+            let asked = [
+                (row, known),
+                (row, Known::default()),
+                (row.next(), Known::default()),
+            ];
             let names = keys.each_ref().map(String::as_str);
             let found = cache.get_many::<Row>(&names).await;
             for ((found, key), (row, known)) in found.iter().zip(names).zip(asked) {
@@ -266,18 +350,12 @@ async fn call(world: &World, mut whim: Whim) {
 }
 
 /// Reads until every row is stored. The claims of cancelled calls expire.
-async fn settle(world: &World, raw: &MultiplexedConnection) {
+async fn settle(world: &World, servers: &Servers) {
     let _ = world.cache.delete_matching("notes:*").await;
-    let wanted: BTreeSet<_> = Place::all()
-        .map(|row| format!("test_{}", row.key()))
-        .collect();
+    let wanted: BTreeSet<_> = Place::all().map(Place::redis_key).collect();
     loop {
         world.read_all().await;
-        let mut there: BTreeSet<String> = redis::cmd("KEYS")
-            .arg("*")
-            .query_async(&mut raw.clone())
-            .await
-            .expect("KEYS");
+        let mut there = servers.keys().await;
         // The records of tags outlive the entries that name them.
         there.retain(|key| !key.starts_with("test_cache:tag"));
         if there == wanted && world.all_hit().await {
@@ -287,33 +365,38 @@ async fn settle(world: &World, raw: &MultiplexedConnection) {
     }
 }
 
-fn assert_nothing_went_wrong(stats: &Stats) {
-    let total = &stats.total;
-    for reason in [
-        "other_key",
-        "corrupted",
-        "other_shape",
-        "format",
-        "foreign",
-        "failed",
-        "fallback",
-    ] {
-        assert_eq!(total.misses_by_reason.get(reason), None, "{reason}");
-    }
-    let failures = (
-        total.errors,
-        total.timeouts,
-        total.released,
-        total.loads_overdue,
+/// Asserts what holds whatever the servers do.
+fn assert_nothing_is_wrong(stats: &Stats) {
+    assert_no_misses(
+        stats,
+        &["other_key", "corrupted", "other_shape", "format", "foreign"],
     );
-    assert_eq!(failures, (0, 0, 0, 0));
-    assert_eq!((stats.journal_depth, stats.fallback.entered), (0, 0));
-    assert_eq!(stats.pool.as_ref().map(|pool| pool.lost), Some(0));
+    assert_eq!((stats.journal_depth, stats.total.loads_overdue), (0, 0));
+}
+
+/// Asserts what holds as long as all servers answer.
+fn assert_nothing_failed(stats: &Stats) {
+    assert_no_misses(stats, &["failed", "fallback"]);
+    let total = &stats.total;
+    let failures = (total.errors, total.timeouts, total.released);
+    assert_eq!(failures, (0, 0, 0));
+    assert_eq!((stats.fallback.entered, connections_lost(stats)), (0, 0));
+}
+
+fn assert_no_misses(stats: &Stats, reasons: &[&str]) {
+    for reason in reasons {
+        let misses = stats.total.misses_by_reason.get(reason);
+        assert_eq!(misses, None, "{reason}");
+    }
+}
+
+fn connections_lost(stats: &Stats) -> u64 {
+    stats.pool.as_ref().expect("a pool").lost
 }
 
 /// Asserts that every kind of event happened: a storm without events proves nothing.
-fn assert_it_was_a_storm(ends: Ends, world: &World) {
-    let mut happened = world.events();
+fn assert_it_was_a_storm(ends: Ends, events: impl Iterator<Item = (&'static str, u64)>) {
+    let mut happened: Vec<_> = events.collect();
     happened.extend([
         ("answered", ends.answered),
         ("dropped", ends.dropped),

@@ -99,7 +99,8 @@ pub(crate) async fn patient(config: Config) -> Cache {
     used(config.command_timeout(Duration::from_secs(2))).await
 }
 
-async fn used(config: Config) -> Cache {
+/// A cache that uses all nodes, if it is on a cluster.
+pub(crate) async fn used(config: Config) -> Cache {
     let cache = connect(config).await;
     until("all nodes of a cluster are used", async || {
         let nodes = cache.health().detail().await.nodes;

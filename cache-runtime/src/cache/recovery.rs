@@ -77,7 +77,8 @@ impl Recovery {
             // What a node may lack is in the journal, which blocks it key by key.
             inner.guard.store().admit(server);
         }
-        if let Err(error) = self.apply(inner).await {
+        // One round at a time: under constant evictions the journal is never empty, and a node that answers again must not wait for that.
+        if let Err(error) = self.apply_round(inner).await {
             self.failures += 1;
             debug!(%error, failures = self.failures, "the journal could not be applied yet");
             if inner.guard.is_connected() {
@@ -120,21 +121,25 @@ impl Recovery {
     /// Applies what is in the journal at this moment, except for what Redis refuses. An error leaves the rest for the next call, which
     /// goes on where this one stopped.
     pub(super) async fn apply(&mut self, inner: &Inner) -> Result<(), Error> {
-        loop {
-            let mut round = match self.current.take() {
-                Some(round) => round,
-                None => match inner.journal.pending() {
-                    Some(batch) => Round::begin(inner, batch).await,
-                    None => return Ok(()),
-                },
-            };
-            let outcome = round.run(inner).await;
-            self.book(inner, &round.batch, round.purge.take_progress());
-            if outcome.is_err() {
-                self.current = Some(round);
-                return outcome;
-            }
+        while self.apply_round(inner).await? {}
+        Ok(())
+    }
+
+    /// The same for one batch. Returns whether there was one.
+    async fn apply_round(&mut self, inner: &Inner) -> Result<bool, Error> {
+        let mut round = match self.current.take() {
+            Some(round) => round,
+            None => match inner.journal.pending() {
+                Some(batch) => Round::begin(inner, batch).await,
+                None => return Ok(false),
+            },
+        };
+        let outcome = round.run(inner).await;
+        self.book(inner, &round.batch, round.purge.take_progress());
+        if outcome.is_err() {
+            self.current = Some(round);
         }
+        outcome.map(|()| true)
     }
 
     fn book(&mut self, inner: &Inner, batch: &Batch, progress: Progress) {

@@ -548,11 +548,31 @@ impl Cluster {
             && self.running().all(|(_, node)| node.is_ok(&is_running))
     }
 
+    /// What each running node sees, for a person who must find out why the nodes do not do what they should.
+    fn seen(&self) -> String {
+        let running = self.running();
+        let seen = running.map(|(number, node)| {
+            let answer = |command: &[&str]| {
+                let answer: io::Result<String> = node.ask(command);
+                answer.unwrap_or_else(|error| format!("{error}\n"))
+            };
+            let (nodes, info) = (
+                answer(&["CLUSTER", "NODES"]),
+                answer(&["INFO", "replication"]),
+            );
+            format!("node {number}:\n{nodes}{info}")
+        });
+        seen.collect()
+    }
+
     fn wait(&self, what: &str, mut holds: impl FnMut(&Self) -> io::Result<bool>) -> io::Result<()> {
         let deadline = Instant::now() + LIMIT;
         while !holds(self)? {
             if Instant::now() > deadline {
-                return Err(Error::other(format!("not within {LIMIT:?}: {what}")));
+                let seen = self.seen();
+                return Err(Error::other(format!(
+                    "not within {LIMIT:?}: {what}\n{seen}"
+                )));
             }
             thread::sleep(POLL);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,11 @@ impl Place {
         self.id < 3
     }
 
+    /// The key with the prefix of the caches.
+    pub(super) fn redis_key(self) -> String {
+        format!("test_{}", self.key())
+    }
+
     /// The tag over the returned value.
     pub(super) fn name(self) -> String {
         cache_runtime::key!("name:<key>", key = self.key())
@@ -94,6 +99,29 @@ pub(super) struct Database {
     texts: Vec<String>,
     /// How long a process may see an older version after the eviction in another process has returned.
     bound: Duration,
+    peace: RwLock<Peace>,
+}
+
+/// When the servers are not disturbed.
+#[derive(Clone, Copy, Debug)]
+struct Peace {
+    /// The number of disturbances that have begun.
+    disturbances: u64,
+    /// When the last disturbance ended. [`None`] during a disturbance.
+    since: Option<Instant>,
+}
+
+/// The versions that a call must see at least.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known {
+    /// The latest that its own process has evicted.
+    own: u64,
+    /// The latest that any process has evicted. It holds if the call is not disturbed: a replica that is promoted may lack
+    /// evictions of the other process until that process applies them again. And while a primary is not used, an eviction
+    /// waits in the journal of its process, and calls of the other process share loads that began before it.
+    of_any: u64,
+    /// How many disturbances had begun before the call. [`None`] if it began during one.
+    disturbances: Option<u64>,
 }
 
 /// The versions of a row whose evictions have returned to their writers.
@@ -118,6 +146,10 @@ impl Database {
                 .map(|row| (0..row.text_bytes()).map(&mut letter).collect())
                 .collect(),
             bound,
+            peace: RwLock::new(Peace {
+                disturbances: 0,
+                since: Some(Instant::now()),
+            }),
         }
     }
 
@@ -156,16 +188,43 @@ impl Database {
         }
     }
 
-    /// Returns the version that a call of this process must see at least if it begins now.
-    pub(super) fn acknowledged(&self, process: usize, row: Place) -> u64 {
+    /// Returns what a call of this process must know if it begins now.
+    pub(super) fn known(&self, process: usize, row: Place) -> Known {
+        let Peace {
+            disturbances,
+            since,
+        } = self.peace();
         let mut acknowledged = self.of_row(row);
         let Acknowledged { own, of_any } = &mut *acknowledged;
-        let is_due = |(at, _): &(Instant, u64)| at.elapsed() >= self.bound;
+        let is_due = |(at, _): &(Instant, u64)| {
+            // What was acknowledged during a disturbance may have reached Redis at its end.
+            since.is_some_and(|since| since.max(*at).elapsed() >= self.bound)
+        };
         while of_any.get(1).is_some_and(is_due) {
             of_any.pop_front();
         }
         let of_any = of_any.front().filter(|first| is_due(first));
-        own[process].max(of_any.map_or(0, |(_, version)| *version))
+        Known {
+            own: own[process],
+            of_any: of_any.map_or(0, |(_, version)| *version),
+            disturbances: since.is_some().then_some(disturbances),
+        }
+    }
+
+    pub(super) fn disturbance_begins(&self) {
+        let mut peace = self.peace.write().unwrap_or_else(PoisonError::into_inner);
+        peace.disturbances += 1;
+        peace.since = None;
+    }
+
+    /// Everything that was acknowledged before is in Redis.
+    pub(super) fn disturbance_ends(&self) {
+        let mut peace = self.peace.write().unwrap_or_else(PoisonError::into_inner);
+        peace.since = Some(Instant::now());
+    }
+
+    fn peace(&self) -> Peace {
+        *self.peace.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn of_row(&self, row: Place) -> MutexGuard<'_, Acknowledged> {
@@ -173,10 +232,23 @@ impl Database {
         acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn check(&self, found: &Row, key: &str, row: Place, known: u64) {
+    pub(super) fn check(&self, found: &Row, key: &str, row: Place, known: Known) {
         assert_eq!(found.key, key, "the value of another key");
         assert!(found.text == self.texts[row.index()], "{key} is damaged");
+        let Known {
+            own,
+            of_any,
+            disturbances,
+        } = known;
         let version = found.version;
-        assert!(version >= known, "{key} is {version} after {known}");
+        assert!(
+            version >= own,
+            "{key} is {version} after its process evicted {own}"
+        );
+        let is_undisturbed = disturbances == Some(self.peace().disturbances);
+        assert!(
+            !is_undisturbed || version >= of_any,
+            "{key} is {version} after {of_any}"
+        );
     }
 }

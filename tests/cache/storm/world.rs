@@ -1,16 +1,17 @@
 //! One of the two processes of the storm.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_runtime::{Cache, Config, LocalState};
+use cache_runtime::{Cache, Config, LocalState, NodeState};
 use tokio::task::JoinSet;
 
 use super::STALENESS;
-use super::database::{Database, Failed, Place, Row};
+use super::database::{Database, Failed, Known, Place, Row};
 use super::functions;
 use super::whim::Whim;
-use crate::support::{connect, until};
+use crate::support::{until, used};
 
 /// A report of a change may be late by this much more on a busy machine.
 const LATENESS: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ pub(super) enum How {
 }
 
 impl World {
-    /// Two processes on one server. If they keep values, they hear of changes.
+    /// Two processes. If they keep values, they hear of changes.
     pub(super) async fn two(config: Config, entries: Entries) -> [Self; 2] {
         let bound = match entries.local {
             true => STALENESS + LATENESS,
@@ -49,7 +50,7 @@ impl World {
         };
         let database = Arc::new(Database::new(bound));
         let world = async |number| Self {
-            cache: connect(config.clone()).await,
+            cache: used(config.clone()).await,
             database: Arc::clone(&database),
             entries,
             number,
@@ -77,9 +78,9 @@ impl World {
         }
     }
 
-    /// Returns the version that a call which begins now must see at least.
-    pub(super) fn acknowledged(&self, row: Place) -> u64 {
-        self.database.acknowledged(self.number, row)
+    /// Returns what a call that begins now must know of the row.
+    pub(super) fn known(&self, row: Place) -> Known {
+        self.database.known(self.number, row)
     }
 
     /// An eviction or a put of these rows has returned to this process.
@@ -193,13 +194,25 @@ impl World {
         events
     }
 
+    /// Returns whether the cache uses these nodes of a cluster and no others.
+    pub(super) async fn uses_exactly(&self, primaries: &BTreeSet<String>) -> bool {
+        let nodes = self.cache.health().detail().await.nodes;
+        let mut states = nodes.iter().map(|node| node.state);
+        let are_used = states.all(|state| state == NodeState::Connected);
+        are_used
+            && nodes
+                .into_iter()
+                .map(|node| node.address)
+                .eq(primaries.iter().cloned())
+    }
+
     /// Reads every row once, all at the same time.
     pub(super) async fn read_all(&self) -> Vec<(Place, Row)> {
         let mut reading = JoinSet::new();
         for row in Place::all() {
             let world = self.clone();
             reading.spawn(async move {
-                let known = world.acknowledged(row);
+                let known = world.known(row);
                 let found = world.read(How::Plain, row, Whim::CALM).await;
                 let found = found.expect("calm bodies do not fail");
                 world.database.check(&found, &row.key(), row, known);

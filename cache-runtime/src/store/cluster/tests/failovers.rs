@@ -104,3 +104,32 @@ async fn a_replica_that_takes_over_counts_as_a_loss() {
 
     assert!(cache.losses() > before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_is_used_although_evictions_never_end() {
+    let servers = servers();
+    let cache = connect(&servers).await;
+    let primary = servers.primaries().unwrap()[0];
+    let replica = servers.replica_of(primary).unwrap();
+    let evicting = cache.clone();
+    let evicting = tokio::spawn(async move {
+        loop {
+            // A call that is dropped leaves its eviction to the journal.
+            let _ = tokio::time::timeout(Duration::ZERO, evicting.delete_matching("other:*")).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let depth = || cache.stats().journal_depth;
+    until("evictions are in the journal", || depth() > 0).await;
+
+    servers.failover(replica, Failover::Plain).unwrap();
+    let address = servers.address(replica).to_string();
+    until("the replica is used", || {
+        let nodes = cache.nodes();
+        let mut nodes = nodes.iter();
+        nodes.any(|node| node.address == address && node.state == NodeState::Connected)
+    })
+    .await;
+    evicting.abort();
+    until("the journal is applied", || depth() == 0).await;
+}
