@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use cache_runtime::testing::{FaultProxy, RedisServer};
 use cache_runtime::{Cache, Evicted, HealthStatus, Mode, cache_evict, cache_put, cacheable};
 use redis::AsyncCommands;
+use tokio::time::sleep;
 
 use crate::support::{Gate, Table, cache, connect, raw, row, server, soon, until};
 
@@ -200,6 +201,41 @@ async fn evictions_during_an_outage_are_applied_before_the_next_read() {
         );
     }
     assert_eq!(cache.stats().journal_depth, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_back_is_used_although_evictions_never_end() {
+    const FOREIGN: &str = "for id = 1, 50000 do redis.call('SET', 'foreign:' .. id, 'x') end";
+    let server = server();
+    let network = FaultProxy::start(&server).expect("the proxy starts");
+    let cache = connect(network.config()).await;
+    // A walk takes longer than the time to the next eviction.
+    let mut raw = raw(&server).await;
+    redis::cmd("EVAL")
+        .arg(FOREIGN)
+        .arg(0)
+        .exec_async(&mut raw)
+        .await
+        .expect("a script");
+    network.cut();
+    cache.delete("row:1").await;
+    is_in(&cache, Mode::Fallback).await;
+
+    let evicting = cache.clone();
+    let evicting = tokio::spawn(async move {
+        loop {
+            evicting.delete_matching("row:*").await;
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    network.pass();
+    is_in(&cache, Mode::Redis).await;
+
+    evicting.abort();
+    until("the journal is applied", async || {
+        cache.stats().journal_depth == 0
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ struct Round {
 }
 
 impl Recovery {
-    /// Applies what is in the journal, and opens the cache when all of it was tried.
+    /// Applies what is in the journal at this moment, and opens the cache when all of that was tried.
     pub(super) async fn drain_and_open(&mut self, inner: &Inner) -> Next {
         if self.retry_at.is_some_and(|at| at <= Instant::now()) {
             self.retry_at = None;
@@ -77,7 +77,7 @@ impl Recovery {
             // What a node may lack is in the journal, which blocks it key by key.
             inner.guard.store().admit(server);
         }
-        // One round at a time: under constant evictions the journal is never empty, and a node that answers again must not wait for that.
+        // One round: under constant evictions the journal is never empty, and a server that is back must not wait for that.
         if let Err(error) = self.apply_round(inner).await {
             self.failures += 1;
             debug!(%error, failures = self.failures, "the journal could not be applied yet");
@@ -92,10 +92,9 @@ impl Recovery {
             return Next::Pause(backoff::pause(self.failures, longest));
         }
         self.failures = 0;
-        let is_left = inner
-            .journal
-            .if_tried(|| inner.guard.finish_recovery(server));
-        if !is_left {
+        // What was added since blocks its keys until it is applied.
+        inner.guard.finish_recovery(server);
+        if !inner.journal.is_any_put_off() {
             self.refusals = 0;
             self.retry_at = None;
             if !std::mem::take(&mut self.warned).is_empty() {

@@ -4,7 +4,7 @@
 //!        no connection open, or 5 unanswered in a row        the probe got through
 //! connected ────────────────────────────────────► fallback ───────────────────────► recovering
 //!     ▲                                               ▲                                  │
-//!     └──────── the journal is empty or refused ──────┼──────────────────────────────────┤
+//!     └────────── the journal was applied once ───────┼──────────────────────────────────┤
 //!                                                     └──────── lost once more ──────────┘
 //! ```
 //!
@@ -348,9 +348,8 @@ impl Guard {
         is_lost
     }
 
-    /// Ends the recovery: everything left in the journal was refused, and the server of `term` lacks nothing else. The
-    /// caller holds the lock of the journal, so nothing can be added. If Redis is a different server by now, the recovery
-    /// continues.
+    /// Ends the recovery: what the server of `term` lacks is in the journal, which blocks it key by key. If Redis is a different
+    /// server by now, the recovery continues.
     pub(crate) fn finish_recovery(&self, term: u64) {
         if !self.store.admit(term) {
             return;
