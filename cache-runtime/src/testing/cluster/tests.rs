@@ -131,6 +131,20 @@ fn a_replica_that_is_elected_before_it_is_asked_has_taken_over() {
 }
 
 #[test]
+fn a_slot_whose_owner_has_forgotten_it_is_given_back() {
+    let cluster = Cluster::start().unwrap();
+    let slot = cluster.slot("a").unwrap();
+    let owner = cluster.owner(slot).unwrap();
+    let forget = ["CLUSTER", "DELSLOTS", &slot.to_string()];
+    cluster.nodes[owner].ask::<()>(&forget).unwrap();
+    assert!(get(&cluster, owner, "a").is_err());
+
+    cluster.settle().unwrap();
+
+    assert_eq!(get(&cluster, owner, "a").unwrap(), None);
+}
+
+#[test]
 fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
     let mut cluster = Cluster::start().unwrap();
     let slot = cluster.slot("a").unwrap();
