@@ -74,6 +74,7 @@ impl Disturbances<'_> {
         let row = Place::any(&mut self.whim);
         let [first, _] = self.worlds;
         first.database.disturbance_begins();
+        let errors = self.errors();
         if matches!(disturbance, Disturbance::Loss) {
             self.stage.stop_clock();
         }
@@ -86,10 +87,21 @@ impl Disturbances<'_> {
         happened
             .and_then(|()| block_in_place(|| self.cluster.settle()))
             .unwrap_or_else(|error| panic!("{disturbance}: {error}"));
+        // Where no server dies, every command finds the node of its key.
+        if !matches!(disturbance, Disturbance::Loss | Disturbance::Kill) {
+            assert_eq!(self.errors(), errors, "{disturbance}");
+        }
         let recovery = timeout(RECOVERY, self.recovery()).await;
         recovery.unwrap_or_else(|_| panic!("no recovery within {RECOVERY:?}: {disturbance}"));
         first.database.disturbance_ends();
         self.stage.run_clock();
+    }
+
+    /// Returns how many operations have failed in each process with an answer of a node, or with their connection.
+    fn errors(&self) -> [u64; 2] {
+        self.worlds
+            .each_ref()
+            .map(|world| world.cache.stats().total.errors)
     }
 
     /// Waits until both processes use the present primaries, although calls go on, and until nothing is old while no call runs.
