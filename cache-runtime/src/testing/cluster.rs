@@ -360,9 +360,10 @@ impl Cluster {
             .ok_or_else(|| Error::other(format!("node {primary} has no running replica")))
     }
 
-    /// Kills a node like a crash (SIGKILL), and returns immediately. If it is a primary, its replica takes over later than the
-    /// node timeout.
+    /// Kills a node like a crash (SIGKILL). If it is a primary, its replica takes over later than the node timeout. If that replica
+    /// was promoted less than two node timeouts ago, this first waits for the end of that time.
     pub fn kill(&mut self, node: usize) {
+        self.wait_for_replicas_of(node);
         let node = &mut self.nodes[node];
         node.server.kill();
         *node.wire.lock() = None;
@@ -380,12 +381,14 @@ impl Cluster {
         self.nodes[node].server.restart()
     }
 
-    /// Freezes a node (SIGSTOP). The system still accepts connections, but the node does not answer.
+    /// Freezes a node (SIGSTOP). The system still accepts connections, but the node does not answer. Like [`kill`](Self::kill), it may
+    /// first wait for a replica that was promoted.
     ///
     /// # Errors
     ///
     /// If the node is not running.
     pub fn pause(&self, node: usize) -> io::Result<()> {
+        self.wait_for_replicas_of(node);
         let node = &self.nodes[node];
         node.server.stop()?;
         node.is_paused.store(true, Ordering::SeqCst);
@@ -424,11 +427,7 @@ impl Cluster {
             Err(_) if !was_primary && is_primary() => Ok(()),
             answer => answer,
         };
-        // Redis would count the votes of the last election again, and the promoted node would have an epoch that the others do not
-        // accept.
-        if let Some(promoted) = *node.promoted.lock() {
-            thread::sleep(self.election.saturating_sub(promoted.elapsed()));
-        }
+        self.wait_for_election_of(node);
         ask()?;
         let mut asked = Instant::now();
         self.wait("a replica is promoted", |cluster| {
@@ -566,6 +565,25 @@ impl Cluster {
             format!("node {number}:\n{nodes}{info}")
         });
         seen.collect()
+    }
+
+    /// Waits for the end of the last election of a node. In a new one Redis would count the same votes, and the node would be promoted
+    /// with an epoch that the others do not accept.
+    fn wait_for_election_of(&self, node: &Node) {
+        if let Some(promoted) = *node.promoted.lock() {
+            thread::sleep(self.election.saturating_sub(promoted.elapsed()));
+        }
+    }
+
+    /// The same for the replicas of a node, which the others elect when it is silent.
+    fn wait_for_replicas_of(&self, primary: usize) {
+        let Ok(view) = self.view() else { return };
+        let of = self.id(primary);
+        for (_, node) in self.running() {
+            if view.primary_of(&node.id) == Some(of) {
+                self.wait_for_election_of(node);
+            }
+        }
     }
 
     /// Gives slots to nodes that all others take for their owners, and that do not know it. Redis leaves a slot like that now and then

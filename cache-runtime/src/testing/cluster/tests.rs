@@ -116,17 +116,16 @@ fn a_replica_takes_over_in_each_way() {
 #[test]
 fn a_replica_that_is_elected_before_it_is_asked_has_taken_over() {
     let mut cluster = Cluster::start().unwrap();
-    // So long that the others elect it first.
-    cluster.election = Duration::from_secs(6);
     let slot = cluster.slot("a").unwrap();
     let first = cluster.owner(slot).unwrap();
     let second = cluster.replica_of(first).unwrap();
-    cluster.failover(second, Failover::Plain).unwrap();
-    cluster.failover(first, Failover::Plain).unwrap();
-    cluster.settle().unwrap();
-
     cluster.pause(first).unwrap();
+
+    // It is asked so late that the others elect it first.
+    cluster.election = Duration::from_secs(6);
+    *cluster.nodes[second].promoted.lock() = Some(Instant::now());
     cluster.failover(second, Failover::Force).unwrap();
+
     assert_eq!(cluster.owner(slot).unwrap(), second);
 }
 
