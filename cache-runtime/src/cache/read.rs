@@ -140,18 +140,17 @@ impl CallContext<'_> {
             Observed::Entry(stamp) => Some(stamp),
             Observed::Nothing | Observed::Unknown => None,
         };
+        let mut lease = None;
         if miss.mode == LoadMode::Store && leader.lease().is_none() {
             let mut request = LeaseRequest::new(self);
             if let (Observed::Entry(stamp), true) = (miss.observed, miss.is_outdated) {
                 request.replaces(stamp);
             }
             leader.asks_for(request.stamp());
-            let mut won = None;
             standing = loop {
                 match request.ask(leader).await {
                     Claim::Won(stamp) if leader.set_lease(stamp) => {
                         self.metrics.set_lease(Lease::Won);
-                        won = Some(stamp);
                         break standing;
                     }
                     Claim::Won(stamp) => {
@@ -186,13 +185,9 @@ impl CallContext<'_> {
                     }
                 }
             };
-            let lease = won.and_then(|stamp| request.placed(stamp));
-            return Taken::Here { lease, standing };
+            lease = leader.lease().and_then(|stamp| request.placed(stamp));
         }
-        Taken::Here {
-            lease: None,
-            standing,
-        }
+        Taken::Here { lease, standing }
     }
 
     /// Gives the loaded value to the waiters, and stores it in place of the lease, which is `placed` if this call placed it.

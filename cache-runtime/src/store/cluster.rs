@@ -210,9 +210,11 @@ impl Cluster {
         expected: usize,
         access: Access,
     ) -> Result<Found, Failure> {
-        let owner = |key: &Key| self.owner(Slot::of(key.as_str().as_bytes()));
-        let node = owner(key)?;
-        let is_here = |tag: &Tag| owner(tag.key()).is_ok_and(|other| Arc::ptr_eq(&node, &other));
+        let node = self.owner_of(key)?;
+        let is_here = |tag: &Tag| {
+            let owner = self.owner_of(tag.key());
+            owner.is_ok_and(|other| Arc::ptr_eq(&node, &other))
+        };
         if tags.iter().all(is_here) {
             let found = node.peer(access).lookup(key, tags, expected);
             match node.within(access, Instant::now(), found).await {
@@ -231,9 +233,14 @@ impl Cluster {
         self.map.load().owner(slot).cloned().ok_or(NO_OWNER)
     }
 
+    /// Returns the node that owns the slot of a key.
+    fn owner_of(&self, key: &Key) -> Result<Arc<Node>, Failure> {
+        self.owner(Slot::of(key.as_str().as_bytes()))
+    }
+
     /// Returns the server of a key, if any was reached.
     pub(super) fn server_of(&self, key: &Key) -> Option<Arc<Server>> {
-        let node = self.owner(Slot::of(key.as_str().as_bytes())).ok()?;
+        let node = self.owner_of(key).ok()?;
         node.peer(Access::Caller).pool.server()
     }
 
