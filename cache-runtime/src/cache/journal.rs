@@ -253,9 +253,18 @@ impl Journal {
 
     /// Returns whether a target was tried and could not be applied.
     pub(crate) fn is_any_put_off(&self) -> bool {
+        self.is_any(|trial| trial != Trial::Pending)
+    }
+
+    /// Returns whether a target is still to be tried.
+    pub(crate) fn is_any_pending(&self) -> bool {
+        self.is_any(|trial| trial == Trial::Pending)
+    }
+
+    fn is_any(&self, meant: impl Fn(Trial) -> bool) -> bool {
         let intents = self.lock();
         let mut all = intents.targets.values();
-        all.any(|intent| intent.trial != Trial::Pending)
+        all.any(|intent| meant(intent.trial))
     }
 
     fn lock(&self) -> MutexGuard<'_, Intents> {

@@ -105,7 +105,7 @@ impl Recovery {
             let pause = backoff::pause(self.refusals, inner.config.reconnect_max_delay);
             self.retry_at = Some(Instant::now() + pause);
         }
-        if inner.journal.pending().is_some() {
+        if inner.journal.is_any_pending() {
             return Next::Pause(Duration::ZERO);
         }
         Next::WorkOrAt(self.retry_at)
