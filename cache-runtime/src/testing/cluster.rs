@@ -592,15 +592,15 @@ impl Cluster {
         let running: Vec<_> = self.running().collect();
         let views = running.iter().map(|(_, node)| node.view());
         let views = views.collect::<io::Result<Vec<_>>>()?;
-        for (here, own) in views.iter().enumerate() {
-            let (_, node) = running[here];
-            let others: Vec<_> = (0..views.len()).filter(|there| *there != here).collect();
-            let means_this = |there: &usize, slot| views[*there].owner(slot) == Some(&node.id);
-            for (slot, owner) in (0_u16..).zip(own.owners()) {
-                if owner.is_none()
-                    && !others.is_empty()
-                    && others.iter().all(|there| means_this(there, slot))
-                {
+        let others = views.len().saturating_sub(1);
+        for ((_, node), own) in running.iter().zip(&views) {
+            let unowned = (0_u16..)
+                .zip(own.owners())
+                .filter(|(_, owner)| owner.is_none());
+            for (slot, _) in unowned {
+                let names_it = |view: &&View| view.owner(slot) == Some(&node.id);
+                let naming = views.iter().filter(names_it).count();
+                if naming > 0 && naming == others {
                     node.ask::<()>(&["CLUSTER", "ADDSLOTS", &slot.to_string()])?;
                 }
             }

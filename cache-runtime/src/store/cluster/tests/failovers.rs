@@ -20,6 +20,16 @@ fn fill_the_way_to_the_replica(servers: &Servers, primary: usize, key: &str) {
     }
 }
 
+async fn is_used(cache: &Cache, node: &Address) {
+    let address = node.to_string();
+    until("the replica is used", || {
+        let nodes = cache.nodes();
+        let mut nodes = nodes.iter();
+        nodes.any(|node| node.address == address && node.state == NodeState::Connected)
+    })
+    .await;
+}
+
 /// Evicts the rows of a primary, each of which is acknowledged, and promotes a replica that has none of these evictions. Returns the
 /// versions that are read then, and the statistics.
 async fn lose_acknowledged_evictions(failover_memory: Duration) -> (BTreeSet<usize>, Stats) {
@@ -94,13 +104,7 @@ async fn a_replica_that_takes_over_counts_as_a_loss() {
     servers.failover(replica, Failover::Plain).unwrap();
     // A service that asks for nothing learns of it up to 10 s later.
     Rows::default().read_all(&cache).await;
-    let address = servers.address(replica).to_string();
-    until("the replica is used", || {
-        let nodes = cache.nodes();
-        let mut nodes = nodes.iter();
-        nodes.any(|node| node.address == address && node.state == NodeState::Connected)
-    })
-    .await;
+    is_used(&cache, servers.address(replica)).await;
 
     assert!(cache.losses() > before);
 }
@@ -123,13 +127,7 @@ async fn a_replica_that_takes_over_is_used_although_evictions_never_end() {
     until("evictions are in the journal", || depth() > 0).await;
 
     servers.failover(replica, Failover::Plain).unwrap();
-    let address = servers.address(replica).to_string();
-    until("the replica is used", || {
-        let nodes = cache.nodes();
-        let mut nodes = nodes.iter();
-        nodes.any(|node| node.address == address && node.state == NodeState::Connected)
-    })
-    .await;
+    is_used(&cache, servers.address(replica)).await;
     evicting.abort();
     until("the journal is applied", || depth() == 0).await;
 }
