@@ -131,6 +131,10 @@
 //! - `r` is the number of units left. `t` is the number of seconds until there are more; it is left out if nothing is used.
 //! - Each policy is a member. The layer keeps what an inner layer or the handler wrote.
 //!
+//! A gRPC call, which is a request whose `Content-Type` begins with `application/grpc`, gets a response that its client can read:
+//! HTTP status 200 and the code of gRPC in its headers. 429 becomes `RESOURCE_EXHAUSTED`, 503 `UNAVAILABLE`, 403 `PERMISSION_DENIED` and 500
+//! `INTERNAL`. The other fields are the same.
+//!
 //! If a handler calls a function with `#[rate_limit]`, the function fails with your error type, made from a
 //! [`Limited`](crate::limit::Limited). In its `IntoResponse`, write `Self::Limited(limited) => limited.into_response()` to get the
 //! same response.
@@ -157,6 +161,7 @@ mod cookie;
 mod debug_access;
 mod explain;
 mod fields;
+mod grpc;
 mod hops;
 mod limit;
 mod metrics;

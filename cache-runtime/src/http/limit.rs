@@ -18,7 +18,7 @@ use super::body::{self, BoxError, OwnBody, ResponseBody};
 use super::bypass::Bypass;
 use super::client_ip::{ClientIp, ClientIpSource, MissingClientIp};
 use super::fields::{self, RateLimitHeaders};
-use super::{problem, take_ready};
+use super::{grpc, problem, take_ready};
 use crate::error::{Error, ErrorKind};
 use crate::limit::{Decision, Identity, Limit, Limited, Reservation};
 
@@ -208,7 +208,8 @@ impl RateLimitLayer {
         self
     }
 
-    /// Sets the response for rejected requests. Default: a body of `application/problem+json` with status 429 or 503.
+    /// Sets the response for rejected requests. Default: a body of `application/problem+json` with status 429 or 503, and for gRPC calls
+    /// the code `RESOURCE_EXHAUSTED` or `UNAVAILABLE`.
     ///
     /// `Retry-After`, `Cache-Control` and the fields of [`headers`](Self::headers) are added unless the response has them.
     pub fn respond_with<F, B>(mut self, respond: F) -> Self
@@ -296,7 +297,7 @@ impl Settings {
         let identity = match (identity, self.on_missing) {
             (Some(identity), _) => identity,
             (None, OnMissing::Shared) => Identity::unknown(),
-            (None, OnMissing::Reject) => return Admission::Rejected(self.unknown_client()),
+            (None, OnMissing::Reject) => return Admission::Rejected(self.unknown_client(parts)),
             (None, OnMissing::Skip) => return Admission::Uncounted,
         };
         let admission = match &self.counts {
@@ -339,22 +340,31 @@ impl Settings {
     }
 
     /// Returns the response for a request whose client is unknown.
-    fn unknown_client(&self) -> Response<OwnBody> {
-        let response: Response<String> = match self.identify {
-            Some(_) => problem::untyped(
+    fn unknown_client(&self, parts: &Parts) -> Response<OwnBody> {
+        let (status, detail) = match self.identify {
+            Some(_) => (
                 StatusCode::FORBIDDEN,
-                "the client of this request is unknown, so the request cannot be counted",
+                "the client of this request is unknown, so the request cannot be counted"
+                    .to_owned(),
             ),
-            None => MissingClientIp.into(),
+            None => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                MissingClientIp.to_string(),
+            ),
         };
-        response.map(body::boxed)
+        problem::untyped_or_grpc(&parts.headers, status, &detail).map(body::boxed)
     }
 
     fn refuse(&self, limited: &Limited, parts: &Parts) -> Response<OwnBody> {
         self.limit.count_rejection(limited.decision(), route(parts));
         let mut response = match &self.respond {
             Some(respond) => respond(limited, parts),
-            None => problem::of::<String>(limited).map(body::boxed),
+            None => {
+                let problem: Response<String> = problem::of(limited);
+                grpc::refused(&parts.headers, problem.status(), &limited.to_string())
+                    .unwrap_or(problem)
+                    .map(body::boxed)
+            }
         };
         let headers = response.headers_mut();
         problem::complete(headers, limited);

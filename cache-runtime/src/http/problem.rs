@@ -4,7 +4,7 @@
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::fields;
+use super::{fields, grpc};
 use crate::limit::{Decision, Limited, Status, Verdict, whole_seconds};
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -58,6 +58,15 @@ pub(super) fn untyped<B: From<String>>(status: StatusCode, detail: &str) -> Resp
         "detail": detail,
     });
     response(status, &problem)
+}
+
+/// The same for the request with these headers, which may be a gRPC call.
+pub(super) fn untyped_or_grpc(
+    request: &HeaderMap,
+    status: StatusCode,
+    detail: &str,
+) -> Response<String> {
+    grpc::refused(request, status, detail).unwrap_or_else(|| untyped(status, detail))
 }
 
 /// Adds the headers that every rejection must have, if they are missing.

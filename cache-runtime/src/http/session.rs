@@ -297,7 +297,8 @@ impl<E> Settings<E> {
                  `SessionLayer::trusted_origins`; this warning is logged once, and every refusal is logged at `debug`"
             );
         });
-        let mut response = problem::untyped(
+        let mut response = problem::untyped_or_grpc(
+            request.headers(),
             StatusCode::FORBIDDEN,
             "the request was sent by a page of another origin",
         );
