@@ -139,9 +139,10 @@ fn is_text(ty: &Type, function: &Function) -> bool {
                         .iter()
                         .flat_map(|clause| &clause.predicates);
                     let bounded = predicates.filter_map(|predicate| match predicate {
-                        WherePredicate::Type(bounded) if bounded.bounded_ty == *ty => {
-                            Some(&bounded.bounds)
-                        }
+                        WherePredicate::Type(bounded) => match &bounded.bounded_ty {
+                            Type::Path(ty) if ty.path.is_ident(name) => Some(&bounded.bounds),
+                            _ => None,
+                        },
                         _ => None,
                     });
                     inline
