@@ -1,8 +1,8 @@
 //! What the annotated functions of a program cache, and what looks like a mistake in them.
 //!
 //! Everything here is known before the first call, so a test can check it. [`Cache::catalog`](crate::Cache::catalog) returns the
-//! catalog with the configuration of a cache, and [`Catalog::new`] does the same without a cache. `docs/observability.md` in the
-//! repository lists the codes of the findings.
+//! catalog with the configuration of a cache, and [`Catalog::new`] does the same without a cache.
+//! `docs/book/src/reference/observability.md` in the repository lists the codes of the findings.
 //!
 //! ```standalone_crate
 //! use cache_runtime::{Cache, assert_catalog_clean, cache_evict, cacheable};

@@ -619,7 +619,7 @@ fn did_you_mean(wrong: &str, known: impl Iterator<Item = String>) -> String {
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
         .filter(|name| likeness(name) >= ALIKE)
         .map_or_else(
-            || "docs/configuration.md lists all options".to_owned(),
+            || "docs/book/src/reference/configuration.md lists all options".to_owned(),
             |name| format!("did you mean `{name}`?"),
         )
 }

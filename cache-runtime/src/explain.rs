@@ -70,7 +70,7 @@ pub struct ExplainedCall {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExplainWarning {
-    /// The same for each warning of this kind. `docs/observability.md` lists them.
+    /// The same for each warning of this kind. `docs/book/src/reference/observability.md` lists them.
     pub code: &'static str,
     /// What was found.
     pub message: String,

@@ -114,8 +114,8 @@
 //! If you also depend on argon2 0.3, leave `ring` and `tls` out: `default-features = false, features = ["compression", "limits", "sessions"]`.
 //! argon2 0.3 needs `subtle` before 2.5, and rustls needs a later version.
 //!
-//! `docs/consistency.md` in the repository describes the promises about stale values, outages and races, and their limits.
-//! `docs/configuration.md` lists every option with its environment variable.
+//! `docs/book/src/reference/consistency.md` in the repository describes the promises about stale values, outages and races, and their
+//! limits. `docs/book/src/reference/configuration.md` lists every option with its environment variable.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(

@@ -13,7 +13,7 @@ use redis::aio::MultiplexedConnection;
 
 use crate::support::{Gate, Table, connect, gated_row, raw, row, server, soon, until};
 
-const DOCUMENTED: &str = include_str!("../../docs/deployment.md");
+const DOCUMENTED: &str = include_str!("../../docs/book/src/reference/deployment.md");
 
 #[cacheable(key = "stale:<id>", ignore = [table], ttl = "50ms", grace = 60, cache = cache)]
 async fn stale(cache: &Cache, table: &Table, id: u64) -> usize {

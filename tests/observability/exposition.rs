@@ -166,7 +166,7 @@ async fn every_metric_is_documented_and_every_documented_metric_exists() {
         exported.extend(types.filter_map(|line| Some(line.split_once(' ')?.0.to_owned())));
     }
 
-    let guide = include_str!("../../docs/observability.md");
+    let guide = include_str!("../../docs/book/src/reference/observability.md");
     let tables = guide.lines().filter(|line| line.starts_with("| `cache_"));
     let names = tables.filter_map(|line| line.split('|').nth(1));
     let documented: BTreeSet<_> = names

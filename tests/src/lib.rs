@@ -2,38 +2,36 @@
 
 pub mod figures;
 
-/// The README's examples compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-#[derive(Debug)]
-pub struct Readme;
+/// The README and the chapters of the book, whose examples compile.
+macro_rules! documents {
+    ($($name:ident: $path:literal,)*) => {$(
+        #[cfg(doctest)]
+        #[doc = include_str!(concat!("../../", $path))]
+        #[derive(Debug)]
+        pub struct $name;
+    )*};
+}
 
-/// The examples of the guide to the admin service compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/admin.md")]
-#[derive(Debug)]
-pub struct AdminGuide;
-
-/// The examples of the guide about consistency compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/consistency.md")]
-#[derive(Debug)]
-pub struct ConsistencyGuide;
-
-/// The examples of the guide to the configuration compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/configuration.md")]
-#[derive(Debug)]
-pub struct ConfigurationGuide;
-
-/// The examples of the guide to deployment compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/deployment.md")]
-#[derive(Debug)]
-pub struct DeploymentGuide;
-
-/// The examples of the guide to metrics and logs compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/observability.md")]
-#[derive(Debug)]
-pub struct ObservabilityGuide;
+documents! {
+    Readme: "README.md",
+    Introduction: "docs/book/src/introduction.md",
+    GettingStarted: "docs/book/src/getting-started.md",
+    WhatToCache: "docs/book/src/what-to-cache.md",
+    Invalidation: "docs/book/src/invalidation.md",
+    Sessions: "docs/book/src/sessions.md",
+    RateLimits: "docs/book/src/rate-limits.md",
+    Testing: "docs/book/src/testing.md",
+    Deployment: "docs/book/src/deployment.md",
+    Security: "docs/book/src/security.md",
+    Troubleshooting: "docs/book/src/troubleshooting.md",
+    Tuning: "docs/book/src/tuning.md",
+    Upgrading: "docs/book/src/upgrading.md",
+    Why: "docs/book/src/why.md",
+    Peers: "docs/book/src/peers.md",
+    Migrating: "docs/book/src/migrating.md",
+    ConsistencyReference: "docs/book/src/reference/consistency.md",
+    ConfigurationReference: "docs/book/src/reference/configuration.md",
+    DeploymentReference: "docs/book/src/reference/deployment.md",
+    ObservabilityReference: "docs/book/src/reference/observability.md",
+    AdminReference: "docs/book/src/reference/admin.md",
+}

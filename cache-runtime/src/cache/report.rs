@@ -27,9 +27,9 @@ impl Cache {
 
     /// Returns all metrics in the text format of Prometheus, version 0.0.4.
     ///
-    /// `docs/observability.md` lists them. All annotated functions are included from the start, also before their first call. A
-    /// function with `cache = …` is included in its own cache, after its first call. So is every function if another cache is
-    /// installed.
+    /// `docs/book/src/reference/observability.md` lists them. All annotated functions are included from the start,
+    /// also before their first call. A function with `cache = …` is included in its own cache, after its first call. So is every
+    /// function if another cache is installed.
     ///
     /// This does not ask Redis. What Redis reports about itself is as old as the last [`health`](Self::health) check. The service
     /// `http::metrics` asks.

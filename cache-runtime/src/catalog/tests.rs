@@ -537,7 +537,7 @@ fn the_catalog_as_json_has_codes_and_kinds_as_words() {
 
 #[test]
 fn every_code_has_a_text_of_its_own_and_is_documented() {
-    let guide = include_str!("../../../docs/observability.md");
+    let guide = include_str!("../../../docs/book/src/reference/observability.md");
     let rows = guide.lines().filter_map(|line| line.strip_prefix("| `"));
     let documented: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
 

@@ -1,4 +1,4 @@
-//! A configuration from the environment. `docs/configuration.md` lists the variables.
+//! A configuration from the environment. `docs/book/src/reference/configuration.md` lists the variables.
 
 mod access;
 mod links;

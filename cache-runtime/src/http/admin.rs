@@ -130,7 +130,7 @@ struct Asked<'a> {
 /// - A page of keys and a count do a bounded amount of work, at most 2 s of scanning. An eviction takes as long as it needs. At most 32
 ///   requests run at a time, and at most 4 of them scan keys without evicting them. Requests for the usage share one count.
 ///
-/// `docs/admin.md` describes the page and the routes.
+/// `docs/book/src/reference/admin.md` describes the page and the routes.
 pub fn admin(cache: &Cache, config: AdminConfig) -> AdminService {
     let shared = Arc::new(Shared {
         cache: cache.clone(),

@@ -32,7 +32,8 @@ pub struct MetricsService {
     asked: Arc<Mutex<Option<Instant>>>,
 }
 
-/// Returns a service for `GET /metrics`, for a scraper such as Prometheus. `docs/observability.md` lists the metrics.
+/// Returns a service for `GET /metrics`, for a scraper such as Prometheus.
+/// `docs/book/src/reference/observability.md` lists the metrics.
 ///
 /// ```
 /// use axum::Router;

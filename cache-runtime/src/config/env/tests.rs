@@ -924,7 +924,7 @@ fn a_too_long_duration_is_reported_with_the_longest() {
 /// letter.
 fn documented() -> Vec<(String, String)> {
     let cell = |cell: &str| cell.trim().trim_matches('`').to_owned();
-    include_str!("../../../../docs/configuration.md")
+    include_str!("../../../../docs/book/src/reference/configuration.md")
         .lines()
         .filter(|line| line.starts_with("| `"))
         .map(|line| {

@@ -5,7 +5,7 @@
 //! order for the same seed, and a quiet period follows each. At every pause, when all workers have Redis again and every journal is
 //! empty, every entry is compared with the table.
 //!
-//! Three cases that `docs/consistency.md` does not promise are excluded:
+//! Three cases that `docs/book/src/reference/consistency.md` does not promise are excluded:
 //!
 //! - A Redis that is restarted with its data has written every command to disk before it answered. An older snapshot would
 //!   bring back evicted entries.

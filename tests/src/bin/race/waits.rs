@@ -1,5 +1,5 @@
 //! How long calls wait for the cache: the time in a call without the time in its own body. It is compared with the bound in
-//! `docs/consistency.md` and with the delays that this machine causes.
+//! `docs/book/src/reference/consistency.md` and with the delays that this machine causes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
