@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use argon2::{Argon2, PasswordVerifier as _, password_hash};
+use axum::http::StatusCode;
 use cache_runtime::Sensitive;
 use serde::Deserialize;
 use sqlx::FromRow;
@@ -69,8 +70,7 @@ impl Accounts {
             (Ok(()), None) | (Err(password_hash::Error::PasswordInvalid), _) => {
                 // The same text for a wrong name and a wrong password.
                 let detail = "the name or the password is wrong";
-                let status = axum::http::StatusCode::UNAUTHORIZED;
-                Err(Error::refused(status, None, detail))
+                Err(Error::refused(StatusCode::UNAUTHORIZED, detail))
             }
             (Err(error), _) => Err(Error::internal(error)),
         }

@@ -1,8 +1,7 @@
-//! The errors of requests, as `application/problem+json` (RFC 9457) with the name of the field.
-
-use std::fmt::Display;
+//! The errors of requests, as `application/problem+json` (RFC 9457).
 
 use axum::Json;
+use axum::body::to_bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cache_runtime::session::SessionError;
@@ -14,12 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a request failed.
 #[derive(Debug)]
 pub enum Error {
-    /// A mistake of the client: a 4xx status and, if a single field or parameter is wrong, its name.
-    Refused {
-        status: StatusCode,
-        field: Option<String>,
-        detail: String,
-    },
+    /// A 4xx: a mistake of the client.
+    Refused(StatusCode, String),
     /// 401 without a session, 503 if that is unknown during an outage.
     Session(SessionError),
     /// 500: details are only in the log.
@@ -27,40 +22,19 @@ pub enum Error {
 }
 
 impl Error {
-    /// A 4xx. `field` is the name of the wrong field or parameter.
-    pub fn refused(status: StatusCode, field: Option<&str>, detail: impl Into<String>) -> Self {
-        Self::Refused {
-            status,
-            field: field.map(str::to_owned),
-            detail: detail.into(),
-        }
+    /// A 4xx.
+    pub fn refused(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self::Refused(status, detail.into())
     }
 
-    /// 400: a parameter of the URL is invalid, or the body is not JSON.
-    pub fn malformed(field: &str, detail: impl Into<String>) -> Self {
-        Self::refused(StatusCode::BAD_REQUEST, Some(field), detail)
+    /// 404: there is no `what` with this id.
+    pub fn unknown(what: &str, id: impl std::fmt::Display) -> Self {
+        Self::refused(StatusCode::NOT_FOUND, format!("there is no {what} {id}"))
     }
 
-    /// 404: `field` names something that does not exist.
-    pub fn unknown(field: &str, what: &str, id: impl Display) -> Self {
-        let detail = format!("there is no {what} {id}");
-        Self::refused(StatusCode::NOT_FOUND, Some(field), detail)
-    }
-
-    /// 403: only another team may change `field`.
-    pub fn not_theirs(field: &str) -> Self {
-        let detail = "this belongs to another team: log in as a member of it";
-        Self::refused(StatusCode::FORBIDDEN, Some(field), detail)
-    }
-
-    /// 409: the request is valid, but not possible now.
-    pub fn conflict(field: &str, detail: &str) -> Self {
-        Self::refused(StatusCode::CONFLICT, Some(field), detail)
-    }
-
-    /// 422: the field has an invalid value.
-    pub fn invalid(field: &str, detail: impl Into<String>) -> Self {
-        Self::refused(StatusCode::UNPROCESSABLE_ENTITY, Some(field), detail)
+    /// 422: what was sent has an invalid value.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::refused(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
     /// 500: an internal operation failed.
@@ -83,38 +57,58 @@ impl From<sqlx::Error> for Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, field, detail) = match self {
-            Self::Refused {
-                status,
-                field,
-                detail,
-            } => (status, field, detail),
+        match self {
+            Self::Refused(status, detail) => problem(status, &detail),
             // Also a problem.
-            Self::Session(error) => return error.into_response(),
+            Self::Session(error) => error.into_response(),
             Self::Internal(error) => {
                 tracing::error!(%error, "a request failed");
-                let detail = "something went wrong on our side".to_owned();
-                (StatusCode::INTERNAL_SERVER_ERROR, None, detail)
+                let detail = "something went wrong on our side";
+                problem(StatusCode::INTERNAL_SERVER_ERROR, detail)
             }
-        };
-        let mut problem = json!({
-            "type": "about:blank",
-            "title": status.canonical_reason(),
-            "status": status.as_u16(),
-            "detail": detail,
-        });
-        if let Some(field) = field {
-            problem["field"] = field.into();
         }
-        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let mut response = (status, content_type, Json(problem)).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            // RFC 9110 11.6.1 requires a scheme: the same as the framework sends without a session.
-            let scheme = HeaderValue::from_static("Session");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, scheme);
-        }
-        response
     }
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let problem = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+    let mut response = (status, content_type, Json(problem)).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        // RFC 9110 11.6.1 requires a scheme: the same as the framework sends without a session.
+        let scheme = HeaderValue::from_static("Session");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
+}
+
+/// Turns the errors of axum into problems: they are plain text, or empty for a path or method that no route has.
+pub async fn problems(response: Response) -> Response {
+    let status = response.status();
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let is_plain = content_type.is_none_or(|value| value.as_bytes().starts_with(b"text/plain"));
+    if !status.is_client_error() || !is_plain {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = to_bytes(body, 4096).await.unwrap_or_default();
+    let detail = match &*String::from_utf8_lossy(&text) {
+        "" => format!("{status}: see the routes in the README"),
+        text => text.to_owned(),
+    };
+    let mut response = problem(status, &detail);
+    for (name, value) in &parts.headers {
+        // Such as `Allow`, and what the layers have added.
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    response
 }

@@ -7,9 +7,7 @@ use sqlx::FromRow;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::input::Text;
-
-/// The most features of a requirement, so that a list of them is small.
-const MOST: i64 = 100;
+use crate::requirements::refused;
 
 #[derive(Clone, Debug)]
 pub struct Features {
@@ -21,7 +19,7 @@ impl Features {
         Self { db }
     }
 
-    /// The tag is that of the list. What changes all features of a requirement evicts them by it.
+    /// Writes evict by the tag: a write that changes one feature also changes the list of its requirement.
     #[cacheable(
         key = "feature:<id>",
         policy = "features",
@@ -33,6 +31,7 @@ impl Features {
         Ok(found.bind(id).fetch_optional(self.db.pool()).await?)
     }
 
+    /// Returns the first 100 features of a requirement. An empty list is not stored, because any number can be asked for.
     #[cacheable(
         key = "features:<requirement_id>",
         policy = "features",
@@ -41,7 +40,8 @@ impl Features {
     )]
     pub async fn of(&self, requirement_id: i64) -> Result<Vec<Feature>> {
         let found = sqlx::query_as(
-            "SELECT id, requirement_id, title, status FROM features WHERE requirement_id = $1 ORDER BY id",
+            "SELECT id, requirement_id, title, status FROM features
+             WHERE requirement_id = $1 ORDER BY id LIMIT 100",
         );
         let found = found.bind(requirement_id);
         Ok(found.fetch_all(self.db.pool()).await?)
@@ -58,18 +58,12 @@ impl Features {
             "INSERT INTO features (requirement_id, title)
              SELECT id, $1 FROM requirements
              WHERE id = $2 AND team = (SELECT team FROM users WHERE id = $3)
-               AND (SELECT count(*) FROM features WHERE requirement_id = $2) < $4
              RETURNING id, requirement_id, title, status",
-        )
-        .bind(new.title.as_str())
-        .bind(requirement_id)
-        .bind(user_id)
-        .bind(MOST)
-        .fetch_optional(self.db.pool())
-        .await?;
-        match created {
+        );
+        let created = created.bind(new.title.as_str()).bind(requirement_id);
+        match created.bind(user_id).fetch_optional(self.db.pool()).await? {
             Some(feature) => Ok(feature),
-            None => Err(self.refused(requirement_id, user_id).await?),
+            None => Err(refused(&self.db, requirement_id).await?),
         }
     }
 
@@ -80,41 +74,10 @@ impl Features {
              WHERE id = $2 AND requirement_id IN (
                  SELECT id FROM requirements WHERE team = (SELECT team FROM users WHERE id = $3))
              RETURNING id, requirement_id, title, status",
-        )
-        .bind(change.status.as_str())
-        .bind(id)
-        .bind(user_id)
-        .fetch_optional(self.db.pool())
-        .await?;
-        if let Some(feature) = changed {
-            return Ok(feature);
-        }
-        let exists: Option<i64> = sqlx::query_scalar("SELECT id FROM features WHERE id = $1")
-            .bind(id)
-            .fetch_optional(self.db.pool())
-            .await?;
-        Err(match exists {
-            Some(_) => Error::not_theirs("id"),
-            None => Error::unknown("id", "feature", id),
-        })
-    }
-
-    /// Returns why no feature was added to a requirement.
-    async fn refused(&self, requirement_id: i64, user_id: i64) -> Result<Error> {
-        // A comparison is a BOOLEAN in one database and a number in the other.
-        let is_theirs: Option<i64> = sqlx::query_scalar(
-            "SELECT CASE WHEN team = (SELECT team FROM users WHERE id = $1) THEN 1 ELSE 0 END
-             FROM requirements WHERE id = $2",
-        )
-        .bind(user_id)
-        .bind(requirement_id)
-        .fetch_optional(self.db.pool())
-        .await?;
-        Ok(match is_theirs {
-            None => Error::unknown("id", "requirement", requirement_id),
-            Some(0) => Error::not_theirs("id"),
-            Some(_) => Error::conflict("id", "it has 100 features: split the requirement"),
-        })
+        );
+        let changed = changed.bind(change.status.as_str()).bind(id).bind(user_id);
+        let changed = changed.fetch_optional(self.db.pool()).await?;
+        changed.ok_or_else(|| Error::unknown("feature of your team:", id))
     }
 }
 

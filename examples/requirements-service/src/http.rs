@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::map_response;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use cache_runtime::Cache;
 use cache_runtime::http::{CacheStatusLayer, RateLimitLayer, SessionLayer, admin, metrics};
 use cache_runtime::limit::{Policy, RateLimiter};
@@ -16,7 +16,7 @@ use cache_runtime::session::SessionStore;
 
 use crate::accounts::Accounts;
 use crate::db::Db;
-use crate::error::Error;
+use crate::error::problems;
 use crate::features::Features;
 use crate::preferences::UserPreferences;
 use crate::requirements::Requirements;
@@ -24,7 +24,6 @@ use crate::schemas::Schemas;
 use crate::settings::Settings;
 
 mod api;
-mod extract;
 
 /// The longest body, in bytes: more than the longest requirement with every character escaped.
 const MAX_BODY: usize = 64 * 1024;
@@ -118,13 +117,12 @@ pub fn router(app: App, settings: &Settings) -> Result<Router, cache_runtime::Er
             "/api/features/{id}",
             get(api::feature).put(api::set_feature),
         )
-        .route("/api/schemas/{name}", get(api::schema).put(api::set_schema))
+        .route("/api/schemas/{name}", put(api::set_schema))
         .route("/api/schemas/{name}/validate", post(api::validate))
         .route_layer(map_response(private));
     Ok(public
         .merge(api)
-        .fallback(unknown_route)
-        .method_not_allowed_fallback(wrong_method)
+        .layer(map_response(problems))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         // Inside the limits, which find the address that a session records.
         .layer(sessions)
@@ -147,14 +145,4 @@ async fn private(mut response: Response) -> Response {
     let value = HeaderValue::from_static("private, no-store");
     response.headers_mut().insert(header::CACHE_CONTROL, value);
     response
-}
-
-async fn unknown_route(uri: Uri) -> Error {
-    let detail = format!("no route matches {}", uri.path());
-    Error::refused(StatusCode::NOT_FOUND, None, detail)
-}
-
-async fn wrong_method(method: Method, uri: Uri) -> Error {
-    let detail = format!("{} does not support {method}", uri.path());
-    Error::refused(StatusCode::METHOD_NOT_ALLOWED, None, detail)
 }

@@ -1,10 +1,11 @@
 //! The parts of requests: types that cannot hold invalid values.
 
+use cache_runtime::KeyPart;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::{Serialize, Serializer};
 
 /// Text of 1 to `MAX` characters that are not all white space.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, KeyPart)]
 pub struct Text<const MAX: usize>(String);
 
 impl<const MAX: usize> Text<MAX> {

@@ -1,5 +1,6 @@
 //! Requirements: written by teams, found by everybody.
 
+use axum::http::StatusCode;
 use cache_runtime::{CacheScope, KeyPart, cache_evict, cache_put, cacheable};
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, FromRow};
@@ -97,7 +98,7 @@ impl Requirements {
         .await?;
         match updated {
             Some(requirement) => Ok(requirement),
-            None => Err(self.refused(id).await?),
+            None => Err(refused(&self.db, id).await?),
         }
     }
 
@@ -112,7 +113,7 @@ impl Requirements {
         .execute(self.db.pool())
         .await?;
         match deleted.rows_affected() {
-            0 => Err(self.refused(id).await?),
+            0 => Err(refused(&self.db, id).await?),
             _ => Ok(()),
         }
     }
@@ -135,28 +136,29 @@ impl Requirements {
                 scope.commit().await;
                 Ok(accepted)
             }
-            refused => {
+            failed => {
                 transaction.rollback().await?;
                 scope.rollback();
-                Err(match refused {
+                Err(match failed {
                     Err(error) => error,
-                    Ok(_) => self.refused(id).await?,
+                    Ok(_) => refused(&self.db, id).await?,
                 })
             }
         }
     }
+}
 
-    /// Returns why a write changed nothing.
-    async fn refused(&self, id: i64) -> Result<Error> {
-        let exists: Option<i64> = sqlx::query_scalar("SELECT id FROM requirements WHERE id = $1")
-            .bind(id)
-            .fetch_optional(self.db.pool())
-            .await?;
-        Ok(match exists {
-            Some(_) => Error::not_theirs("id"),
-            None => Error::unknown("id", "requirement", id),
-        })
-    }
+/// Returns why a write to a requirement changed nothing.
+pub(crate) async fn refused(db: &Db, id: i64) -> Result<Error> {
+    let exists: Option<i64> = sqlx::query_scalar("SELECT id FROM requirements WHERE id = $1")
+        .bind(id)
+        .fetch_optional(db.pool())
+        .await?;
+    let detail = "this belongs to another team: log in as a member of it";
+    Ok(match exists {
+        Some(_) => Error::refused(StatusCode::FORBIDDEN, detail),
+        None => Error::unknown("requirement", id),
+    })
 }
 
 #[cache_evict(key = "requirement:<id>", tag = "requirements")]
@@ -183,7 +185,7 @@ async fn plan_features(transaction: &mut AnyConnection, requirement_id: i64) -> 
     match planned.rows_affected() {
         0 => {
             let detail = "no feature of it is proposed: propose one first";
-            Err(Error::conflict("id", detail))
+            Err(Error::refused(StatusCode::CONFLICT, detail))
         }
         _ => Ok(()),
     }
@@ -234,12 +236,12 @@ impl Filter {
     pub fn new(status: Option<Status>, text: &str, page: u32) -> Result<Self> {
         let text = text.trim().to_lowercase();
         if text.chars().count() > MAX_TEXT || text.contains('\0') {
-            let advice = format!("it must be at most {MAX_TEXT} characters, without NUL");
-            return Err(Error::malformed("text", advice));
+            let advice = format!("`text` must be at most {MAX_TEXT} characters, without NUL");
+            return Err(Error::invalid(advice));
         }
         if !(1..=LAST_PAGE).contains(&page) {
-            let advice = format!("it must be a whole number from 1 to {LAST_PAGE}");
-            return Err(Error::malformed("page", advice));
+            let advice = format!("`page` must be a whole number from 1 to {LAST_PAGE}");
+            return Err(Error::invalid(advice));
         }
         Ok(Self { status, text, page })
     }

@@ -3,8 +3,6 @@
 //! A schema is a list of fields, not a JSON Schema: crates for JSON Schema bring some 35 others, and their patterns would let clients
 //! write regular expressions.
 
-use std::collections::BTreeSet;
-
 use cache_runtime::{KeyPart, cache_evict, cacheable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,9 +10,6 @@ use serde_json::{Map, Value};
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::input::Text;
-
-/// The most fields of a schema.
-const MAX_FIELDS: usize = 64;
 
 /// The most problems in a verdict. The first ones show what is wrong.
 const MAX_PROBLEMS: usize = 20;
@@ -29,26 +24,26 @@ impl Schemas {
         Self { db }
     }
 
-    pub async fn find(&self, name: &Name) -> Result<Option<Schema>> {
+    pub async fn find(&self, name: &Text<64>) -> Result<Option<Vec<Field>>> {
         let fields: Option<String> =
             sqlx::query_scalar("SELECT fields FROM schemas WHERE name = $1")
-                .bind(&name.0)
+                .bind(name.as_str())
                 .fetch_optional(self.db.pool())
                 .await?;
         let fields = fields.map(|text| serde_json::from_str(&text)).transpose();
-        Ok(fields.map_err(Error::internal)?.map(Schema))
+        fields.map_err(Error::internal)
     }
 
     /// Every cached verdict about documents of this schema is evicted, however many there are.
     #[cache_evict(tag = "schema:<name>")]
-    pub async fn set(&self, name: &Name, schema: &Schema) -> Result<()> {
-        let fields = serde_json::to_string(&schema.0).map_err(Error::internal)?;
+    pub async fn set(&self, name: &Text<64>, fields: &[Field]) -> Result<()> {
+        let text = serde_json::to_string(fields).map_err(Error::internal)?;
         sqlx::query(
             "INSERT INTO schemas (name, fields) VALUES ($1, $2)
              ON CONFLICT (name) DO UPDATE SET fields = excluded.fields",
         )
-        .bind(&name.0)
-        .bind(fields)
+        .bind(name.as_str())
+        .bind(text)
         .execute(self.db.pool())
         .await?;
         Ok(())
@@ -60,26 +55,9 @@ impl Schemas {
         policy = "validations",
         tag = "schema:<name>"
     )]
-    pub async fn validate(&self, name: &Name, document: &Document) -> Result<Option<Verdict>> {
+    pub async fn validate(&self, name: &Text<64>, document: &Document) -> Result<Option<Verdict>> {
         let schema = self.find(name).await?;
-        Ok(schema.map(|schema| schema.judge(&document.fields)))
-    }
-}
-
-/// The name of a schema: 1 to 32 lower-case letters, digits and `-`.
-#[derive(Clone, Debug, PartialEq, Eq, KeyPart)]
-pub struct Name(String);
-
-impl TryFrom<String> for Name {
-    type Error = Error;
-
-    fn try_from(name: String) -> Result<Self> {
-        let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        if (1..=32).contains(&name.len()) && name.bytes().all(is_plain) {
-            return Ok(Self(name));
-        }
-        let advice = "it must be 1 to 32 lower-case letters, digits and `-`";
-        Err(Error::malformed("name", advice))
+        Ok(schema.map(|schema| judge(&schema, &document.fields)))
     }
 }
 
@@ -132,54 +110,35 @@ pub struct Field {
     pub required: bool,
 }
 
-/// The fields of documents. No two have the same name.
-#[derive(Clone, Debug, Serialize)]
-pub struct Schema(Vec<Field>);
-
-impl Schema {
-    pub fn new(fields: Vec<Field>) -> Result<Self> {
-        if !(1..=MAX_FIELDS).contains(&fields.len()) {
-            let advice = format!("it must be 1 to {MAX_FIELDS} fields");
-            return Err(Error::invalid("fields", advice));
+fn judge(schema: &[Field], document: &Map<String, Value>) -> Verdict {
+    let problem = |field: &str, detail: String| Problem {
+        field: field.to_owned(),
+        detail,
+    };
+    let declared = schema.iter().filter_map(|field| {
+        let name = field.name.as_str();
+        match document.get(name) {
+            Some(value) if field.kind.admits(value) => None,
+            Some(_) => Some(problem(
+                name,
+                format!("it must be a {}", field.kind.as_str()),
+            )),
+            None if field.required => Some(problem(name, "it is missing".to_owned())),
+            None => None,
         }
-        let names: BTreeSet<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-        if names.len() < fields.len() {
-            return Err(Error::invalid("fields", "two fields have the same name"));
-        }
-        Ok(Self(fields))
-    }
-
-    fn judge(&self, document: &Map<String, Value>) -> Verdict {
-        let problem = |field: &str, detail: String| Problem {
-            field: field.to_owned(),
-            detail,
-        };
-        let declared = self.0.iter().filter_map(|field| {
-            let name = field.name.as_str();
-            match document.get(name) {
-                Some(value) if field.kind.admits(value) => None,
-                Some(_) => Some(problem(
-                    name,
-                    format!("it must be a {}", field.kind.as_str()),
-                )),
-                None if field.required => Some(problem(name, "it is missing".to_owned())),
-                None => None,
-            }
-        });
-        let known = |name: &str| self.0.iter().any(|field| field.name.as_str() == name);
-        let others = document.keys().filter(|name| !known(name));
-        let others = others.map(|name| {
-            let shown: String = name.chars().take(64).collect();
-            problem(&shown, "the schema has no such field".to_owned())
-        });
-        let problems: Vec<_> = declared.chain(others).take(MAX_PROBLEMS).collect();
-        Verdict {
-            valid: problems.is_empty(),
-            problems,
-        }
+    });
+    let known = |name: &str| schema.iter().any(|field| field.name.as_str() == name);
+    let others = document.keys().filter(|name| !known(name));
+    let others = others.map(|name| {
+        let shown: String = name.chars().take(64).collect();
+        problem(&shown, "the schema has no such field".to_owned())
+    });
+    let problems: Vec<_> = declared.chain(others).take(MAX_PROBLEMS).collect();
+    Verdict {
+        valid: problems.is_empty(),
+        problems,
     }
 }
-
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     pub valid: bool,

@@ -35,7 +35,7 @@ pub async fn run(db: &Db, cache: &Cache) -> Result<Summary> {
             Item::Features(id) => features.of(id).await.map(drop),
         };
         loaded.map_err(|error| match error {
-            Error::Refused { detail, .. } => detail,
+            Error::Refused(_, detail) => detail,
             Error::Session(error) => error.to_string(),
             Error::Internal(error) => error.to_string(),
         })

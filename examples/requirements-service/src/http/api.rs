@@ -1,38 +1,45 @@
 //! `/api`: reads are open to the network of the company, writes need a session.
 
-use axum::Json as Answer;
-use axum::extract::{Path, State};
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use cache_runtime::http::{Session, Sessions};
 use cache_runtime::session::{NewSession, SessionData};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::App;
-use super::extract::{Id, Json, Query};
 use crate::accounts::Credentials;
 use crate::error::{Error, Result};
 use crate::features::{Change, Feature, NewFeature};
+use crate::input::Text;
 use crate::preferences::Preferences;
 use crate::requirements::{Filter, NewRequirement, Requirement, Status};
-use crate::schemas::{Field, Name, Schema, Verdict};
+use crate::schemas::{Field, Verdict};
 
-/// Returns the user of the session.
-fn user_of(session: &Session) -> Result<i64> {
-    session
-        .user_id
-        .parse()
-        .map_err(|error| Error::internal(Box::new(error) as Box<_>))
+type Answer<T> = Result<Json<T>>;
+
+/// The user of the session.
+pub(super) struct UserId(i64);
+
+impl FromRequestParts<App> for UserId {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let session = Session::<()>::from_request_parts(parts, app).await?;
+        session.user_id.parse().map(Self).map_err(Error::internal)
+    }
 }
 
 pub(super) async fn log_in(
     State(app): State<App>,
     sessions: Sessions,
     Json(credentials): Json<Credentials>,
-) -> Result<Answer<SessionData>> {
+) -> Answer<SessionData> {
     let user = app.accounts.log_in(credentials).await?;
     let session = sessions.log_in(NewSession::new(user.id, user.name)).await?;
-    Ok(Answer(session.clone()))
+    Ok(Json(session.clone()))
 }
 
 /// Logging out twice has the same effect as once.
@@ -41,25 +48,23 @@ pub(super) async fn log_out(sessions: Sessions) -> Result<StatusCode> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn me(session: Session) -> Answer<SessionData> {
-    Answer(session.clone())
+pub(super) async fn me(session: Session) -> Json<SessionData> {
+    Json(session.clone())
 }
 
 pub(super) async fn preferences(
     State(app): State<App>,
-    session: Session,
-) -> Result<Answer<Preferences>> {
-    let preferences = app.preferences.of(user_of(&session)?).await?;
-    Ok(Answer(preferences))
+    UserId(user): UserId,
+) -> Answer<Preferences> {
+    app.preferences.of(user).await.map(Json)
 }
 
 pub(super) async fn set_preferences(
     State(app): State<App>,
-    session: Session,
+    UserId(user): UserId,
     Json(new): Json<Preferences>,
-) -> Result<Answer<Preferences>> {
-    let preferences = app.preferences.set(user_of(&session)?, new).await?;
-    Ok(Answer(preferences))
+) -> Answer<Preferences> {
+    app.preferences.set(user, new).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -74,129 +79,102 @@ pub(super) struct Search {
 pub(super) async fn search(
     State(app): State<App>,
     Query(search): Query<Search>,
-) -> Result<Answer<Vec<Requirement>>> {
+) -> Answer<Vec<Requirement>> {
     let filter = Filter::new(search.status, &search.text, search.page.unwrap_or(1))?;
-    Ok(Answer(app.requirements.search(&filter).await?))
+    app.requirements.search(&filter).await.map(Json)
 }
 
 pub(super) async fn create(
     State(app): State<App>,
-    session: Session,
+    UserId(user): UserId,
     Json(new): Json<NewRequirement>,
-) -> Result<(StatusCode, Answer<Requirement>)> {
-    let created = app.requirements.create(user_of(&session)?, &new).await?;
-    Ok((StatusCode::CREATED, Answer(created)))
+) -> Result<(StatusCode, Json<Requirement>)> {
+    let created = app.requirements.create(user, &new).await?;
+    Ok((StatusCode::CREATED, Json(created)))
 }
 
-pub(super) async fn find(State(app): State<App>, Id(id): Id) -> Result<Answer<Requirement>> {
+pub(super) async fn find(State(app): State<App>, Path(id): Path<i64>) -> Answer<Requirement> {
     let found = app.requirements.find(id).await?;
-    let found = found.ok_or_else(|| Error::unknown("id", "requirement", id))?;
-    Ok(Answer(found))
+    found
+        .map(Json)
+        .ok_or_else(|| Error::unknown("requirement", id))
 }
 
 pub(super) async fn update(
     State(app): State<App>,
-    session: Session,
-    Id(id): Id,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
     Json(new): Json<NewRequirement>,
-) -> Result<Answer<Requirement>> {
-    let updated = app
-        .requirements
-        .update(id, user_of(&session)?, &new)
-        .await?;
-    Ok(Answer(updated))
+) -> Answer<Requirement> {
+    app.requirements.update(id, user, &new).await.map(Json)
 }
 
 pub(super) async fn delete(
     State(app): State<App>,
-    session: Session,
-    Id(id): Id,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
 ) -> Result<StatusCode> {
-    app.requirements.delete(id, user_of(&session)?).await?;
+    app.requirements.delete(id, user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn accept(
     State(app): State<App>,
-    session: Session,
-    Id(id): Id,
-) -> Result<Answer<Requirement>> {
-    let accepted = app.requirements.accept(id, user_of(&session)?).await?;
-    Ok(Answer(accepted))
+    UserId(user): UserId,
+    Path(id): Path<i64>,
+) -> Answer<Requirement> {
+    app.requirements.accept(id, user).await.map(Json)
 }
 
 /// An unknown requirement has no features, too.
-pub(super) async fn features(State(app): State<App>, Id(id): Id) -> Result<Answer<Vec<Feature>>> {
-    Ok(Answer(app.features.of(id).await?))
+pub(super) async fn features(State(app): State<App>, Path(id): Path<i64>) -> Answer<Vec<Feature>> {
+    app.features.of(id).await.map(Json)
 }
 
 pub(super) async fn propose(
     State(app): State<App>,
-    session: Session,
-    Id(id): Id,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
     Json(new): Json<NewFeature>,
-) -> Result<(StatusCode, Answer<Feature>)> {
-    let created = app.features.propose(id, user_of(&session)?, &new).await?;
-    Ok((StatusCode::CREATED, Answer(created)))
+) -> Result<(StatusCode, Json<Feature>)> {
+    let created = app.features.propose(id, user, &new).await?;
+    Ok((StatusCode::CREATED, Json(created)))
 }
 
-pub(super) async fn feature(State(app): State<App>, Id(id): Id) -> Result<Answer<Feature>> {
+pub(super) async fn feature(State(app): State<App>, Path(id): Path<i64>) -> Answer<Feature> {
     let found = app.features.find(id).await?;
-    let found = found.ok_or_else(|| Error::unknown("id", "feature", id))?;
-    Ok(Answer(found))
+    found.map(Json).ok_or_else(|| Error::unknown("feature", id))
 }
 
 pub(super) async fn set_feature(
     State(app): State<App>,
-    session: Session,
-    Id(id): Id,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
     Json(change): Json<Change>,
-) -> Result<Answer<Feature>> {
-    let changed = app
-        .features
-        .set_status(id, user_of(&session)?, &change)
-        .await?;
-    Ok(Answer(changed))
+) -> Answer<Feature> {
+    app.features.set_status(id, user, &change).await.map(Json)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Fields {
-    fields: Vec<Field>,
-}
-
-pub(super) async fn schema(
-    State(app): State<App>,
-    Path(name): Path<String>,
-) -> Result<Answer<Value>> {
-    let parsed = Name::try_from(name.clone())?;
-    match app.schemas.find(&parsed).await? {
-        Some(schema) => Ok(Answer(json!({ "fields": schema }))),
-        None => Err(Error::unknown("name", "schema", name)),
-    }
-}
-
+/// Schemas belong to all teams.
 pub(super) async fn set_schema(
     State(app): State<App>,
-    _session: Session,
-    Path(name): Path<String>,
-    Json(new): Json<Fields>,
+    UserId(_): UserId,
+    Path(name): Path<Text<64>>,
+    Json(fields): Json<Vec<Field>>,
 ) -> Result<StatusCode> {
-    let schema = Schema::new(new.fields)?;
-    app.schemas.set(&Name::try_from(name)?, &schema).await?;
+    app.schemas.set(&name, &fields).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Needs a session, because each document leaves an entry.
 pub(super) async fn validate(
     State(app): State<App>,
-    _session: Session,
-    Path(name): Path<String>,
+    UserId(_): UserId,
+    Path(name): Path<Text<64>>,
     Json(document): Json<Map<String, Value>>,
-) -> Result<Answer<Verdict>> {
-    let parsed = Name::try_from(name.clone())?;
-    match app.schemas.validate(&parsed, &document.into()).await? {
-        Some(verdict) => Ok(Answer(verdict)),
-        None => Err(Error::unknown("name", "schema", name)),
-    }
+) -> Answer<Verdict> {
+    let verdict = app.schemas.validate(&name, &document.into()).await?;
+    verdict
+        .map(Json)
+        .ok_or_else(|| Error::unknown("schema", name.as_str()))
 }
