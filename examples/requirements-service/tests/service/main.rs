@@ -1,6 +1,7 @@
 //! Tests of the service: in this process, whose clock they control, or in a process of its own.
 
 mod postgres;
+mod sentinels;
 mod support;
 
 mod cached;

@@ -1,10 +1,11 @@
 //! A real Postgres, shared by the tests that run at the same time.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{env, fs};
 
 use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
@@ -102,20 +103,20 @@ impl Drop for Postgres {
     }
 }
 
-/// Returns the folder of the newest `initdb` and `postgres`. Debian does not have it in the path.
+/// Returns the folder of `initdb` and `postgres`: one of the path, or the newest of Debian, which does not have it in the path.
 fn programs() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten();
-    let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
-    let versions = versions.filter_map(|entry| Some(entry.ok()?.path()));
-    let newest = versions.max_by_key(|path| version(path));
-    if let Some(newest) = newest {
-        return newest.join("bin");
-    }
-    let asked = Command::new("pg_config").arg("--bindir").output();
-    let asked = asked.expect("`pg_config` is missing: install Postgres, or run `tests/run`");
-    PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim())
+    let path = env::var_os("PATH").unwrap_or_default();
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    let versions = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+    let mut versions: Vec<_> = versions.collect();
+    versions.sort();
+    let mut folders = env::split_paths(&path).chain(versions.into_iter().rev());
+    let found = folders.find(|folder| {
+        ["initdb", "postgres"]
+            .iter()
+            .all(|name| folder.join(name).exists())
+    });
+    found.expect("Postgres is missing: install it, or run `tests/run`, which does it")
 }
 
 fn run(command: &mut Command) {
