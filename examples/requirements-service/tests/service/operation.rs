@@ -46,7 +46,7 @@ async fn it_stays_ready_and_answers_while_redis_is_away() {
     let mut shared = Shared::on_sqlite().await;
     let service = shared.instance().await;
     service.app.set_ready();
-    service.get("/api/requirements/1").await;
+    let alice = service.log_in("alice").await;
 
     shared.redis.kill();
 
@@ -56,6 +56,11 @@ async fn it_stays_ready_and_answers_while_redis_is_away() {
         (200, &"Refund a payment".into())
     );
     assert_eq!(service.get("/readyz").await.status, 200);
+    // Nobody is logged out, but nobody can prove to be logged in.
+    let write = service
+        .as_user(&alice, Method::DELETE, "/api/requirements/1", None)
+        .await;
+    assert_eq!(write.status, 503);
 }
 
 #[tokio::test]

@@ -114,6 +114,7 @@ async fn with_prod_env_it_caches_behind_sentinels_with_tls_and_passwords_and_sur
     };
     let ca = sentinels.ca().display().to_string();
     let url = format!("rediss+sentinel://{}/{MASTER}", sentinels.addresses());
+    let (root, passwords) = (ca.clone(), secret("pgpass", ""));
     let mut variables = production(&[
         ("REDIS_URL", url),
         ("REDIS_PASSWORD_FILE", secret("redis", REDIS_PASSWORD)),
@@ -125,6 +126,8 @@ async fn with_prod_env_it_caches_behind_sentinels_with_tls_and_passwords_and_sur
         ("REDIS_SENTINEL_TLS_CA", ca),
         ("CACHE_SESSION_KEYS", SESSION_KEYS.to_owned()),
         ("DATABASE_URL", postgres.create_database().await),
+        ("PGSSLROOTCERT", root),
+        ("PGPASSFILE", passwords),
         ("ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
     ]);
     variables.push(("DEMO_DATA".to_owned(), "1".to_owned()));

@@ -19,8 +19,30 @@ use tower_service::Service as _;
 
 use crate::postgres::Postgres;
 
+/// Defines each test twice.
+macro_rules! on_both_databases {
+    ($($test:ident,)*) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(&super::Shared::on_sqlite().await).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(&super::Shared::on_postgres().await).await;
+            })*
+        }
+    };
+}
+
 pub(crate) const ADMIN_TOKEN: &str = "a-token-for-operators";
 pub(crate) const SESSION_KEYS: &str = "test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// A requirement.
+pub(crate) const NEW: &str = r#"{"title": "Größe %", "description": "A new text."}"#;
 
 /// What instances of the service share: a Redis, a database and the time.
 pub(crate) struct Shared {
