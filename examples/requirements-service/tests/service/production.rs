@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use ureq::http::Response;
@@ -21,26 +22,39 @@ struct Program {
 
 impl Program {
     fn start(variables: &[(String, String)]) -> Self {
-        let mut process = command(variables).spawn().expect("the service is built");
-        let output = process.stdout.take().expect("a pipe");
+        let mut started = Self::spawn(variables);
+        let output = started.process.stdout.take().expect("a pipe");
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
         let line = lines.find(|line| line.contains("listening on http://"));
         let line = line.expect("the service logs its address");
         let (_, rest) = line.split_once("http://").expect("an address");
-        let address = rest.split(',').next().expect("an address").to_owned();
+        rest.split(',')
+            .next()
+            .expect("an address")
+            .clone_into(&mut started.address);
         // Otherwise the process waits when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_idle_connections(0);
-        let agent = agent.build().into();
-        let started = Self {
-            process,
-            address,
-            agent,
-        };
         until("it is ready", || started.get("/readyz").status() == 200);
         started
+    }
+
+    /// Starts it with only these variables, on a free port.
+    fn spawn(variables: &[(String, String)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_requirements-service"));
+        command
+            .env_clear()
+            .envs(variables.iter().cloned())
+            .env("BIND", "127.0.0.1:0");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_idle_connections(0)
+            .timeout_global(Some(Duration::from_secs(30)));
+        Self {
+            process: command.spawn().expect("the service is built"),
+            address: String::new(),
+            agent: agent.build().into(),
+        }
     }
 
     fn get(&self, path: &str) -> Response<Body> {
@@ -60,16 +74,14 @@ impl Drop for Program {
     }
 }
 
-/// Only these variables, and a free port.
-fn command(variables: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_requirements-service"));
-    command
-        .env_clear()
-        .env("PATH", "")
-        .envs(variables.iter().cloned());
-    command.env("BIND", "127.0.0.1:0");
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+/// Waits for the end. Returns the exit code.
+fn ended(process: &mut Child) -> Option<i32> {
+    let mut status = None;
+    until("the process ends", || {
+        status = process.try_wait().expect("a child of this process");
+        status.is_some()
+    });
+    status?.code()
 }
 
 /// Returns the variables of `prod.env`, with these values in place of its placeholders.
@@ -190,7 +202,7 @@ fn it_starts_with_nothing_installed_and_stops_when_it_is_told_to() {
     let told = Command::new("kill").args(["-TERM", &number]).status();
 
     assert!(told.expect("there is `kill`").success());
-    assert!(service.process.wait().expect("a child").success());
+    assert_eq!(ended(&mut service.process), Some(0));
 }
 
 #[test]
@@ -213,13 +225,13 @@ fn a_configuration_that_cannot_work_is_refused_at_the_start() {
         ("TRUSTED_PROXIES", "here", "TRUSTED_PROXIES is `here`"),
     ] {
         let variables = [(name.to_owned(), value.to_owned())];
-        let mut process = command(&variables).spawn().expect("the service is built");
-        let status = process.wait().expect("a child");
+        let mut refused = Program::spawn(&variables);
+        let code = ended(&mut refused.process);
         let mut said = String::new();
-        let mut errors = process.stderr.take().expect("a pipe");
+        let mut errors = refused.process.stderr.take().expect("a pipe");
         errors.read_to_string(&mut said).expect("UTF-8");
 
-        assert_eq!(status.code(), Some(1), "{name}={value}");
+        assert_eq!(code, Some(1), "{name}={value}");
         assert!(said.contains(told), "{name}={value}: {said}");
     }
 }
