@@ -1,0 +1,148 @@
+//! The routes and their common layers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use cache_runtime::Cache;
+use cache_runtime::http::{CacheStatusLayer, RateLimitLayer, SessionLayer, admin, metrics};
+use cache_runtime::limit::{Policy, RateLimiter};
+use cache_runtime::session::SessionStore;
+
+use crate::accounts::Accounts;
+use crate::db::Db;
+use crate::error::problems;
+use crate::features::Features;
+use crate::preferences::UserPreferences;
+use crate::requirements::Requirements;
+use crate::schemas::Schemas;
+use crate::settings::Settings;
+
+mod api;
+
+/// The longest body, in bytes: more than the longest requirement with every character escaped.
+const MAX_BODY: usize = 64 * 1024;
+
+/// The state of all routes.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub db: Db,
+    pub cache: Cache,
+    accounts: Accounts,
+    requirements: Requirements,
+    features: Features,
+    schemas: Schemas,
+    preferences: UserPreferences,
+    is_ready: Arc<AtomicBool>,
+}
+
+impl App {
+    pub fn new(db: Db, cache: Cache) -> Self {
+        Self {
+            accounts: Accounts::new(db.clone()),
+            requirements: Requirements::new(db.clone()),
+            features: Features::new(db.clone()),
+            schemas: Schemas::new(db.clone()),
+            preferences: UserPreferences::new(db.clone()),
+            db,
+            cache,
+            is_ready: Arc::default(),
+        }
+    }
+
+    /// Has `/readyz` report that the service is ready, because it has warmed.
+    pub fn set_ready(&self) {
+        self.is_ready.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the service should get requests. Without Redis it should, because it works without Redis.
+    fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed) && self.cache.health().ready()
+    }
+}
+
+/// Returns the whole service.
+///
+/// # Errors
+///
+/// If sessions or limits cannot use the configuration of the cache, for example because `CACHE_ENV=prod` and there is no
+/// `CACHE_SESSION_KEYS`.
+pub fn router(app: App, settings: &Settings) -> Result<Router, cache_runtime::Error> {
+    let cache = app.cache.clone();
+    let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::auth()])?;
+    let mut limits =
+        RateLimitLayer::new(limiter.limit(&["api"])?).client_ip(settings.client_ip.clone());
+    for path in ["/livez", "/readyz"] {
+        // These decide whether the process is restarted, so load must not block them.
+        limits = limits.bypass(path)?;
+    }
+    // By the address that the outer layer has found.
+    let guesses = RateLimitLayer::new(limiter.limit(&["auth"])?)
+        .count_if(|status| status == StatusCode::UNAUTHORIZED);
+    let store = SessionStore::<()>::new(&cache)?;
+    let sessions = SessionLayer::new(store.clone()).cookie(settings.cookie.clone())?;
+    let operators = settings.admin.clone().limiter(&limiter).sessions(&store);
+    let (live, ready) = (app.clone(), app.clone());
+    let public = Router::new()
+        .route(
+            "/livez",
+            get(async move || status(live.cache.health().live())),
+        )
+        .route("/readyz", get(async move || status(ready.is_ready())))
+        .route_service("/metrics", metrics(&cache));
+    let api = Router::new()
+        .route("/api/login", post(api::log_in).layer(guesses))
+        .route("/api/logout", post(api::log_out))
+        .route("/api/me", get(api::me))
+        .route(
+            "/api/preferences",
+            get(api::preferences).put(api::set_preferences),
+        )
+        .route("/api/requirements", get(api::search).post(api::create))
+        .route(
+            "/api/requirements/{id}",
+            get(api::find).put(api::update).delete(api::delete),
+        )
+        .route("/api/requirements/{id}/accept", post(api::accept))
+        .route(
+            "/api/requirements/{id}/features",
+            get(api::features).post(api::propose),
+        )
+        .route(
+            "/api/features/{id}",
+            get(api::feature).put(api::set_feature),
+        )
+        .route("/api/schemas/{name}", put(api::set_schema))
+        .route("/api/schemas/{name}/validate", post(api::validate))
+        .route_layer(map_response(private));
+    Ok(public
+        .merge(api)
+        .layer(map_response(problems))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        // Inside the limits, which find the address that a session records.
+        .layer(sessions)
+        .layer(CacheStatusLayer::new("requirements-service")?)
+        .layer(limits)
+        // Not counted: an operator who resets a limited client may have the same address. It limits itself.
+        .nest_service("/admin/cache/", admin(&cache, operators))
+        .with_state(app))
+}
+
+fn status(is_ok: bool) -> (StatusCode, &'static str) {
+    match is_ok {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "down"),
+    }
+}
+
+/// Browsers and proxies must not keep what others change at any time. They could not hear of an eviction.
+async fn private(mut response: Response) -> Response {
+    let value = HeaderValue::from_static("private, no-store");
+    response.headers_mut().insert(header::CACHE_CONTROL, value);
+    response
+}

@@ -1,0 +1,180 @@
+//! `/api`: reads are open to the network of the company, writes need a session.
+
+use axum::Json;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use cache_runtime::http::{Session, Sessions};
+use cache_runtime::session::{NewSession, SessionData};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::App;
+use crate::accounts::Credentials;
+use crate::error::{Error, Result};
+use crate::features::{Change, Feature, NewFeature};
+use crate::input::Text;
+use crate::preferences::Preferences;
+use crate::requirements::{Filter, NewRequirement, Requirement, Status};
+use crate::schemas::{Field, Verdict};
+
+type Answer<T> = Result<Json<T>>;
+
+/// The user of the session.
+pub(super) struct UserId(i64);
+
+impl FromRequestParts<App> for UserId {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let session = Session::<()>::from_request_parts(parts, app).await?;
+        session.user_id.parse().map(Self).map_err(Error::internal)
+    }
+}
+
+pub(super) async fn log_in(
+    State(app): State<App>,
+    sessions: Sessions,
+    Json(credentials): Json<Credentials>,
+) -> Answer<SessionData> {
+    let user = app.accounts.log_in(credentials).await?;
+    let session = sessions.log_in(NewSession::new(user.id, user.name)).await?;
+    Ok(Json(session.clone()))
+}
+
+/// Logging out twice has the same effect as once.
+pub(super) async fn log_out(sessions: Sessions) -> Result<StatusCode> {
+    sessions.log_out().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn me(session: Session) -> Json<SessionData> {
+    Json(session.clone())
+}
+
+pub(super) async fn preferences(
+    State(app): State<App>,
+    UserId(user): UserId,
+) -> Answer<Preferences> {
+    app.preferences.of(user).await.map(Json)
+}
+
+pub(super) async fn set_preferences(
+    State(app): State<App>,
+    UserId(user): UserId,
+    Json(new): Json<Preferences>,
+) -> Answer<Preferences> {
+    app.preferences.set(user, new).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Search {
+    status: Option<Status>,
+    #[serde(default)]
+    text: String,
+    page: Option<u32>,
+}
+
+pub(super) async fn search(
+    State(app): State<App>,
+    Query(search): Query<Search>,
+) -> Answer<Vec<Requirement>> {
+    let filter = Filter::new(search.status, &search.text, search.page.unwrap_or(1))?;
+    app.requirements.search(&filter).await.map(Json)
+}
+
+pub(super) async fn create(
+    State(app): State<App>,
+    UserId(user): UserId,
+    Json(new): Json<NewRequirement>,
+) -> Result<(StatusCode, Json<Requirement>)> {
+    let created = app.requirements.create(user, &new).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+pub(super) async fn find(State(app): State<App>, Path(id): Path<i64>) -> Answer<Requirement> {
+    let found = app.requirements.find(id).await?;
+    found
+        .map(Json)
+        .ok_or_else(|| Error::unknown("requirement", id))
+}
+
+pub(super) async fn update(
+    State(app): State<App>,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
+    Json(new): Json<NewRequirement>,
+) -> Answer<Requirement> {
+    app.requirements.update(id, user, &new).await.map(Json)
+}
+
+pub(super) async fn delete(
+    State(app): State<App>,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
+) -> Result<StatusCode> {
+    app.requirements.delete(id, user).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn accept(
+    State(app): State<App>,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
+) -> Answer<Requirement> {
+    app.requirements.accept(id, user).await.map(Json)
+}
+
+/// An unknown requirement has no features, too.
+pub(super) async fn features(State(app): State<App>, Path(id): Path<i64>) -> Answer<Vec<Feature>> {
+    app.features.of(id).await.map(Json)
+}
+
+pub(super) async fn propose(
+    State(app): State<App>,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
+    Json(new): Json<NewFeature>,
+) -> Result<(StatusCode, Json<Feature>)> {
+    let created = app.features.propose(id, user, &new).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+pub(super) async fn feature(State(app): State<App>, Path(id): Path<i64>) -> Answer<Feature> {
+    let found = app.features.find(id).await?;
+    found.map(Json).ok_or_else(|| Error::unknown("feature", id))
+}
+
+pub(super) async fn set_feature(
+    State(app): State<App>,
+    UserId(user): UserId,
+    Path(id): Path<i64>,
+    Json(change): Json<Change>,
+) -> Answer<Feature> {
+    app.features.set_status(id, user, &change).await.map(Json)
+}
+
+/// Schemas belong to all teams.
+pub(super) async fn set_schema(
+    State(app): State<App>,
+    UserId(_): UserId,
+    Path(name): Path<Text<64>>,
+    Json(fields): Json<Vec<Field>>,
+) -> Result<StatusCode> {
+    app.schemas.set(&name, &fields).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Needs a session, because each document leaves an entry.
+pub(super) async fn validate(
+    State(app): State<App>,
+    UserId(_): UserId,
+    Path(name): Path<Text<64>>,
+    Json(document): Json<Map<String, Value>>,
+) -> Answer<Verdict> {
+    let verdict = app.schemas.validate(&name, &document.into()).await?;
+    verdict
+        .map(Json)
+        .ok_or_else(|| Error::unknown("schema", name.as_str()))
+}

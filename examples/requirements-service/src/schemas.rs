@@ -1,0 +1,150 @@
+//! Schemas: the fields that a team expects in a document, and whether a document has them.
+//!
+//! A schema is a list of fields, not a JSON Schema: crates for JSON Schema bring some 35 others, and their patterns would let clients
+//! write regular expressions.
+
+use cache_runtime::{KeyPart, cache_evict, cacheable};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::input::Text;
+
+/// The most problems in a verdict. The first ones show what is wrong.
+const MAX_PROBLEMS: usize = 20;
+
+#[derive(Clone, Debug)]
+pub struct Schemas {
+    db: Db,
+}
+
+impl Schemas {
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    pub async fn find(&self, name: &Text<64>) -> Result<Option<Vec<Field>>> {
+        let fields: Option<String> =
+            sqlx::query_scalar("SELECT fields FROM schemas WHERE name = $1")
+                .bind(name.as_str())
+                .fetch_optional(self.db.pool())
+                .await?;
+        let fields = fields.map(|text| serde_json::from_str(&text)).transpose();
+        fields.map_err(Error::internal)
+    }
+
+    /// Every cached verdict about documents of this schema is evicted, however many there are.
+    #[cache_evict(tag = "schema:<name>")]
+    pub async fn set(&self, name: &Text<64>, fields: &[Field]) -> Result<()> {
+        let text = serde_json::to_string(fields).map_err(Error::internal)?;
+        sqlx::query(
+            "INSERT INTO schemas (name, fields) VALUES ($1, $2)
+             ON CONFLICT (name) DO UPDATE SET fields = excluded.fields",
+        )
+        .bind(name.as_str())
+        .bind(text)
+        .execute(self.db.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// Returns `None` if there is no such schema. That is not stored, so made-up names leave no entries.
+    #[cacheable(
+        key = "validation:<name>:<document>",
+        policy = "validations",
+        tag = "schema:<name>"
+    )]
+    pub async fn validate(&self, name: &Text<64>, document: &Document) -> Result<Option<Verdict>> {
+        let schema = self.find(name).await?;
+        Ok(schema.map(|schema| judge(&schema, &document.fields)))
+    }
+}
+
+/// A document to validate. Its key is a hash of its JSON in one spelling, so neither its length nor its layout matter.
+#[derive(Clone, Debug, KeyPart)]
+#[key_part(hash)]
+pub struct Document {
+    text: String,
+    #[key_part(skip)]
+    fields: Map<String, Value>,
+}
+
+impl From<Map<String, Value>> for Document {
+    /// The map is sorted, so the order in the request does not matter.
+    fn from(fields: Map<String, Value>) -> Self {
+        let text = Value::Object(fields.clone()).to_string();
+        Self { text, fields }
+    }
+}
+
+words! {
+    pub enum Kind {
+        Text = "text",
+        Number = "number",
+        Boolean = "boolean",
+        List = "list",
+        Object = "object",
+    }
+}
+
+impl Kind {
+    fn admits(self, value: &Value) -> bool {
+        match self {
+            Self::Text => value.is_string(),
+            Self::Number => value.is_number(),
+            Self::Boolean => value.is_boolean(),
+            Self::List => value.is_array(),
+            Self::Object => value.is_object(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    pub name: Text<64>,
+    pub kind: Kind,
+    pub required: bool,
+}
+
+fn judge(schema: &[Field], document: &Map<String, Value>) -> Verdict {
+    let problem = |field: &str, detail: String| Problem {
+        field: field.to_owned(),
+        detail,
+    };
+    let declared = schema.iter().filter_map(|field| {
+        let name = field.name.as_str();
+        match document.get(name) {
+            Some(value) if field.kind.admits(value) => None,
+            Some(_) => Some(problem(
+                name,
+                format!("it must be a {}", field.kind.as_str()),
+            )),
+            None if field.required => Some(problem(name, "it is missing".to_owned())),
+            None => None,
+        }
+    });
+    let known = |name: &str| schema.iter().any(|field| field.name.as_str() == name);
+    let others = document.keys().filter(|name| !known(name));
+    let others = others.map(|name| {
+        let shown: String = name.chars().take(64).collect();
+        problem(&shown, "the schema has no such field".to_owned())
+    });
+    let problems: Vec<_> = declared.chain(others).take(MAX_PROBLEMS).collect();
+    Verdict {
+        valid: problems.is_empty(),
+        problems,
+    }
+}
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verdict {
+    pub valid: bool,
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    pub field: String,
+    pub detail: String,
+}
