@@ -14,10 +14,16 @@ use tempfile::TempDir;
 /// version.
 ///
 /// Existing files were made by these scripts, so each change needs a new step.
-const STEPS: [&[&str]; 3] = [
+const STEPS: [&[&str]; 4] = [
     &[include_str!("db/schema.sql"), include_str!("db/seed.sql")],
     &[include_str!("db/credentials.sql")],
     &[include_str!("db/claims.sql")],
+    &[
+        include_str!("db/states.sql"),
+        include_str!("db/ticket_status.sql"),
+        include_str!("db/group_buys.sql"),
+        include_str!("db/referral_codes.sql"),
+    ],
 ];
 
 /// The most connections that read at the same time. The default of sqlx.
