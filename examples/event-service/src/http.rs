@@ -28,6 +28,7 @@ use crate::events::Events;
 use crate::gateway::Gateway;
 use crate::guesses::Guesses;
 use crate::payments::Payments;
+use crate::referrals::Referrals;
 use crate::settings::Settings;
 use crate::tickets::Tickets;
 use crate::users::Users;
@@ -38,6 +39,8 @@ mod extract;
 mod health;
 mod payments;
 mod problem;
+mod referrals;
+mod tickets;
 mod users;
 
 /// The longest body, in bytes. The largest event with every character escaped is slightly shorter.
@@ -64,6 +67,7 @@ struct Private;
 pub struct App {
     pub events: Events,
     pub tickets: Tickets,
+    pub referrals: Referrals,
     pub users: Users,
     pub payments: Payments,
     pub accounts: Accounts,
@@ -88,6 +92,7 @@ impl App {
         Ok(Self {
             events: Events::new(db.clone()),
             tickets: Tickets::new(db.clone()),
+            referrals: Referrals::new(db.clone()),
             users: Users::new(db.clone()),
             payments: Payments::new(db.clone(), Gateway::default()),
             accounts: Accounts::new(db.clone(), settings.login_wait),
@@ -133,7 +138,7 @@ pub fn router(
         .route("/api/users/{id}", get(users::find))
         .route("/api/users/{id}/events", get(users::events))
         .route("/api/users/{id}/followers", get(users::followers))
-        .route("/api/leaderboard/referrals", get(users::top_referrers))
+        .route("/api/leaderboard/referrals", get(referrals::top_referrers))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/api/health", get(health::live))
@@ -147,13 +152,13 @@ pub fn router(
             put(events::update).delete(events::delete),
         )
         .route("/api/events/{id}/publish", post(events::publish))
-        .route("/api/events/{id}/tickets", post(events::buy))
+        .route("/api/events/{id}/tickets", post(tickets::buy))
         .route("/api/users/{id}", put(users::update))
         .route(
             "/api/users/{id}/verify",
             post(users::verify).delete(users::unverify),
         )
-        .route("/api/users/{id}/tickets", get(users::tickets))
+        .route("/api/users/{id}/tickets", get(tickets::of_user))
         .route(
             "/api/users/{id}/followers/{follower_id}",
             post(users::follow).delete(users::unfollow),

@@ -17,6 +17,7 @@ pub mod http;
 pub mod input;
 pub mod page;
 pub mod payments;
+pub mod referrals;
 pub mod server;
 pub mod settings;
 pub mod tickets;

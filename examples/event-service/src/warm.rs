@@ -11,7 +11,7 @@ use crate::db::Db;
 use crate::error::Error;
 use crate::events::Events;
 use crate::page::Page;
-use crate::users::Users;
+use crate::referrals::Referrals;
 
 /// The number of locations whose lists are warmed, beginning with the most events.
 const LOCATIONS: u32 = 10;
@@ -33,14 +33,14 @@ pub async fn run(
     progress: impl FnMut(&Progress),
 ) -> anyhow::Result<Summary> {
     let items = items(db).await.context("cannot list the items to warm")?;
-    let (events, users) = (Events::new(db.clone()), Users::new(db.clone()));
+    let (events, referrals) = (Events::new(db.clone()), Referrals::new(db.clone()));
     let load = async |item| {
         match item {
             Item::Event(id) => events.find(id).await.map(drop),
             Item::Near(location) => events.near(&location, Page::default()).await.map(drop),
             Item::Published => events.published(Page::default()).await.map(drop),
             Item::Trending => events.trending(Page::default()).await.map(drop),
-            Item::Leaderboard => users.top_referrers().await.map(drop),
+            Item::Leaderboard => referrals.top_referrers().await.map(drop),
         }
         .map_err(told)
     };

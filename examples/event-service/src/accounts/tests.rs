@@ -414,8 +414,10 @@ async fn cached(id: i64) -> [bool; 5] {
     [
         CACHE.exists(&format!("user:profile:{id}")).await,
         CACHE.exists(&format!("user:followers:{id}")).await,
-        CACHE.exists(&format!("user:events:{id}:page:1")).await,
-        CACHE.exists(&format!("user:events:{id}:all:page:1")).await,
+        CACHE.exists(&format!("events:organizer:{id}:page:1")).await,
+        CACHE
+            .exists(&format!("events:organizer:{id}:all:page:1"))
+            .await,
         CACHE.exists(&format!("ticket:user:{id}")).await,
     ]
 }

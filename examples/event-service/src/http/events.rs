@@ -12,9 +12,9 @@ use super::auth::{owner, user_of, viewer};
 use super::extract::{Json, Path};
 use super::{App, PRIVATE};
 use crate::error::{Error, Result};
-use crate::events::{Event, EventChange, EventPage, NewEvent};
+use crate::events::changes::{EventChange, NewEvent};
+use crate::events::{Event, EventPage};
 use crate::page::Page;
-use crate::tickets::Purchase;
 
 pub(super) async fn published(
     State(app): State<Arc<App>>,
@@ -125,18 +125,6 @@ pub(super) async fn delete(
 ) -> Result<StatusCode> {
     app.events.delete(id, user_of(&session)?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-pub(super) async fn buy(
-    State(app): State<Arc<App>>,
-    session: Session,
-    Path(id): Path<i64>,
-    Json(purchase): Json<Purchase>,
-) -> Result<impl IntoResponse> {
-    let buyer = purchase.user_id.get();
-    owner(&session, "user_id", buyer)?;
-    let ticket = app.tickets.buy(id, buyer, purchase.quantity.get()).await?;
-    Ok((StatusCode::CREATED, Answer(ticket)))
 }
 
 /// Returns the event that `field` names.

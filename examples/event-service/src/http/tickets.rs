@@ -1,0 +1,39 @@
+//! Tickets: bought at `/api/events/{id}/tickets` and listed for their user.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use cache_runtime::http::Session;
+
+use super::App;
+use super::auth::owner;
+use super::extract::{Json, Path};
+use crate::error::{Error, Result};
+use crate::tickets::{Purchase, Ticket};
+
+pub(super) async fn buy(
+    State(app): State<Arc<App>>,
+    session: Session,
+    Path(id): Path<i64>,
+    Json(purchase): Json<Purchase>,
+) -> Result<impl IntoResponse> {
+    let buyer = purchase.user_id.get();
+    owner(&session, "user_id", buyer)?;
+    let ticket = app.tickets.buy(id, buyer, purchase.quantity.get()).await?;
+    Ok((StatusCode::CREATED, Answer(ticket)))
+}
+
+pub(super) async fn of_user(
+    State(app): State<Arc<App>>,
+    session: Session,
+    Path(id): Path<i64>,
+) -> Result<Answer<Vec<Ticket>>> {
+    owner(&session, "id", id)?;
+    let tickets = app.tickets.of_user(id).await?;
+    tickets
+        .map(Answer)
+        .ok_or_else(|| Error::unknown("id", "user", id))
+}
