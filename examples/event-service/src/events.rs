@@ -1,5 +1,7 @@
 //! Events: the public lists and pages. [`changes`] has what changes them.
 
+use std::str::FromStr;
+
 use cache_runtime::cacheable;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
@@ -71,7 +73,7 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
-    // A client also chooses the location. Only locations with events are stored.
+    // A client also chooses the location. Only locations with events are stored. The same holds for states below.
     #[cacheable(
         key = "events:location:<location>:page:<page>",
         tag = "events",
@@ -89,6 +91,35 @@ impl Events {
             "SELECT * FROM events WHERE location = ? AND published ORDER BY starts_at, id LIMIT ? OFFSET ?",
         )
         .bind(location)
+        .bind(Page::SIZE)
+        .bind(page.offset())
+        .fetch_all(db)
+        .await?;
+        Ok(EventPage::new(page, total, events))
+    }
+
+    /// Returns the published events in a state, of one type or of all.
+    #[cacheable(
+        key = "event:list:state:<state>:type:<types.name()>:page:<page>",
+        tag = "events",
+        ttl = 300,
+        unless = |found| found.events.is_empty(),
+    )]
+    pub async fn in_state(&self, state: &str, types: Types, page: Page) -> Result<EventPage> {
+        let db = self.db.read().await;
+        let total = sqlx::query_scalar(
+            "SELECT count(*) FROM events WHERE state = ?1 AND published AND ?2 IN ('all', type)",
+        )
+        .bind(state)
+        .bind(types.name())
+        .fetch_one(db)
+        .await?;
+        let events = sqlx::query_as(
+            "SELECT * FROM events WHERE state = ?1 AND published AND ?2 IN ('all', type)
+             ORDER BY starts_at, id LIMIT ?3 OFFSET ?4",
+        )
+        .bind(state)
+        .bind(types.name())
         .bind(Page::SIZE)
         .bind(page.offset())
         .fetch_all(db)
@@ -177,6 +208,11 @@ pub struct Event {
     pub title: String,
     pub description: String,
     pub location: String,
+    /// The part of a country, such as a state of Nigeria.
+    pub state: String,
+    #[serde(rename = "type")]
+    #[sqlx(rename = "type")]
+    pub kind: EventType,
     /// Seconds since 1970.
     pub starts_at: i64,
     pub price_cents: i64,
@@ -189,6 +225,69 @@ impl Event {
     /// Returns whether this user may see the event. Only its organiser sees a draft.
     pub fn is_for(&self, user_id: Option<i64>) -> bool {
         self.published || user_id == Some(self.organizer_id)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
+pub enum EventType {
+    Concert,
+    Meetup,
+    Workshop,
+    Reading,
+    Exhibition,
+    Festival,
+    Conference,
+}
+
+impl EventType {
+    const ALL: [Self; 7] = [
+        Self::Concert,
+        Self::Meetup,
+        Self::Workshop,
+        Self::Reading,
+        Self::Exhibition,
+        Self::Festival,
+        Self::Conference,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Concert => "concert",
+            Self::Meetup => "meetup",
+            Self::Workshop => "workshop",
+            Self::Reading => "reading",
+            Self::Exhibition => "exhibition",
+            Self::Festival => "festival",
+            Self::Conference => "conference",
+        }
+    }
+}
+
+impl FromStr for EventType {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|kind| kind.name() == text).ok_or(())
+    }
+}
+
+/// The types of the events in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Types {
+    All,
+    Only(EventType),
+}
+
+impl Types {
+    /// The name in keys and in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Only(kind) => kind.name(),
+        }
     }
 }
 

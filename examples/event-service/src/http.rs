@@ -130,7 +130,7 @@ pub fn router(
         .count_if(|status| status == StatusCode::UNAUTHORIZED)
         .respond_with(too_many_guesses);
     let public = Router::new()
-        .route("/api/events", get(events::published))
+        .route("/api/events", get(events::list))
         .route("/api/events/trending", get(events::trending))
         .route("/api/events/near/{location}", get(events::near))
         .route("/api/events/{id}", get(events::find))

@@ -5,7 +5,7 @@
 use cache_runtime::{cache_evict, cache_put};
 use serde::Deserialize;
 
-use super::{Event, Events};
+use super::{Event, EventType, Events};
 use crate::error::{Error, Result};
 use crate::input::{Cents, Id, Text, Whole};
 
@@ -14,14 +14,16 @@ impl Events {
     #[cache_evict(tag = "organizer:<organizer_id>")]
     pub async fn create(&self, organizer_id: i64, new: &NewEvent) -> Result<Event> {
         let event = sqlx::query_as(
-            "INSERT INTO events (organizer_id, title, description, location, starts_at, price_cents, capacity)
-             VALUES (?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO events (organizer_id, title, description, location, state, type, starts_at, price_cents, capacity)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
              RETURNING *",
         )
         .bind(organizer_id)
         .bind(new.title.as_str())
         .bind(new.description.as_str())
         .bind(new.location.as_str())
+        .bind(new.state.as_str())
+        .bind(new.kind)
         .bind(new.starts_at.get())
         .bind(new.price_cents.get())
         .bind(new.capacity.get());
@@ -37,7 +39,7 @@ impl Events {
             let updated = sqlx::query_as(
                 "UPDATE events
                  SET title = coalesce(?, title), description = coalesce(?, description),
-                     location = coalesce(?, location),
+                     location = coalesce(?, location), state = coalesce(?, state), type = coalesce(?, type),
                      starts_at = coalesce(?, starts_at), price_cents = coalesce(?, price_cents),
                      capacity = coalesce(?, capacity)
                  WHERE id = ? AND organizer_id = ?
@@ -46,6 +48,8 @@ impl Events {
             .bind(change.title.as_ref().map(Text::as_str))
             .bind(change.description.as_ref().map(Text::as_str))
             .bind(change.location.as_ref().map(Text::as_str))
+            .bind(change.state.as_ref().map(Text::as_str))
+            .bind(change.kind)
             .bind(change.starts_at.map(Whole::get))
             .bind(change.price_cents.map(Whole::get))
             .bind(change.capacity.map(Whole::get))
@@ -156,6 +160,9 @@ pub struct NewEvent {
     pub title: Text<200>,
     pub description: Text<5_000>,
     pub location: Text<100>,
+    pub state: Text<100>,
+    #[serde(rename = "type")]
+    pub kind: EventType,
     pub starts_at: StartsAt,
     pub price_cents: Cents<0>,
     pub capacity: Capacity,
@@ -168,6 +175,9 @@ pub struct EventChange {
     pub title: Option<Text<200>>,
     pub description: Option<Text<5_000>>,
     pub location: Option<Text<100>>,
+    pub state: Option<Text<100>>,
+    #[serde(rename = "type")]
+    pub kind: Option<EventType>,
     pub starts_at: Option<StartsAt>,
     pub price_cents: Option<Cents<0>>,
     pub capacity: Option<Capacity>,

@@ -18,5 +18,7 @@ mod privacy;
 mod problems;
 mod routes;
 mod sessions;
+mod states;
 mod tickets;
 mod warming;
+mod write_through;
