@@ -153,6 +153,7 @@ pub fn router(
         )
         .route("/api/events/{id}/publish", post(events::publish))
         .route("/api/events/{id}/tickets", post(tickets::buy))
+        .route("/api/tickets/{id}/use", post(tickets::check_in))
         .route("/api/users/{id}", put(users::update))
         .route(
             "/api/users/{id}/verify",

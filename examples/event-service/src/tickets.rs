@@ -1,4 +1,6 @@
-//! Tickets: sold until none is left, and never oversold.
+//! Tickets: sold until none is left, never oversold, and used once.
+
+use std::str::FromStr;
 
 use cache_runtime::{cache_evict, cacheable};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,35 @@ pub struct Ticket {
     pub quantity: i64,
     /// The price of one ticket at the time of the purchase.
     pub price_cents: i64,
+    pub status: Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
+pub enum Status {
+    /// It is bought and not used.
+    Valid,
+    Used,
+}
+
+impl Status {
+    /// The name in keys.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Used => "used",
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut all = [Self::Valid, Self::Used].into_iter();
+        all.find(|status| status.name() == text).ok_or(())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,6 +71,20 @@ impl Tickets {
     /// `None` means that the user does not exist.
     #[cacheable(key = "ticket:user:<user_id>", tag = "tickets:<user_id>", ttl = 300)]
     pub async fn of_user(&self, user_id: i64) -> Result<Option<Vec<Ticket>>> {
+        self.list(user_id, None).await
+    }
+
+    /// Returns the tickets with this status. `None` means that the user does not exist.
+    #[cacheable(
+        key = "ticket:user:<user_id>:status:<status.name()>",
+        tag = "tickets:<user_id>",
+        ttl = 300
+    )]
+    pub async fn of_user_with(&self, user_id: i64, status: Status) -> Result<Option<Vec<Ticket>>> {
+        self.list(user_id, Some(status)).await
+    }
+
+    async fn list(&self, user_id: i64, status: Option<Status>) -> Result<Option<Vec<Ticket>>> {
         let db = self.db.read().await;
         let user = sqlx::query("SELECT 1 FROM users WHERE id = ?")
             .bind(user_id)
@@ -48,8 +93,11 @@ impl Tickets {
         if user.is_none() {
             return Ok(None);
         }
-        let tickets =
-            sqlx::query_as("SELECT * FROM tickets WHERE user_id = ? ORDER BY id").bind(user_id);
+        let tickets = sqlx::query_as(
+            "SELECT * FROM tickets WHERE user_id = ?1 AND status = coalesce(?2, status) ORDER BY id",
+        )
+        .bind(user_id)
+        .bind(status);
         Ok(Some(tickets.fetch_all(db).await?))
     }
 
@@ -60,6 +108,44 @@ impl Tickets {
                 issue(transaction, &event, user_id, quantity).await
             })
             .await
+    }
+
+    /// Checks a ticket in. The database decides who organises its event, and whether the ticket is still valid.
+    pub async fn check_in(&self, id: i64, organizer_id: i64) -> Result<Ticket> {
+        let check_in = async {
+            let used = sqlx::query_as(
+                "UPDATE tickets SET status = 'used'
+                 WHERE id = ?1 AND status = 'valid' AND event_id IN (SELECT id FROM events WHERE organizer_id = ?2)
+                 RETURNING *",
+            )
+            .bind(id)
+            .bind(organizer_id)
+            .fetch_optional(self.db.write())
+            .await?;
+            match used {
+                Some(ticket) => Ok(ticket),
+                None => Err(self.not_checked_in(id, organizer_id).await?),
+            }
+        };
+        evicting(check_in).await
+    }
+
+    async fn not_checked_in(&self, id: i64, organizer_id: i64) -> Result<Error> {
+        let is_organizer: Option<bool> = sqlx::query_scalar(
+            "SELECT event_id IN (SELECT id FROM events WHERE organizer_id = ?2) FROM tickets WHERE id = ?1",
+        )
+        .bind(id)
+        .bind(organizer_id)
+        .fetch_optional(self.db.write())
+        .await?;
+        Ok(match is_organizer {
+            Some(true) => Error::conflict("id", "the ticket is already used"),
+            Some(false) => Error::forbidden(
+                "id",
+                "only the organiser of its event can check a ticket in",
+            ),
+            None => Error::unknown("id", "ticket", id),
+        })
     }
 }
 

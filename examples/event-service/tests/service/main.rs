@@ -19,6 +19,7 @@ mod problems;
 mod routes;
 mod sessions;
 mod states;
+mod statuses;
 mod tickets;
 mod warming;
 mod write_through;
