@@ -26,6 +26,7 @@ use crate::devices::{DeviceCookie, Devices};
 use crate::error::Error;
 use crate::events::Events;
 use crate::gateway::Gateway;
+use crate::group_buys::GroupBuys;
 use crate::guesses::Guesses;
 use crate::payments::Payments;
 use crate::referrals::Referrals;
@@ -36,6 +37,7 @@ use crate::users::Users;
 mod auth;
 mod events;
 mod extract;
+mod group_buys;
 mod health;
 mod payments;
 mod problem;
@@ -67,6 +69,7 @@ struct Private;
 pub struct App {
     pub events: Events,
     pub tickets: Tickets,
+    pub group_buys: GroupBuys,
     pub referrals: Referrals,
     pub users: Users,
     pub payments: Payments,
@@ -92,6 +95,7 @@ impl App {
         Ok(Self {
             events: Events::new(db.clone()),
             tickets: Tickets::new(db.clone()),
+            group_buys: GroupBuys::new(db.clone()),
             referrals: Referrals::new(db.clone()),
             users: Users::new(db.clone()),
             payments: Payments::new(db.clone(), Gateway::default()),
@@ -138,6 +142,7 @@ pub fn router(
         .route("/api/users/{id}", get(users::find))
         .route("/api/users/{id}/events", get(users::events))
         .route("/api/users/{id}/followers", get(users::followers))
+        .route("/api/groupbuys/{id}", get(group_buys::find))
         .route("/api/leaderboard/referrals", get(referrals::top_referrers))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
@@ -153,6 +158,8 @@ pub fn router(
         )
         .route("/api/events/{id}/publish", post(events::publish))
         .route("/api/events/{id}/tickets", post(tickets::buy))
+        .route("/api/events/{id}/groupbuys", post(group_buys::create))
+        .route("/api/groupbuys/{id}/join", post(group_buys::join))
         .route("/api/tickets/{id}/use", post(tickets::check_in))
         .route("/api/users/{id}", put(users::update))
         .route(

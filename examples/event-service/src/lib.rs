@@ -12,6 +12,7 @@ pub mod devices;
 pub mod error;
 pub mod events;
 pub mod gateway;
+pub mod group_buys;
 pub mod guesses;
 pub mod http;
 pub mod input;

@@ -151,7 +151,7 @@ impl Tickets {
 
 /// Takes places only if enough are left, so the database decides between two buyers of the last place. Returns the event as it is
 /// afterwards.
-async fn take_places(
+pub(crate) async fn take_places(
     transaction: &mut SqliteConnection,
     event_id: i64,
     user_id: i64,
@@ -181,7 +181,7 @@ async fn take_places(
 }
 
 /// Issues a ticket for places that are taken.
-async fn issue(
+pub(crate) async fn issue(
     transaction: &mut SqliteConnection,
     event: &Event,
     user_id: i64,

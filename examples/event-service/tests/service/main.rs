@@ -9,6 +9,7 @@ mod catalog;
 mod debugging;
 mod edge;
 mod eviction;
+mod group_buys;
 mod keys;
 mod limits;
 mod operation;
