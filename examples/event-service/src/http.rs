@@ -143,6 +143,7 @@ pub fn router(
         .route("/api/users/{id}/events", get(users::events))
         .route("/api/users/{id}/followers", get(users::followers))
         .route("/api/groupbuys/{id}", get(group_buys::find))
+        .route("/api/referrals/{code}", get(referrals::find))
         .route("/api/leaderboard/referrals", get(referrals::top_referrers))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
@@ -171,6 +172,7 @@ pub fn router(
             "/api/users/{id}/followers/{follower_id}",
             post(users::follow).delete(users::unfollow),
         )
+        .route("/api/referrals/{code}/use", post(referrals::redeem))
         .route("/api/payments", post(payments::initiate))
         .route("/api/payments/{tx}", get(payments::find))
         .route("/api/payments/{tx}/confirm", post(payments::confirm))

@@ -17,6 +17,7 @@ mod page;
 mod payments;
 mod privacy;
 mod problems;
+mod referrals;
 mod routes;
 mod sessions;
 mod states;
