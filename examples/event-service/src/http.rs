@@ -175,6 +175,7 @@ pub fn router(
         .route("/api/referrals/{code}/use", post(referrals::redeem))
         .route("/api/payments", post(payments::initiate))
         .route("/api/payments/{tx}", get(payments::find))
+        .route("/api/payments/{tx}/status", get(payments::status))
         .route("/api/payments/{tx}/confirm", post(payments::confirm))
         .route("/api/payments/verify/{reference}", get(payments::verify))
         .route("/api/auth/login", post(auth::log_in).layer(guesses))

@@ -35,6 +35,13 @@ pub enum Status {
     Failed,
 }
 
+/// The status of a payment, and the user who may see it.
+#[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
+pub struct PaymentStatus {
+    pub user_id: i64,
+    pub status: Status,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPayment {
@@ -85,6 +92,13 @@ impl Payments {
     pub async fn find(&self, tx: &str) -> Result<Option<Payment>> {
         let payment = sqlx::query_as("SELECT * FROM payments WHERE tx = ?").bind(tx);
         Ok(payment.fetch_optional(self.db.read().await).await?)
+    }
+
+    /// Returns the status of a payment, which clients ask for while they wait for it.
+    #[cacheable(key = "payment:status:<tx>", policy = "payment-status")]
+    pub async fn status(&self, tx: &str) -> Result<Option<PaymentStatus>> {
+        let status = sqlx::query_as("SELECT user_id, status FROM payments WHERE tx = ?").bind(tx);
+        Ok(status.fetch_optional(self.db.read().await).await?)
     }
 
     /// Returns the current answer of the gateway.
@@ -174,6 +188,7 @@ impl Payments {
 /// Runs a change of a payment. If it succeeds, no earlier state of the payment is served again.
 #[cache_evict(key = [
     "payment:transaction:<return.tx>",
+    "payment:status:<return.tx>",
     "payment:verification:<return.reference>",
 ])]
 async fn evicting(change: impl Future<Output = Result<Payment>>) -> Result<Payment> {

@@ -77,7 +77,7 @@ impl Users {
         Self { db }
     }
 
-    #[cacheable(key = "user:profile:<id>", ttl = 1800)]
+    #[cacheable(key = "user:profile:<id>", policy = "profiles")]
     pub async fn find(&self, id: i64) -> Result<Option<User>> {
         let user = sqlx::query_as("SELECT * FROM users WHERE id = ?").bind(id);
         Ok(user.fetch_optional(self.db.read().await).await?)
@@ -94,7 +94,7 @@ impl Users {
     }
 
     /// Nothing else shows what this changes.
-    #[cache_put(key = "user:profile:<id>", ttl = 1800)]
+    #[cache_put(key = "user:profile:<id>", policy = "profiles")]
     pub async fn update(&self, id: i64, change: &ProfileChange) -> Result<Option<User>> {
         let updated = sqlx::query_as(
             "UPDATE users

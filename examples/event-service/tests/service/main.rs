@@ -15,6 +15,7 @@ mod limits;
 mod operation;
 mod page;
 mod payments;
+mod policies;
 mod privacy;
 mod problems;
 mod referrals;
