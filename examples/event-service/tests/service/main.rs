@@ -14,6 +14,7 @@ mod keys;
 mod limits;
 mod operation;
 mod page;
+mod patterns;
 mod payments;
 mod policies;
 mod privacy;
