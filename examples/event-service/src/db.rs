@@ -6,18 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use cache_runtime::CacheScope;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, SqlitePool};
+use sqlx::{ConnectOptions, SqliteConnection, SqlitePool};
 use tempfile::TempDir;
+
+use crate::error::Result;
 
 /// The scripts that migrate a database from each version to the next, beginning with an empty one. The last script sets the
 /// version.
 ///
 /// Existing files were made by these scripts, so each change needs a new step.
-const STEPS: [&[&str]; 3] = [
+const STEPS: [&[&str]; 4] = [
     &[include_str!("db/schema.sql"), include_str!("db/seed.sql")],
     &[include_str!("db/credentials.sql")],
     &[include_str!("db/claims.sql")],
+    &[
+        include_str!("db/states.sql"),
+        include_str!("db/ticket_status.sql"),
+        include_str!("db/group_buys.sql"),
+        include_str!("db/referral_codes.sql"),
+    ],
 ];
 
 /// The most connections that read at the same time. The default of sqlx.
@@ -72,6 +81,28 @@ impl Db {
     /// Returns the pool for writes.
     pub fn write(&self) -> &SqlitePool {
         &self.writer
+    }
+
+    /// Runs the steps of a transaction. What the steps evict is evicted after the commit: before that, a reader would store the old
+    /// values again. If a step fails, nothing is changed or evicted.
+    pub async fn in_transaction<T>(
+        &self,
+        steps: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T>,
+    ) -> Result<T> {
+        let scope = CacheScope::new();
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        match scope.run(steps(&mut transaction)).await {
+            Ok(done) => {
+                transaction.commit().await?;
+                scope.commit().await;
+                Ok(done)
+            }
+            Err(refused) => {
+                transaction.rollback().await?;
+                scope.rollback();
+                Err(refused)
+            }
+        }
     }
 
     /// Waits for running statements and closes the database.

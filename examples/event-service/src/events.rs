@@ -1,13 +1,16 @@
-//! Events: the public lists and pages, and the changes that evict them.
+//! Events: the public lists and pages. [`changes`] has what changes them.
 
-use cache_runtime::{cache_evict, cacheable};
+use std::str::FromStr;
+
+use cache_runtime::cacheable;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use crate::db::Db;
-use crate::error::{Error, Result};
-use crate::input::{Cents, Id, Text, Whole};
+use crate::error::Result;
 use crate::page::Page;
+
+pub mod changes;
 
 #[derive(Clone, Debug)]
 pub struct Events {
@@ -70,7 +73,7 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
-    // A client also chooses the location. Only locations with events are stored.
+    // A client also chooses the location. Only locations with events are stored. The same holds for states below.
     #[cacheable(
         key = "events:location:<location>:page:<page>",
         tag = "events",
@@ -95,10 +98,39 @@ impl Events {
         Ok(EventPage::new(page, total, events))
     }
 
+    /// Returns the published events in a state, of one type or of all.
+    #[cacheable(
+        key = "event:list:state:<state>:type:<types.name()>:page:<page>",
+        tag = "events",
+        ttl = 300,
+        unless = |found| found.events.is_empty(),
+    )]
+    pub async fn in_state(&self, state: &str, types: Types, page: Page) -> Result<EventPage> {
+        let db = self.db.read().await;
+        let total = sqlx::query_scalar(
+            "SELECT count(*) FROM events WHERE state = ?1 AND published AND ?2 IN ('all', type)",
+        )
+        .bind(state)
+        .bind(types.name())
+        .fetch_one(db)
+        .await?;
+        let events = sqlx::query_as(
+            "SELECT * FROM events WHERE state = ?1 AND published AND ?2 IN ('all', type)
+             ORDER BY starts_at, id LIMIT ?3 OFFSET ?4",
+        )
+        .bind(state)
+        .bind(types.name())
+        .bind(Page::SIZE)
+        .bind(page.offset())
+        .fetch_all(db)
+        .await?;
+        Ok(EventPage::new(page, total, events))
+    }
+
     /// Returns the published events of a user. `None` means that the user does not exist.
     #[cacheable(
-        key = "user:events:<user_id>:page:<page>",
-        tag = "user:<user_id>",
+        key = "events:organizer:<user_id>:page:<page>",
+        tag = "organizer:<user_id>",
         ttl = 600,
         unless = |found| found.as_ref().is_some_and(EventPage::is_beyond_the_last),
     )]
@@ -108,8 +140,8 @@ impl Events {
 
     /// Returns all events of a user, including drafts, which only that user may see.
     #[cacheable(
-        key = "user:events:<user_id>:all:page:<page>",
-        tag = "user:<user_id>",
+        key = "events:organizer:<user_id>:all:page:<page>",
+        tag = "organizer:<user_id>",
         ttl = 600,
         unless = |found| found.as_ref().is_some_and(EventPage::is_beyond_the_last),
     )]
@@ -160,110 +192,6 @@ impl Events {
         .bind(event_id);
         Ok(analytics.fetch_optional(self.db.read().await).await?)
     }
-
-    /// A new event is a draft.
-    #[cache_evict(tag = ["events", "user:<organizer_id>"])]
-    pub async fn create(&self, organizer_id: i64, new: &NewEvent) -> Result<Event> {
-        let event = sqlx::query_as(
-            "INSERT INTO events (organizer_id, title, description, location, starts_at, price_cents, capacity)
-             VALUES (?, ?, ?, ?, ?, ?, ?)
-             RETURNING *",
-        )
-        .bind(organizer_id)
-        .bind(new.title.as_str())
-        .bind(new.description.as_str())
-        .bind(new.location.as_str())
-        .bind(new.starts_at.get())
-        .bind(new.price_cents.get())
-        .bind(new.capacity.get());
-        Ok(event.fetch_one(self.db.write()).await?)
-    }
-
-    // The database decides who owns the event: any program that can write to Redis can change a cached copy.
-
-    #[cache_evict(
-        key = ["event:<id>", "analytics:<id>"],
-        tag = ["events", "user:<organizer_id>"],
-    )]
-    pub async fn update(&self, id: i64, organizer_id: i64, change: &EventChange) -> Result<Event> {
-        let updated = sqlx::query_as(
-            "UPDATE events
-             SET title = coalesce(?, title), description = coalesce(?, description), location = coalesce(?, location),
-                 starts_at = coalesce(?, starts_at), price_cents = coalesce(?, price_cents),
-                 capacity = coalesce(?, capacity)
-             WHERE id = ? AND organizer_id = ?
-             RETURNING *",
-        )
-        .bind(change.title.as_ref().map(Text::as_str))
-        .bind(change.description.as_ref().map(Text::as_str))
-        .bind(change.location.as_ref().map(Text::as_str))
-        .bind(change.starts_at.map(Whole::get))
-        .bind(change.price_cents.map(Whole::get))
-        .bind(change.capacity.map(Whole::get))
-        .bind(id)
-        .bind(organizer_id)
-        .fetch_optional(self.db.write())
-        .await;
-        match updated {
-            Ok(Some(event)) => Ok(event),
-            Ok(None) => Err(self.refused(id).await?),
-            Err(error) => Err(match error.as_database_error() {
-                Some(cause) if cause.is_check_violation() => {
-                    Error::conflict("capacity", "more tickets are already sold")
-                }
-                _ => error.into(),
-            }),
-        }
-    }
-
-    #[cache_evict(
-        key = ["event:<id>", "analytics:<id>"],
-        tag = ["events", "user:<organizer_id>"],
-    )]
-    pub async fn publish(&self, id: i64, organizer_id: i64) -> Result<Event> {
-        let published = sqlx::query_as(
-            "UPDATE events SET published = TRUE WHERE id = ? AND organizer_id = ? RETURNING *",
-        )
-        .bind(id)
-        .bind(organizer_id)
-        .fetch_optional(self.db.write())
-        .await?;
-        match published {
-            Some(event) => Ok(event),
-            None => Err(self.refused(id).await?),
-        }
-    }
-
-    // Patterns instead of the tags: after the eviction of a tag, the entries stay in Redis until their TTL ends, although they are never
-    // served. What is deleted should be gone from Redis, too. The walk over all keys takes longer, but events are rarely deleted.
-    #[cache_evict(
-        key = ["event:<id>", "analytics:<id>"],
-        pattern = ["events:*", "user:events:<organizer_id>:*"],
-    )]
-    pub async fn delete(&self, id: i64, organizer_id: i64) -> Result<()> {
-        let deleted = sqlx::query("DELETE FROM events WHERE id = ? AND organizer_id = ?")
-            .bind(id)
-            .bind(organizer_id)
-            .execute(self.db.write())
-            .await?;
-        match deleted.rows_affected() {
-            0 => Err(self.refused(id).await?),
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns why a user who is not the organiser cannot change an event. For such users a draft does not exist.
-    async fn refused(&self, id: i64) -> Result<Error> {
-        let published: Option<bool> =
-            sqlx::query_scalar("SELECT published FROM events WHERE id = ?")
-                .bind(id)
-                .fetch_optional(self.db.write())
-                .await?;
-        Ok(match published {
-            Some(true) => Error::not_theirs("id"),
-            Some(false) | None => Error::unknown("id", "event", id),
-        })
-    }
 }
 
 /// Whether a list contains events that are not published yet.
@@ -280,6 +208,11 @@ pub struct Event {
     pub title: String,
     pub description: String,
     pub location: String,
+    /// The part of a country, such as a state of Nigeria.
+    pub state: String,
+    #[serde(rename = "type")]
+    #[sqlx(rename = "type")]
+    pub kind: EventType,
     /// Seconds since 1970.
     pub starts_at: i64,
     pub price_cents: i64,
@@ -292,6 +225,69 @@ impl Event {
     /// Returns whether this user may see the event. Only its organiser sees a draft.
     pub fn is_for(&self, user_id: Option<i64>) -> bool {
         self.published || user_id == Some(self.organizer_id)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
+pub enum EventType {
+    Concert,
+    Meetup,
+    Workshop,
+    Reading,
+    Exhibition,
+    Festival,
+    Conference,
+}
+
+impl EventType {
+    const ALL: [Self; 7] = [
+        Self::Concert,
+        Self::Meetup,
+        Self::Workshop,
+        Self::Reading,
+        Self::Exhibition,
+        Self::Festival,
+        Self::Conference,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Concert => "concert",
+            Self::Meetup => "meetup",
+            Self::Workshop => "workshop",
+            Self::Reading => "reading",
+            Self::Exhibition => "exhibition",
+            Self::Festival => "festival",
+            Self::Conference => "conference",
+        }
+    }
+}
+
+impl FromStr for EventType {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|kind| kind.name() == text).ok_or(())
+    }
+}
+
+/// The types of the events in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Types {
+    All,
+    Only(EventType),
+}
+
+impl Types {
+    /// The name in keys and in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Only(kind) => kind.name(),
+        }
     }
 }
 
@@ -338,31 +334,3 @@ pub struct Figures {
     /// The share of sold places, from 0 to 1.
     pub sold_share: f64,
 }
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewEvent {
-    pub organizer_id: Id,
-    pub title: Text<200>,
-    pub description: Text<5_000>,
-    pub location: Text<100>,
-    pub starts_at: StartsAt,
-    pub price_cents: Cents<0>,
-    pub capacity: Capacity,
-}
-
-/// Fields that are missing do not change.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EventChange {
-    pub title: Option<Text<200>>,
-    pub description: Option<Text<5_000>>,
-    pub location: Option<Text<100>>,
-    pub starts_at: Option<StartsAt>,
-    pub price_cents: Option<Cents<0>>,
-    pub capacity: Option<Capacity>,
-}
-
-/// The end of the year 9999.
-pub type StartsAt = Whole<0, 253_402_300_799>;
-pub type Capacity = Whole<1, 1_000_000>;

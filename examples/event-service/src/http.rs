@@ -26,8 +26,10 @@ use crate::devices::{DeviceCookie, Devices};
 use crate::error::Error;
 use crate::events::Events;
 use crate::gateway::Gateway;
+use crate::group_buys::GroupBuys;
 use crate::guesses::Guesses;
 use crate::payments::Payments;
+use crate::referrals::Referrals;
 use crate::settings::Settings;
 use crate::tickets::Tickets;
 use crate::users::Users;
@@ -35,9 +37,12 @@ use crate::users::Users;
 mod auth;
 mod events;
 mod extract;
+mod group_buys;
 mod health;
 mod payments;
 mod problem;
+mod referrals;
+mod tickets;
 mod users;
 
 /// The longest body, in bytes. The largest event with every character escaped is slightly shorter.
@@ -64,6 +69,8 @@ struct Private;
 pub struct App {
     pub events: Events,
     pub tickets: Tickets,
+    pub group_buys: GroupBuys,
+    pub referrals: Referrals,
     pub users: Users,
     pub payments: Payments,
     pub accounts: Accounts,
@@ -88,6 +95,8 @@ impl App {
         Ok(Self {
             events: Events::new(db.clone()),
             tickets: Tickets::new(db.clone()),
+            group_buys: GroupBuys::new(db.clone()),
+            referrals: Referrals::new(db.clone()),
             users: Users::new(db.clone()),
             payments: Payments::new(db.clone(), Gateway::default()),
             accounts: Accounts::new(db.clone(), settings.login_wait),
@@ -125,7 +134,7 @@ pub fn router(
         .count_if(|status| status == StatusCode::UNAUTHORIZED)
         .respond_with(too_many_guesses);
     let public = Router::new()
-        .route("/api/events", get(events::published))
+        .route("/api/events", get(events::list))
         .route("/api/events/trending", get(events::trending))
         .route("/api/events/near/{location}", get(events::near))
         .route("/api/events/{id}", get(events::find))
@@ -133,7 +142,9 @@ pub fn router(
         .route("/api/users/{id}", get(users::find))
         .route("/api/users/{id}/events", get(users::events))
         .route("/api/users/{id}/followers", get(users::followers))
-        .route("/api/leaderboard/referrals", get(users::top_referrers))
+        .route("/api/groupbuys/{id}", get(group_buys::find))
+        .route("/api/referrals/{code}", get(referrals::find))
+        .route("/api/leaderboard/referrals", get(referrals::top_referrers))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/api/health", get(health::live))
@@ -147,19 +158,24 @@ pub fn router(
             put(events::update).delete(events::delete),
         )
         .route("/api/events/{id}/publish", post(events::publish))
-        .route("/api/events/{id}/tickets", post(events::buy))
+        .route("/api/events/{id}/tickets", post(tickets::buy))
+        .route("/api/events/{id}/groupbuys", post(group_buys::create))
+        .route("/api/groupbuys/{id}/join", post(group_buys::join))
+        .route("/api/tickets/{id}/use", post(tickets::check_in))
         .route("/api/users/{id}", put(users::update))
         .route(
             "/api/users/{id}/verify",
             post(users::verify).delete(users::unverify),
         )
-        .route("/api/users/{id}/tickets", get(users::tickets))
+        .route("/api/users/{id}/tickets", get(tickets::of_user))
         .route(
             "/api/users/{id}/followers/{follower_id}",
             post(users::follow).delete(users::unfollow),
         )
+        .route("/api/referrals/{code}/use", post(referrals::redeem))
         .route("/api/payments", post(payments::initiate))
         .route("/api/payments/{tx}", get(payments::find))
+        .route("/api/payments/{tx}/status", get(payments::status))
         .route("/api/payments/{tx}/confirm", post(payments::confirm))
         .route("/api/payments/verify/{reference}", get(payments::verify))
         .route("/api/auth/login", post(auth::log_in).layer(guesses))

@@ -10,11 +10,11 @@ use cache_runtime::catalog::Catalog;
 use cache_runtime::http::{SessionLayer, admin};
 use cache_runtime::limit::{Policy, RateLimiter};
 use cache_runtime::session::{DebugTokens, SessionStore};
-use cache_runtime::{Cache, Config, Mode};
+use cache_runtime::{Cache, Mode};
 use event_service::db::Db;
 use event_service::http::{App, router};
 use event_service::server::{self, Limits};
-use event_service::settings::Settings;
+use event_service::settings::{Settings, cache_config};
 use event_service::{guesses, warm};
 use mimalloc::MiMalloc;
 use tokio::net::TcpListener;
@@ -102,7 +102,7 @@ fn say(text: &str) -> anyhow::Result<()> {
 /// `event-service warm`
 async fn warm_once() -> anyhow::Result<()> {
     let settings = Settings::from_env()?;
-    let config = Config::from_env()?;
+    let config = cache_config()?;
     ensure!(
         config.redis.is_some(),
         "set REDIS_URL: a cache in memory is lost when this command exits"
@@ -133,7 +133,7 @@ async fn warm_once() -> anyhow::Result<()> {
 
 /// `event-service catalog`, under the configuration that the service would have. It does not connect to Redis.
 fn catalog(write: impl FnOnce(&Catalog) -> anyhow::Result<String>) -> anyhow::Result<()> {
-    let catalog = Catalog::new(&Config::from_env()?);
+    let catalog = Catalog::new(&cache_config()?);
     say(&write(&catalog)?)?;
     ensure!(catalog.findings.is_empty(), "the catalog has findings");
     Ok(())
@@ -141,18 +141,18 @@ fn catalog(write: impl FnOnce(&Catalog) -> anyhow::Result<String>) -> anyhow::Re
 
 /// `event-service acl`, under the configuration that the service would have. It does not connect to Redis.
 fn print_acl() -> anyhow::Result<()> {
-    say(&format!("{}\n", Config::from_env()?.acl_rule()))
+    say(&format!("{}\n", cache_config()?.acl_rule()))
 }
 
 /// `event-service debug-token`
 fn print_debug_token() -> anyhow::Result<()> {
-    let tokens = DebugTokens::new(&Config::from_env()?)?;
+    let tokens = DebugTokens::new(&cache_config()?)?;
     say(&format!("{}\n", tokens.issue(DEBUG_TOKEN)?))
 }
 
 async fn serve() -> anyhow::Result<()> {
     let settings = Settings::from_env()?;
-    let cache = Cache::connect(Config::from_env()?).await?;
+    let cache = Cache::connect(cache_config()?).await?;
     cache.install()?;
     let limiter = RateLimiter::new(
         &cache,

@@ -35,6 +35,13 @@ pub enum Status {
     Failed,
 }
 
+/// The status of a payment, and the user who may see it.
+#[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
+pub struct PaymentStatus {
+    pub user_id: i64,
+    pub status: Status,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewPayment {
@@ -87,6 +94,13 @@ impl Payments {
         Ok(payment.fetch_optional(self.db.read().await).await?)
     }
 
+    /// Returns the status of a payment, which clients ask for while they wait for it.
+    #[cacheable(key = "payment:status:<tx>", policy = "payment-status")]
+    pub async fn status(&self, tx: &str) -> Result<Option<PaymentStatus>> {
+        let status = sqlx::query_as("SELECT user_id, status FROM payments WHERE tx = ?").bind(tx);
+        Ok(status.fetch_optional(self.db.read().await).await?)
+    }
+
     /// Returns the current answer of the gateway.
     #[cacheable(key = "payment:verification:<reference>", ttl = 300)]
     pub async fn verify(&self, reference: &str) -> Result<Option<Verification>> {
@@ -132,38 +146,53 @@ impl Payments {
 
     /// One of several confirmations claims the payment before it asks the gateway. An abandoned claim can be taken over, because the
     /// gateway identifies the payment by its reference.
-    #[cache_evict(key = ["payment:transaction:<tx>", "payment:verification:<return.reference>"])]
     async fn claim(&self, tx: &str, user_id: i64) -> Result<Payment> {
-        let claimed = sqlx::query_as(
-            "UPDATE payments SET status = 'capturing', claimed_at = unixepoch()
-             WHERE tx = ?1 AND user_id = ?2
-               AND (status = 'pending' OR status = 'capturing' AND claimed_at <= unixepoch() - ?3)
-             RETURNING *",
-        )
-        .bind(tx)
-        .bind(user_id)
-        .bind(CLAIM)
-        .fetch_optional(self.db.write())
-        .await?;
-        claimed.ok_or_else(|| {
-            let detail = "the payment is being confirmed, is already confirmed, or has failed";
-            Error::conflict("tx", detail)
-        })
+        let claim = async {
+            let claimed = sqlx::query_as(
+                "UPDATE payments SET status = 'capturing', claimed_at = unixepoch()
+                 WHERE tx = ?1 AND user_id = ?2
+                   AND (status = 'pending' OR status = 'capturing' AND claimed_at <= unixepoch() - ?3)
+                 RETURNING *",
+            )
+            .bind(tx)
+            .bind(user_id)
+            .bind(CLAIM)
+            .fetch_optional(self.db.write())
+            .await?;
+            claimed.ok_or_else(|| {
+                let detail = "the payment is being confirmed, is already confirmed, or has failed";
+                Error::conflict("tx", detail)
+            })
+        };
+        evicting(claim).await
     }
 
-    #[cache_evict(key = ["payment:transaction:<payment.tx>", "payment:verification:<payment.reference>"])]
     async fn settle(&self, payment: &Payment, status: Status) -> Result<Payment> {
-        let settled = sqlx::query_as(
-            "UPDATE payments SET status = ?, claimed_at = NULL WHERE tx = ? AND status = 'capturing' RETURNING *",
-        )
-        .bind(status)
-        .bind(&payment.tx)
-        .fetch_optional(self.db.write())
-        .await?;
-        // Another confirmation has settled it if the claim was taken over.
-        settled
-            .ok_or_else(|| Error::conflict("tx", "the payment is already confirmed, or has failed"))
+        let settle = async {
+            let settled = sqlx::query_as(
+                "UPDATE payments SET status = ?, claimed_at = NULL WHERE tx = ? AND status = 'capturing' RETURNING *",
+            )
+            .bind(status)
+            .bind(&payment.tx)
+            .fetch_optional(self.db.write())
+            .await?;
+            // Another confirmation has settled it if the claim was taken over.
+            settled.ok_or_else(|| {
+                Error::conflict("tx", "the payment is already confirmed, or has failed")
+            })
+        };
+        evicting(settle).await
     }
+}
+
+/// Runs a change of a payment. If it succeeds, no earlier state of the payment is served again.
+#[cache_evict(key = [
+    "payment:transaction:<return.tx>",
+    "payment:status:<return.tx>",
+    "payment:verification:<return.reference>",
+])]
+async fn evicting(change: impl Future<Output = Result<Payment>>) -> Result<Payment> {
+    change.await
 }
 
 #[cfg(test)]

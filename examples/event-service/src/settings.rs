@@ -1,10 +1,11 @@
-//! The service's own environment variables. The cache reads its own.
+//! The service's own environment variables, and its defaults for those that the cache reads.
 
 use std::env::{self, VarError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cache_runtime::http::{AdminConfig, ClientIpSource, SessionCookie};
+use cache_runtime::{Config, TtlPolicy};
 
 use crate::devices::DeviceCookie;
 use crate::server::Timeouts;
@@ -111,6 +112,25 @@ impl Settings {
             login_wait: time("LOGIN_WAIT", Duration::from_secs(5))?,
         })
     }
+}
+
+/// Returns the configuration of the cache: the policies below, and the environment, which overrides them.
+///
+/// # Errors
+///
+/// If a variable is invalid.
+pub fn cache_config() -> Result<Config, cache_runtime::Error> {
+    Config::from_env_over(cache_defaults())
+}
+
+/// Returns what the environment overrides.
+pub fn cache_defaults() -> Config {
+    let ttl = |seconds| TtlPolicy::default().ttl(Duration::from_secs(seconds));
+    Config::default()
+        // Clients poll it while a payment is confirmed.
+        .policy("payment-status", ttl(60))
+        // They rarely change, and each change is written through.
+        .policy("profiles", ttl(3600))
 }
 
 fn count(name: &str, default: usize) -> anyhow::Result<usize> {

@@ -1,12 +1,15 @@
-//! Tickets: sold until none is left, and never oversold.
+//! Tickets: sold until none is left, never oversold, and used once.
 
-use cache_runtime::{CacheScope, cache_evict, cacheable};
+use std::str::FromStr;
+
+use cache_runtime::{cache_evict, cacheable};
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, SqliteConnection};
 
 use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::events::{Capacity, Event};
+use crate::events::Event;
+use crate::events::changes::{self, Capacity};
 use crate::input::Id;
 
 #[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
@@ -17,6 +20,35 @@ pub struct Ticket {
     pub quantity: i64,
     /// The price of one ticket at the time of the purchase.
     pub price_cents: i64,
+    pub status: Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(rename_all = "lowercase")]
+pub enum Status {
+    /// It is bought and not used.
+    Valid,
+    Used,
+}
+
+impl Status {
+    /// The name in keys.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Used => "used",
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut all = [Self::Valid, Self::Used].into_iter();
+        all.find(|status| status.name() == text).ok_or(())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,8 +69,22 @@ impl Tickets {
     }
 
     /// `None` means that the user does not exist.
-    #[cacheable(key = "ticket:user:<user_id>", ttl = 300)]
+    #[cacheable(key = "ticket:user:<user_id>", tag = "tickets:<user_id>", ttl = 300)]
     pub async fn of_user(&self, user_id: i64) -> Result<Option<Vec<Ticket>>> {
+        self.list(user_id, None).await
+    }
+
+    /// Returns the tickets with this status. `None` means that the user does not exist.
+    #[cacheable(
+        key = "ticket:user:<user_id>:status:<status.name()>",
+        tag = "tickets:<user_id>",
+        ttl = 300
+    )]
+    pub async fn of_user_with(&self, user_id: i64, status: Status) -> Result<Option<Vec<Ticket>>> {
+        self.list(user_id, Some(status)).await
+    }
+
+    async fn list(&self, user_id: i64, status: Option<Status>) -> Result<Option<Vec<Ticket>>> {
         let db = self.db.read().await;
         let user = sqlx::query("SELECT 1 FROM users WHERE id = ?")
             .bind(user_id)
@@ -47,97 +93,117 @@ impl Tickets {
         if user.is_none() {
             return Ok(None);
         }
-        let tickets =
-            sqlx::query_as("SELECT * FROM tickets WHERE user_id = ? ORDER BY id").bind(user_id);
+        let tickets = sqlx::query_as(
+            "SELECT * FROM tickets WHERE user_id = ?1 AND status = coalesce(?2, status) ORDER BY id",
+        )
+        .bind(user_id)
+        .bind(status);
         Ok(Some(tickets.fetch_all(db).await?))
     }
 
-    /// Each step evicts what it changes after the transaction is committed. Before that, a reader would store the old values again.
     pub async fn buy(&self, event_id: i64, user_id: i64, quantity: i64) -> Result<Ticket> {
-        let scope = CacheScope::new();
-        let mut transaction = self.db.write().begin_with("BEGIN IMMEDIATE").await?;
-        let sale = scope.run(async {
-            let places = take_places(&mut transaction, event_id, user_id, quantity).await?;
-            let sale = Sale {
-                event_id,
-                user_id,
-                quantity,
-                price_cents: places.price_cents,
-            };
-            issue(&mut transaction, sale).await
-        });
-        match sale.await {
-            Ok(ticket) => {
-                transaction.commit().await?;
-                scope.commit().await;
-                Ok(ticket)
+        self.db
+            .in_transaction(async |transaction| {
+                let event = take_places(transaction, event_id, user_id, quantity).await?;
+                issue(transaction, &event, user_id, quantity).await
+            })
+            .await
+    }
+
+    /// Checks a ticket in. The database decides who organises its event, and whether the ticket is still valid.
+    pub async fn check_in(&self, id: i64, organizer_id: i64) -> Result<Ticket> {
+        let check_in = async {
+            let used = sqlx::query_as(
+                "UPDATE tickets SET status = 'used'
+                 WHERE id = ?1 AND status = 'valid' AND event_id IN (SELECT id FROM events WHERE organizer_id = ?2)
+                 RETURNING *",
+            )
+            .bind(id)
+            .bind(organizer_id)
+            .fetch_optional(self.db.write())
+            .await?;
+            match used {
+                Some(ticket) => Ok(ticket),
+                None => Err(self.not_checked_in(id, organizer_id).await?),
             }
-            Err(refused) => {
-                transaction.rollback().await?;
-                scope.rollback();
-                Err(refused)
-            }
-        }
+        };
+        evicting(check_in).await
+    }
+
+    async fn not_checked_in(&self, id: i64, organizer_id: i64) -> Result<Error> {
+        let is_organizer: Option<bool> = sqlx::query_scalar(
+            "SELECT event_id IN (SELECT id FROM events WHERE organizer_id = ?2) FROM tickets WHERE id = ?1",
+        )
+        .bind(id)
+        .bind(organizer_id)
+        .fetch_optional(self.db.write())
+        .await?;
+        Ok(match is_organizer {
+            Some(true) => Error::conflict("id", "the ticket is already used"),
+            Some(false) => Error::forbidden(
+                "id",
+                "only the organiser of its event can check a ticket in",
+            ),
+            None => Error::unknown("id", "ticket", id),
+        })
     }
 }
 
-/// A ticket that is not written yet.
-struct Sale {
-    event_id: i64,
-    user_id: i64,
-    quantity: i64,
-    price_cents: i64,
-}
-
-/// The reserved places, as the database has them.
-#[derive(FromRow)]
-struct Places {
-    organizer_id: i64,
-    /// The price of one ticket.
-    price_cents: i64,
-}
-
-/// Takes places only if enough are left, so the database decides between two buyers of the last place.
-#[cache_evict(
-    key = ["event:<event_id>", "analytics:<event_id>"],
-    tag = ["events", "user:<return.organizer_id>"],
-)]
-async fn take_places(
+/// Takes places only if enough are left, so the database decides between two buyers of the last place. Returns the event as it is
+/// afterwards.
+pub(crate) async fn take_places(
     transaction: &mut SqliteConnection,
     event_id: i64,
     user_id: i64,
     quantity: i64,
-) -> Result<Places> {
-    let places = sqlx::query_as(
-        "UPDATE events SET sold = sold + ?2
-         WHERE id = ?1 AND published AND tickets_left >= ?2
-         RETURNING organizer_id, price_cents",
-    )
-    .bind(event_id)
-    .bind(quantity)
-    .fetch_optional(&mut *transaction)
-    .await?;
-    match places {
-        Some(places) => Ok(places),
-        None => {
-            let event = sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(event_id);
-            let event: Option<Event> = event.fetch_optional(transaction).await?;
-            let event = event.filter(|event| event.is_for(Some(user_id)));
-            Err(event.map_or_else(|| Error::unknown("id", "event", event_id), not_sold))
+) -> Result<Event> {
+    let take = async {
+        let taken = sqlx::query_as(
+            "UPDATE events SET sold = sold + ?2
+             WHERE id = ?1 AND published AND tickets_left >= ?2
+             RETURNING *",
+        )
+        .bind(event_id)
+        .bind(quantity)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        match taken {
+            Some(event) => Ok(event),
+            None => {
+                let event = sqlx::query_as("SELECT * FROM events WHERE id = ?").bind(event_id);
+                let event: Option<Event> = event.fetch_optional(transaction).await?;
+                let event = event.filter(|event| event.is_for(Some(user_id)));
+                Err(event.map_or_else(|| Error::unknown("id", "event", event_id), not_sold))
+            }
         }
-    }
+    };
+    changes::removing(take).await
 }
 
-#[cache_evict(key = "ticket:user:<sale.user_id>")]
-async fn issue(transaction: &mut SqliteConnection, sale: Sale) -> Result<Ticket> {
-    let ticket = sqlx::query_as(
-        "INSERT INTO tickets (event_id, user_id, quantity, price_cents) VALUES (?, ?, ?, ?) RETURNING *",
-    )
-    .bind(sale.event_id)
-    .bind(sale.user_id)
-    .bind(sale.quantity)
-    .bind(sale.price_cents);
-    Ok(ticket.fetch_one(transaction).await?)
+/// Issues a ticket for places that are taken.
+pub(crate) async fn issue(
+    transaction: &mut SqliteConnection,
+    event: &Event,
+    user_id: i64,
+    quantity: i64,
+) -> Result<Ticket> {
+    let issue = async {
+        let ticket = sqlx::query_as(
+            "INSERT INTO tickets (event_id, user_id, quantity, price_cents) VALUES (?, ?, ?, ?) RETURNING *",
+        )
+        .bind(event.id)
+        .bind(user_id)
+        .bind(quantity)
+        .bind(event.price_cents);
+        Ok(ticket.fetch_one(transaction).await?)
+    };
+    evicting(issue).await
+}
+
+/// Runs a change of a ticket. If it succeeds, earlier lists of its user's tickets are not served again.
+#[cache_evict(tag = "tickets:<return.user_id>")]
+async fn evicting(change: impl Future<Output = Result<Ticket>>) -> Result<Ticket> {
+    change.await
 }
 
 fn not_sold(event: Event) -> Error {

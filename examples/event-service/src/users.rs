@@ -1,6 +1,6 @@
-//! Users: profiles, followers and referrals.
+//! Users: profiles and followers.
 
-use cache_runtime::{cache_evict, cacheable};
+use cache_runtime::{cache_evict, cache_put, cacheable};
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
@@ -66,13 +66,6 @@ pub struct ProfileChange {
     pub bio: Option<Text<2_000>>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize, FromRow)]
-pub struct Referrer {
-    pub rank: i64,
-    pub user_id: i64,
-    pub referrals: i64,
-}
-
 // Without `none_ttl`: a client chooses the id, and each unknown id would leave an entry.
 #[derive(Clone, Debug)]
 pub struct Users {
@@ -84,7 +77,7 @@ impl Users {
         Self { db }
     }
 
-    #[cacheable(key = "user:profile:<id>", ttl = 1800)]
+    #[cacheable(key = "user:profile:<id>", policy = "profiles")]
     pub async fn find(&self, id: i64) -> Result<Option<User>> {
         let user = sqlx::query_as("SELECT * FROM users WHERE id = ?").bind(id);
         Ok(user.fetch_optional(self.db.read().await).await?)
@@ -100,20 +93,8 @@ impl Users {
         Ok(count.fetch_optional(self.db.read().await).await?)
     }
 
-    /// Returns the 100 users with the most referrals.
-    #[cacheable(key = "leaderboard:referral:top100", ttl = 1800)]
-    pub async fn top_referrers(&self) -> Result<Vec<Referrer>> {
-        let referrers = sqlx::query_as(
-            "SELECT rank() OVER (ORDER BY count(*) DESC) AS rank, referrer_id AS user_id, count(*) AS referrals
-             FROM referrals
-             GROUP BY referrer_id
-             ORDER BY rank, user_id
-             LIMIT 100",
-        );
-        Ok(referrers.fetch_all(self.db.read().await).await?)
-    }
-
-    #[cache_evict(key = "user:profile:<id>")]
+    /// Nothing else shows what this changes.
+    #[cache_put(key = "user:profile:<id>", policy = "profiles")]
     pub async fn update(&self, id: i64, change: &ProfileChange) -> Result<Option<User>> {
         let updated = sqlx::query_as(
             "UPDATE users
@@ -147,34 +128,33 @@ impl Users {
     }
 
     /// Following twice has the same effect as once.
-    #[cache_evict(key = "user:followers:<id>")]
     pub async fn follow(&self, id: i64, follower_id: i64) -> Result<()> {
-        let follow =
-            sqlx::query("INSERT OR IGNORE INTO followers (user_id, follower_id) VALUES (?, ?)");
-        follow
-            .bind(id)
-            .bind(follower_id)
-            .execute(self.db.write())
-            .await?;
-        Ok(())
+        let follow = "INSERT OR IGNORE INTO followers (user_id, follower_id) VALUES (?, ?)";
+        self.change_followers(follow, id, follower_id).await
+    }
+
+    pub async fn unfollow(&self, id: i64, follower_id: i64) -> Result<()> {
+        let unfollow = "DELETE FROM followers WHERE user_id = ? AND follower_id = ?";
+        self.change_followers(unfollow, id, follower_id).await
     }
 
     #[cache_evict(key = "user:followers:<id>")]
-    pub async fn unfollow(&self, id: i64, follower_id: i64) -> Result<()> {
-        let unfollow = sqlx::query("DELETE FROM followers WHERE user_id = ? AND follower_id = ?");
-        unfollow
-            .bind(id)
-            .bind(follower_id)
-            .execute(self.db.write())
-            .await?;
+    async fn change_followers(
+        &self,
+        statement: &'static str,
+        id: i64,
+        follower_id: i64,
+    ) -> Result<()> {
+        let change = sqlx::query(statement).bind(id).bind(follower_id);
+        change.execute(self.db.write()).await?;
         Ok(())
     }
 }
 
-/// Runs a change of the trust in a user. If it succeeds, earlier cached data of the user is not served again.
+/// Runs a change of the trust in a user. If it succeeds, no earlier cached data of the user is served again.
 #[cache_evict(
-    key = ["user:profile:<id>", "user:followers:<id>", "ticket:user:<id>"],
-    tag = "user:<id>",
+    key = ["user:profile:<id>", "user:followers:<id>"],
+    tag = ["organizer:<id>", "tickets:<id>"],
 )]
 pub(crate) async fn evicting<T>(id: i64, change: impl Future<Output = Result<T>>) -> Result<T> {
     change.await

@@ -9,18 +9,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::db::Db;
 use crate::error::Error;
-use crate::events::Events;
+use crate::events::{Events, Types};
 use crate::page::Page;
-use crate::users::Users;
+use crate::referrals::Referrals;
 
-/// The number of locations whose lists are warmed, beginning with the most events.
-const LOCATIONS: u32 = 10;
+/// The number of locations whose lists are warmed, beginning with the most events. The same for states.
+const PLACES: u32 = 10;
 
 /// A call of an annotated method that is warmed.
 #[derive(Clone, Debug)]
 enum Item {
     Event(i64),
     Near(String),
+    InState(String),
     Published,
     Trending,
     Leaderboard,
@@ -33,14 +34,18 @@ pub async fn run(
     progress: impl FnMut(&Progress),
 ) -> anyhow::Result<Summary> {
     let items = items(db).await.context("cannot list the items to warm")?;
-    let (events, users) = (Events::new(db.clone()), Users::new(db.clone()));
+    let (events, referrals) = (Events::new(db.clone()), Referrals::new(db.clone()));
     let load = async |item| {
         match item {
             Item::Event(id) => events.find(id).await.map(drop),
             Item::Near(location) => events.near(&location, Page::default()).await.map(drop),
+            Item::InState(state) => events
+                .in_state(&state, Types::All, Page::default())
+                .await
+                .map(drop),
             Item::Published => events.published(Page::default()).await.map(drop),
             Item::Trending => events.trending(Page::default()).await.map(drop),
-            Item::Leaderboard => users.top_referrers().await.map(drop),
+            Item::Leaderboard => referrals.top_referrers().await.map(drop),
         }
         .map_err(told)
     };
@@ -71,7 +76,13 @@ async fn items(db: &Db) -> Result<Vec<Item>, sqlx::Error> {
     let locations: Vec<String> = sqlx::query_scalar(
         "SELECT location FROM events WHERE published GROUP BY location ORDER BY count(*) DESC, location LIMIT ?",
     )
-    .bind(LOCATIONS)
+    .bind(PLACES)
+    .fetch_all(db)
+    .await?;
+    let states: Vec<String> = sqlx::query_scalar(
+        "SELECT state FROM events WHERE published GROUP BY state ORDER BY count(*) DESC, state LIMIT ?",
+    )
+    .bind(PLACES)
     .fetch_all(db)
     .await?;
     let events: Vec<i64> =
@@ -80,6 +91,7 @@ async fn items(db: &Db) -> Result<Vec<Item>, sqlx::Error> {
             .await?;
     let mut items = vec![Item::Published, Item::Trending, Item::Leaderboard];
     items.extend(locations.into_iter().map(Item::Near));
+    items.extend(states.into_iter().map(Item::InState));
     items.extend(events.into_iter().map(Item::Event));
     Ok(items)
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::events::Events;
 use crate::page::Page;
-use crate::tickets::Tickets;
+use crate::tickets::{Status, Tickets};
 use crate::users::Users;
 
 /// The cost of Argon2id that OWASP recommends.
@@ -148,8 +148,8 @@ async fn a_login_evicts_only_entries_of_the_user() {
         .await
         .expect("the right password");
 
-    assert_eq!(cached(user).await, [false; 5]);
-    assert_eq!(cached(other).await, [true; 5]);
+    assert_eq!(cached(user).await, [false; 6]);
+    assert_eq!(cached(other).await, [true; 6]);
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn a_failed_login_evicts_nothing() {
         .await
         .expect_err("no password");
 
-    assert_eq!(cached(62).await, [true; 5]);
+    assert_eq!(cached(62).await, [true; 6]);
 }
 
 #[tokio::test]
@@ -285,7 +285,7 @@ async fn an_unreadable_hash_is_a_server_error_and_evicts_nothing() {
     let failed = failed.expect_err("no such hash");
     assert!(matches!(failed, Error::Internal(_)), "{failed:?}");
     assert!(!format!("{failed:?}").contains("password65"), "{failed:?}");
-    assert_eq!(cached(65).await, [true; 5]);
+    assert_eq!(cached(65).await, [true; 6]);
 }
 
 #[test]
@@ -406,16 +406,21 @@ async fn fill(accounts: &Accounts, id: i64) {
     events.all_organized_by(id, page).await.expect("events");
     let tickets = Tickets::new(db.clone());
     tickets.of_user(id).await.expect("tickets");
-    assert_eq!(cached(id).await, [true; 5]);
+    let used = tickets.of_user_with(id, Status::Used).await;
+    used.expect("tickets");
+    assert_eq!(cached(id).await, [true; 6]);
 }
 
 /// Returns which of the entries of `fill` are cached.
-async fn cached(id: i64) -> [bool; 5] {
+async fn cached(id: i64) -> [bool; 6] {
     [
         CACHE.exists(&format!("user:profile:{id}")).await,
         CACHE.exists(&format!("user:followers:{id}")).await,
-        CACHE.exists(&format!("user:events:{id}:page:1")).await,
-        CACHE.exists(&format!("user:events:{id}:all:page:1")).await,
+        CACHE.exists(&format!("events:organizer:{id}:page:1")).await,
+        CACHE
+            .exists(&format!("events:organizer:{id}:all:page:1"))
+            .await,
         CACHE.exists(&format!("ticket:user:{id}")).await,
+        CACHE.exists(&format!("ticket:user:{id}:status:used")).await,
     ]
 }

@@ -10,9 +10,45 @@ async fn a_new_file_is_created_and_seeded() {
 
     let db = file.open().await.expect("a database");
 
-    assert_eq!(number(&db, "PRAGMA user_version").await, 3);
+    assert_eq!(number(&db, "PRAGMA user_version").await, 4);
     assert_eq!(number(&db, "SELECT count(*) FROM users").await, 200);
     assert_eq!(number(&db, "SELECT count(*) FROM credentials").await, 200);
+    let codes = "SELECT count(*) FROM referral_codes WHERE code = printf('REF-%06d', user_id)";
+    assert_eq!(number(&db, codes).await, 200);
+}
+
+#[tokio::test]
+async fn events_of_an_old_file_get_a_state_and_a_type() {
+    let file = File::of_version_1(
+        "states",
+        &[
+            "UPDATE events SET title = 'Opening', location = 'Utrecht' WHERE id = 1",
+            "UPDATE events SET title = 'Concertina night' WHERE id = 2",
+        ],
+    )
+    .await;
+
+    let db = file.open().await.expect("a database");
+
+    let of_seed = "SELECT count(*) FROM events
+                   WHERE id > 2 AND lower(title) = type || ' no. ' || id AND state <> ''
+                     AND (location <> 'Paris' OR state = 'Île-de-France')";
+    assert_eq!(number(&db, of_seed).await, 998);
+    let others = "SELECT count(*) FROM events
+                  WHERE id <= 2 AND type = 'meetup' AND (id = 2 OR state = 'Utrecht')";
+    assert_eq!(number(&db, others).await, 2);
+    let states = "SELECT count(DISTINCT state) FROM events WHERE id > 2";
+    assert_eq!(number(&db, states).await, 20);
+}
+
+#[tokio::test]
+async fn tickets_of_an_old_file_are_valid() {
+    let file = File::of_version_1("valid", &[]).await;
+
+    let db = file.open().await.expect("a database");
+
+    let valid = "SELECT count(*) FROM tickets WHERE status = 'valid'";
+    assert_eq!(number(&db, valid).await, 3000);
 }
 
 #[tokio::test]
@@ -42,7 +78,7 @@ async fn a_file_of_version_1_keeps_its_data_and_gets_credentials() {
 
     let db = file.open().await.expect("a database");
 
-    assert_eq!(number(&db, "PRAGMA user_version").await, 3);
+    assert_eq!(number(&db, "PRAGMA user_version").await, 4);
     let names = "SELECT count(*) FROM credentials WHERE username = 'user' || user_id";
     assert_eq!(number(&db, names).await, 199);
     let others = "SELECT count(*) FROM credentials WHERE user_id NOT BETWEEN 1 AND 199";
@@ -78,14 +114,14 @@ async fn payments_of_an_old_file_are_kept_and_can_be_claimed() {
 async fn a_file_of_a_newer_version_is_refused_with_advice() {
     let file = File::new("future");
     let db = file.open().await.expect("a database");
-    execute(&db, "PRAGMA user_version = 4").await;
+    execute(&db, "PRAGMA user_version = 5").await;
     db.close().await;
 
-    let refused = file.open().await.expect_err("version 4 is unknown");
+    let refused = file.open().await.expect_err("version 5 is unknown");
 
     assert_eq!(
         format!("{refused:#}"),
-        "the database has version 4, but this event-service supports only versions up to 3: \
+        "the database has version 5, but this event-service supports only versions up to 4: \
          start a newer event-service, or set DATABASE_URL to another file"
     );
 }

@@ -3,24 +3,57 @@
 use std::sync::Arc;
 
 use axum::Json as Answer;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cache_runtime::http::{Session, Sessions};
 
 use super::auth::{owner, user_of, viewer};
-use super::extract::{Json, Path};
+use super::extract::{Json, Path, Query};
 use super::{App, PRIVATE};
 use crate::error::{Error, Result};
-use crate::events::{Event, EventChange, EventPage, NewEvent};
+use crate::events::changes::{EventChange, NewEvent};
+use crate::events::{Event, EventPage, EventType, Types};
 use crate::page::Page;
-use crate::tickets::Purchase;
 
-pub(super) async fn published(
+/// Which published events a list has.
+pub(super) enum Filter {
+    Everywhere,
+    In { state: String, types: Types },
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Filter {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let query = Query::from_request_parts(parts, state).await?;
+        let types = match query.get::<EventType>("type", "type of events, such as `concert`")? {
+            Some(kind) => Types::Only(kind),
+            None => Types::All,
+        };
+        match query.get::<String>("state", "name of a state")? {
+            Some(state) => {
+                check_place("state", &state)?;
+                Ok(Self::In { state, types })
+            }
+            None if types == Types::All => Ok(Self::Everywhere),
+            None => Err(Error::malformed("state", "a type needs a state")),
+        }
+    }
+}
+
+/// With `?state=`, only the events in that state.
+pub(super) async fn list(
     State(app): State<Arc<App>>,
+    filter: Filter,
     page: Page,
 ) -> Result<Answer<EventPage>> {
-    Ok(Answer(app.events.published(page).await?))
+    let found = match filter {
+        Filter::Everywhere => app.events.published(page).await,
+        Filter::In { state, types } => app.events.in_state(&state, types, page).await,
+    };
+    Ok(Answer(found?))
 }
 
 pub(super) async fn trending(State(app): State<Arc<App>>, page: Page) -> Result<Answer<EventPage>> {
@@ -32,12 +65,7 @@ pub(super) async fn near(
     Path(location): Path<String>,
     page: Page,
 ) -> Result<Answer<EventPage>> {
-    if location.chars().count() > 100 {
-        return Err(Error::malformed(
-            "location",
-            "it must be text of 1 to 100 characters",
-        ));
-    }
+    check_place("location", &location)?;
     Ok(Answer(app.events.near(&location, page).await?))
 }
 
@@ -127,16 +155,15 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn buy(
-    State(app): State<Arc<App>>,
-    session: Session,
-    Path(id): Path<i64>,
-    Json(purchase): Json<Purchase>,
-) -> Result<impl IntoResponse> {
-    let buyer = purchase.user_id.get();
-    owner(&session, "user_id", buyer)?;
-    let ticket = app.tickets.buy(id, buyer, purchase.quantity.get()).await?;
-    Ok((StatusCode::CREATED, Answer(ticket)))
+/// Returns 400 unless a place may have this name.
+pub(super) fn check_place(field: &str, name: &str) -> Result<()> {
+    match (1..=100).contains(&name.chars().count()) {
+        true => Ok(()),
+        false => Err(Error::malformed(
+            field,
+            "it must be text of 1 to 100 characters",
+        )),
+    }
 }
 
 /// Returns the event that `field` names.

@@ -1,15 +1,15 @@
 //! Extractors like those of axum, but every rejection is a problem that names the field.
 
 use std::error::Error as StdError;
+use std::str::FromStr;
 
 use axum::RequestPartsExt;
 use axum::body::Bytes;
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{self, FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::extract::{self, FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -51,23 +51,41 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
+/// The parameters after the `?`.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        match extract::Query::from_request_parts(parts, state).await {
+            Ok(extract::Query(parameters)) => Ok(Self(parameters)),
+            Err(rejection) => Err(Error::malformed("query", rejection.body_text())),
+        }
+    }
+}
+
+impl Query {
+    /// Returns the parameter with this name, if there is one. `what` completes the sentence "it must be one …".
+    pub(super) fn get<T: FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, Error> {
+        let wrong = || Error::malformed(name, format!("it must be one {what}"));
+        let mut values = self.0.iter().filter(|(key, _)| key == name);
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some((_, text)), None) => text.parse().map(Some).map_err(|_| wrong()),
+            (Some(_), Some(_)) => Err(wrong()),
+        }
+    }
+}
+
 /// `?page=`, or 1 if it is missing.
 impl<S: Send + Sync> FromRequestParts<S> for Page {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Paging {
-            page: Option<String>,
-        }
-
-        let wrong = || Error::malformed("page", "it must be one whole number from 1 to 4294967295");
-        let Query(Paging { page }) = Query::from_request_parts(parts, state)
-            .await
-            .map_err(|_| wrong())?;
-        page.map_or(Ok(Self::default()), |page| {
-            page.parse().map_err(|()| wrong())
-        })
+        let query = Query::from_request_parts(parts, state).await?;
+        let page = query.get("page", "whole number from 1 to 4294967295")?;
+        Ok(page.unwrap_or_default())
     }
 }
 

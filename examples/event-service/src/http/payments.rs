@@ -14,7 +14,7 @@ use super::auth::{owner, user_of};
 use super::extract::{Json, Path};
 use crate::error::{Error, Result};
 use crate::gateway::Verification;
-use crate::payments::{NewPayment, Payment};
+use crate::payments::{NewPayment, Payment, PaymentStatus};
 
 pub(super) async fn initiate(
     State(app): State<Arc<App>>,
@@ -45,6 +45,17 @@ pub(super) async fn find(
     let payment = payment.ok_or_else(|| Error::unknown("tx", "payment", tx))?;
     owner(&session, "tx", payment.user_id)?;
     Ok(Answer(payment))
+}
+
+pub(super) async fn status(
+    State(app): State<Arc<App>>,
+    session: Session,
+    Path(tx): Path<String>,
+) -> Result<Answer<PaymentStatus>> {
+    let status = app.payments.status(&tx).await?;
+    let status = status.ok_or_else(|| Error::unknown("tx", "payment", tx))?;
+    owner(&session, "tx", status.user_id)?;
+    Ok(Answer(status))
 }
 
 pub(super) async fn confirm(

@@ -1,4 +1,4 @@
-//! `/api/users` and the leaderboard.
+//! `/api/users`
 
 use std::sync::Arc;
 
@@ -14,8 +14,7 @@ use super::extract::{Json, Path};
 use super::{App, PRIVATE};
 use crate::error::{Error, Result};
 use crate::page::Page;
-use crate::tickets::Ticket;
-use crate::users::{Authentication, ProfileChange, Referrer, User};
+use crate::users::{Authentication, ProfileChange, User};
 
 #[derive(Serialize)]
 pub(super) struct Followers {
@@ -61,18 +60,6 @@ fn as_seen_by(is_own: bool, answer: impl IntoResponse) -> Response {
     }
 }
 
-pub(super) async fn tickets(
-    State(app): State<Arc<App>>,
-    session: Session,
-    Path(id): Path<i64>,
-) -> Result<Answer<Vec<Ticket>>> {
-    owner(&session, "id", id)?;
-    let tickets = app.tickets.of_user(id).await?;
-    tickets
-        .map(Answer)
-        .ok_or_else(|| Error::unknown("id", "user", id))
-}
-
 pub(super) async fn followers(
     State(app): State<Arc<App>>,
     Path(id): Path<i64>,
@@ -81,10 +68,6 @@ pub(super) async fn followers(
     count
         .map(|count| Answer(Followers { count }))
         .ok_or_else(|| Error::unknown("id", "user", id))
-}
-
-pub(super) async fn top_referrers(State(app): State<Arc<App>>) -> Result<Answer<Vec<Referrer>>> {
-    Ok(Answer(app.users.top_referrers().await?))
 }
 
 pub(super) async fn update(

@@ -23,10 +23,30 @@ const TABLE: &[(&str, &str, i64)] = &[
         "events:location:New%20York:page:1",
         300,
     ),
-    ("/api/users/1", "user:profile:1", 1800),
+    ("/api/users/1", "user:profile:1", 3600),
     ("/api/users/1/followers", "user:followers:1", 300),
-    ("/api/users/1/events?page=2", "user:events:1:page:2", 600),
+    (
+        "/api/events?state=Lagos",
+        "event:list:state:Lagos:type:all:page:1",
+        300,
+    ),
+    (
+        "/api/events?state=North%20Holland&type=concert&page=1",
+        "event:list:state:North%20Holland:type:concert:page:1",
+        300,
+    ),
+    (
+        "/api/users/1/events?page=2",
+        "events:organizer:1:page:2",
+        600,
+    ),
     ("/api/users/1/tickets", "ticket:user:1", 300),
+    (
+        "/api/users/1/tickets?status=used",
+        "ticket:user:1:status:used",
+        300,
+    ),
+    ("/api/referrals/REF-000007", "referral:REF-000007", 1800),
     ("/api/events/1/analytics", "analytics:1", 1800),
     (
         "/api/leaderboard/referrals",
@@ -43,7 +63,7 @@ fn every_read_is_cached_under_its_key_for_its_ttl() {
     let (user, stranger) = (service.log_in(1), service.client());
 
     for &(path, key, seconds) in TABLE {
-        let reader = match path.ends_with("/tickets") {
+        let reader = match path.contains("/tickets") {
             true => &user,
             false => &stranger,
         };
@@ -81,13 +101,17 @@ fn a_payment_is_cached_when_it_is_created() {
     };
     assert!((1795..=1800).contains(&ttl(format!("dev_payment:transaction:{tx}"))));
 
+    client.get(&format!("/api/payments/{tx}/status"));
+    assert!((55..=60).contains(&ttl(format!("dev_payment:status:{tx}"))));
+
     client.get(&format!("/api/payments/verify/{reference}"));
     assert!((295..=300).contains(&ttl(format!("dev_payment:verification:{reference}"))));
 
     let before = service.counts();
     client.get(&format!("/api/payments/{tx}"));
+    client.get(&format!("/api/payments/{tx}/status"));
     client.get(&format!("/api/payments/verify/{reference}"));
-    assert_eq!(grown(&before, &service.counts(), "hits"), 2);
+    assert_eq!(grown(&before, &service.counts(), "hits"), 3);
 }
 
 #[test]

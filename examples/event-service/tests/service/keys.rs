@@ -20,7 +20,7 @@ fn requests_without_results_leave_no_entries() {
     let service = Service::on(&redis);
     let client = service.log_in(1);
     let mut connection = connect(&service);
-    let kinds: [Kind; 12] = [
+    let kinds: [Kind; 19] = [
         (
             "pages",
             |number| format!("/api/events?page={}", 51 + number),
@@ -40,6 +40,36 @@ fn requests_without_results_leave_no_entries() {
             "pages of a place",
             |number| format!("/api/events/near/Oslo?page={}", 4 + number),
             200,
+        ),
+        (
+            "states",
+            |number| format!("/api/events?state=nowhere%20{number}%3A%2A"),
+            200,
+        ),
+        (
+            "types",
+            |number| format!("/api/events?state=Oslo&type=opera{number}"),
+            400,
+        ),
+        (
+            "pages of a state",
+            |number| format!("/api/events?state=Oslo&type=concert&page={}", 2 + number),
+            200,
+        ),
+        (
+            "statuses of tickets",
+            |number| format!("/api/users/1/tickets?status=lost{number}"),
+            400,
+        ),
+        (
+            "referral codes",
+            |number| format!("/api/referrals/CODE-{number}"),
+            404,
+        ),
+        (
+            "group buys",
+            |number| format!("/api/groupbuys/{number}"),
+            404,
         ),
         (
             "pages of a user",
@@ -81,6 +111,11 @@ fn requests_without_results_leave_no_entries() {
             |number| format!("/api/payments/tx-{number}"),
             404,
         ),
+        (
+            "statuses of payments",
+            |number| format!("/api/payments/tx-{number}/status"),
+            404,
+        ),
     ];
 
     for (kind, path, status) in kinds {
@@ -101,17 +136,18 @@ fn each_page_with_results_leaves_one_entry() {
     let mut connection = connect(&service);
 
     for list in [
-        "/api/events",
-        "/api/events/trending",
-        "/api/events/near/Oslo",
+        "/api/events?",
+        "/api/events/trending?",
+        "/api/events/near/Oslo?",
+        "/api/events?state=Oslo&",
     ] {
         flood(&mut connection, "", 200, |number| {
-            format!("{list}?page={number}")
+            format!("{list}page={number}")
         });
     }
 
-    // 1,000 events in pages of 20, in two lists, and 50 events in Oslo.
-    assert_eq!(entries(&redis).len(), 50 + 50 + 3);
+    // 1,000 events in pages of 20, in two lists, and 50 events in Oslo, in two lists.
+    assert_eq!(entries(&redis).len(), 50 + 50 + 3 + 3);
 }
 
 /// Sends many requests of one kind, one after the other.

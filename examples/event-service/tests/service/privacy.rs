@@ -10,7 +10,7 @@ use crate::support::{Client, Service};
 use crate::tickets::DatabaseFile;
 
 const DRAFT: &str = r#"{"organizer_id": 3, "title": "Secret", "description": "Not yet.", "location": "Oslo",
-                        "starts_at": 1900000000, "price_cents": 100, "capacity": 50}"#;
+                        "state": "Oslo", "type": "meetup", "starts_at": 1900000000, "price_cents": 100, "capacity": 50}"#;
 
 const PAYMENT: &str =
     r#"{"user_id": 8, "event_id": 1, "amount_cents": 100, "card_number": "4111111111111111"}"#;
@@ -21,11 +21,14 @@ fn only_their_own_user_can_read_tickets_and_payments() {
     let (nobody, another, payer) = (service.client(), service.log_in(9), service.log_in(8));
     let paid = payer.send("POST", "/api/payments", Some(PAYMENT)).body;
     let payment = format!("/api/payments/{}", text(&paid["tx"]));
+    let status = format!("{payment}/status");
     let verification = format!("/api/payments/verify/{}", text(&paid["reference"]));
 
     for (path, field) in [
         ("/api/users/8/tickets", "id"),
+        ("/api/users/8/tickets?status=valid", "id"),
         (&*payment, "tx"),
+        (&*status, "tx"),
         (&*verification, "reference"),
     ] {
         // Twice: once uncached, once cached.
@@ -263,7 +266,7 @@ fn a_write_from_an_untrusted_origin_is_refused() {
     assert_eq!(from("https://shop.example").status, 200);
 }
 
-fn execute(file: &DatabaseFile, statement: &'static str) {
+pub(crate) fn execute(file: &DatabaseFile, statement: &'static str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::Service;
 
 const DRAFT: &str = r#"{"organizer_id": 3, "title": "Opening", "description": "All are welcome.", "location": "Oslo",
-                        "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
+                        "state": "Oslo", "type": "meetup", "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
 
 #[test]
 fn lists_come_in_pages_of_twenty_with_total_and_pages() {

@@ -11,7 +11,7 @@ const PAYMENT: &str =
     r#"{"user_id": 8, "event_id": 1, "amount_cents": 100, "card_number": "4111111111111111"}"#;
 
 const NEW_EVENT: &str = r#"{"organizer_id": 8, "title": "Opening", "description": "All are welcome.", "location": "Rome",
-                            "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
+                            "state": "Lazio", "type": "meetup", "starts_at": 1900000000, "price_cents": 0, "capacity": 5}"#;
 
 /// Requests that only user 8 may send, except for followers, where it is user 2; with the field that names the user.
 #[rustfmt::skip] // One route, one line.

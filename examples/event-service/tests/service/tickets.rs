@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::support::{Client, Service};
 
 const EVENT: &str = r#"{"organizer_id": 3, "title": "Opening", "description": "All are welcome.", "location": "Oslo",
-                        "starts_at": 1900000000, "price_cents": 100, "capacity": 50}"#;
+                        "state": "Oslo", "type": "meetup", "starts_at": 1900000000, "price_cents": 100, "capacity": 50}"#;
 
 #[test]
 fn a_database_in_memory_is_never_oversold() {

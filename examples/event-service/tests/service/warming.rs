@@ -6,8 +6,8 @@ use cache_runtime::testing::RedisServer;
 
 use crate::support::{PATIENCE, Service, eventually, run};
 
-/// 1,000 events, 10 locations, two lists and the leaderboard.
-const ITEMS: usize = 1013;
+/// 1,000 events, 10 locations, 10 states, two lists and the leaderboard.
+const ITEMS: usize = 1023;
 
 /// The requests for the warmed entries.
 const PATHS: &[&str] = &[
@@ -17,6 +17,8 @@ const PATHS: &[&str] = &[
     "/api/events/trending",
     "/api/events/near/Amsterdam",
     "/api/events/near/Cape%20Town",
+    "/api/events?state=Berlin",
+    "/api/events?state=Lagos",
     "/api/leaderboard/referrals",
 ];
 
@@ -69,7 +71,7 @@ fn fresh_entries_are_not_loaded_again_and_progress_is_lines_without_a_terminal()
     );
     let lines: Vec<_> = again.said.lines().collect();
     assert_eq!(lines.len(), 10, "{again:?}");
-    assert_eq!(lines[9], "1013 of 1013 done");
+    assert_eq!(lines[9], "1023 of 1023 done");
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn warming_fails_with_a_reason_without_redis() {
 
     assert_eq!(warmed.code, Some(1));
     assert!(
-        warmed.printed.contains("0 loaded, 0 fresh, 1013 failed"),
+        warmed.printed.contains("0 loaded, 0 fresh, 1023 failed"),
         "{warmed:?}"
     );
     assert!(warmed.said.contains("Redis is unavailable"), "{warmed:?}");
