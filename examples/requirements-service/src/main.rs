@@ -50,7 +50,7 @@ async fn serve() -> anyhow::Result<()> {
     let (address, mode) = (listener.local_addr()?, mode(&cache));
     tracing::info!("listening on http://{address}, {mode}");
 
-    // Meanwhile it answers, but load balancers do not choose it.
+    // It answers while it warms, but load balancers do not choose it yet.
     let warming = tokio::spawn(warm_up(app));
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::select! {

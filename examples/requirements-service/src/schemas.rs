@@ -119,7 +119,7 @@ fn judge(schema: &[Field], document: &Map<String, Value>) -> Verdict {
             Some(value) if field.kind.admits(value) => None,
             Some(_) => Some(problem(
                 name,
-                format!("it must be a {}", field.kind.as_str()),
+                format!("it must be of the kind `{}`", field.kind.as_str()),
             )),
             None if field.required => Some(problem(name, "it is missing".to_owned())),
             None => None,

@@ -17,13 +17,13 @@ pub fn cache_defaults() -> Config {
         .prefix("requirements_")
         // Every write evicts or replaces its entries. A TTL only limits how long an entry that nobody reads takes memory.
         .policy("requirements", policy(minutes(60)))
-        // Change most often, as work proceeds.
+        // These change most often.
         .policy("features", policy(minutes(15)))
         // The verdict about a document changes only with its schema.
         .policy("validations", policy(minutes(120)))
         // Clients choose the text of a search, so its entries are many and rarely read again.
         .policy("queries", policy(minutes(5)))
-        // Small, read with each page, and written by their user only.
+        // These are small, and only their user changes them.
         .policy("preferences", policy(minutes(24 * 60)))
         // 30 minutes after the last use. A user who works is not logged out; an abandoned browser is.
         .session_idle(minutes(30))
