@@ -1,4 +1,5 @@
-//! Every requirement in `docs/requirements.md` is shown by tests that exist, or by commands of this repository.
+//! What documents and manifests name exists: the tests and commands that show requirements, and the variables and routes of a
+//! deployment.
 
 use std::fs;
 use std::path::Path;
@@ -67,5 +68,51 @@ fn every_requirement_is_shown_by_something_that_exists() {
             }
         }
         assert!(proofs > 0, "nothing shows: {requirement}");
+    }
+}
+
+#[test]
+fn the_manifests_name_variables_and_routes_of_the_service() {
+    let manifest = read("examples/kubernetes/requirements-service.yaml");
+    let known = [
+        "docs/book/src/reference/configuration.md",
+        "examples/requirements-service/src/settings.rs",
+    ]
+    .map(read);
+    let (_, data) = manifest.split_once("\ndata:\n").expect("a ConfigMap");
+    let (data, deployment) = data.split_once("\n---\n").expect("a Deployment");
+    let configured = data
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(": "));
+    let configured = configured
+        .map(|(name, _)| name)
+        .filter(|name| !name.starts_with('#'));
+    let secret = deployment
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- name: "));
+    let secret = secret.filter(|name| {
+        name.chars()
+            .all(|letter| letter.is_ascii_uppercase() || letter == '_')
+    });
+    let names: Vec<_> = configured.chain(secret).collect();
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        assert!(
+            known.iter().any(|text| text.contains(name)),
+            "{name} is no variable of the service"
+        );
+    }
+
+    let routes = read("examples/requirements-service/src/http.rs");
+    let probes: Vec<_> = deployment
+        .match_indices("path: /")
+        .filter_map(|(at, _)| deployment[at + 6..].split([',', '\n']).next())
+        .collect();
+    assert!(probes.contains(&"/readyz"), "{probes:?}");
+    for path in probes.iter().filter(|path| !path.starts_with("/secrets")) {
+        assert!(
+            routes.contains(&format!("\"{path}\"")),
+            "{path} is no route of the service"
+        );
     }
 }
