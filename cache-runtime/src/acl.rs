@@ -6,6 +6,8 @@ use crate::config::{Config, Topology};
 use crate::registry;
 
 /// A part of this crate that needs commands of its own.
+///
+/// See [`AclRule`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AclPart {

@@ -124,6 +124,23 @@ use crate::throttle::Throttle;
 
 /// A cache. Cloning is cheap. All clones are the same cache.
 ///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::Cache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory(); // a service calls `Cache::connect`
+///
+/// cache.set("greeting:ada", &"hello, Ada".to_owned(), Duration::from_secs(60)).await;
+/// assert_eq!(cache.get("greeting:ada").await, Some("hello, Ada".to_owned()));
+///
+/// cache.delete("greeting:ada").await;
+/// assert_eq!(cache.get::<String>("greeting:ada").await, None);
+/// # }
+/// ```
+///
 /// The methods are named after Redis's commands and never fail the caller: while Redis is unavailable, reads find nothing
 /// and writes are not stored. The methods that begin with `try_` are the same operations and return errors. An invalid
 /// key or pattern is logged and matches nothing; `try_` returns it as an error.
@@ -178,6 +195,23 @@ enum Backend {
 }
 
 /// The outcome of an eviction.
+///
+/// ```
+/// use cache_runtime::{Cache, Evicted};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+///
+/// let status = match cache.delete("event:42").await {
+///     Evicted::Applied { .. } => 200,
+///     Evicted::Journaled | Evicted::Deferred => 202, // it is removed later
+///     Evicted::Refused => 400,
+///     _ => 500,
+/// };
+/// assert_eq!(status, 200);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -204,6 +238,17 @@ impl Cache {
     ///
     /// It is not an error if Redis is unavailable: the cache then starts in fallback mode and connects later. This waits
     /// for the first attempt, for at most 1 s.
+    ///
+    /// ```no_run
+    /// use cache_runtime::{Cache, Config};
+    ///
+    /// # async fn start() -> Result<(), cache_runtime::Error> {
+    /// let defaults = Config::default().client_name("shop");
+    /// let cache = Cache::connect(Config::from_env_over(defaults)?).await?; // reads `REDIS_URL`
+    /// cache.install()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -240,6 +285,22 @@ impl Cache {
     }
 
     /// Creates a cache in this process's memory, without Redis. It also suits unit tests.
+    ///
+    /// ```
+    /// use cache_runtime::{Cache, cacheable};
+    ///
+    /// #[cacheable(key = "double:<n>")]
+    /// async fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.run(double(2)).await;
+    /// assert_eq!(cache.get("double:2").await, Some(4));
+    /// # }
+    /// ```
     pub fn memory() -> Self {
         Self::local(Config::default())
     }
@@ -303,6 +364,25 @@ impl Cache {
     ///
     /// In tests, use [`run`](Self::run) instead: it gives each test its own cache.
     ///
+    /// ```
+    /// use cache_runtime::{Cache, cacheable};
+    ///
+    /// #[cacheable(key = "triple:<n>")]
+    /// async fn triple(n: u32) -> u32 {
+    ///     3 * n
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cache_runtime::Error> {
+    /// let cache = Cache::memory();
+    /// cache.install()?;
+    ///
+    /// assert_eq!(triple(2).await, 6);
+    /// assert!(cache.exists("triple:2").await);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// If another cache is already installed; that cache does not change. Installing the same cache again is not an
@@ -324,6 +404,13 @@ impl Cache {
     }
 
     /// Returns the configuration that this cache was created with.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// let cache = Cache::memory();
+    /// assert_eq!(cache.config().prefix, "dev_");
+    /// ```
     pub fn config(&self) -> &Config {
         &self.inner.config
     }

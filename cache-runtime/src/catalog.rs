@@ -44,6 +44,16 @@ pub use self::finding::{Code, Finding};
 /// The annotated functions of the program and its libraries, and the findings about them.
 ///
 /// [`Display`](fmt::Display) writes a table for people. Functions that store are first, then those that evict.
+///
+/// ```
+/// use cache_runtime::Config;
+/// use cache_runtime::catalog::{Attribute, Catalog};
+///
+/// let catalog = Catalog::new(&Config::default());
+/// for function in catalog.functions.iter().filter(|function| function.attribute != Attribute::CacheEvict) {
+///     println!("{} stores {}", function.name, function.template);
+/// }
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Catalog {
@@ -54,6 +64,29 @@ pub struct Catalog {
 }
 
 /// An annotated function. A function with several attributes is in the catalog once for each of them.
+///
+/// ```standalone_crate
+/// use cache_runtime::catalog::{Catalog, TargetKind, TtlFrom};
+/// use cache_runtime::{Config, cache_evict, cacheable};
+///
+/// #[cacheable(key = "article:<id>")]
+/// async fn article(id: i64) -> String {
+///     format!("article {id}")
+/// }
+///
+/// #[cache_evict(pattern = "article:*")]
+/// async fn import() {}
+///
+/// let catalog = Catalog::new(&Config::default());
+/// let article = catalog.functions.iter().find(|function| function.template == "article:<id>").expect("annotated");
+///
+/// let stores = article.stores.as_ref().expect("it stores values");
+/// assert_eq!((stores.ttl_from, stores.ttl_seconds), (TtlFrom::Default, Some(3600.0)));
+///
+/// let eviction = &article.evicted_by[0];
+/// assert_eq!((eviction.target.template, eviction.target.kind), ("article:*", TargetKind::Pattern));
+/// assert!(eviction.target.kind.scans());
+/// ```
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Function {
@@ -80,6 +113,8 @@ pub struct Function {
 }
 
 /// An attribute that uses the cache.
+///
+/// See [`Catalog`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -93,6 +128,8 @@ pub enum Attribute {
 }
 
 /// A key, a tag, or what an eviction removes.
+///
+/// See [`Function`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Target {
@@ -103,6 +140,8 @@ pub struct Target {
 }
 
 /// What a target names.
+///
+/// See [`Function`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -118,6 +157,8 @@ pub enum TargetKind {
 }
 
 /// How a function stores values.
+///
+/// See [`Function`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stores {
@@ -146,6 +187,8 @@ pub struct Stores {
 }
 
 /// Where a TTL comes from.
+///
+/// See [`Function`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -163,6 +206,8 @@ pub enum TtlFrom {
 }
 
 /// A function that can evict the entries of another function.
+///
+/// See [`Function`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Eviction {

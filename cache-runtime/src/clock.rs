@@ -23,6 +23,23 @@ pub(crate) const COARSE: u64 = 10;
 ///
 /// Nothing is ordered by this clock: two processes whose clocks differ disagree on the age of a value, never on which
 /// value is newer.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::{Cache, Clock, Config};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let clock = Clock::stopped();
+/// let cache = Cache::connect(Config::default().clock(clock.clone())).await?;
+/// cache.set("stock:7", &12, 60).await;
+///
+/// clock.advance(Duration::from_secs(59));
+/// assert_eq!(cache.ttl("stock:7").await, Some(Duration::from_secs(1)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     ahead_millis: Arc<AtomicU64>,

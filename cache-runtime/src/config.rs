@@ -63,143 +63,269 @@ use crate::error::Error;
 /// - `limits` maps names of policies to texts: `{ "api": "100/60s", "mail": "5/s" }`.
 /// - Options that are left out have their defaults.
 ///
+/// Each field states its default, as a file or a variable would contain it, and its variables. `<ENV>` is the name of the
+/// [`environment`](Self::environment) in capitals, such as `DEV`, and `<NAME>` that of a policy. `docs/configuration.md` in the
+/// repository describes the variables.
+///
 /// The bounds of all options are checked when the cache is created.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The environment that the service runs in. In production, sessions need keys. Default: `dev`.
+    /// The environment that the service runs in. In production, sessions need keys.
+    ///
+    /// Default: `dev`. Variable: `CACHE_ENV`.
     pub environment: Environment,
-    /// The text in front of every key. If several caches share one Redis, no prefix may be the beginning of another. Default:
-    /// `dev_`, or the prefix of the environment.
+    /// The text in front of every key. [`environment`](Self::environment) sets another default. If several caches share one Redis, no
+    /// prefix may be the beginning of another.
+    ///
+    /// Default: `dev_`. Variable: `CACHE_PREFIX`.
     pub prefix: String,
-    /// The Redis to use. `None` keeps everything in this process. Default: `None`.
+    /// The Redis to use. `None` keeps everything in this process.
+    ///
+    /// Default: `None`. Variables: `REDIS_URL`, `<ENV>_REDIS_HOST` and `<ENV>_REDIS_PORT`.
     pub redis: Option<Topology>,
-    /// Whether a cache without Redis is an error. `None` means only in production. Default: `None`.
+    /// Whether a cache without Redis is an error. `None` means only in production.
+    ///
+    /// Default: `None`. Variable: `CACHE_REQUIRE_REDIS`.
     pub require_redis: Option<bool>,
-    /// The user to authenticate as. Default: `None`.
+    /// The user to authenticate as.
+    ///
+    /// Default: `None`. Variable: `REDIS_USERNAME`.
     pub username: Option<String>,
-    /// The password to authenticate with. Default: `None`.
+    /// The password to authenticate with.
+    ///
+    /// Default: `None`. Variables: `REDIS_PASSWORD` and `<ENV>_REDIS_PASSWORD`.
     pub password: Option<Secret>,
-    /// A file with the password. It is read each time that a connection opens. Default: `None`.
+    /// A file with the password. It is read each time that a connection opens.
+    ///
+    /// Default: `None`. Variable: `REDIS_PASSWORD_FILE`.
     pub password_file: Option<PathBuf>,
-    /// A function that provides the user and the password each time that a connection opens. Default: `None`.
+    /// A function that provides the user and the password each time that a connection opens.
+    ///
+    /// Default: `None`. No variable.
     pub credentials: Option<Credentials>,
-    /// The index of the database to select. Default: 0.
+    /// The index of the database to select. The address in `redis_url` can contain it.
+    ///
+    /// Default: `0`. Variable: `<ENV>_REDIS_DB`.
     pub database: i64,
-    /// Whether connections are encrypted. Default: `Off`.
+    /// Whether connections are encrypted.
+    ///
+    /// Default: `Off`. Variables: `REDIS_TLS` and `REDIS_TLS_CA`.
     pub tls: Tls,
     /// The certificate that the cache shows to Redis, and its chain: a PEM file, which is read each time that a connection opens.
-    /// Default: `None`.
+    ///
+    /// Default: `None`. Variable: `REDIS_TLS_CERT`.
     pub tls_cert: Option<PathBuf>,
-    /// The private key of that certificate: a PEM file, which may be the same. Default: `None`.
+    /// The private key of that certificate: a PEM file, which may be the same.
+    ///
+    /// Default: `None`. Variable: `REDIS_TLS_KEY`.
     pub tls_key: Option<PathBuf>,
-    /// The user to authenticate as at the sentinels. Default: `None`.
+    /// The user to authenticate as at the sentinels.
+    ///
+    /// Default: `None`. Variable: `REDIS_SENTINEL_USERNAME`.
     pub sentinel_username: Option<String>,
-    /// The password of the sentinels. Default: `None`.
+    /// The password of the sentinels.
+    ///
+    /// Default: `None`. Variable: `REDIS_SENTINEL_PASSWORD`.
     pub sentinel_password: Option<Secret>,
-    /// A file with the password of the sentinels, like [`password_file`](Self::password_file). Default: `None`.
+    /// A file with the password of the sentinels, like [`password_file`](Self::password_file).
+    ///
+    /// Default: `None`. Variable: `REDIS_SENTINEL_PASSWORD_FILE`.
     pub sentinel_password_file: Option<PathBuf>,
-    /// Whether connections to sentinels are encrypted. Default: `Off`.
+    /// Whether connections to sentinels are encrypted.
+    ///
+    /// Default: `Off`. Variables: `REDIS_SENTINEL_TLS` and `REDIS_SENTINEL_TLS_CA`.
     pub sentinel_tls: Tls,
-    /// The certificate that the cache shows to sentinels, like [`tls_cert`](Self::tls_cert). Default: `None`.
+    /// The certificate that the cache shows to sentinels, like [`tls_cert`](Self::tls_cert).
+    ///
+    /// Default: `None`. Variable: `REDIS_SENTINEL_TLS_CERT`.
     pub sentinel_tls_cert: Option<PathBuf>,
-    /// The private key of that certificate. Default: `None`.
+    /// The private key of that certificate.
+    ///
+    /// Default: `None`. Variable: `REDIS_SENTINEL_TLS_KEY`.
     pub sentinel_tls_key: Option<PathBuf>,
-    /// The name of connections in `CLIENT LIST`. Default: `cache-runtime`.
+    /// The name of connections in `CLIENT LIST`.
+    ///
+    /// Default: `cache-runtime`. Variable: `CACHE_CLIENT_NAME`.
     pub client_name: String,
-    /// The TTL of a value whose site does not set one. Default: 3600 s.
+    /// The TTL of a value whose site does not set one.
+    ///
+    /// Default: `1h`. Variable: `CACHE_DEFAULT_TTL`.
     pub default_ttl: Duration,
-    /// The most, in percent, by which a TTL is randomly shortened. Default: 0.
+    /// The most, in percent, by which a TTL is randomly shortened.
+    ///
+    /// Default: `0%`. Variable: `CACHE_TTL_JITTER`.
     pub ttl_jitter: u8,
-    /// The named policies, for `policy = "events"`. Default: empty.
+    /// The named policies, for `policy = "events"`.
+    ///
+    /// Default: empty. Variables: `CACHE_POLICY_<NAME>_TTL`, `CACHE_POLICY_<NAME>_GRACE`, `CACHE_POLICY_<NAME>_NONE_TTL` and
+    /// `CACHE_POLICY_<NAME>_MAX_LOADS`.
     pub policies: BTreeMap<String, TtlPolicy>,
     /// The policies from the environment. They are in `policies`, too.
     pub(crate) policies_from_env: BTreeMap<String, TtlPolicy>,
-    /// Quotas by the name of a limiter's policy. They override the limit and window of the policy. Default: empty.
+    /// Quotas by the name of a limiter's policy. They override the limit and window of the policy.
+    ///
+    /// Default: empty. Variable: `CACHE_LIMIT_<NAME>`.
     pub limits: BTreeMap<String, Quota>,
-    /// The number of processes that share the Redis. Default: 1.
+    /// The number of processes that share the Redis.
+    ///
+    /// Default: `1`. Variable: `CACHE_REPLICAS`.
     pub replicas: usize,
-    /// The number of clients that a limiter remembers in this process. Default: 100,000.
+    /// The number of clients that a limiter remembers in this process.
+    ///
+    /// Default: `100000`. Variable: `CACHE_MAX_CLIENTS`.
     pub max_clients: usize,
-    /// The keys that sign and encrypt sessions. Default: `None`.
+    /// The keys that sign and encrypt sessions.
+    ///
+    /// Default: `None`. Variable: `CACHE_SESSION_KEYS`.
     pub session_keys: Option<SessionKeys>,
-    /// How long a new session lasts. Default: 86400 s (1 day).
+    /// How long a new session lasts.
+    ///
+    /// Default: `1day`. Variable: `CACHE_SESSION_TTL`.
     pub session_ttl: Duration,
-    /// How much each use extends a session, at most to `session_ttl` plus this time after the use. Default: 3600 s.
+    /// How much each use extends a session, at most to `session_ttl` plus this time after the use.
+    ///
+    /// Default: `1h`. Variable: `CACHE_SESSION_EXTEND`.
     pub session_extend: Duration,
     /// How long after its last use a session ends. This replaces `session_ttl` and `session_extend`, which must then keep their
-    /// defaults. Default: `None`.
+    /// defaults.
+    ///
+    /// Default: `None`. Variable: `CACHE_SESSION_IDLE`.
     pub session_idle: Option<Duration>,
-    /// The longest life of a session, however much it is used. Default: 604800 s (7 days).
+    /// The longest life of a session, however much it is used.
+    ///
+    /// Default: `7days`. Variable: `CACHE_SESSION_ABSOLUTE`.
     pub session_absolute: Duration,
-    /// How long after a use further uses do not extend the session. Default: 0 s.
+    /// How long after a use further uses do not extend the session.
+    ///
+    /// Default: `0s`. Variable: `CACHE_SESSION_TOUCH_EVERY`.
     pub session_touch_every: Duration,
-    /// The most sessions of a user under each key. A further session replaces the one that would end first. Default: 50.
+    /// The most sessions of a user under each key. A further session replaces the one that would end first.
+    ///
+    /// Default: `50`. Variable: `CACHE_SESSIONS_PER_USER`.
     pub sessions_per_user: usize,
-    /// Patterns that are disabled from the start. Default: empty.
+    /// Patterns that are disabled from the start.
+    ///
+    /// Default: empty. Variable: `CACHE_DISABLED`.
     pub disabled: Vec<String>,
-    /// The number of connections that stay open. Default: 5.
+    /// The number of connections that stay open.
+    ///
+    /// Default: `5`. Variable: `CACHE_POOL_MIN`.
     pub pool_min: usize,
-    /// The most connections that may be open. Default: 50.
+    /// The most connections that may be open.
+    ///
+    /// Default: `50`. Variable: `CACHE_POOL_MAX`.
     pub pool_max: usize,
-    /// How long a connection above the minimum may be idle. Default: 300 s.
+    /// How long a connection above the minimum may be idle.
+    ///
+    /// Default: `5m`. Variable: `CACHE_POOL_IDLE`.
     pub pool_idle: Duration,
-    /// Where the nodes of a cluster are reached, if not where they announce it, as behind NAT: pairs of an announced and a reachable
-    /// address. Default: empty.
+    /// Where the nodes of a cluster are reached, if not where they announce it, as behind NAT: pairs of an announced and a
+    /// reachable address.
+    ///
+    /// Default: empty. Variable: `CACHE_CLUSTER_MAP`.
     pub cluster_map: Vec<(Address, Address)>,
-    /// How long a connection may take to open. Default: 10 s.
+    /// How long a connection may take to open.
+    ///
+    /// Default: `10s`. Variable: `CACHE_CONNECT_TIMEOUT`.
     pub connect_timeout: Duration,
-    /// How long a caller waits for one operation while nothing arrives from Redis. Default: 100 ms.
+    /// How long a caller waits for one operation while nothing arrives from Redis.
+    ///
+    /// Default: `100ms`. Variable: `CACHE_COMMAND_TIMEOUT`.
     pub command_timeout: Duration,
     /// How long a caller waits for one operation while other replies arrive from Redis. If it is less than
-    /// [`command_timeout`](Self::command_timeout), that is the limit. Default: 1 s.
+    /// [`command_timeout`](Self::command_timeout), that is the limit.
+    ///
+    /// Default: `1s`. Variable: `CACHE_COMMAND_TIMEOUT_MAX`.
     pub command_timeout_max: Duration,
-    /// How often a healthy connection is checked. Default: 30 s.
+    /// How often a healthy connection is checked.
+    ///
+    /// Default: `30s`. Variable: `CACHE_HEALTH_INTERVAL`.
     pub health_interval: Duration,
-    /// The longest pause between two attempts to reach Redis. Default: 3 s.
+    /// The longest pause between two attempts to reach Redis.
+    ///
+    /// Default: `3s`. Variable: `CACHE_RECONNECT_MAX_DELAY`.
     pub reconnect_max_delay: Duration,
-    /// The most attempts to reach Redis. `None` means no limit. Default: `None`.
+    /// The most attempts to reach Redis. `None` means no limit.
+    ///
+    /// Default: `None`. Variable: `CACHE_RECONNECT_MAX_ATTEMPTS`.
     pub reconnect_max_attempts: Option<u32>,
-    /// The TTL of a load's lease on its key. The lease is renewed while the body runs. Default: 3 s.
+    /// The TTL of a load's lease on its key. The lease is renewed while the body runs.
+    ///
+    /// Default: `3s`. Variable: `CACHE_LEASE`.
     pub lease: Duration,
-    /// How long a caller waits for another process that loads the same key. Default: 1 s.
+    /// How long a caller waits for another process that loads the same key.
+    ///
+    /// Default: `1s`. Variable: `CACHE_LEASE_WAIT`.
     pub lease_wait: Duration,
-    /// How long a load may keep its lease. Default: 30 s.
+    /// How long a load may keep its lease.
+    ///
+    /// Default: `30s`. Variable: `CACHE_LOAD_DEADLINE`.
     pub load_deadline: Duration,
     /// The most bodies of `#[cacheable]` functions that run at a time in this process. More wait, for `load_deadline` at most.
-    /// `None` means no limit. Default: `None`.
+    /// `None` means no limit.
+    ///
+    /// Default: `None`. Variable: `CACHE_MAX_LOADS`.
     pub max_loads: Option<u32>,
-    /// The most stale values that are refreshed in the background at a time. Default: 64.
+    /// The most stale values that are refreshed in the background at a time.
+    ///
+    /// Default: `64`. Variable: `CACHE_MAX_REFRESHES`.
     pub max_refreshes: usize,
-    /// The TTL of the fence of a put, or of an eviction with `fence`. Default: 5 s.
+    /// The TTL of the fence of a put, or of an eviction with `fence`.
+    ///
+    /// Default: `5s`. Variable: `CACHE_FENCE_TTL`.
     pub fence_ttl: Duration,
-    /// How long evictions and ended sessions that Redis acknowledged are remembered. They are applied again if another server
-    /// takes its place. Default: 30 s.
+    /// How long evictions and ended sessions that Redis acknowledged are remembered. They are applied again if another server takes
+    /// its place.
+    ///
+    /// Default: `30s`. Variable: `CACHE_FAILOVER_MEMORY`.
     pub failover_memory: Duration,
-    /// What an eviction waits for. Default: `Primary`.
+    /// What an eviction waits for.
+    ///
+    /// Default: `primary`. Variable: `CACHE_EVICT_DURABILITY`.
     pub evict_durability: EvictDurability,
-    /// The largest value that is stored, in bytes of JSON. Default: 1 MiB.
+    /// The largest value that is stored, in bytes of JSON.
+    ///
+    /// Default: `1MiB`. Variable: `CACHE_MAX_VALUE`.
     pub max_value: usize,
-    /// The size above which a value is compressed, in bytes of JSON. Default: 1 KiB.
+    /// The size above which a value is compressed, in bytes of JSON.
+    ///
+    /// Default: `1KiB`. Variable: `CACHE_COMPRESS_ABOVE`.
     pub compress_above: usize,
-    /// The capacity of the memory store, in bytes. Default: 64 MiB.
+    /// The capacity of the memory store, in bytes.
+    ///
+    /// Default: `64MiB`. Variable: `CACHE_MEMORY_CAPACITY`.
     pub memory_capacity: usize,
-    /// The capacity of the values that functions with `local` keep in this process, in bytes. A value counts as twice its JSON, plus
-    /// its key and its tags, plus 256 bytes. With 0, these functions work as if they did not have `local`, and the process does not
-    /// listen for changes. Default: 64 MiB.
+    /// The capacity of the values that functions with `local` keep in this process, in bytes. A value counts as twice its JSON,
+    /// plus its key and its tags, plus 256 bytes. With 0, these functions work as if they did not have `local`, and the process
+    /// does not listen for changes.
+    ///
+    /// Default: `64MiB`. Variable: `CACHE_LOCAL_CAPACITY`.
     pub local_capacity: usize,
-    /// The longest time for which this process serves such a value without asking Redis after a change that it did not hear of.
-    /// At least 100 ms. Default: 2 s.
+    /// The longest time for which this process serves such a value without asking Redis after a change that it did not hear of. At
+    /// least 100 ms.
+    ///
+    /// Default: `2s`. Variable: `CACHE_LOCAL_STALENESS`.
     pub local_staleness: Duration,
-    /// The number of evictions that are remembered during an outage. Default: 100,000.
+    /// The number of evictions that are remembered during an outage.
+    ///
+    /// Default: `100000`. Variable: `CACHE_JOURNAL_CAPACITY`.
     pub journal_capacity: usize,
-    /// The duration from which an operation is logged as slow. Default: 100 ms.
+    /// The duration from which an operation is logged as slow.
+    ///
+    /// Default: `100ms`. Variable: `CACHE_SLOW_THRESHOLD`.
     pub slow_threshold: Duration,
-    /// Whether logs and reports show a hash instead of a key. Default: `false`.
+    /// Whether logs and reports show a hash instead of a key.
+    ///
+    /// Default: `false`. Variable: `CACHE_MASK_KEYS`.
     pub mask_keys: bool,
-    /// Whether values that contain a payment card number are refused. Default: `false`.
+    /// Whether values that contain a payment card number are refused.
+    ///
+    /// Default: `false`. Variable: `CACHE_CARD_GUARD`.
     pub card_guard: bool,
-    /// The clock that ages entries. Default: the system clock.
+    /// The clock that ages entries.
+    ///
+    /// Default: the system clock. No variable.
     pub clock: Clock,
     /// Where the server is for the connection that listens for changes, if a test puts another network in front of it.
     #[cfg(any(test, feature = "testing"))]

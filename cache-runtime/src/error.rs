@@ -14,6 +14,19 @@ type Source = Box<dyn StdError + Send + Sync>;
 /// - The text is one clause about the operation of the cache.
 /// - The cause, if there is one, is [`source`](StdError::source). The text never repeats it.
 /// - The text never contains a password, a token or a value.
+///
+/// ```
+/// use cache_runtime::{Cache, ErrorKind};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// let error = cache.try_get::<i32>("stock of 7").await.unwrap_err();
+///
+/// assert_eq!(error.kind(), ErrorKind::Input);
+/// assert!(!error.is_transient()); // the same call would fail again
+/// # }
+/// ```
 pub struct Error {
     inner: Box<Inner>,
 }
@@ -25,6 +38,22 @@ struct Inner {
 }
 
 /// The kind of an [`Error`].
+///
+/// ```
+/// use cache_runtime::{Cache, ErrorKind};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory();
+/// match cache.try_set("stock:7", &12, 60).await {
+///     Ok(()) => println!("stored"),
+///     Err(error) if error.is_transient() => println!("not stored this time: {error}"),
+///     Err(error) if error.kind() == ErrorKind::Refused => println!("never stored: {error}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -131,6 +160,19 @@ impl Error {
 }
 
 /// The error of `install` if another cache or rate limiter is already installed. The installed one does not change.
+///
+/// ```
+/// use cache_runtime::{Cache, Error};
+///
+/// fn start() -> Result<(), Error> {
+///     Cache::memory().install()?; // converts into an `Error`
+///     Ok(())
+/// }
+///
+/// assert!(start().is_ok());
+/// let second = Cache::memory().install();
+/// println!("{}", second.unwrap_err()); // and the first cache stays installed
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlreadyInstalled {
     what: &'static str,

@@ -11,6 +11,29 @@ use crate::catalog::Evictors;
 use crate::metrics::Event;
 
 /// The calls in some work, in the order in which they began. [`Cache::explain`] returns it.
+///
+/// ```
+/// use cache_runtime::{Cache, cacheable};
+///
+/// #[cacheable(key = "greeting:<name>", ttl = 60)]
+/// async fn greeting(name: &str) -> String {
+///     format!("hello, {name}")
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// let (_, report) = cache.explain(greeting("Ada")).await;
+///
+/// for call in &report.calls {
+///     println!("{} of {}: {:?} in {} µs", call.function, call.key, call.result, call.took_micros);
+///     for warning in &call.warnings {
+///         println!("{}: {}; {}", warning.code, warning.message, warning.advice);
+///     }
+/// }
+/// assert_eq!(report.calls[0].key, "dev_greeting:Ada"); // with the prefix
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Explanation {
@@ -21,7 +44,8 @@ pub struct Explanation {
     pub omitted: u64,
 }
 
-/// What one call did, and what looks wrong about it. Words are those of the [metrics](Cache::prometheus).
+/// What one call did, and what looks wrong about it. Words are those of the [metrics](Cache::prometheus). [`Explanation`] has an
+/// example.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedCall {
@@ -67,6 +91,8 @@ pub struct ExplainedCall {
 }
 
 /// Something that looks wrong about a call.
+///
+/// See [`Explanation`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExplainWarning {

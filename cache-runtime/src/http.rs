@@ -15,7 +15,7 @@
 //! use cache_runtime::limit::{Policy, RateLimiter};
 //!
 //! # fn main() -> Result<(), cache_runtime::Error> {
-//! let cache = Cache::memory(); // a service says `Cache::connect(Config::from_env()?).await?`
+//! let cache = Cache::memory(); // a service calls `Cache::connect(Config::from_env()?).await?`
 //! let limiter = RateLimiter::new(&cache, [Policy::api()])?;
 //!
 //! let by_address = RateLimitLayer::new(limiter.limit(&["api"])?)

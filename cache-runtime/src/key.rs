@@ -304,6 +304,25 @@ pub fn tag_text(write: &mut dyn FnMut(&mut KeyWriter<'_>)) -> String {
 }
 
 /// Collects the parts of a key.
+///
+/// ```
+/// use cache_runtime::{KeyPart, KeyWriter, key};
+///
+/// struct Seat {
+///     row: char,
+///     number: u32,
+/// }
+///
+/// impl KeyPart for Seat {
+///     fn write_key(&self, key: &mut KeyWriter<'_>) {
+///         key.value(&self.row).value(&self.number);
+///     }
+/// }
+///
+/// let seat = Seat { row: 'C', number: 12 };
+/// println!("{}", key!("seat:<seat>"));
+/// assert_ne!(key!("seat:<seat>"), key!("seat:<seat>", seat = Seat { row: 'C', number: 1 }));
+/// ```
 #[derive(Debug)]
 pub struct KeyWriter<'a> {
     name: &'a mut String,

@@ -109,12 +109,50 @@ const KEPT_FOR: Duration = Duration::from_secs((top::HOURS + 1) * 3600);
 /// Decides how often clients may do something.
 ///
 /// Cloning is cheap. All clones are the same limiter.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::Cache;
+/// use cache_runtime::limit::{Identity, Policy, RateLimiter};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory();
+/// let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::auth()])?;
+/// let client = Identity::ip([203, 0, 113, 7].into());
+///
+/// limiter.block("api", &client, Duration::from_secs(3600)).await?;
+/// assert!(!limiter.check("api", &client).await?.is_allowed());
+///
+/// limiter.reset("api", &client).await?; // also clears its usage
+/// assert!(limiter.check("api", &client).await?.is_allowed());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RateLimiter {
     inner: Arc<Inner>,
 }
 
 /// Some policies of a limiter that are decided together: either all of them count a call, or none does. Cloning is cheap.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::limit::{Identity, Policy, RateLimiter};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory();
+/// let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::new("rows").limit(1000).per("1h")])?;
+/// let export = limiter.limit(&["api", "rows"])?;
+///
+/// let decision = export.check_cost(&Identity::user(42), 90).await; // for 90 rows
+/// assert!(decision.is_allowed());
+/// assert_eq!(decision.policies[1].remaining, 910);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Limit {
     inner: Arc<Inner>,
@@ -403,6 +441,23 @@ impl RateLimiter {
     /// - Without Redis, the counts cover this process since the limiter was created.
     /// - Each name is that of [`Identity::as_str`].
     /// - Memory is bounded. With very many clients, the counts are estimates.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    /// use cache_runtime::limit::{Identity, Policy, RateLimiter};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cache_runtime::Error> {
+    /// let cache = Cache::memory();
+    /// let limiter = RateLimiter::new(&cache, [Policy::new("search").limit(1).per("1m")])?;
+    /// for _ in 0..3 {
+    ///     limiter.check("search", &Identity::user(42)).await?;
+    /// }
+    ///
+    /// assert_eq!(limiter.top_limited("search", 10).await?, [("user:42".to_owned(), 2)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

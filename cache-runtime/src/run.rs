@@ -59,6 +59,20 @@ impl Cache {
 
     /// Returns the cache that annotated functions use here: that of the [`run`](Self::run) around the call, or else the
     /// [`installed`](Self::installed) one.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// let found = cache.run(async { Cache::current() }).await;
+    /// found.expect("the cache of the `run`").set("stock:7", &12, 60).await;
+    ///
+    /// assert!(cache.exists("stock:7").await);
+    /// assert!(Cache::current().is_none()); // outside, because none is installed
+    /// # }
+    /// ```
     pub fn current() -> Option<Self> {
         Self::of_run().or_else(|| Self::installed().cloned())
     }

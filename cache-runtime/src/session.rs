@@ -6,7 +6,7 @@
 //! use cache_runtime::Cache;
 //! use cache_runtime::session::{NewSession, SessionStore};
 //!
-//! let cache = Cache::memory(); // a service says `Cache::connect(Config::from_env()?).await?`
+//! let cache = Cache::memory(); // a service calls `Cache::connect(Config::from_env()?).await?`
 //! let store = SessionStore::new(&cache)?;
 //!
 //! let session = store.create(NewSession::new(42, "ada")).await?;
@@ -123,6 +123,30 @@ pub const COOKIE: &str = "__Host-session";
 ///
 /// `E` is the application's own type in [`SessionData`]. Services with the same Redis, prefix and keys share sessions, so they must
 /// use the same `E`.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::session::{NewSession, SessionStore};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Default, Serialize, Deserialize)]
+/// struct Cart {
+///     articles: Vec<u32>,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::memory();
+/// let store = SessionStore::<Cart>::new(&cache)?;
+/// let mut session = store.create(NewSession::new(42, "ada").extension(Cart::default())).await?;
+///
+/// store.update(&mut session, |data| data.extension.articles.push(7)).await?;
+///
+/// let session = store.load(session.token()).await?;
+/// assert_eq!(session.data().extension.articles, [7]);
+/// # Ok(())
+/// # }
+/// ```
 pub struct SessionStore<E = ()> {
     inner: Arc<Inner>,
     signer: Arc<Signer>,

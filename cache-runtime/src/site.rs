@@ -245,8 +245,16 @@ pub struct LimitFacts {
 
 /// How long a value is fresh. Created from whole seconds or from a [`Duration`].
 ///
-/// A number in code needs a type suffix, as in `60_u64` or `60_u32`, because a number without a suffix is an `i32`. The
-/// number in `ttl = 60` of an attribute needs no suffix. A value with a TTL of zero is not stored.
+/// A value with a TTL of zero is not stored. A negative number is a TTL of zero.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::Ttl;
+///
+/// assert_eq!(Ttl::from(60), Ttl::from(Duration::from_secs(60)));
+/// assert_eq!(Ttl::from(90).as_duration(), Duration::from_secs(90));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(Duration);
 
@@ -361,6 +369,20 @@ where
 }
 
 /// A value that can be stored: it converts to JSON and back.
+///
+/// ```
+/// use cache_runtime::{Cache, CacheValue};
+///
+/// async fn remember<T: CacheValue>(cache: &Cache, key: &str, value: &T) -> bool {
+///     cache.set(key, value, 60).await
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// assert!(remember(&cache, "stock:7", &12).await);
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be cached",
     label = "this type must be `Serialize` and `DeserializeOwned`",

@@ -338,6 +338,23 @@ pub(crate) struct Walked {
 }
 
 /// The state of a node of a cluster that takes writes.
+///
+/// ```
+/// use cache_runtime::{Cache, NodeState};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// for node in cache.health().detail().await.nodes {
+///     match node.state {
+///         NodeState::Connected => {}
+///         NodeState::Recovering => println!("{} is back", node.address),
+///         NodeState::Unavailable => println!("{} is away: {:?}", node.address, node.reason),
+///         _ => {}
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct NodeHealth {
@@ -350,6 +367,8 @@ pub struct NodeHealth {
 }
 
 /// Whether the keys of a node are cached.
+///
+/// See [`NodeHealth`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -416,6 +435,19 @@ pub(crate) enum Refreshing {
 }
 
 /// The reply of `INFO`.
+///
+/// ```
+/// use cache_runtime::Cache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// match cache.health().detail().await.server {
+///     Some(server) => println!("Redis {} with {} keys", server.version, server.keys),
+///     None => println!("no Redis answers"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ServerInfo {

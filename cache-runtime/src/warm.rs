@@ -88,6 +88,8 @@ impl Cache {
 }
 
 /// A run that fills the cache. Created by [`Cache::warm`].
+///
+/// See [`warm`](crate::warm) for an example.
 #[must_use = "nothing is called before `run`"]
 pub struct Warm<I, F, P = fn(&Progress)> {
     cache: Cache,
@@ -191,6 +193,8 @@ impl<I, F, P> fmt::Debug for Warm<I, F, P> {
 }
 
 /// The progress of a run.
+///
+/// See [`warm`](crate::warm) for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -207,6 +211,31 @@ pub struct Progress {
 }
 
 /// The result of a run. `Display` prints one line, without the errors.
+///
+/// ```
+/// use std::io;
+///
+/// use cache_runtime::{Cache, cacheable};
+///
+/// #[cacheable(key = "event:<id>", ttl = "30m", cache = cache)]
+/// async fn event(cache: &Cache, id: i64) -> io::Result<String> {
+///     match id {
+///         2 => Err(io::Error::other("event 2 is broken")),
+///         id => Ok(format!("event {id}")),
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// let summary = cache.warm(1..=3, |id| event(&cache, id)).run().await;
+///
+/// assert_eq!((summary.loaded, summary.failed), (2, 1));
+/// for failure in &summary.errors {
+///     println!("item {}: {}", failure.index, failure.error); // item 1: event 2 is broken
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "items that failed are not in the cache"]
 #[non_exhaustive]
@@ -224,6 +253,8 @@ pub struct Summary {
 }
 
 /// The error of an item.
+///
+/// See [`Summary`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {

@@ -28,13 +28,40 @@ use crate::target::Target;
 pub(super) static HANDLE: Site = Site::new("Cache", "").reads();
 
 impl Cache {
-    /// The value at `key`. Never loads. An entry that was stored from another type than `T` is found if a `T` is stored as the same
-    /// JSON.
+    /// Returns the value at `key`. It never loads. An entry that was stored from another type than `T` is found if a `T` is stored as
+    /// the same JSON.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set("stock:7", &12, 60).await;
+    ///
+    /// assert_eq!(cache.get("stock:7").await, Some(12));
+    /// assert_eq!(cache.get::<i32>("stock:8").await, None);
+    /// # }
+    /// ```
     pub async fn get<T: CacheValue>(&self, key: &str) -> Option<T> {
         self.try_get(key).await.unwrap_or_else(self.forgive("get"))
     }
 
-    /// [`get`](Self::get), telling "there is nothing" from "Redis did not say".
+    /// The same as [`get`](Self::get), but returns an error if Redis does not answer.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// match cache.try_get::<i32>("stock:7").await {
+    ///     Ok(Some(stock)) => println!("{stock} left"),
+    ///     Ok(None) => println!("not cached"),
+    ///     Err(error) => println!("Redis did not answer: {error}"),
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -56,6 +83,19 @@ impl Cache {
     /// Stores `value` for `ttl` (seconds, or a [`Duration`]). Returns whether it is stored. If an outage, a limit or a
     /// disabled key kept it from being stored, the old entry is removed, because the caller no longer wants it. The type
     /// must be owned, as for [`get`](Self::get): a `String`, not a `str`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// assert!(cache.set("stock:7", &12, 60).await);
+    /// assert!(cache.set("stock:8", &3, Duration::from_millis(1500)).await);
+    /// # }
+    /// ```
     pub async fn set<T: CacheValue>(&self, key: &str, value: &T, ttl: impl Into<Ttl>) -> bool {
         self.try_set(key, value, ttl)
             .await
@@ -63,7 +103,18 @@ impl Cache {
             .unwrap_or_else(self.forgive("set"))
     }
 
-    /// [`set`](Self::set), saying why a value is not stored.
+    /// The same as [`set`](Self::set), but returns an error if the value is not stored.
+    ///
+    /// ```
+    /// use cache_runtime::{Cache, ErrorKind};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// let refused = cache.try_set("stock of 7", &12, 60).await;
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::Input); // white space in the key
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -78,6 +129,19 @@ impl Cache {
     }
 
     /// Stores all `pairs` for `ttl`, in one batch. Returns whether they are stored: all of them, or none.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set_many(&[("stock:7", &12), ("stock:8", &0)], 60).await;
+    ///
+    /// let stock = cache.get_many(&["stock:7", "stock:8", "stock:9"]).await;
+    /// assert_eq!(stock, [Some(12), Some(0), None]);
+    /// # }
+    /// ```
     pub async fn set_many<T: CacheValue>(&self, pairs: &[(&str, &T)], ttl: impl Into<Ttl>) -> bool {
         self.try_set_many(pairs, ttl)
             .await
@@ -85,11 +149,11 @@ impl Cache {
             .unwrap_or_else(self.forgive("set"))
     }
 
-    /// [`set_many`](Self::set_many), saying why nothing is stored.
+    /// The same as [`set_many`](Self::set_many), but returns an error if the values are not stored.
     ///
     /// # Errors
     ///
-    /// As [`try_set`](Self::try_set), for the first pair that has any.
+    /// The errors of [`try_set`](Self::try_set), for the first pair that fails.
     pub async fn try_set_many<T: CacheValue>(
         &self,
         pairs: &[(&str, &T)],
@@ -98,7 +162,7 @@ impl Cache {
         self.store(&[], pairs, ttl.into()).await
     }
 
-    /// The values at `keys`, in their order, in one batch.
+    /// Returns the values at `keys`, in their order, in one batch. See [`set_many`](Self::set_many) for an example.
     pub async fn get_many<T: CacheValue>(&self, keys: &[&str]) -> Vec<Option<T>> {
         let found = self.try_get_many(keys).await;
         found.unwrap_or_else(|error| {
@@ -107,11 +171,11 @@ impl Cache {
         })
     }
 
-    /// [`get_many`](Self::get_many), telling "there is nothing" from "Redis did not say".
+    /// The same as [`get_many`](Self::get_many), but returns an error if Redis does not answer.
     ///
     /// # Errors
     ///
-    /// As [`try_get`](Self::try_get).
+    /// The same as [`try_get`](Self::try_get).
     pub async fn try_get_many<T: CacheValue>(
         &self,
         keys: &[&str],
@@ -150,11 +214,24 @@ impl Cache {
     }
 
     /// Removes the entry at `key`. If the key is invalid, this returns [`Evicted::Refused`].
+    ///
+    /// ```
+    /// use cache_runtime::{Cache, Evicted};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set("stock:7", &12, 60).await;
+    ///
+    /// assert_eq!(cache.delete("stock:7").await, Evicted::Applied { keys: 1 });
+    /// assert_eq!(cache.get::<i32>("stock:7").await, None);
+    /// # }
+    /// ```
     pub async fn delete(&self, key: &str) -> Evicted {
         self.delete_many(&[key]).await
     }
 
-    /// [`delete`](Self::delete), refusing a key that cannot be used.
+    /// The same as [`delete`](Self::delete), but returns an error if the key is invalid.
     ///
     /// # Errors
     ///
@@ -164,16 +241,28 @@ impl Cache {
     }
 
     /// Removes the entries at `keys`, in one batch. If a key is invalid, this removes nothing and returns [`Evicted::Refused`].
+    ///
+    /// ```
+    /// use cache_runtime::{Cache, Evicted};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set_many(&[("stock:7", &12), ("stock:8", &0)], 60).await;
+    ///
+    /// assert_eq!(cache.delete_many(&["stock:7", "stock:8"]).await, Evicted::Applied { keys: 2 });
+    /// # }
+    /// ```
     pub async fn delete_many(&self, keys: &[&str]) -> Evicted {
         let evicted = self.try_delete_many(keys).await;
         evicted.unwrap_or_else(self.refuse())
     }
 
-    /// [`delete_many`](Self::delete_many), refusing keys that cannot be used.
+    /// The same as [`delete_many`](Self::delete_many), but returns an error if a key is invalid.
     ///
     /// # Errors
     ///
-    /// As [`try_delete`](Self::try_delete); then nothing is removed.
+    /// The same as [`try_delete`](Self::try_delete). Nothing is removed then.
     pub async fn try_delete_many(&self, keys: &[&str]) -> Result<Evicted, Error> {
         let keys: Result<Vec<_>, _> = keys
             .iter()
@@ -187,16 +276,33 @@ impl Cache {
     ///
     /// [`key!`](macro@crate::key) escapes the values in a pattern, so that none of their characters is a wildcard:
     /// `key!("orders:<name>:") + "*"`, with the `:` after the last value.
+    ///
+    /// ```
+    /// use cache_runtime::{Cache, key};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set("orders:ada:1", &10, 60).await;
+    /// cache.set("orders:eve:1", &20, 60).await;
+    ///
+    /// let name = "ada"; // a client chose it
+    /// cache.delete_matching(&(key!("orders:<name>:") + "*")).await;
+    ///
+    /// assert!(!cache.exists("orders:ada:1").await);
+    /// assert!(cache.exists("orders:eve:1").await);
+    /// # }
+    /// ```
     pub async fn delete_matching(&self, pattern: &str) -> Evicted {
         let evicted = self.try_delete_matching(pattern).await;
         evicted.unwrap_or_else(self.refuse())
     }
 
-    /// [`delete_matching`](Self::delete_matching), refusing a pattern that cannot be used.
+    /// The same as [`delete_matching`](Self::delete_matching), but returns an error if the pattern is invalid.
     ///
     /// # Errors
     ///
-    /// A pattern that cannot be used; then nothing is removed.
+    /// The pattern is invalid. Nothing is removed then.
     pub async fn try_delete_matching(&self, pattern: &str) -> Result<Evicted, Error> {
         let pattern = Pattern::parse(self.prefix(), pattern)?;
         Ok(self.remove(&[Target::Pattern(pattern)]).await)
@@ -204,37 +310,77 @@ impl Cache {
 
     /// Removes all entries under the prefix of this cache. Sessions and limits are not entries and stay. There is no `try_clear`: no
     /// argument can be invalid, and an eviction that Redis does not acknowledge is [`Evicted::Journaled`].
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set("stock:7", &12, 60).await;
+    /// cache.clear().await;
+    /// assert!(!cache.exists("stock:7").await);
+    /// # }
+    /// ```
     pub async fn clear(&self) -> Evicted {
         self.remove(&[Target::All]).await
     }
 
-    /// Returns whether [`get`](Self::get) would find a fresh value, or a remembered `None`, at `key`. Reads the header of
-    /// the entry only, so it does not see that a value is damaged or of another type.
+    /// Returns whether [`get`](Self::get) would find a fresh value, or a remembered `None`, at `key`. It reads only the
+    /// header of the entry, so it does not notice that a value is damaged or of another type.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set("stock:7", &12, 60).await;
+    ///
+    /// assert!(cache.exists("stock:7").await);
+    /// assert!(!cache.exists("stock:8").await);
+    /// # }
+    /// ```
     pub async fn exists(&self, key: &str) -> bool {
         self.try_exists(key)
             .await
             .unwrap_or_else(self.forgive("exists"))
     }
 
-    /// [`exists`](Self::exists), telling "there is nothing" from "Redis did not say".
+    /// The same as [`exists`](Self::exists), but returns an error if Redis does not answer.
     ///
     /// # Errors
     ///
-    /// As [`try_get`](Self::try_get).
+    /// The same as [`try_get`](Self::try_get).
     pub async fn try_exists(&self, key: &str) -> Result<bool, Error> {
         Ok(self.fresh_for("exists", &self.plan(key)?).await?.is_some())
     }
 
-    /// For how long the entry at `key` stays fresh; [`None`] where [`exists`](Self::exists) is false.
+    /// Returns how long the entry at `key` stays fresh, or [`None`] if [`exists`](Self::exists) returns `false`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set("stock:7", &12, 60).await;
+    ///
+    /// let left = cache.ttl("stock:7").await;
+    /// assert!(left > Some(Duration::from_secs(50)) && left <= Some(Duration::from_secs(60)));
+    /// # }
+    /// ```
     pub async fn ttl(&self, key: &str) -> Option<Duration> {
         self.try_ttl(key).await.unwrap_or_else(self.forgive("ttl"))
     }
 
-    /// [`ttl`](Self::ttl), telling "there is nothing" from "Redis did not say".
+    /// The same as [`ttl`](Self::ttl), but returns an error if Redis does not answer.
     ///
     /// # Errors
     ///
-    /// As [`try_get`](Self::try_get).
+    /// The same as [`try_get`](Self::try_get).
     pub async fn try_ttl(&self, key: &str) -> Result<Option<Duration>, Error> {
         self.fresh_for("ttl", &self.plan(key)?).await
     }
@@ -262,19 +408,34 @@ impl Cache {
         Ok(head.and_then(|head| entry::fresh_for(&head, call.key, call.now())))
     }
 
-    /// Gives the entry at `key` a new TTL, counted from now. Its grace stays as it is. Returns whether there was one that
+    /// Gives the entry at `key` a new TTL, counted from now. Its grace does not change. Returns whether the entry
     /// [`exists`](Self::exists).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set("stock:7", &12, 60).await;
+    ///
+    /// assert!(cache.expire("stock:7", 3600).await);
+    /// assert!(cache.ttl("stock:7").await > Some(Duration::from_secs(3500)));
+    /// # }
+    /// ```
     pub async fn expire(&self, key: &str, ttl: impl Into<Ttl>) -> bool {
         self.try_expire(key, ttl)
             .await
             .unwrap_or_else(self.forgive("expire"))
     }
 
-    /// [`expire`](Self::expire), telling "there is nothing" from "Redis did not say".
+    /// The same as [`expire`](Self::expire), but returns an error if Redis does not answer.
     ///
     /// # Errors
     ///
-    /// As [`try_get`](Self::try_get).
+    /// The same as [`try_get`](Self::try_get).
     pub async fn try_expire(&self, key: &str, ttl: impl Into<Ttl>) -> Result<bool, Error> {
         let plan = self.plan(key)?;
         let ttl = long_enough(ttl.into())?;
@@ -321,6 +482,22 @@ impl Cache {
 
     /// Returns the value at `key`, or what `load` returns. It takes the same path as `#[cacheable]`: one load among all
     /// callers, stored under a lease. Only errors of `load` are returned.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// async fn count_visitors() -> Result<u64, std::io::Error> {
+    ///     Ok(3) // or ask a database
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), std::io::Error> {
+    /// let cache = Cache::memory();
+    /// assert_eq!(cache.get_or_load("visitors", 60, count_visitors()).await?, 3);
+    /// assert!(cache.exists("visitors").await);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get_or_load<T: CacheValue, E>(
         &self,
         key: &str,
@@ -332,9 +509,26 @@ impl Cache {
 
     /// Disables keys: functions whose key matches run uncached until [`enable`](Self::enable). Evictions continue.
     ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cache_runtime::Error> {
+    /// let cache = Cache::memory();
+    /// cache.set("stock:7", &12, 60).await;
+    ///
+    /// cache.disable("stock:*")?;
+    /// assert_eq!(cache.get::<i32>("stock:7").await, None);
+    ///
+    /// cache.enable("stock:*")?;
+    /// assert_eq!(cache.get("stock:7").await, Some(12));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// A pattern that cannot be used.
+    /// The pattern is invalid.
     pub fn disable(&self, pattern: &str) -> Result<(), Error> {
         self.inner
             .disabled
@@ -346,7 +540,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// A pattern that cannot be used.
+    /// The pattern is invalid.
     pub fn enable(&self, pattern: &str) -> Result<bool, Error> {
         Ok(self
             .inner

@@ -12,7 +12,7 @@ use crate::store::guard::State;
 use crate::store::{NodeHealth, NodeState, ServerInfo};
 
 /// The health of a cache: [`live`](Self::live) and [`ready`](Self::ready) for probes, and [`detail`](Self::detail) for people and
-/// alerts. Awaiting it is the same as `detail`.
+/// alerts. Awaiting it is the same as `detail`. See [`Cache::health`] for an example.
 #[derive(Clone, Copy)]
 #[must_use = "ask for `live`, `ready` or `detail`"]
 pub struct HealthCheck<'a> {
@@ -20,6 +20,24 @@ pub struct HealthCheck<'a> {
 }
 
 /// How a cache is.
+///
+/// ```
+/// use cache_runtime::{Cache, HealthStatus};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// let health = cache.health().detail().await;
+///
+/// match health.status {
+///     HealthStatus::Healthy => println!("all is well"),
+///     HealthStatus::Degraded => println!("{:?} {:?}", health.fallback_reason, health.problems),
+///     HealthStatus::Down => println!("the cache was shut down"),
+///     _ => {}
+/// }
+/// assert_eq!(health.status, HealthStatus::Healthy);
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
@@ -47,6 +65,8 @@ pub struct Health {
 }
 
 /// Whether a cache does its work.
+///
+/// See [`Health`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

@@ -17,7 +17,8 @@ use crate::store::{Cursor, Scanned};
 
 /// The keys that match a pattern, page by page. [`Cache::scan_keys`] creates it.
 ///
-/// It is a [`Stream`] of the crate `futures`. [`next`](Self::next) works without that crate.
+/// It is a [`Stream`] of the crate `futures`. [`next`](Self::next) works without that crate. See
+/// [`Cache::scan_keys`] for an example.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct KeyStream {
     keys: BoxStream<'static, Result<String, Error>>,
@@ -31,25 +32,38 @@ struct Position {
 }
 
 impl Cache {
-    /// The keys of entries that match, without the prefix and in no order. Scans the whole keyspace. For more keys than you want in
-    /// memory, use [`scan_keys`](Self::scan_keys).
+    /// Returns the keys of entries that match, without the prefix and in no order. It scans the whole keyspace. For more keys than you
+    /// want in memory, use [`scan_keys`](Self::scan_keys).
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.set("stock:7", &12, 60).await;
+    /// cache.set("visitors", &3, 60).await;
+    ///
+    /// assert_eq!(cache.keys("stock:*").await, ["stock:7"]);
+    /// # }
+    /// ```
     pub async fn keys(&self, pattern: &str) -> Vec<String> {
         self.try_keys(pattern)
             .await
             .unwrap_or_else(self.forgive("keys"))
     }
 
-    /// [`keys`](Self::keys), telling "there are none" from "Redis did not say".
+    /// The same as [`keys`](Self::keys), but returns an error if Redis does not answer.
     ///
     /// # Errors
     ///
-    /// A pattern that cannot be used, or a Redis that is unavailable, late, refuses the scan or was restarted during it.
+    /// The pattern is invalid, or Redis is unavailable, is too slow, refuses the scan or was restarted during it.
     pub async fn try_keys(&self, pattern: &str) -> Result<Vec<String>, Error> {
         let keys: HashSet<String> = self.scan_keys(pattern).try_collect().await?;
         Ok(keys.into_iter().collect())
     }
 
-    /// The same keys as [`keys`](Self::keys), as a stream that holds one page of about 250 keys. In memory mode the page holds all
+    /// Returns the same keys as [`keys`](Self::keys), as a stream that holds one page of about 250 keys. In memory mode the page holds all
     /// keys.
     ///
     /// - The next page is requested when the last key of the previous page was taken, so Redis works no faster than the caller.
@@ -61,7 +75,7 @@ impl Cache {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), cache_runtime::Error> {
     /// # let cache = cache_runtime::Cache::memory();
-    /// cache.set("event:1", &"A quartet".to_owned(), 60_u64).await;
+    /// cache.set("event:1", &"A quartet".to_owned(), 60).await;
     ///
     /// let mut keys = cache.scan_keys("event:*");
     /// while let Some(key) = keys.next().await {

@@ -15,7 +15,26 @@ use crate::store::ServerInfo;
 use crate::store::guard::{On, Op};
 
 impl Cache {
-    /// What was counted so far.
+    /// Returns what was counted so far.
+    ///
+    /// ```
+    /// use cache_runtime::{Cache, cacheable};
+    ///
+    /// #[cacheable(key = "double:<n>")]
+    /// async fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.run(async { double(2).await + double(2).await }).await;
+    ///
+    /// let stats = cache.stats();
+    /// assert_eq!((stats.total.hits, stats.total.misses), (1, 1));
+    /// println!("{}: {:?}", stats.sites[0].name, stats.sites[0].counts.hit_rate);
+    /// # }
+    /// ```
     pub fn stats(&self) -> Stats {
         self.inner.metrics.stats(self.inner.surroundings())
     }
@@ -33,6 +52,19 @@ impl Cache {
     ///
     /// This does not ask Redis. What Redis reports about itself is as old as the last [`health`](Self::health) check. The service
     /// `http::metrics` asks.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// cache.get::<i32>("stock:7").await;
+    ///
+    /// let text = cache.prometheus();
+    /// assert!(text.contains("# TYPE cache_gets_total counter"), "{text}");
+    /// # }
+    /// ```
     pub fn prometheus(&self) -> String {
         self.exposition(Format::Prometheus)
     }

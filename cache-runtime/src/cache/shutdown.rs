@@ -60,6 +60,18 @@ impl Cache {
     ///
     /// A later eviction is tried once, on its own connection. If that fails, it is logged with its targets: other processes
     /// may serve those entries until their TTL ends.
+    ///
+    /// ```
+    /// use cache_runtime::Cache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = Cache::memory();
+    /// // When the server has answered its last request:
+    /// cache.shutdown().await;
+    /// assert!(!cache.health().ready());
+    /// # }
+    /// ```
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         if !inner.guard.is_local() && in_runtime() {

@@ -9,6 +9,27 @@ use crate::tag::Tag;
 use crate::target::Target;
 
 /// Methods of [`Cache`] that store values under tags. [`Cache::tagged`] returns it.
+///
+/// ```
+/// use std::io;
+///
+/// use cache_runtime::Cache;
+///
+/// async fn titles() -> Result<Vec<String>, io::Error> {
+///     Ok(vec!["a concert".to_owned()]) // or ask a database
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), io::Error> {
+/// let cache = Cache::memory();
+/// let organizer = cache.tagged(&["organizer:7"]);
+/// organizer.get_or_load("organizer:7:titles", 60, titles()).await?;
+///
+/// cache.delete_tagged("organizer:7").await; // when one of their events changes
+/// assert!(!cache.exists("organizer:7:titles").await);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "it does nothing until one of its methods is called"]
 pub struct TaggedCache<'a> {

@@ -9,6 +9,18 @@ use tracing::{info, warn};
 const ALIKE: f64 = 0.7;
 
 /// Something about annotated functions that is probably a mistake, or that is worth a decision.
+///
+/// ```
+/// use cache_runtime::Config;
+/// use cache_runtime::catalog::{Catalog, Code};
+///
+/// for finding in Catalog::new(&Config::default()).findings {
+///     match finding.code {
+///         Code::NeverEvicted => {} // values of this service only expire
+///         _ => println!("{}: {}; {}", finding.code, finding.message, finding.advice),
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
@@ -23,6 +35,13 @@ pub struct Finding {
 }
 
 /// The kind of a [`Finding`]. As text it is a word such as `never-evicted`, which does not change between versions.
+///
+/// ```
+/// use cache_runtime::catalog::Code;
+///
+/// assert_eq!(Code::NeverEvicted.as_str(), "never-evicted"); // as in `assert_catalog_clean!(…, allow = ["never-evicted"])`
+/// assert_eq!(Code::ALL.len(), 11);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Code {

@@ -30,6 +30,15 @@ static IS_REAL: AtomicBool = AtomicBool::new(false);
 
 /// Makes the cache as fast as it is without the feature `testing`, for benchmarks: it no longer checks whether a test has paused
 /// tokio's clock. With the check, a hit reads the time nine times more.
+///
+/// ```
+/// use cache_runtime::testing::assume_real_time;
+///
+/// fn main() {
+///     assume_real_time();
+///     // … measure …
+/// }
+/// ```
 pub fn assume_real_time() {
     IS_REAL.store(true, Ordering::Relaxed);
 }

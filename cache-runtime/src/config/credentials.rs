@@ -15,6 +15,8 @@ type Failure = Box<dyn StdError + Send + Sync>;
 pub(crate) type Providing = Pin<Box<dyn Future<Output = Result<Login, Failure>> + Send>>;
 
 /// Who logs in to Redis.
+///
+/// See [`Credentials`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     pub(crate) username: Option<String>,

@@ -3,6 +3,13 @@
 use std::fmt;
 
 /// What an eviction waits for, in addition to the answer of Redis.
+///
+/// ```
+/// use cache_runtime::{Config, EvictDurability};
+///
+/// let config = Config::default().evict_durability(EvictDurability::Replicas(1));
+/// assert_eq!(config.evict_durability.to_string(), "replicas:1"); // as in `CACHE_EVICT_DURABILITY`
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EvictDurability {

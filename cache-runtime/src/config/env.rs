@@ -23,6 +23,18 @@ use crate::error::{Error, ErrorKind};
 ///
 /// It sets the prefix of the keys, such as `staging_`, and which variables count, such as `STAGING_REDIS_HOST`. Only
 /// [`PROD`](Self::PROD) requires a Redis and session keys.
+///
+/// ```
+/// use cache_runtime::{Config, Environment};
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// let config = Config::default().environment(Environment::new("staging")?);
+/// assert_eq!(config.prefix, "staging_");
+///
+/// assert!(Environment::new("production").is_err()); // it is `Environment::PROD`
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Environment(Cow<'static, str>);
 

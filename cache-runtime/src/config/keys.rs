@@ -33,6 +33,20 @@ const ALLOWED: &str = "keys as `name:secret`, separated by commas, newest first:
 /// [`session_absolute`](crate::Config::session_absolute). Removing it earlier ends the sessions that began under it.
 ///
 /// Keys are never logged, and their memory is overwritten on drop.
+///
+/// ```
+/// use cache_runtime::{Config, SessionKeys};
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// // From `openssl rand -base64 32`. A service reads it from a file of secrets, or leaves it in `CACHE_SESSION_KEYS`.
+/// let text = "2026-11:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+/// let config = Config::default().session_keys(SessionKeys::parse(text)?);
+///
+/// assert!(SessionKeys::parse("2026-11:c2hvcnQ=").is_err()); // fewer than 32 bytes
+/// # drop(config);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SessionKeys(Arc<[SessionKey]>);
 

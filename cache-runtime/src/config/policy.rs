@@ -6,25 +6,65 @@ use std::time::Duration;
 use serde::Deserialize;
 
 /// The times and the limit of a named policy, for `policy = "events"`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::{Cache, Config, TtlPolicy, cacheable};
+///
+/// #[cacheable(key = "event:<id>", policy = "events")]
+/// async fn event(id: i64) -> String {
+///     format!("event {id}")
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let policy = TtlPolicy::default().ttl(Duration::from_secs(1800)).grace(Duration::from_secs(600));
+/// let cache = Cache::connect(Config::default().policy("events", policy)).await?;
+///
+/// cache.run(event(42)).await;
+/// assert!(cache.ttl("event:42").await <= Some(Duration::from_secs(1800)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TtlPolicy {
-    /// How long a value is fresh. Default: `None`.
+    /// How long a value is fresh. `None` means [`default_ttl`](crate::Config::default_ttl).
+    ///
+    /// Default: `None`. Variable: `CACHE_POLICY_<NAME>_TTL`.
     #[serde(deserialize_with = "super::read::optional_duration")]
     pub ttl: Option<Duration>,
-    /// How long after its TTL a value may still be served while it is refreshed, or after its load failed. Default: `None`.
+    /// How long after its TTL a value may still be served while it is refreshed, or after its load failed. `None` means that it
+    /// is not served.
+    ///
+    /// Default: `None`. Variable: `CACHE_POLICY_<NAME>_GRACE`.
     #[serde(deserialize_with = "super::read::optional_duration")]
     pub grace: Option<Duration>,
-    /// How long a `None` is stored. Default: `None`.
+    /// How long a `None` is stored. `None` means that it is not stored.
+    ///
+    /// Default: `None`. Variable: `CACHE_POLICY_<NAME>_NONE_TTL`.
     #[serde(deserialize_with = "super::read::optional_duration")]
     pub none_ttl: Option<Duration>,
     /// The most bodies of the functions with this policy that run at a time in this process, besides the limit of the
-    /// configuration. Default: `None`, which means no limit.
+    /// configuration. `None` means no limit.
+    ///
+    /// Default: `None`. Variable: `CACHE_POLICY_<NAME>_MAX_LOADS`.
     pub max_loads: Option<u32>,
 }
 
 /// The number of units that a client may use in any window of a given length.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::{Config, Quota};
+///
+/// let quota = Quota { limit: 200, window: Duration::from_secs(60) };
+/// let config = Config::default().limit("api", quota); // `CACHE_LIMIT_API` overrides it
+/// assert_eq!(config.limits["api"], quota);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// The number of units.

@@ -8,6 +8,19 @@ const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
 /// Where Redis is.
+///
+/// ```
+/// use cache_runtime::{Address, Config, Topology};
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// let nodes = ["10.0.0.1", "10.0.0.2"].map(|host| Address::Tcp(host.to_owned(), 6379));
+/// let config = Config::default().redis(Topology::Cluster { nodes: nodes.into() });
+///
+/// let same = Config::default().redis_url("redis+cluster://10.0.0.1,10.0.0.2")?;
+/// assert_eq!(config.redis, same.redis);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Topology {
@@ -28,6 +41,8 @@ pub enum Topology {
 }
 
 /// Where a server listens.
+///
+/// See [`Topology`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
@@ -38,6 +53,19 @@ pub enum Address {
 }
 
 /// Whether connections are encrypted, and which certificates they trust.
+///
+/// ```
+/// use cache_runtime::{Config, Tls};
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// let public = Config::default().redis_url("rediss://cache.example.com")?;
+/// assert_eq!(public.tls, Tls::WebRoots);
+///
+/// let private = Config::default().redis_url("redis://cache.internal")?.tls(Tls::Ca("/etc/redis/ca.pem".into()));
+/// # drop(private);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tls {
@@ -51,6 +79,14 @@ pub enum Tls {
 }
 
 /// Text that no log shows.
+///
+/// ```
+/// use cache_runtime::{Config, Secret};
+///
+/// let config = Config::default().password("hunter2");
+/// assert!(!format!("{config:?}").contains("hunter2"));
+/// assert_eq!(config.password.as_ref().map(Secret::expose), Some("hunter2"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -49,6 +49,18 @@ pub struct ClientIp(pub IpAddr);
 pub struct PeerAddr(pub SocketAddr);
 
 /// The address of the client is unknown. The rejection of [`ClientIp`]: a 500, because the service is misconfigured.
+///
+/// ```
+/// use cache_runtime::http::{ClientIp, MissingClientIp};
+///
+/// async fn whoami(client: Result<ClientIp, MissingClientIp>) -> String {
+///     match client {
+///         Ok(ClientIp(address)) => address.to_string(),
+///         Err(missing) => missing.to_string(), // instead of a 500
+///     }
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/whoami", axum::routing::get(whoami));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingClientIp;

@@ -25,6 +25,24 @@ const MAX_DOMAINS: usize = 3;
 /// Settings that browsers would refuse are an error of [`SessionLayer::cookie`](super::SessionLayer::cookie): a `__Host-`
 /// cookie with a domain or another path, a cookie that is not `Secure` although its name or its use by other sites
 /// requires that, and names with characters that end them.
+///
+/// ```
+/// use cache_runtime::http::{SameSite, SessionCookie, SessionLayer};
+/// use cache_runtime::session::SessionStore;
+/// # use cache_runtime::Cache;
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// # let cache = Cache::memory();
+/// // For all subdomains of the company.
+/// let cookie = SessionCookie::default()
+///     .name("__Secure-session")
+///     .domain("example.com")
+///     .same_site(SameSite::Strict);
+/// let layer = SessionLayer::new(SessionStore::<()>::new(&cache)?).cookie(cookie)?;
+/// # drop(layer);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct SessionCookie {
@@ -36,6 +54,8 @@ pub struct SessionCookie {
 }
 
 /// Which requests from other sites a browser sends the cookie with.
+///
+/// See [`SessionCookie`] for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
     /// None. A user who follows a link from another site is not logged in at first.

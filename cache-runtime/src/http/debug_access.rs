@@ -26,6 +26,26 @@ pub(super) enum Debug {
 /// `explain` is for the [`ExplainLayer`](super::ExplainLayer), and `timing` for the
 /// [`CacheStatusLayer`](super::CacheStatusLayer::server_timing). A request that is not allowed to is answered as if it did not have the
 /// header.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::http::{DebugAccess, ExplainLayer};
+/// use cache_runtime::session::DebugTokens;
+/// # use cache_runtime::{Cache, Config, SessionKeys};
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// # let keys = SessionKeys::parse("a:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")?;
+/// # let config = Config::default().session_keys(keys);
+/// # let cache = Cache::memory();
+/// let tokens = DebugTokens::new(&config)?;
+/// let an_hour = tokens.issue(Duration::from_secs(3600))?; // for a developer
+///
+/// let layer = ExplainLayer::new(&cache, DebugAccess::loopback().or_signed(tokens));
+/// # drop((layer, an_hour));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct DebugAccess {

@@ -9,8 +9,9 @@ use crate::limit::{Status, whole_seconds};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// Which responses have `RateLimit-Policy` and `RateLimit`. `Retry-After` is on every rejection, independent of this
-/// setting.
+/// Which responses have `RateLimit-Policy` and `RateLimit`. `Retry-After` is on every rejection, independent of this setting.
+///
+/// See [`RateLimitLayer`](super::RateLimitLayer) for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateLimitHeaders {

@@ -31,6 +31,32 @@ type Respond = dyn Fn(&Limited, &Parts) -> Response<OwnBody> + Send + Sync;
 
 /// Applies a [`Limit`] to a service: see [`http`](crate::http).
 ///
+/// ```
+/// use axum::{Router, body::Body, http::{Request, StatusCode}, routing::get};
+/// use cache_runtime::http::{OnMissing, RateLimitHeaders, RateLimitLayer};
+/// use cache_runtime::limit::{Identity, Policy, RateLimiter};
+/// # use cache_runtime::Cache;
+/// # use tower::ServiceExt;
+///
+/// #[derive(Clone)]
+/// struct UserId(i64); // a layer around this one inserts it
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cache = Cache::memory();
+/// let limiter = RateLimiter::new(&cache, [Policy::api()])?;
+/// let by_user = RateLimitLayer::new(limiter.limit(&["api"])?)
+///     .identify(|request| request.extensions.get().map(|UserId(id)| Identity::user(id)))
+///     .on_missing(OnMissing::Reject)
+///     .headers(RateLimitHeaders::OnRejection);
+/// let app: Router = Router::new().route("/search", get(async || "found")).layer(by_user);
+///
+/// let response = app.oneshot(Request::get("/search").body(Body::empty())?).await?;
+/// assert_eq!(response.status(), StatusCode::FORBIDDEN); // it has no user
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Every setter checks its arguments and returns an error for invalid ones, so a layer that was built works.
 ///
 /// With a `Router` of axum, use its `layer` to also count requests without a route, or its `route_layer` to exclude them.
@@ -50,6 +76,8 @@ pub struct RateLimitService<S> {
 
 /// What happens to a request whose client is unknown, because its address is missing or [`identify`](RateLimitLayer::identify)
 /// returned `None`. Default: `Shared`.
+///
+/// See [`RateLimitLayer`] for an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnMissing {

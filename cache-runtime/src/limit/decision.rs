@@ -6,6 +6,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The decision of a limiter about one call.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::limit::{Backend, Identity, Policy, RateLimiter, Verdict};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory();
+/// let limiter = RateLimiter::new(&cache, [Policy::api()])?;
+/// let decision = limiter.check("api", &Identity::user(42)).await?;
+///
+/// let status = match decision.verdict {
+///     Verdict::Allowed => 200,
+///     Verdict::Unavailable => 503,
+///     _ => 429, // with `decision.retry_after`
+/// };
+/// assert_eq!((status, decision.backend), (200, Backend::Memory));
+///
+/// let api = &decision.policies[0];
+/// assert_eq!((api.remaining, api.limit), (99, 100));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Decision {
@@ -23,6 +46,8 @@ pub struct Decision {
 }
 
 /// Whether a call may go on.
+///
+/// See [`Decision`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -39,6 +64,8 @@ pub enum Verdict {
 }
 
 /// What made a decision.
+///
+/// See [`Decision`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
@@ -51,6 +78,8 @@ pub enum Backend {
 }
 
 /// The state of a client under one policy.
+///
+/// See [`Decision`] for an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -90,6 +119,41 @@ impl Decision {
 }
 
 /// The error of a call that is not allowed. The error type of a function with `#[rate_limit]` must implement [`From`] it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::limit::{Limited, Policy, RateLimiter};
+/// use cache_runtime::{Cache, rate_limit};
+///
+/// #[derive(Debug)]
+/// enum PayError {
+///     TooOften { wait: Option<Duration> },
+/// }
+///
+/// impl From<Limited> for PayError {
+///     fn from(limited: Limited) -> Self {
+///         Self::TooOften { wait: limited.retry_after() }
+///     }
+/// }
+///
+/// #[rate_limit(policy = "payment", key = "<user_id>")]
+/// async fn pay(user_id: i64) -> Result<(), PayError> {
+///     Ok(()) // or ask the bank
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory();
+/// let limiter = RateLimiter::new(&cache, [Policy::new("payment").limit(1).per("1m")])?;
+/// limiter.run(async {
+///     assert!(pay(42).await.is_ok());
+///     assert!(matches!(pay(42).await, Err(PayError::TooOften { wait: Some(_) })));
+/// })
+/// .await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Limited(Box<Decision>);
 

@@ -15,6 +15,14 @@ const IPV6_PREFIX: u8 = 64;
 ///
 /// Each kind has its own names: the user `1.2.3.4` is not the address 1.2.3.4. Characters that mean something in a key are
 /// escaped, and a name of more than 64 bytes is replaced by a 128-bit hash.
+///
+/// ```
+/// use cache_runtime::limit::Identity;
+///
+/// let client = Identity::ip([203, 0, 113, 7].into()); // before a login
+/// let user = Identity::user(42); // after it
+/// assert_eq!((client.as_str(), user.as_str()), ("ip4:203.0.113.7", "user:42"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     name: Box<str>,

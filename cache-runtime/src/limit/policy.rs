@@ -40,6 +40,8 @@ pub struct Policy {
 }
 
 /// A window: a duration, or a text such as `"60s"` or `"10m"`.
+///
+/// See [`Policy`] for an example.
 #[derive(Clone, Debug)]
 pub struct Window(Result<Duration, String>);
 
@@ -58,6 +60,19 @@ impl From<&str> for Window {
 /// How a policy decides while Redis is unavailable.
 ///
 /// `Memory` suits nearly all policies. Use `Deny` only if one call too many is worse than no service. Default: `Memory`.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::limit::{OnOutage, Policy, RateLimiter};
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory();
+/// let payout = Policy::new("payout").limit(3).per("1h").on_outage(OnOutage::Deny);
+/// let limiter = RateLimiter::new(&cache, [Policy::api(), payout])?;
+/// # drop(limiter);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOutage {
@@ -71,6 +86,21 @@ pub enum OnOutage {
 }
 
 /// How much of a limit each of several processes grants by itself while Redis is unavailable. Default: `Full`.
+///
+/// ```
+/// use cache_runtime::limit::{Policy, RateLimiter, Share};
+/// use cache_runtime::{Cache, Config};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::connect(Config::default().replicas(4)).await?;
+/// // While Redis is unavailable, each of the 4 processes grants 5 codes.
+/// let codes = Policy::new("codes").limit(20).per("10m").share(Share::Replica);
+/// let limiter = RateLimiter::new(&cache, [codes])?;
+/// # drop(limiter);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Share {
@@ -86,6 +116,19 @@ pub enum Share {
 ///
 /// A *strike* is a rejection over the limit. At most one strike is counted per window. The first strike has no effect. From the
 /// second strike on the client is blocked, each time twice as long. Without new strikes, strikes are forgiven one by one.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use cache_runtime::limit::{Penalty, Policy};
+///
+/// // Blocks for 1 minute, 2, 4, 8 and so on, up to a day.
+/// let penalty = Penalty::default()
+///     .first(Duration::from_secs(60))
+///     .longest(Duration::from_secs(86_400));
+/// let login = Policy::new("login").limit(5).per("10m").penalty(penalty);
+/// # drop(login);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Penalty {

@@ -25,7 +25,10 @@ const TURN: Duration = Duration::from_millis(100);
 /// The most calls of one client that wait. Any more are decided immediately: a crowd over its limit must not become a crowd of tasks.
 const MAX_WAITING: usize = 64;
 
-/// A call that is charged, and gets its charge back if it turns out not to count: see [`Limit::reserve`]. Dropped, it stays charged.
+/// A call that is charged, and gets its charge back if it turns out not to count: see [`Limit::reserve`]. Dropped, it stays
+/// charged.
+///
+/// See [`Limit::reserve`] for an example.
 #[must_use = "dropped, the call counts"]
 pub struct Reservation {
     limit: Limit,

@@ -9,6 +9,20 @@
 /// | [`Gcra`](Self::Gcra) | twice the limit, less 1 | nothing | some 100 bytes |
 ///
 /// The usual approximation by two counters is not among them: it lets through as much as a `Gcra` and costs as much as a log.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::limit::{Algorithm, Policy, RateLimiter};
+///
+/// # fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory();
+/// // Bursts of 50, then a webhook every 20 ms.
+/// let webhooks = Policy::new("webhooks").limit(50).per("1s").algorithm(Algorithm::Gcra);
+/// let limiter = RateLimiter::new(&cache, [webhooks])?;
+/// # drop(limiter);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Algorithm {

@@ -6,6 +6,25 @@ use std::time::Duration;
 use serde::Serialize;
 
 /// Durations of operations, in microseconds. Until something is timed, all fields except `count` are `None`.
+///
+/// ```
+/// use cache_runtime::{Cache, cacheable};
+///
+/// #[cacheable(key = "double:<n>")]
+/// async fn double(n: u32) -> u32 {
+///     2 * n
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// cache.run(double(2)).await;
+///
+/// let loads = cache.stats().total.load_time;
+/// assert_eq!(loads.count, 1);
+/// assert!(loads.p99_micros.is_some());
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Times {

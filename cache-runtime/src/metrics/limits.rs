@@ -14,6 +14,23 @@ use crate::sync::{Mutex, RwLock};
 const MAX_ROUTES: usize = 256;
 
 /// What a limiter decided under one policy, in this process since the start.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::limit::{Identity, Policy, RateLimiter};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_runtime::Error> {
+/// let cache = Cache::memory();
+/// let limiter = RateLimiter::new(&cache, [Policy::new("search").limit(1).per("1m")])?;
+/// limiter.check("search", &Identity::user(42)).await?;
+/// limiter.check("search", &Identity::user(42)).await?;
+///
+/// let search = &cache.stats().limits[0];
+/// assert_eq!((search.policy.as_str(), search.allowed, search.limited), ("search", 1, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LimitStats {

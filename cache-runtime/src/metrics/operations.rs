@@ -48,6 +48,22 @@ const OTHER: &str = "other";
 const FAILURES: [&str; 3] = ["error", "timeout", "released"];
 
 /// One kind of store operation, in this process since the start.
+///
+/// ```
+/// use cache_runtime::Cache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// cache.set("stock:7", &12, 60).await;
+///
+/// let operations = cache.stats().operations;
+/// assert!(!operations.is_empty());
+/// for operation in operations {
+///     println!("{}: {} timeouts, p99 {:?} µs", operation.operation, operation.timeouts, operation.time.p99_micros);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct OperationStats {

@@ -7,6 +7,23 @@ use serde::Serialize;
 use super::event::counted;
 
 /// What sessions did, in this process since the start.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::session::{NewSession, SessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::memory();
+/// let store = SessionStore::new(&cache)?;
+/// store.create(NewSession::new(42, "ada")).await?;
+/// assert!(store.verify("forged").is_err());
+///
+/// let sessions = cache.stats().sessions;
+/// assert_eq!((sessions.created, sessions.refused_tokens), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SessionStats {

@@ -9,6 +9,21 @@ use super::{Event, Kind, LimitStats, OperationStats, SessionStats, Snapshot, Tim
 
 /// The statistics of a cache at one moment.
 ///
+/// ```
+/// use cache_runtime::{Cache, Mode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// cache.set("stock:7", &12, 60).await;
+/// cache.get::<i32>("stock:7").await;
+/// cache.get::<i32>("stock:8").await;
+///
+/// let stats = cache.stats();
+/// assert_eq!((stats.mode, stats.total.hit_rate), (Mode::Memory, Some(0.5)));
+/// # }
+/// ```
+///
 /// Counters cover this process since the cache was created. If other tasks count at the same time, related numbers may differ by
 /// 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,6 +62,21 @@ pub struct Stats {
 }
 
 /// Where a cache stores its entries.
+///
+/// ```
+/// use cache_runtime::{Cache, Mode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// match cache.stats().mode {
+///     Mode::Redis => println!("cached in Redis"),
+///     Mode::Memory => println!("cached in this process"),
+///     Mode::Fallback => println!("not cached until Redis is back"),
+///     _ => {}
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -60,6 +90,25 @@ pub enum Mode {
 }
 
 /// The counts of one annotated function.
+///
+/// ```
+/// use cache_runtime::{Cache, cacheable};
+///
+/// #[cacheable(key = "double:<n>")]
+/// async fn double(n: u32) -> u32 {
+///     2 * n
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// cache.run(async { double(2).await + double(2).await }).await;
+///
+/// let stats = cache.stats();
+/// let site = stats.sites.iter().find(|site| site.template == "double:<n>").expect("it was called");
+/// assert_eq!((site.counts.loads, site.counts.hits), (1, 1));
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SiteStats {
@@ -73,6 +122,22 @@ pub struct SiteStats {
 }
 
 /// The counts of one site, or of all sites.
+///
+/// ```
+/// use cache_runtime::Cache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// cache.get::<i32>("stock:7").await;
+///
+/// let counts = cache.stats().total;
+/// assert_eq!((counts.gets, counts.misses), (1, 1));
+/// for (reason, misses) in &counts.misses_by_reason {
+///     println!("{misses} misses: {reason}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Counts {
@@ -191,6 +256,20 @@ pub struct Counts {
 }
 
 /// The time that a cache spent without Redis.
+///
+/// ```
+/// use cache_runtime::Cache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// let fallback = cache.stats().fallback;
+/// match fallback.current_seconds {
+///     Some(seconds) => println!("no Redis for {seconds:.0} s"),
+///     None => println!("{} outages, {:.0} s in total", fallback.entered, fallback.total_seconds),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct FallbackStats {
@@ -203,6 +282,20 @@ pub struct FallbackStats {
 }
 
 /// The state of the connections at one moment.
+///
+/// ```
+/// use cache_runtime::Cache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// match cache.stats().pool {
+///     Some(pool) if pool.utilisation > 0.8 => println!("raise `pool_max` of {}", pool.max),
+///     Some(pool) => println!("{} connections", pool.open),
+///     None => println!("memory mode"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct PoolStats {
@@ -267,6 +360,19 @@ pub(crate) struct Sampled {
 }
 
 /// What Redis reported about itself when it was asked last.
+///
+/// ```
+/// use cache_runtime::Cache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// cache.health().detail().await; // asks Redis
+/// if let Some(redis) = cache.stats().redis {
+///     println!("{} keys in {} of {:?} bytes", redis.keys, redis.memory_used, redis.memory_max);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RedisStats {
@@ -287,6 +393,20 @@ pub struct RedisStats {
 }
 
 /// What memory mode stores.
+///
+/// ```
+/// use cache_runtime::Cache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// cache.set("stock:7", &12, 60).await;
+///
+/// let memory = cache.stats().memory.expect("memory mode");
+/// assert_eq!(memory.entries, 1);
+/// assert!(memory.bytes < cache.config().memory_capacity as u64);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MemoryStats {
@@ -297,6 +417,17 @@ pub struct MemoryStats {
 }
 
 /// The values in this process, for functions with `local`.
+///
+/// ```
+/// use cache_runtime::{Cache, LocalState};
+///
+/// let cache = Cache::memory();
+/// match cache.stats().local {
+///     Some(local) if local.state == LocalState::Off => println!("Redis does not report changes"),
+///     Some(local) => println!("{} values, {} reads asked Redis", local.entries, local.doubtful),
+///     None => println!("no function with `local` was called"),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LocalStats {
@@ -317,6 +448,21 @@ pub struct LocalStats {
 }
 
 /// Whether values in this process are served without asking Redis.
+///
+/// ```
+/// use cache_runtime::{Cache, LocalState};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = Cache::memory();
+/// match cache.health().detail().await.local {
+///     Some(LocalState::Certain) => println!("values are served without Redis"),
+///     Some(LocalState::Doubtful) => println!("Redis is asked about each value"),
+///     Some(LocalState::Off) => println!("no values are kept"),
+///     _ => println!("no function with `local` was called"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]

@@ -16,6 +16,23 @@ const MAX_NAME: usize = 256;
 /// The data of a session: the user, and `extension`, which belongs to the application.
 ///
 /// As JSON the names are in camelCase: `userId`, `isVerified`, `createdAt`. Times are milliseconds since 1970 of Redis's clock.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::session::{NewSession, SessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::memory();
+/// let store = SessionStore::new(&cache)?;
+/// let session = store.create(NewSession::new(42, "ada").verified(true)).await?;
+///
+/// let data = session.data();
+/// assert_eq!((data.user_id.as_str(), data.username.as_str()), ("42", "ada"));
+/// assert!(data.is_verified);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

@@ -9,6 +9,28 @@ use crate::error::{Error, ErrorKind};
 ///
 /// The kinds that mean "not logged in" are for logs and metrics. The client gets the same response for all of them
 /// ([`is_logged_out`](Self::is_logged_out)).
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::session::{SessionError, SessionStore};
+///
+/// async fn username(store: &SessionStore, sent: &str) -> Result<Option<String>, SessionError> {
+///     let session = async { store.load(&store.verify(sent)?).await };
+///     match session.await {
+///         Ok(session) => Ok(Some(session.data().username.clone())),
+///         Err(error) if error.is_logged_out() => Ok(None),
+///         Err(error) => Err(error), // such as `Unavailable`: the user may be logged in
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::memory();
+/// let store = SessionStore::new(&cache)?;
+/// assert_eq!(username(&store, "forged").await?, None);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SessionError {

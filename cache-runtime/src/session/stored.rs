@@ -15,6 +15,23 @@ const TRIES: usize = 10;
 /// A session that existed when it was loaded. Handlers of axum take an `http::Session`, which contains one.
 ///
 /// What is changed in its [`data`](Self::data_mut) is not stored before [`SessionStore::save`](super::SessionStore::save).
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::session::{NewSession, SessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::memory();
+/// let store = SessionStore::new(&cache)?;
+/// let mut session = store.create(NewSession::new(42, "ada")).await?;
+///
+/// session.data_mut().is_verified = true;
+/// store.save(&mut session).await?;
+/// assert!(store.load(session.token()).await?.data().is_verified);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct StoredSession<E = ()> {
     pub(super) token: SessionToken,
@@ -29,6 +46,27 @@ pub struct StoredSession<E = ()> {
 }
 
 /// One of a user's sessions, as a page of devices shows it. As JSON it has the extension, too: for a page make a type of your own.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::session::{NewSession, SessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::memory();
+/// let store = SessionStore::new(&cache)?;
+/// let laptop = store.create(NewSession::new(42, "ada")).await?;
+/// let phone = store.create(NewSession::new(42, "ada")).await?;
+///
+/// for listed in store.list_user("42").await? {
+///     if listed.id != laptop.id() {
+///         store.destroy_listed("42", &listed.id).await?;
+///     }
+/// }
+/// assert!(store.load(phone.token()).await.is_err());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

@@ -28,6 +28,23 @@ const MAX_LEN: usize = 256;
 /// A token of this service that was not changed. Only the store knows whether its session still exists.
 ///
 /// It is a secret like a password: [`expose`](Self::expose) it only to its owner. `Debug` and logs never show it.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::session::{NewSession, SessionStore};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::memory();
+/// let store = SessionStore::new(&cache)?;
+/// let session = store.create(NewSession::new(42, "ada")).await?;
+///
+/// let sent = session.token().expose(); // the value of a cookie, for example
+/// assert_eq!(&store.verify(sent)?, session.token());
+/// assert!(!format!("{:?}", session.token()).contains(sent));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SessionToken {
     text: Zeroizing<String>,

@@ -51,7 +51,7 @@ const TRIES: usize = 4;
 /// use tower_sessions::{Expiry, Session, SessionManagerLayer};
 ///
 /// # fn main() -> Result<(), cache_runtime::Error> {
-/// let cache = Cache::memory(); // a service says `Cache::connect(Config::from_env()?).await?`
+/// let cache = Cache::memory(); // a service calls `Cache::connect(Config::from_env()?).await?`
 /// let store = TowerSessionStore::new(&cache)?;
 ///
 /// let sessions = SessionManagerLayer::new(store)

@@ -72,6 +72,19 @@ pub struct Cluster {
 }
 
 /// The options of a [`Cluster`].
+///
+/// ```no_run
+/// use cache_runtime::Cache;
+/// use cache_runtime::testing::Cluster;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cluster = Cluster::builder().password("secret").full_coverage().start()?;
+/// let cache = Cache::connect(cluster.config()).await?;
+/// assert!(cache.set("stock:7", &12, 60).await);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing runs before `start`"]
 pub struct ClusterBuilder {
@@ -82,6 +95,8 @@ pub struct ClusterBuilder {
 }
 
 /// How a replica takes the place of its primary (`CLUSTER FAILOVER`).
+///
+/// See [`Cluster`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failover {
     /// The primary stops accepting writes until the replica has all of them, so none is lost.

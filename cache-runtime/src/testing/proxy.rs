@@ -20,6 +20,24 @@ use crate::config::{Address, Config};
 ///
 /// A switch applies to open and new connections as soon as its method returns. The proxy begins by forwarding everything, and
 /// ends when it is dropped.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::testing::{FaultProxy, RedisServer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = RedisServer::start()?;
+/// let network = FaultProxy::start(&server)?;
+/// let cache = Cache::connect(network.config()).await?;
+/// assert!(cache.set("stock:7", &12, 60).await);
+///
+/// network.cut();
+/// assert!(cache.try_get::<i32>("stock:7").await.is_err());
+/// assert_eq!(cache.get::<i32>("stock:7").await, None); // the service goes on without Redis
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the proxy ends when it is dropped"]
 pub struct FaultProxy {

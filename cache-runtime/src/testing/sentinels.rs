@@ -19,6 +19,24 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// A primary with two replicas, and three sentinels that replace it if it does not answer for 1 s. All of them are real processes
 /// on free ports of 127.0.0.1. They end when this is dropped.
+///
+/// ```no_run
+/// use cache_runtime::Cache;
+/// use cache_runtime::testing::Sentinels;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let sentinels = Sentinels::start()?;
+/// let cache = Cache::connect(sentinels.config()).await?;
+/// cache.set("stock:7", &12, 60).await;
+///
+/// let before = sentinels.primary()?.address().clone();
+/// sentinels.failover()?;
+/// sentinels.settle()?;
+/// assert_ne!(sentinels.primary()?.address(), &before);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the servers end when this is dropped"]
 pub struct Sentinels {

@@ -25,6 +25,23 @@ const PORT_ATTEMPTS: u32 = 5;
 /// A real Redis server for one test. It is empty at first, and has no persistence unless its arguments enable it.
 ///
 /// When this is dropped, also by a panic, the server ends and its directory is removed.
+///
+/// ```
+/// use cache_runtime::Cache;
+/// use cache_runtime::testing::RedisServer;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut server = RedisServer::start()?;
+/// let cache = Cache::connect(server.config()).await?;
+/// assert!(cache.set("stock:7", &12, 60).await);
+///
+/// server.kill();
+/// assert!(cache.try_get::<i32>("stock:7").await.is_err());
+/// server.restart()?; // empty, at the same address
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the server ends when it is dropped"]
 pub struct RedisServer {
@@ -35,6 +52,20 @@ pub struct RedisServer {
 }
 
 /// The options of a [`RedisServer`].
+///
+/// ```
+/// use cache_runtime::testing::RedisServer;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let server = RedisServer::builder()
+///     .tcp()
+///     .password("secret")
+///     .args(["--maxmemory", "10mb"])
+///     .start()?;
+/// assert!(server.url().starts_with("redis://:secret@127.0.0.1:"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "nothing runs before `start`"]
 pub struct RedisServerBuilder {

@@ -89,6 +89,8 @@ where
 }
 
 /// A repeated job. Dropping it ends the schedule and cancels the job if it is running.
+///
+/// See [`every`] for an example.
 #[must_use = "the schedule ends when it is dropped"]
 pub struct Schedule {
     task: Option<JoinHandle<()>>,

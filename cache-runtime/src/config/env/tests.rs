@@ -953,6 +953,71 @@ fn the_documentation_lists_exactly_the_known_variables_with_their_defaults() {
     }
 }
 
+/// Returns what the page of `Config` states about each public field: its name, its default and its variables.
+fn described() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+    let source = include_str!("../../config.rs");
+    let (_, rest) = source
+        .split_once("pub struct Config {")
+        .expect("its beginning");
+    let (fields, _) = rest.split_once("\n}").expect("its end");
+    // Each part ends with the comment of the next field.
+    let parts: Vec<_> = fields.split("\n    pub ").collect();
+    let described = parts.windows(2).map(|pair| {
+        let (name, _) = pair[1].split_once(':').expect("a field");
+        let stated = pair[0]
+            .split_once("/// Default: ")
+            .map(|(_, stated)| stated);
+        let (default, variables) = stated
+            .and_then(|stated| stated.split_once(". "))
+            .unwrap_or_else(|| panic!("no default of `{name}`"));
+        let variables = variables.split('`').skip(1).step_by(2).collect();
+        (name, default.trim_matches('`'), variables)
+    });
+    described.collect()
+}
+
+#[test]
+fn the_page_of_the_configuration_states_all_defaults_and_variables() {
+    let mut usual = Config::default();
+    let printed = format!("{usual:#?}");
+    let mut names: Vec<String> = Vec::new();
+
+    for (field, stated, variables) in described() {
+        let setting = SETTINGS.iter().find(|setting| setting.name == field);
+        let default = match (field, setting) {
+            ("environment", _) => usual.environment.name().to_owned(),
+            ("clock", _) => "the system clock".to_owned(),
+            (_, Some(setting)) => setting.show(&mut usual),
+            (_, None) => {
+                let value = format!("\n    {field}: ");
+                let (_, value) = printed.split_once(&value).expect("a printed field");
+                value.split_once(",\n").expect("a short value").0.to_owned()
+            }
+        };
+        let default = match default.as_str() {
+            "none" | "auto" | "unlimited" => "None",
+            "" | "{}" => "empty",
+            default => default,
+        };
+        assert_eq!(stated, default, "{field}");
+        if let Some(setting) = setting {
+            assert_eq!(variables, [setting.variable()], "{field}");
+        }
+        names.extend(variables.into_iter().map(str::to_owned));
+    }
+
+    let mut expected: Vec<_> = known()
+        .map(|name| match name.split_once("_REDIS_") {
+            Some((_, part)) => format!("<ENV>_REDIS_{part}"),
+            None => name,
+        })
+        .collect();
+    names.sort();
+    expected.sort();
+    expected.dedup();
+    assert_eq!(names, expected);
+}
+
 proptest! {
     #[test]
     fn no_environment_causes_a_panic_or_shows_a_secret(

@@ -27,6 +27,8 @@ const COOKIE_NAME: &str = "cache_admin";
 const LOGIN: u64 = 8 * 60 * 60;
 
 /// What a user of the admin service may do.
+///
+/// See [`AdminUser`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AdminRole {
     /// See everything, and change nothing.
@@ -37,6 +39,30 @@ pub enum AdminRole {
 
 /// A user that a layer of the service has authenticated: insert it into the extensions of a request. See
 /// [`AdminConfig::users_from_layer`](super::AdminConfig::users_from_layer).
+///
+/// ```
+/// use axum::Router;
+/// use axum::extract::Request;
+/// use axum::middleware::{self, Next};
+/// use axum::response::Response;
+/// use cache_runtime::http::{AdminConfig, AdminRole, AdminUser, admin};
+/// # use cache_runtime::{Cache, Error};
+///
+/// async fn sign_on(mut request: Request, next: Next) -> Response {
+///     // Asks the single sign-on of the company who sent the request. Then:
+///     let user = AdminUser { name: "ada".to_owned(), role: AdminRole::Read };
+///     request.extensions_mut().insert(user);
+///     next.run(request).await
+/// }
+///
+/// # fn app(cache: &Cache) -> Result<Router, Error> {
+/// let operators = admin(cache, AdminConfig::default().users_from_layer()?);
+/// let app = Router::new()
+///     .nest_service("/admin/cache/", operators)
+///     .layer(middleware::from_fn(sign_on));
+/// # Ok(app)
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AdminUser {
     /// The name for the log.

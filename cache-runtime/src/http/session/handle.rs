@@ -29,6 +29,26 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("3");
 /// `E` is the application's own data. It must be the same type here, in [`Sessions`] and in the
 /// [`SessionLayer`](super::SessionLayer). It must be `Clone + Serialize + DeserializeOwned + Send + Sync`; otherwise the
 /// compiler reports only that the function is not a `Handler`.
+///
+/// ```
+/// use axum::http::StatusCode;
+/// use cache_runtime::http::Session;
+/// use cache_runtime::session::SessionError;
+///
+/// async fn greet(session: Option<Session>) -> String {
+///     match session {
+///         Some(session) => format!("hello, {}", session.username),
+///         None => "hello".to_owned(),
+///     }
+/// }
+///
+/// async fn confirm(mut session: Session) -> Result<StatusCode, SessionError> {
+///     session.update(|data| data.is_verified = true).await?;
+///     session.rotate().await?; // the user has more rights now
+///     Ok(StatusCode::NO_CONTENT)
+/// }
+/// # let _: axum::Router<()> = axum::Router::new().route("/", axum::routing::get(greet).post(confirm));
+/// ```
 pub struct Session<E = ()> {
     request: Arc<RequestSession<E>>,
     session: session::StoredSession<E>,
@@ -36,6 +56,19 @@ pub struct Session<E = ()> {
 
 /// Creates and ends sessions. Unlike [`Session`], it also works for requests without a session. With the feature `axum` it is an
 /// extractor, otherwise use [`of`](Self::of).
+///
+/// ```
+/// use axum::http::StatusCode;
+/// use cache_runtime::http::Sessions;
+/// use cache_runtime::session::{NewSession, SessionError};
+///
+/// async fn log_in(sessions: Sessions) -> Result<StatusCode, SessionError> {
+///     // After the password was checked:
+///     sessions.log_in(NewSession::new(42, "ada")).await?;
+///     Ok(StatusCode::NO_CONTENT)
+/// }
+/// # let _: axum::Router<()> = axum::Router::new().route("/login", axum::routing::post(log_in));
+/// ```
 pub struct Sessions<E = ()> {
     request: Arc<RequestSession<E>>,
 }

@@ -16,6 +16,23 @@ const STEP_LIMIT: u32 = 5_000;
 
 /// A slot on its way from one node to another. Until it is finished or aborted the slot is open: the old owner answers for the
 /// keys that it still has, and sends clients of all others to the new owner (`ASK`).
+///
+/// ```no_run
+/// use cache_runtime::testing::Cluster;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let cluster = Cluster::start()?;
+/// let slot = cluster.slot("test_{user:42}")?;
+/// let (from, to) = (cluster.owner(slot)?, (cluster.owner(slot)? + 1) % 3);
+///
+/// let migration = cluster.begin_migration(slot, to)?;
+/// cluster.move_keys(migration, 10)?;
+/// // The slot is open. Here the test reads and evicts its keys.
+/// cluster.finish_migration(migration)?;
+/// assert_eq!((migration.from(), cluster.owner(slot)?), (from, to));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the slot stays open until the migration is finished or aborted"]
 pub struct Migration {
