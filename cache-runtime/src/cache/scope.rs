@@ -74,7 +74,8 @@ use super::removal::Eviction;
 /// | `#[cache_evict]`, [`Cache::delete`](crate::Cache::delete), `delete_many`, `delete_matching`, `delete_tagged`, [`Cache::clear`](crate::Cache::clear) | join the scope; the methods return [`Evicted::Deferred`]. With `before` the entries are also removed before the body |
 /// | `#[cacheable]` of a key or with a tag that the scope evicts | runs its body: the transaction sees its own writes |
 /// | `#[cacheable]` of any other key | reads as usual. A miss runs its body for this call alone and stores nothing, since what it loads may never be committed |
-/// | `#[cache_put]`, [`Cache::set`](crate::Cache::set) | store nothing: they evict their key |
+/// | `#[cache_put]` | stores nothing: it evicts its key. As elsewhere, the key is fenced from before the body, so after a rollback its old entry is gone |
+/// | [`Cache::set`](crate::Cache::set) | stores nothing: it evicts its key |
 ///
 /// A scope belongs to the task that [`run`](Self::run)s it. What that task spawns is outside of it.
 ///
