@@ -53,7 +53,7 @@ pub struct ExplainedCall {
     pub function: &'static str,
     /// The key, pattern or target, as written.
     pub template: &'static str,
-    /// The key, or the targets of an eviction. Only hashes, if [`mask_keys`](crate::Config::mask_keys) is set.
+    /// The key with its prefix, or the targets of an eviction. Only hashes, if [`mask_keys`](crate::Config::mask_keys) is set.
     pub key: String,
     /// `hit`, `local`, `outage`, `none`, `stale`, `miss` or `bypass` of a read, `put` or `evict`. `None` if the call was cancelled, or if its body failed, so
     /// that nothing was stored or evicted.

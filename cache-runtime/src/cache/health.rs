@@ -60,7 +60,7 @@ pub struct Health {
     pub problems: Vec<String>,
     /// Keys, patterns and tags in the journal: they were evicted, but Redis has not acknowledged it yet. One eviction may name several.
     pub journal_depth: usize,
-    /// Whether values in this process are served without asking Redis. `None` before the first call of a function with `local`.
+    /// Whether values in this process are served without asking Redis. `None` before the first call of a function with `local`, and in memory mode until it keeps a value.
     pub local: Option<LocalState>,
 }
 

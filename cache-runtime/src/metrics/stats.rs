@@ -57,7 +57,8 @@ pub struct Stats {
     pub redis: Option<RedisStats>,
     /// What this process stores. `None` unless in memory mode.
     pub memory: Option<MemoryStats>,
-    /// The values that functions with `local` keep in this process. `None` before the first call of such a function.
+    /// The values that functions with `local` keep in this process. `None` before the first call of such a function, and in memory mode until
+    /// it keeps a value.
     pub local: Option<LocalStats>,
 }
 

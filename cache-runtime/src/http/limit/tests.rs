@@ -135,7 +135,8 @@ async fn on_missing_decides_for_unidentified_clients() {
 
 fn grpc(mut call: Request<Body>) -> Request<Body> {
     let content_type = HeaderValue::from_static("application/grpc");
-    call.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    call.headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     call
 }
 
@@ -150,7 +151,10 @@ async fn a_grpc_call_over_its_limit_gets_resource_exhausted() {
     assert_eq!(second.status(), 200);
     assert_eq!(second.headers()["grpc-status"], "8");
     let message = second.headers()["grpc-message"].to_str().unwrap();
-    assert!(message.starts_with("rate limit `api` exceeded"), "{message}");
+    assert!(
+        message.starts_with("rate limit `api` exceeded"),
+        "{message}"
+    );
     assert_eq!(rests(second.headers()), [r#""api";r=0"#]);
     assert!(second.headers().contains_key("retry-after"));
     assert_eq!(text(second).await, "");
@@ -158,12 +162,20 @@ async fn a_grpc_call_over_its_limit_gets_resource_exhausted() {
 
 #[tokio::test]
 async fn a_grpc_call_of_an_unknown_client_gets_a_code() {
-    let nobody = one_a_minute().identify(|_| None).on_missing(OnMissing::Reject);
+    let nobody = one_a_minute()
+        .identify(|_| None)
+        .on_missing(OnMissing::Reject);
     let no_address = one_a_minute().on_missing(OnMissing::Reject);
 
     for (layer, code) in [(nobody, "7"), (no_address, "13")] {
         let response = send(&app_behind(layer), grpc(Request::new(Body::empty()))).await;
-        assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &HeaderValue::from_static(code)));
+        assert_eq!(
+            (
+                response.status().as_u16(),
+                &response.headers()["grpc-status"]
+            ),
+            (200, &HeaderValue::from_static(code))
+        );
     }
 }
 
