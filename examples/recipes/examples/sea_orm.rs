@@ -8,7 +8,6 @@ use sea_orm::{
     ActiveModelTrait, ConnectionTrait, Database, DatabaseConnection, DbErr, EntityTrait, Schema,
 };
 
-#[allow(unreachable_pub, reason = "the derived items are public")]
 mod event {
     use sea_orm::entity::prelude::*;
     use serde::{Deserialize, Serialize};
