@@ -30,7 +30,6 @@ pub struct Credentials {
 pub struct User {
     pub id: i64,
     pub name: String,
-    pub team: String,
     password_hash: String,
 }
 
@@ -52,7 +51,7 @@ impl Accounts {
     pub async fn log_in(&self, credentials: Credentials) -> Result<User> {
         let Credentials { name, password } = credentials;
         let user: Option<User> =
-            sqlx::query_as("SELECT id, name, team, password_hash FROM users WHERE name = $1")
+            sqlx::query_as("SELECT id, name, password_hash FROM users WHERE name = $1")
                 .bind(name.as_str())
                 .fetch_optional(self.db.pool())
                 .await?;

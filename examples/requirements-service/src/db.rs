@@ -15,9 +15,6 @@ const SCHEMA: &str = include_str!("db/schema.sql");
 /// Three users, some requirements and a schema.
 const DEMO: &str = include_str!("db/demo.sql");
 
-/// The most connections of a process. The default of sqlx. Two statements of a request never run at the same time.
-const CONNECTIONS: u32 = 10;
-
 /// A cheap handle to the database.
 #[derive(Clone, Debug)]
 pub struct Db {
@@ -48,7 +45,6 @@ impl Db {
         };
         let (kind, options) = options(&url)?;
         let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if kind == Kind::Sqlite {
@@ -61,8 +57,7 @@ impl Db {
             })
             .connect_with(options)
             .await
-            // The text of the error contains the text of its source, but never the password.
-            .map_err(|error| anyhow::Error::msg(error.to_string()))
+            .map_err(described)
             .context("cannot open the database of DATABASE_URL")?;
         let db = Self {
             pool,
@@ -71,7 +66,7 @@ impl Db {
         };
         db.create(demo)
             .await
-            .map_err(|error| anyhow::Error::msg(error.to_string()))
+            .map_err(described)
             .context("cannot create the tables: is this another program's database?")?;
         Ok(db)
     }
@@ -147,8 +142,13 @@ fn options(url: &str) -> anyhow::Result<(Kind, AnyConnectOptions)> {
     };
     let options: AnyConnectOptions = url
         .parse()
-        .map_err(|error: sqlx::Error| anyhow::Error::msg(error.to_string()))
+        .map_err(described)
         .context("DATABASE_URL is invalid")?;
     // Not even slow statements: the demo contains password hashes.
     Ok((kind, options.disable_statement_logging()))
+}
+
+/// The text of the error contains the text of its source, but never the password.
+fn described(error: sqlx::Error) -> anyhow::Error {
+    anyhow::Error::msg(error.to_string())
 }

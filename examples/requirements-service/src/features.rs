@@ -7,78 +7,67 @@ use sqlx::FromRow;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::input::Text;
-use crate::requirements::refused;
+use crate::requirements::written;
 
-#[derive(Clone, Debug)]
-pub struct Features {
-    db: Db,
+/// Writes evict by the tag: a write that changes one feature also changes the list of its requirement.
+#[cacheable(
+    key = "feature:<id>",
+    policy = "features",
+    tag = "features:<return.requirement_id>",
+    ignore = [db],
+)]
+pub async fn find(db: &Db, id: i64) -> Result<Option<Feature>> {
+    let found =
+        sqlx::query_as("SELECT id, requirement_id, title, status FROM features WHERE id = $1");
+    Ok(found.bind(id).fetch_optional(db.pool()).await?)
 }
 
-impl Features {
-    pub fn new(db: Db) -> Self {
-        Self { db }
-    }
+/// Returns the first 100 features of a requirement. An empty list is not stored, because any number can be asked for.
+#[cacheable(
+    key = "features:<requirement_id>",
+    policy = "features",
+    tag = "features:<requirement_id>",
+    unless = |found| found.is_empty(),
+    ignore = [db],
+)]
+pub async fn of(db: &Db, requirement_id: i64) -> Result<Vec<Feature>> {
+    let found = sqlx::query_as(
+        "SELECT id, requirement_id, title, status FROM features
+         WHERE requirement_id = $1 ORDER BY id LIMIT 100",
+    );
+    Ok(found.bind(requirement_id).fetch_all(db.pool()).await?)
+}
 
-    /// Writes evict by the tag: a write that changes one feature also changes the list of its requirement.
-    #[cacheable(
-        key = "feature:<id>",
-        policy = "features",
-        tag = "features:<return.requirement_id>"
-    )]
-    pub async fn find(&self, id: i64) -> Result<Option<Feature>> {
-        let found =
-            sqlx::query_as("SELECT id, requirement_id, title, status FROM features WHERE id = $1");
-        Ok(found.bind(id).fetch_optional(self.db.pool()).await?)
-    }
+#[cache_evict(tag = "features:<requirement_id>")]
+pub async fn propose(
+    db: &Db,
+    requirement_id: i64,
+    user_id: i64,
+    new: &NewFeature,
+) -> Result<Feature> {
+    let proposed = sqlx::query_as(
+        "INSERT INTO features (requirement_id, title)
+         SELECT id, $1 FROM requirements
+         WHERE id = $2 AND team = (SELECT team FROM users WHERE id = $3)
+         RETURNING id, requirement_id, title, status",
+    );
+    let proposed = proposed.bind(new.title.as_str());
+    let proposed = proposed.bind(requirement_id).bind(user_id);
+    let feature = proposed.fetch_optional(db.pool()).await?;
+    written(db.pool(), requirement_id, feature).await
+}
 
-    /// Returns the first 100 features of a requirement. An empty list is not stored, because any number can be asked for.
-    #[cacheable(
-        key = "features:<requirement_id>",
-        policy = "features",
-        tag = "features:<requirement_id>",
-        unless = |found| found.is_empty(),
-    )]
-    pub async fn of(&self, requirement_id: i64) -> Result<Vec<Feature>> {
-        let found = sqlx::query_as(
-            "SELECT id, requirement_id, title, status FROM features
-             WHERE requirement_id = $1 ORDER BY id LIMIT 100",
-        );
-        let found = found.bind(requirement_id);
-        Ok(found.fetch_all(self.db.pool()).await?)
-    }
-
-    #[cache_evict(tag = "features:<requirement_id>")]
-    pub async fn propose(
-        &self,
-        requirement_id: i64,
-        user_id: i64,
-        new: &NewFeature,
-    ) -> Result<Feature> {
-        let created = sqlx::query_as(
-            "INSERT INTO features (requirement_id, title)
-             SELECT id, $1 FROM requirements
-             WHERE id = $2 AND team = (SELECT team FROM users WHERE id = $3)
-             RETURNING id, requirement_id, title, status",
-        );
-        let created = created.bind(new.title.as_str()).bind(requirement_id);
-        match created.bind(user_id).fetch_optional(self.db.pool()).await? {
-            Some(feature) => Ok(feature),
-            None => Err(refused(&self.db, requirement_id).await?),
-        }
-    }
-
-    #[cache_evict(tag = "features:<return.requirement_id>")]
-    pub async fn set_status(&self, id: i64, user_id: i64, change: &Change) -> Result<Feature> {
-        let changed = sqlx::query_as(
-            "UPDATE features SET status = $1
-             WHERE id = $2 AND requirement_id IN (
-                 SELECT id FROM requirements WHERE team = (SELECT team FROM users WHERE id = $3))
-             RETURNING id, requirement_id, title, status",
-        );
-        let changed = changed.bind(change.status.as_str()).bind(id).bind(user_id);
-        let changed = changed.fetch_optional(self.db.pool()).await?;
-        changed.ok_or_else(|| Error::unknown("feature of your team:", id))
-    }
+#[cache_evict(tag = "features:<return.requirement_id>")]
+pub async fn set_status(db: &Db, id: i64, user_id: i64, change: &Change) -> Result<Feature> {
+    let changed = sqlx::query_as(
+        "UPDATE features SET status = $1
+         WHERE id = $2 AND requirement_id IN (
+             SELECT id FROM requirements WHERE team = (SELECT team FROM users WHERE id = $3))
+         RETURNING id, requirement_id, title, status",
+    );
+    let changed = changed.bind(change.status.as_str()).bind(id).bind(user_id);
+    let changed = changed.fetch_optional(db.pool()).await?;
+    changed.ok_or_else(|| Error::unknown("feature of your team:", id))
 }
 
 words! {

@@ -17,10 +17,6 @@ use cache_runtime::session::SessionStore;
 use crate::accounts::Accounts;
 use crate::db::Db;
 use crate::error::problems;
-use crate::features::Features;
-use crate::preferences::UserPreferences;
-use crate::requirements::Requirements;
-use crate::schemas::Schemas;
 use crate::settings::Settings;
 
 mod api;
@@ -34,10 +30,6 @@ pub struct App {
     pub db: Db,
     pub cache: Cache,
     accounts: Accounts,
-    requirements: Requirements,
-    features: Features,
-    schemas: Schemas,
-    preferences: UserPreferences,
     is_ready: Arc<AtomicBool>,
 }
 
@@ -45,10 +37,6 @@ impl App {
     pub fn new(db: Db, cache: Cache) -> Self {
         Self {
             accounts: Accounts::new(db.clone()),
-            requirements: Requirements::new(db.clone()),
-            features: Features::new(db.clone()),
-            schemas: Schemas::new(db.clone()),
-            preferences: UserPreferences::new(db.clone()),
             db,
             cache,
             is_ready: Arc::default(),

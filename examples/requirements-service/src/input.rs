@@ -1,11 +1,11 @@
 //! The parts of requests: types that cannot hold invalid values.
 
 use cache_runtime::KeyPart;
-use serde::de::{Deserialize, Deserializer, Error};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// Text of 1 to `MAX` characters that are not all white space.
-#[derive(Clone, Debug, PartialEq, Eq, KeyPart)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KeyPart)]
+#[serde(try_from = "String")]
 pub struct Text<const MAX: usize>(String);
 
 impl<const MAX: usize> Text<MAX> {
@@ -15,24 +15,18 @@ impl<const MAX: usize> Text<MAX> {
     }
 }
 
-impl<'de, const MAX: usize> Deserialize<'de> for Text<MAX> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        // Postgres has no NUL in a text.
-        let is_valid =
-            !text.trim().is_empty() && !text.contains('\0') && text.chars().count() <= MAX;
-        if is_valid {
-            return Ok(Self(text));
-        }
-        Err(D::Error::custom(format_args!(
-            "it must be text of 1 to {MAX} characters, not all white space and without NUL"
-        )))
-    }
-}
+impl<const MAX: usize> TryFrom<String> for Text<MAX> {
+    type Error = String;
 
-impl<const MAX: usize> Serialize for Text<MAX> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_blank = text.trim().is_empty();
+        // Postgres has no NUL in a text.
+        if is_blank || text.contains('\0') || text.chars().count() > MAX {
+            return Err(format!(
+                "it must be text of 1 to {MAX} characters, not all white space and without NUL"
+            ));
+        }
+        Ok(Self(text))
     }
 }
 

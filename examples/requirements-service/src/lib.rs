@@ -1,6 +1,6 @@
 //! A service in which teams write requirements and features. Its reads are cached by attributes.
 //!
-//! Begin with [`requirements`]: annotated methods over plain SQL. [`settings`] has the TTLs of the policies.
+//! Begin with [`requirements`]: annotated functions over plain SQL. [`settings`] has the TTLs of the policies.
 #![allow(
     missing_docs,
     reason = "the fields are the JSON that the routes answer with, and their names say what they are"

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use cache_runtime::{Cache, Config, Mode};
+use cache_runtime::{Cache, Config};
 use requirements_service::db::Db;
 use requirements_service::http::{App, router};
 use requirements_service::settings::{Settings, cache_defaults};
@@ -47,8 +47,7 @@ async fn serve() -> anyhow::Result<()> {
         format!("cannot listen on `{bind}`: set BIND to a free address, such as 127.0.0.1:8082")
     })?;
     let (stop, overdue) = (told_to_stop()?, told_to_stop()?);
-    let (address, mode) = (listener.local_addr()?, mode(&cache));
-    tracing::info!("listening on http://{address}, {mode}");
+    tracing::info!("listening on http://{}", listener.local_addr()?);
 
     // It answers while it warms, but load balancers do not choose it yet.
     let warming = tokio::spawn(warm_up(app));
@@ -73,14 +72,6 @@ async fn warm_up(app: App) {
         Err(_) => tracing::warn!("not warmed within {WARMING:?}"),
     }
     app.set_ready();
-}
-
-fn mode(cache: &Cache) -> &'static str {
-    match cache.stats().mode {
-        Mode::Memory => "cached in memory: set REDIS_URL to use Redis",
-        Mode::Redis => "cached in Redis",
-        _ => "not cached until Redis is reachable",
-    }
 }
 
 /// SIGTERM, as service managers send it, or Ctrl-C.

@@ -7,40 +7,27 @@ use sqlx::FromRow;
 use crate::db::Db;
 use crate::error::Result;
 
-#[derive(Clone, Debug)]
-pub struct UserPreferences {
-    db: Db,
+/// Returns the defaults for a user who has set nothing.
+#[cacheable(key = "preferences:<user_id>", policy = "preferences", ignore = [db])]
+pub async fn of(db: &Db, user_id: i64) -> Result<Preferences> {
+    let set = sqlx::query_as("SELECT theme, digest FROM preferences WHERE user_id = $1");
+    let set = set.bind(user_id).fetch_optional(db.pool()).await?;
+    Ok(set.unwrap_or(Preferences {
+        theme: Theme::Light,
+        digest: Digest::Weekly,
+    }))
 }
 
-impl UserPreferences {
-    pub fn new(db: Db) -> Self {
-        Self { db }
-    }
-
-    /// Returns the defaults for a user who has set nothing.
-    #[cacheable(key = "preferences:<user_id>", policy = "preferences")]
-    pub async fn of(&self, user_id: i64) -> Result<Preferences> {
-        let set = sqlx::query_as("SELECT theme, digest FROM preferences WHERE user_id = $1");
-        let set = set.bind(user_id).fetch_optional(self.db.pool()).await?;
-        Ok(set.unwrap_or(Preferences {
-            theme: Theme::Light,
-            digest: Digest::Weekly,
-        }))
-    }
-
-    /// Stores what it has written, because the user reads it next.
-    #[cache_put(key = "preferences:<user_id>", policy = "preferences")]
-    pub async fn set(&self, user_id: i64, new: Preferences) -> Result<Preferences> {
-        let set = sqlx::query_as(
-            "INSERT INTO preferences (user_id, theme, digest) VALUES ($1, $2, $3)
-             ON CONFLICT (user_id) DO UPDATE SET theme = excluded.theme, digest = excluded.digest
-             RETURNING theme, digest",
-        )
-        .bind(user_id)
-        .bind(new.theme.as_str())
-        .bind(new.digest.as_str());
-        Ok(set.fetch_one(self.db.pool()).await?)
-    }
+/// Stores what it has written, because the user reads it next.
+#[cache_put(key = "preferences:<user_id>", policy = "preferences")]
+pub async fn set(db: &Db, user_id: i64, new: Preferences) -> Result<Preferences> {
+    let set = sqlx::query_as(
+        "INSERT INTO preferences (user_id, theme, digest) VALUES ($1, $2, $3)
+         ON CONFLICT (user_id) DO UPDATE SET theme = excluded.theme, digest = excluded.digest
+         RETURNING theme, digest",
+    );
+    let set = set.bind(user_id).bind(new.theme.as_str());
+    Ok(set.bind(new.digest.as_str()).fetch_one(db.pool()).await?)
 }
 
 words! {

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use cache_runtime::{CacheScope, KeyPart, cache_evict, cache_put, cacheable};
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, FromRow};
+use sqlx::{Any, AnyConnection, Executor, FromRow};
 
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -18,177 +18,148 @@ const LAST_PAGE: u32 = 50;
 /// The longest text of a search, in characters.
 const MAX_TEXT: usize = 64;
 
-#[derive(Clone, Debug)]
-pub struct Requirements {
-    db: Db,
+#[cacheable(key = "requirement:<id>", policy = "requirements", ignore = [db])]
+pub async fn find(db: &Db, id: i64) -> Result<Option<Requirement>> {
+    let found = sqlx::query_as(
+        "SELECT id, team, title, description, status FROM requirements WHERE id = $1",
+    );
+    Ok(found.bind(id).fetch_optional(db.pool()).await?)
 }
 
-impl Requirements {
-    pub fn new(db: Db) -> Self {
-        Self { db }
-    }
-
-    #[cacheable(key = "requirement:<id>", policy = "requirements")]
-    pub async fn find(&self, id: i64) -> Result<Option<Requirement>> {
-        let found = sqlx::query_as(
-            "SELECT id, team, title, description, status FROM requirements WHERE id = $1",
-        );
-        Ok(found.bind(id).fetch_optional(self.db.pool()).await?)
-    }
-
-    /// A page of a search, beginning with the newest. Clients choose the text, so the key has a hash of the filter, and only pages
-    /// that contain something are stored: text that nothing contains leaves no entry.
-    #[cacheable(
-        key = "search:<filter>",
-        policy = "queries",
-        tag = "requirements",
-        unless = |found| found.is_empty(),
-    )]
-    pub async fn search(&self, filter: &Filter) -> Result<Vec<Requirement>> {
-        let found = sqlx::query_as(
-            r"SELECT id, team, title, description, status FROM requirements
-              WHERE ($1 = '' OR status = $1) AND folded LIKE $2 ESCAPE '\'
-              ORDER BY id DESC LIMIT $3 OFFSET $4",
-        )
-        .bind(filter.status.map_or("", Status::as_str))
-        .bind(filter.like())
-        .bind(PAGE)
-        .bind(i64::from(filter.page - 1) * PAGE);
-        Ok(found.fetch_all(self.db.pool()).await?)
-    }
-
-    /// Returns the ids of the newest requirements, for warming.
-    pub(crate) async fn newest(&self, limit: i64) -> sqlx::Result<Vec<i64>> {
-        let ids = sqlx::query_scalar("SELECT id FROM requirements ORDER BY id DESC LIMIT $1");
-        ids.bind(limit).fetch_all(self.db.pool()).await
-    }
-
-    /// A new requirement is a draft of its author's team.
-    #[cache_evict(tag = "requirements")]
-    pub async fn create(&self, user_id: i64, new: &NewRequirement) -> Result<Requirement> {
-        let created = sqlx::query_as(
-            "INSERT INTO requirements (team, title, description, folded)
-             VALUES ((SELECT team FROM users WHERE id = $1), $2, $3, $4)
-             RETURNING id, team, title, description, status",
-        )
-        .bind(user_id)
-        .bind(new.title.as_str())
-        .bind(new.description.as_str())
-        .bind(new.folded());
-        Ok(created.fetch_one(self.db.pool()).await?)
-    }
-
-    // The database decides who may write: any program that can write to Redis can change a cached copy.
-
-    /// The entry is replaced by the new requirement, because the author reads it next. Searches load again.
-    #[cache_put(key = "requirement:<id>", policy = "requirements")]
-    #[cache_evict(tag = "requirements")]
-    pub async fn update(&self, id: i64, user_id: i64, new: &NewRequirement) -> Result<Requirement> {
-        let updated = sqlx::query_as(
-            "UPDATE requirements SET title = $1, description = $2, folded = $3
-             WHERE id = $4 AND team = (SELECT team FROM users WHERE id = $5)
-             RETURNING id, team, title, description, status",
-        )
-        .bind(new.title.as_str())
-        .bind(new.description.as_str())
-        .bind(new.folded())
-        .bind(id)
-        .bind(user_id)
-        .fetch_optional(self.db.pool())
-        .await?;
-        match updated {
-            Some(requirement) => Ok(requirement),
-            None => Err(refused(&self.db, id).await?),
-        }
-    }
-
-    /// Deletes the requirement with its features.
-    #[cache_evict(key = "requirement:<id>", tag = ["requirements", "features:<id>"])]
-    pub async fn delete(&self, id: i64, user_id: i64) -> Result<()> {
-        let deleted = sqlx::query(
-            "DELETE FROM requirements WHERE id = $1 AND team = (SELECT team FROM users WHERE id = $2)",
-        )
-        .bind(id)
-        .bind(user_id)
-        .execute(self.db.pool())
-        .await?;
-        match deleted.rows_affected() {
-            0 => Err(refused(&self.db, id).await?),
-            _ => Ok(()),
-        }
-    }
-
-    /// Accepts a requirement and plans its features, or neither. What the steps evict is evicted after the commit: before it, a reader
-    /// would store the old values again.
-    pub async fn accept(&self, id: i64, user_id: i64) -> Result<Requirement> {
-        let scope = CacheScope::new();
-        let mut transaction = self.db.begin().await?;
-        let steps = scope.run(async {
-            let accepted = set_accepted(&mut transaction, id, user_id).await?;
-            if accepted.is_some() {
-                plan_features(&mut transaction, id).await?;
-            }
-            Ok(accepted)
-        });
-        match steps.await {
-            Ok(Some(accepted)) => {
-                transaction.commit().await?;
-                scope.commit().await;
-                Ok(accepted)
-            }
-            failed => {
-                transaction.rollback().await?;
-                scope.rollback();
-                Err(match failed {
-                    Err(error) => error,
-                    Ok(_) => refused(&self.db, id).await?,
-                })
-            }
-        }
-    }
+/// A page of a search, beginning with the newest. Clients choose the text, so the key has a hash of the filter, and only pages
+/// that contain something are stored: text that nothing contains leaves no entry.
+#[cacheable(
+    key = "search:<filter>",
+    policy = "queries",
+    tag = "requirements",
+    unless = |found| found.is_empty(),
+    ignore = [db],
+)]
+pub async fn search(db: &Db, filter: &Filter) -> Result<Vec<Requirement>> {
+    let found = sqlx::query_as(
+        r"SELECT id, team, title, description, status FROM requirements
+          WHERE ($1 = '' OR status = $1) AND folded LIKE $2 ESCAPE '\'
+          ORDER BY id DESC LIMIT $3 OFFSET $4",
+    )
+    .bind(filter.status.map_or("", Status::as_str))
+    .bind(filter.like())
+    .bind(PAGE)
+    .bind(i64::from(filter.page - 1) * PAGE);
+    Ok(found.fetch_all(db.pool()).await?)
 }
 
-/// Returns why a write to a requirement changed nothing.
-pub(crate) async fn refused(db: &Db, id: i64) -> Result<Error> {
-    let exists: Option<i64> = sqlx::query_scalar("SELECT id FROM requirements WHERE id = $1")
-        .bind(id)
-        .fetch_optional(db.pool())
-        .await?;
-    let detail = "this belongs to another team: log in as a member of it";
-    Ok(match exists {
-        Some(_) => Error::refused(StatusCode::FORBIDDEN, detail),
-        None => Error::unknown("requirement", id),
-    })
+/// Returns the ids of the newest requirements, for warming.
+pub(crate) async fn newest(db: &Db, limit: i64) -> sqlx::Result<Vec<i64>> {
+    let ids = sqlx::query_scalar("SELECT id FROM requirements ORDER BY id DESC LIMIT $1");
+    ids.bind(limit).fetch_all(db.pool()).await
+}
+
+/// A new requirement is a draft of its author's team.
+#[cache_evict(tag = "requirements")]
+pub async fn create(db: &Db, user_id: i64, new: &NewRequirement) -> Result<Requirement> {
+    let created = sqlx::query_as(
+        "INSERT INTO requirements (team, title, description, folded)
+         VALUES ((SELECT team FROM users WHERE id = $1), $2, $3, $4)
+         RETURNING id, team, title, description, status",
+    )
+    .bind(user_id)
+    .bind(new.title.as_str())
+    .bind(new.description.as_str())
+    .bind(new.folded());
+    Ok(created.fetch_one(db.pool()).await?)
+}
+
+// The database decides who may write: any program that can write to Redis can change a cached copy.
+
+/// The entry is replaced by the new requirement, because the author reads it next. Searches load again.
+#[cache_put(key = "requirement:<id>", policy = "requirements")]
+#[cache_evict(tag = "requirements")]
+pub async fn update(db: &Db, id: i64, user_id: i64, new: &NewRequirement) -> Result<Requirement> {
+    let updated = sqlx::query_as(
+        "UPDATE requirements SET title = $1, description = $2, folded = $3
+         WHERE id = $4 AND team = (SELECT team FROM users WHERE id = $5)
+         RETURNING id, team, title, description, status",
+    )
+    .bind(new.title.as_str())
+    .bind(new.description.as_str())
+    .bind(new.folded())
+    .bind(id)
+    .bind(user_id);
+    written(db.pool(), id, updated.fetch_optional(db.pool()).await?).await
+}
+
+/// Deletes the requirement with its features.
+#[cache_evict(key = "requirement:<id>", tag = ["requirements", "features:<id>"])]
+pub async fn delete(db: &Db, id: i64, user_id: i64) -> Result<()> {
+    let deleted = sqlx::query(
+        "DELETE FROM requirements WHERE id = $1 AND team = (SELECT team FROM users WHERE id = $2)
+         RETURNING id",
+    );
+    let deleted = deleted.bind(id).bind(user_id).fetch_optional(db.pool());
+    written(db.pool(), id, deleted.await?).await.map(drop)
+}
+
+/// Accepts a requirement and plans its features, or neither. What the steps evict is evicted after the commit: before it, a reader
+/// would store the old values again.
+pub async fn accept(db: &Db, id: i64, user_id: i64) -> Result<Requirement> {
+    let scope = CacheScope::new();
+    let mut tx = db.begin().await?;
+    let steps = scope.run(async {
+        let accepted = set_accepted(&mut tx, id, user_id).await?;
+        plan_features(&mut tx, id).await?;
+        Ok(accepted)
+    });
+    let accepted = steps.await;
+    if accepted.is_ok() {
+        tx.commit().await?;
+        scope.commit().await;
+    } else {
+        tx.rollback().await?;
+        scope.rollback();
+    }
+    accepted
 }
 
 #[cache_evict(key = "requirement:<id>", tag = "requirements")]
-async fn set_accepted(
-    transaction: &mut AnyConnection,
-    id: i64,
-    user_id: i64,
-) -> Result<Option<Requirement>> {
+async fn set_accepted(tx: &mut AnyConnection, id: i64, user_id: i64) -> Result<Requirement> {
     let accepted = sqlx::query_as(
         "UPDATE requirements SET status = 'accepted'
          WHERE id = $1 AND team = (SELECT team FROM users WHERE id = $2)
          RETURNING id, team, title, description, status",
     );
     let accepted = accepted.bind(id).bind(user_id);
-    Ok(accepted.fetch_optional(transaction).await?)
+    let accepted = accepted.fetch_optional(&mut *tx).await?;
+    written(tx, id, accepted).await
 }
 
 #[cache_evict(tag = "features:<requirement_id>")]
-async fn plan_features(transaction: &mut AnyConnection, requirement_id: i64) -> Result<()> {
+async fn plan_features(tx: &mut AnyConnection, requirement_id: i64) -> Result<()> {
     let planned = sqlx::query(
         "UPDATE features SET status = 'planned' WHERE requirement_id = $1 AND status = 'proposed'",
     );
-    let planned = planned.bind(requirement_id).execute(transaction).await?;
-    match planned.rows_affected() {
-        0 => {
-            let detail = "no feature of it is proposed: propose one first";
-            Err(Error::refused(StatusCode::CONFLICT, detail))
-        }
-        _ => Ok(()),
+    let planned = planned.bind(requirement_id).execute(tx).await?;
+    if planned.rows_affected() == 0 {
+        let detail = "no feature of it is proposed: propose one first";
+        return Err(Error::refused(StatusCode::CONFLICT, detail));
     }
+    Ok(())
+}
+
+/// Returns the row that a write to a requirement returned, or why there is none.
+pub(crate) async fn written<T>(
+    db: impl Executor<'_, Database = Any>,
+    id: i64,
+    row: Option<T>,
+) -> Result<T> {
+    if let Some(row) = row {
+        return Ok(row);
+    }
+    let requirement = sqlx::query("SELECT id FROM requirements WHERE id = $1").bind(id);
+    let detail = "this belongs to another team: log in as a member of it";
+    Err(match requirement.fetch_optional(db).await? {
+        Some(_) => Error::refused(StatusCode::FORBIDDEN, detail),
+        None => Error::unknown("requirement", id),
+    })
 }
 
 words! {
@@ -248,13 +219,7 @@ impl Filter {
 
     /// Returns the pattern of `LIKE`, in which the text stands for itself.
     fn like(&self) -> String {
-        let mut pattern = "%".to_owned();
-        for character in self.text.chars() {
-            if matches!(character, '%' | '_' | '\\') {
-                pattern.push('\\');
-            }
-            pattern.push(character);
-        }
-        pattern + "%"
+        let text = self.text.replace('\\', r"\\");
+        format!("%{}%", text.replace('%', r"\%").replace('_', r"\_"))
     }
 }

@@ -14,51 +14,36 @@ use crate::input::Text;
 /// The most problems in a verdict. The first ones show what is wrong.
 const MAX_PROBLEMS: usize = 20;
 
-#[derive(Clone, Debug)]
-pub struct Schemas {
-    db: Db,
+/// Every cached verdict about documents of this schema is evicted, however many there are.
+#[cache_evict(tag = "schema:<name>")]
+pub async fn set(db: &Db, name: &Text<64>, fields: &[Field]) -> Result<()> {
+    let text = serde_json::to_string(fields).map_err(Error::internal)?;
+    let set = sqlx::query(
+        "INSERT INTO schemas (name, fields) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET fields = excluded.fields",
+    );
+    set.bind(name.as_str())
+        .bind(text)
+        .execute(db.pool())
+        .await?;
+    Ok(())
 }
 
-impl Schemas {
-    pub fn new(db: Db) -> Self {
-        Self { db }
-    }
-
-    pub async fn find(&self, name: &Text<64>) -> Result<Option<Vec<Field>>> {
-        let fields: Option<String> =
-            sqlx::query_scalar("SELECT fields FROM schemas WHERE name = $1")
-                .bind(name.as_str())
-                .fetch_optional(self.db.pool())
-                .await?;
-        let fields = fields.map(|text| serde_json::from_str(&text)).transpose();
-        fields.map_err(Error::internal)
-    }
-
-    /// Every cached verdict about documents of this schema is evicted, however many there are.
-    #[cache_evict(tag = "schema:<name>")]
-    pub async fn set(&self, name: &Text<64>, fields: &[Field]) -> Result<()> {
-        let text = serde_json::to_string(fields).map_err(Error::internal)?;
-        sqlx::query(
-            "INSERT INTO schemas (name, fields) VALUES ($1, $2)
-             ON CONFLICT (name) DO UPDATE SET fields = excluded.fields",
-        )
-        .bind(name.as_str())
-        .bind(text)
-        .execute(self.db.pool())
-        .await?;
-        Ok(())
-    }
-
-    /// Returns `None` if there is no such schema. That is not stored, so made-up names leave no entries.
-    #[cacheable(
-        key = "validation:<name>:<document>",
-        policy = "validations",
-        tag = "schema:<name>"
-    )]
-    pub async fn validate(&self, name: &Text<64>, document: &Document) -> Result<Option<Verdict>> {
-        let schema = self.find(name).await?;
-        Ok(schema.map(|schema| judge(&schema, &document.fields)))
-    }
+/// Returns `None` if there is no such schema. That is not stored, so made-up names leave no entries.
+#[cacheable(
+    key = "validation:<name>:<document>",
+    policy = "validations",
+    tag = "schema:<name>",
+    ignore = [db],
+)]
+pub async fn validate(db: &Db, name: &Text<64>, document: &Document) -> Result<Option<Verdict>> {
+    let fields = sqlx::query_scalar("SELECT fields FROM schemas WHERE name = $1");
+    let fields = fields.bind(name.as_str()).fetch_optional(db.pool());
+    let Some(text): Option<String> = fields.await? else {
+        return Ok(None);
+    };
+    let schema: Vec<Field> = serde_json::from_str(&text).map_err(Error::internal)?;
+    Ok(Some(judge(&schema, &document.fields)))
 }
 
 /// A document to validate. Its key is a hash of its JSON in one spelling, so neither its length nor its layout matter.
@@ -108,35 +93,6 @@ pub struct Field {
     pub required: bool,
 }
 
-fn judge(schema: &[Field], document: &Map<String, Value>) -> Verdict {
-    let problem = |field: &str, detail: String| Problem {
-        field: field.to_owned(),
-        detail,
-    };
-    let declared = schema.iter().filter_map(|field| {
-        let name = field.name.as_str();
-        match document.get(name) {
-            Some(value) if field.kind.admits(value) => None,
-            Some(_) => Some(problem(
-                name,
-                format!("it must be of the kind `{}`", field.kind.as_str()),
-            )),
-            None if field.required => Some(problem(name, "it is missing".to_owned())),
-            None => None,
-        }
-    });
-    let known = |name: &str| schema.iter().any(|field| field.name.as_str() == name);
-    let others = document.keys().filter(|name| !known(name));
-    let others = others.map(|name| {
-        let shown: String = name.chars().take(64).collect();
-        problem(&shown, "the schema has no such field".to_owned())
-    });
-    let problems: Vec<_> = declared.chain(others).take(MAX_PROBLEMS).collect();
-    Verdict {
-        valid: problems.is_empty(),
-        problems,
-    }
-}
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     pub valid: bool,
@@ -147,4 +103,31 @@ pub struct Verdict {
 pub struct Problem {
     pub field: String,
     pub detail: String,
+}
+
+fn judge(schema: &[Field], document: &Map<String, Value>) -> Verdict {
+    let problem = |field: &str, detail: String| Problem {
+        field: field.to_owned(),
+        detail,
+    };
+    let declared = schema.iter().filter_map(|field| {
+        let name = field.name.as_str();
+        let detail = match document.get(name) {
+            Some(value) if field.kind.admits(value) => return None,
+            Some(_) => format!("it must be of the kind `{}`", field.kind.as_str()),
+            None if field.required => "it is missing".to_owned(),
+            None => return None,
+        };
+        Some(problem(name, detail))
+    });
+    let known = |name: &str| schema.iter().any(|field| field.name.as_str() == name);
+    let others = document.keys().filter(|name| !known(name)).map(|name| {
+        let shown: String = name.chars().take(64).collect();
+        problem(&shown, "the schema has no such field".to_owned())
+    });
+    let problems: Vec<_> = declared.chain(others).take(MAX_PROBLEMS).collect();
+    Verdict {
+        valid: problems.is_empty(),
+        problems,
+    }
 }

@@ -12,11 +12,11 @@ use serde_json::{Map, Value};
 use super::App;
 use crate::accounts::Credentials;
 use crate::error::{Error, Result};
-use crate::features::{Change, Feature, NewFeature};
+use crate::features::{self, Change, Feature, NewFeature};
 use crate::input::Text;
-use crate::preferences::Preferences;
-use crate::requirements::{Filter, NewRequirement, Requirement, Status};
-use crate::schemas::{Field, Verdict};
+use crate::preferences::{self, Preferences};
+use crate::requirements::{self, Filter, NewRequirement, Requirement, Status};
+use crate::schemas::{self, Field, Verdict};
 
 type Answer<T> = Result<Json<T>>;
 
@@ -56,7 +56,7 @@ pub(super) async fn preferences(
     State(app): State<App>,
     UserId(user): UserId,
 ) -> Answer<Preferences> {
-    app.preferences.of(user).await.map(Json)
+    preferences::of(&app.db, user).await.map(Json)
 }
 
 pub(super) async fn set_preferences(
@@ -64,7 +64,7 @@ pub(super) async fn set_preferences(
     UserId(user): UserId,
     Json(new): Json<Preferences>,
 ) -> Answer<Preferences> {
-    app.preferences.set(user, new).await.map(Json)
+    preferences::set(&app.db, user, new).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -81,7 +81,7 @@ pub(super) async fn search(
     Query(search): Query<Search>,
 ) -> Answer<Vec<Requirement>> {
     let filter = Filter::new(search.status, &search.text, search.page.unwrap_or(1))?;
-    app.requirements.search(&filter).await.map(Json)
+    requirements::search(&app.db, &filter).await.map(Json)
 }
 
 pub(super) async fn create(
@@ -89,12 +89,12 @@ pub(super) async fn create(
     UserId(user): UserId,
     Json(new): Json<NewRequirement>,
 ) -> Result<(StatusCode, Json<Requirement>)> {
-    let created = app.requirements.create(user, &new).await?;
+    let created = requirements::create(&app.db, user, &new).await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 
 pub(super) async fn find(State(app): State<App>, Path(id): Path<i64>) -> Answer<Requirement> {
-    let found = app.requirements.find(id).await?;
+    let found = requirements::find(&app.db, id).await?;
     found
         .map(Json)
         .ok_or_else(|| Error::unknown("requirement", id))
@@ -106,7 +106,9 @@ pub(super) async fn update(
     Path(id): Path<i64>,
     Json(new): Json<NewRequirement>,
 ) -> Answer<Requirement> {
-    app.requirements.update(id, user, &new).await.map(Json)
+    requirements::update(&app.db, id, user, &new)
+        .await
+        .map(Json)
 }
 
 pub(super) async fn delete(
@@ -114,7 +116,7 @@ pub(super) async fn delete(
     UserId(user): UserId,
     Path(id): Path<i64>,
 ) -> Result<StatusCode> {
-    app.requirements.delete(id, user).await?;
+    requirements::delete(&app.db, id, user).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -123,12 +125,12 @@ pub(super) async fn accept(
     UserId(user): UserId,
     Path(id): Path<i64>,
 ) -> Answer<Requirement> {
-    app.requirements.accept(id, user).await.map(Json)
+    requirements::accept(&app.db, id, user).await.map(Json)
 }
 
 /// An unknown requirement has no features, too.
 pub(super) async fn features(State(app): State<App>, Path(id): Path<i64>) -> Answer<Vec<Feature>> {
-    app.features.of(id).await.map(Json)
+    features::of(&app.db, id).await.map(Json)
 }
 
 pub(super) async fn propose(
@@ -137,12 +139,12 @@ pub(super) async fn propose(
     Path(id): Path<i64>,
     Json(new): Json<NewFeature>,
 ) -> Result<(StatusCode, Json<Feature>)> {
-    let created = app.features.propose(id, user, &new).await?;
+    let created = features::propose(&app.db, id, user, &new).await?;
     Ok((StatusCode::CREATED, Json(created)))
 }
 
 pub(super) async fn feature(State(app): State<App>, Path(id): Path<i64>) -> Answer<Feature> {
-    let found = app.features.find(id).await?;
+    let found = features::find(&app.db, id).await?;
     found.map(Json).ok_or_else(|| Error::unknown("feature", id))
 }
 
@@ -152,7 +154,9 @@ pub(super) async fn set_feature(
     Path(id): Path<i64>,
     Json(change): Json<Change>,
 ) -> Answer<Feature> {
-    app.features.set_status(id, user, &change).await.map(Json)
+    features::set_status(&app.db, id, user, &change)
+        .await
+        .map(Json)
 }
 
 /// Schemas belong to all teams.
@@ -162,7 +166,7 @@ pub(super) async fn set_schema(
     Path(name): Path<Text<64>>,
     Json(fields): Json<Vec<Field>>,
 ) -> Result<StatusCode> {
-    app.schemas.set(&name, &fields).await?;
+    schemas::set(&app.db, &name, &fields).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -173,7 +177,7 @@ pub(super) async fn validate(
     Path(name): Path<Text<64>>,
     Json(document): Json<Map<String, Value>>,
 ) -> Answer<Verdict> {
-    let verdict = app.schemas.validate(&name, &document.into()).await?;
+    let verdict = schemas::validate(&app.db, &name, &document.into()).await?;
     verdict
         .map(Json)
         .ok_or_else(|| Error::unknown("schema", name.as_str()))

@@ -27,11 +27,8 @@ impl Program {
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
         let line = lines.find(|line| line.contains("listening on http://"));
         let line = line.expect("the service logs its address");
-        let (_, rest) = line.split_once("http://").expect("an address");
-        rest.split(',')
-            .next()
-            .expect("an address")
-            .clone_into(&mut started.address);
+        let (_, address) = line.split_once("http://").expect("an address");
+        address.clone_into(&mut started.address);
         // Otherwise the process waits when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         until("it is ready", || started.get("/readyz").status() == 200);

@@ -2,10 +2,11 @@
 //!
 //! They also listen without TLS, on other ports, for the questions of the tests. The sentinels name only the ports with TLS.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use cache_runtime::testing::RedisServer;
 use redis::FromRedisValue;
@@ -16,6 +17,9 @@ use crate::support::until;
 pub(crate) const MASTER: &str = "requirements";
 pub(crate) const REDIS_PASSWORD: &str = "password-of-redis";
 pub(crate) const SENTINEL_PASSWORD: &str = "password-of-sentinels";
+
+/// Another process can take a free port before the server does. Twice in a row is unlikely.
+const PORT_ATTEMPTS: usize = 5;
 
 pub(crate) struct Sentinels {
     pub(crate) master: Server,
@@ -84,7 +88,11 @@ impl Sentinels {
 
 impl Server {
     fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let tls_port = free_port();
+        on_free_ports(|[tls_port]| Self::start_on(tls_port, folder, arguments))
+    }
+
+    /// Returns `None` if the port is in use.
+    fn start_on(tls_port: u16, folder: &Path, arguments: &[&str]) -> Option<Self> {
         let redis = RedisServer::builder()
             .tcp()
             .password(REDIS_PASSWORD)
@@ -102,8 +110,13 @@ impl Server {
             // Otherwise the replica gets its first copy 5 s later.
             .args(["--repl-diskless-sync-delay", "0"])
             .args(arguments.iter().copied());
-        let redis = redis.start().expect("redis-server starts");
-        Self { redis, tls_port }
+        match redis.start() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            redis => Some(Self {
+                redis: redis.expect("redis-server starts"),
+                tls_port,
+            }),
+        }
     }
 
     /// Asks without TLS.
@@ -121,7 +134,12 @@ impl Server {
 
 impl Sentinel {
     fn start(folder: &Path, number: usize, master: u16) -> Self {
-        let (port, tls_port) = (free_port(), free_port());
+        on_free_ports(|ports| Self::start_on(ports, folder, number, master))
+    }
+
+    /// Waits until the sentinel listens. Returns `None` if a port is in use.
+    fn start_on(ports: [u16; 2], folder: &Path, number: usize, master: u16) -> Option<Self> {
+        let [port, tls_port] = ports;
         let mut lines = vec![
             format!("port {port}"),
             format!("tls-port {tls_port}"),
@@ -136,17 +154,30 @@ impl Sentinel {
         // A sentinel writes its state into its configuration file.
         let file = folder.join(format!("sentinel-{number}.conf"));
         fs::write(&file, lines.join("\n") + "\n").expect("a file");
+        let log = folder.join(format!("sentinel-{number}.log"));
         let program = std::env::var("CACHE_TEST_REDIS_SERVER");
         let process = Command::new(program.unwrap_or_else(|_| "redis-server".to_owned()))
             .arg(&file)
             .arg("--sentinel")
-            .stdout(Stdio::null())
+            .stdout(File::create(&log).expect("a file"))
             .spawn();
-        Self {
+        let mut started = Self {
             process: process.expect("a sentinel starts"),
             port,
             tls_port,
+        };
+        let mut ended = None;
+        let read_log = || fs::read_to_string(&log).expect("a log");
+        until("the sentinel listens", || {
+            ended = started.process.try_wait().expect("a child");
+            ended.is_some() || read_log().contains("Sentinel ID is ")
+        });
+        if ended.is_some() {
+            let log = read_log();
+            assert!(log.contains("Address already in use"), "{log}");
+            return None;
         }
+        Some(started)
     }
 
     fn count(&self, what: &str) -> usize {
@@ -198,6 +229,12 @@ fn certify(folder: &Path, name: &str, arguments: &[&str]) {
         .output();
     let made = made.expect("`openssl` is installed");
     assert!(made.status.success(), "{made:?}");
+}
+
+/// Starts a process on free ports, and on others if it returns `None` because one of them is in use.
+fn on_free_ports<const N: usize, T>(start: impl Fn([u16; N]) -> Option<T>) -> T {
+    let mut attempts = (0..PORT_ATTEMPTS).map(|_| start([(); N].map(|()| free_port())));
+    attempts.find_map(|started| started).expect("a free port")
 }
 
 fn free_port() -> u16 {
