@@ -443,7 +443,8 @@ pub fn cache_put(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// # Cancellation
 ///
 /// A web framework drops a handler when its client disconnects, possibly between the database's commit and the eviction. If a body
-/// that has started is cancelled or panics, its eviction still runs, in a separate task.
+/// that has started is cancelled or panics, its eviction still runs, in a separate task. What only `<return.…>` names is not evicted then,
+/// because the body has not returned it.
 #[proc_macro_attribute]
 pub fn cache_evict(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand::attribute(Attribute::CacheEvict, arguments.into(), item.into()).into()

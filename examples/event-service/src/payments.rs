@@ -185,7 +185,7 @@ impl Payments {
     }
 }
 
-/// Runs a change of a payment. If it succeeds, no earlier state of the payment is served again.
+/// Runs a change of a payment, in a task that is not cancelled. If it succeeds, no earlier state of the payment is served again.
 #[cache_evict(key = [
     "payment:transaction:<return.tx>",
     "payment:status:<return.tx>",

@@ -111,42 +111,60 @@ impl Tickets {
     }
 
     /// Checks a ticket in. The database decides who organises its event, and whether the ticket is still valid.
+    ///
+    /// The user of the ticket is known only after the statement. In a transaction, whose scope has the eviction before the commit, a
+    /// request that is cancelled during the commit evicts, too.
     pub async fn check_in(&self, id: i64, organizer_id: i64) -> Result<Ticket> {
-        let check_in = async {
-            let used = sqlx::query_as(
-                "UPDATE tickets SET status = 'used'
-                 WHERE id = ?1 AND status = 'valid' AND event_id IN (SELECT id FROM events WHERE organizer_id = ?2)
-                 RETURNING *",
-            )
-            .bind(id)
-            .bind(organizer_id)
-            .fetch_optional(self.db.write())
-            .await?;
-            match used {
-                Some(ticket) => Ok(ticket),
-                None => Err(self.not_checked_in(id, organizer_id).await?),
-            }
-        };
-        evicting(check_in).await
+        self.db
+            .in_transaction(async |transaction| use_ticket(transaction, id, organizer_id).await)
+            .await
     }
+}
 
-    async fn not_checked_in(&self, id: i64, organizer_id: i64) -> Result<Error> {
-        let is_organizer: Option<bool> = sqlx::query_scalar(
-            "SELECT event_id IN (SELECT id FROM events WHERE organizer_id = ?2) FROM tickets WHERE id = ?1",
+async fn use_ticket(
+    transaction: &mut SqliteConnection,
+    id: i64,
+    organizer_id: i64,
+) -> Result<Ticket> {
+    let check_in = async {
+        let used = sqlx::query_as(
+            "UPDATE tickets SET status = 'used'
+             WHERE id = ?1 AND status = 'valid' AND event_id IN (SELECT id FROM events WHERE organizer_id = ?2)
+             RETURNING *",
         )
         .bind(id)
         .bind(organizer_id)
-        .fetch_optional(self.db.write())
+        .fetch_optional(&mut *transaction)
         .await?;
-        Ok(match is_organizer {
-            Some(true) => Error::conflict("id", "the ticket is already used"),
-            Some(false) => Error::forbidden(
-                "id",
-                "only the organiser of its event can check a ticket in",
-            ),
-            None => Error::unknown("id", "ticket", id),
-        })
-    }
+        match used {
+            Some(ticket) => Ok(ticket),
+            None => Err(not_checked_in(transaction, id, organizer_id).await?),
+        }
+    };
+    evicting(check_in).await
+}
+
+/// Returns why a ticket is not checked in.
+async fn not_checked_in(
+    transaction: &mut SqliteConnection,
+    id: i64,
+    organizer_id: i64,
+) -> Result<Error> {
+    let is_organizer: Option<bool> = sqlx::query_scalar(
+        "SELECT event_id IN (SELECT id FROM events WHERE organizer_id = ?2) FROM tickets WHERE id = ?1",
+    )
+    .bind(id)
+    .bind(organizer_id)
+    .fetch_optional(transaction)
+    .await?;
+    Ok(match is_organizer {
+        Some(true) => Error::conflict("id", "the ticket is already used"),
+        Some(false) => Error::forbidden(
+            "id",
+            "only the organiser of its event can check a ticket in",
+        ),
+        None => Error::unknown("id", "ticket", id),
+    })
 }
 
 /// Takes places only if enough are left, so the database decides between two buyers of the last place. Returns the event as it is
@@ -157,6 +175,11 @@ pub(crate) async fn take_places(
     user_id: i64,
     quantity: i64,
 ) -> Result<Event> {
+    let organizer_id = sqlx::query_scalar("SELECT organizer_id FROM events WHERE id = ?")
+        .bind(event_id)
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or_else(|| Error::unknown("id", "event", event_id))?;
     let take = async {
         let taken = sqlx::query_as(
             "UPDATE events SET sold = sold + ?2
@@ -177,7 +200,7 @@ pub(crate) async fn take_places(
             }
         }
     };
-    changes::removing(take).await
+    changes::removing(event_id, organizer_id, take).await
 }
 
 /// Issues a ticket for places that are taken.
@@ -200,7 +223,7 @@ pub(crate) async fn issue(
     evicting(issue).await
 }
 
-/// Runs a change of a ticket. If it succeeds, earlier lists of its user's tickets are not served again.
+/// Runs a change of a ticket as a step of a transaction. Earlier lists of its user's tickets are not served again after the commit.
 #[cache_evict(tag = "tickets:<return.user_id>")]
 async fn evicting(change: impl Future<Output = Result<Ticket>>) -> Result<Ticket> {
     change.await

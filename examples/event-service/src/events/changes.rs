@@ -68,7 +68,7 @@ impl Events {
                 }),
             }
         };
-        storing(id, update).await
+        storing(id, organizer_id, update).await
     }
 
     pub async fn publish(&self, id: i64, organizer_id: i64) -> Result<Event> {
@@ -86,7 +86,7 @@ impl Events {
                 None => Err(self.refused(id).await?),
             }
         };
-        storing(id, publish).await
+        storing(id, organizer_id, publish).await
     }
 
     /// Returns the event as it was.
@@ -103,7 +103,7 @@ impl Events {
                 None => Err(self.refused(id).await?),
             }
         };
-        removing(delete).await
+        removing(id, organizer_id, delete).await
     }
 
     /// Refuses other users before a put removes the entry. Otherwise their requests would keep the event uncached.
@@ -130,26 +130,38 @@ impl Events {
     }
 }
 
+// These functions take the id and the organiser, although a change returns both: what `<return.…>` names is known only if the change
+// returns, and a request that is cancelled after its commit must evict, too.
+
 /// Runs a change of an event and stores the event as the change returns it, so that the next read is a hit.
 ///
 /// Not for a step of a transaction, which could fail: a put would keep the event uncached for some time after that.
 #[cache_put(key = "event:<id>", ttl = 1800)]
-async fn storing(id: i64, change: impl Future<Output = Result<Event>>) -> Result<Event> {
-    evicting(change).await
+async fn storing(
+    id: i64,
+    organizer_id: i64,
+    change: impl Future<Output = Result<Event>>,
+) -> Result<Event> {
+    evicting(id, organizer_id, change).await
 }
 
 /// Runs a change of an event. If it succeeds, the event from before it is not served again.
-#[cache_evict(key = "event:<return.id>")]
-pub(crate) async fn removing(change: impl Future<Output = Result<Event>>) -> Result<Event> {
-    evicting(change).await
+#[cache_evict(key = "event:<id>")]
+pub(crate) async fn removing(
+    id: i64,
+    organizer_id: i64,
+    change: impl Future<Output = Result<Event>>,
+) -> Result<Event> {
+    evicting(id, organizer_id, change).await
 }
 
 /// Runs a change of an event. If it succeeds, the lists and figures from before it are not served again.
-#[cache_evict(
-    key = "analytics:<return.id>",
-    tag = ["events", "organizer:<return.organizer_id>"],
-)]
-async fn evicting(change: impl Future<Output = Result<Event>>) -> Result<Event> {
+#[cache_evict(key = "analytics:<id>", tag = ["events", "organizer:<organizer_id>"])]
+async fn evicting(
+    id: i64,
+    organizer_id: i64,
+    change: impl Future<Output = Result<Event>>,
+) -> Result<Event> {
     change.await
 }
 

@@ -100,7 +100,7 @@ fn metrics_show_all_functions_and_what_they_did() {
             .to_owned()
     };
     let hits = r#"cache_gets_total{cache="event:<id>",function="event_service::events::find",result="hit"}"#;
-    let evictions = r#"cache_evictions_total{cache="event:<return.id>",function="event_service::events::changes::removing",outcome="applied"}"#;
+    let evictions = r#"cache_evictions_total{cache="event:<id>",function="event_service::events::changes::removing",outcome="applied"}"#;
 
     let before = service.get("/metrics");
     service.get("/api/events/1");
