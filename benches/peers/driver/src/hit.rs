@@ -64,6 +64,8 @@ fn time(options: &Options) -> Result<()> {
         warm(&mut bare, first)?;
         for _ in 0..options.either(15, 5) {
             rounds.run(|| {
+                // The first block after a pause is slower.
+                block(&mut bare, first)?;
                 for ((_, process), ratios) in others.iter_mut().zip(&mut ratios) {
                     let Ok(peer) = process else { continue };
                     let before = block(&mut bare, first)?;

@@ -18,11 +18,15 @@ struct EventId(u64);
 
 /// The value of another crate cannot derive `CacheableResponse`.
 #[derive(Clone, Debug, Serialize, Deserialize, CacheableResponse)]
-struct Row(Event);
+struct Row {
+    event: Event,
+}
 
 #[cached(prefix = "event")]
 async fn event(id: EventId) -> Row {
-    Row(peer::load(id.0).await)
+    Row {
+        event: peer::load(id.0).await,
+    }
 }
 
 enum Hitbox {
@@ -68,7 +72,7 @@ impl Peer for Hitbox {
             Self::Concurrency(cache) => call.cache(cache).await,
             Self::Memory(cache) => call.cache(cache).await,
         };
-        Ok(row.0.into())
+        Ok(row.event.into())
     }
 
     async fn evict(&self, _id: u64) -> Result<Evicted> {

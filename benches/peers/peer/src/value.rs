@@ -23,7 +23,7 @@ impl Event {
     pub fn of_size(id: u64, read_at: u64, bytes: usize) -> Self {
         /// The length of an event with 2 tags.
         const LEAST: usize = 200;
-        const TAG: &str = "chamber music";
+        const TAG: &str = "chamber music for strings, winds and piano";
         let mut tags = vec!["music".to_owned(), "evening".to_owned()];
         let more = bytes.saturating_sub(LEAST) / (TAG.len() + r#""","#.len());
         tags.extend(vec![TAG.to_owned(); more]);
