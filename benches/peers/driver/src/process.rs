@@ -51,6 +51,8 @@ impl Process {
         };
         let mut child = program
             .args([url, workers])
+            // Otherwise oxcache wants TLS, even to its own machine.
+            .env("OXCACHE_ALLOW_INSECURE_REDIS", "I_UNDERSTAND_THE_RISKS")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -37,7 +37,7 @@ impl Table {
         let reason = reason
             .strip_prefix(&format!("{label}: "))
             .unwrap_or(&reason);
-        self.note(label, reason);
+        self.note(label, reason.trim_end_matches('.'));
     }
 
     /// Prints a sentence about a row below the table.
