@@ -19,6 +19,8 @@ const PORT_ATTEMPTS: u32 = 5;
 pub(crate) struct Server {
     address: SocketAddr,
     process: Child,
+    /// Kills the process when the driver has ended without dropping this.
+    watchdog: Child,
 }
 
 impl Server {
@@ -53,7 +55,21 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .context("start redis-server, which must be installed")?;
-        let mut server = Self { address, process };
+        let watchdog = Command::new("sh")
+            .args([
+                "-c",
+                r#"read -r _; kill -KILL "$0""#,
+                &process.id().to_string(),
+            ])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start the watchdog of redis-server")?;
+        let mut server = Self {
+            address,
+            process,
+            watchdog,
+        };
         let began = Instant::now();
         while server.ask("PING").is_err() {
             if let Some(status) = server.process.try_wait()? {
@@ -136,8 +152,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if it has already ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // The watchdog first: the process may have ended, and its number may be another's.
+        for child in [&mut self.watchdog, &mut self.process] {
+            // Both fail only if it has already ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
