@@ -66,15 +66,17 @@ impl Spread {
         self.0.push(figure);
     }
 
-    /// Returns the figure that `share` of the others are below.
+    /// Returns the figure that `share` of the others are below, or one further from the median.
     fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        let last = sorted.len().saturating_sub(1) as f64;
-        sorted
-            .get((share * last).round() as usize)
-            .copied()
-            .unwrap_or(f64::NAN)
+        let place = share * sorted.len().saturating_sub(1) as f64;
+        let place = if share < 0.5 {
+            place.floor()
+        } else {
+            place.ceil()
+        };
+        sorted.get(place as usize).copied().unwrap_or(f64::NAN)
     }
 
     pub(crate) fn median(&self) -> f64 {
