@@ -1,0 +1,5 @@
+//! Runs the peer.
+
+fn main() -> std::process::ExitCode {
+    peer_accelerator::main()
+}
