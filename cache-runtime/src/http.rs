@@ -131,7 +131,7 @@
 //! - `r` is the number of units left. `t` is the number of seconds until there are more; it is left out if nothing is used.
 //! - Each policy is a member. The layer keeps what an inner layer or the handler wrote.
 //!
-//! A gRPC call, which is a request whose `Content-Type` begins with `application/grpc`, gets a response that its client can read:
+//! A gRPC call, which is a `POST` whose `Content-Type` begins with `application/grpc`, gets a response that its client can read:
 //! HTTP status 200 and the code of gRPC in its headers. 429 becomes `RESOURCE_EXHAUSTED`, 503 `UNAVAILABLE`, 403 `PERMISSION_DENIED` and 500
 //! `INTERNAL`. The other fields are the same.
 //!

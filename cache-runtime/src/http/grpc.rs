@@ -1,6 +1,6 @@
 //! Rejections of gRPC calls. A gRPC client cannot read a problem in JSON: it takes its first byte for the flag of a message.
 
-use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
@@ -9,27 +9,45 @@ const MESSAGE: &str = "grpc-message";
 const CONTENT_TYPE: &[u8] = b"application/grpc";
 
 /// Returns the response of a layer to a gRPC call in place of a problem with this status and detail, and `None` to any other request.
+/// Each call is a `POST`. Otherwise any client could turn a refusal into a 200, which monitors do not see and caches may store.
 ///
 /// The response has no body. Its headers carry the status of the call, as [Trailers-Only] in the protocol of gRPC over HTTP/2.
 ///
 /// [Trailers-Only]: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
 pub(super) fn refused<B: Default>(
+    method: &Method,
     request: &HeaderMap,
     status: StatusCode,
     detail: &str,
 ) -> Option<Response<B>> {
     let called = request.get(header::CONTENT_TYPE)?;
-    if !is_call(called) {
+    if method != Method::POST || !is_call(called) {
         return None;
     }
     let mut response = Response::new(B::default());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, called.clone());
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(STATUS, HeaderValue::from(code(status)));
     if let Ok(message) = HeaderValue::from_str(&percent_encoded(detail)) {
         headers.insert(MESSAGE, message);
     }
     Some(response)
+}
+
+/// Returns the HTTP status that corresponds to the code in the headers of a response. A response with messages has its code in the
+/// trailers, which come later.
+pub(super) fn status(response: &HeaderMap) -> Option<StatusCode> {
+    Some(match response.get(STATUS)?.as_bytes() {
+        b"0" => StatusCode::OK,
+        b"3" => StatusCode::BAD_REQUEST,
+        b"5" => StatusCode::NOT_FOUND,
+        b"7" => StatusCode::FORBIDDEN,
+        b"8" => StatusCode::TOO_MANY_REQUESTS,
+        b"14" => StatusCode::SERVICE_UNAVAILABLE,
+        b"16" => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    })
 }
 
 fn is_call(content_type: &HeaderValue) -> bool {
@@ -74,7 +92,7 @@ mod tests {
     fn answer(content_type: &str, status: StatusCode, detail: &str) -> Option<Response<String>> {
         let mut request = HeaderMap::new();
         request.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
-        refused(&request, status, detail)
+        refused(&Method::POST, &request, status, detail)
     }
 
     #[test]
@@ -120,7 +138,10 @@ mod tests {
         ] {
             assert!(answer(kind, StatusCode::FORBIDDEN, "").is_none(), "{kind}");
         }
-        assert!(refused::<String>(&HeaderMap::new(), StatusCode::FORBIDDEN, "").is_none());
+        assert!(
+            refused::<String>(&Method::POST, &HeaderMap::new(), StatusCode::FORBIDDEN, "")
+                .is_none()
+        );
     }
 
     #[test]
@@ -128,5 +149,15 @@ mod tests {
         let response = answer("application/grpc", StatusCode::FORBIDDEN, "100 %\nüber").unwrap();
 
         assert_eq!(response.headers()["grpc-message"], "100 %25%0A%C3%BCber");
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_a_call_is_refused_as_usual() {
+        let mut request = HeaderMap::new();
+        request.insert(header::CONTENT_TYPE, "application/grpc".parse().unwrap());
+
+        let refused = refused::<String>(&Method::GET, &request, StatusCode::FORBIDDEN, "");
+
+        assert!(refused.is_none());
     }
 }

@@ -228,6 +228,8 @@ impl RateLimitLayer {
     /// - If the limit is used up only by requests whose response is still to come, the next request waits for them, at most 10 s
     ///   ([`Limit::reserve`]).
     /// - A request that is cancelled, or for which the service returns an error, stays charged.
+    /// - For a response with a code of gRPC in its headers, it is the status that corresponds to the code: 401 for `UNAUTHENTICATED`. A
+    ///   response with messages has its code in the trailers. It counts as a 200.
     pub fn count_if<F>(mut self, counts: F) -> Self
     where
         F: Fn(StatusCode) -> bool + Send + Sync + 'static,
@@ -289,7 +291,8 @@ where
             }
             let response = inner.call(Request::from_parts(parts, body)).await?;
             let mut response = response.map(ResponseBody::new);
-            let decision = admission.decide(response.status()).await;
+            let status = grpc::status(response.headers()).unwrap_or_else(|| response.status());
+            let decision = admission.decide(status).await;
             if let Some(decision) = decision
                 && settings.headers == RateLimitHeaders::Always
             {
@@ -380,7 +383,7 @@ impl Settings {
                 MissingClientIp.to_string(),
             ),
         };
-        problem::untyped_or_grpc(&parts.headers, status, &detail).map(body::boxed)
+        problem::untyped_or_grpc(&parts.method, &parts.headers, status, &detail).map(body::boxed)
     }
 
     fn refuse(&self, limited: &Limited, parts: &Parts) -> Response<OwnBody> {
@@ -389,9 +392,14 @@ impl Settings {
             Some(respond) => respond(limited, parts),
             None => {
                 let problem: Response<String> = problem::of(limited);
-                grpc::refused(&parts.headers, problem.status(), &limited.to_string())
-                    .unwrap_or(problem)
-                    .map(body::boxed)
+                grpc::refused(
+                    &parts.method,
+                    &parts.headers,
+                    problem.status(),
+                    &limited.to_string(),
+                )
+                .unwrap_or(problem)
+                .map(body::boxed)
             }
         };
         let headers = response.headers_mut();

@@ -1,7 +1,7 @@
 //! Responses for rejections: problem details (RFC 9457) with the types that draft-ietf-httpapi-ratelimit-headers-11
 //! registers.
 
-use ::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{fields, grpc};
@@ -60,13 +60,14 @@ pub(super) fn untyped<B: From<String>>(status: StatusCode, detail: &str) -> Resp
     response(status, &problem)
 }
 
-/// The same for the request with these headers, which may be a gRPC call.
+/// The same for a request with this method and these headers, which may be a gRPC call.
 pub(super) fn untyped_or_grpc(
+    method: &Method,
     request: &HeaderMap,
     status: StatusCode,
     detail: &str,
 ) -> Response<String> {
-    grpc::refused(request, status, detail).unwrap_or_else(|| untyped(status, detail))
+    grpc::refused(method, request, status, detail).unwrap_or_else(|| untyped(status, detail))
 }
 
 /// Adds the headers that every rejection must have, if they are missing.

@@ -298,6 +298,7 @@ impl<E> Settings<E> {
             );
         });
         let mut response = problem::untyped_or_grpc(
+            request.method(),
             request.headers(),
             StatusCode::FORBIDDEN,
             "the request was sent by a page of another origin",

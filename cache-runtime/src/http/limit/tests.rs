@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
-use axum::http::{HeaderValue, Response as HttpResponse, header};
+use axum::http::{HeaderMap, HeaderValue, Response as HttpResponse, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::Value;
@@ -133,7 +133,8 @@ async fn on_missing_decides_for_unidentified_clients() {
     );
 }
 
-fn grpc(mut call: Request<Body>) -> Request<Body> {
+fn grpc_call(peer: &str) -> Request<Body> {
+    let mut call = request(Method::POST, "/login", peer);
     let content_type = HeaderValue::from_static("application/grpc");
     call.headers_mut()
         .insert(header::CONTENT_TYPE, content_type);
@@ -144,8 +145,8 @@ fn grpc(mut call: Request<Body>) -> Request<Body> {
 async fn a_grpc_call_over_its_limit_gets_resource_exhausted() {
     let app = app_behind(one_a_minute());
 
-    let first = send(&app, grpc(get_from(PEER))).await;
-    let second = send(&app, grpc(get_from(PEER))).await;
+    let first = send(&app, grpc_call(PEER)).await;
+    let second = send(&app, grpc_call(PEER)).await;
 
     assert!(!first.headers().contains_key("grpc-status"));
     assert_eq!(second.status(), 200);
@@ -168,15 +169,34 @@ async fn a_grpc_call_of_an_unknown_client_gets_a_code() {
     let no_address = one_a_minute().on_missing(OnMissing::Reject);
 
     for (layer, code) in [(nobody, "7"), (no_address, "13")] {
-        let response = send(&app_behind(layer), grpc(Request::new(Body::empty()))).await;
-        assert_eq!(
-            (
-                response.status().as_u16(),
-                &response.headers()["grpc-status"]
-            ),
-            (200, &HeaderValue::from_static(code))
-        );
+        let mut call = grpc_call(PEER);
+        call.extensions_mut().clear();
+        let response = send(&app_behind(layer), call).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], code);
+        assert_eq!(response.headers()["cache-control"], "no-store");
     }
+}
+
+#[tokio::test]
+async fn codes_of_grpc_decide_which_calls_count() {
+    let layer = one_a_minute().count_if(|status| status == StatusCode::UNAUTHORIZED);
+    let log_in = async |headers: HeaderMap| match headers.get("right") {
+        Some(_) => [("grpc-status", "0")],
+        None => [("grpc-status", "16")],
+    };
+    let app = Router::new().route("/login", post(log_in)).layer(layer);
+    let codes = async |right: bool| {
+        let mut call = grpc_call(PEER);
+        if right {
+            call.headers_mut()
+                .insert("right", HeaderValue::from_static("yes"));
+        }
+        send(&app, call).await.headers()["grpc-status"].clone()
+    };
+
+    assert_eq!([codes(true).await, codes(true).await], ["0", "0"]);
+    assert_eq!([codes(false).await, codes(true).await], ["16", "8"]);
 }
 
 #[tokio::test]
