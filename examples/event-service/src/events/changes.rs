@@ -1,6 +1,6 @@
 //! The changes of events, and what each evicts.
 //!
-//! Each change of an event that exists goes through [`storing`] or [`removing`], and so through [`evicting`].
+//! Each change of an event that exists goes through `storing` or `removing`, and so through `evicting`.
 
 use cache_runtime::{cache_evict, cache_put};
 use serde::Deserialize;
