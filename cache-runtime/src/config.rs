@@ -64,8 +64,8 @@ use crate::error::Error;
 /// - Options that are left out have their defaults.
 ///
 /// Each field states its default, as a file or a variable would contain it, and its variables. `<ENV>` is the name of the
-/// [`environment`](Self::environment) in capitals, such as `DEV`, and `<NAME>` that of a policy. `docs/configuration.md` in the
-/// repository describes the variables.
+/// [`environment`](Self::environment) in capitals, such as `DEV`, and `<NAME>` that of a policy.
+/// `docs/book/src/reference/configuration.md` in the repository describes the variables.
 ///
 /// The bounds of all options are checked when the cache is created.
 #[derive(Clone, Debug)]

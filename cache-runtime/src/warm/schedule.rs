@@ -32,6 +32,8 @@ const MAX_FIRST_PAUSE: Duration = Duration::from_secs(5);
 ///   that instance dies, another instance runs the job at its next check.
 /// - A round is skipped while Redis is unavailable. Without Redis, this instance runs every round.
 /// - A job that panics ends its round but not the schedule.
+/// - A round does not renew a fresh entry. To keep entries warm, choose a `ttl` below the period and a `grace` above 1.1 times the
+///   period, as in the example: each round then finds the entries stale and refreshes them.
 ///
 /// A period is at least 1 s. Outside a tokio runtime the job does not run, and a warning is logged.
 ///
@@ -40,7 +42,7 @@ const MAX_FIRST_PAUSE: Duration = Duration::from_secs(5);
 ///
 /// use cache_runtime::{Cache, cacheable, warm};
 ///
-/// #[cacheable(key = "events:page:<page>", ttl = "5m", cache = cache)]
+/// #[cacheable(key = "events:page:<page>", ttl = "3m", grace = "5m", cache = cache)]
 /// async fn page(cache: &Cache, page: u32) -> Result<Vec<String>, std::io::Error> {
 ///     Ok(vec![format!("the first event of page {page}")]) // or ask a database
 /// }
