@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Serialize, Deserialize, sqlx::FromRow)]
 struct Event {
@@ -88,16 +89,26 @@ async fn rename(
     })
 }
 
+/// Waits for SIGTERM, as container platforms send it, or Ctrl-C. Listens from this call on.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     let cache = Cache::connect(Config::from_env()?).await?;
     cache.install()?;
     let limiter = RateLimiter::new(&cache, [Policy::api()])?; // 100 requests a minute for each address
-    let db = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect("sqlite::memory:")
-        .await?;
+    let pool = SqlitePoolOptions::new().max_connections(1);
+    let db = pool.connect("sqlite::memory:").await?;
     let seed = "CREATE TABLE events (id INTEGER PRIMARY KEY, title TEXT NOT NULL); INSERT INTO events VALUES (1, 'A quartet')";
     sqlx::raw_sql(seed).execute(&db).await?;
 
@@ -108,11 +119,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             false => StatusCode::SERVICE_UNAVAILABLE,
         }
     };
+    // Behind a proxy, add `.client_ip(ClientIpSource::trusted_proxies([…])?)`. Otherwise all clients share one limit.
     let limit = RateLimitLayer::new(limiter.limit(&["api"])?)
         .bypass("/livez")?
         .bypass("/readyz")?;
     let app = Router::new()
         .route("/events/{id}", get(find).put(rename))
+        // It names functions and routes: let the proxy refuse it, or serve it on an address of its own.
         .route_service("/metrics", metrics(&cache))
         .route("/livez", get(StatusCode::OK))
         .route("/readyz", get(ready))
@@ -122,13 +135,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let bind = env::var("BIND").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(bind).await?;
+    let stop = told_to_stop()?;
     println!("listening on http://{}", listener.local_addr()?);
     // Limits need the address of the client.
     let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    let stopped = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, service)
-        .with_graceful_shutdown(stopped)
-        .await?;
-    cache.shutdown().await;
-    Ok(())
+    let served = axum::serve(listener, service).with_graceful_shutdown(stop);
+    let served = served.await;
+    cache.shutdown().await; // also if serving failed
+    Ok(served?)
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use std::{env, io};
 
 use async_graphql::dataloader::{DataLoader, Loader};
-use async_graphql::futures_util::future::join_all;
+use async_graphql::futures_util::future::try_join_all;
 use async_graphql::{Context, EmptyMutation, EmptySubscription, Object, Schema, SimpleObject};
+use async_graphql::{Request, Response};
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 type Failed = Arc<sqlx::Error>;
 
@@ -78,10 +80,7 @@ impl Loader<i64> for Events {
 
         let missing = ids.iter().zip(&cached).filter(|(_, event)| event.is_none());
         let loads = missing.map(|(id, _)| Self::event(Arc::clone(&self.rows), *id));
-        let loaded = join_all(loads)
-            .await
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
+        let loaded = try_join_all(loads).await?;
         let found = cached.into_iter().chain(loaded).flatten();
         Ok(found.map(|event| (event.id, event)).collect())
     }
@@ -92,18 +91,26 @@ struct Query;
 #[Object]
 impl Query {
     async fn event(&self, context: &Context<'_>, id: i64) -> async_graphql::Result<Option<Event>> {
-        let events: &DataLoader<Events> = context.data()?;
-        Ok(events.load_one(id).await?)
+        Ok(context.data::<DataLoader<Events>>()?.load_one(id).await?)
     }
 }
 
 type Api = Schema<Query, EmptyMutation, EmptySubscription>;
 
-async fn answer(
-    State(api): State<Api>,
-    Json(request): Json<async_graphql::Request>,
-) -> Json<async_graphql::Response> {
+async fn answer(State(api): State<Api>, Json(request): Json<Request>) -> Json<Response> {
     Json(api.execute(request).await)
+}
+
+/// Waits for SIGTERM, as container platforms send it, or Ctrl-C. Listens from this call on.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 #[tokio::main]
@@ -111,10 +118,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     let cache = Cache::connect(Config::from_env()?).await?;
     cache.install()?;
-    let db = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect("sqlite::memory:")
-        .await?;
+    let pool = SqlitePoolOptions::new().max_connections(1);
+    let db = pool.connect("sqlite::memory:").await?;
     let seed = "CREATE TABLE events (id INTEGER PRIMARY KEY, title TEXT NOT NULL);
                 INSERT INTO events VALUES (1, 'A quartet'), (2, 'A quintet'), (3, 'A sextet');";
     sqlx::raw_sql(seed).execute(&db).await?;
@@ -130,16 +135,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let events = DataLoader::new(events, tokio::spawn);
     let api = Schema::build(Query, EmptyMutation, EmptySubscription)
         .data(events)
+        .limit_complexity(200) // a client chooses how many events a query has
         .finish();
     let app = Router::new().route("/", post(answer)).with_state(api);
 
     let bind = env::var("BIND").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(bind).await?;
+    let stop = told_to_stop()?;
     println!("listening on http://{}", listener.local_addr()?);
-    let stopped = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, app)
-        .with_graceful_shutdown(stopped)
-        .await?;
-    cache.shutdown().await;
-    Ok(())
+    let served = axum::serve(listener, app).with_graceful_shutdown(stop);
+    let served = served.await;
+    cache.shutdown().await; // also if serving failed
+    Ok(served?)
 }

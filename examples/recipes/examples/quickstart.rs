@@ -42,7 +42,7 @@ async fn main() -> Result<(), cache_runtime::Error> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .init();
-    let cache = Cache::connect(Config::from_env()?).await?; // an absent Redis is not an error
+    let cache = Cache::connect(Config::from_env()?).await?; // an unreachable Redis is not an error
     cache.install()?;
 
     let events = Events::default();

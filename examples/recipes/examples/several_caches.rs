@@ -35,14 +35,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_writer(std::io::stderr)
         .init();
     let config = Config::from_env()?;
-    let entries = Cache::connect(config.clone()).await?;
-    entries.install()?;
-
-    let sessions = match env::var("SESSIONS_REDIS_URL") {
-        // Everything else is as configured. The user and password come from the URL.
-        Ok(url) => Cache::connect(config.redis_url(&url)?).await?,
-        Err(_) => entries.clone(),
+    let (entries, sessions) = match env::var("SESSIONS_REDIS_URL") {
+        Ok(url) => {
+            // `redis_url` resets the user, the password or its file, and TLS. What the URL does not name must be set again.
+            let durable = Cache::connect(config.clone().redis_url(&url)?).await?;
+            // Without the keys of sessions, because a Redis that evicts and has sessions is worth a warning.
+            (Cache::connect(config.session_keys(None)).await?, durable)
+        }
+        Err(_) => {
+            let shared = Cache::connect(config).await?;
+            (shared.clone(), shared)
+        }
     };
+    entries.install()?; // the other one is not installed
+
     let store = SessionStore::<()>::new(&sessions)?;
     let gateway = Gateway {
         tokens: Cache::memory(),

@@ -16,7 +16,7 @@ impl Accounts {
         balance.fetch_one(&self.db).await
     }
 
-    /// Moves money. If `from` has too little of it, nothing changes and nothing is evicted.
+    /// Moves money. If `from` has too little of it, or an account is unknown, nothing changes and nothing is evicted.
     async fn transfer(&self, from: i64, to: i64, cents: i64) -> sqlx::Result<()> {
         // An eviction before the commit would be too early: a reader would load the old balance and store it again.
         let scope = CacheScope::new();
@@ -43,13 +43,13 @@ impl Accounts {
 /// Inside a scope, the eviction of this step waits for the commit of the scope.
 #[cache_evict(key = "balance:<account>")]
 async fn add(transaction: &mut SqliteConnection, account: i64, cents: i64) -> sqlx::Result<()> {
-    let update = sqlx::query("UPDATE accounts SET cents = cents + ? WHERE id = ?");
-    update
+    let update = sqlx::query("UPDATE accounts SET cents = cents + ? WHERE id = ?")
         .bind(cents)
-        .bind(account)
-        .execute(transaction)
-        .await
-        .map(drop)
+        .bind(account);
+    match update.execute(transaction).await?.rows_affected() {
+        0 => Err(sqlx::Error::RowNotFound), // without this, money sent to an unknown account would be lost
+        _ => Ok(()),
+    }
 }
 
 #[tokio::main]
@@ -80,9 +80,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         accounts.balance(1).await?,
         accounts.balance(2).await?
     );
-    match accounts.transfer(1, 2, 5_000).await {
-        Ok(()) => println!("transferred"),
-        Err(error) => println!("refused: {error}"),
+    for (to, cents) in [(2, 5_000), (99, 400)] {
+        match accounts.transfer(1, to, cents).await {
+            Ok(()) => println!("transferred"),
+            Err(error) => println!("refused: {error}"),
+        }
     }
     println!(
         "{} and {}",

@@ -10,11 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::{env, io};
 
 use cache_runtime::http::RateLimitLayer;
-use cache_runtime::limit::{Identity, Limited, Policy, RateLimiter};
+use cache_runtime::limit::{Identity, Limited, Policy, RateLimiter, Verdict};
 use cache_runtime::{Cache, Config, cache_evict, cacheable, rate_limit};
 use recipes::events::events_server::{self, EventsServer};
 use recipes::events::{Event, GetRequest, RenameRequest};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
 use tonic::{Request, Response, Status};
@@ -32,6 +33,7 @@ impl Events {
         titles.get(&id).cloned()
     }
 
+    // All clients share this limit of an event. To limit each client, name its verified user in the key.
     #[cache_evict(key = "event:title:<id>")]
     #[rate_limit(policy = "renames", key = "<id>")]
     async fn set_title(&self, id: i64, title: &str) -> Result<(), Failed> {
@@ -53,7 +55,11 @@ struct Failed(Status);
 
 impl From<Limited> for Failed {
     fn from(limited: Limited) -> Self {
-        Self(Status::resource_exhausted(limited.to_string()))
+        let message = limited.to_string();
+        Self(match limited.decision().verdict {
+            Verdict::Unavailable => Status::unavailable(message),
+            _ => Status::resource_exhausted(message),
+        })
     }
 }
 
@@ -74,6 +80,18 @@ impl events_server::Events for Events {
     }
 }
 
+/// Waits for SIGTERM, as container platforms send it, or Ctrl-C. Listens from this call on.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
@@ -90,14 +108,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let bind = env::var("BIND").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(bind).await?;
+    let stop = told_to_stop()?;
     println!("listening on http://{}", listener.local_addr()?);
     let titles = Mutex::new(BTreeMap::from([(1, "A quartet".to_owned())]));
-    let stopped = async { drop(tokio::signal::ctrl_c().await) };
-    Server::builder()
+    let served = Server::builder()
         .layer(by_address)
         .add_service(EventsServer::new(Events { titles }))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener), stopped)
-        .await?;
-    cache.shutdown().await;
-    Ok(())
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener), stop)
+        .await;
+    cache.shutdown().await; // also if serving failed
+    Ok(served?)
 }

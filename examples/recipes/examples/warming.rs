@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cache_runtime::warm;
 use cache_runtime::{Cache, Config, cacheable};
-use tokio::signal;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Default)]
 struct Events {
@@ -16,8 +16,9 @@ struct Events {
 }
 
 impl Events {
-    // Longer than the period of the schedule, so that an entry is renewed before it expires.
-    #[cacheable(key = "event:<id>", ttl = "2h")]
+    // A run leaves fresh entries as they are and refreshes stale ones. With a TTL below the period and a grace above it, each run renews
+    // the entry, and no caller finds it absent.
+    #[cacheable(key = "event:<id>", ttl = "50m", grace = "2h")]
     async fn title(&self, id: u32) -> Result<String, Unknown> {
         self.queries.fetch_add(1, Ordering::Relaxed);
         match id {
@@ -56,6 +57,18 @@ async fn warm_popular(cache: &Cache, events: &Events) -> warm::Summary {
         .await
 }
 
+/// Waits for SIGTERM, as container platforms send it, or Ctrl-C. Listens from this call on.
+fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt()
@@ -64,6 +77,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cache = Cache::connect(Config::from_env()?).await?;
     cache.install()?;
     let events = Arc::new(Events::default());
+
+    let stop = told_to_stop()?;
 
     // Before the service accepts requests.
     let summary = warm_popular(&cache, &events).await;
@@ -85,7 +100,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
 
     println!("warmed");
-    signal::ctrl_c().await?;
+    stop.await;
     schedule.stop();
     cache.shutdown().await;
     Ok(())

@@ -2,11 +2,13 @@
 //!
 //! The cache is the same as that of the services that read the data, so they must have the same `REDIS_URL` and prefix.
 
-use cache_runtime::{Cache, Config, cache_evict, cacheable};
+use std::io;
+
+use cache_runtime::{Cache, CacheScope, Config, cache_evict, cacheable};
 use serde::{Deserialize, Serialize};
-use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
-use tokio::signal;
+use sqlx::{SqliteConnection, SqlitePool};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(sqlx::FromRow)]
 struct Job {
@@ -26,15 +28,27 @@ struct Worker {
 }
 
 impl Worker {
-    /// Takes one job. Returns whether there was one.
+    /// Does one job. Returns whether there was one. A job that fails or is interrupted stays in the table.
     async fn work(&self) -> sqlx::Result<bool> {
-        let job =
-            sqlx::query_as("DELETE FROM jobs WHERE id = (SELECT min(id) FROM jobs) RETURNING *");
+        let job = sqlx::query_as("SELECT * FROM jobs ORDER BY id LIMIT 1");
         let Some(job): Option<Job> = job.fetch_optional(&self.db).await? else {
             return Ok(false);
         };
+        // Before the transaction, which has the only connection of the pool.
         let rate = self.rate(&job.currency).await?;
-        self.set_price(job.product, 1_000 * rate / 100).await?;
+
+        // An early return drops both: the transaction rolls back, and the scope evicts to be safe.
+        let scope = CacheScope::new();
+        let mut transaction = self.db.begin().await?;
+        let deleted = sqlx::query("DELETE FROM jobs WHERE id = ?").bind(job.id);
+        if deleted.execute(&mut *transaction).await?.rows_affected() == 0 {
+            scope.rollback(); // another worker has done it
+            return Ok(true);
+        }
+        let priced = set_price(&mut transaction, job.product, 1_000 * rate / 100);
+        scope.run(priced).await?;
+        transaction.commit().await?;
+        scope.commit().await;
         println!("job {}: {:?}", job.id, self.product(job.product).await?);
         Ok(true)
     }
@@ -52,20 +66,33 @@ impl Worker {
         let product = sqlx::query_as("SELECT id, cents FROM products WHERE id = ?").bind(id);
         product.fetch_optional(&self.db).await
     }
+}
 
-    #[cache_evict(key = "product:<id>")]
-    async fn set_price(&self, id: i64, cents: i64) -> sqlx::Result<()> {
-        let update = sqlx::query("UPDATE products SET cents = ? WHERE id = ?")
-            .bind(cents)
-            .bind(id);
-        update.execute(&self.db).await.map(drop)
-    }
+/// Inside a scope, the eviction waits for the commit.
+#[cache_evict(key = "product:<id>")]
+async fn set_price(transaction: &mut SqliteConnection, id: i64, cents: i64) -> sqlx::Result<()> {
+    let update = sqlx::query("UPDATE products SET cents = ? WHERE id = ?")
+        .bind(cents)
+        .bind(id);
+    update.execute(transaction).await.map(drop)
 }
 
 async fn run(worker: &Worker) -> sqlx::Result<()> {
     // A real worker would wait for the next job here instead of ending.
     while worker.work().await? {}
     Ok(())
+}
+
+/// Waits for SIGTERM, as container platforms send it, or Ctrl-C. Listens from this call on.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 #[tokio::main]
@@ -75,21 +102,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .init();
     let cache = Cache::connect(Config::from_env()?).await?;
     cache.install()?;
-    let db = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect("sqlite::memory:")
-        .await?;
+    let pool = SqlitePoolOptions::new().max_connections(1);
+    let db = pool.connect("sqlite::memory:").await?;
     sqlx::raw_sql(SEED).execute(&db).await?;
 
+    let stop = told_to_stop()?;
     let worker = Worker { db };
-    tokio::select! {
-        ended = run(&worker) => ended?,
-        // A job that is cancelled here still evicts: its body may have changed the data.
-        _ = signal::ctrl_c() => {}
-    }
+    let ended = tokio::select! {
+        ended = run(&worker) => ended,
+        // A job that is cancelled here still evicts: it may have been committed.
+        () = stop => Ok(()),
+    };
+    let left = sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(&worker.db);
+    let left: sqlx::Result<i64> = left.await;
     // Applies evictions that Redis has not acknowledged, if it can. A worker that exits without this loses them.
     cache.shutdown().await;
-    Ok(())
+    println!("jobs left: {}", left?);
+    Ok(ended?)
 }
 
 const SEED: &str = "
@@ -98,5 +127,5 @@ const SEED: &str = "
     CREATE TABLE jobs (id INTEGER PRIMARY KEY, product INTEGER NOT NULL, currency TEXT NOT NULL);
     INSERT INTO products VALUES (1, 1000), (2, 2000);
     INSERT INTO rates VALUES ('EUR', 110), ('JPY', 1);
-    INSERT INTO jobs VALUES (1, 1, 'EUR'), (2, 2, 'EUR'), (3, 1, 'JPY');
+    INSERT INTO jobs VALUES (1, 1, 'EUR'), (2, 2, 'EUR'), (3, 1, 'JPY'), (4, 2, 'CHF'); -- no rate: fails
 ";

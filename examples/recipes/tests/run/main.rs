@@ -33,14 +33,23 @@ fn quickstart() {
 
 #[test]
 fn worker() {
+    let redis = RedisServer::tcp().expect("a Redis");
+    let (status, cached) = Program::new("worker").redis(&redis).end();
+    let (_, in_memory) = Program::new("worker").end();
+    assert_eq!(cached, in_memory);
+
+    // The last job fails, and is not lost.
+    assert_eq!(status.code(), Some(1));
     assert_eq!(
-        output("worker"),
+        cached,
         [
             "query for the rate of EUR",
             "job 1: Some(Product { id: 1, cents: 1100 })",
             "job 2: Some(Product { id: 2, cents: 1100 })",
             "query for the rate of JPY",
             "job 3: Some(Product { id: 1, cents: 10 })",
+            "query for the rate of CHF",
+            "jobs left: 1",
         ]
     );
 }
@@ -56,7 +65,12 @@ fn sqlx_transaction() {
         before,
         [first, second, "1000 and 0", first, second, "600 and 400"]
     );
-    assert_eq!(after[1..], ["600 and 400"]);
+    // Too little money, then an unknown account.
+    assert!(
+        after[1].starts_with("refused: no rows returned"),
+        "{after:?}"
+    );
+    assert_eq!(after[2..], ["600 and 400"]);
 }
 
 #[test]
@@ -178,29 +192,37 @@ fn axum() {
 }
 
 #[test]
+fn servers_end_with_sigterm() {
+    let ready = "listening on ";
+    for (example, ready) in [
+        ("axum", ready),
+        ("graphql", ready),
+        ("tonic", ready),
+        ("warming", "warmed"),
+    ] {
+        let mut running = Program::new(example).start(ready);
+        running.terminate();
+        assert_eq!(running.ended().code(), Some(0), "{example}: {running:?}");
+    }
+}
+
+#[test]
 fn actix() {
     let redis = RedisServer::tcp().expect("a Redis");
     let server = Program::new("actix").redis(&redis).serve();
 
     assert_eq!(server.get("/events/1").json(), json!({"id": 1, "likes": 0}));
+    assert_eq!(server.get("/events/2").status, 404);
+    let like = "/events/1/likes";
+    assert_eq!(server.send("POST", like, &Value::Null).status, 401);
     for likes in 1..=3 {
-        assert_eq!(
-            server
-                .send("POST", "/events/1/likes/7", &Value::Null)
-                .status,
-            204
-        );
+        assert_eq!(server.post_as("7", like).status, 204);
         assert_eq!(server.get("/events/1").json()["likes"], likes);
     }
-    let limited = server.send("POST", "/events/1/likes/7", &Value::Null);
+    let limited = server.post_as("7", like);
     assert_eq!(limited.status, 429);
     assert!(limited.header("retry-after").parse::<u32>().is_ok());
-    assert_eq!(
-        server
-            .send("POST", "/events/1/likes/8", &Value::Null)
-            .status,
-        204
-    );
+    assert_eq!(server.post_as("8", like).status, 204);
     assert!(
         (0..100).any(|_| server.get("/events/1").status == 429),
         "a limit for the address"

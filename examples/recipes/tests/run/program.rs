@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use cache_runtime::testing::RedisServer;
 use serde_json::Value;
 
-/// How long an example may take to print a line. Only a hanging one takes this long.
+/// How long an example may take to print a line, to run or to end. Only a hanging one takes this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Program {
@@ -42,32 +42,29 @@ impl Program {
     }
 
     /// Runs it to its end and returns the lines that it printed.
-    pub(crate) fn run(mut self) -> Vec<String> {
-        let output = self.command.output().expect("the example runs");
-        let printed = String::from_utf8(output.stdout).expect("text");
-        assert!(output.status.success(), "{}: {printed}", output.status);
-        printed.lines().map(ToOwned::to_owned).collect()
+    pub(crate) fn run(self) -> Vec<String> {
+        let (status, lines) = self.end();
+        assert!(status.success(), "{status}: {lines:?}");
+        lines
+    }
+
+    /// Runs it to its end, which may be a failure.
+    pub(crate) fn end(self) -> (ExitStatus, Vec<String>) {
+        let deadline = Instant::now() + PATIENCE;
+        let (mut running, receiver) = self.spawn();
+        loop {
+            match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("the example hangs: {running:?}"),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        (running.ended(), running.lines())
     }
 
     /// Starts it, and waits until it has printed a line that begins with `ready`.
-    pub(crate) fn start(mut self, ready: &str) -> Running {
-        let mut child = self.command.spawn().expect("the example starts");
-        let output = BufReader::new(child.stdout.take().expect("its output"));
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let (sender, receiver) = mpsc::channel();
-        let shared = Arc::clone(&lines);
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                shared.lock().expect("the lines").push(line.clone());
-                // After the start, nobody receives it.
-                drop(sender.send(line));
-            }
-        });
-        let mut running = Running {
-            child,
-            lines,
-            url: String::new(),
-        };
+    pub(crate) fn start(self, ready: &str) -> Running {
+        let (mut running, receiver) = self.spawn();
         loop {
             match receiver.recv_timeout(PATIENCE) {
                 Ok(line) if line.starts_with(ready) => {
@@ -85,9 +82,30 @@ impl Program {
     pub(crate) fn serve(self) -> Running {
         self.start("listening on ")
     }
+
+    fn spawn(mut self) -> (Running, Receiver<String>) {
+        let mut child = self.command.spawn().expect("the example starts");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (sender, receiver) = mpsc::channel();
+        let shared = Arc::clone(&lines);
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                shared.lock().expect("the lines").push(line.clone());
+                // After the start, nobody receives it.
+                drop(sender.send(line));
+            }
+        });
+        let running = Running {
+            child,
+            lines,
+            url: String::new(),
+        };
+        (running, receiver)
+    }
 }
 
-/// Cargo builds the examples of a crate before it runs the tests.
+/// Cargo builds the examples of a crate before it runs all tests, but not before it runs one that is chosen with `--test`.
 fn path(example: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let built = test
@@ -101,7 +119,20 @@ fn path(example: &str) -> PathBuf {
         "`{}` is not built: run `cargo test -p recipes`",
         built.display()
     );
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(format!("{example}.rs"));
+    assert!(
+        modified(&built) >= modified(&source),
+        "`{}` is older than its source: run `cargo test -p recipes`, or `cargo build -p recipes --examples` first",
+        built.display()
+    );
     built
+}
+
+fn modified(file: &Path) -> SystemTime {
+    let modified = file.metadata().and_then(|metadata| metadata.modified());
+    modified.unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
 /// An example that runs until it is dropped.
@@ -121,19 +152,46 @@ impl Running {
         self.lines().iter().any(|said| said == line)
     }
 
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let mut kill = Command::new("kill");
+        let sent = kill.args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(sent.expect("`kill` runs").success());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its status") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end: {self:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     pub(crate) fn get(&self, path: &str) -> Response {
-        self.ask("GET", path, None)
+        self.ask("GET", path, None, None)
     }
 
     pub(crate) fn send(&self, method: &str, path: &str, body: &Value) -> Response {
-        self.ask(method, path, Some(body))
+        self.ask(method, path, Some(body), None)
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
+    /// Sends an empty `POST` as a user.
+    pub(crate) fn post_as(&self, user: &str, path: &str) -> Response {
+        self.ask("POST", path, None, Some(user))
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>, user: Option<&str>) -> Response {
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url));
-        let request = request.header("content-type", "application/json");
+        let mut request = request.header("content-type", "application/json");
+        if let Some(user) = user {
+            request = request.header("x-user", user);
+        }
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = request.body(body).expect("a request");
         let agent: ureq::Agent = ureq::Agent::config_builder()
