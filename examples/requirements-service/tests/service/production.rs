@@ -140,6 +140,8 @@ async fn with_prod_env_it_caches_behind_sentinels_with_tls_and_passwords_and_sur
         ("ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
     ]);
     variables.push(("DEMO_DATA".to_owned(), "1".to_owned()));
+    // The test asks all the time while it waits for the failover.
+    variables.push(("CACHE_LIMIT_API".to_owned(), "100000/1m".to_owned()));
 
     let service = Program::start(&variables);
     let search = "/api/requirements?text=refund";
