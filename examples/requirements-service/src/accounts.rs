@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use argon2::{Argon2, PasswordVerifier as _, password_hash};
 use axum::http::StatusCode;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use sqlx::FromRow;
 use tokio::sync::Semaphore;
 use tokio::task;
+use tokio::time::timeout;
 
 use crate::db::Db;
 use crate::error::{Error, Result};
@@ -37,27 +39,35 @@ pub struct User {
 pub struct Accounts {
     db: Db,
     turns: Arc<Semaphore>,
+    /// How long a login waits for its turn.
+    wait: Duration,
 }
 
 impl Accounts {
     pub fn new(db: Db) -> Self {
-        // A verification keeps a core busy and takes 19 MiB. More of them at a time do not end sooner.
+        // A verification keeps a core busy and takes 19 MiB. Containers often have only 256 MiB, of which 4 take a third.
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let turns = Arc::new(Semaphore::new(cores));
-        Self { db, turns }
+        Self::limited(db, cores.min(4), Duration::from_secs(5))
+    }
+
+    /// At most `turns` logins are verified at a time, and others wait for at most `wait`.
+    pub fn limited(db: Db, turns: usize, wait: Duration) -> Self {
+        let turns = Arc::new(Semaphore::new(turns));
+        Self { db, turns, wait }
     }
 
     /// Returns the user with this name and password. Nothing of it is cached.
     pub async fn log_in(&self, credentials: Credentials) -> Result<User> {
         let Credentials { name, password } = credentials;
-        let user: Option<User> =
-            sqlx::query_as("SELECT id, name, password_hash FROM users WHERE name = $1")
-                .bind(name.as_str())
-                .fetch_optional(self.db.pool())
-                .await?;
+        let user = sqlx::query_as("SELECT id, name, password_hash FROM users WHERE name = $1");
+        let user = user.bind(name.as_str()).fetch_optional(self.db.pool());
+        let user: Option<User> = user.await?;
         let hash = user.as_ref().map_or(NOBODYS, |user| &user.password_hash);
         let hash = hash.to_owned();
-        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        // Otherwise a flood of logins is an endless queue in front of honest users.
+        let turn = timeout(self.wait, Arc::clone(&self.turns).acquire_owned()).await;
+        let detail = "too many users are logging in: try again";
+        let turn = turn.map_err(|_| Error::refused(StatusCode::SERVICE_UNAVAILABLE, detail))?;
         let turn = turn.map_err(Error::internal)?;
         let verify = move || {
             let _turn = turn;

@@ -13,7 +13,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a request failed.
 #[derive(Debug)]
 pub enum Error {
-    /// A 4xx: a mistake of the client.
+    /// A 4xx: a mistake of the client. Or 503, if the client should try again later.
     Refused(StatusCode, String),
     /// 401 without a session, 503 if that is unknown during an outage.
     Session(SessionError),
@@ -22,7 +22,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A 4xx.
+    /// A 4xx, or 503.
     pub fn refused(status: StatusCode, detail: impl Into<String>) -> Self {
         Self::Refused(status, detail.into())
     }
@@ -79,13 +79,14 @@ fn problem(status: StatusCode, detail: &str) -> Response {
     });
     let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
     let mut response = (status, content_type, Json(problem)).into_response();
-    if status == StatusCode::UNAUTHORIZED {
+    let (name, value) = match status {
         // RFC 9110 11.6.1 requires a scheme: the same as the framework sends without a session.
-        let scheme = HeaderValue::from_static("Session");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, scheme);
-    }
+        StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Session"),
+        StatusCode::SERVICE_UNAVAILABLE => (header::RETRY_AFTER, "5"),
+        _ => return response,
+    };
+    let value = HeaderValue::from_static(value);
+    response.headers_mut().insert(name, value);
     response
 }
 

@@ -53,7 +53,11 @@ pub async fn propose(
     );
     let proposed = proposed.bind(new.title.as_str());
     let proposed = proposed.bind(requirement_id).bind(user_id);
-    let feature = proposed.fetch_optional(db.pool()).await?;
+    let feature = match db.write(proposed).await {
+        // The requirement was deleted while this statement ran.
+        Err(sqlx::Error::Database(cause)) if cause.is_foreign_key_violation() => None,
+        proposed => proposed?,
+    };
     written(db.pool(), requirement_id, feature).await
 }
 
@@ -66,7 +70,7 @@ pub async fn set_status(db: &Db, id: i64, user_id: i64, change: &Change) -> Resu
          RETURNING id, requirement_id, title, status",
     );
     let changed = changed.bind(change.status.as_str()).bind(id).bind(user_id);
-    let changed = changed.fetch_optional(db.pool()).await?;
+    let changed = db.write(changed).await?;
     changed.ok_or_else(|| Error::unknown("feature of your team:", id))
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
 use axum::middleware::map_response;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use cache_runtime::Cache;
 use cache_runtime::http::{CacheStatusLayer, RateLimitLayer, SessionLayer, admin, metrics};
@@ -43,7 +43,7 @@ impl App {
         }
     }
 
-    /// Has `/readyz` report that the service is ready, because it has warmed.
+    /// Has `/readyz` report that the service is ready: it has warmed, or has tried to.
     pub fn set_ready(&self) {
         self.is_ready.store(true, Ordering::Relaxed);
     }
@@ -63,48 +63,36 @@ impl App {
 pub fn router(app: App, settings: &Settings) -> Result<Router, cache_runtime::Error> {
     let cache = app.cache.clone();
     let limiter = RateLimiter::new(&cache, [Policy::api(), Policy::auth()])?;
-    let mut limits =
-        RateLimitLayer::new(limiter.limit(&["api"])?).client_ip(settings.client_ip.clone());
-    for path in ["/livez", "/readyz"] {
-        // These decide whether the process is restarted, so load must not block them.
-        limits = limits.bypass(path)?;
-    }
+    let limits = RateLimitLayer::new(limiter.limit(&["api"])?);
+    let limits = limits.client_ip(settings.client_ip.clone());
+    // These decide whether the process is restarted, so load must not block them.
+    let limits = limits.bypass("/livez")?.bypass("/readyz")?;
     // By the address that the outer layer has found.
     let guesses = RateLimitLayer::new(limiter.limit(&["auth"])?)
         .count_if(|status| status == StatusCode::UNAUTHORIZED);
     let store = SessionStore::<()>::new(&cache)?;
     let sessions = SessionLayer::new(store.clone()).cookie(settings.cookie.clone())?;
     let operators = settings.admin.clone().limiter(&limiter).sessions(&store);
-    let (live, ready) = (app.clone(), app.clone());
+    let live = get(async |State(app): State<App>| status(app.cache.health().live()));
+    let ready = get(async |State(app): State<App>| status(app.is_ready()));
     let public = Router::new()
-        .route(
-            "/livez",
-            get(async move || status(live.cache.health().live())),
-        )
-        .route("/readyz", get(async move || status(ready.is_ready())))
+        .route("/livez", live)
+        .route("/readyz", ready)
         .route_service("/metrics", metrics(&cache));
+    let preferences = get(api::preferences).put(api::set_preferences);
+    let requirement = get(api::find).put(api::update).delete(api::delete);
+    let features = get(api::features).post(api::propose);
+    let feature = get(api::feature).put(api::set_feature);
     let api = Router::new()
         .route("/api/login", post(api::log_in).layer(guesses))
         .route("/api/logout", post(api::log_out))
         .route("/api/me", get(api::me))
-        .route(
-            "/api/preferences",
-            get(api::preferences).put(api::set_preferences),
-        )
+        .route("/api/preferences", preferences)
         .route("/api/requirements", get(api::search).post(api::create))
-        .route(
-            "/api/requirements/{id}",
-            get(api::find).put(api::update).delete(api::delete),
-        )
+        .route("/api/requirements/{id}", requirement)
         .route("/api/requirements/{id}/accept", post(api::accept))
-        .route(
-            "/api/requirements/{id}/features",
-            get(api::features).post(api::propose),
-        )
-        .route(
-            "/api/features/{id}",
-            get(api::feature).put(api::set_feature),
-        )
+        .route("/api/requirements/{id}/features", features)
+        .route("/api/features/{id}", feature)
         .route("/api/schemas/{name}", put(api::set_schema))
         .route("/api/schemas/{name}/validate", post(api::validate))
         .route_layer(map_response(private));
@@ -129,8 +117,6 @@ fn status(is_ok: bool) -> (StatusCode, &'static str) {
 }
 
 /// Browsers and proxies must not keep what others change at any time. They could not hear of an eviction.
-async fn private(mut response: Response) -> Response {
-    let value = HeaderValue::from_static("private, no-store");
-    response.headers_mut().insert(header::CACHE_CONTROL, value);
-    response
+async fn private(response: Response) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "private, no-store")], response)
 }

@@ -19,9 +19,6 @@ use tracing_subscriber::EnvFilter;
 /// How long running requests may take after the process is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long the service may report that it is not ready because it warms. Then a cold cache is better than no service.
-const WARMING: Duration = Duration::from_secs(60);
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -50,7 +47,8 @@ async fn serve() -> anyhow::Result<()> {
     tracing::info!("listening on http://{}", listener.local_addr()?);
 
     // It answers while it warms, but load balancers do not choose it yet.
-    let warming = tokio::spawn(warm_up(app));
+    let warming = warm::run(app.db.clone(), app.cache.clone());
+    let warming = tokio::spawn(warm::ready_after(app, warming));
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::select! {
         served = axum::serve(listener, service).with_graceful_shutdown(stop).into_future() => served?,
@@ -63,15 +61,6 @@ async fn serve() -> anyhow::Result<()> {
     db.close().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-async fn warm_up(app: App) {
-    match tokio::time::timeout(WARMING, warm::run(&app.db, &app.cache)).await {
-        Ok(Ok(summary)) => tracing::info!("warmed: {summary}"),
-        Ok(Err(error)) => tracing::warn!("not warmed: {error:?}"),
-        Err(_) => tracing::warn!("not warmed within {WARMING:?}"),
-    }
-    app.set_ready();
 }
 
 /// SIGTERM, as service managers send it, or Ctrl-C.

@@ -12,10 +12,8 @@ use crate::error::Result;
 pub async fn of(db: &Db, user_id: i64) -> Result<Preferences> {
     let set = sqlx::query_as("SELECT theme, digest FROM preferences WHERE user_id = $1");
     let set = set.bind(user_id).fetch_optional(db.pool()).await?;
-    Ok(set.unwrap_or(Preferences {
-        theme: Theme::Light,
-        digest: Digest::Weekly,
-    }))
+    let (theme, digest) = (Theme::Light, Digest::Weekly);
+    Ok(set.unwrap_or(Preferences { theme, digest }))
 }
 
 /// Stores what it has written, because the user reads it next.
@@ -27,7 +25,8 @@ pub async fn set(db: &Db, user_id: i64, new: Preferences) -> Result<Preferences>
          RETURNING theme, digest",
     );
     let set = set.bind(user_id).bind(new.theme.as_str());
-    Ok(set.bind(new.digest.as_str()).fetch_one(db.pool()).await?)
+    let set = db.write(set.bind(new.digest.as_str())).await?;
+    Ok(set.ok_or(sqlx::Error::RowNotFound)?)
 }
 
 words! {

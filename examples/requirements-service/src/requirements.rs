@@ -20,10 +20,9 @@ const MAX_TEXT: usize = 64;
 
 #[cacheable(key = "requirement:<id>", policy = "requirements", ignore = [db])]
 pub async fn find(db: &Db, id: i64) -> Result<Option<Requirement>> {
-    let found = sqlx::query_as(
-        "SELECT id, team, title, description, status FROM requirements WHERE id = $1",
-    );
-    Ok(found.bind(id).fetch_optional(db.pool()).await?)
+    let find = "SELECT id, team, title, description, status FROM requirements WHERE id = $1";
+    let found = sqlx::query_as(find).bind(id);
+    Ok(found.fetch_optional(db.pool()).await?)
 }
 
 /// A page of a search, beginning with the newest. Clients choose the text, so the key has a hash of the filter, and only pages
@@ -66,15 +65,24 @@ pub async fn create(db: &Db, user_id: i64, new: &NewRequirement) -> Result<Requi
     .bind(new.title.as_str())
     .bind(new.description.as_str())
     .bind(new.folded());
-    Ok(created.fetch_one(db.pool()).await?)
+    Ok(db.write(created).await?.ok_or(sqlx::Error::RowNotFound)?)
 }
 
 // The database decides who may write: any program that can write to Redis can change a cached copy.
 
+pub async fn update(db: &Db, id: i64, user_id: i64, new: &NewRequirement) -> Result<Requirement> {
+    // Before the put, which removes the entry: otherwise refused requests would keep it uncached.
+    let ours = "SELECT id FROM requirements WHERE id = $1 AND team = (SELECT team FROM users WHERE id = $2)";
+    let ours = sqlx::query(ours).bind(id).bind(user_id);
+    let ours = ours.fetch_optional(db.pool()).await?;
+    written(db.pool(), id, ours).await?;
+    replace(db, id, user_id, new).await
+}
+
 /// The entry is replaced by the new requirement, because the author reads it next. Searches load again.
 #[cache_put(key = "requirement:<id>", policy = "requirements")]
 #[cache_evict(tag = "requirements")]
-pub async fn update(db: &Db, id: i64, user_id: i64, new: &NewRequirement) -> Result<Requirement> {
+async fn replace(db: &Db, id: i64, user_id: i64, new: &NewRequirement) -> Result<Requirement> {
     let updated = sqlx::query_as(
         "UPDATE requirements SET title = $1, description = $2, folded = $3
          WHERE id = $4 AND team = (SELECT team FROM users WHERE id = $5)
@@ -85,18 +93,18 @@ pub async fn update(db: &Db, id: i64, user_id: i64, new: &NewRequirement) -> Res
     .bind(new.folded())
     .bind(id)
     .bind(user_id);
-    written(db.pool(), id, updated.fetch_optional(db.pool()).await?).await
+    written(db.pool(), id, db.write(updated).await?).await
 }
 
 /// Deletes the requirement with its features.
 #[cache_evict(key = "requirement:<id>", tag = ["requirements", "features:<id>"])]
 pub async fn delete(db: &Db, id: i64, user_id: i64) -> Result<()> {
-    let deleted = sqlx::query(
-        "DELETE FROM requirements WHERE id = $1 AND team = (SELECT team FROM users WHERE id = $2)
-         RETURNING id",
-    );
-    let deleted = deleted.bind(id).bind(user_id).fetch_optional(db.pool());
-    written(db.pool(), id, deleted.await?).await.map(drop)
+    let delete =
+        "DELETE FROM requirements WHERE id = $1 AND team = (SELECT team FROM users WHERE id = $2)";
+    let deleted = sqlx::query(delete).bind(id).bind(user_id);
+    let deleted = deleted.execute(db.pool()).await?;
+    let row = (deleted.rows_affected() > 0).then_some(());
+    written(db.pool(), id, row).await
 }
 
 /// Accepts a requirement and plans its features, or neither. What the steps evict is evicted after the commit: before it, a reader

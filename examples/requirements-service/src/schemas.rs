@@ -22,10 +22,8 @@ pub async fn set(db: &Db, name: &Text<64>, fields: &[Field]) -> Result<()> {
         "INSERT INTO schemas (name, fields) VALUES ($1, $2)
          ON CONFLICT (name) DO UPDATE SET fields = excluded.fields",
     );
-    set.bind(name.as_str())
-        .bind(text)
-        .execute(db.pool())
-        .await?;
+    let set = set.bind(name.as_str()).bind(text);
+    set.execute(db.pool()).await?;
     Ok(())
 }
 
@@ -106,10 +104,7 @@ pub struct Problem {
 }
 
 fn judge(schema: &[Field], document: &Map<String, Value>) -> Verdict {
-    let problem = |field: &str, detail: String| Problem {
-        field: field.to_owned(),
-        detail,
-    };
+    let problem = |field: String, detail: String| Problem { field, detail };
     let declared = schema.iter().filter_map(|field| {
         let name = field.name.as_str();
         let detail = match document.get(name) {
@@ -118,16 +113,14 @@ fn judge(schema: &[Field], document: &Map<String, Value>) -> Verdict {
             None if field.required => "it is missing".to_owned(),
             None => return None,
         };
-        Some(problem(name, detail))
+        Some(problem(name.to_owned(), detail))
     });
     let known = |name: &str| schema.iter().any(|field| field.name.as_str() == name);
     let others = document.keys().filter(|name| !known(name)).map(|name| {
         let shown: String = name.chars().take(64).collect();
-        problem(&shown, "the schema has no such field".to_owned())
+        problem(shown, "the schema has no such field".to_owned())
     });
     let problems: Vec<_> = declared.chain(others).take(MAX_PROBLEMS).collect();
-    Verdict {
-        valid: problems.is_empty(),
-        problems,
-    }
+    let valid = problems.is_empty();
+    Verdict { valid, problems }
 }

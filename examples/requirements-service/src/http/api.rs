@@ -21,9 +21,9 @@ use crate::schemas::{self, Field, Verdict};
 type Answer<T> = Result<Json<T>>;
 
 /// The user of the session.
-pub(super) struct UserId(i64);
+pub(super) struct User(i64);
 
-impl FromRequestParts<App> for UserId {
+impl FromRequestParts<App> for User {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
@@ -52,16 +52,13 @@ pub(super) async fn me(session: Session) -> Json<SessionData> {
     Json(session.clone())
 }
 
-pub(super) async fn preferences(
-    State(app): State<App>,
-    UserId(user): UserId,
-) -> Answer<Preferences> {
+pub(super) async fn preferences(State(app): State<App>, User(user): User) -> Answer<Preferences> {
     preferences::of(&app.db, user).await.map(Json)
 }
 
 pub(super) async fn set_preferences(
     State(app): State<App>,
-    UserId(user): UserId,
+    User(user): User,
     Json(new): Json<Preferences>,
 ) -> Answer<Preferences> {
     preferences::set(&app.db, user, new).await.map(Json)
@@ -86,7 +83,7 @@ pub(super) async fn search(
 
 pub(super) async fn create(
     State(app): State<App>,
-    UserId(user): UserId,
+    User(user): User,
     Json(new): Json<NewRequirement>,
 ) -> Result<(StatusCode, Json<Requirement>)> {
     let created = requirements::create(&app.db, user, &new).await?;
@@ -95,25 +92,23 @@ pub(super) async fn create(
 
 pub(super) async fn find(State(app): State<App>, Path(id): Path<i64>) -> Answer<Requirement> {
     let found = requirements::find(&app.db, id).await?;
-    found
-        .map(Json)
-        .ok_or_else(|| Error::unknown("requirement", id))
+    let unknown = || Error::unknown("requirement", id);
+    found.map(Json).ok_or_else(unknown)
 }
 
 pub(super) async fn update(
     State(app): State<App>,
-    UserId(user): UserId,
+    User(user): User,
     Path(id): Path<i64>,
     Json(new): Json<NewRequirement>,
 ) -> Answer<Requirement> {
-    requirements::update(&app.db, id, user, &new)
-        .await
-        .map(Json)
+    let updated = requirements::update(&app.db, id, user, &new).await?;
+    Ok(Json(updated))
 }
 
 pub(super) async fn delete(
     State(app): State<App>,
-    UserId(user): UserId,
+    User(user): User,
     Path(id): Path<i64>,
 ) -> Result<StatusCode> {
     requirements::delete(&app.db, id, user).await?;
@@ -122,7 +117,7 @@ pub(super) async fn delete(
 
 pub(super) async fn accept(
     State(app): State<App>,
-    UserId(user): UserId,
+    User(user): User,
     Path(id): Path<i64>,
 ) -> Answer<Requirement> {
     requirements::accept(&app.db, id, user).await.map(Json)
@@ -135,7 +130,7 @@ pub(super) async fn features(State(app): State<App>, Path(id): Path<i64>) -> Ans
 
 pub(super) async fn propose(
     State(app): State<App>,
-    UserId(user): UserId,
+    User(user): User,
     Path(id): Path<i64>,
     Json(new): Json<NewFeature>,
 ) -> Result<(StatusCode, Json<Feature>)> {
@@ -150,19 +145,18 @@ pub(super) async fn feature(State(app): State<App>, Path(id): Path<i64>) -> Answ
 
 pub(super) async fn set_feature(
     State(app): State<App>,
-    UserId(user): UserId,
+    User(user): User,
     Path(id): Path<i64>,
     Json(change): Json<Change>,
 ) -> Answer<Feature> {
-    features::set_status(&app.db, id, user, &change)
-        .await
-        .map(Json)
+    let changed = features::set_status(&app.db, id, user, &change).await?;
+    Ok(Json(changed))
 }
 
 /// Schemas belong to all teams.
 pub(super) async fn set_schema(
     State(app): State<App>,
-    UserId(_): UserId,
+    User(_): User,
     Path(name): Path<Text<64>>,
     Json(fields): Json<Vec<Field>>,
 ) -> Result<StatusCode> {
@@ -173,12 +167,11 @@ pub(super) async fn set_schema(
 /// Needs a session, because each document leaves an entry.
 pub(super) async fn validate(
     State(app): State<App>,
-    UserId(_): UserId,
+    User(_): User,
     Path(name): Path<Text<64>>,
     Json(document): Json<Map<String, Value>>,
 ) -> Answer<Verdict> {
     let verdict = schemas::validate(&app.db, &name, &document.into()).await?;
-    verdict
-        .map(Json)
-        .ok_or_else(|| Error::unknown("schema", name.as_str()))
+    let unknown = || Error::unknown("schema", name.as_str());
+    verdict.map(Json).ok_or_else(unknown)
 }

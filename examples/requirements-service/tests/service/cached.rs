@@ -12,6 +12,7 @@ on_both_databases! {
     accepting_changes_the_requirement_and_its_features_or_neither,
     a_search_finds_words_in_any_case_and_text_that_nothing_contains_is_not_stored,
     a_new_schema_replaces_the_verdicts_of_the_old_one,
+    the_id_of_a_deleted_requirement_is_not_used_again,
 }
 
 fn ids(answer: &Answer) -> Vec<i64> {
@@ -226,4 +227,22 @@ async fn a_new_schema_replaces_the_verdicts_of_the_old_one(shared: &Shared) {
     assert_eq!(set.status, 204, "{set:?}");
     let verdict = validate(r#"{"priority": "high", "owner": 1}"#).await;
     assert_eq!(verdict.body, json!({"valid": true, "problems": []}));
+}
+
+async fn the_id_of_a_deleted_requirement_is_not_used_again(shared: &Shared) {
+    let service = shared.instance().await;
+    let alice = service.log_in("alice").await;
+    let create = async || {
+        let list = "/api/requirements";
+        let created = service.as_user(&alice, Method::POST, list, Some(NEW));
+        created.await.body["id"].as_i64().expect("an id")
+    };
+
+    let first = create().await;
+    let path = format!("/api/requirements/{first}");
+    let deleted = service.as_user(&alice, Method::DELETE, &path, None).await;
+    let second = create().await;
+
+    assert_eq!(deleted.status, 204, "{deleted:?}");
+    assert!(second > first, "{second} after {first}");
 }

@@ -30,7 +30,8 @@ async fn it_is_ready_after_it_has_warmed() {
     assert_eq!(probes().await, (200, 503));
 
     let cache = &service.app.cache;
-    let summary = cache.run(warm::run(&shared.db, cache)).await;
+    let warming = warm::run(shared.db.clone(), cache.clone());
+    let summary = cache.run(warming).await;
     service.app.set_ready();
 
     let summary = summary.expect("a database");
@@ -39,6 +40,18 @@ async fn it_is_ready_after_it_has_warmed() {
     let first = service.get("/api/requirements/3").await;
     let status = first.headers["cache-status"].to_str().expect("ASCII");
     assert!(status.contains("; hit"), "{status}");
+}
+
+#[tokio::test]
+async fn it_is_ready_also_if_warming_panics() {
+    let shared = Shared::on_sqlite().await;
+    let service = shared.instance().await;
+    assert_eq!(service.get("/readyz").await.status, 503);
+
+    let panics = async { panic!("a bug in warming, which this test needs") };
+    warm::ready_after(service.app.clone(), panics).await;
+
+    assert_eq!(service.get("/readyz").await.status, 200);
 }
 
 #[tokio::test]
@@ -103,7 +116,14 @@ async fn operators_clear_by_pattern_and_nobody_else_does() {
 async fn the_alert_is_valid_and_uses_metrics_that_exist() {
     let shared = Shared::on_sqlite().await;
     let service = shared.instance().await;
-    service.get("/api/requirements/1").await;
+    for path in [
+        "/api/requirements/1",
+        "/api/requirements/1",
+        "/api/requirements",
+        "/api/requirements",
+    ] {
+        service.get(path).await;
+    }
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts.yml");
 
     let program = std::env::var("CACHE_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
@@ -116,14 +136,51 @@ async fn the_alert_is_valid_and_uses_metrics_that_exist() {
 
     assert!(checked.status.success(), "{checked:?}");
     let metrics = metrics.body.as_str().expect("a text").to_owned();
-    let series = metrics.lines().find(|line| {
-        line.starts_with("cache_gets_total{")
-            && line.contains("requirements_service::requirements::find")
-    });
-    assert!(series.is_some(), "{metrics}");
-    assert!(
-        std::fs::read_to_string(rules)
-            .expect("a file")
-            .contains("cache_gets_total{")
-    );
+    let series = metrics.lines();
+    let series = series.filter(|line| line.starts_with("cache_gets_total{"));
+    let rules = std::fs::read_to_string(rules).expect("a file");
+    let selectors = rules.split("cache_gets_total{").skip(1);
+    let selectors = selectors.map(|rest| rest.split_once('}').expect("an end").0);
+    assert_eq!(selectors.clone().count(), 3, "{rules}");
+    for selector in selectors {
+        let selected = series.clone().filter(|line| selects(selector, line));
+        let selected: Vec<_> = selected
+            .filter_map(|line| label(line, "function"))
+            .collect();
+        let finds = selected.contains(&"requirements_service::requirements::find");
+        let searches = selected.contains(&"requirements_service::requirements::search");
+        assert_eq!((finds, searches), (true, false), "{selector}: {metrics}");
+    }
+}
+
+/// Returns whether a selector such as `function=~"a::.*",result="hit"` selects a series. Unlike in Prometheus, the series must have
+/// every label of the selector, so that a misspelt one is found.
+fn selects(selector: &str, series: &str) -> bool {
+    selector.split(',').all(|matcher| {
+        let (operator, pattern) = matcher.split_once('"').expect("a value");
+        let pattern = pattern.strip_suffix('"').expect("a value");
+        let (name, operator) = operator.split_at(operator.find(['=', '!']).expect("an operator"));
+        let Some(value) = label(series, name) else {
+            return false;
+        };
+        // The rules need no other patterns.
+        let matches = || match pattern.split_once(".*") {
+            Some((start, end)) => value.starts_with(start) && value.ends_with(end),
+            None => value == pattern,
+        };
+        match operator {
+            "=" => value == pattern,
+            "=~" => matches(),
+            "!~" => !matches(),
+            other => panic!("`{other}` in `{selector}`: compare it, too"),
+        }
+    })
+}
+
+/// Returns the value of a label of a series.
+fn label<'a>(series: &'a str, name: &str) -> Option<&'a str> {
+    let (labels, _) = series.split_once('{')?.1.split_once('}')?;
+    let mut labels = labels.split(',').filter_map(|label| label.split_once('='));
+    let (_, value) = labels.find(|(label, _)| *label == name)?;
+    Some(value.trim_matches('"'))
 }

@@ -1,10 +1,12 @@
 //! A real Postgres, shared by the tests that run at the same time.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use sqlx::{Connection, Executor, PgConnection};
@@ -80,14 +82,16 @@ impl Postgres {
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = self.folder.path().display();
         let url = |name: &str| format!("postgres:///{name}?host={folder}&user=postgres");
-        // While the server starts, sqlx tries again.
-        let mut connection = PgConnection::connect(&url("postgres")).await;
-        while let Err(sqlx::Error::Database(error)) = &connection {
-            assert_eq!(error.code().as_deref(), Some("57P03"), "{error}");
-            tokio::task::yield_now().await;
-            connection = PgConnection::connect(&url("postgres")).await;
-        }
-        let mut connection = connection.expect("Postgres answers");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut connection = loop {
+            match PgConnection::connect(&url("postgres")).await {
+                Ok(connection) => break connection,
+                Err(error) if is_starting(&error) && Instant::now() < deadline => {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("Postgres does not answer: {error}"),
+            }
+        };
         let statement = format!("CREATE DATABASE {name}");
         connection.execute(&*statement).await.expect("a database");
         url(&name)
@@ -103,14 +107,30 @@ impl Drop for Postgres {
     }
 }
 
+/// Returns whether the server may still start: it does not listen on its socket yet, or says so.
+fn is_starting(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
+        _ => false,
+    }
+}
+
 /// Returns the folder of `initdb` and `postgres`: one of the path, or the newest of Debian, which does not have it in the path.
 fn programs() -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
-    let versions = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+    let versions = versions.filter_map(|entry| Some(entry.ok()?.path()));
     let mut versions: Vec<_> = versions.collect();
-    versions.sort();
-    let mut folders = env::split_paths(&path).chain(versions.into_iter().rev());
+    // As numbers: 9.6 is older than 16.
+    versions.sort_by_cached_key(|folder| {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let numbers = name.split('.').map(|part| part.parse::<u32>().ok());
+        numbers.collect::<Vec<_>>()
+    });
+    let versions = versions.into_iter().rev();
+    let versions = versions.map(|folder| folder.join("bin"));
+    let mut folders = env::split_paths(&path).chain(versions);
     let found = folders.find(|folder| {
         ["initdb", "postgres"]
             .iter()

@@ -11,7 +11,7 @@ use ureq::{Agent, Body};
 
 use crate::postgres::Postgres;
 use crate::sentinels::{MASTER, REDIS_PASSWORD, SENTINEL_PASSWORD, Sentinels, Server};
-use crate::support::{ADMIN_TOKEN, SESSION_KEYS, until};
+use crate::support::{ADMIN_TOKEN, SESSION_KEYS, until, until_within};
 
 /// The running program. Dropping this kills it.
 struct Program {
@@ -140,6 +140,8 @@ async fn with_prod_env_it_caches_behind_sentinels_with_tls_and_passwords_and_sur
         ("ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
     ]);
     variables.push(("DEMO_DATA".to_owned(), "1".to_owned()));
+    // The test asks all the time while it waits for the failover.
+    variables.push(("CACHE_LIMIT_API".to_owned(), "100000/1m".to_owned()));
 
     let service = Program::start(&variables);
     let search = "/api/requirements?text=refund";
@@ -171,7 +173,8 @@ async fn with_prod_env_it_caches_behind_sentinels_with_tls_and_passwords_and_sur
         role.contains("role:master")
     };
     sentinels.master.redis.kill();
-    until(
+    until_within(
+        Duration::from_secs(120),
         "the replica is promoted and the service caches in it",
         || {
             // Whatever happens, requests are answered.

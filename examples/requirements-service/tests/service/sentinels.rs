@@ -147,8 +147,9 @@ impl Sentinel {
             format!("requirepass {SENTINEL_PASSWORD}"),
             format!("sentinel monitor {MASTER} 127.0.0.1 {master} 2"),
             format!("sentinel auth-pass {MASTER} {REDIS_PASSWORD}"),
-            format!("sentinel down-after-milliseconds {MASTER} 1000"),
-            format!("sentinel failover-timeout {MASTER} 10000"),
+            // A machine that stalls for a moment is no reason for a failover.
+            format!("sentinel down-after-milliseconds {MASTER} 5000"),
+            format!("sentinel failover-timeout {MASTER} 3000"),
         ];
         lines.extend(tls(folder).map(|(option, value)| format!("{option} {value}")));
         // A sentinel writes its state into its configuration file.

@@ -137,6 +137,8 @@ impl Shared {
                     .arg(key)
                     .arg(&[0, -1])
                     .query(&mut redis),
+                // It has expired since.
+                "none" => return Vec::new(),
                 other => panic!("{key} is a {other}: read it, too"),
             };
             [key.clone().into_bytes(), value.expect("a value").concat()].concat()
@@ -210,8 +212,13 @@ impl Instance {
 }
 
 /// Polls until a condition holds.
-pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(30), what, holds);
+}
+
+/// Polls until a condition holds, for at most this time.
+pub(crate) fn until_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(20));
