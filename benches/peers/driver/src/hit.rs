@@ -83,16 +83,7 @@ fn time(options: &Options) -> Result<()> {
     let cells: Vec<_> = micros.iter().map(|micros| format!("{micros:.1}")).collect();
     table.row("redis-rs, µs", &cells);
     for ((entry, process), ratios) in others.iter().zip(&ratios) {
-        match process {
-            Ok(_) => table.row(
-                entry.label,
-                &ratios
-                    .iter()
-                    .map(|ratio| format!("{ratio:.2}"))
-                    .collect::<Vec<_>>(),
-            ),
-            Err(error) => table.missing(entry.label, error),
-        }
+        table.ratios(entry.label, process, ratios);
     }
     table.end();
     rounds.print();

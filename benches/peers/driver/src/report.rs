@@ -30,6 +30,17 @@ impl Table {
         println!("| {} |", row.join(" | "));
     }
 
+    /// Prints the row of a peer: its ratios, or why it has none.
+    pub(crate) fn ratios<P>(&mut self, label: &str, peer: &anyhow::Result<P>, ratios: &[Spread]) {
+        match peer {
+            Ok(_) => {
+                let cells = ratios.iter().map(|ratio| format!("{ratio:.2}"));
+                self.row(label, &cells.collect::<Vec<_>>());
+            }
+            Err(error) => self.missing(label, error),
+        }
+    }
+
     /// Prints a row without figures. The reason is printed below the table.
     pub(crate) fn missing(&mut self, label: &str, reason: &anyhow::Error) {
         self.row(label, &[DASH.to_owned()]);

@@ -86,16 +86,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
             .collect::<Vec<_>>(),
     );
     for ((entry, process), ratios) in others.iter().zip(&ratios) {
-        match process {
-            Ok(_) => table.row(
-                entry.label,
-                &ratios
-                    .iter()
-                    .map(|ratio| format!("{ratio:.2}"))
-                    .collect::<Vec<_>>(),
-            ),
-            Err(error) => table.missing(entry.label, error),
-        }
+        table.ratios(entry.label, process, ratios);
     }
     table.end();
     rounds.print();
